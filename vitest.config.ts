@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+// Each test file gets a process of its own: libtorch keeps process-wide state (threads, RNG, allocator counters).
+export default defineConfig({
+  test: {
+    include: ['packages/*/test/**/*.test.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
