@@ -1,1 +1,7 @@
-export {};
+/** The contract between trainer and observers of a run: configuration, events, run folder, and the user's errors. */
+
+export * from './config.js';
+export * from './event-log.js';
+export * from './events.js';
+export * from './folder.js';
+export * from './user-error.js';

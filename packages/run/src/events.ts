@@ -1,0 +1,153 @@
+/**
+ * The events of a run: one JSON object per line of `events.jsonl`, in the order in which they happened.
+ *
+ * Every event has `event` (its kind) and `time`. Times are seconds, sizes bytes, rates per second. JSON knows no NaN:
+ * a number that was not finite is written, and typed here, as null. A reader has to ignore kinds and fields it does
+ * not know; fields are only ever added.
+ */
+
+import type { RunConfig } from './config.js';
+
+/** A number, or null where it was not finite. */
+export type Finite = number | null;
+
+export interface MemoryUse {
+  /** Resident set of the process. */
+  rss: number;
+  /** Live tensors of libtorch on the training device. */
+  tensors?: number;
+  /** Most the device allocator ever held, where it counts. */
+  device_peak?: number;
+}
+
+/** First event of every start, also of a resumed one. */
+export interface RunStartEvent {
+  event: 'run_start';
+  /** Versions: `minicpm_finetune`, `node`, `libtorch`. */
+  versions: Record<string, string>;
+  config: RunConfig;
+  /** Notices of the command line, one sentence each. */
+  notices: string[];
+  /** Derived numbers with their arithmetic, one line each. */
+  derived: string[];
+  /** Optimizer steps of the whole run. */
+  total_steps: number;
+  /** Records in the training and evaluation data. */
+  train_samples: number;
+  eval_samples: number;
+  /** Numbers in trainable tensors, and in all. */
+  trainable_parameters: number;
+  total_parameters: number;
+  world_size: number;
+  device: string;
+  /** Optimizer steps already done by the checkpoint resumed from; 0: a fresh run. */
+  resumed_at_step: number;
+}
+
+/** An optimizer step that is logged (every `logging_steps`); rates and shares are over the steps since the last one. */
+export interface StepEvent {
+  event: 'step';
+  /** Optimizer steps done, this one included: 1 after the first. */
+  step: number;
+  /** Passes over the data, with the fraction of the current one. */
+  epoch: number;
+  /** Mean over the steps since the last event, each a mean over its supervised tokens. */
+  loss: Finite;
+  /** Global norm before clipping, of this step. */
+  grad_norm: Finite;
+  /** Used by this step in the first parameter group. */
+  learning_rate: number;
+  /** float16 only. */
+  loss_scale?: number;
+  /** Steps skipped since the start because something was not finite. */
+  skipped_steps?: number;
+  /** Seconds per optimizer step. */
+  step_seconds: number;
+  samples_per_s: number;
+  tokens_per_s: number;
+  supervised_tokens_per_s: number;
+  /** Share of the time, 0 to 1, in which the step waited for data. */
+  data_wait_share: number;
+  memory: MemoryUse;
+  /** Seconds to the end of the run, by the recent pace. */
+  eta_seconds: number;
+}
+
+export interface EvalEvent {
+  event: 'eval';
+  step: number;
+  epoch: number;
+  /** Mean over the supervised tokens of the whole evaluation data. */
+  loss: Finite;
+  /** Further metrics by name, such as `exact_match`, `anls`, `rouge_l`. */
+  metrics: Record<string, Finite>;
+  samples: number;
+  seconds: number;
+  samples_per_s: number;
+  /** Answers to fixed records (`--eval_generate`): file relative to the run folder. */
+  answers_file?: string;
+}
+
+export interface CheckpointEvent {
+  event: 'checkpoint';
+  step: number;
+  /** Folder relative to the run folder. */
+  path: string;
+  bytes: number;
+  seconds: number;
+  /** Why it was written. */
+  reason: 'interval' | 'signal' | 'stop' | 'best' | 'end';
+  /** Folders removed afterwards because of save_total_limit, relative to the run folder. */
+  removed: string[];
+}
+
+/** Something a user should know but that does not end the run: a skipped record, a failed write, a non-finite step. */
+export interface WarningEvent {
+  event: 'warning';
+  /** Short machine-readable kind such as `bad_record`, `nonfinite`, `write_failed`. */
+  kind: string;
+  message: string;
+  step?: number;
+  file?: string;
+  record?: number | string;
+}
+
+/** The run was asked to end early and will do so after the current step. */
+export interface StopEvent {
+  event: 'stop';
+  reason: 'sigint' | 'sigterm' | 'stop_file' | 'nonfinite' | 'bad_records';
+  step: number;
+}
+
+/** Last event, also of a run that failed, unless the process was killed. */
+export interface RunEndEvent {
+  event: 'run_end';
+  status: 'finished' | 'stopped' | 'failed';
+  step: number;
+  /** Mean training loss over the steps of this start. */
+  train_loss?: Finite;
+  /** Wall-clock seconds of this start. */
+  seconds: number;
+  /** Set if failed. */
+  error?: string;
+  /** Where the final weights or adapter are, relative to the run folder. */
+  output?: string;
+}
+
+export type RunEvent = RunStartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | StopEvent | RunEndEvent;
+
+/** An event as it stands in the file. */
+export type StampedEvent = RunEvent & {
+  /** ISO 8601, UTC, milliseconds. */
+  time: string;
+};
+
+export const EVENT_KINDS = [
+  'run_start',
+  'step',
+  'eval',
+  'checkpoint',
+  'warning',
+  'stop',
+  'run_end',
+] as const satisfies readonly RunEvent['event'][];

@@ -1,0 +1,75 @@
+/**
+ * What lies where in a run folder (`--output_dir`).
+ *
+ *     run.json            the resolved RunConfig, usable as a recipe
+ *     events.jsonl        the events of all starts
+ *     checkpoint-<step>/  complete checkpoints: written under a temporary name, then renamed
+ *     STOP                made by a user: finish the step, save, end
+ *
+ * Not here: what is inside a checkpoint, and writing one.
+ */
+
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const RUN_FILES = {
+  config: 'run.json',
+  events: 'events.jsonl',
+  stop: 'STOP',
+  /** TensorBoard files, unless --logging_dir says otherwise. */
+  logs: 'logs',
+  /** In every checkpoint, written last: its files with sizes and checksums. */
+  manifest: 'manifest.json',
+} as const;
+
+const CHECKPOINT_NAME = /^checkpoint-(\d+)$/;
+const UNFINISHED_NAME = /^\.checkpoint-\d+\.unfinished$/;
+
+/** `checkpoint-<step>`: the folder name Hugging Face's trainer uses, too. */
+export function checkpointName(step: number): string {
+  return `checkpoint-${step}`;
+}
+
+/** The name under which a checkpoint is written before it is renamed to `checkpointName(step)`. */
+export function unfinishedCheckpointName(step: number): string {
+  return `.checkpoint-${step}.unfinished`;
+}
+
+/** The step in a checkpoint's folder name, or undefined if the name is none. */
+export function checkpointStep(name: string): number | undefined {
+  const digits = CHECKPOINT_NAME.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
+export interface CheckpointFolder {
+  step: number;
+  /** The run folder's path joined with the checkpoint's name. */
+  path: string;
+}
+
+/** Complete checkpoints of a run folder (named and with a manifest), oldest first; none if the folder is missing. */
+export function listCheckpoints(runFolder: string): CheckpointFolder[] {
+  const checkpoints: CheckpointFolder[] = [];
+  for (const name of entries(runFolder)) {
+    const step = checkpointStep(name);
+    const path = join(runFolder, name);
+    if (step !== undefined && existsSync(join(path, RUN_FILES.manifest))) checkpoints.push({ step, path });
+  }
+  return checkpoints.sort((a, b) => a.step - b.step);
+}
+
+/** The newest complete checkpoint, or undefined. */
+export function latestCheckpoint(runFolder: string): CheckpointFolder | undefined {
+  return listCheckpoints(runFolder).at(-1);
+}
+
+/** Paths of what a killed process left of checkpoints it was writing: safe to delete while no run writes here. */
+export function listUnfinishedCheckpoints(runFolder: string): string[] {
+  return entries(runFolder)
+    .filter((name) => UNFINISHED_NAME.test(name))
+    .map((name) => join(runFolder, name));
+}
+
+function entries(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
+}
