@@ -1,1 +1,11 @@
-export {};
+/** libtorch for Node: the public surface of this package. */
+export * from './autograd.js';
+export * from './create.js';
+export { DTYPES, type DType, dtypeOfSafetensors, isFloat } from './dtype.js';
+export * from './nn.js';
+export { type Ops, ops } from './ops.js';
+export * from './optim.js';
+export * from './process.js';
+export * from './safetensors.js';
+export { keep, scope } from './scope.js';
+export { Tensor, TorchError, type TypedArray } from './tensor.js';

@@ -1,0 +1,27 @@
+// Table of contents of the native part: everything here is one of five small files.
+//
+//   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
+//   tensor.cc    creating tensors from bytes, reading them back, their metadata
+//   dispatch.cc  any ATen operator by name, through the dispatcher
+//   autograd.cc  gradients, gradient mode, random number generators
+//   mapping.cc   files mapped into memory as tensors
+//   process.cc   threads, allocator, memory figures, devices
+#include "handles.h"
+
+namespace minicpm {
+
+static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment());
+  registerTensor(env, exports);
+  registerDispatch(env, exports);
+  registerAutograd(env, exports);
+  registerMapping(env, exports);
+  registerProcess(env, exports);
+  return exports;
+}
+
+}  // namespace minicpm
+
+static Napi::Object Initialize(Napi::Env env, Napi::Object exports) { return minicpm::initialize(env, exports); }
+
+NODE_API_MODULE(torch, Initialize)

@@ -1,0 +1,75 @@
+// What concerns the whole process: threads, glibc's allocator, memory figures, devices, versions.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <sys/resource.h>
+#include <torch/version.h>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include "handles.h"
+
+namespace minicpm {
+
+static Napi::Value threads(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), at::get_num_threads());
+}
+
+static void setThreads(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "setThreads", [&] { at::set_num_threads(info[0].As<Napi::Number>().Int32Value()); });
+}
+
+// Keeps large blocks in the heap instead of returning them to the system at every free: (mmap threshold, trim threshold).
+static Napi::Value tuneAllocator(const Napi::CallbackInfo& info) {
+#if defined(__GLIBC__)
+  const bool done = mallopt(M_MMAP_THRESHOLD, info[0].As<Napi::Number>().Int32Value()) == 1 &&
+                    mallopt(M_TRIM_THRESHOLD, info[1].As<Napi::Number>().Int32Value()) == 1;
+  return Napi::Boolean::New(info.Env(), done);
+#else
+  return Napi::Boolean::New(info.Env(), false);
+#endif
+}
+
+static void trimMemory(const Napi::CallbackInfo&) {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
+static Napi::Value peakResidentBytes(const Napi::CallbackInfo& info) {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return Napi::Number::New(info.Env(), static_cast<double>(usage.ru_maxrss));
+#else
+  return Napi::Number::New(info.Env(), static_cast<double>(usage.ru_maxrss) * 1024.0);
+#endif
+}
+
+static Napi::Value about(const Napi::CallbackInfo& info) {
+  auto result = Napi::Object::New(info.Env());
+  result.Set("version", TORCH_VERSION);
+  result.Set("cpuCapability", at::get_cpu_capability());
+  result.Set("cuda", at::globalContext().hasCUDA());
+  result.Set("mps", at::globalContext().hasMPS());
+  result.Set("mkldnn", at::globalContext().hasMKLDNN());
+  return result;
+}
+
+static void setDeterministic(const Napi::CallbackInfo& info) {
+  at::globalContext().setDeterministicAlgorithms(info[0].As<Napi::Boolean>().Value(), false);
+}
+
+void registerProcess(Napi::Env env, Napi::Object exports) {
+  exports.Set("threads", Napi::Function::New(env, threads));
+  exports.Set("setThreads", Napi::Function::New(env, setThreads));
+  exports.Set("tuneAllocator", Napi::Function::New(env, tuneAllocator));
+  exports.Set("trimMemory", Napi::Function::New(env, trimMemory));
+  exports.Set("peakResidentBytes", Napi::Function::New(env, peakResidentBytes));
+  exports.Set("about", Napi::Function::New(env, about));
+  exports.Set("setDeterministic", Napi::Function::New(env, setDeterministic));
+}
+
+}  // namespace minicpm

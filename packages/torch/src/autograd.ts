@@ -1,0 +1,70 @@
+/** Gradients, gradient mode and random numbers. The arithmetic is libtorch's autograd. */
+import { native } from './native.js';
+import { guard, Tensor } from './tensor.js';
+
+export interface GradOptions {
+  /** Gradients of the outputs; ones for scalars when absent. */
+  gradOutputs?: readonly (Tensor | null)[] | undefined;
+  /** Keeps the graph for another backward pass. */
+  retainGraph?: boolean;
+  /** Makes the gradients differentiable themselves. */
+  createGraph?: boolean;
+}
+
+/**
+ * d(outputs)/d(inputs), like `torch.autograd.grad` with `allow_unused`: null for an input that no output depends on.
+ * Nothing is accumulated anywhere: the gradients are what is returned.
+ */
+export function grad(
+  outputs: readonly Tensor[],
+  inputs: readonly Tensor[],
+  options: GradOptions = {},
+): (Tensor | null)[] {
+  const gradOutputs = options.gradOutputs?.map((x) => x && x.handle('grad')) ?? null;
+  const createGraph = options.createGraph ?? false;
+  const result = guard(() =>
+    native.grad(
+      outputs.map((x) => x.handle('grad')),
+      inputs.map((x) => x.handle('grad')),
+      gradOutputs,
+      options.retainGraph ?? createGraph,
+      createGraph,
+    ),
+  );
+  return result.map((handle) => (handle === null ? null : new Tensor(handle)));
+}
+
+function withGradMode<T>(enabled: boolean, fn: () => T): T {
+  const before = native.setGradMode(enabled);
+  try {
+    const result = fn();
+    if (result instanceof Promise) throw new Error('Expected a synchronous function but it returned a promise');
+    return result;
+  } finally {
+    native.setGradMode(before);
+  }
+}
+
+/** Runs `fn` without recording a graph. Synchronous. */
+export function noGrad<T>(fn: () => T): T {
+  return withGradMode(false, fn);
+}
+
+/** Runs `fn` recording a graph, whatever is set around. Synchronous. */
+export function enableGrad<T>(fn: () => T): T {
+  return withGradMode(true, fn);
+}
+
+/** Seeds the generators of all devices. */
+export function manualSeed(seed: number): void {
+  guard(() => native.manualSeed(seed));
+}
+
+/** The state of a device's generator, as a uint8 tensor that belongs to the caller's scope. */
+export function rngState(device = 'cpu'): Tensor {
+  return new Tensor(guard(() => native.rngState(device)));
+}
+
+export function setRngState(state: Tensor, device = 'cpu'): void {
+  guard(() => native.setRngState(device, state.handle('setRngState')));
+}

@@ -1,0 +1,76 @@
+/**
+ * The border to the native addon: its functions with their types, and how it is loaded.
+ *
+ * Not here: anything that knows what a tensor means. Tensors are numbers (handles) on this side of the border.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+/** A tensor in the native table. 0 is never a tensor. */
+export type Handle = number;
+export type Mapping = { readonly mapping: unique symbol };
+
+export interface Native {
+  fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number): Handle;
+  readBytes(handle: Handle, offset: number, target: Uint8Array): void;
+  shape(handle: Handle): number[];
+  dtype(handle: Handle): number;
+  device(handle: Handle): string;
+  isContiguous(handle: Handle): boolean;
+  doubles(handle: Handle): Float64Array;
+  item(handle: Handle): number | boolean;
+  sameStorage(a: Handle, b: Handle): boolean;
+  alias(handle: Handle): Handle;
+  release(handle: Handle): void;
+  live(): { tensors: number; bytes: number };
+
+  resolve(name: string, overload: string): { index: number; names: string[] };
+  call(index: number, ...args: unknown[]): unknown;
+
+  grad(
+    outputs: Handle[],
+    inputs: Handle[],
+    gradOutputs: (Handle | null)[] | null,
+    retainGraph: boolean,
+    createGraph: boolean,
+  ): (Handle | null)[];
+  requiresGrad(handle: Handle): boolean;
+  setRequiresGrad(handle: Handle, value: boolean): void;
+  setGradMode(enabled: boolean): boolean;
+  manualSeed(seed: number): void;
+  rngState(device: string): Handle;
+  setRngState(device: string, state: Handle): void;
+
+  mapFile(path: string): Mapping;
+  mappedTensor(mapping: Mapping, offset: number, shape: readonly number[], dtype: number): Handle;
+
+  threads(): number;
+  setThreads(count: number): void;
+  tuneAllocator(mmapThreshold: number, trimThreshold: number): boolean;
+  trimMemory(): void;
+  peakResidentBytes(): number;
+  about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
+  setDeterministic(enabled: boolean): void;
+}
+
+function load(): Native {
+  const file = fileURLToPath(new URL('../build/Release/torch.node', import.meta.url));
+  if (!existsSync(file)) {
+    throw new Error(
+      `Expected the native addon at ${file} but it is not there. Run \`npm run setup\` in the project's root: it finds libtorch and builds the addon.`,
+    );
+  }
+  // libtorch reads this once, before its first large allocation: back large blocks with huge pages.
+  process.env['THP_MEM_ALLOC_ENABLE'] ??= '1';
+  try {
+    return createRequire(import.meta.url)(file) as Native;
+  } catch (cause) {
+    throw new Error(
+      `Expected ${file} to load but received: ${(cause as Error).message}. libtorch may have moved since the addon was built: run \`npm run setup\` again.`,
+      { cause },
+    );
+  }
+}
+
+export const native: Native = load();

@@ -1,0 +1,208 @@
+/**
+ * Layers with PyTorch's names and arithmetic. A module is a tree of named children and parameters; its names are the checkpoint's names.
+ *
+ * Parameters are declared by shape only: nothing is allocated until a checkpoint (or an initialiser) gives them data. There are no
+ * hooks and no training flag: what changes a layer from outside (LoRA) is the one `adapter` of a Linear.
+ */
+import { ops } from './ops.js';
+import type { Tensor } from './tensor.js';
+
+/** A named place for a tensor. */
+export class Parameter {
+  #data: Tensor | undefined;
+
+  constructor(readonly shape: readonly number[]) {}
+
+  get isLoaded(): boolean {
+    return this.#data !== undefined;
+  }
+
+  /** The tensor. Throws when none was loaded. */
+  get data(): Tensor {
+    if (this.#data === undefined)
+      throw new Error(`Expected data for a parameter of shape [${this.shape.join(', ')}] but none was loaded`);
+    return this.#data;
+  }
+
+  /** Takes ownership of a tensor of the declared shape and frees the one before. */
+  set data(tensor: Tensor) {
+    if (tensor.shape.length !== this.shape.length || tensor.shape.some((size, i) => size !== this.shape[i])) {
+      throw new Error(
+        `Expected shape [${this.shape.join(', ')}] for a parameter but received [${tensor.shape.join(', ')}]`,
+      );
+    }
+    if (this.#data !== tensor) this.#data?.dispose();
+    this.#data = tensor;
+  }
+
+  get requiresGrad(): boolean {
+    return this.#data?.requiresGrad ?? false;
+  }
+
+  dispose(): void {
+    this.#data?.dispose();
+    this.#data = undefined;
+  }
+}
+
+const join = (prefix: string, name: string): string =>
+  prefix === '' ? name : name === '' ? prefix : `${prefix}.${name}`;
+
+/** A node of the tree. Children and parameters are registered where they are declared as fields. */
+export class Module {
+  readonly #children = new Map<string, Module>();
+  readonly #parameters = new Map<string, Parameter>();
+
+  /** Registers a child under its name in the checkpoint. The empty name puts the child's parameters beside this module's own. */
+  protected child<M extends Module>(name: string, module: M): M {
+    this.#children.set(name, module);
+    return module;
+  }
+
+  /** Registers a list as `name.0`, `name.1`, … */
+  protected childList<M extends Module>(name: string, modules: M[]): readonly M[] {
+    modules.forEach((module, i) => {
+      this.#children.set(`${name}.${i}`, module);
+    });
+    return modules;
+  }
+
+  protected removeChild(name: string): void {
+    this.#children.delete(name);
+  }
+
+  protected parameter(name: string, shape: readonly number[]): Parameter {
+    const parameter = new Parameter(shape);
+    this.#parameters.set(name, parameter);
+    return parameter;
+  }
+
+  /** This module and all below, by full name. */
+  *namedModules(prefix = ''): Generator<[string, Module]> {
+    yield [prefix, this];
+    for (const [name, module] of this.#children) yield* module.namedModules(join(prefix, name));
+  }
+
+  /** All parameters of this module and those below, by full name. */
+  *namedParameters(prefix = ''): Generator<[string, Parameter]> {
+    for (const [name, parameter] of this.#parameters) yield [join(prefix, name), parameter];
+    for (const [name, module] of this.#children) yield* module.namedParameters(join(prefix, name));
+  }
+
+  /** Frees all parameters. */
+  dispose(): void {
+    for (const [, parameter] of this.namedParameters()) parameter.dispose();
+  }
+}
+
+/** What is added to a Linear from outside: gets the layer, its input and its output, gives the new output. */
+export abstract class LinearAdapter extends Module {
+  abstract apply(linear: Linear, x: Tensor, y: Tensor): Tensor;
+}
+
+/** y = x Wᵀ + b; x (…, in), W (out, in), y (…, out). */
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | undefined;
+  #adapter: LinearAdapter | undefined;
+
+  constructor(
+    readonly inFeatures: number,
+    readonly outFeatures: number,
+    options: { bias: boolean },
+  ) {
+    super();
+    this.weight = this.parameter('weight', [outFeatures, inFeatures]);
+    this.bias = options.bias ? this.parameter('bias', [outFeatures]) : undefined;
+  }
+
+  get adapter(): LinearAdapter | undefined {
+    return this.#adapter;
+  }
+
+  /** Puts an adapter on the layer (its parameters appear beside `weight`), or takes it off. */
+  set adapter(adapter: LinearAdapter | undefined) {
+    this.#adapter = adapter;
+    if (adapter === undefined) this.removeChild('');
+    else this.child('', adapter);
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = ops.linear(x, this.weight.data, this.bias?.data ?? null);
+    return this.#adapter === undefined ? y : this.#adapter.apply(this, x, y);
+  }
+}
+
+/** Rows of a table; ids (…) int64 or int32, result (…, dim). */
+export class Embedding extends Module {
+  readonly weight: Parameter;
+
+  constructor(
+    readonly numEmbeddings: number,
+    readonly embeddingDim: number,
+  ) {
+    super();
+    this.weight = this.parameter('weight', [numEmbeddings, embeddingDim]);
+  }
+
+  forward(ids: Tensor): Tensor {
+    return ops.embedding(this.weight.data, ids);
+  }
+}
+
+/** Layer normalisation over the last dimension (Ba et al., 2016). */
+export class LayerNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+
+  constructor(
+    readonly dim: number,
+    readonly eps: number,
+  ) {
+    super();
+    this.weight = this.parameter('weight', [dim]);
+    this.bias = this.parameter('bias', [dim]);
+  }
+
+  forward(x: Tensor): Tensor {
+    return ops.layerNorm(x, [this.dim], this.weight.data, this.bias.data, this.eps);
+  }
+}
+
+/** Root-mean-square normalisation over the last dimension (Zhang & Sennrich, 2019), in float32 inside. */
+export class RMSNorm extends Module {
+  readonly weight: Parameter;
+
+  constructor(
+    readonly dim: number,
+    readonly eps: number,
+  ) {
+    super();
+    this.weight = this.parameter('weight', [dim]);
+  }
+
+  forward(x: Tensor): Tensor {
+    return ops.rmsNorm(x, [this.dim], this.weight.data, this.eps);
+  }
+}
+
+/** 2-D convolution without padding; x (N, in, H, W). */
+export class Conv2d extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+
+  constructor(
+    inChannels: number,
+    outChannels: number,
+    readonly kernel: number,
+    readonly stride: number,
+  ) {
+    super();
+    this.weight = this.parameter('weight', [outChannels, inChannels, kernel, kernel]);
+    this.bias = this.parameter('bias', [outChannels]);
+  }
+
+  forward(x: Tensor): Tensor {
+    return ops.conv2d(x, this.weight.data, this.bias.data, [this.stride, this.stride]);
+  }
+}

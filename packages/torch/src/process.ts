@@ -1,0 +1,46 @@
+/** What concerns the whole process: threads, allocator, memory figures, devices, versions. */
+import { native } from './native.js';
+import { guard } from './tensor.js';
+
+/** Tensors that JavaScript holds now, and the bytes of their storages (each storage once). */
+export function liveTensors(): { tensors: number; bytes: number } {
+  return native.live();
+}
+
+/** Threads of one operator. */
+export function threads(): number {
+  return native.threads();
+}
+
+export function setThreads(count: number): void {
+  if (!Number.isInteger(count) || count < 1) throw new RangeError(`Expected at least 1 thread but received ${count}`);
+  guard(() => native.setThreads(count));
+}
+
+/**
+ * Tells glibc to keep freed blocks below `threshold` bytes instead of giving them back to the system at every free: a training step
+ * frees and allocates the same sizes over and over, and every fresh page costs a fault. False where the C library is another one.
+ */
+export function tuneAllocator(threshold = 1 << 30): boolean {
+  return native.tuneAllocator(threshold, threshold);
+}
+
+/** Gives freed memory back to the system. */
+export function trimMemory(): void {
+  native.trimMemory();
+}
+
+/** The most resident memory this process ever had, in bytes. */
+export function peakResidentBytes(): number {
+  return native.peakResidentBytes();
+}
+
+/** libtorch's version, CPU instruction set in use, and which devices there are. */
+export function about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean } {
+  return native.about();
+}
+
+/** Refuses operators that give other numbers at each run. */
+export function setDeterministic(enabled: boolean): void {
+  native.setDeterministic(enabled);
+}

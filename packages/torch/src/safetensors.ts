@@ -1,0 +1,267 @@
+/**
+ * safetensors, read by memory-map without copying and written atomically. Format: 8 bytes little-endian header length, JSON header,
+ * data (https://huggingface.co/docs/safetensors). Folders with `model.safetensors.index.json` are read as one.
+ *
+ * Everything the header claims is checked before a tensor is made: a file that is cut, overlaps or lies is refused.
+ */
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { DTYPES, type DType, dtypeOfSafetensors } from './dtype.js';
+import { type Mapping, native } from './native.js';
+import { ops } from './ops.js';
+import { scope } from './scope.js';
+import { guard, Tensor } from './tensor.js';
+
+/** A file that is not what it says it is. The message names the file and the tensor. */
+export class SafetensorsError extends Error {
+  override readonly name = 'SafetensorsError';
+}
+
+export interface TensorInfo {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  /** The file the tensor is in. */
+  readonly file: string;
+}
+
+/** Tensors by name: one file or several. */
+export interface TensorSource {
+  readonly path: string;
+  readonly infos: ReadonlyMap<string, TensorInfo>;
+  readonly metadata: Readonly<Record<string, string>>;
+  /** The tensor as stored, backed by the file (copy on write). The caller owns it. */
+  tensor(name: string): Tensor;
+}
+
+const MAX_HEADER_BYTES = 100_000_000;
+const CHUNK_BYTES = 4 << 20;
+
+interface Entry extends TensorInfo {
+  readonly offset: number;
+}
+
+function readHeader(path: string): { header: Record<string, unknown>; dataStart: number; size: number } {
+  const fail = (message: string): never => {
+    throw new SafetensorsError(`${path}: ${message}`);
+  };
+  const size = statSync(path).size;
+  if (size < 8)
+    fail(
+      `Expected at least 8 bytes for a safetensors file but received ${size}. The file is cut: copy or download it again.`,
+    );
+  const file = openSync(path, 'r');
+  try {
+    const prefix = Buffer.alloc(8);
+    readSync(file, prefix, 0, 8, 0);
+    const length = Number(prefix.readBigUInt64LE());
+    if (length > MAX_HEADER_BYTES || length < 2)
+      fail(
+        `Expected a header of 2 to ${MAX_HEADER_BYTES} bytes but received ${length}. This is not a safetensors file.`,
+      );
+    if (8 + length > size)
+      fail(
+        `Expected ${8 + length} bytes of header but the file has ${size}. The file is cut: copy or download it again.`,
+      );
+    const text = Buffer.alloc(length);
+    readSync(file, text, 0, length, 8);
+    let header: unknown;
+    try {
+      header = JSON.parse(text.toString('utf8'));
+    } catch (cause) {
+      fail(`Expected JSON in the header but received: ${(cause as Error).message}`);
+    }
+    if (typeof header !== 'object' || header === null || Array.isArray(header)) fail('Expected an object as header');
+    return { header: header as Record<string, unknown>, dataStart: 8 + length, size };
+  } finally {
+    closeSync(file);
+  }
+}
+
+function readEntry(path: string, name: string, value: unknown, dataStart: number): Entry {
+  const fail = (message: string): never => {
+    throw new SafetensorsError(`${path}: tensor '${name}': ${message}`);
+  };
+  const { dtype: dtypeName, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
+  const dtype =
+    dtypeOfSafetensors(String(dtypeName)) ?? fail(`Expected a known dtype but received ${String(dtypeName)}`);
+  const isSizes = (x: unknown): x is number[] => Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
+  if (!isSizes(shape)) return fail(`Expected a list of sizes as shape but received ${JSON.stringify(shape)}`);
+  if (!isSizes(offsets) || offsets.length !== 2)
+    return fail(`Expected two offsets but received ${JSON.stringify(offsets)}`);
+  const bytes = shape.reduce((product, n) => product * n, 1) * DTYPES[dtype].bytes;
+  const [begin, end] = offsets as [number, number];
+  if (end - begin !== bytes)
+    fail(
+      `Expected ${bytes} bytes for ${dtype}[${shape.join(', ')}] but the offsets [${begin}, ${end}] hold ${end - begin}`,
+    );
+  return { dtype, shape, bytes, file: path, offset: dataStart + begin };
+}
+
+/** One safetensors file. Throws SafetensorsError when anything in it is wrong. */
+export class SafetensorsFile implements TensorSource {
+  readonly infos: ReadonlyMap<string, Entry>;
+  readonly metadata: Readonly<Record<string, string>>;
+  #mapping: Mapping | undefined;
+
+  constructor(readonly path: string) {
+    const { header, dataStart, size } = readHeader(path);
+    const { __metadata__: metadata, ...tensors } = header;
+    this.metadata = (metadata ?? {}) as Record<string, string>;
+    const entries = new Map(
+      Object.entries(tensors).map(([name, value]) => [name, readEntry(path, name, value, dataStart)]),
+    );
+    let position = dataStart;
+    for (const [name, entry] of [...entries].sort(([, a], [, b]) => a.offset - b.offset || a.bytes - b.bytes)) {
+      if (entry.offset !== position) {
+        throw new SafetensorsError(
+          `${path}: tensor '${name}': Expected its data at byte ${position} but the header says ${entry.offset}: the tensors overlap or leave a hole`,
+        );
+      }
+      position += entry.bytes;
+    }
+    if (position !== size) {
+      throw new SafetensorsError(
+        `${path}: Expected ${position} bytes but the file has ${size}. The file is cut or damaged: copy or download it again.`,
+      );
+    }
+    this.infos = entries;
+  }
+
+  tensor(name: string): Tensor {
+    const entry = this.infos.get(name);
+    if (entry === undefined)
+      throw new SafetensorsError(`${this.path}: Expected a tensor '${name}' but the file has none`);
+    const { code } = DTYPES[entry.dtype];
+    if (entry.bytes === 0) return ops.zeros(entry.shape, { dtype: entry.dtype });
+    this.#mapping ??= guard(() => native.mapFile(this.path));
+    const mapping = this.#mapping;
+    return new Tensor(guard(() => native.mappedTensor(mapping, entry.offset, entry.shape, code)));
+  }
+}
+
+/** Several files behind one index. */
+class ShardedSafetensors implements TensorSource {
+  readonly infos = new Map<string, TensorInfo>();
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly #files = new Map<string, SafetensorsFile>();
+
+  constructor(readonly path: string) {
+    const folder = dirname(path);
+    let index: { weight_map?: Record<string, string> };
+    try {
+      index = JSON.parse(readFileSync(path, 'utf8'));
+    } catch (cause) {
+      throw new SafetensorsError(`${path}: Expected JSON but received: ${(cause as Error).message}`);
+    }
+    if (typeof index.weight_map !== 'object')
+      throw new SafetensorsError(`${path}: Expected a 'weight_map' but the index has none`);
+    for (const [name, file] of Object.entries(index.weight_map)) {
+      if (basename(file) !== file)
+        throw new SafetensorsError(`${path}: Expected a file name beside the index for '${name}' but received ${file}`);
+      const shard = join(folder, file);
+      if (!existsSync(shard))
+        throw new SafetensorsError(
+          `${path}: Expected the shard ${file} beside the index but it is not there. Copy or download it.`,
+        );
+      if (!this.#files.has(file)) this.#files.set(file, new SafetensorsFile(shard));
+      const info = this.#files.get(file)!.infos.get(name);
+      if (info === undefined)
+        throw new SafetensorsError(
+          `${shard}: Expected the tensor '${name}' that the index places there but the file has none`,
+        );
+      this.infos.set(name, info);
+    }
+    for (const file of this.#files.values()) {
+      for (const name of file.infos.keys()) {
+        if (!this.infos.has(name))
+          throw new SafetensorsError(`${file.path}: tensor '${name}' is missing in the index ${basename(path)}`);
+      }
+    }
+    this.metadata = [...this.#files.values()][0]?.metadata ?? {};
+  }
+
+  tensor(name: string): Tensor {
+    const info = this.infos.get(name);
+    if (info === undefined)
+      throw new SafetensorsError(`${this.path}: Expected a tensor '${name}' but the checkpoint has none`);
+    return this.#files.get(basename(info.file))!.tensor(name);
+  }
+}
+
+/** Opens `<folder>/<stem>.safetensors`, or the shards behind `<folder>/<stem>.safetensors.index.json`. */
+export function openSafetensors(folder: string, stem = 'model'): TensorSource {
+  const single = join(folder, `${stem}.safetensors`);
+  if (existsSync(single)) return new SafetensorsFile(single);
+  const index = `${single}.index.json`;
+  if (existsSync(index)) return new ShardedSafetensors(index);
+  throw new SafetensorsError(
+    `${folder}: Expected ${stem}.safetensors or ${stem}.safetensors.index.json but neither is there`,
+  );
+}
+
+/** Writes the tensor's bytes to an open file, whatever its strides and device. */
+function writeTensor(file: number, tensor: Tensor, buffer: Uint8Array): void {
+  scope(() => {
+    const source = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));
+    for (let offset = 0; offset < source.nbytes; offset += buffer.length) {
+      const chunk = buffer.subarray(0, Math.min(buffer.length, source.nbytes - offset));
+      source.readBytes(offset, chunk);
+      for (let written = 0; written < chunk.length; ) written += writeSync(file, chunk, written);
+    }
+  });
+}
+
+/**
+ * Writes a safetensors file: to a temporary name first, flushed to the disk, then renamed, so that a file of this name is always whole.
+ * `metadata` defaults to `{ format: 'pt' }`, which transformers asks for.
+ */
+export function writeSafetensors(
+  path: string,
+  tensors: ReadonlyMap<string, Tensor>,
+  metadata: Record<string, string> = { format: 'pt' },
+): void {
+  const width = (tensor: Tensor): number => DTYPES[tensor.dtype].bytes;
+  const ordered = [...tensors].sort(([a, x], [b, y]) => width(y) - width(x) || (a < b ? -1 : 1)); // widest first: all aligned
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  let position = 0;
+  for (const [name, tensor] of ordered) {
+    header[name] = {
+      dtype: DTYPES[tensor.dtype].safetensors,
+      shape: tensor.shape,
+      data_offsets: [position, position + tensor.nbytes],
+    };
+    position += tensor.nbytes;
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const padded = Buffer.alloc(Math.ceil(json.length / 8) * 8, ' ');
+  json.copy(padded);
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(padded.length));
+  const temporary = `${path}.${process.pid}.tmp`;
+  const file = openSync(temporary, 'w');
+  try {
+    writeSync(file, prefix);
+    for (let written = 0; written < padded.length; ) written += writeSync(file, padded, written);
+    const buffer = new Uint8Array(CHUNK_BYTES);
+    for (const [, tensor] of ordered) writeTensor(file, tensor, buffer);
+    fsyncSync(file);
+  } catch (error) {
+    closeSync(file);
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  closeSync(file);
+  renameSync(temporary, path);
+}
