@@ -1,0 +1,189 @@
+/**
+ * Records out of a parquet file (images embedded as bytes or given as paths), by hyparquet. Whole row groups are decoded, and the last
+ * ones used are kept, since a page cannot be found without reading the group.
+ */
+import { type FileHandle, open } from 'node:fs/promises';
+import { expected, UserError } from '@minicpm-finetune/run';
+import {
+  type AsyncBuffer,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+} from 'hyparquet';
+import { compressors } from 'hyparquet-compressors';
+
+/** Columns that make up a record; the others are not read. */
+const COLUMNS = ['id', 'image', 'images', 'conversations', 'messages', 'system', 'video', 'videos', 'audio', 'audios'];
+/** Columns that may hold their value as JSON text. */
+const JSON_COLUMNS = ['conversations', 'messages'];
+/** Decoded row groups kept by one thread, in uncompressed bytes; at least one is kept. */
+const CACHE_BYTES = 256 * 2 ** 20;
+const LARGEST_GROUP_BYTES = 2 ** 30;
+
+interface Group {
+  readonly start: number;
+  readonly rows: number;
+  readonly bytes: number;
+}
+
+export class ParquetFile {
+  private readonly cache = new Map<number, Promise<Record<string, unknown>[]>>();
+
+  private constructor(
+    readonly path: string,
+    private readonly handle: FileHandle,
+    private readonly buffer: AsyncBuffer,
+    private readonly metadata: FileMetaData,
+    private readonly columns: string[],
+    private readonly groups: readonly Group[],
+  ) {}
+
+  /** Reads the footer. Throws UserError for a damaged file, for one without the columns of a record, and for row groups that do not fit memory. */
+  static async open(path: string): Promise<ParquetFile> {
+    const handle = await open(path);
+    try {
+      const buffer = fileBuffer(handle, (await handle.stat()).size);
+      const metadata = await parquetMetadataAsync(buffer).catch((cause: unknown) => {
+        throw damaged(path, cause);
+      });
+      const names = parquetSchema(metadata).children.map((child) => child.element.name);
+      if (!names.includes('conversations') && !names.includes('messages')) {
+        throw new UserError(
+          `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${names.join(', ')}`}.`,
+          {
+            file: path,
+            cure: 'Rename the column that holds the turns; images belong into a column image or images.',
+          },
+        );
+      }
+      const groups = rowGroups(metadata, path);
+      return new ParquetFile(
+        path,
+        handle,
+        buffer,
+        metadata,
+        names.filter((name) => COLUMNS.includes(name)),
+        groups,
+      );
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  get rows(): number {
+    return this.groups.reduce((sum, group) => sum + group.rows, 0);
+  }
+
+  /** Uncompressed bytes of the largest row group: what reading one record at random costs. */
+  get largestGroupBytes(): number {
+    return Math.max(0, ...this.groups.map((group) => group.bytes));
+  }
+
+  /** Row `index` as an object of its columns. Throws UserError if the file is damaged there. */
+  async read(index: number): Promise<Record<string, unknown>> {
+    const number = this.groups.findIndex((group) => index < group.start + group.rows);
+    const group = this.groups[number]!;
+    let rows: Record<string, unknown>[];
+    try {
+      rows = await this.group(number);
+    } catch (cause) {
+      throw damaged(this.path, cause, index);
+    }
+    const row = { ...rows[index - group.start] };
+    for (const column of JSON_COLUMNS) {
+      if (typeof row[column] === 'string') row[column] = parseColumn(row[column], column, this.path, index);
+    }
+    return row;
+  }
+
+  async close(): Promise<void> {
+    this.cache.clear();
+    await this.handle.close();
+  }
+
+  private group(number: number): Promise<Record<string, unknown>[]> {
+    const cached = this.cache.get(number);
+    if (cached) {
+      this.cache.delete(number); // to the end: the first of the map is the longest unused
+      this.cache.set(number, cached);
+      return cached;
+    }
+    const { start, rows } = this.groups[number]!;
+    const { buffer, metadata, columns } = this;
+    const read = parquetReadObjects({
+      file: buffer,
+      metadata,
+      columns,
+      rowStart: start,
+      rowEnd: start + rows,
+      compressors,
+      utf8: false,
+    });
+    this.cache.set(number, read);
+    this.evict();
+    return read;
+  }
+
+  private evict(): void {
+    let bytes = 0;
+    for (const key of [...this.cache.keys()].reverse()) {
+      bytes += this.groups[key]!.bytes;
+      if (bytes > CACHE_BYTES && bytes > this.groups[key]!.bytes) this.cache.delete(key);
+    }
+  }
+}
+
+function rowGroups(metadata: FileMetaData, path: string): Group[] {
+  let start = 0;
+  return metadata.row_groups.map((group, number) => {
+    const rows = Number(group.num_rows);
+    const bytes = Number(group.total_byte_size);
+    if (bytes > LARGEST_GROUP_BYTES) {
+      throw new UserError(
+        `Expected row groups below 1 GiB in a parquet file but received ${(bytes / 2 ** 30).toFixed(1)} GiB for group ${number} (${rows} rows).`,
+        {
+          file: path,
+          cure: 'Write the file with smaller row groups, for instance row_group_size=100 in pyarrow or pandas.',
+        },
+      );
+    }
+    start += rows;
+    return { start: start - rows, rows, bytes };
+  });
+}
+
+function fileBuffer(handle: FileHandle, byteLength: number): AsyncBuffer {
+  return {
+    byteLength,
+    async slice(start: number, end: number = byteLength): Promise<ArrayBuffer> {
+      const bytes = new Uint8Array(end - start);
+      let filled = 0;
+      while (filled < bytes.length) {
+        const { bytesRead } = await handle.read(bytes, filled, bytes.length - filled, start + filled);
+        if (bytesRead === 0) throw new Error(`the file ends at byte ${start + filled}`);
+        filled += bytesRead;
+      }
+      return bytes.buffer;
+    },
+  };
+}
+
+function parseColumn(text: string, column: string, file: string, record: number): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw expected('a list of turns, or JSON text of one', `the column ${column}`, text, { file, record, cause });
+  }
+}
+
+function damaged(file: string, cause: unknown, record?: number): UserError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new UserError(`Expected a complete parquet file but reading it failed: ${reason}.`, {
+    file,
+    ...(record === undefined ? {} : { record }),
+    cure: 'The file is probably cut off or damaged. Write or download it again.',
+    cause,
+  });
+}

@@ -1,0 +1,304 @@
+/**
+ * One data file with random access to its records. What the file is (JSON array, JSON Lines, parquet) is told from its bytes, never from its
+ * name; how its records are written (forms.ts) from its first record.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
+import { ImageResolver, isObject } from './images.js';
+import { excerpt, findJsonMistake } from './json-error.js';
+import { type RecordOffsets, scanJson } from './json-scan.js';
+import { ParquetFile } from './parquet.js';
+import type { DataRecord, RecordPlace } from './record.js';
+
+export type Container = 'JSON array' | 'JSON Lines' | 'parquet';
+
+/** All that another thread needs to read the file: plain data and shared memory. */
+export interface RecordFileIndex {
+  /** As the user wrote it. */
+  readonly path: string;
+  readonly container: Container;
+  readonly form: RecordForm;
+  readonly records: number;
+  /** Bytes of the file when it was indexed. */
+  readonly bytes: number;
+  /** Changes with the content: SHA-256 of a JSON file, of size and footer for parquet. */
+  readonly fingerprint: string;
+  /** Absent for parquet. */
+  readonly offsets: RecordOffsets | undefined;
+}
+
+export class RecordFile {
+  private fd: number | undefined;
+  private parquet: ParquetFile | undefined;
+  private readonly resolver: ImageResolver;
+
+  private constructor(
+    readonly index: RecordFileIndex,
+    notice: (message: string) => void,
+  ) {
+    this.resolver = new ImageResolver(index.path, notice);
+  }
+
+  /** Indexes a file. Throws UserError for everything that is not a data file with at least one record. */
+  static async open(path: string, notice: (message: string) => void): Promise<RecordFile> {
+    const bytes = checkFile(path);
+    const { container, start } = await recognizeContainer(path, bytes);
+    const raw =
+      container === 'parquet'
+        ? await indexParquet(path, bytes, notice)
+        : await indexJson(path, container, start, bytes);
+    if (raw.records === 0)
+      throw new UserError(`Expected at least one record in a data file but received an empty ${container}.`, {
+        file: path,
+      });
+    const file = new RecordFile({ ...raw, form: 'seed' }, notice);
+    try {
+      const form = recognizeForm(await file.raw(0), file.place(0));
+      return new RecordFile({ ...raw, form }, notice);
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** The same file in another thread. */
+  static restore(index: RecordFileIndex, notice: (message: string) => void): RecordFile {
+    return new RecordFile(index, notice);
+  }
+
+  get records(): number {
+    return this.index.records;
+  }
+
+  /** One line for people: "JSON Lines, 2000 records in the seed form (…)". */
+  describe(): string {
+    const { container, records, form } = this.index;
+    return `${container}, ${records} record${records === 1 ? '' : 's'} in ${FORM_NAMES[form]}`;
+  }
+
+  place(record: number): RecordPlace {
+    const line = this.index.offsets?.lines[record];
+    return { file: this.index.path, record, ...(line === undefined ? {} : { line }) };
+  }
+
+  /** Record `record`, checked and with its images found. Throws UserError with file, record, line and turn. */
+  async read(record: number): Promise<DataRecord> {
+    return normalizeRecord(await this.raw(record), this.index.form, this.place(record), this.resolver);
+  }
+
+  async close(): Promise<void> {
+    if (this.fd !== undefined) closeSync(this.fd);
+    this.fd = undefined;
+    await this.parquet?.close();
+    this.parquet = undefined;
+  }
+
+  private async raw(record: number): Promise<unknown> {
+    const { path, bytes, offsets } = this.index;
+    if (!offsets) {
+      this.parquet ??= await ParquetFile.open(path);
+      return this.parquet.read(record);
+    }
+    if (this.fd === undefined) {
+      this.fd = openSync(path, 'r');
+      const now = statSync(path).size;
+      if (now !== bytes) {
+        throw new UserError(`Expected ${bytes} bytes for a data file as when it was opened but received ${now}.`, {
+          file: path,
+          cure: 'Do not change data files during a run. Start again.',
+        });
+      }
+    }
+    return parseRecord(readBytes(this.fd, offsets.starts[record]!, offsets.lengths[record]!), this.place(record));
+  }
+}
+
+function checkFile(path: string): number {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat)
+    throw new UserError(`Expected a data file but there is no ${path}.`, {
+      file: path,
+      flag: '--data_path',
+      cure: `Paths are relative to the working folder, here ${process.cwd()}.`,
+    });
+  if (!stat.isFile())
+    throw new UserError(`Expected a data file but ${path} is ${stat.isDirectory() ? 'a folder' : 'not a file'}.`, {
+      file: path,
+      flag: '--data_path',
+      cure: 'Name the JSON, JSON Lines or parquet file itself; several are separated by commas.',
+    });
+  if (stat.size === 0)
+    throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });
+  return stat.size;
+}
+
+const CONTAINERS = 'a JSON array, JSON Lines or parquet';
+
+async function recognizeContainer(path: string, bytes: number): Promise<{ container: Container; start: number }> {
+  const handle = await open(path);
+  const head = Buffer.alloc(Math.min(bytes, 1 << 16));
+  try {
+    await handle.read(head, 0, head.length, 0);
+  } finally {
+    await handle.close();
+  }
+  const foreign = foreignFormat(head);
+  if (foreign)
+    throw new UserError(`Expected ${CONTAINERS} for a data file but received ${foreign.what}.`, {
+      file: path,
+      cure: foreign.cure,
+    });
+  if (head.subarray(0, 4).toString('latin1') === 'PAR1') return { container: 'parquet', start: 0 };
+  const start = head.subarray(0, 3).equals(Buffer.from([0xef, 0xbb, 0xbf])) ? 3 : 0;
+  const first = /[^ \t\r\n]/.exec(head.toString('latin1', start))?.[0];
+  if (first === '[') return { container: 'JSON array', start };
+  if (first === '{') return { container: 'JSON Lines', start };
+  const what =
+    first === undefined
+      ? 'only white space'
+      : `a file that starts with ${JSON.stringify(head.toString('utf8', start, start + 40).trimStart())}`;
+  throw new UserError(`Expected ${CONTAINERS} for a data file but received ${what}.`, {
+    file: path,
+    line: 1,
+    cure: 'A JSON array starts with [, JSON Lines with {. Convert the file to one of them.',
+  });
+}
+
+function foreignFormat(head: Buffer): { what: string; cure: string } | undefined {
+  const magic = head.subarray(0, 4).toString('hex');
+  if (magic.startsWith('1f8b')) return { what: 'a gzip file', cure: 'Unpack it first (gunzip).' };
+  if (magic === '504b0304') return { what: 'a zip file', cure: 'Unpack it first (unzip).' };
+  if (magic === '28b52ffd') return { what: 'a Zstandard file', cure: 'Unpack it first (unzstd).' };
+  if (magic.startsWith('fffe') || magic.startsWith('feff'))
+    return { what: 'a UTF-16 text file', cure: 'Save it as UTF-8.' };
+  return undefined;
+}
+
+type Unformed = Omit<RecordFileIndex, 'form'>;
+
+async function indexParquet(path: string, bytes: number, notice: (message: string) => void): Promise<Unformed> {
+  const file = await ParquetFile.open(path);
+  try {
+    const megabytes = file.largestGroupBytes / 2 ** 20;
+    if (megabytes > 64)
+      notice(
+        `${path} has row groups of up to ${megabytes.toFixed(0)} MiB; each is decoded to read one record. Reading is much faster from a file written with row_group_size=100.`,
+      );
+    return {
+      path,
+      container: 'parquet',
+      records: file.rows,
+      bytes,
+      fingerprint: await footerHash(path, bytes),
+      offsets: undefined,
+    };
+  } finally {
+    await file.close();
+  }
+}
+
+async function footerHash(path: string, bytes: number): Promise<string> {
+  const handle = await open(path);
+  try {
+    const tail = Buffer.alloc(Math.min(bytes, 1 << 16));
+    await handle.read(tail, 0, tail.length, bytes - tail.length);
+    return createHash('sha256').update(String(bytes)).update(tail).digest('hex');
+  } finally {
+    await handle.close();
+  }
+}
+
+async function indexJson(
+  path: string,
+  container: 'JSON array' | 'JSON Lines',
+  start: number,
+  bytes: number,
+): Promise<Unformed> {
+  if (container === 'JSON Lines') checkFirstLine(path, start, bytes);
+  const { sha256, ...offsets } = await scanJson(path, container === 'JSON array' ? 'array' : 'lines', start);
+  return { path, container, records: offsets.starts.length, bytes, fingerprint: sha256, offsets };
+}
+
+const LARGEST_OBJECT_SHOWN = 64 * 2 ** 20;
+
+/** A file that starts with { is JSON Lines, unless it is one JSON object, over several lines or around the records: then says so. */
+function checkFirstLine(path: string, start: number, bytes: number): void {
+  if (bytes > LARGEST_OBJECT_SHOWN) return;
+  const fd = openSync(path, 'r');
+  const text = readBytes(fd, start, bytes - start).toString('utf8');
+  closeSync(fd);
+  let whole: unknown;
+  try {
+    whole = JSON.parse(text);
+  } catch {
+    return; // several lines, or broken: the scan and the first record tell
+  }
+  if (!isObject(whole) || (!text.trim().includes('\n') && ('conversations' in whole || 'messages' in whole))) return;
+  const list = Object.entries(whole).find(
+    ([, value]) =>
+      Array.isArray(value) && isObject(value[0]) && ('conversations' in value[0] || 'messages' in value[0]),
+  );
+  throw new UserError(
+    `Expected ${CONTAINERS} for a data file but received one JSON object with the keys ${Object.keys(whole).slice(0, 10).join(', ')}.`,
+    {
+      file: path,
+      cure: list
+        ? `Save the list under ${JSON.stringify(list[0])} as the file: [ {record}, … ].`
+        : `Put ${basename(path)}'s object in square brackets if it is a record: [ {…} ].`,
+    },
+  );
+}
+
+function readBytes(fd: number, start: number, length: number): Buffer {
+  const buffer = Buffer.allocUnsafe(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = readSync(fd, buffer, filled, length - filled, start + filled);
+    if (count === 0) break;
+    filled += count;
+  }
+  return buffer.subarray(0, filled);
+}
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
+function parseRecord(bytes: Buffer, place: RecordPlace): unknown {
+  let text: string;
+  try {
+    text = UTF8.decode(bytes);
+  } catch (cause) {
+    throw new UserError('Expected UTF-8 text for a record but received bytes that are not.', {
+      ...place,
+      cure: 'Save the file as UTF-8.',
+      cause,
+    });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const mistake = findJsonMistake(text);
+    if (!mistake)
+      throw new UserError(`Expected JSON for a record but parsing failed: ${(cause as Error).message}.`, {
+        ...place,
+        cause,
+      });
+    const line = (place.line ?? 1) + text.slice(0, mistake.offset).split('\n').length - 1;
+    throw new UserError(
+      `Expected ${mistake.wanted} in the JSON of a record but received ${excerpt(text, mistake.offset)} (line ${line}, character ${mistake.offset + 1} of the record).`,
+      { ...place, line, cure: jsonCure(text, mistake.offset), cause },
+    );
+  }
+}
+
+function jsonCure(text: string, offset: number): string {
+  const rest = text.slice(offset);
+  if (rest.startsWith("'")) return 'JSON strings have double quotes. Write the file with json.dump, not with str().';
+  if (/^(NaN|-?Infinity)/.test(rest)) return 'JSON has no NaN or Infinity. Write null or leave the key out.';
+  if (/^(None|True|False)/.test(rest)) return 'Write null, true and false. json.dump does so.';
+  if (rest.startsWith('}') || rest.startsWith(']')) return 'Remove the comma before the closing bracket.';
+  if (rest === '') return 'The record is cut off. Write the line or the file again.';
+  return 'Repair the record there, or write the file again with a JSON library.';
+}

@@ -1,0 +1,173 @@
+/**
+ * Which records make up which optimizer step: shuffling by seed, mixing of files, grouping by length, cutting into micro-batches.
+ * A pure function of the step number, so that a resumed run needs no more state than the number of steps it has done.
+ * Not a reader: it deals in indices into the data set and never touches a file.
+ *
+ * An epoch holds as many records as all files have together. Without weights each record comes once. With weights w, file f gives
+ * round(N * w_f / sum(w)) of the N records (largest remainder), taken one after the other from its own endless stream of shuffled
+ * passes (pass p of file f is shuffled by the seeds (seed, 1, f, p)), so that a small file repeats only after all of it was seen,
+ * and a large file goes on in the next epoch where it stopped. The epoch's records are then shuffled together by (seed, 2, epoch).
+ * Grouping by length follows transformers' LengthGroupedSampler: blocks of 50 steps sorted longest first, the longest record of all in the very first batch.
+ */
+import assert from 'node:assert/strict';
+import { UserError } from '@minicpm-finetune/run';
+import { Random } from './random.js';
+
+export interface SamplerOptions {
+  /** Records of each file, in the data set's order. */
+  readonly sizes: readonly number[];
+  /** Share of each file, any positive scale; absent: every record once per epoch. */
+  readonly weights?: readonly number[];
+  readonly seed: number;
+  /** false: file order, for evaluation. */
+  readonly shuffle: boolean;
+  /** Records of one forward pass on one rank. */
+  readonly batchSize: number;
+  /** Forward passes of one rank per optimizer step. */
+  readonly accumulation?: number;
+  readonly rank?: number;
+  readonly worldSize?: number;
+  /** Length of every record (tokens, or any estimate of them): group records of similar length. */
+  readonly lengths?: Uint32Array;
+  /** Leave out what does not fill a micro-batch on every rank at the end of an epoch. */
+  readonly dropLast?: boolean;
+}
+
+/** The work of one rank in one optimizer step. */
+export interface StepPlan {
+  readonly step: number;
+  readonly epoch: number;
+  /** Records of the epoch that all ranks have used before this step. */
+  readonly position: number;
+  /** Micro-batches of indices into the data set. All ranks have the same number of them; in an epoch's last step they are smaller, and a rank's may be empty when there are fewer records than ranks. */
+  readonly batches: readonly (readonly number[])[];
+}
+
+export class Sampler {
+  /** Records of one epoch, over all ranks. */
+  readonly recordsPerEpoch: number;
+  /** Optimizer steps of one epoch; the last one takes what is left. */
+  readonly stepsPerEpoch: number;
+  /** Records in all files. */
+  private readonly total: number;
+  private readonly recordsPerStep: number;
+  private readonly draws: readonly number[];
+  private readonly offsets: readonly number[];
+  private cached: { epoch: number; order: Uint32Array } | undefined;
+
+  constructor(private readonly options: SamplerOptions) {
+    const { sizes, batchSize, accumulation = 1, worldSize = 1, rank = 0 } = options;
+    assert(batchSize > 0 && accumulation > 0 && rank < worldSize);
+    this.total = sizes.reduce((sum, size) => sum + size, 0);
+    assert(this.total > 0, 'a sampler needs records');
+    const together = batchSize * worldSize;
+    this.recordsPerEpoch = options.dropLast ? this.total - (this.total % together) : this.total;
+    if (this.recordsPerEpoch === 0) {
+      throw new UserError(
+        `Expected at least ${together} records (batch size ${batchSize} on ${worldSize} device${worldSize > 1 ? 's' : ''}) for --dataloader_drop_last but received ${this.total}.`,
+        { flag: '--dataloader_drop_last', cure: 'Use a smaller batch or keep the last batch.' },
+      );
+    }
+    this.recordsPerStep = batchSize * accumulation * worldSize;
+    this.stepsPerEpoch = Math.ceil(this.recordsPerEpoch / this.recordsPerStep);
+    this.draws = options.weights ? apportion(this.total, options.weights) : sizes;
+    let offset = 0;
+    this.offsets = sizes.map((size) => {
+      const start = offset;
+      offset += size;
+      return start;
+    });
+  }
+
+  /** The plan of optimizer step `step` (from 0, counted over all epochs). */
+  plan(step: number): StepPlan {
+    const epoch = Math.floor(step / this.stepsPerEpoch);
+    const position = (step % this.stepsPerEpoch) * this.recordsPerStep;
+    const records = this.order(epoch).subarray(position, position + this.recordsPerStep);
+    return { step, epoch, position, batches: this.deal(records) };
+  }
+
+  /** Records of epoch `epoch` in the order in which they are used. Shape: (recordsPerEpoch). */
+  order(epoch: number): Uint32Array {
+    if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch) };
+    return this.cached.order;
+  }
+
+  /** Cuts the records of a step into this rank's micro-batches, sizes differing by one at most. */
+  private deal(records: Uint32Array): number[][] {
+    const { batchSize, worldSize = 1, rank = 0 } = this.options;
+    const perRank = Math.ceil(records.length / (batchSize * worldSize));
+    const parts = perRank * worldSize;
+    const batches: number[][] = [];
+    for (let part = rank; part < parts; part += worldSize) {
+      const start = Math.floor((part * records.length) / parts);
+      const end = Math.floor(((part + 1) * records.length) / parts);
+      batches.push([...records.subarray(start, end)]);
+    }
+    return batches;
+  }
+
+  private makeOrder(epoch: number): Uint32Array {
+    const { seed, shuffle, lengths } = this.options;
+    const order = new Uint32Array(this.total);
+    let filled = 0;
+    for (let file = 0; file < this.draws.length; file++) filled = this.fillFromFile(order, filled, file, epoch);
+    assert.equal(filled, order.length);
+    if (shuffle) new Random(seed, 2, epoch).shuffle(order);
+    const used = order.subarray(0, this.recordsPerEpoch);
+    return lengths ? groupByLength(used, lengths, this.recordsPerStep) : used;
+  }
+
+  private fillFromFile(order: Uint32Array, filled: number, file: number, epoch: number): number {
+    const { seed, shuffle, sizes } = this.options;
+    const size = sizes[file]!;
+    const draws = this.draws[file]!;
+    let position = epoch * draws;
+    const end = position + draws;
+    let at = filled;
+    while (position < end) {
+      const pass = Math.floor(position / size);
+      const records = Uint32Array.from({ length: size }, (_, i) => this.offsets[file]! + i);
+      if (shuffle) new Random(seed, 1, file, pass).shuffle(records);
+      const part = records.subarray(position - pass * size, Math.min(size, end - pass * size));
+      order.set(part, at);
+      at += part.length;
+      position += part.length;
+    }
+    return at;
+  }
+}
+
+/** Splits `total` by `weights` into whole numbers that add up to it (largest remainder, ties to the first). */
+export function apportion(total: number, weights: readonly number[]): number[] {
+  const sum = weights.reduce((a, b) => a + b, 0);
+  const exact = weights.map((weight) => (total * weight) / sum);
+  const shares = exact.map(Math.floor);
+  const byRemainder = exact
+    .map((value, i) => ({ i, rest: value - shares[i]! }))
+    .sort((a, b) => b.rest - a.rest || a.i - b.i);
+  let missing = total - shares.reduce((a, b) => a + b, 0);
+  for (const { i } of byRemainder) {
+    if (missing-- <= 0) break;
+    shares[i]!++;
+  }
+  return shares;
+}
+
+const STEPS_PER_BLOCK = 50;
+
+function groupByLength(order: Uint32Array, lengths: Uint32Array, recordsPerStep: number): Uint32Array {
+  const blockSize = recordsPerStep * STEPS_PER_BLOCK;
+  const grouped = new Uint32Array(order.length);
+  const rank = (a: number, b: number) => lengths[b]! - lengths[a]!;
+  for (let start = 0; start < order.length; start += blockSize) {
+    grouped.set(order.slice(start, start + blockSize).sort(rank), start); // stable: equals stay in shuffled order
+  }
+  let longest = 0;
+  for (let i = 0; i < grouped.length; i += blockSize)
+    if (lengths[grouped[i]!]! > lengths[grouped[longest]!]!) longest = i;
+  const first = grouped[0]!;
+  grouped[0] = grouped[longest]!;
+  grouped[longest] = first;
+  return grouped;
+}
