@@ -132,7 +132,7 @@ export interface ScheduleConfig {
   lr_scheduler_type: SchedulerType;
   /** Options of the schedule, by transformers' (WarmupLR: DeepSpeed's) names; see `schedule.ts`. */
   lr_scheduler_kwargs: Readonly<Record<string, number | string>> | null;
-  /** Optimizer steps of warmup; 0: warmup_ratio decides. */
+  /** Optimizer steps of warmup; below 1: share of all steps, rounded up; 0: warmup_ratio decides. */
   warmup_steps: number;
   /** Share of all optimizer steps, 0 to 1, rounded up. */
   warmup_ratio: number;

@@ -4,4 +4,5 @@ export * from './config.js';
 export * from './event-log.js';
 export * from './events.js';
 export * from './folder.js';
+export * from './nearest-name.js';
 export * from './user-error.js';
