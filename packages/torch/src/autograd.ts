@@ -20,7 +20,7 @@ export function grad(
   inputs: readonly Tensor[],
   options: GradOptions = {},
 ): (Tensor | null)[] {
-  const gradOutputs = options.gradOutputs?.map((x) => x && x.handle('grad')) ?? null;
+  const gradOutputs = options.gradOutputs?.map((x) => (x === null ? null : x.handle('grad'))) ?? null;
   const createGraph = options.createGraph ?? false;
   const result = guard(() =>
     native.grad(

@@ -62,7 +62,7 @@ function load(): Native {
     );
   }
   // libtorch reads this once, before its first large allocation: back large blocks with huge pages.
-  process.env['THP_MEM_ALLOC_ENABLE'] ??= '1';
+  process.env.THP_MEM_ALLOC_ENABLE ??= '1';
   try {
     return createRequire(import.meta.url)(file) as Native;
   } catch (cause) {

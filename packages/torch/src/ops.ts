@@ -108,7 +108,7 @@ type Convert = (value: never, name: string) => unknown;
 function converterOf(type: string): Convert | undefined {
   if (type === 'Tensor' || type === 'Tensor?') return (value: Tensor, name) => value.handle(name);
   if (type.startsWith('Tensor'))
-    return (value: readonly (Tensor | null)[], name) => value.map((x) => x && x.handle(name));
+    return (value: readonly (Tensor | null)[], name) => value.map((x) => (x === null ? null : x.handle(name)));
   if (type.startsWith('ScalarType')) return (value: DType) => DTYPES[value].code;
   return undefined;
 }

@@ -1,0 +1,33 @@
+/** Lint, then all tests; the last line is `N passed, N failed`. Arguments go to vitest: `npm test -- packages/torch`. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-test-'));
+const report = join(folder, 'report.json');
+let passed = 0;
+let failed = 0;
+
+const lint = spawnSync(process.execPath, ['node_modules/@biomejs/biome/bin/biome', 'check', '.'], { stdio: 'inherit' });
+if (lint.status === 0) passed++;
+else failed++;
+
+const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+const tests = spawnSync(
+  process.execPath,
+  ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...process.argv.slice(2)],
+  { stdio: 'inherit' },
+);
+try {
+  const result = JSON.parse(readFileSync(report, 'utf8'));
+  passed += result.numPassedTests;
+  failed += result.numFailedTests;
+} catch (error) {
+  console.error(`Expected a report of the tests but received none: ${error.message}`);
+  failed++;
+}
+rmSync(folder, { recursive: true, force: true });
+if (tests.status !== 0 && failed === 0) failed++; // an error outside of any test
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
