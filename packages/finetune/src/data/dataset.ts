@@ -3,7 +3,7 @@
  * shared memory, from which every worker thread makes its own `Dataset` on the same files.
  */
 import { createHash } from 'node:crypto';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { UserError } from '@minicpm-finetune/run';
 import type { DataRecord, RecordPlace } from './record.js';
 import { RecordFile, type RecordFileIndex } from './record-file.js';
 
@@ -90,54 +90,4 @@ export function saidOnce(notice: Notice): Notice {
     said.add(message);
     notice(message);
   };
-}
-
-/** Data files and their shares, as the configuration holds them. */
-export interface DataPaths {
-  readonly paths: string[];
-  /** null: no shares given, every record comes once per epoch. */
-  readonly weights: number[] | null;
-}
-
-/**
- * Reads `--data_path a.json:0.7,b.jsonl:0.3` (or a recipe's list of such strings). All files have a share or none has. A comma or colon that
- * is part of a path is kept where no share follows and `exists` knows the whole.
- */
-export function parseDataPaths(
-  value: string | readonly string[],
-  exists: (path: string) => boolean,
-  flag = '--data_path',
-): DataPaths {
-  const written = typeof value === 'string' ? (exists(value) ? [value] : value.split(',')) : [...value];
-  const entries = written.map((entry) => parseEntry(entry.trim(), exists, flag));
-  const weighted = entries.filter((entry) => entry.weight !== undefined);
-  if (weighted.length > 0 && weighted.length < entries.length) {
-    const without = entries.find((entry) => entry.weight === undefined)!.path;
-    throw new UserError(`Expected a share for every data file or for none but received none for ${without}.`, {
-      flag,
-      cure: `Write ${without}:1 or leave all shares out.`,
-    });
-  }
-  return {
-    paths: entries.map((entry) => entry.path),
-    weights: weighted.length > 0 ? weighted.map((entry) => entry.weight!) : null,
-  };
-}
-
-function parseEntry(
-  entry: string,
-  exists: (path: string) => boolean,
-  flag: string,
-): { path: string; weight: number | undefined } {
-  if (entry === '') throw expected('a data file', 'each part between commas', entry, { flag });
-  const match = exists(entry) ? null : /^(.+):([^:/\\]*)$/.exec(entry);
-  if (!match) return { path: entry, weight: undefined };
-  const weight = Number(match[2]);
-  if (match[2]!.trim() === '' || !(weight > 0 && weight < Infinity)) {
-    throw expected('a positive number', `the share after ${match[1]}:`, match[2], {
-      flag,
-      cure: 'Shares are relative: a.json:0.7,b.jsonl:0.3 is the same as a.json:7,b.jsonl:3.',
-    });
-  }
-  return { path: match[1]!, weight };
 }

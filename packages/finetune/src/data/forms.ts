@@ -81,7 +81,7 @@ export function normalizeRecord(
   if (own !== form) {
     throw new UserError(`Expected ${FORM_NAMES[form]} as in the file's first record but received ${FORM_NAMES[own]}.`, {
       ...place,
-      cure: 'Split the file by form and give both files to --data_path, separated by a comma.',
+      cure: 'Split the file by form and give both files to --data_path.',
     });
   }
   const record = raw as Record<string, unknown>;

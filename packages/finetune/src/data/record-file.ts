@@ -33,7 +33,7 @@ export interface RecordFileIndex {
 
 export class RecordFile {
   private fd: number | undefined;
-  private parquet: ParquetFile | undefined;
+  private parquet: Promise<ParquetFile> | undefined;
   private readonly resolver: ImageResolver;
 
   private constructor(
@@ -92,15 +92,15 @@ export class RecordFile {
   async close(): Promise<void> {
     if (this.fd !== undefined) closeSync(this.fd);
     this.fd = undefined;
-    await this.parquet?.close();
+    await (await this.parquet)?.close();
     this.parquet = undefined;
   }
 
   private async raw(record: number): Promise<unknown> {
     const { path, bytes, offsets } = this.index;
     if (!offsets) {
-      this.parquet ??= await ParquetFile.open(path);
-      return this.parquet.read(record);
+      this.parquet ??= ParquetFile.open(path);
+      return (await this.parquet).read(record);
     }
     if (this.fd === undefined) {
       this.fd = openSync(path, 'r');
@@ -128,7 +128,7 @@ function checkFile(path: string): number {
     throw new UserError(`Expected a data file but ${path} is ${stat.isDirectory() ? 'a folder' : 'not a file'}.`, {
       file: path,
       flag: '--data_path',
-      cure: 'Name the JSON, JSON Lines or parquet file itself; several are separated by commas.',
+      cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
     });
   if (stat.size === 0)
     throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });

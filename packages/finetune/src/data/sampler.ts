@@ -87,6 +87,11 @@ export class Sampler {
     return { step, epoch, position, batches: this.deal(records) };
   }
 
+  /** Records that all ranks together use in optimizer step `step`. */
+  recordsIn(step: number): number {
+    return Math.min(this.recordsPerStep, this.recordsPerEpoch - (step % this.stepsPerEpoch) * this.recordsPerStep);
+  }
+
   /** Records of epoch `epoch` in the order in which they are used. Shape: (recordsPerEpoch). */
   order(epoch: number): Uint32Array {
     if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch) };
