@@ -1,0 +1,155 @@
+/**
+ * The executor: runs a plan forward and then backward, block by block, and decides around each block what is kept.
+ *
+ * Every block is differentiated alone: its inputs are cut from the graph before it, so a block's graph can be dropped and built again
+ * (recompute, Chen et al., 2016) and its gradients leave through `onGradients` while the blocks before it have not even started. A block
+ * whose parameters are frozen and whose inputs need no gradient runs without a graph.
+ *
+ * Not here: the loss (loss.ts), what happens to gradients (step.ts), and the models (packages/minicpm-v).
+ */
+import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
+import { enableGrad, grad, keep, noGrad, ops, rngState, scope, setRngState, type Tensor } from '@minicpm-finetune/torch';
+
+export interface ExecutorOptions {
+  /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
+  readonly recompute?: (node: PlanNode) => boolean;
+  /** Gets a block's gradients as soon as they exist, by parameter name, newest block first. The tensors are the receiver's. */
+  readonly onGradients: (gradients: ReadonlyMap<string, Tensor>, node: PlanNode) => void;
+}
+
+/** What is kept of a block between its forward and its backward pass. */
+interface Saved {
+  readonly inputs: readonly Tensor[];
+  /** The output with its graph; null when it is recomputed. */
+  readonly output: Tensor | null;
+  /** The generator's state before the block ran; null when the graph is kept. */
+  readonly random: Tensor | null;
+}
+
+/** The same values without graph, outside of every scope. */
+function owned(value: Tensor): Tensor {
+  return keep(ops.detach(value));
+}
+
+/** One forward and one backward pass over one batch. Owns what it keeps: call `dispose` when the backward pass does not happen. */
+export class Execution {
+  readonly #plan: Plan;
+  readonly #options: ExecutorOptions;
+  readonly #saved: (Saved | null)[] = [];
+  readonly #needsGrad: boolean[] = [];
+
+  constructor(plan: Plan, options: ExecutorOptions) {
+    this.#plan = plan;
+    this.#options = options;
+  }
+
+  /** Whether anything before the end of the plan trains, so that the backward pass has something to do. */
+  get needsGrad(): boolean {
+    return this.#needsGrad.at(-1) ?? false;
+  }
+
+  /** Runs all blocks; returns the last one's output, without graph. It belongs to the caller's scope. */
+  forward(): Tensor {
+    const lastUse = this.#plan.map((_, i) => this.#plan.findLastIndex((node) => node.inputs.includes(i)));
+    return scope(() => {
+      const values: Tensor[] = [];
+      this.#plan.forEach((node, i) => {
+        values[i] = this.#forwardBlock(i, node.inputs.map((j) => values[j]!));
+        for (const j of node.inputs) if (lastUse[j] === i) values[j]!.dispose();
+      });
+      return values.at(-1)!;
+    });
+  }
+
+  #forwardBlock(i: number, values: readonly Tensor[]): Tensor {
+    const node = this.#plan[i]!;
+    const trains = [...node.parameters.values()].some((parameter) => parameter.requiresGrad);
+    const needsGrad = trains || node.inputs.some((j) => this.#needsGrad[j]);
+    this.#needsGrad[i] = needsGrad;
+    this.#saved[i] = null;
+    if (!needsGrad) return scope(() => noGrad(() => node.forward(...values)));
+    if (this.#options.recompute?.(node)) {
+      this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState()) };
+      return scope(() => noGrad(() => node.forward(...values)));
+    }
+    const inputs = this.#leaves(i, values);
+    const output = keep(scope(() => enableGrad(() => node.forward(...inputs))));
+    this.#saved[i] = { inputs, output, random: null };
+    return ops.detach(output);
+  }
+
+  /** Inputs cut from the graph before them. */
+  #leaves(i: number, values: readonly Tensor[]): Tensor[] {
+    return values.map((value, k) => {
+      const leaf = owned(value);
+      if (this.#needsGrad[this.#plan[i]!.inputs[k]!]) leaf.requiresGrad = true;
+      return leaf;
+    });
+  }
+
+  /** Sends the gradient of the last output back through all blocks. */
+  backward(gradOutput: Tensor): void {
+    scope(() => {
+      const gradients: (Tensor | undefined)[] = [];
+      gradients[this.#plan.length - 1] = gradOutput;
+      for (let i = this.#plan.length - 1; i >= 0; i--) {
+        const gradient = gradients[i];
+        if (gradient !== undefined && this.#saved[i] !== null) this.#backwardBlock(i, gradient, gradients);
+        this.#release(i);
+        if (gradient !== gradOutput) gradient?.dispose();
+        gradients[i] = undefined;
+      }
+    });
+  }
+
+  #backwardBlock(i: number, gradOutput: Tensor, gradients: (Tensor | undefined)[]): void {
+    const node = this.#plan[i]!;
+    const saved = this.#saved[i]!;
+    const wanted = node.inputs.map((_, k) => k).filter((k) => this.#needsGrad[node.inputs[k]!]);
+    const names = [...node.parameters].filter(([, parameter]) => parameter.requiresGrad).map(([name]) => name);
+    const [inputGradients, parameterGradients] = scope(() => {
+      const inputs = saved.output === null ? this.#leaves(i, saved.inputs) : saved.inputs;
+      const output = saved.output ?? this.#recompute(node, inputs, saved.random!);
+      const targets = [...wanted.map((k) => inputs[k]!), ...names.map((name) => node.parameters.get(name)!.data)];
+      const all = output.requiresGrad ? grad([output], targets, { gradOutputs: [gradOutput] }) : targets.map(() => null);
+      if (saved.output === null) for (const input of inputs) input.dispose();
+      this.#release(i); // the graph is used up: free it before the gradients are worked on
+      return [all.slice(0, wanted.length), all.slice(wanted.length)];
+    });
+    wanted.forEach((k, n) => {
+      const gradient = inputGradients[n];
+      if (!gradient) return;
+      const j = node.inputs[k]!;
+      const before = gradients[j];
+      gradients[j] = before === undefined ? gradient : ops.add(before, gradient);
+      if (before !== undefined) {
+        before.dispose();
+        gradient.dispose();
+      }
+    });
+    const found = names.flatMap((name, n) => (parameterGradients[n] ? [[name, parameterGradients[n]] as const] : []));
+    if (found.length > 0) this.#options.onGradients(new Map(found), node);
+  }
+
+  /** Runs a block again with the random numbers it had. */
+  #recompute(node: PlanNode, inputs: readonly Tensor[], random: Tensor): Tensor {
+    const now = rngState();
+    setRngState(random);
+    const output = enableGrad(() => node.forward(...inputs));
+    setRngState(now);
+    return output;
+  }
+
+  #release(i: number): void {
+    const saved = this.#saved[i];
+    for (const tensor of saved?.inputs ?? []) tensor.dispose();
+    saved?.output?.dispose();
+    saved?.random?.dispose();
+    this.#saved[i] = null;
+  }
+
+  /** Frees everything that is kept. */
+  dispose(): void {
+    for (let i = 0; i < this.#saved.length; i++) this.#release(i);
+  }
+}

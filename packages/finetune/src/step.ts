@@ -1,0 +1,146 @@
+/**
+ * One optimizer step: forward and backward over the micro-batches, clipping, finite check, update.
+ *
+ * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
+ * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
+ */
+import { type MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
+import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { type Batch, disposeBatch } from './collate.js';
+import { Execution } from './executor.js';
+import { type Head, lossAndGradient, lossSum } from './loss.js';
+import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
+
+export interface StepOptions {
+  readonly maxGradNorm: number;
+  readonly recompute: boolean;
+  readonly perMicroBatch: boolean;
+  /** Multiplies the loss before the backward pass, and divides the gradients after it (float16). */
+  readonly lossScale?: number;
+}
+
+export interface StepResult {
+  /** Mean over the supervised tokens (perMicroBatch: mean of the micro-batches' means). */
+  readonly loss: number;
+  /** Before clipping. */
+  readonly gradNorm: number;
+  readonly supervisedTokens: number;
+  /** Whether the parameters were updated: not when the loss or the norm is not finite. */
+  readonly updated: boolean;
+}
+
+/** Gradients of one optimizer step, summed over its micro-batches. */
+class GradientSum {
+  readonly gradients = new Map<string, Tensor>();
+
+  constructor(private readonly microBatches: number) {}
+
+  add(incoming: ReadonlyMap<string, Tensor>): void {
+    noGrad(() => {
+      for (const [name, gradient] of incoming) {
+        const before = this.gradients.get(name);
+        if (before !== undefined) ops.add_(before, gradient);
+        else this.gradients.set(name, keep(this.#summable(gradient)));
+      }
+    });
+  }
+
+  /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
+  #summable(gradient: Tensor): Tensor {
+    return this.microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
+  }
+
+  dispose(): void {
+    for (const gradient of this.gradients.values()) gradient.dispose();
+    this.gradients.clear();
+  }
+}
+
+/** The model's head as the loss sees it. */
+export function headOf(model: MiniCPMV): Head {
+  const trainable = [...model.headParameters()].filter(([, parameter]) => parameter.requiresGrad);
+  return {
+    logits: (hidden) => model.logits(hidden),
+    trainable: new Map(trainable.map(([name, parameter]) => [name, parameter.data])),
+  };
+}
+
+export interface Gradients {
+  /** Sum of the cross entropy, and the loss as reported. */
+  readonly loss: number;
+  readonly supervisedTokens: number;
+  /** By parameter name; they are the caller's. */
+  readonly gradients: ReadonlyMap<string, Tensor>;
+  dispose(): void;
+}
+
+/** Loss and gradients over the micro-batches, without an update. Frees each micro-batch's tensors when it is done with it. */
+export function lossAndGradients(
+  model: MiniCPMV,
+  batches: readonly Batch[],
+  options: Pick<StepOptions, 'recompute' | 'perMicroBatch' | 'lossScale'>,
+): Gradients {
+  const total = batches.reduce((count, batch) => count + batch.supervisedTokens, 0);
+  const sum = new GradientSum(batches.length);
+  let loss = 0;
+  for (const batch of batches) {
+    const share = options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / total;
+    loss += share * runBatch(model, batch, share * (options.lossScale ?? 1), options.recompute, sum);
+    disposeBatch(batch);
+  }
+  return { loss, supervisedTokens: total, gradients: sum.gradients, dispose: () => sum.dispose() };
+}
+
+/** Forward and backward over one micro-batch; returns the summed cross entropy. */
+function runBatch(model: MiniCPMV, batch: Batch, scale: number, recompute: boolean, sum: GradientSum): number {
+  return scope(() => {
+    const execution = new Execution(model.plan(batch.inputs, { train: true }), {
+      recompute: () => recompute,
+      onGradients: (gradients) => sum.add(gradients),
+    });
+    try {
+      const hidden = execution.forward();
+      const result = lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad });
+      hidden.dispose();
+      sum.add(result.gradients);
+      if (result.gradHidden) execution.backward(result.gradHidden);
+      return result.sum;
+    } finally {
+      execution.dispose();
+    }
+  });
+}
+
+/** One optimizer step. `multiplier` is the schedule's factor on the learning rates. */
+export function trainStep(
+  model: MiniCPMV,
+  batches: readonly Batch[],
+  optimizer: Optimizer,
+  multiplier: number,
+  options: StepOptions,
+): StepResult {
+  const { loss, supervisedTokens, gradients, dispose } = lossAndGradients(model, batches, options);
+  try {
+    const scale = options.lossScale ?? 1;
+    if (scale !== 1) noGrad(() => ops.foreachMul_([...gradients.values()], 1 / scale));
+    const gradNorm = globalNorm(gradients);
+    const updated = Number.isFinite(loss) && Number.isFinite(gradNorm);
+    if (updated) {
+      clipGradients(gradients, gradNorm, options.maxGradNorm);
+      optimizer.step(gradients, multiplier);
+    }
+    return { loss, gradNorm, supervisedTokens, updated };
+  } finally {
+    dispose();
+  }
+}
+
+/** Summed cross entropy and supervised tokens of a batch, without gradients. Frees the batch's tensors. */
+export function evaluateBatch(model: MiniCPMV, batch: Batch): { sum: number; count: number } {
+  return scope(() => {
+    const hidden = noGrad(() => runPlan(model.plan(batch.inputs, { train: false })));
+    const result = lossSum(hidden, batch.labels, headOf(model));
+    disposeBatch(batch);
+    return result;
+  });
+}
