@@ -30,7 +30,7 @@ export function stepFields(
 }
 
 const STOP_REASONS = {
-  sigint: 'Ctrl-C; pressing it again aborts at once',
+  sigint: 'Ctrl-C',
   sigterm: 'SIGTERM',
   stop_file: 'a STOP file in the run folder',
   nonfinite: 'a loss or gradient that is not finite',

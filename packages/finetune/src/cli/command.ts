@@ -135,7 +135,7 @@ function helpOf(flag: Flag): string {
   if (flag.choices !== undefined) parts.push(`One of ${flag.choices.join(', ')}.`);
   if (flag.required) parts.push('Required.');
   else if (flag.derived !== undefined) parts.push(`(default: ${flag.derived})`);
-  else if (flag.default !== null && !(Array.isArray(flag.default) && flag.default.length === 0)) {
+  else if (flag.default !== null && flag.default !== false && String(flag.default) !== '') {
     parts.push(`(default: ${String(flag.default)})`);
   }
   return parts.join(' ');

@@ -8,9 +8,9 @@ export const TRAIN_TEXT: CommandText = {
   description: [
     'Fine-tunes a MiniCPM-V or MiniCPM-o checkpoint on your pictures and conversations.',
     '',
-    'Three flags are needed: the checkpoint, the data and the run folder. The others have the names, meanings and',
-    'defaults of transformers, PEFT and the official finetune.py, whose command lines work as they are. A flag',
-    'without value means true; of a flag given twice the last counts; paths are relative to the current folder.',
+    'Three flags are needed: the checkpoint, the data and the run folder. The others have the names, meanings and ' +
+      'defaults of transformers, PEFT and the official finetune.py, whose command lines work as they are. A flag ' +
+      'without value means true; of a flag given twice the last counts; paths are relative to the current folder.',
   ].join('\n'),
   headings: {
     input: 'Where settings come from:',
@@ -33,8 +33,8 @@ export const TRAIN_TEXT: CommandText = {
   examples: [
     'Examples:',
     '',
-    '  Adapters on the language model, the usual way to teach a model your documents. Small, fast, and the',
-    '  result is a folder of some megabytes for `minicpm-finetune chat --adapter runs/invoices`:',
+    '  Adapters on the language model, the usual way to teach a model your documents. The result is an adapter',
+    '  folder, to be tried with `minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices`:',
     '',
     '    minicpm-finetune train --model_name_or_path openbmb/MiniCPM-V-2_6 \\',
     '      --data_path invoices.json --output_dir runs/invoices \\',

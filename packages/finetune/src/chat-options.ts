@@ -1,0 +1,31 @@
+/** What a chat needs to know: the flags of `minicpm-finetune chat`, resolved. */
+
+import type { DType } from '@minicpm-finetune/run';
+
+export interface ChatOptions {
+  /** Folder of a checkpoint, or a hub id. */
+  readonly model: string;
+  /** Adapter folders, applied in this order. */
+  readonly adapters: readonly string[];
+  /** Pictures put before the first question, in this order. */
+  readonly images: readonly string[];
+  /** The question to answer before ending; null: a conversation on the terminal. */
+  readonly prompt: string | null;
+  /** System prompt; null: the model's own. */
+  readonly system: string | null;
+  readonly maxNewTokens: number;
+  /** 0: the most likely token, always. */
+  readonly temperature: number;
+  readonly topP: number;
+  /** 0: all tokens. */
+  readonly topK: number;
+  readonly repetitionPenalty: number;
+  readonly seed: number;
+  /** null: the type of the weights. */
+  readonly dtype: DType | null;
+  /** Most slices a picture is cut into; null: the checkpoint's. */
+  readonly maxSliceNums: number | null;
+  readonly device: 'auto' | 'cpu' | 'cuda' | 'mps';
+  /** null: one per physical core. */
+  readonly threads: number | null;
+}

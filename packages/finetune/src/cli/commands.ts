@@ -1,0 +1,7 @@
+/** The commands of `minicpm-finetune`, in the order in which help lists them: adding one is one line. */
+
+import { chatCommand } from './chat-command.js';
+import type { CliCommand } from './cli-command.js';
+import { trainCommand } from './train-command.js';
+
+export const COMMANDS: readonly CliCommand[] = [trainCommand, chatCommand];

@@ -1,0 +1,45 @@
+/** How a command ends: exit codes, and what a failure prints. */
+
+import { UserError } from '@minicpm-finetune/run';
+import type { TextStream } from '../progress.js';
+
+export const EXIT = {
+  ok: 0,
+  /** Something failed that the user did not cause. */
+  failure: 1,
+  /** A mistake in flags, recipe, data or checkpoint. */
+  usage: 2,
+  /** Ended by Ctrl-C, as shells have it: 128 + SIGINT. */
+  interrupted: 130,
+} as const;
+
+/** What to try, by system error code or by words of the message. */
+const HINTS: readonly [RegExp, string][] = [
+  [/ENOSPC/, 'The disk is full. Free some space, or write to another one with --output_dir.'],
+  [/EACCES|EPERM|EROFS/, 'The file or folder may not be written or read. Check its permissions.'],
+  [/EMFILE|ENFILE/, 'Too many files are open. Raise the limit (`ulimit -n 4096`).'],
+  [
+    /ERR_MODULE_NOT_FOUND|Cannot find (?:module|package)/,
+    'Something is not built or installed. Run `npm run setup` in the repository.',
+  ],
+  [
+    /out of memory|ENOMEM|can't allocate|cannot allocate|not enough memory|bad_alloc/i,
+    'Memory ran out. Try --gradient_checkpointing, a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, a smaller --model_max_length or --max_slice_nums, or --use_lora.',
+  ],
+];
+
+const UNKNOWN =
+  'This was not foreseen. If it happens again, please report it with the command line and the lines above.';
+
+/** Prints an error and gives the exit code: a user's mistake without stack, anything else with stack and a hint. */
+export function reportError(error: unknown, stream: TextStream): number {
+  if (error instanceof UserError) {
+    stream.write(`${error.format()}\n`);
+    return EXIT.usage;
+  }
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;
+  stream.write(`${text}\n hint: ${hint}\n`);
+  return EXIT.failure;
+}
