@@ -7,5 +7,6 @@ export { type Ops, ops } from './ops.js';
 export * from './optim.js';
 export * from './process.js';
 export * from './safetensors.js';
+export * from './safetensors-write.js';
 export { keep, scope } from './scope.js';
 export { Tensor, TorchError, type TypedArray } from './tensor.js';

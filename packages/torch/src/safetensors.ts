@@ -1,26 +1,14 @@
 /**
- * safetensors, read by memory-map without copying and written atomically. Format: 8 bytes little-endian header length, JSON header,
- * data (https://huggingface.co/docs/safetensors). Folders with `model.safetensors.index.json` are read as one.
+ * safetensors, read by memory-map without copying. Format: 8 bytes little-endian header length, JSON header, data
+ * (https://huggingface.co/docs/safetensors). Folders with `model.safetensors.index.json` are read as one. Writing: safetensors-write.ts.
  *
  * Everything the header claims is checked before a tensor is made: a file that is cut, overlaps or lies is refused.
  */
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { DTYPES, type DType, dtypeOfSafetensors } from './dtype.js';
 import { type Mapping, native } from './native.js';
 import { ops } from './ops.js';
-import { scope } from './scope.js';
 import { guard, Tensor } from './tensor.js';
 
 /** A file that is not what it says it is. The message names the file and the tensor. */
@@ -46,7 +34,6 @@ export interface TensorSource {
 }
 
 const MAX_HEADER_BYTES = 100_000_000;
-const CHUNK_BYTES = 4 << 20;
 
 interface Entry extends TensorInfo {
   readonly offset: number;
@@ -209,59 +196,4 @@ export function openSafetensors(folder: string, stem = 'model'): TensorSource {
   throw new SafetensorsError(
     `${folder}: Expected ${stem}.safetensors or ${stem}.safetensors.index.json but neither is there`,
   );
-}
-
-/** Writes the tensor's bytes to an open file, whatever its strides and device. */
-function writeTensor(file: number, tensor: Tensor, buffer: Uint8Array): void {
-  scope(() => {
-    const source = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));
-    for (let offset = 0; offset < source.nbytes; offset += buffer.length) {
-      const chunk = buffer.subarray(0, Math.min(buffer.length, source.nbytes - offset));
-      source.readBytes(offset, chunk);
-      for (let written = 0; written < chunk.length; ) written += writeSync(file, chunk, written);
-    }
-  });
-}
-
-/**
- * Writes a safetensors file: to a temporary name first, flushed to the disk, then renamed, so that a file of this name is always whole.
- * `metadata` defaults to `{ format: 'pt' }`, which transformers asks for.
- */
-export function writeSafetensors(
-  path: string,
-  tensors: ReadonlyMap<string, Tensor>,
-  metadata: Record<string, string> = { format: 'pt' },
-): void {
-  const width = (tensor: Tensor): number => DTYPES[tensor.dtype].bytes;
-  const ordered = [...tensors].sort(([a, x], [b, y]) => width(y) - width(x) || (a < b ? -1 : 1)); // widest first: all aligned
-  const header: Record<string, unknown> = { __metadata__: metadata };
-  let position = 0;
-  for (const [name, tensor] of ordered) {
-    header[name] = {
-      dtype: DTYPES[tensor.dtype].safetensors,
-      shape: tensor.shape,
-      data_offsets: [position, position + tensor.nbytes],
-    };
-    position += tensor.nbytes;
-  }
-  const json = Buffer.from(JSON.stringify(header));
-  const padded = Buffer.alloc(Math.ceil(json.length / 8) * 8, ' ');
-  json.copy(padded);
-  const prefix = Buffer.alloc(8);
-  prefix.writeBigUInt64LE(BigInt(padded.length));
-  const temporary = `${path}.${process.pid}.tmp`;
-  const file = openSync(temporary, 'w');
-  try {
-    writeSync(file, prefix);
-    for (let written = 0; written < padded.length; ) written += writeSync(file, padded, written);
-    const buffer = new Uint8Array(CHUNK_BYTES);
-    for (const [, tensor] of ordered) writeTensor(file, tensor, buffer);
-    fsyncSync(file);
-  } catch (error) {
-    closeSync(file);
-    rmSync(temporary, { force: true });
-    throw error;
-  }
-  closeSync(file);
-  renameSync(temporary, path);
 }

@@ -48,7 +48,7 @@ describe('safetensors', () => {
         ['scalar', tensor(7)],
         ['empty', ops.zeros([0, 2])],
       ]);
-      writeSafetensors(path, tensors, { format: 'pt', answer: '42' });
+      writeSafetensors(path, tensors, { metadata: { format: 'pt', answer: '42' } });
       const file = new SafetensorsFile(path);
       expect(file.metadata).toEqual({ format: 'pt', answer: '42' });
       expect([...file.infos.keys()].sort()).toEqual(['bytes', 'empty', 'half', 'scalar', 'strided']);

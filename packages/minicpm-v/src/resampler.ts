@@ -1,0 +1,103 @@
+/**
+ * The resampler: a fixed number of learned queries look once at a picture's patches and become its tokens (one cross-attention layer, as in
+ * Qwen-VL, Bai et al., 2023). Keys know their place by a two-dimensional sine-cosine table, values do not.
+ *
+ * Shapes: N pictures, n patches, V vision width, D hidden size of the language model, Q queries, H heads.
+ */
+import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+
+const HEAD_DIM = 128;
+const EPS = 1e-6;
+
+/** Sines and cosines of `count` positions along one axis: (count, dim), float32; the first half are the sines. */
+function axisTable(count: number, dim: number, device: string): Tensor {
+  const half = dim / 2;
+  const exponents = ops.divScalar(ops.arange(0, half, 1, { dtype: 'float32', device }), half);
+  const frequencies = ops.reciprocal(ops.powBase(10_000, exponents));
+  const angles = ops.outer(ops.arange(0, count, 1, { dtype: 'float32', device }), frequencies);
+  return ops.cat([ops.sin(angles), ops.cos(angles)], 1);
+}
+
+/** The position table of a grid: (rows * cols, dim), float32, row by row. The first half of `dim` encodes the column, the second the row. */
+export function sinCosTable(rows: number, cols: number, dim: number, device = 'cpu'): Tensor {
+  const across = ops.unsqueeze(axisTable(cols, dim / 2, device), 0);
+  const down = ops.unsqueeze(axisTable(rows, dim / 2, device), 1);
+  const half = [rows, cols, dim / 2];
+  return ops.reshape(ops.cat([ops.expand(across, half), ops.expand(down, half)], 2), [rows * cols, dim]);
+}
+
+/** PyTorch's MultiheadAttention, whose stacked projection it stores. */
+class ResamplerAttention extends Module {
+  readonly inProjWeight: Parameter;
+  readonly inProjBias: Parameter;
+  readonly outProj: Linear;
+  readonly heads: number;
+
+  constructor(readonly dim: number) {
+    super();
+    this.heads = Math.floor(dim / HEAD_DIM);
+    this.inProjWeight = this.parameter('in_proj_weight', [3 * dim, dim]);
+    this.inProjBias = this.parameter('in_proj_bias', [3 * dim]);
+    this.outProj = this.child('out_proj', new Linear(dim, dim, { bias: true }));
+  }
+
+  /** query (Q, D), the same for all pictures; key and value (N, n, D); result (N, Q, D) */
+  forward(query: Tensor, key: Tensor, value: Tensor): Tensor {
+    const D = this.dim;
+    const weights = ops.split(this.inProjWeight.data, D);
+    const biases = ops.split(this.inProjBias.data, D);
+    const project = (x: Tensor, i: number): Tensor => {
+      const y = ops.linear(x, weights[i]!, biases[i]!);
+      return ops.transpose(ops.reshape(y, [...y.shape.slice(0, -1), this.heads, D / this.heads]), -3, -2);
+    };
+    const k = project(key, 1); // (N, H, n, D/H)
+    const v = project(value, 2);
+    const N = k.size(0);
+    const Q = query.size(0);
+    const q = ops.expand(project(query, 0), [N, this.heads, Q, D / this.heads]);
+    const y = ops.scaledDotProductAttention(q, k, v);
+    return this.outProj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, Q, D]));
+  }
+}
+
+export interface ResamplerConfig {
+  readonly queryNum: number;
+  readonly dim: number;
+  readonly visionDim: number;
+  /** Whether a position table for the queries is stored (MiniCPM-V-2). */
+  readonly storedPosEmbed: boolean;
+}
+
+export class Resampler extends Module {
+  readonly query: Parameter;
+  readonly proj: Parameter;
+  readonly posEmbed: Parameter | undefined;
+  /** Absent where the vision tower has the language model's width. */
+  readonly kvProj: Linear | undefined;
+  readonly attn: ResamplerAttention;
+  readonly lnQ: LayerNorm;
+  readonly lnKv: LayerNorm;
+  readonly lnPost: LayerNorm;
+
+  constructor({ queryNum, dim, visionDim, storedPosEmbed }: ResamplerConfig) {
+    super();
+    this.posEmbed = storedPosEmbed ? this.parameter('pos_embed', [queryNum, dim]) : undefined;
+    this.query = this.parameter('query', [queryNum, dim]);
+    this.proj = this.parameter('proj', [dim, dim]);
+    this.kvProj = visionDim === dim ? undefined : this.child('kv_proj', new Linear(visionDim, dim, { bias: false }));
+    this.attn = this.child('attn', new ResamplerAttention(dim));
+    this.lnQ = this.child('ln_q', new LayerNorm(dim, EPS));
+    this.lnKv = this.child('ln_kv', new LayerNorm(dim, EPS));
+    this.lnPost = this.child('ln_post', new LayerNorm(dim, EPS));
+  }
+
+  /** Features (N, rows * cols, V) of pictures of one shape, row by row, to their tokens (N, Q, D). */
+  forward(features: Tensor, rows: number, cols: number): Tensor {
+    const value = this.lnKv.forward(this.kvProj?.forward(features) ?? features);
+    const table = sinCosTable(rows, cols, this.proj.shape[0]!, value.device);
+    const key = ops.add(value, ops.to(table, value.dtype));
+    const learned = this.lnQ.forward(this.query.data);
+    const query = this.posEmbed === undefined ? learned : ops.add(learned, this.posEmbed.data);
+    return ops.matmul(this.lnPost.forward(this.attn.forward(query, key, value)), this.proj.data);
+  }
+}
