@@ -106,7 +106,7 @@ export function resolveScheduleOptions(type: SchedulerType, given: Readonly<Reco
   const specs = SCHEDULES[type].options;
   const flag = '--lr_scheduler_kwargs';
   for (const [name, value] of Object.entries(given)) {
-    const spec = specs[name];
+    const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
     if (spec === undefined) {
       const near = nearestName(name, Object.keys(specs));
       const known = Object.keys(specs).join(', ');

@@ -211,6 +211,7 @@ describe('warmupSteps', () => {
 describe('options', () => {
   it.each<[SchedulerType, Record<string, unknown>, RegExp]>([
     ['cosine', { num_cycle: 2 }, /"num_cycle".*Did you mean num_cycles\?/s],
+    ['cosine', { constructor: 2 }, /option of the cosine schedule/],
     ['linear', { power: 2 }, /option of the linear schedule.*It has no options/s],
     ['warmup_stable_decay', {}, /num_decay_steps.*received nothing/s],
     ['warmup_stable_decay', { num_decay_steps: 2, decay_type: 'sqrt' }, /one of linear, cosine, 1-sqrt.*"sqrt"/s],
