@@ -60,10 +60,12 @@ type Arguments<S extends string> = S extends `${infer P}, *, ${infer K}`
     : [...Positional<Split<P, ', '>>, Named<Split<K, ', '>>]
   : Positional<Split<S, ', '>>;
 
+type AllTensors<L extends string[]> = { -readonly [K in keyof L]: Tensor };
+
 type Result<R extends string> = R extends '()'
   ? undefined
   : R extends `(${infer L})`
-    ? { -readonly [K in keyof Split<L, ', '>]: Tensor }
+    ? AllTensors<Split<L, ', '>>
     : R extends 'Tensor[]'
       ? Tensor[]
       : R extends 'bool'
