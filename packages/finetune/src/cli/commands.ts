@@ -2,6 +2,7 @@
 
 import { chatCommand } from './chat-command.js';
 import type { CliCommand } from './cli-command.js';
+import { doctorCommand } from './doctor-command.js';
 import { trainCommand } from './train-command.js';
 
-export const COMMANDS: readonly CliCommand[] = [trainCommand, chatCommand];
+export const COMMANDS: readonly CliCommand[] = [trainCommand, chatCommand, doctorCommand];

@@ -56,6 +56,9 @@ export interface FlagSpec<T = unknown> {
   neutral?: readonly string[];
 }
 
+/** One flag for every key of a configuration group: the compiler insists on all of them. */
+export type GroupFlags<T> = { [K in keyof T]: FlagSpec<T[K]> };
+
 export interface Flag extends FlagSpec {
   /** Without dashes. */
   name: string;

@@ -236,7 +236,7 @@ function deepFreeze<T>(value: T): T {
 function describeBatch(config: RunConfig, worldSize: number): string[] {
   const { per_device_train_batch_size: size, gradient_accumulation_steps: steps } = config.batch;
   const lines = [
-    `total batch = ${size} records × ${steps} accumulation × ${worldSize} device = ${size * steps * worldSize}`,
+    `total batch = ${size} records × ${steps} accumulation × ${worldSize} device${worldSize === 1 ? '' : 's'} = ${size * steps * worldSize}`,
   ];
   const { use_lora, use_rslora, lora_alpha: alpha, lora_r: r } = config.lora;
   if (use_lora) {

@@ -69,7 +69,6 @@ describe('help of a command', () => {
         if (flag.notice === undefined) expect(stdout, flag.name).toContain(`--${flag.name}`);
         else expect(stdout, flag.name).not.toMatch(new RegExp(`--${flag.name}\\b`));
       }
-      expect(stdout).toContain('Examples:');
       expect(stdout).toContain(command.text.examples);
     },
   );

@@ -1,7 +1,8 @@
 import { CONFIG_GROUPS } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
+import { OFFICIAL_LORA_TARGETS } from '../../src/cli/learning-flags.js';
 import { resolveTrainConfig, TRAIN_FLAGS } from '../../src/cli/train-config.js';
-import { CONFIG_FLAGS, OFFICIAL_LORA_TARGETS } from '../../src/cli/train-flags.js';
+import { CONFIG_FLAGS } from '../../src/cli/train-flags.js';
 import { base, refusal, resolve } from './helpers.js';
 
 describe('defaults', () => {
@@ -93,7 +94,7 @@ describe('derived values', () => {
     expect(resolve('--seed', '7').config.seeds).toEqual({ seed: 7, data_seed: 7 });
     expect(resolve('--seed', '7', '--data_seed', '8').config.seeds).toEqual({ seed: 7, data_seed: 8 });
     const { derived } = resolveTrainConfig([...base, '--gradient_accumulation_steps', '4'], 2);
-    expect(derived).toEqual(['total batch = 8 records × 4 accumulation × 2 device = 64']);
+    expect(derived).toEqual(['total batch = 8 records × 4 accumulation × 2 devices = 64']);
   });
 });
 

@@ -1,0 +1,32 @@
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { about } from '@minicpm-finetune/torch';
+import { expect, it } from 'vitest';
+import { main } from '../../src/cli/main.js';
+import { doctor } from '../../src/doctor.js';
+
+it('finds what this machine has, and measures its speed', async () => {
+  const reported: unknown[] = [];
+  const findings = await doctor(join(tmpdir(), 'not', 'there'), (finding) => reported.push(finding));
+  expect(findings).toEqual(reported);
+  const found = (name: string) => findings.find((finding) => finding.name === name)!;
+  expect(found('Node')).toMatchObject({ status: 'ok', found: expect.stringContaining(process.versions.node) });
+  expect(found('libtorch').found).toContain(about().version);
+  expect(found('memory').found).toMatch(/^[\d.]+ [kMGT]B, [\d.]+ [kMGT]B free$/);
+  expect(found('disk of the run folder').found).toMatch(/^[\d.]+ [kMGT]B free in .*not.there$/);
+  for (const dtype of ['float32', 'bfloat16']) {
+    expect(Number(/^(\d+) GFLOP\/s/.exec(found(`matmul ${dtype}`).found)?.[1])).toBeGreaterThan(0);
+  }
+  for (const finding of findings) expect(finding.cure !== undefined).toBe(finding.status !== 'ok');
+});
+
+it('as a command prints a line per finding, or JSON', async () => {
+  let text = '';
+  const stdout = { write: (piece: string) => (text += piece) };
+  expect(await main(['doctor', '--json'], { stdout, stderr: stdout, env: {} })).toBe(0);
+  const lines = text.trimEnd().split('\n');
+  expect(lines.map((line) => JSON.parse(line).name)).toContain('libtorch');
+  text = '';
+  expect(await main(['doctor'], { stdout, stderr: stdout, env: {} })).toBe(0);
+  expect(text).toMatch(/^ok {6}Node: /m);
+});
