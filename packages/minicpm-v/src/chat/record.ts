@@ -1,0 +1,63 @@
+/**
+ * A record of training data in the seed form of the official scripts: a conversation and the images it is about. Schema
+ * and messages only; what a conversation may say is checked where it is encoded.
+ */
+
+import { shown, UserError } from '@minicpm-finetune/run';
+import { z } from 'zod';
+import type { ImageSource } from '../image/decode.js';
+import type { Role } from './templates.js';
+
+const roleNames = ['system', 'user', 'assistant'] as const satisfies readonly Role[];
+const imageSource = z.union([z.string().min(1), z.instanceof(Uint8Array)], { error: 'the path of an image' });
+
+/** `{"id", "image": path | {"<image_00>": path, …}, "conversations": [{"role", "content"}, …]}`; more keys are ignored. */
+export const recordSchema = z.object({
+  id: z.union([z.string(), z.number()]).nullish(),
+  /** One image, or images by the tags that stand for them in the text. Absent: a text-only record. */
+  image: z
+    .union([imageSource, z.record(z.string(), imageSource)], {
+      error: 'the path of an image, or an object of tags and paths such as {"<image_00>": "a.jpg"}',
+    })
+    .nullish(),
+  conversations: z.array(
+    z.object({
+      role: z.enum(roleNames, { error: 'user or assistant (or system for the first turn)' }),
+      content: z.string({ error: 'text' }),
+    }),
+    { error: 'a list of turns with role and content' },
+  ),
+});
+
+export interface RecordTurn {
+  readonly role: Role;
+  readonly content: string;
+}
+
+export interface SeedRecord {
+  readonly id?: string | number | null | undefined;
+  readonly image?: ImageSource | Readonly<Record<string, ImageSource>> | null | undefined;
+  readonly conversations: readonly RecordTurn[];
+}
+
+/** The value at a path of keys inside a record. */
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown> | undefined)?.[key], value);
+}
+
+/**
+ * Checks that a value is a record of the seed form.
+ * @throws UserError naming the key, the turn, what was expected and what was there
+ */
+export function parseRecord(value: unknown): SeedRecord {
+  const result = recordSchema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  const where = issue.path.length === 0 ? 'a record' : `the key ${issue.path.map(String).join('.')}`;
+  const turn = issue.path[0] === 'conversations' && typeof issue.path[1] === 'number' ? { turn: issue.path[1] } : {};
+  const what = issue.path.length === 0 ? 'an object' : issue.message;
+  throw new UserError(`Expected ${what} for ${where} but received ${shown(valueAt(value, issue.path))}.`, {
+    ...turn,
+    cure: 'Write records as {"id", "image", "conversations": [{"role": "user", "content"}, {"role": "assistant", "content"}]}.',
+  });
+}

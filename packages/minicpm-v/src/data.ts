@@ -1,0 +1,16 @@
+/** The data side of the models: pictures, tokenizers, conversations, records. Imports no libtorch. */
+
+export * from './chat/jinja.js';
+export type { ChatMessage, Part } from './chat/messages.js';
+export * from './chat/official.js';
+export * from './chat/placeholders.js';
+export { strip } from './chat/python.js';
+export * from './chat/record.js';
+export type { Grid, Range } from './chat/segments.js';
+export * from './chat/templates.js';
+export * from './encode.js';
+export * from './image/decode.js';
+export * from './image/geometry.js';
+export * from './image/pictures.js';
+export * from './image/resize.js';
+export * from './tokenizer.js';

@@ -1,0 +1,189 @@
+/**
+ * One record of training data, or one prompt, to what the collator takes: token ids, labels, image bounds and pixels.
+ * Pure data in and out, no tensors, no files but the images': runs in worker threads.
+ */
+
+import { isAbsolute, join } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import { type ChatMessage, checkMessages, recordMessages } from './chat/messages.js';
+import { encodeOfficial } from './chat/official.js';
+import { isSupervised, truncate } from './chat/overlong.js';
+import { parseRecord, type SeedRecord } from './chat/record.js';
+import { type EncodedText, encodeMessages, type Grid, type Purpose } from './chat/segments.js';
+import { chatTemplate } from './chat/templates.js';
+import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from './image/decode.js';
+import { planSlices, type SliceConfig } from './image/geometry.js';
+import { type EncodedPicture, encodeImage } from './image/pictures.js';
+import type { RgbImage } from './image/resize.js';
+import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
+
+export * from './sample.js';
+
+/** Rounding a thin picture up to whole patches may stretch it, but not to more than this many times a slice's pixels. */
+const MOST_STRETCH = 2;
+
+/** Images in order of appearance; the same source twice is read once. */
+async function readImages(messages: readonly ChatMessage[], options: PromptOptions): Promise<RgbImage[]> {
+  const sources: { image: ImageSource; turn: number }[] = [];
+  for (const [turn, { content }] of messages.entries()) {
+    if (typeof content === 'string') continue;
+    for (const part of content) if (typeof part !== 'string') sources.push({ image: part.image, turn });
+  }
+  const read = new Map<ImageSource, RgbImage>();
+  for (const { image, turn } of sources) {
+    if (!read.has(image)) read.set(image, await readImage(image, turn, options));
+  }
+  return sources.map(({ image }) => read.get(image)!);
+}
+
+async function readImage(source: ImageSource, turn: number, options: PromptOptions): Promise<RgbImage> {
+  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig } = options;
+  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
+  try {
+    const image = await decodeImage(path, {
+      maxImagePixels,
+      notice: (message) => notice?.({ kind: 'first_frame', message }),
+    });
+    if (sliceConfig) checkShape(image, sliceConfig);
+    return image;
+  } catch (error) {
+    throw error instanceof UserError ? error.at({ turn }) : error;
+  }
+}
+
+function checkShape({ width, height }: RgbImage, config: SliceConfig): void {
+  const [w, h] = planSlices([width, height], config).source;
+  const most = MOST_STRETCH * config.scaleResolution ** 2;
+  if (w * h <= most) return;
+  throw new UserError(
+    `Expected a picture that resizing leaves below ${most} pixels but received one of ${width}x${height}, which would become ${w}x${h} = ${w * h}.`,
+    { flag: '--scale_resolution', cure: 'Crop the picture or pad it: it is too thin to be seen.' },
+  );
+}
+
+function grids(images: readonly RgbImage[], sliceConfig: SliceConfig | null): Grid[] {
+  return images.map(({ width, height }) => (sliceConfig ? planSlices([width, height], sliceConfig).grid : null));
+}
+
+function describeLength(text: EncodedText): string {
+  const inImages = text.imageSpans.reduce((sum, [start, end]) => sum + end - start, 0);
+  return `${text.inputIds.length} (${inImages} of them for ${text.imageBounds.length} pictures of ${text.imageSpans.length} images)`;
+}
+
+/** A conversation that fits, with the slicing under which it does. */
+interface Fitted {
+  text: EncodedText;
+  sliceConfig: SliceConfig | null;
+}
+
+/** Lowers the number of slices step by step until the conversation fits; without slices it may still be too long. */
+async function withFewerSlices(
+  first: EncodedText,
+  options: RecordOptions,
+  encode: (sliceConfig: SliceConfig) => Promise<EncodedText>,
+): Promise<Fitted> {
+  let fitted: Fitted = { text: first, sliceConfig: options.sliceConfig };
+  while (fitted.text.inputIds.length > options.maxLength && fitted.sliceConfig && fitted.sliceConfig.maxSliceNums > 1) {
+    const sliceConfig = { ...fitted.sliceConfig, maxSliceNums: fitted.sliceConfig.maxSliceNums - 1 };
+    fitted = { text: await encode(sliceConfig), sliceConfig };
+  }
+  if (fitted.text.imageBounds.length < first.imageBounds.length) {
+    const message = `${first.imageBounds.length} pictures became ${fitted.text.imageBounds.length}, so that ${first.inputIds.length} tokens became ${fitted.text.inputIds.length}.`;
+    options.notice?.({ kind: 'fewer_slices', message });
+  }
+  return fitted;
+}
+
+/** Makes a conversation fit as `overlong` says. Returns null when it is dropped. */
+async function fit(
+  text: EncodedText,
+  options: RecordOptions,
+  encode: (sliceConfig: SliceConfig) => Promise<EncodedText>,
+): Promise<Fitted | null> {
+  const { maxLength, overlong = 'fewer_slices', notice, sliceConfig } = options;
+  if (text.inputIds.length <= maxLength) return { text, sliceConfig };
+  const received = `Expected at most ${maxLength} tokens for a record but received ${describeLength(text)}`;
+  if (overlong === 'error') {
+    throw new UserError(`${received}.`, {
+      flag: '--model_max_length',
+      cure: 'Raise --model_max_length, shorten the record, or choose another --overlong.',
+    });
+  }
+  if (overlong === 'drop') {
+    notice?.({ kind: 'drop', message: `${received}; it is left out.` });
+    return null;
+  }
+  const fitted = overlong === 'fewer_slices' ? await withFewerSlices(text, options, encode) : { text, sliceConfig };
+  if (fitted.text.inputIds.length <= maxLength) return fitted;
+  const short = truncate(fitted.text, maxLength);
+  if (!isSupervised(short)) {
+    throw new UserError(`${received}, and nothing to learn is left of it when it is cut.`, {
+      flag: '--model_max_length',
+      cure: 'Raise --model_max_length, or shorten what comes before the first answer.',
+    });
+  }
+  notice?.({ kind: 'truncate_text', message: `${received}; its end is cut off.` });
+  return { ...fitted, text: short };
+}
+
+/** The pictures of all images, as many as have a place in the text. */
+function picturesOf(images: readonly RgbImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
+  const kept = images.slice(0, text.imageSpans.length);
+  return kept.flatMap((image) => encodeImage(image, input).pictures);
+}
+
+async function encodeConversation(
+  messages: readonly ChatMessage[],
+  options: PromptOptions,
+  purpose: Purpose,
+): Promise<{ images: RgbImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
+  const template = chatTemplate(options.llmType, options.tokenizer);
+  checkMessages(messages, template, options.allowSpecialText ?? false);
+  const images = await readImages(messages, options);
+  const encode = (sliceConfig: SliceConfig | null) =>
+    encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
+  return { images, encode };
+}
+
+/**
+ * Encodes one record of the seed form (see `parseRecord`).
+ * @returns null only when the record is too long and `overlong` is 'drop'
+ * @throws UserError naming the turn, what was expected and received, and the cure; the caller adds file and record
+ */
+export async function encodeRecord(record: SeedRecord, options: RecordOptions): Promise<EncodedSample | null> {
+  const checked = parseRecord(record);
+  if (options.compat === 'official') return await encodeOfficialRecord(checked, options);
+  const { images, encode } = await encodeConversation(recordMessages(checked), options, 'training');
+  const fitted = await fit(await encode(options.sliceConfig), options, encode);
+  if (!fitted) return null;
+  const { text, sliceConfig } = fitted;
+  return {
+    inputIds: Int32Array.from(text.inputIds),
+    labels: Int32Array.from(text.labels),
+    imageBounds: text.imageBounds,
+    pictures: picturesOf(images, text, { ...options, sliceConfig }),
+  };
+}
+
+/** As the official code encodes it; but pictures and their places must belong together, or the model could not use them. */
+async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions): Promise<EncodedSample> {
+  const sample = await encodeOfficial({ ...record, image: record.image ?? {} }, options);
+  if (sample.imageBounds.length !== sample.pictures.length) {
+    throw new UserError(
+      `Expected a place in the text for each of the ${sample.pictures.length} pictures but received ${sample.imageBounds.length}.`,
+      { flag: '--compat', cure: 'Use each image tag once, raise --model_max_length, or leave out --compat official.' },
+    );
+  }
+  return sample;
+}
+
+/**
+ * Encodes a conversation that the model shall continue.
+ * @throws UserError as `encodeRecord`
+ */
+export async function encodePrompt(messages: readonly ChatMessage[], options: PromptOptions): Promise<EncodedPrompt> {
+  const { images, encode } = await encodeConversation(messages, options, 'prompt');
+  const text = await encode(options.sliceConfig);
+  const pictures = picturesOf(images, text, options);
+  return { inputIds: Int32Array.from(text.inputIds), imageBounds: text.imageBounds, pictures };
+}

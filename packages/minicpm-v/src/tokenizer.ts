@@ -1,0 +1,257 @@
+/**
+ * The tokenizer of a checkpoint folder: text to ids and back, with the names and ids of the special tokens that the
+ * MiniCPM-V models use. Tokenizing itself is Hugging Face's `tokenizers` library; conversations are in `chat/`.
+ */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import { Tokenizer as HfTokenizer } from 'tokenizers';
+
+/** Token strings that mark images, the same in all models. */
+export const IMAGE_TOKENS = {
+  imageStart: '<image>',
+  imageEnd: '</image>',
+  sliceStart: '<slice>',
+  sliceEnd: '</slice>',
+  imageIdStart: '<image_id>',
+  imageIdEnd: '</image_id>',
+} as const;
+
+/**
+ * Special tokens that are content, not structure: the models write them in answers about places in a picture. They stay
+ * tokens wherever they are typed.
+ */
+const CONTENT_TOKENS = ['ref', 'box', 'quad', 'point'].flatMap((name) => [`<${name}>`, `</${name}>`]);
+
+const CURE = 'Give the folder of a complete checkpoint; transformers writes the file with tokenizer.save_pretrained.';
+
+export interface EncodeOptions {
+  /** Add what the tokenizer adds by default, such as a first `<s>`. Default: false. */
+  addSpecialTokens?: boolean;
+  /** Read special tokens in the text as ordinary characters. Default: false. */
+  plain?: boolean;
+  /** The text goes on from earlier text: no space is put in front of it. Default: false. */
+  continuation?: boolean;
+}
+
+interface AddedToken {
+  id: number;
+  content: string;
+  special: boolean;
+}
+
+/** The parts of tokenizer.json that are looked into. */
+interface TokenizerJson {
+  added_tokens?: AddedToken[];
+  normalizer?: Step | null;
+  pre_tokenizer?: Step | null;
+}
+
+/** A normalizer or pre-tokenizer, possibly a sequence of them. */
+interface Step {
+  type: string;
+  normalizers?: Step[];
+  pretokenizers?: Step[];
+  [key: string]: unknown;
+}
+
+function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    const found = missing ? 'no such file' : (cause as Error).message;
+    throw new UserError(`Expected a tokenizer file at ${path} but received: ${found}.`, {
+      file: path,
+      cure: CURE,
+      cause,
+    });
+  }
+}
+
+/** Whether a tokenizer puts a space in front of a text. */
+function addsPrefix({ normalizer, pre_tokenizer }: TokenizerJson): boolean {
+  return [normalizer, pre_tokenizer].some(
+    (step) => JSON.stringify(withoutPrefix(step)) !== JSON.stringify(step ?? null),
+  );
+}
+
+/** Removes from a normalizer or pre-tokenizer whatever puts a space in front of a text. Returns null if nothing is left. */
+function withoutPrefix(step: Step | null | undefined): Step | null {
+  if (!step || step.type === 'Prepend') return null;
+  const inner = (steps: Step[]): Step[] => steps.map(withoutPrefix).filter((kept) => kept !== null);
+  const result = { ...step };
+  if (result.normalizers) result.normalizers = inner(result.normalizers);
+  if (result.pretokenizers) result.pretokenizers = inner(result.pretokenizers);
+  if (step.type === 'Metaspace') result.prepend_scheme = 'never';
+  if ('add_prefix_space' in step) result.add_prefix_space = false;
+  return result;
+}
+
+function isStructure(token: AddedToken): boolean {
+  return token.special && !CONTENT_TOKENS.includes(token.content);
+}
+
+/** Matches any of some strings; never, if there are none. */
+function anyOf(texts: readonly string[]): RegExp {
+  return new RegExp(texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|') || '(?!)');
+}
+
+/** `"<s>"`, or `{"content": "<s>"}` as older files have it. */
+function tokenName(value: unknown): string | undefined {
+  if (typeof value === 'string') return value;
+  const content = (value as { content?: unknown } | null | undefined)?.content;
+  return typeof content === 'string' ? content : undefined;
+}
+
+/** A chat template in a configuration: one string, or a list of named ones of which the default counts. */
+function templateText(value: unknown): string | undefined {
+  if (!Array.isArray(value)) return typeof value === 'string' ? value : undefined;
+  return value.find((entry: { name?: unknown }) => entry.name === 'default')?.template;
+}
+
+/** Text to ids and back for one checkpoint. Safe to use from several asynchronous calls at once. */
+export class Tokenizer {
+  /** Special tokens that are structure: never meant where a user typed them. */
+  readonly structureTokens: readonly string[];
+  /** Names as the configuration has them (`<s>`, `<|im_end|>`, …). */
+  readonly bosToken: string | undefined;
+  readonly eosToken: string | undefined;
+  readonly padToken: string | undefined;
+  readonly unkToken: string;
+  /** The checkpoint's Jinja chat template, if it has one. */
+  readonly chatTemplate: string | undefined;
+  /** One more than the largest id. */
+  readonly size: number;
+
+  private readonly specialTokens: ReadonlySet<string>;
+  private readonly addsPrefix: boolean;
+  private readonly structurePattern: RegExp;
+  private readonly specialPattern: RegExp;
+  private readonly variants = new Map<string, HfTokenizer>();
+
+  private constructor(
+    readonly folder: string,
+    private readonly path: string,
+    json: TokenizerJson,
+    private readonly hf: HfTokenizer,
+    config: Record<string, unknown>,
+    chatTemplate: string | undefined,
+  ) {
+    const added = json.added_tokens ?? [];
+    this.specialTokens = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+    this.structureTokens = added.filter(isStructure).map(({ content }) => content);
+    this.addsPrefix = addsPrefix(json);
+    this.structurePattern = anyOf(this.structureTokens);
+    this.specialPattern = anyOf([...this.specialTokens]);
+    this.bosToken = tokenName(config.bos_token);
+    this.eosToken = tokenName(config.eos_token);
+    this.padToken = tokenName(config.pad_token);
+    this.unkToken = tokenName(config.unk_token) ?? '<unk>';
+    this.chatTemplate = chatTemplate ?? templateText(config.chat_template);
+    this.size = Math.max(hf.getVocabSize(false), ...added.map(({ id }) => id + 1));
+  }
+
+  /**
+   * Loads `tokenizer.json`, `tokenizer_config.json` and, if there, `chat_template.jinja` of a checkpoint folder.
+   * @throws UserError when a file is missing or broken
+   */
+  static load(folder: string): Tokenizer {
+    const path = join(folder, 'tokenizer.json');
+    const json = readJson(path) as TokenizerJson;
+    const config = readJson(join(folder, 'tokenizer_config.json')) as Record<string, unknown>;
+    const templatePath = join(folder, 'chat_template.jinja');
+    const template = existsSync(templatePath) ? readFileSync(templatePath, 'utf8') : undefined;
+    let hf: HfTokenizer;
+    try {
+      hf = HfTokenizer.fromFile(path);
+    } catch (cause) {
+      const message = `Expected a tokenizer in ${path} but received: ${(cause as Error).message}.`;
+      throw new UserError(message, { file: path, cure: CURE, cause });
+    }
+    return new Tokenizer(folder, path, json, hf, config, template);
+  }
+
+  /** Ids of a text. */
+  async encode(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    const { addSpecialTokens = false, plain = false, continuation = false } = options;
+    const bare = continuation && this.addsPrefix;
+    // The library puts a space in front of each piece between special tokens; only the first piece goes on from before.
+    const special = bare && !plain ? this.specialPattern.exec(text)?.index : undefined;
+    if (special !== undefined) {
+      const pieces = [text.slice(0, special), text.slice(special)] as const;
+      const [head, rest] = await Promise.all([this.encode(pieces[0], options), this.encode(pieces[1])]);
+      return [...head, ...rest];
+    }
+    const encoding = await this.variant(plain, bare).encode(text, null, { addSpecialTokens });
+    return encoding.getIds();
+  }
+
+  /** Text of ids, special tokens left out if asked. */
+  async decode(ids: readonly number[], skipSpecialTokens = false): Promise<string> {
+    return await this.hf.decode([...ids], skipSpecialTokens);
+  }
+
+  /** The id of a token, or undefined when the vocabulary has no such token. */
+  tokenId(token: string | undefined): number | undefined {
+    return token === undefined ? undefined : (this.hf.tokenToId(token) ?? undefined);
+  }
+
+  /** The token of an id, or undefined when it is out of range. */
+  token(id: number): string | undefined {
+    return this.hf.idToToken(id) ?? undefined;
+  }
+
+  /** The id of a token that has to be there. */
+  requireId(token: string): number {
+    const id = this.tokenId(token);
+    if (id === undefined) throw this.missing([token]);
+    return id;
+  }
+
+  /** @throws UserError naming those of `tokens` that are not special tokens of this tokenizer */
+  requireSpecial(tokens: readonly string[]): void {
+    const missing = tokens.filter((token) => !this.specialTokens.has(token));
+    if (missing.length > 0) throw this.missing(missing);
+  }
+
+  /** Whether a text ends in a special token. */
+  endsInSpecial(text: string): boolean {
+    for (const token of this.specialTokens) if (text.endsWith(token)) return true;
+    return false;
+  }
+
+  /** The first structural special token in a text, or undefined. */
+  findStructure(text: string): string | undefined {
+    return this.structurePattern.exec(text)?.[0];
+  }
+
+  private missing(tokens: readonly string[]): UserError {
+    return new UserError(
+      `Expected the special tokens ${tokens.join(', ')} in the tokenizer of ${this.folder} but it has none of that name.`,
+      {
+        file: join(this.folder, 'tokenizer.json'),
+        cure: 'Use the tokenizer of the MiniCPM-V checkpoint that is trained, and its --llm_type.',
+      },
+    );
+  }
+
+  /** The library's tokenizer changed for plain text or continuations; made when first needed. */
+  private variant(plain: boolean, bare: boolean): HfTokenizer {
+    if (!plain && !bare) return this.hf;
+    const key = `${plain} ${bare}`;
+    let variant = this.variants.get(key);
+    if (!variant) {
+      const json = readJson(this.path) as TokenizerJson;
+      if (plain) json.added_tokens = (json.added_tokens ?? []).filter((token) => !isStructure(token));
+      if (bare) {
+        json.normalizer = withoutPrefix(json.normalizer);
+        json.pre_tokenizer = withoutPrefix(json.pre_tokenizer);
+      }
+      variant = HfTokenizer.fromString(JSON.stringify(json));
+      this.variants.set(key, variant);
+    }
+    return variant;
+  }
+}
