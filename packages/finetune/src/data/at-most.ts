@@ -1,0 +1,21 @@
+/** Runs asynchronous work, a limited number of pieces at once, in the order in which it was given. */
+
+export class AtMost {
+  private running = 0;
+  private readonly waiting: (() => void)[] = [];
+
+  constructor(private readonly limit: number) {}
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.running >= this.limit) await new Promise<void>((resolve) => this.waiting.push(resolve));
+    else this.running++;
+    try {
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      if (next)
+        next(); // hands its place on
+      else this.running--;
+    }
+  }
+}

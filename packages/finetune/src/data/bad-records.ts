@@ -1,0 +1,60 @@
+/**
+ * What happens to a record that cannot be used: the run stops, or (`--on_bad_record skip`) the record is counted, written to a report and left
+ * out, until too many are bad. Never is another record put in its place.
+ */
+import { appendFileSync } from 'node:fs';
+import { UserError } from '@minicpm-finetune/run';
+
+export interface BadRecordPolicy {
+  readonly onBadRecord: 'stop' | 'skip';
+  /** Share of all records, 0 to 1; more bad ones end the run. */
+  readonly maxBadFraction: number;
+  /** JSON Lines file to which bad records are appended; undefined: none. */
+  readonly reportFile: string | undefined;
+}
+
+export class BadRecords {
+  /** Indices into the whole data; part of a checkpoint, so that a resumed run neither counts nor reports them again. */
+  readonly indices: Set<number>;
+
+  constructor(
+    private readonly policy: BadRecordPolicy,
+    private readonly records: number,
+    known: Iterable<number> = [],
+  ) {
+    this.indices = new Set(known);
+  }
+
+  /** Takes note of bad record `index`. Throws the error itself under `stop`, and under `skip` when the limit is passed. */
+  add(index: number, error: UserError): void {
+    if (this.policy.onBadRecord === 'stop') throw withCure(error);
+    if (this.indices.has(index)) return;
+    this.indices.add(index);
+    if (this.policy.reportFile !== undefined) {
+      appendFileSync(this.policy.reportFile, `${JSON.stringify({ index, ...error.toData() })}\n`);
+    }
+    const limit = this.policy.maxBadFraction * this.records;
+    if (this.indices.size > limit) {
+      const report = this.policy.reportFile === undefined ? '' : ` All of them are in ${this.policy.reportFile}.`;
+      throw new UserError(
+        `Expected at most ${percent(this.policy.maxBadFraction)} of ${this.records} records to be bad but received ${this.indices.size} bad ones (${percent(this.indices.size / this.records)}); the last: ${error.message}`,
+        {
+          ...error.details(),
+          flag: '--max_bad_fraction',
+          cure: `Repair the records (check-data lists all of them) or raise --max_bad_fraction.${report}`,
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+function withCure(error: UserError): UserError {
+  return error.at({
+    cure: 'Repair or remove the record, or leave bad records out with --on_bad_record skip. check-data lists all of them.',
+  });
+}
+
+function percent(share: number): string {
+  return `${Number((share * 100).toPrecision(3))} %`;
+}

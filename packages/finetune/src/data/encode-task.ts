@@ -1,0 +1,77 @@
+/**
+ * What can be asked about a record by its index: the sample itself (training) or what there is to say about it (check-data). The same code
+ * in a worker thread and without one.
+ */
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/encode';
+import { UserError, type UserErrorData } from '@minicpm-finetune/run';
+import { AtMost } from './at-most.js';
+import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
+import { Encoder, type EncoderSetup } from './encoder.js';
+import { type RecordSummary, summarize } from './summary.js';
+
+export interface TaskSetup {
+  readonly dataset: DatasetIndex;
+  readonly encoder: EncoderSetup;
+}
+
+export interface TaskResults {
+  /** null: left out for its length (--overlong drop). */
+  sample: EncodedSample | null;
+  summary: RecordSummary;
+}
+
+export type TaskName = keyof TaskResults;
+
+/** A result, or the mistake of a user that is in the way of it. */
+export type Outcome<T> =
+  | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
+  | { readonly ok: false; readonly error: UserErrorData };
+
+export interface Task<Name extends TaskName> {
+  /** Does the task for record `index`. Rejects only for what is not the record's fault. */
+  run(index: number): Promise<Outcome<TaskResults[Name]>>;
+  close(): Promise<void>;
+}
+
+/** Records that one thread works on at once: while libvips decodes one, the thread resizes another. More would only hold memory. */
+const AT_ONCE = 2;
+
+/** Loads the tokenizer and the data's index. Throws UserError if that is not possible. */
+export async function openTask<Name extends TaskName>(
+  name: Name,
+  setup: TaskSetup,
+  notice: Notice,
+): Promise<Task<Name>> {
+  const dataset = Dataset.restore(setup.dataset, notice);
+  const encoder = await Encoder.open(setup.encoder);
+  const lane = new AtMost(AT_ONCE);
+  const work = TASKS[name];
+  const run = async (index: number): Promise<Outcome<TaskResults[Name]>> => {
+    try {
+      const { value, notices } = await work(dataset, encoder, index);
+      return { ok: true, value, notices };
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      return { ok: false, error: error.at(dataset.place(index)).toData() };
+    }
+  };
+  return { run: (index) => lane.run(() => run(index)), close: () => dataset.close() };
+}
+
+interface Done<T> {
+  readonly value: T;
+  readonly notices: readonly EncodeNotice[];
+}
+
+const TASKS: {
+  readonly [Name in TaskName]: (dataset: Dataset, encoder: Encoder, index: number) => Promise<Done<TaskResults[Name]>>;
+} = {
+  sample: async (dataset, encoder, index) => {
+    const { sample, notices } = await encoder.encode(await dataset.read(index));
+    return { value: sample, notices };
+  },
+  summary: async (dataset, encoder, index) => {
+    const record = await dataset.read(index);
+    return await summarize(record, encoder);
+  },
+};

@@ -1,0 +1,94 @@
+/**
+ * From a model folder and the run's configuration to the function that encodes records, by way of plain data that can be sent to worker
+ * threads. Encoding itself is minicpm-v's; no libtorch is loaded here.
+ */
+import { checkLlmType, readConfig } from '@minicpm-finetune/minicpm-v/config';
+import {
+  type EncodedSample,
+  type EncodeNotice,
+  encodeRecord,
+  type RecordOptions,
+} from '@minicpm-finetune/minicpm-v/encode';
+import { Tokenizer } from '@minicpm-finetune/minicpm-v/tokenizer';
+import { VERSIONS } from '@minicpm-finetune/minicpm-v/versions';
+import type { DataConfig, ModelConfig } from '@minicpm-finetune/run';
+import type { DataRecord } from './record.js';
+
+/** How records of one run become samples. Plain data. */
+export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
+  /** Folder of tokenizer.json. */
+  readonly tokenizerFolder: string;
+}
+
+export type EncoderModelFlags = Pick<ModelConfig, 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
+export type EncoderDataFlags = Pick<
+  DataConfig,
+  'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
+>;
+
+/** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
+export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
+  const config = readConfig(modelFolder);
+  if (model.llm_type !== null) checkLlmType(config, model.llm_type);
+  const { patchSize } = config.slice;
+  const sliceConfig = {
+    maxSliceNums: model.max_slice_nums,
+    scaleResolution: model.scale_resolution ?? config.slice.scaleResolution,
+    patchSize,
+  };
+  return {
+    tokenizerFolder: modelFolder,
+    llmType: VERSIONS[config.version].llmType,
+    sliceConfig: config.sliceMode ? sliceConfig : null,
+    patchSize,
+    queryNum: config.queryNum,
+    batchVision: config.batchVision,
+    maxLength: data.model_max_length,
+    overlong: data.overlong,
+    compat: data.compat,
+    allowSpecialText: data.allow_special_text,
+    maxImagePixels: data.max_image_pixels,
+  };
+}
+
+/** What became of a record; `sample` is null where it was too long and --overlong is drop. */
+export interface Encoded {
+  readonly sample: EncodedSample | null;
+  readonly notices: readonly EncodeNotice[];
+}
+
+/** A record without fault: what fails on it is the model folder's. */
+const TRIAL: DataRecord = {
+  id: undefined,
+  image: undefined,
+  conversations: [
+    { role: 'user', content: 'a' },
+    { role: 'assistant', content: 'b' },
+  ],
+};
+
+export class Encoder {
+  private constructor(
+    readonly setup: EncoderSetup,
+    readonly tokenizer: Tokenizer,
+  ) {}
+
+  /** Loads the tokenizer and tries it. Throws UserError if it is missing, broken, lacks special tokens or has the template of another model. */
+  static async open(setup: EncoderSetup): Promise<Encoder> {
+    const encoder = new Encoder(setup, Tokenizer.load(setup.tokenizerFolder));
+    await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER });
+    return encoder;
+  }
+
+  /** Encodes one record. Throws UserError naming the turn; the caller knows file and record. `changes` replace parts of the setup. */
+  async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
+    const { tokenizerFolder: _, ...options } = { ...this.setup, ...changes };
+    const notices: EncodeNotice[] = [];
+    const sample = await encodeRecord(record, {
+      ...options,
+      tokenizer: this.tokenizer,
+      notice: (notice) => notices.push(notice),
+    });
+    return { sample, notices };
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Micro-batches of encoded samples, made ahead of the training step by worker threads. The order is the sampler's and does not depend on the
+ * number of threads; memory is bounded by the number of micro-batches made ahead. Tensors are made later, by the collator.
+ */
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/encode';
+import { UserError } from '@minicpm-finetune/run';
+import { type BadRecordPolicy, BadRecords } from './bad-records.js';
+import type { Dataset, Notice } from './dataset.js';
+import { defaultThreads, EncodePool } from './encode-pool.js';
+import type { Outcome } from './encode-task.js';
+import type { EncoderSetup } from './encoder.js';
+import type { Sampler, StepPlan } from './sampler.js';
+
+export interface LoaderOptions {
+  readonly dataset: Dataset;
+  readonly sampler: Sampler;
+  /** How records become samples. */
+  readonly encoder: EncoderSetup;
+  /** First optimizer step to deliver (a resumed run's step count). */
+  readonly startStep: number;
+  /** One past the last optimizer step. */
+  readonly endStep: number;
+  /** Worker threads; 0: encode in this thread, when a batch is asked for; null: sized to the machine. */
+  readonly threads: number | null;
+  /** Micro-batches made ahead per thread; null: 2. */
+  readonly prefetchFactor: number | null;
+  readonly badRecords: BadRecordPolicy;
+  /** Bad records that a resumed run knows already. */
+  readonly knownBad?: readonly number[];
+  readonly notice: Notice;
+}
+
+/** One forward pass of one rank. */
+export interface MicroBatch {
+  /** Optimizer step, counted over all epochs from 0. */
+  readonly step: number;
+  readonly epoch: number;
+  /** Records of the epoch that all ranks have used once this step is done. */
+  readonly position: number;
+  /** Which micro-batch of the step, of how many. */
+  readonly micro: number;
+  readonly micros: number;
+  /** Without the records that were left out, as bad or (--overlong drop) as too long: may be empty. */
+  readonly samples: readonly EncodedSample[];
+  /** Index into the data of each sample. */
+  readonly indices: readonly number[];
+}
+
+interface Pending {
+  readonly plan: StepPlan;
+  readonly micro: number;
+  readonly outcomes: readonly Promise<Outcome<EncodedSample | null>>[];
+}
+
+export class Loader implements AsyncIterable<MicroBatch> {
+  /** Seconds in which the consumer waited for the next micro-batch. */
+  dataWaitSeconds = 0;
+  readonly bad: BadRecords;
+  /** Records that were cut, sliced less, left out for their length, or whose animation was reduced to a frame: indices by kind. */
+  readonly noticed = new Map<EncodeNotice['kind'], Set<number>>();
+  private readonly queue: Pending[] = [];
+  private readonly upcoming: Iterator<Omit<Pending, 'outcomes'>>;
+
+  private constructor(
+    private readonly options: LoaderOptions,
+    private readonly pool: EncodePool<'sample'>,
+    private readonly ahead: number,
+  ) {
+    this.bad = new BadRecords(options.badRecords, options.dataset.length, options.knownBad);
+    this.upcoming = microBatches(options);
+  }
+
+  /** Starts the threads. Throws UserError if the tokenizer or the data cannot be loaded. */
+  static async open(options: LoaderOptions): Promise<Loader> {
+    const threads = options.threads ?? defaultThreads();
+    const setup = { dataset: options.dataset.index, encoder: options.encoder };
+    const pool = await EncodePool.open('sample', setup, threads, options.notice);
+    return new Loader(options, pool, threads * (options.prefetchFactor ?? 2));
+  }
+
+  /** Records being encoded or waiting to be used: never more than the micro-batches made ahead, and the one in use. */
+  get outstanding(): number {
+    return this.queue.reduce((sum, { outcomes }) => sum + outcomes.length, 0);
+  }
+
+  /** Delivers the micro-batches of all steps in order. Throws UserError for a bad record (see BadRecordPolicy), Error if a thread dies. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<MicroBatch> {
+    for (;;) {
+      const asked = performance.now();
+      this.fill(Math.max(1, this.ahead));
+      const next = this.queue.shift();
+      if (!next) return;
+      const batch = await this.finish(next);
+      this.fill(this.ahead); // so that the threads have work while the step runs
+      this.dataWaitSeconds += (performance.now() - asked) / 1000;
+      yield batch;
+    }
+  }
+
+  /** Ends the threads. */
+  async close(): Promise<void> {
+    await this.pool.close();
+  }
+
+  private fill(count: number): void {
+    while (this.queue.length < count) {
+      const next = this.upcoming.next();
+      if (next.done) return;
+      const { plan, micro } = next.value;
+      const outcomes = plan.batches[micro]!.map((index) => this.pool.run(index));
+      for (const outcome of outcomes) outcome.catch(() => {}); // a dead thread is reported when its batch's turn comes
+      this.queue.push({ plan, micro, outcomes });
+    }
+  }
+
+  private async finish({ plan, micro, outcomes }: Pending): Promise<MicroBatch> {
+    const samples: EncodedSample[] = [];
+    const indices: number[] = [];
+    for (const [i, outcome] of (await Promise.all(outcomes)).entries()) {
+      const index = plan.batches[micro]![i]!;
+      if (!outcome.ok) {
+        this.bad.add(index, UserError.fromData(outcome.error));
+        continue;
+      }
+      for (const notice of outcome.notices) this.note(index, notice);
+      if (outcome.value === null) continue;
+      samples.push(outcome.value);
+      indices.push(index);
+    }
+    const { step, epoch, batches } = plan;
+    const position = plan.position + this.options.sampler.recordsIn(step);
+    return { step, epoch, position, micro, micros: batches.length, samples, indices };
+  }
+
+  /** Counts what happened to a record, and tells of the first of each kind. */
+  private note(index: number, { kind, message }: EncodeNotice): void {
+    let indices = this.noticed.get(kind);
+    if (!indices) {
+      indices = new Set();
+      this.noticed.set(kind, indices);
+      const { file, record } = this.options.dataset.place(index);
+      this.options.notice(
+        `${file}, record ${record}: ${message} Further records of this kind are counted, not named; check-data lists them.`,
+      );
+    }
+    indices.add(index);
+  }
+}
+
+function* microBatches({ sampler, startStep, endStep }: LoaderOptions): Generator<Omit<Pending, 'outcomes'>> {
+  for (let step = startStep; step < endStep; step++) {
+    const plan = sampler.plan(step);
+    for (let micro = 0; micro < plan.batches.length; micro++) yield { plan, micro };
+  }
+}

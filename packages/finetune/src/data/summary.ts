@@ -1,0 +1,73 @@
+/**
+ * What check-data says of one record: its length, what of it is supervised, how its images are sliced, and what looks odd. Numbers only, so that no
+ * pixels travel between threads.
+ */
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/encode';
+import { IMAGE_TOKENS, type Tokenizer } from '@minicpm-finetune/minicpm-v/tokenizer';
+import type { Encoder } from './encoder.js';
+import type { DataRecord } from './record.js';
+
+export interface RecordSummary {
+  /** Tokens of the whole record, nothing cut off. */
+  readonly tokens: number;
+  /** Tokens that the model learns to produce. */
+  readonly supervised: number;
+  /** Slices of each image beside its overview; empty for a text-only record. */
+  readonly slices: readonly number[];
+  /** What is allowed but probably not meant. */
+  readonly warnings: readonly string[];
+}
+
+/** Encodes a record without a limit on its length, and again within the limit if it is longer. Throws UserError as training would. */
+export async function summarize(
+  record: DataRecord,
+  encoder: Encoder,
+): Promise<{ value: RecordSummary; notices: readonly EncodeNotice[] }> {
+  const whole = await encoder.encode(record, { maxLength: Number.MAX_SAFE_INTEGER, overlong: 'error' });
+  const sample = whole.sample!;
+  const tokens = sample.inputIds.length;
+  const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record) : whole;
+  const value = {
+    tokens,
+    supervised: countSupervised(sample.labels),
+    slices: slicesPerImage(sample, encoder.tokenizer),
+    warnings: warnings(record),
+  };
+  return { value, notices: fitted.notices };
+}
+
+function countSupervised(labels: Int32Array): number {
+  let count = 0;
+  for (const label of labels) if (label !== -100) count++;
+  return count;
+}
+
+/** Slices of each image: a picture is a slice if a slice mark is open before it, in the newer schema around each slice, in the older around all. */
+export function slicesPerImage(
+  sample: Pick<EncodedSample, 'inputIds' | 'imageBounds'>,
+  tokenizer: Tokenizer,
+): number[] {
+  const open = tokenizer.requireId(IMAGE_TOKENS.sliceStart);
+  const close = tokenizer.requireId(IMAGE_TOKENS.sliceEnd);
+  const slices: number[] = [];
+  let depth = 0;
+  let at = 0;
+  for (const [start, end] of sample.imageBounds) {
+    for (; at < start; at++) {
+      if (sample.inputIds[at] === open) depth++;
+      else if (sample.inputIds[at] === close) depth--;
+    }
+    if (depth > 0) slices[slices.length - 1]!++;
+    else slices.push(0);
+    at = end;
+  }
+  return slices;
+}
+
+function warnings({ conversations }: DataRecord): string[] {
+  return conversations.flatMap(({ role, content }, turn) =>
+    role === 'assistant' && content.trim() === ''
+      ? [`The answer in turn ${turn} is empty: the model learns to say nothing there.`]
+      : [],
+  );
+}
