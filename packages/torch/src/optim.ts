@@ -39,7 +39,7 @@ export class AdamW {
 
   /** Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. */
   step(grads: ReadonlyMap<string, Tensor>): void {
-    noGrad(() => this.update(grads));
+    noGrad(() => scope(() => this.update(grads)));
   }
 
   private update(grads: ReadonlyMap<string, Tensor>): void {
@@ -54,7 +54,7 @@ export class AdamW {
       );
       ops.fusedAdamw_(
         names.map((name) => group.params.get(name)!),
-        names.map((name) => grads.get(name)!),
+        names.map((name) => ops.contiguous(grads.get(name)!)), // the kernel walks through memory, whatever the strides
         states.map((s) => s.expAvg),
         states.map((s) => s.expAvgSq),
         [],

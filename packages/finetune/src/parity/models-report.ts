@@ -1,0 +1,78 @@
+/**
+ * One line per check: what was compared, how far apart it is, how far it may be. Distances between tensors as the checks measure them.
+ */
+import { ops, scope, type Tensor } from '@minicpm-finetune/torch';
+
+/** One result. `error` is null when the check could not be carried out; `message` then says why. */
+export interface CheckResult {
+  readonly model: string;
+  readonly check: string;
+  readonly error: number | null;
+  readonly tolerance: number;
+  readonly ok: boolean;
+  readonly message?: string;
+}
+
+/** Runs checks of one model and prints a line for each. */
+export class Report {
+  failures = 0;
+
+  constructor(
+    readonly model: string,
+    private readonly print: (line: string) => void,
+  ) {}
+
+  /** Carries out a check: `measure` returns the error. What it throws is a failure of this check alone. */
+  check(check: string, tolerance: number, measure: () => number): void {
+    let result: CheckResult;
+    try {
+      const error = scope(measure);
+      result = {
+        model: this.model,
+        check,
+        error: Number.isFinite(error) ? error : null,
+        tolerance,
+        ok: error <= tolerance,
+      };
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      result = { model: this.model, check, error: null, tolerance, ok: false, message };
+    }
+    if (!result.ok) this.failures++;
+    this.print(JSON.stringify(result));
+  }
+}
+
+/** Largest absolute difference; infinite when the shapes differ or a value is not a number. */
+export function maxDifference(actual: Tensor, expected: Tensor): number {
+  if (actual.shape.join() !== expected.shape.join())
+    throw new Error(`Expected shape [${expected.shape.join(', ')}] but received [${actual.shape.join(', ')}]`);
+  if (expected.numel === 0) return 0;
+  const difference = ops.maxAll(ops.abs(ops.sub(ops.to(actual, 'float32'), ops.to(expected, 'float32')))).item();
+  return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
+}
+
+/** Largest absolute difference relative to the scale of the expected values, where that is above 1. */
+export function scaledDifference(actual: Tensor, expected: Tensor): number {
+  const scale = expected.numel === 0 ? 1 : ops.maxAll(ops.abs(expected)).item();
+  return maxDifference(actual, expected) / Math.max(1, scale);
+}
+
+/** Names that are in one list only, as an error message; the error is their count. */
+export function nameDifference(actual: Iterable<string>, expected: Iterable<string>): number {
+  const ours = new Set(actual);
+  const theirs = new Set(expected);
+  const missing = [...theirs].filter((name) => !ours.has(name));
+  const extra = [...ours].filter((name) => !theirs.has(name));
+  if (missing.length + extra.length === 0) return 0;
+  throw new Error(
+    `missing: ${missing.slice(0, 5).join(', ') || 'none'}; unexpected: ${extra.slice(0, 5).join(', ') || 'none'}`,
+  );
+}
+
+/** Largest of the numbers, 0 for none. */
+export function largest(values: Iterable<number>): number {
+  let result = 0;
+  for (const value of values) result = Number.isNaN(value) ? Number.POSITIVE_INFINITY : Math.max(result, value);
+  return result;
+}
