@@ -50,9 +50,9 @@ describe('AdamW', () => {
     optimizer.step(new Map([['w', gradient]]));
     const before = liveTensors();
     optimizer.step(new Map([['w', gradient]]));
-    expect(liveTensors()).toBe(before);
+    expect(liveTensors()).toEqual(before);
     optimizer.dispose();
-    expect(liveTensors()).toBe(before - 3);
+    expect(liveTensors().tensors).toBe(before.tensors - 3);
     weight.dispose();
     gradient.dispose();
   });
