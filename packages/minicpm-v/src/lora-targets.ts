@@ -14,6 +14,8 @@ const LAYERS_FLAG = '--lora_layers_to_transform';
 /** All linear layers but the output head, as PEFT takes the word. */
 export const ALL_LINEAR = 'all-linear';
 const OUTPUT_HEAD = /(^|\.)lm_head$/;
+/** Linear layers whose adapters PEFT creates but never applies (they are inside of PyTorch's MultiheadAttention): no new ones go there. */
+const UNREACHED = /(^|\.)resampler\.attn\.out_proj$/;
 
 /** What a configuration selects: module names, in the model's order. */
 export interface LoraSelection {
@@ -26,7 +28,8 @@ export interface LoraSelection {
 /**
  * The modules that `config` selects.
  *
- * @param strict every name of a list, and every layer index, has to select something; otherwise only the whole has to.
+ * @param strict for new adapters: every name of a list, and every layer index, has to select something. Otherwise, for adapters that exist,
+ *   only the whole has to.
  * @throws UserError when nothing matches, with names that would.
  */
 export function selectModules(model: Module, config: LoraConfig, strict: boolean): LoraSelection {
@@ -34,7 +37,7 @@ export function selectModules(model: Module, config: LoraConfig, strict: boolean
   const saved = selectSaved(modules, config.modulesToSave);
   const inside = (name: string): boolean => saved.some((path) => name === path || name.startsWith(`${path}.`));
   const linears = [...modules].filter(([, module]) => module instanceof Linear).map(([name]) => name);
-  const free = linears.filter((name) => !inside(name));
+  const free = linears.filter((name) => !inside(name) && !(strict && UNREACHED.test(name)));
   const named = free.filter(targetMatcher(config.targetModules));
   const targets = named.filter((name) => inLayers(name, config));
   if (targets.length === 0) throw nothingMatches(modules, free, named, inside, config);
@@ -109,12 +112,15 @@ function nothingMatches(
   const wanted = targetMatcher(targetModules);
   const others = [...modules].filter(([name]) => wanted(name));
   const hidden = others.find(([name, module]) => module instanceof Linear && inside(name));
+  const unreached = others.find(([name]) => UNREACHED.test(name));
   const other = others[0];
   const rule =
     typeof targetModules === 'string' ? 'A pattern has to match the whole name' : 'A name is whole, or its last parts';
   let cure = `${rule}; names are such as ${examples(free)}.`;
   if (hidden !== undefined) {
     cure = `${hidden[0]} lies in a module of modules_to_save, which trains whole: take that out, or choose other targets.`;
+  } else if (unreached !== undefined) {
+    cure = `PEFT would not apply an adapter on ${unreached[0]}: name resampler in ${SAVE_FLAG} to train it whole.`;
   } else if (other !== undefined) {
     const what = other[1] instanceof Embedding ? 'an embedding' : 'no linear layer';
     cure = `${other[0]} is ${what}: name it in ${SAVE_FLAG} to train it whole. Linear layers are such as ${examples(free)}.`;
