@@ -46,6 +46,7 @@ interface TokenizerJson {
   added_tokens?: AddedToken[];
   normalizer?: Step | null;
   pre_tokenizer?: Step | null;
+  model: { vocab: Record<string, number> | [string, number][] };
 }
 
 /** A normalizer or pre-tokenizer, possibly a sequence of them. */
@@ -91,6 +92,19 @@ function withoutPrefix(step: Step | null | undefined): Step | null {
 
 function isStructure(token: AddedToken): boolean {
   return token.special && !CONTENT_TOKENS.includes(token.content);
+}
+
+/**
+ * The added tokens with none left that a text could spell as structure. The library numbers added tokens by their order
+ * behind the vocabulary, so those behind it are renamed to something that no text holds, not removed.
+ */
+function withoutStructure({ added_tokens = [], model }: TokenizerJson): AddedToken[] {
+  const vocabulary = new Set(
+    Array.isArray(model.vocab) ? model.vocab.map(([piece]) => piece) : Object.keys(model.vocab),
+  );
+  return added_tokens
+    .filter((token) => !isStructure(token) || !vocabulary.has(token.content))
+    .map((token) => (isStructure(token) ? { ...token, content: `\u{10fffe}${token.id}` } : token));
 }
 
 /** Matches any of some strings; never, if there are none. */
@@ -244,7 +258,7 @@ export class Tokenizer {
     let variant = this.variants.get(key);
     if (!variant) {
       const json = readJson(this.path) as TokenizerJson;
-      if (plain) json.added_tokens = (json.added_tokens ?? []).filter((token) => !isStructure(token));
+      if (plain) json.added_tokens = withoutStructure(json);
       if (bare) {
         json.normalizer = withoutPrefix(json.normalizer);
         json.pre_tokenizer = withoutPrefix(json.pre_tokenizer);

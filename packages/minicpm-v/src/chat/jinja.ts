@@ -55,9 +55,6 @@ export function renderChatTemplate(
       eos_token: tokenizer.eosToken ?? '',
       pad_token: tokenizer.padToken ?? '',
       unk_token: tokenizer.unkToken,
-      raise_exception: (message: string) => {
-        throw new Error(message);
-      },
       ...options,
     });
     return substitute(text, back);

@@ -3,6 +3,7 @@
  * in patches. Pixels stay uint8; `normalize` is what the collator's tensor arithmetic must equal bit for bit.
  */
 
+import { UserError } from '@minicpm-finetune/run';
 import { type Box, planSlices, type SliceConfig } from './geometry.js';
 import { type RgbImage, resizeBicubic } from './resize.js';
 
@@ -80,12 +81,23 @@ export function cutPicture(image: RgbImage, box: Box, patchSize: number, batchVi
   return { pixels, shape: [3, patchSize, lineBytes], rows, cols };
 }
 
-/** Slices, resizes and lays out one image. */
+/**
+ * Slices, resizes and lays out one image.
+ * @throws UserError when an image that is to keep its size is smaller than a patch
+ */
 export function encodeImage(image: RgbImage, options: PictureOptions): SlicedImage {
   const { sliceConfig, patchSize, batchVision } = options;
   const whole = (picture: RgbImage): EncodedPicture =>
     cutPicture(picture, [0, 0, picture.width, picture.height], patchSize, batchVision);
-  if (!sliceConfig) return { pictures: [whole(image)], grid: null };
+  if (!sliceConfig) {
+    if (batchVision && Math.min(image.width, image.height) < patchSize) {
+      throw new UserError(
+        `Expected an image of at least ${patchSize}x${patchSize} pixels but received ${image.width}x${image.height}.`,
+        { cure: 'Make the image larger, or let the model slice images (slice_mode), which resizes them.' },
+      );
+    }
+    return { pictures: [whole(image)], grid: null };
+  }
   const plan = planSlices([image.width, image.height], sliceConfig);
   const pictures = [whole(resizeBicubic(image, ...plan.source))];
   if (plan.refine) {
