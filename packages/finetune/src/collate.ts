@@ -33,7 +33,9 @@ export function collate(samples: readonly EncodedSample[], dtype: DType): Batch 
       inputIds: ops.to(fromTypedArray(inputIds, shape), 'int64'),
       positionIds: ops.to(fromTypedArray(positionIds, shape), 'int64'),
       pictures: samples.map((sample) =>
-        sample.pictures.map((picture): Picture => ({ pixels: keep(normalised(picture, dtype)), rows: picture.rows, cols: picture.cols })),
+        sample.pictures.map(
+          (picture): Picture => ({ pixels: keep(normalised(picture, dtype)), rows: picture.rows, cols: picture.cols }),
+        ),
       ),
     })),
   );

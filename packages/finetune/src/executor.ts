@@ -8,7 +8,17 @@
  * Not here: the loss (loss.ts), what happens to gradients (step.ts), and the models (packages/minicpm-v).
  */
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
-import { enableGrad, grad, keep, noGrad, ops, rngState, scope, setRngState, type Tensor } from '@minicpm-finetune/torch';
+import {
+  enableGrad,
+  grad,
+  keep,
+  noGrad,
+  ops,
+  rngState,
+  scope,
+  setRngState,
+  type Tensor,
+} from '@minicpm-finetune/torch';
 
 export interface ExecutorOptions {
   /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
@@ -54,7 +64,10 @@ export class Execution {
     return scope(() => {
       const values: Tensor[] = [];
       this.#plan.forEach((node, i) => {
-        values[i] = this.#forwardBlock(i, node.inputs.map((j) => values[j]!));
+        values[i] = this.#forwardBlock(
+          i,
+          node.inputs.map((j) => values[j]!),
+        );
         for (const j of node.inputs) if (lastUse[j] === i) values[j]!.dispose();
       });
       return values.at(-1)!;
@@ -111,7 +124,9 @@ export class Execution {
       const inputs = saved.output === null ? this.#leaves(i, saved.inputs) : saved.inputs;
       const output = saved.output ?? this.#recompute(node, inputs, saved.random!);
       const targets = [...wanted.map((k) => inputs[k]!), ...names.map((name) => node.parameters.get(name)!.data)];
-      const all = output.requiresGrad ? grad([output], targets, { gradOutputs: [gradOutput] }) : targets.map(() => null);
+      const all = output.requiresGrad
+        ? grad([output], targets, { gradOutputs: [gradOutput] })
+        : targets.map(() => null);
       if (saved.output === null) for (const input of inputs) input.dispose();
       this.#release(i); // the graph is used up: free it before the gradients are worked on
       return [all.slice(0, wanted.length), all.slice(wanted.length)];

@@ -83,8 +83,14 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
       });
     }
     const gradHidden =
-      gradSelected && ops.reshape(ops.indexCopy(ops.zeros([B * L, D], { dtype: hidden.dtype, device: hidden.device }), 0, rows, gradSelected), [B, L, D]);
-    const gradients = new Map(parameters.flatMap(([name], i) => (gradParameters[i] ? [[name, gradParameters[i]] as const] : [])));
+      gradSelected &&
+      ops.reshape(
+        ops.indexCopy(ops.zeros([B * L, D], { dtype: hidden.dtype, device: hidden.device }), 0, rows, gradSelected),
+        [B, L, D],
+      );
+    const gradients = new Map(
+      parameters.flatMap(([name], i) => (gradParameters[i] ? [[name, gradParameters[i]] as const] : [])),
+    );
     return { sum, gradHidden, gradients };
   });
 }
@@ -95,14 +101,23 @@ function accumulate(before: Tensor | null, gradient: Tensor | null): Tensor | nu
 }
 
 /** The summed loss alone, without graph: evaluation. */
-export function lossSum(hidden: Tensor, labels: Int32Array, head: Head, chunk = DEFAULT_CHUNK): { sum: number; count: number } {
+export function lossSum(
+  hidden: Tensor,
+  labels: Int32Array,
+  head: Head,
+  chunk = DEFAULT_CHUNK,
+): { sum: number; count: number } {
   const [B, L, D] = hidden.shape as [number, number, number];
   const { positions, targets } = supervisedPositions(labels);
   let sum = 0;
   noGrad(() =>
     scope(() => {
       if (positions.length === 0) return;
-      const selected = ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, fromTypedArray(positions, [positions.length]));
+      const selected = ops.indexSelect(
+        ops.reshape(hidden, [B * L, D]),
+        0,
+        fromTypedArray(positions, [positions.length]),
+      );
       const wanted = fromTypedArray(targets, [positions.length]);
       for (const [start, length] of chunksOf(positions.length, chunk)) {
         scope(() => {

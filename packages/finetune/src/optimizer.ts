@@ -33,18 +33,6 @@ export interface OptimizerSettings {
   readonly masterWeights: boolean;
 }
 
-/** Parameters that train, by full name. A parameter that stands in the tree twice (tied) is listed once, under its first name. */
-export function trainableParameters(model: Module): Map<string, Parameter> {
-  const seen = new Set<Parameter>();
-  const result = new Map<string, Parameter>();
-  for (const [name, parameter] of model.namedParameters()) {
-    if (!parameter.isLoaded || !parameter.requiresGrad || seen.has(parameter)) continue;
-    seen.add(parameter);
-    result.set(name, parameter);
-  }
-  return result;
-}
-
 /**
  * Names that weight decay leaves alone, as transformers 5 decides: whatever a LayerNorm owns, and names with `bias`, `layernorm`,
  * `rmsnorm`, a path element `norm` or one that ends in `_norm`.
@@ -54,7 +42,8 @@ export function withoutDecay(model: Module): Set<string> {
   for (const [path, module] of model.namedModules()) {
     const normalises = module instanceof LayerNorm || module instanceof RMSNorm;
     for (const [name] of module.namedParameters(path)) {
-      if (normalises || /bias|layernorm|rmsnorm|(^|\.)norm(\.|$)|_norm(\.|$)/.test(name.toLowerCase())) result.add(name);
+      if (normalises || /bias|layernorm|rmsnorm|(^|\.)norm(\.|$)|_norm(\.|$)/.test(name.toLowerCase()))
+        result.add(name);
     }
   }
   return result;
@@ -116,7 +105,9 @@ export class Optimizer {
     scope(() =>
       noGrad(() => {
         const wide = new Map(
-          [...gradients].map(([name, g]) => [name, this.masters.has(name) && g.dtype !== 'float32' ? ops.to(g, 'float32') : g] as const),
+          [...gradients].map(
+            ([name, g]) => [name, this.masters.has(name) && g.dtype !== 'float32' ? ops.to(g, 'float32') : g] as const,
+          ),
         );
         this.adamw.step(wide);
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));

@@ -14,7 +14,6 @@ export const trainCommand: CliCommand = {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
     if (resolved.dryRun) return printDryRun(resolved, io);
-    // @ts-expect-error
     const { train } = await import('../train.js');
     const result = await train(resolved.config, { notices: resolved.notices, derived: resolved.derived });
     return result.stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;

@@ -1,0 +1,273 @@
+/**
+ * Checkpoints: everything a run needs to go on as if it had never stopped.
+ *
+ *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
+ *     optimizer.safetensors                moments, steps, float32 masters
+ *     rng_state.safetensors                state of every random generator
+ *     trainer_state.json                   Hugging Face's form: step, epoch, log_history, best metric
+ *     run.json                             the configuration
+ *     manifest.json                        sizes and sha256 of all of these, written last
+ *
+ * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. Not here: the weights' own
+ * format (packages/minicpm-v).
+ */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join, relative } from 'node:path';
+import {
+  checkpointName,
+  listCheckpoints,
+  listUnfinishedCheckpoints,
+  RUN_FILES,
+  type RunConfig,
+  UserError,
+  unfinishedCheckpointName,
+} from '@minicpm-finetune/run';
+import {
+  keep,
+  noGrad,
+  ops,
+  rngState,
+  SafetensorsFile,
+  scope,
+  setRngState,
+  type Tensor,
+  writeSafetensors,
+} from '@minicpm-finetune/torch';
+import type { Optimizer } from './optimizer.js';
+
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+const RNG_FILE = 'rng_state.safetensors';
+const STATE_FILE = 'trainer_state.json';
+/** Kept free on the disk beside what is written. */
+const SPARE_BYTES = 64 << 20;
+
+/** `trainer_state.json` as transformers' Trainer writes it, and what only this trainer needs. */
+export interface TrainerState {
+  global_step: number;
+  epoch: number;
+  max_steps: number;
+  num_train_epochs: number;
+  train_batch_size: number;
+  logging_steps: number | null;
+  eval_steps: number | null;
+  save_steps: number | null;
+  best_metric: number | null;
+  best_model_checkpoint: string | null;
+  num_input_tokens_seen: number;
+  total_flos: number;
+  is_hyper_param_search: false;
+  is_local_process_zero: true;
+  is_world_process_zero: true;
+  stateful_callbacks: Record<string, never>;
+  trial_name: null;
+  trial_params: null;
+  log_history: Record<string, number>[];
+  /** Not in transformers: indices of records left out as bad, and what the data were. */
+  bad_records: number[];
+  data_fingerprint: string;
+  skipped_steps: number;
+  loss_scale: Record<string, number> | null;
+}
+
+export interface CheckpointParts {
+  /** Writes the weights or the adapter into a folder. */
+  writeModel(folder: string): void;
+  readonly optimizer: Optimizer | null;
+  readonly state: TrainerState;
+  readonly config: RunConfig;
+  /** Bytes the weights take, for the check of free space. */
+  readonly modelBytes: number;
+}
+
+function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  for (const [name, state] of optimizer.adamw.state) {
+    tensors.set(`exp_avg.${name}`, state.expAvg);
+    tensors.set(`exp_avg_sq.${name}`, state.expAvgSq);
+    tensors.set(`step.${name}`, state.step);
+  }
+  for (const [name, master] of optimizer.masters) tensors.set(`master.${name}`, master);
+  return tensors;
+}
+
+/** Refuses to start what the disk cannot hold. */
+function checkSpace(folder: string, needed: number): void {
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  if (free < needed + SPARE_BYTES) {
+    throw new UserError(
+      `Expected ${gigabytes(needed + SPARE_BYTES)} free for a checkpoint in ${folder} but received ${gigabytes(free)}.`,
+      {
+        file: folder,
+        cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
+      },
+    );
+  }
+}
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+
+function flush(path: string): void {
+  const file = openSync(path, 'r');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function sha256(path: string): string {
+  const hash = createHash('sha256');
+  const buffer = Buffer.allocUnsafe(4 << 20);
+  const file = openSync(path, 'r');
+  try {
+    for (let read = readSync(file, buffer); read > 0; read = readSync(file, buffer))
+      hash.update(buffer.subarray(0, read));
+  } finally {
+    closeSync(file);
+  }
+  return hash.digest('hex');
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
+    .sort();
+}
+
+const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+/** Writes `checkpoint-<step>` and returns its folder and size. What was there under the name before is replaced at the end. */
+export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
+  const step = parts.state.global_step;
+  const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
+  checkSpace(runFolder, parts.modelBytes + [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0));
+  const unfinished = join(runFolder, unfinishedCheckpointName(step));
+  const final = join(runFolder, checkpointName(step));
+  rmSync(unfinished, { recursive: true, force: true });
+  mkdirSync(unfinished, { recursive: true });
+  try {
+    parts.writeModel(unfinished);
+    if (parts.optimizer) {
+      writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
+      scope(() => writeSafetensors(join(unfinished, RNG_FILE), new Map([['cpu', rngState()]])));
+    }
+    writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
+    writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
+    const files = filesBelow(unfinished).map((name) => {
+      flush(join(unfinished, name));
+      return { name, bytes: statSync(join(unfinished, name)).size, sha256: sha256(join(unfinished, name)) };
+    });
+    writeFileSync(join(unfinished, RUN_FILES.manifest), json({ step, files }));
+    flush(join(unfinished, RUN_FILES.manifest));
+    flush(unfinished);
+    rmSync(final, { recursive: true, force: true });
+    renameSync(unfinished, final);
+    flush(runFolder);
+    return { path: final, bytes: files.reduce((sum, file) => sum + file.bytes, 0) };
+  } catch (error) {
+    rmSync(unfinished, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Removes the oldest checkpoints beyond `limit`, never those in `spare`. Returns what was removed. */
+export function removeOldCheckpoints(
+  runFolder: string,
+  limit: number | null,
+  spare: readonly (string | null)[],
+): string[] {
+  if (limit === null) return [];
+  const all = listCheckpoints(runFolder).map(({ path }) => path);
+  const removable = all.filter((path, i) => i < all.length - 1 && !spare.includes(path));
+  const doomed = removable.slice(0, Math.max(0, all.length - Math.max(1, limit)));
+  for (const path of doomed) rmSync(path, { recursive: true, force: true });
+  return doomed;
+}
+
+/** Removes what a killed process left half written. */
+export function removeUnfinished(runFolder: string): void {
+  for (const path of listUnfinishedCheckpoints(runFolder)) rmSync(path, { recursive: true, force: true });
+}
+
+/** Reads and checks a checkpoint's manifest: every file there, with its size and checksum. */
+export function verifyCheckpoint(folder: string): void {
+  const manifest = join(folder, RUN_FILES.manifest);
+  if (!existsSync(manifest)) {
+    throw new UserError(`Expected a complete checkpoint in ${folder} but received one without ${RUN_FILES.manifest}.`, {
+      file: folder,
+      flag: '--resume_from_checkpoint',
+      cure: 'Name another checkpoint-<step> folder, or `latest` for the newest complete one.',
+    });
+  }
+  const { files } = JSON.parse(readFileSync(manifest, 'utf8')) as {
+    files: { name: string; bytes: number; sha256: string }[];
+  };
+  for (const { name, bytes, sha256: expected } of files) {
+    const path = join(folder, name);
+    const received = existsSync(path) ? statSync(path).size : undefined;
+    if (received !== bytes || sha256(path) !== expected) {
+      throw new UserError(
+        `Expected ${bytes} bytes with the manifest's checksum for ${name} but received ${received === bytes ? 'another content' : `${received ?? 'no'} bytes`}.`,
+        {
+          file: path,
+          flag: '--resume_from_checkpoint',
+          cure: 'The checkpoint was changed or damaged: resume from another one.',
+        },
+      );
+    }
+  }
+}
+
+export function readTrainerState(folder: string): TrainerState {
+  return JSON.parse(readFileSync(join(folder, STATE_FILE), 'utf8')) as TrainerState;
+}
+
+export function readCheckpointConfig(folder: string): RunConfig {
+  return JSON.parse(readFileSync(join(folder, RUN_FILES.config), 'utf8')) as RunConfig;
+}
+
+/** Puts moments, steps, masters and random states back. */
+export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
+  const path = join(folder, OPTIMIZER_FILE);
+  if (!existsSync(path)) {
+    throw new UserError(`Expected ${OPTIMIZER_FILE} in the checkpoint but it is not there.`, {
+      file: folder,
+      flag: '--resume_from_checkpoint',
+      cure: 'It was saved with --save_only_model: start a new run from its weights instead.',
+    });
+  }
+  noGrad(() =>
+    scope(() => {
+      const file = new SafetensorsFile(path);
+      const read = (name: string): Tensor => ops.clone(file.tensor(name));
+      for (const name of optimizer.parameters.keys()) {
+        if (file.infos.has(`master.${name}`)) ops.copy_(optimizer.masters.get(name)!, file.tensor(`master.${name}`));
+        if (!file.infos.has(`exp_avg.${name}`)) continue;
+        const [expAvg, expAvgSq, step] = ['exp_avg', 'exp_avg_sq', 'step'].map((kind) => keep(read(`${kind}.${name}`)));
+        optimizer.adamw.state.set(name, { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! });
+      }
+    }),
+  );
+}
+
+/** The last thing before a resumed run takes its first step. */
+export function restoreRandomState(folder: string): void {
+  scope(() => setRngState(new SafetensorsFile(join(folder, RNG_FILE)).tensor('cpu')));
+}

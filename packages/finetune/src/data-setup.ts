@@ -1,0 +1,98 @@
+/** From the configuration to the data of a run: training and evaluation data, their order, and loaders over them. */
+import { join } from 'node:path';
+import type { RunConfig } from '@minicpm-finetune/run';
+import { Dataset, type Notice } from './data/dataset.js';
+import { type EncoderSetup, encoderSetup } from './data/encoder.js';
+import { Loader, type MicroBatch } from './data/loader.js';
+import { Sampler } from './data/sampler.js';
+import { modelFolder } from './model-setup.js';
+
+export const BAD_RECORDS_FILE = 'bad_records.jsonl';
+
+export interface RunData {
+  readonly train: Dataset;
+  readonly evaluation: Dataset | null;
+  readonly encoder: EncoderSetup;
+  readonly sampler: Sampler;
+}
+
+/** Opens the data files. Throws UserErrors naming file and record. */
+export async function openData(config: RunConfig, notice: Notice): Promise<RunData> {
+  const encoder = encoderSetup(modelFolder(config), config.model, config.data);
+  const train = await Dataset.open(config.data.data_path, notice);
+  const evaluation =
+    config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
+  const weights = config.data.data_weights;
+  const sampler = new Sampler({
+    sizes: train.sizes,
+    ...(weights === null ? {} : { weights }),
+    seed: config.seeds.data_seed,
+    shuffle: true,
+    batchSize: config.batch.per_device_train_batch_size,
+    accumulation: config.batch.gradient_accumulation_steps,
+    dropLast: config.batch.dataloader_drop_last,
+  });
+  return { train, evaluation, encoder, sampler };
+}
+
+/** A loader of the training data from one step to another. */
+export function openLoader(
+  config: RunConfig,
+  data: RunData,
+  steps: { start: number; end: number; knownBad: readonly number[] },
+  notice: Notice,
+): Promise<Loader> {
+  return Loader.open({
+    dataset: data.train,
+    sampler: data.sampler,
+    encoder: data.encoder,
+    startStep: steps.start,
+    endStep: steps.end,
+    threads: config.loader.dataloader_num_workers,
+    prefetchFactor: config.loader.dataloader_prefetch_factor,
+    badRecords: {
+      onBadRecord: config.data.on_bad_record,
+      maxBadFraction: config.data.max_bad_fraction,
+      reportFile: join(config.output.output_dir, BAD_RECORDS_FILE),
+    },
+    knownBad: steps.knownBad,
+    notice,
+  });
+}
+
+/** A loader that goes once through a data set in its own order. */
+export function openPass(
+  config: RunConfig,
+  data: RunData,
+  dataset: Dataset,
+  batchSize: number,
+  notice: Notice,
+): Promise<Loader> {
+  const sampler = new Sampler({ sizes: dataset.sizes, seed: 0, shuffle: false, batchSize });
+  return Loader.open({
+    dataset,
+    sampler,
+    encoder: data.encoder,
+    startStep: 0,
+    endStep: sampler.stepsPerEpoch,
+    threads: config.loader.dataloader_num_workers,
+    prefetchFactor: config.loader.dataloader_prefetch_factor,
+    badRecords: {
+      onBadRecord: config.data.on_bad_record,
+      maxBadFraction: config.data.max_bad_fraction,
+      reportFile: undefined,
+    },
+    notice,
+  });
+}
+
+/** The micro-batches of one optimizer step at a time. */
+export async function* optimizerSteps(loader: Loader): AsyncGenerator<MicroBatch[]> {
+  let micros: MicroBatch[] = [];
+  for await (const micro of loader) {
+    micros.push(micro);
+    if (micros.length < micro.micros) continue;
+    yield micros;
+    micros = [];
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * From the configuration to a model ready for training: weights loaded, adapters put on, what trains marked, and how it is saved.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  type AppliedLora,
+  describeBase,
+  loadAdapter,
+  loadWeights,
+  MiniCPMV,
+  readConfig,
+  saveAdapter,
+  saveCheckpoint,
+  setLoraTraining,
+  trainableParameters,
+} from '@minicpm-finetune/minicpm-v';
+import { type RunConfig, UserError } from '@minicpm-finetune/run';
+import type { Parameter } from '@minicpm-finetune/torch';
+import type { Progress } from './progress.js';
+import { tuneFully, tuneWithLora } from './trainables.js';
+
+export interface TrainingModel {
+  readonly model: MiniCPMV;
+  /** What trains, by full name. */
+  readonly trainable: ReadonlyMap<string, Parameter>;
+  readonly trainableNumbers: number;
+  readonly totalNumbers: number;
+  /** Bytes that `save` writes. */
+  readonly savedBytes: number;
+  /** Writes the whole checkpoint, or the adapter. */
+  save(folder: string): void;
+}
+
+/** The folder that holds the model. Throws a UserError for anything else. */
+export function modelFolder(config: RunConfig): string {
+  const folder = config.model.model_name_or_path;
+  if (existsSync(folder) && statSync(folder).isDirectory()) return folder;
+  throw new UserError(
+    `Expected a folder with config.json and weights for --model_name_or_path but received ${folder}, which is not there.`,
+    {
+      flag: '--model_name_or_path',
+      cure: 'Download the checkpoint and give its folder.',
+    },
+  );
+}
+
+function loraConfig({ lora, trainables }: RunConfig) {
+  return {
+    r: lora.lora_r,
+    alpha: lora.lora_alpha,
+    dropout: lora.lora_dropout,
+    targetModules: lora.lora_target_modules,
+    modulesToSave: lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision),
+    bias: lora.lora_bias,
+    useRslora: lora.use_rslora,
+    useDora: lora.use_dora,
+    layersToTransform: lora.lora_layers_to_transform,
+    rankPattern: {},
+    alphaPattern: {},
+  };
+}
+
+/** Adapters: from `resumeFrom`, from `--lora_weight_path`, or new ones. */
+function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, resumeFrom: string | null): AppliedLora {
+  const from = resumeFrom ?? config.lora.lora_weight_path;
+  const applied =
+    from === null
+      ? tuneWithLora(model, loraConfig(config), config.seeds.seed)
+      : loadAdapter(from, model, { fingerprint, trainable: true });
+  setLoraTraining(model, true);
+  return applied;
+}
+
+/**
+ * Loads the model and marks what trains. `resumeFrom` is a checkpoint folder whose weights or adapter replace the start.
+ */
+export function prepareModel(config: RunConfig, progress: Progress, resumeFrom: string | null): TrainingModel {
+  const folder = modelFolder(config);
+  const { dtype } = config.precision;
+  const model = new MiniCPMV(readConfig(folder));
+  const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
+  const task = progress.task('Loading weights', undefined, 'bytes');
+  let bytes = 0;
+  const source = loadWeights(model, full, {
+    dtype,
+    onProgress: (done) => {
+      bytes = done.bytes;
+      task.update(bytes, `${done.tensors}/${done.of} tensors`);
+    },
+  });
+  task.finish(bytes);
+  const base = describeBase(folder);
+  const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
+  if (applied === null)
+    tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
+  const trainable = trainableParameters(model);
+  if (trainable.size === 0) {
+    throw new UserError('Expected something to train but received flags that freeze everything.', {
+      cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
+    });
+  }
+  const saved = applied === null ? new Map(model.namedParameters()) : trainable;
+  return {
+    model,
+    trainable,
+    trainableNumbers: count(trainable.values()),
+    totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),
+    savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
+    save: (target) =>
+      applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),
+  };
+}
+
+function count(parameters: Iterable<Parameter>): number {
+  let total = 0;
+  for (const { shape } of parameters) total += shape.reduce((product, size) => product * size, 1);
+  return total;
+}
+
+/** Whether a checkpoint folder holds what this run would save. */
+export function holdsModel(folder: string, config: RunConfig): boolean {
+  return existsSync(join(folder, config.lora.use_lora ? 'adapter_config.json' : 'config.json'));
+}

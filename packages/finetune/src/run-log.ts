@@ -1,0 +1,125 @@
+/** What a run says: events.jsonl, the progress line, and the log_history of its checkpoints. Turns steps into rates. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
+import { liveTensors } from '@minicpm-finetune/torch';
+import { Progress } from './progress.js';
+
+/** One optimizer step as the log takes it in. */
+export interface StepRecord {
+  readonly step: number;
+  readonly epoch: number;
+  readonly loss: number;
+  readonly gradNorm: number;
+  readonly learningRate: number;
+  readonly samples: number;
+  readonly tokens: number;
+  readonly supervisedTokens: number;
+  readonly lossScale: number | null;
+  readonly skippedSteps: number;
+  /** Seconds waited for data since the start of the run. */
+  readonly dataWaitSeconds: number;
+}
+
+const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
+
+interface Totals {
+  steps: number;
+  lossSum: number;
+  samples: number;
+  tokens: number;
+  supervised: number;
+}
+
+const EMPTY: Totals = { steps: 0, lossSum: 0, samples: 0, tokens: 0, supervised: 0 };
+
+export class RunLog {
+  readonly progress: Progress;
+  /** Hugging Face's log_history. */
+  readonly history: Record<string, number>[] = [];
+  readonly #writer: EventWriter;
+  #since: Totals = { ...EMPTY };
+  #sinceTime = performance.now();
+  #sinceWait = 0;
+  #runLoss = 0;
+  #runSteps = 0;
+
+  constructor(config: RunConfig) {
+    this.progress = new Progress({ mode: config.logging.progress });
+    mkdirSync(config.output.output_dir, { recursive: true });
+    this.#writer = new EventWriter(join(config.output.output_dir, RUN_FILES.events));
+  }
+
+  /** Writes an event and shows it. */
+  event(event: RunEvent): void {
+    this.#writer.write(event);
+    this.progress.event(event);
+  }
+
+  warn(kind: string, message: string, step?: number): void {
+    this.event({ event: 'warning', kind, message, ...(step === undefined ? {} : { step }) });
+  }
+
+  /** Takes in a step; writes a step event when it is time for one. */
+  step(record: StepRecord, totalSteps: number, due: boolean): void {
+    this.#since.steps++;
+    this.#since.lossSum += record.loss;
+    this.#since.samples += record.samples;
+    this.#since.tokens += record.tokens;
+    this.#since.supervised += record.supervisedTokens;
+    this.#runLoss += record.loss;
+    this.#runSteps++;
+    const event = this.#stepEvent(record, totalSteps);
+    if (due) {
+      this.event(event);
+      this.history.push({
+        epoch: event.epoch,
+        grad_norm: record.gradNorm,
+        learning_rate: record.learningRate,
+        loss: event.loss ?? Number.NaN,
+        step: record.step,
+      });
+      this.#since = { ...EMPTY };
+      this.#sinceTime = performance.now();
+      this.#sinceWait = record.dataWaitSeconds;
+    }
+    this.progress.step(event);
+  }
+
+  /** Time that is no training (evaluation, saving) does not count in the rates. */
+  exclude(seconds: number): void {
+    this.#sinceTime += seconds * 1000;
+  }
+
+  #stepEvent(record: StepRecord, totalSteps: number): StepEvent {
+    const { steps, lossSum, samples, tokens, supervised } = this.#since;
+    const seconds = Math.max(1e-9, (performance.now() - this.#sinceTime) / 1000);
+    return {
+      event: 'step',
+      step: record.step,
+      epoch: Number(record.epoch.toFixed(4)),
+      loss: finite(lossSum / steps),
+      grad_norm: finite(record.gradNorm),
+      learning_rate: record.learningRate,
+      ...(record.lossScale === null ? {} : { loss_scale: record.lossScale }),
+      ...(record.skippedSteps === 0 ? {} : { skipped_steps: record.skippedSteps }),
+      step_seconds: seconds / steps,
+      samples_per_s: samples / seconds,
+      tokens_per_s: tokens / seconds,
+      supervised_tokens_per_s: supervised / seconds,
+      data_wait_share: Math.min(1, (record.dataWaitSeconds - this.#sinceWait) / seconds),
+      memory: { rss: process.memoryUsage.rss(), tensors: liveTensors().tensors },
+      eta_seconds: ((totalSteps - record.step) * seconds) / steps,
+    };
+  }
+
+  /** Mean loss over the steps of this start. */
+  get trainLoss(): number | null {
+    return this.#runSteps === 0 ? null : finite(this.#runLoss / this.#runSteps);
+  }
+
+  close(): void {
+    this.progress.close();
+    this.#writer.close();
+  }
+}
