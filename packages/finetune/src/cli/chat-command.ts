@@ -7,11 +7,10 @@ import { EXIT } from './exit.js';
 export const chatCommand: CliCommand = {
   text: CHAT_TEXT,
   flags: CHAT_FLAGS,
-  async run(given) {
+  async run(given, { stdout, stderr }) {
     const options = resolveChatOptions(given);
-    // @ts-expect-error
     const { chat } = await import('../chat.js');
-    await chat(options);
+    await chat(options, { stdin: process.stdin, stdout, stderr });
     return EXIT.ok;
   },
 };
