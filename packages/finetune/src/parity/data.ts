@@ -33,33 +33,47 @@ function modelNames(folder: ReferenceFolder, wanted: string | undefined): string
   return kept;
 }
 
-async function* checkModel(folder: ReferenceFolder, name: string): AsyncGenerator<CheckLine | undefined> {
+type Lines = (CheckLine | undefined)[];
+
+/** Carries out a group of checks. What it throws is a failure of this group alone. */
+async function attempt(model: string, check: string, run: () => Lines | Promise<Lines>): Promise<Lines> {
+  try {
+    return await run();
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    return [{ model, check, error: 1, tolerance: 0, ok: false, cases: 1, failed: [message] }];
+  }
+}
+
+function loadModel(folder: ReferenceFolder, name: string): LoadedModel {
   const dot = name.lastIndexOf('.');
   const model = folder.model(name.slice(0, dot), name.slice(dot + 1));
-  const loaded: LoadedModel = { ...model, name, loaded: Tokenizer.load(model.folder) };
-  const checks = {
-    tokenize: () => checkTokenizer(folder, name, loaded.loaded),
-    samples: () => checkSamples(folder, loaded),
-    inference: () => checkInference(folder, loaded),
-    collate: () => checkCollate(folder, loaded),
-  };
-  for (const [check, run] of Object.entries(checks)) {
-    try {
-      yield* await run();
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      yield { model: name, check, error: 1, tolerance: 0, ok: false, cases: 1, failed: [error.message] };
-    }
+  return { ...model, name, loaded: Tokenizer.load(model.folder) };
+}
+
+async function* checkModel(folder: ReferenceFolder, name: string): AsyncGenerator<CheckLine | undefined> {
+  let model: LoadedModel | undefined;
+  yield* await attempt(name, 'load', () => {
+    model = loadModel(folder, name);
+    return [];
+  });
+  if (!model) return;
+  const { loaded } = model;
+  yield* await attempt(name, 'tokenize', () => checkTokenizer(folder, name, loaded));
+  for (const [check, run] of Object.entries({
+    samples: checkSamples,
+    inference: checkInference,
+    collate: checkCollate,
+  })) {
+    yield* await attempt(name, check, () => run(folder, model!));
   }
 }
 
 async function* checkFolder(root: string, wanted: string | undefined): AsyncGenerator<CheckLine | undefined> {
   const folder = new ReferenceFolder(root);
   const names = modelNames(folder, wanted);
-  yield* checkSlices(folder);
-  yield* checkResize(folder);
-  yield* await checkImages(folder);
-  yield* await checkPixels(folder);
+  const common = { slices: checkSlices, resize: checkResize, images: checkImages, pixels: checkPixels };
+  for (const [check, run] of Object.entries(common)) yield* await attempt('common', check, () => run(folder));
   for (const name of names) yield* checkModel(folder, name);
 }
 
