@@ -6,11 +6,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, type LlmType, UserError } from '@minicpm-finetune/run';
 import type { DType } from '@minicpm-finetune/torch';
 import { CURE, checkRawConfig, type RawConfig } from './config-schema.js';
 import { LLMS } from './llms.js';
-import { type LlmType, recogniseVersion, VERSIONS, type VersionName } from './versions.js';
+import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
 
 /** Rotary positions with two sets of divisors, for short and long sequences (LongRoPE, Ding et al., 2024). */
 export interface LongRope {
@@ -100,7 +100,9 @@ export function readConfig(folder: string): ModelConfig {
 export function parseConfig(text: string, file: string): ModelConfig {
   const raw = checkRawConfig(text, file);
   const version = versionOf(raw, file);
-  const { tower, batchVision } = VERSIONS[version];
+  const { tower, batchVision, resamplerPosEmbed } = VERSIONS[version];
+  if (resamplerPosEmbed && !Number.isInteger(Math.sqrt(raw.query_num)))
+    throw expected('a square number', "'query_num'", raw.query_num, { file, cure: CURE });
   return {
     version,
     llm: llmConfig(raw, version, file),

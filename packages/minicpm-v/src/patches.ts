@@ -8,7 +8,10 @@ import { Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torc
 
 /** One picture or slice. */
 export interface Picture {
-  /** [3, patch, patch * rows * cols] (a strip of patches, row by row) or [3, H, W]; normalised floats */
+  /**
+   * [3, patch, patch * rows * cols] (a strip of patches, row by row) or [3, H, W]: RGB bytes as they were encoded, or floats that are
+   * normalised already
+   */
   readonly pixels: Tensor;
   /** Size in patches. */
   readonly rows: number;
@@ -48,7 +51,8 @@ export function split(indices: readonly number[], patches: number, batchSize: nu
 /** (N, length, 3 * patch * patch), values in the order channel, row, column; shorter pictures are padded with zeros behind. */
 function patchify(pictures: readonly Picture[], patch: number, length: number): Tensor {
   return ops.stack(
-    pictures.map(({ pixels }) => {
+    pictures.map((picture) => {
+      const pixels = normalised(picture.pixels);
       const [C, H, W] = pixels.shape as [number, number, number];
       const down = Math.ceil(H / patch);
       const across = Math.ceil(W / patch);
@@ -61,6 +65,12 @@ function patchify(pictures: readonly Picture[], patch: number, length: number): 
       return down * across === length ? rows : ops.constantPadNd(rows, [0, 0, 0, length - down * across]);
     }),
   );
+}
+
+/** (x / 255 - 0.5) / 0.5 in float32 of bytes, as the reference's ToTensor and Normalize compute it; floats pass. */
+function normalised(pixels: Tensor): Tensor {
+  if (pixels.dtype !== 'uint8') return pixels;
+  return ops.divScalar(ops.addScalar(ops.divScalar(ops.to(pixels, 'float32'), 255), -0.5), 0.5);
 }
 
 /** Linear map of every patch: the convolution with stride = kernel = patch, whose weight it has. */

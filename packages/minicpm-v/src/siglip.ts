@@ -14,8 +14,8 @@ const UNROLLED = 16;
 
 /**
  * The bucket of each of `n` patches along one axis, in a position table of `side` buckets: the number of boundaries k/side that are not
- * above i/n. Both are rounded as the float32 `torch.arange` of the reference rounds them (eight lanes at a time, the steps inside a
- * lane added in float64), since a patch on a boundary falls to either side by the last bit.
+ * above i/n. Rounding decides where a patch on a boundary falls, so both are rounded as in the published code: it divides by a tensor,
+ * hence a float32 step, and `torch.arange` works on eight lanes at a time, adding the steps inside a lane in float64.
  */
 export function positionBuckets(n: number, side: number): number[] {
   const step = Math.fround(1 / n);

@@ -5,12 +5,10 @@
  * Not here: sizes (config.ts) and what differs between the language models (llms.ts). No import of torch: chat and image code read this
  * table in threads that have none.
  */
+import type { LlmType } from '@minicpm-finetune/run';
 import type { LlmKind } from './llms.js';
 
 export type VersionName = 'minicpm-v-2' | 'minicpm-llama3-v-2_5' | 'minicpm-v-2_6' | 'minicpm-o-2_6' | 'minicpm-v-4';
-
-/** The conversation formats, by the names of the official `--llm_type`. */
-export type LlmType = 'minicpm' | 'llama3' | 'qwen' | 'llama';
 
 export interface Version {
   /** The model's name as published. */
@@ -19,6 +17,7 @@ export interface Version {
   readonly architecture: 'MiniCPMV' | 'MiniCPMO';
   /** `version` of config.json; null where the config has none. */
   readonly version: number | null;
+  /** The conversation format. */
   readonly llmType: LlmType;
   readonly llm: LlmKind;
   /** navit: SigLIP on pictures of any shape as strips of patches, described in `vision_config`; timm: a ViT named by `vision_encoder`. */
