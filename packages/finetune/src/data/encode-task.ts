@@ -2,7 +2,7 @@
  * What can be asked about a record by its index: the sample itself (training) or what there is to say about it (check-data). The same code
  * in a worker thread and without one.
  */
-import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/encode';
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';

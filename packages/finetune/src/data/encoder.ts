@@ -8,8 +8,8 @@ import {
   type EncodeNotice,
   encodeRecord,
   type RecordOptions,
-} from '@minicpm-finetune/minicpm-v/encode';
-import { Tokenizer } from '@minicpm-finetune/minicpm-v/tokenizer';
+  Tokenizer,
+} from '@minicpm-finetune/minicpm-v/data';
 import { VERSIONS } from '@minicpm-finetune/minicpm-v/versions';
 import type { DataConfig, ModelConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
@@ -84,11 +84,16 @@ export class Encoder {
   async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
     const { tokenizerFolder: _, ...options } = { ...this.setup, ...changes };
     const notices: EncodeNotice[] = [];
-    const sample = await encodeRecord(record, {
-      ...options,
-      tokenizer: this.tokenizer,
-      notice: (notice) => notices.push(notice),
-    });
+    // The official code knows a text-only record by an empty object of images.
+    const image = record.image ?? (options.compat === 'official' ? {} : undefined);
+    const sample = await encodeRecord(
+      { ...record, image },
+      {
+        ...options,
+        tokenizer: this.tokenizer,
+        notice: (notice) => notices.push(notice),
+      },
+    );
     return { sample, notices };
   }
 }

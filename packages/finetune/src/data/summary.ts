@@ -2,9 +2,9 @@
  * What check-data says of one record: its length, what of it is supervised, how its images are sliced, and what looks odd. Numbers only, so that no
  * pixels travel between threads.
  */
-import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/encode';
-import { IMAGE_TOKENS, type Tokenizer } from '@minicpm-finetune/minicpm-v/tokenizer';
+import type { EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
 import type { Encoder } from './encoder.js';
+import { imageGrids } from './image-grids.js';
 import type { DataRecord } from './record.js';
 
 export interface RecordSummary {
@@ -30,7 +30,7 @@ export async function summarize(
   const value = {
     tokens,
     supervised: countSupervised(sample.labels),
-    slices: slicesPerImage(sample, encoder.tokenizer),
+    slices: imageGrids(sample, encoder.tokenizer).map((grid) => (grid ? grid.columns * grid.rows : 0)),
     warnings: warnings(record),
   };
   return { value, notices: fitted.notices };
@@ -40,28 +40,6 @@ function countSupervised(labels: Int32Array): number {
   let count = 0;
   for (const label of labels) if (label !== -100) count++;
   return count;
-}
-
-/** Slices of each image: a picture is a slice if a slice mark is open before it, in the newer schema around each slice, in the older around all. */
-export function slicesPerImage(
-  sample: Pick<EncodedSample, 'inputIds' | 'imageBounds'>,
-  tokenizer: Tokenizer,
-): number[] {
-  const open = tokenizer.requireId(IMAGE_TOKENS.sliceStart);
-  const close = tokenizer.requireId(IMAGE_TOKENS.sliceEnd);
-  const slices: number[] = [];
-  let depth = 0;
-  let at = 0;
-  for (const [start, end] of sample.imageBounds) {
-    for (; at < start; at++) {
-      if (sample.inputIds[at] === open) depth++;
-      else if (sample.inputIds[at] === close) depth--;
-    }
-    if (depth > 0) slices[slices.length - 1]!++;
-    else slices.push(0);
-    at = end;
-  }
-  return slices;
 }
 
 function warnings({ conversations }: DataRecord): string[] {

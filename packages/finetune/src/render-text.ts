@@ -1,0 +1,97 @@
+/**
+ * A rendered record as text: one line per stretch of tokens of one kind, tokens separated by "|", what is learned marked and (on a terminal)
+ * coloured. Two encodings of a record are shown as their difference.
+ */
+
+import type { RenderedSample, RenderedToken, RenderRole } from './render.js';
+import { type DiffRun, diff } from './token-diff.js';
+
+const RESET = '\u001b[0m';
+const COLOURS: Readonly<Record<RenderRole, string>> = {
+  system: '\u001b[35m',
+  user: '\u001b[36m',
+  assistant: '\u001b[33m',
+};
+const LEARNED = '\u001b[1;32m';
+const IMAGE = '\u001b[2m';
+
+/** A legend for the lines of `formatRendered`. */
+export const LEGEND =
+  'tokens  role  * = learned  |text of each token|  (⇒x: learns to produce x here, not the token itself)';
+
+/** All of a sample. `colour`: with terminal colours. */
+export function formatRendered(rendered: RenderedSample, colour: boolean): string[] {
+  return [
+    summaryLine(rendered),
+    ...rendered.notices.map((notice) => `notice: ${notice}`),
+    ...lines(rendered.tokens, '  ', colour),
+  ];
+}
+
+/** What two encodings of the same record have in common and what not: lines with "-" are the first's, lines with "+" the second's. */
+export function formatDifference(first: RenderedSample, second: RenderedSample, colour: boolean): string[] {
+  const runs = diff(first.tokens, second.tokens, tokenKey);
+  const same = runs.every(({ kind }) => kind === 'both');
+  const pixels = samePixels(first, second) ? 'the same pixels' : 'other pixels';
+  return [
+    `- ${summaryLine(first)}`,
+    `+ ${summaryLine(second)}`,
+    same ? `No difference: the same tokens, all learned alike, ${pixels}.` : `Differences (${pixels}):`,
+    ...(same ? [] : runs.flatMap((run) => differenceLines(run, colour))),
+  ];
+}
+
+const SIGNS = { both: ' ', first: '-', second: '+' } as const;
+
+function differenceLines(run: DiffRun<RenderedToken>, colour: boolean): string[] {
+  const all = lines(run.items, `${SIGNS[run.kind]} `, colour);
+  if (run.kind !== 'both' || all.length <= 3) return all;
+  return [all[0]!, '  …', all.at(-1)!];
+}
+
+/** What makes two tokens the same for the model: the text, and what is learned in their place. */
+function tokenKey({ text, image, supervised, learned }: RenderedToken): string {
+  return JSON.stringify([text, image, supervised, learned ?? null]);
+}
+
+function samePixels({ sample: a }: RenderedSample, { sample: b }: RenderedSample): boolean {
+  return (
+    a.pictures.length === b.pictures.length &&
+    a.pictures.every(({ pixels }, i) => Buffer.compare(pixels, b.pictures[i]!.pixels) === 0)
+  );
+}
+
+function summaryLine({ compat, sample, tokens, grids }: RenderedSample): string {
+  const learned = tokens.filter(({ supervised }) => supervised).length;
+  const sizes = grids.map((grid) => (grid ? `1 + ${grid.columns}x${grid.rows}` : '1'));
+  const pictures =
+    sample.pictures.length === 0 ? 'no pictures' : `${sample.pictures.length} pictures (${sizes.join(', ')})`;
+  return `--compat ${compat}: ${sample.inputIds.length} tokens, ${learned} learned, ${pictures}`;
+}
+
+/** One line per stretch of neighbours that have role, kind and supervision in common. */
+function lines(tokens: readonly RenderedToken[], prefix: string, colour: boolean): string[] {
+  const runs: RenderedToken[][] = [];
+  for (const token of tokens) {
+    const last = runs.at(-1)?.at(-1);
+    if (last && last.role === token.role && last.image === token.image && last.supervised === token.supervised)
+      runs.at(-1)!.push(token);
+    else runs.push([token]);
+  }
+  return runs.map((run) => prefix + runLine(run, colour));
+}
+
+function runLine(run: readonly RenderedToken[], colour: boolean): string {
+  const { role, image, supervised, index } = run[0]!;
+  const range = `${index}-${run.at(-1)!.index}`;
+  const text = image ? `[${run.length} features of a picture]` : `|${run.map(tokenText).join('|')}|`;
+  const line = `${range.padEnd(9)} ${role.padEnd(9)} ${supervised ? '*' : ' '} `;
+  if (!colour) return line + text;
+  const code = image ? IMAGE : supervised ? LEARNED : COLOURS[role];
+  return `${code}${line}${text}${RESET}`;
+}
+
+function tokenText({ text, learned }: RenderedToken): string {
+  const shown = text.replaceAll('\n', '\\n').replaceAll('\t', '\\t').replaceAll('\r', '\\r');
+  return learned === undefined ? shown : `${shown}⇒${learned}`;
+}
