@@ -8,6 +8,7 @@ import { Dataset, type Notice } from './data/dataset.js';
 import { EncodePool } from './data/encode-pool.js';
 import type { Outcome } from './data/encode-task.js';
 import type { EncoderSetup } from './data/encoder.js';
+import { inOrder } from './data/in-order.js';
 import type { RecordSummary } from './data/summary.js';
 
 export interface CheckDataOptions {
@@ -72,7 +73,7 @@ export async function checkData(options: CheckDataOptions): Promise<CheckReport>
   const pool = await EncodePool.open('summary', setup, threads, options.notice);
   const tally = new Tally(dataset, options.encoder.maxLength);
   try {
-    for await (const [index, outcome] of summaries(pool, dataset.length, Math.max(1, threads) * 8)) {
+    for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 8)) {
       tally.add(index, outcome);
       options.progress?.(index + 1, dataset.length);
     }
@@ -81,23 +82,6 @@ export async function checkData(options: CheckDataOptions): Promise<CheckReport>
     await dataset.close();
   }
   return { ...tally.report(), seconds: (performance.now() - started) / 1000 };
-}
-
-/** The summaries of all records in order, `ahead` of them under way at a time. */
-async function* summaries(
-  pool: EncodePool<'summary'>,
-  records: number,
-  ahead: number,
-): AsyncGenerator<[number, Outcome<RecordSummary>]> {
-  const queue: Promise<Outcome<RecordSummary>>[] = [];
-  for (let index = 0; index < records; index++) {
-    while (queue.length < ahead && index + queue.length < records) {
-      const outcome = pool.run(index + queue.length);
-      outcome.catch(() => {}); // reported when its turn comes
-      queue.push(outcome);
-    }
-    yield [index, await queue.shift()!];
-  }
 }
 
 class Tally {

@@ -1,7 +1,7 @@
 /** The data side of the models: pictures, tokenizers, conversations, records. Imports no libtorch. */
 
 export * from './chat/jinja.js';
-export { type ChatMessage, type Part, recordMessages } from './chat/messages.js';
+export { type ChatMessage, checkMessages, type Part, recordMessages } from './chat/messages.js';
 export * from './chat/official.js';
 export * from './chat/placeholders.js';
 export { strip } from './chat/python.js';

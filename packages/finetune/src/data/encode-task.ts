@@ -1,5 +1,5 @@
 /**
- * What can be asked about a record by its index: the sample itself (training) or what there is to say about it (check-data). The same code
+ * What can be asked about a record by its index: the sample itself (training), what there is to say about it (check-data), or a quick look (preflight). The same code
  * in a worker thread and without one.
  */
 import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
@@ -7,6 +7,7 @@ import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
+import { look } from './look.js';
 import { type RecordSummary, summarize } from './summary.js';
 
 export interface TaskSetup {
@@ -18,6 +19,8 @@ export interface TaskResults {
   /** null: left out for its length (--overlong drop). */
   sample: EncodedSample | null;
   summary: RecordSummary;
+  /** Length in tokens, close to the true one. */
+  look: number;
 }
 
 export type TaskName = keyof TaskResults;
@@ -58,6 +61,9 @@ export async function openTask<Name extends TaskName>(
   return { run: (index) => lane.run(() => run(index)), close: () => dataset.close() };
 }
 
+/** So many records at the front are encoded whole before a run; a small data set is thus checked as check-data would. */
+const ENCODED_BY_LOOK = 256;
+
 interface Done<T> {
   readonly value: T;
   readonly notices: readonly EncodeNotice[];
@@ -73,5 +79,10 @@ const TASKS: {
   summary: async (dataset, encoder, index) => {
     const record = await dataset.read(index);
     return await summarize(record, encoder);
+  },
+  look: async (dataset, encoder, index) => {
+    const record = await dataset.read(index);
+    if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [] };
+    return { value: (await summarize(record, encoder)).value.tokens, notices: [] };
   },
 };

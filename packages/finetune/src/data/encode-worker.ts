@@ -26,7 +26,8 @@ async function answer(task: Task<TaskName>, { job, index }: WorkerJob): Promise<
 
 /** The memory of a sample's arrays, each once. */
 function transferables(outcome: Outcome<TaskResults[TaskName]>): ArrayBuffer[] {
-  if (!outcome.ok || outcome.value === null || !('pictures' in outcome.value)) return [];
+  if (!outcome.ok || outcome.value === null || typeof outcome.value !== 'object') return [];
+  if (!('pictures' in outcome.value)) return [];
   const { inputIds, labels, pictures } = outcome.value;
   const arrays = [inputIds, labels, ...pictures.map((picture) => picture.pixels)];
   return [...new Set(arrays.map((array) => array.buffer as ArrayBuffer))];

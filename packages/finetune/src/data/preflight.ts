@@ -1,0 +1,45 @@
+/**
+ * Looks at all records of a run before its first step, so that a mistake in the data costs no training time, and measures their lengths on the way
+ * (for --group_by_length). The first records are encoded whole, the others only looked at: check-data encodes all of them.
+ */
+import { availableParallelism } from 'node:os';
+import { UserError } from '@minicpm-finetune/run';
+import { type BadRecordPolicy, BadRecords } from './bad-records.js';
+import type { Dataset, Notice } from './dataset.js';
+import { EncodePool } from './encode-pool.js';
+import type { EncoderSetup } from './encoder.js';
+import { inOrder } from './in-order.js';
+
+export interface PreflightOptions {
+  readonly dataset: Dataset;
+  readonly encoder: EncoderSetup;
+  /** What a bad record does; reports are left to the run itself. */
+  readonly badRecords: Omit<BadRecordPolicy, 'reportFile'>;
+  /** Worker threads; null: one per core; 0: this thread. */
+  readonly threads: number | null;
+  readonly notice: Notice;
+  /** Told the number of records done, of how many. */
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/**
+ * Lengths of all records in tokens, close to the true ones and at most the longest sequence; 0 for a bad record that is left out. Shape: (records).
+ * Throws UserError for the first bad record, or under `skip` for too many.
+ */
+export async function preflight(options: PreflightOptions): Promise<Uint32Array> {
+  const { dataset, encoder } = options;
+  const lengths = new Uint32Array(dataset.length);
+  const bad = new BadRecords({ ...options.badRecords, reportFile: undefined }, dataset.length);
+  const threads = options.threads ?? availableParallelism();
+  const pool = await EncodePool.open('look', { dataset: dataset.index, encoder }, threads, options.notice);
+  try {
+    for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 16)) {
+      if (outcome.ok) lengths[index] = Math.min(outcome.value, encoder.maxLength);
+      else bad.add(index, UserError.fromData(outcome.error));
+      options.progress?.(index + 1, dataset.length);
+    }
+  } finally {
+    await pool.close();
+  }
+  return lengths;
+}
