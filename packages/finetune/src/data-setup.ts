@@ -4,6 +4,7 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import { Dataset, type Notice } from './data/dataset.js';
 import { type EncoderSetup, encoderSetup } from './data/encoder.js';
 import { Loader, type MicroBatch } from './data/loader.js';
+import { preflight } from './data/preflight.js';
 import { Sampler } from './data/sampler.js';
 import { modelFolder } from './model-setup.js';
 
@@ -16,12 +17,16 @@ export interface RunData {
   readonly sampler: Sampler;
 }
 
-/** Opens the data files. Throws UserErrors naming file and record. */
+/** Opens the data files and looks at every record. Throws UserErrors naming file and record. */
 export async function openData(config: RunConfig, notice: Notice): Promise<RunData> {
   const encoder = encoderSetup(modelFolder(config), config.model, config.data);
   const train = await Dataset.open(config.data.data_path, notice);
   const evaluation =
     config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
+  const badRecords = { onBadRecord: config.data.on_bad_record, maxBadFraction: config.data.max_bad_fraction };
+  const look = { encoder, badRecords, threads: null, notice };
+  const lengths = await preflight({ ...look, dataset: train });
+  if (evaluation) await preflight({ ...look, dataset: evaluation });
   const weights = config.data.data_weights;
   const sampler = new Sampler({
     sizes: train.sizes,
@@ -31,6 +36,7 @@ export async function openData(config: RunConfig, notice: Notice): Promise<RunDa
     batchSize: config.batch.per_device_train_batch_size,
     accumulation: config.batch.gradient_accumulation_steps,
     dropLast: config.batch.dataloader_drop_last,
+    ...(config.batch.group_by_length ? { lengths } : {}),
   });
   return { train, evaluation, encoder, sampler };
 }
