@@ -5,11 +5,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { type DType, fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { type DType, fromTypedArray, keep, noGrad, ops, scope, setThreads, type Tensor } from '@minicpm-finetune/torch';
 import { parseConfig } from '../src/config.js';
 import { MiniCPMV, type ModelInputs } from '../src/minicpm-v.js';
 import type { Picture } from '../src/patches.js';
 import type { VersionName } from '../src/versions.js';
+
+setThreads(1); // the models are tiny: a second thread costs more than it gives
 
 export type Probe = readonly [norm: number, product: number];
 

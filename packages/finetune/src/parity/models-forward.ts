@@ -23,16 +23,16 @@ export function checkForward(report: Report, folder: ReferenceFolder, model: Min
 
 function checkCase(report: Report, one: ReferenceCase, model: MiniCPMV): void {
   const { name, expected } = one;
-  const pictureCheck = (what: string, compute: (inputs: ModelInputs) => Tensor[]): void =>
+  const pictureCheck = (what: string, compute: (inputs: ModelInputs) => Tensor[]): void => {
+    if (![...expected.infos.keys()].some((key) => key.startsWith(`${what}.`))) return;
     report.check(`${name}/${what}`, FEATURES, () => {
       const inputs = one.inputs();
       const keys = one.pictureKeys(inputs);
       return largest(compute(inputs).map((x, i) => scaledDifference(x, expected.tensor(`${what}.${keys[i]}`))));
     });
-  if (one.meta.params_without_grad_eval.every((parameter) => !parameter.startsWith('vpm.'))) {
-    pictureCheck('vision', ({ pictures }) => model.visionFeatures(pictures.flat()));
-    pictureCheck('resampler', ({ pictures }) => model.pictureTokens(pictures.flat()));
-  }
+  };
+  pictureCheck('vision', ({ pictures }) => model.visionFeatures(pictures.flat()));
+  pictureCheck('resampler', ({ pictures }) => model.pictureTokens(pictures.flat()));
   report.check(`${name}/inputs_embeds`, FEATURES, () =>
     scaledDifference(one.valid(model.inputsEmbeds(one.inputs())), one.valid(expected.tensor('inputs_embeds'))),
   );

@@ -24,22 +24,25 @@ export class Report {
 
   /** Carries out a check: `measure` returns the error. What it throws is a failure of this check alone. */
   check(check: string, tolerance: number, measure: () => number): void {
-    let result: CheckResult;
-    try {
+    this.attempt(check, tolerance, () => {
       const error = scope(measure);
-      result = {
-        model: this.model,
-        check,
-        error: Number.isFinite(error) ? error : null,
-        tolerance,
-        ok: error <= tolerance,
-      };
+      this.#add({ check, error: Number.isFinite(error) ? error : null, tolerance, ok: error <= tolerance });
+    });
+  }
+
+  /** Does what several checks need in common. If it throws, that is a failed check. */
+  attempt(check: string, tolerance: number, work: () => void): void {
+    try {
+      work();
     } catch (cause) {
       const message = cause instanceof Error ? cause.message : String(cause);
-      result = { model: this.model, check, error: null, tolerance, ok: false, message };
+      this.#add({ check, error: null, tolerance, ok: false, message });
     }
+  }
+
+  #add(result: Omit<CheckResult, 'model'>): void {
     if (!result.ok) this.failures++;
-    this.print(JSON.stringify(result));
+    this.print(JSON.stringify({ model: this.model, ...result }));
   }
 }
 
