@@ -24,10 +24,16 @@ export class Report {
 
   /** Carries out a check: `measure` returns the error. What it throws is a failure of this check alone. */
   check(check: string, tolerance: number, measure: () => number): void {
-    this.attempt(check, tolerance, () => {
-      const error = scope(measure);
-      this.#add({ check, error: Number.isFinite(error) ? error : null, tolerance, ok: error <= tolerance });
-    });
+    this.attempt(check, tolerance, () => this.#measured(check, tolerance, scope(measure)));
+  }
+
+  /** The same for what takes turns of the event loop. */
+  async checkLater(check: string, tolerance: number, measure: () => Promise<number>): Promise<void> {
+    const settled = await measure().then(
+      (error) => () => this.#measured(check, tolerance, error),
+      (cause: unknown) => () => this.#failed(check, tolerance, cause),
+    );
+    settled();
   }
 
   /** Does what several checks need in common. If it throws, that is a failed check. */
@@ -35,9 +41,17 @@ export class Report {
     try {
       work();
     } catch (cause) {
-      const message = cause instanceof Error ? cause.message : String(cause);
-      this.#add({ check, error: null, tolerance, ok: false, message });
+      this.#failed(check, tolerance, cause);
     }
+  }
+
+  #measured(check: string, tolerance: number, error: number): void {
+    this.#add({ check, error: Number.isFinite(error) ? error : null, tolerance, ok: error <= tolerance });
+  }
+
+  #failed(check: string, tolerance: number, cause: unknown): void {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    this.#add({ check, error: null, tolerance, ok: false, message });
   }
 
   #add(result: Omit<CheckResult, 'model'>): void {
