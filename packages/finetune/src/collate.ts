@@ -1,9 +1,8 @@
 /**
- * Collator: encoded records to the tensors of one batch. Pads on the right, normalises pixels, and is the only place where a record
- * becomes tensors.
+ * Collator: encoded records to the tensors of one batch. Pads on the right, and is the only place where a record becomes tensors.
  */
-import type { EncodedPicture, EncodedSample, ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { type DType, fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import type { EncodedSample, ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
+import { fromTypedArray, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { padBatch } from './pad.js';
 
 export interface Batch {
@@ -17,15 +16,8 @@ export interface Batch {
   readonly supervisedTokens: number;
 }
 
-/** (x/255 - 0.5) / 0.5 in float32, as the reference's ToTensor and Normalize compute it, then in the model's type. */
-function normalised(picture: EncodedPicture, dtype: DType): Tensor {
-  const bytes = ops.to(fromTypedArray(picture.pixels, picture.shape), 'float32');
-  const scaled = ops.divScalar_(ops.addScalar_(ops.divScalar_(bytes, 255), -0.5), 0.5);
-  return dtype === 'float32' ? scaled : ops.to(scaled, dtype);
-}
-
-/** Makes a batch. Its tensors are the receiver's: free them with `disposeBatch`. `dtype` is the type of the pixels. */
-export function collate(samples: readonly EncodedSample[], dtype: DType): Batch {
+/** Makes a batch. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises them. */
+export function collate(samples: readonly EncodedSample[]): Batch {
   const { inputIds, positionIds, labels, length } = padBatch(samples);
   const shape = [samples.length, length];
   const tensors = scope(() =>
@@ -34,7 +26,11 @@ export function collate(samples: readonly EncodedSample[], dtype: DType): Batch 
       positionIds: ops.to(fromTypedArray(positionIds, shape), 'int64'),
       pictures: samples.map((sample) =>
         sample.pictures.map(
-          (picture): Picture => ({ pixels: keep(normalised(picture, dtype)), rows: picture.rows, cols: picture.cols }),
+          (picture): Picture => ({
+            pixels: keep(fromTypedArray(picture.pixels, picture.shape)),
+            rows: picture.rows,
+            cols: picture.cols,
+          }),
         ),
       ),
     })),

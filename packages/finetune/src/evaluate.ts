@@ -3,9 +3,12 @@ import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { collate } from './collate.js';
 import type { Dataset, Notice } from './data/dataset.js';
+import type { Loader } from './data/loader.js';
 import { openPass, type RunData } from './data-setup.js';
 import type { TrainingModel } from './model-setup.js';
 import type { Progress } from './progress.js';
+import type { Run } from './run.js';
+import { save } from './saving.js';
 import { evaluateBatch } from './step.js';
 
 export interface Evaluation {
@@ -31,7 +34,7 @@ export async function evaluate(
   try {
     for await (const micro of loader) {
       if (micro.samples.length === 0) continue;
-      const result = evaluateBatch(model, collate(micro.samples, config.precision.dtype));
+      const result = evaluateBatch(model, collate(micro.samples));
       sum += result.sum;
       tokens += result.count;
       samples += micro.samples.length;
@@ -44,4 +47,24 @@ export async function evaluate(
     await loader.close();
   }
   return { loss: sum / tokens, samples, seconds: (performance.now() - started) / 1000 };
+}
+
+/** Evaluates, logs it, and keeps the best checkpoint if a metric says which that is. */
+export async function runEvaluation(run: Run, step: number, loader?: Loader): Promise<void> {
+  const { config, data, log, derived } = run;
+  if (data.evaluation === null) return;
+  const { loss, samples, seconds } = await evaluate(config, data, data.evaluation, run.training, log.progress, (m) =>
+    log.progress.print(m),
+  );
+  const epoch = Number((step / derived.stepsPerEpoch).toFixed(4));
+  log.event({ event: 'eval', step, epoch, loss, metrics: {}, samples, seconds, samples_per_s: samples / seconds });
+  log.history.push({ epoch, eval_loss: loss, eval_runtime: seconds, eval_samples_per_second: samples / seconds, step });
+  log.exclude(seconds);
+  const metric = config.eval.metric_for_best_model ?? (config.eval.load_best_model_at_end ? 'loss' : null);
+  if (metric === null || loader === undefined) return;
+  const better =
+    run.bestMetric === null || (config.eval.greater_is_better ? loss > run.bestMetric : loss < run.bestMetric);
+  if (!better) return;
+  run.bestMetric = loss;
+  run.bestCheckpoint = save(run, step, loader, 'best');
 }

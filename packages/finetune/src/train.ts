@@ -3,29 +3,23 @@
  * files it imports.
  */
 import { writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
-import { type CheckpointEvent, RUN_FILES, type RunConfig, type StopEvent, UserError } from '@minicpm-finetune/run';
-import { about, manualSeed, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
-import {
-  removeOldCheckpoints,
-  restoreOptimizer,
-  restoreRandomState,
-  type TrainerState,
-  writeCheckpoint,
-} from './checkpoint.js';
-import { type Derived, derive } from './cli/derive.js';
+import { join } from 'node:path';
+import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
+import { about, manualSeed } from '@minicpm-finetune/torch';
+import { restoreRandomState } from './checkpoint.js';
+import { derive } from './cli/derive.js';
 import { collate } from './collate.js';
 import type { Loader, MicroBatch } from './data/loader.js';
-import { openData, openLoader, optimizerSteps, type RunData } from './data-setup.js';
-import { evaluate } from './evaluate.js';
-import { LossScale } from './loss-scale.js';
-import { prepareModel, type TrainingModel } from './model-setup.js';
-import { Optimizer, withoutDecay } from './optimizer.js';
+import { openData, openLoader, optimizerSteps } from './data-setup.js';
+import { startEngine } from './engine.js';
+import { runEvaluation } from './evaluate.js';
+import { prepareModel } from './model-setup.js';
+import { handleNonfinite } from './nonfinite.js';
 import { compareData, type Resumed, startOf } from './resume.js';
+import { makeRun, type Run, restore } from './run.js';
 import { RunLog } from './run-log.js';
-import { makeSchedule, type Schedule } from './schedule.js';
-import { type StepResult, trainStep } from './step.js';
-import { StopRequests } from './stop.js';
+import { save, saveResult } from './saving.js';
+import { trainStep } from './step.js';
 import { VERSION } from './version.js';
 
 export interface TrainOptions {
@@ -39,27 +33,9 @@ export interface TrainResult {
   readonly trainLoss: number | null;
 }
 
-/** Everything a run has while it trains. */
-interface Run {
-  readonly config: RunConfig;
-  readonly log: RunLog;
-  readonly data: RunData;
-  readonly training: TrainingModel;
-  readonly optimizer: Optimizer;
-  readonly schedule: Schedule;
-  readonly derived: Derived;
-  readonly lossScale: LossScale | null;
-  readonly stop: StopRequests;
-  bestMetric: number | null;
-  bestCheckpoint: string | null;
-  tokensSeen: number;
-  skippedSteps: number;
-}
-
 /** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
-  if (config.engine.threads !== null) setThreads(config.engine.threads);
-  tuneAllocator();
+  startEngine(config.engine);
   const resumed = startOf(config);
   const log = new RunLog(config);
   const started = performance.now();
@@ -105,7 +81,7 @@ async function runTraining(
     if (resumed) restoreRandomState(resumed.folder);
     if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
     const { steps, stopped } = await trainLoop(run, loader, start);
-    finish(run, steps, loader, stopped);
+    if (stopped === null) saveResult(run, steps, loader);
     return { stopped, steps, trainLoss: log.trainLoss };
   } finally {
     await loader.close();
@@ -115,50 +91,6 @@ async function runTraining(
     await data.train.close();
     await data.evaluation?.close();
   }
-}
-
-function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
-  const { optimizer: o, precision, lora } = config;
-  const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
-    learningRate: o.learning_rate,
-    visionLearningRate: o.vision_learning_rate,
-    resamplerLearningRate: o.resampler_learning_rate,
-    embeddingLearningRate: o.embedding_learning_rate,
-    loraPlusRatio: lora.loraplus_lr_ratio,
-    weightDecay: o.weight_decay,
-    beta1: o.adam_beta1,
-    beta2: o.adam_beta2,
-    eps: o.adam_epsilon,
-    masterWeights: precision.dtype !== 'bfloat16' || precision.bf16_master_weights,
-  });
-  const { totalSteps, warmupSteps } = derived;
-  return {
-    config,
-    log,
-    data,
-    training,
-    optimizer,
-    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
-    derived,
-    lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
-    stop: new StopRequests(config.output.output_dir, (message) => log.progress.print(message)),
-    bestMetric: null,
-    bestCheckpoint: null,
-    tokensSeen: 0,
-    skippedSteps: 0,
-  };
-}
-
-/** Puts everything back but the model, which was loaded from the checkpoint, and the random state, which comes last. */
-function restore(run: Run, { folder, state }: Resumed): number {
-  restoreOptimizer(folder, run.optimizer);
-  if (run.lossScale && state.loss_scale) run.lossScale.state = state.loss_scale;
-  run.bestMetric = state.best_metric;
-  run.bestCheckpoint = state.best_model_checkpoint;
-  run.tokensSeen = state.num_input_tokens_seen;
-  run.skippedSteps = state.skipped_steps;
-  run.log.history.push(...state.log_history);
-  return state.global_step;
 }
 
 function announce(run: Run, start: number, options: TrainOptions): void {
@@ -221,9 +153,7 @@ function isDue(
 function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): void {
   const { config, derived, log, optimizer } = run;
   const { step } = micros[0]!;
-  const batches = micros
-    .filter((micro) => micro.samples.length > 0)
-    .map((micro) => collate(micro.samples, config.precision.dtype));
+  const batches = micros.filter((micro) => micro.samples.length > 0).map((micro) => collate(micro.samples));
   if (batches.length === 0) return; // every record of this step is bad and was left out
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
@@ -256,105 +186,4 @@ function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): void 
     derived.totalSteps,
     due || done === derived.totalSteps || (done === 1 && config.logging.logging_first_step),
   );
-}
-
-/** A loss or gradient that is not finite: float16 lowers its scale; else the run ends or skips, as asked. */
-function handleNonfinite(run: Run, result: StepResult, micros: readonly MicroBatch[], scaleHelps: boolean): void {
-  run.skippedSteps++;
-  const step = micros[0]!.step + 1;
-  const records = micros.flatMap((micro) => micro.indices).join(', ');
-  const what = `the loss was ${result.loss} and the gradient norm ${result.gradNorm} at step ${step} (records ${records})`;
-  if (scaleHelps && Number.isFinite(result.loss)) return;
-  if (run.config.precision.on_nonfinite === 'skip') {
-    run.log.warn('nonfinite', `The step was skipped: ${what}.`, step);
-    return;
-  }
-  throw new UserError(`Expected a finite loss and gradient but ${what}.`, {
-    cure: 'Lower --learning_rate, set --max_grad_norm, or skip such steps with --on_nonfinite skip.',
-  });
-}
-
-async function runEvaluation(run: Run, step: number, loader?: Loader): Promise<void> {
-  const { config, data, log, derived } = run;
-  if (data.evaluation === null) return;
-  const { loss, samples, seconds } = await evaluate(config, data, data.evaluation, run.training, log.progress, (m) =>
-    log.progress.print(m),
-  );
-  const epoch = Number((step / derived.stepsPerEpoch).toFixed(4));
-  log.event({ event: 'eval', step, epoch, loss, metrics: {}, samples, seconds, samples_per_s: samples / seconds });
-  log.history.push({ epoch, eval_loss: loss, eval_runtime: seconds, eval_samples_per_second: samples / seconds, step });
-  log.exclude(seconds);
-  const metric = config.eval.metric_for_best_model ?? (config.eval.load_best_model_at_end ? 'loss' : null);
-  if (metric === null || loader === undefined) return;
-  const better =
-    run.bestMetric === null || (config.eval.greater_is_better ? loss > run.bestMetric : loss < run.bestMetric);
-  if (!better) return;
-  run.bestMetric = loss;
-  run.bestCheckpoint = save(run, step, loader, 'best');
-}
-
-function trainerState(run: Run, step: number, loader: Loader): TrainerState {
-  const { config, derived } = run;
-  return {
-    global_step: step,
-    epoch: Number((step / derived.stepsPerEpoch).toFixed(4)),
-    max_steps: derived.totalSteps,
-    num_train_epochs: Math.ceil(derived.epochs),
-    train_batch_size: config.batch.per_device_train_batch_size,
-    logging_steps: derived.loggingSteps ?? null,
-    eval_steps: derived.evalSteps ?? null,
-    save_steps: derived.saveSteps ?? null,
-    best_metric: run.bestMetric,
-    best_model_checkpoint: run.bestCheckpoint,
-    num_input_tokens_seen: run.tokensSeen,
-    total_flos: 0,
-    is_hyper_param_search: false,
-    is_local_process_zero: true,
-    is_world_process_zero: true,
-    stateful_callbacks: {},
-    trial_name: null,
-    trial_params: null,
-    log_history: run.log.history,
-    bad_records: [...loader.bad.indices],
-    data_fingerprint: run.data.train.fingerprint,
-    skipped_steps: run.skippedSteps,
-    loss_scale: run.lossScale?.state ?? null,
-  };
-}
-
-/** Writes a checkpoint; a failed write is a loud warning and the run goes on. Returns the folder, or null if it failed. */
-function save(run: Run, step: number, loader: Loader, reason: CheckpointEvent['reason']): string | null {
-  const { config, log, training } = run;
-  const folder = config.output.output_dir;
-  const started = performance.now();
-  try {
-    const { path, bytes } = writeCheckpoint(folder, {
-      writeModel: training.save,
-      optimizer: config.save.save_only_model ? null : run.optimizer,
-      state: trainerState(run, step, loader),
-      config,
-      modelBytes: training.savedBytes,
-    });
-    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [run.bestCheckpoint, path]);
-    const seconds = (performance.now() - started) / 1000;
-    log.exclude(seconds);
-    const names = removed.map((old) => relative(folder, old));
-    log.event({ event: 'checkpoint', step, path: relative(folder, path), bytes, seconds, reason, removed: names });
-    return path;
-  } catch (error) {
-    log.warn(
-      'write_failed',
-      `CHECKPOINT NOT SAVED at step ${step}: ${(error as Error).message} The run goes on; earlier checkpoints are intact.`,
-      step,
-    );
-    return null;
-  }
-}
-
-/** The trained model in the run folder itself, unless the run was stopped before its end. */
-function finish(run: Run, step: number, loader: Loader, stopped: StopEvent['reason'] | null): void {
-  if (stopped !== null) return;
-  const { output_dir: folder } = run.config.output;
-  run.training.save(folder);
-  writeFileSync(join(folder, 'trainer_state.json'), `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`);
 }

@@ -1,0 +1,73 @@
+/** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
+import type { RunConfig } from '@minicpm-finetune/run';
+import { restoreOptimizer } from './checkpoint.js';
+import type { Derived } from './cli/derive.js';
+import type { RunData } from './data-setup.js';
+import { LossScale } from './loss-scale.js';
+import type { TrainingModel } from './model-setup.js';
+import { Optimizer, withoutDecay } from './optimizer.js';
+import type { Resumed } from './resume.js';
+import type { RunLog } from './run-log.js';
+import { makeSchedule, type Schedule } from './schedule.js';
+import { StopRequests } from './stop.js';
+
+/** Everything a run has while it trains. */
+export interface Run {
+  readonly config: RunConfig;
+  readonly log: RunLog;
+  readonly data: RunData;
+  readonly training: TrainingModel;
+  readonly optimizer: Optimizer;
+  readonly schedule: Schedule;
+  readonly derived: Derived;
+  readonly lossScale: LossScale | null;
+  readonly stop: StopRequests;
+  bestMetric: number | null;
+  bestCheckpoint: string | null;
+  tokensSeen: number;
+  skippedSteps: number;
+}
+
+export function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
+  const { optimizer: o, precision, lora } = config;
+  const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
+    learningRate: o.learning_rate,
+    visionLearningRate: o.vision_learning_rate,
+    resamplerLearningRate: o.resampler_learning_rate,
+    embeddingLearningRate: o.embedding_learning_rate,
+    loraPlusRatio: lora.loraplus_lr_ratio,
+    weightDecay: o.weight_decay,
+    beta1: o.adam_beta1,
+    beta2: o.adam_beta2,
+    eps: o.adam_epsilon,
+    masterWeights: precision.dtype !== 'bfloat16' || precision.bf16_master_weights,
+  });
+  const { totalSteps, warmupSteps } = derived;
+  return {
+    config,
+    log,
+    data,
+    training,
+    optimizer,
+    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
+    derived,
+    lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
+    stop: new StopRequests(config.output.output_dir, (message) => log.progress.print(message)),
+    bestMetric: null,
+    bestCheckpoint: null,
+    tokensSeen: 0,
+    skippedSteps: 0,
+  };
+}
+
+/** Puts everything back but the model, which was loaded from the checkpoint, and the random state, which comes last. */
+export function restore(run: Run, { folder, state }: Resumed): number {
+  restoreOptimizer(folder, run.optimizer);
+  if (run.lossScale && state.loss_scale) run.lossScale.state = state.loss_scale;
+  run.bestMetric = state.best_metric;
+  run.bestCheckpoint = state.best_model_checkpoint;
+  run.tokensSeen = state.num_input_tokens_seen;
+  run.skippedSteps = state.skipped_steps;
+  run.log.history.push(...state.log_history);
+  return state.global_step;
+}

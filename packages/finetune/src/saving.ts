@@ -1,0 +1,72 @@
+/** When a run saves: checkpoints on the way, and the trained model at its end. The files themselves are checkpoint.ts's. */
+import { writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import type { CheckpointEvent } from '@minicpm-finetune/run';
+import { removeOldCheckpoints, type TrainerState, writeCheckpoint } from './checkpoint.js';
+import type { Loader } from './data/loader.js';
+import type { Run } from './run.js';
+
+function trainerState(run: Run, step: number, loader: Loader): TrainerState {
+  const { config, derived } = run;
+  return {
+    global_step: step,
+    epoch: Number((step / derived.stepsPerEpoch).toFixed(4)),
+    max_steps: derived.totalSteps,
+    num_train_epochs: Math.ceil(derived.epochs),
+    train_batch_size: config.batch.per_device_train_batch_size,
+    logging_steps: derived.loggingSteps ?? null,
+    eval_steps: derived.evalSteps ?? null,
+    save_steps: derived.saveSteps ?? null,
+    best_metric: run.bestMetric,
+    best_model_checkpoint: run.bestCheckpoint,
+    num_input_tokens_seen: run.tokensSeen,
+    total_flos: 0,
+    is_hyper_param_search: false,
+    is_local_process_zero: true,
+    is_world_process_zero: true,
+    stateful_callbacks: {},
+    trial_name: null,
+    trial_params: null,
+    log_history: run.log.history,
+    bad_records: [...loader.bad.indices],
+    data_fingerprint: run.data.train.fingerprint,
+    skipped_steps: run.skippedSteps,
+    loss_scale: run.lossScale?.state ?? null,
+  };
+}
+
+/** Writes a checkpoint; a failed write is a loud warning and the run goes on. Returns the folder, or null if it failed. */
+export function save(run: Run, step: number, loader: Loader, reason: CheckpointEvent['reason']): string | null {
+  const { config, log, training } = run;
+  const folder = config.output.output_dir;
+  const started = performance.now();
+  try {
+    const { path, bytes } = writeCheckpoint(folder, {
+      writeModel: training.save,
+      optimizer: config.save.save_only_model ? null : run.optimizer,
+      state: trainerState(run, step, loader),
+      config,
+      modelBytes: training.savedBytes,
+    });
+    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [run.bestCheckpoint, path]);
+    const seconds = (performance.now() - started) / 1000;
+    log.exclude(seconds);
+    const names = removed.map((old) => relative(folder, old));
+    log.event({ event: 'checkpoint', step, path: relative(folder, path), bytes, seconds, reason, removed: names });
+    return path;
+  } catch (error) {
+    log.warn(
+      'write_failed',
+      `CHECKPOINT NOT SAVED at step ${step}: ${(error as Error).message} The run goes on; earlier checkpoints are intact.`,
+      step,
+    );
+    return null;
+  }
+}
+
+/** The trained model in the run folder itself. */
+export function saveResult(run: Run, step: number, loader: Loader): void {
+  const { output_dir: folder } = run.config.output;
+  run.training.save(folder);
+  writeFileSync(join(folder, 'trainer_state.json'), `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`);
+}
