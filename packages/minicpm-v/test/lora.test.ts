@@ -1,3 +1,5 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import {
@@ -12,6 +14,7 @@ import {
 } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { loadAdapter } from '../src/adapter.js';
+import { readConfig } from '../src/config.js';
 import {
   applyLora,
   type LoraConfig,
@@ -20,6 +23,9 @@ import {
   setLoraTraining,
   trainableParameters,
 } from '../src/lora.js';
+import { selectModules } from '../src/lora-targets.js';
+import { MiniCPMV } from '../src/minicpm-v.js';
+import { tinyCheckpoint } from './tiny.js';
 import { FIXTURES, maxDifference, Toy, toy } from './toy.js';
 
 setThreads(1);
@@ -245,4 +251,28 @@ it('taking adapters off restores the model and frees them', () => {
   expect([...model.namedParameters()].map(([name]) => name)).toEqual(names);
   expect(liveTensors().tensors).toBe(before);
   expect([...new Toy().namedParameters()].map(([name]) => name)).toEqual(names);
+});
+
+describe('on a real model', () => {
+  const work = mkdtempSync(join(tmpdir(), 'lora-'));
+  const model = new MiniCPMV(readConfig(tinyCheckpoint(work, 'minicpm-v-2_6')));
+  rmSync(work, { recursive: true });
+  const select = (targetModules: LoraConfig['targetModules'], strict = true): readonly string[] =>
+    selectModules(model, { ...CONFIG, targetModules }, strict).targets;
+
+  it('all-linear reaches both towers, and leaves out what PEFT would not apply', () => {
+    const names = select('all-linear');
+    expect(names).toHaveLength(2 * 7 + 2 * 6 + 1);
+    expect(names).toContain('vpm.encoder.layers.0.mlp.fc1');
+    expect(names).toContain('resampler.kv_proj');
+    expect(names).not.toContain('resampler.attn.out_proj');
+    expect(() => select('resampler.*out_proj')).toThrow(UserError);
+    expect(select('resampler.*out_proj', false)).toEqual(['resampler.attn.out_proj']); // as an adapter of PEFT may have it
+  });
+
+  it('the official pattern hits the attention of the language model only', () => {
+    const names = select('llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)');
+    expect(names).toHaveLength(8);
+    expect(names.every((name) => name.startsWith('llm.model.layers.'))).toBe(true);
+  });
 });

@@ -1,18 +1,19 @@
 /** The flags of `minicpm-finetune chat` as data, and the options they resolve to. */
 
-import { expected } from '@minicpm-finetune/run';
 import type { ChatOptions } from '../chat-options.js';
 import { flagValue } from './cli-command.js';
 import type { CommandText } from './command.js';
+import { requiredValue } from './encoder-flags.js';
 import { type FlagSpec, flagsOf, type GivenValues } from './flags.js';
 
-const MODEL = {
+/** Which model a command uses, and on what. */
+export const MODEL_FLAGS = {
   model: { kind: 'string', required: true, placeholder: 'dir|hub-id', help: 'Checkpoint to talk to.' },
   adapter: {
     kind: 'strings',
     default: [],
     placeholder: 'dir',
-    help: 'Adapter to put on it; may be given several times.',
+    help: 'Adapter to put on it; given several times, each goes on what the ones before made of it.',
   },
   dtype: {
     kind: 'choice',
@@ -46,7 +47,8 @@ const CONVERSATION = {
   },
 } as const satisfies Record<string, FlagSpec>;
 
-const SAMPLING = {
+/** How answers are made. */
+export const SAMPLING_FLAGS = {
   max_new_tokens: { kind: 'integer', min: 1, default: 1024, help: 'Longest answer in tokens.' },
   temperature: { kind: 'number', min: 0, default: 0, help: 'Randomness; 0: always the most likely token.' },
   top_p: {
@@ -66,7 +68,7 @@ const SAMPLING = {
   seed: { kind: 'integer', min: 0, default: 42, help: 'Seed of the random choices.' },
 } as const satisfies Record<string, FlagSpec>;
 
-export const CHAT_FLAGS = flagsOf({ model: MODEL, conversation: CONVERSATION, sampling: SAMPLING });
+export const CHAT_FLAGS = flagsOf({ model: MODEL_FLAGS, conversation: CONVERSATION, sampling: SAMPLING_FLAGS });
 
 export const CHAT_TEXT: CommandText = {
   name: 'chat',
@@ -91,16 +93,9 @@ export const CHAT_TEXT: CommandText = {
 
 /** @throws UserError without a model. */
 export function resolveChatOptions(given: GivenValues): ChatOptions {
-  const value = <T>(name: string): T => {
-    const flag = CHAT_FLAGS.find((candidate) => candidate.name === name)!;
-    if (flag.required && !given.has(name)) {
-      const cure = `${flag.help} Give it as --${name} <${flag.placeholder}>.`;
-      throw expected('a value', `--${name}`, undefined, { flag: `--${name}`, cure });
-    }
-    return flagValue<T>(given, flag);
-  };
+  const value = <T>(name: string): T => flagValue<T>(given, CHAT_FLAGS.find((flag) => flag.name === name)!);
   return Object.freeze({
-    model: value<string>('model'),
+    model: requiredValue<string>(given, CHAT_FLAGS, 'model'),
     adapters: value<string[]>('adapter'),
     images: value<string[]>('image'),
     prompt: value<string | null>('prompt'),

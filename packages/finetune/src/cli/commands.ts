@@ -1,8 +1,20 @@
 /** The commands of `minicpm-finetune`, in the order in which help lists them: adding one is one line. */
 
 import { chatCommand } from './chat-command.js';
+import { checkDataCommand } from './check-data-command.js';
 import type { CliCommand } from './cli-command.js';
 import { doctorCommand } from './doctor-command.js';
+import { generateCommand } from './generate-command.js';
+import { mergeCommand } from './merge-command.js';
+import { renderCommand } from './render-command.js';
 import { trainCommand } from './train-command.js';
 
-export const COMMANDS: readonly CliCommand[] = [trainCommand, chatCommand, doctorCommand];
+export const COMMANDS: readonly CliCommand[] = [
+  trainCommand,
+  chatCommand,
+  generateCommand,
+  mergeCommand,
+  checkDataCommand,
+  renderCommand,
+  doctorCommand,
+];
