@@ -135,11 +135,16 @@ export class LoraAdapter extends LinearAdapter {
     );
   }
 
-  /** Sets the start: A uniform in ±1/sqrt(in) (Kaiming with a = √5), B zero, the magnitude that of the weight's rows. */
+  /**
+   * Sets the start: A uniform in ±1/sqrt(in) (Kaiming with a = √5), B zero, the magnitude that of the weight's rows. Draws what PEFT draws,
+   * which makes two linear layers with PyTorch's own start first: the same seed gives the same adapter.
+   */
   initialize(weight: Tensor, dtype: DType): void {
     scope(() => {
       const place = (tensor: Tensor): Tensor => keep(ops.toDevice(tensor, weight.device, dtype));
       const bound = 1 / Math.sqrt(this.loraA.inFeatures);
+      for (const { weight: unused } of [this.loraA, this.loraB])
+        ops.uniform_(ops.empty(unused.shape, { dtype: 'float32' }));
       const a = ops.uniform_(ops.empty(this.loraA.weight.shape, { dtype: 'float32' }), -bound, bound);
       this.loraA.weight.data = place(a);
       this.loraB.weight.data = place(ops.zeros(this.loraB.weight.shape));
