@@ -11,7 +11,7 @@ import { isSupervised, truncate } from './chat/overlong.js';
 import { parseRecord, type SeedRecord } from './chat/record.js';
 import { type EncodedText, encodeMessages, type Grid, type Purpose } from './chat/segments.js';
 import { chatTemplate } from './chat/templates.js';
-import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from './image/decode.js';
+import { decodeImage, type ImageSource, measureImage, PILLOW_MAX_PIXELS } from './image/decode.js';
 import { planSlices, type SliceConfig } from './image/geometry.js';
 import { type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
@@ -22,8 +22,12 @@ export * from './sample.js';
 /** Rounding a thin picture up to whole patches may stretch it, but not to more than this many times a slice's pixels. */
 const MOST_STRETCH = 2;
 
+type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
+
+const NO_PIXELS = new Uint8Array(0);
+
 /** Images in order of appearance; the same source twice is read once. */
-async function readImages(messages: readonly ChatMessage[], options: PromptOptions): Promise<RgbImage[]> {
+async function readImages(messages: readonly ChatMessage[], options: ReadOptions): Promise<RgbImage[]> {
   const sources: { image: ImageSource; turn: number }[] = [];
   for (const [turn, { content }] of messages.entries()) {
     if (typeof content === 'string') continue;
@@ -36,14 +40,17 @@ async function readImages(messages: readonly ChatMessage[], options: PromptOptio
   return sources.map(({ image }) => read.get(image)!);
 }
 
-async function readImage(source: ImageSource, turn: number, options: PromptOptions): Promise<RgbImage> {
-  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig } = options;
+async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
+  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig, pixels = true } = options;
   const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
   try {
-    const image = await decodeImage(path, {
+    const decodeOptions = {
       maxImagePixels,
-      notice: (message) => notice?.({ kind: 'first_frame', message }),
-    });
+      notice: (message: string) => notice?.({ kind: 'first_frame', message }),
+    };
+    const image = pixels
+      ? await decodeImage(path, decodeOptions)
+      : { ...(await measureImage(path, decodeOptions)), data: NO_PIXELS };
     if (sliceConfig) checkShape(image, sliceConfig);
     return image;
   } catch (error) {
@@ -134,7 +141,7 @@ function picturesOf(images: readonly RgbImage[], text: EncodedText, input: Model
 
 async function encodeConversation(
   messages: readonly ChatMessage[],
-  options: PromptOptions,
+  options: ReadOptions,
   purpose: Purpose,
 ): Promise<{ images: RgbImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
   const template = chatTemplate(options.llmType, options.tokenizer);
@@ -161,7 +168,7 @@ export async function encodeRecord(record: SeedRecord, options: RecordOptions): 
     inputIds: Int32Array.from(text.inputIds),
     labels: Int32Array.from(text.labels),
     imageBounds: text.imageBounds,
-    pictures: picturesOf(images, text, { ...options, sliceConfig }),
+    pictures: options.pixels === false ? [] : picturesOf(images, text, { ...options, sliceConfig }),
   };
 }
 

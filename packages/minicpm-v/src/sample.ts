@@ -63,4 +63,6 @@ export interface RecordOptions extends PromptOptions {
   compat?: Compat;
   /** Default: 'fewer_slices', which falls back to 'truncate_text'. */
   overlong?: Overlong;
+  /** false: the sample has no pictures, only their places; images are still checked to be whole. Not for 'official'. Default: true. */
+  pixels?: boolean;
 }

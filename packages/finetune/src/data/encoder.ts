@@ -84,16 +84,11 @@ export class Encoder {
   async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
     const { tokenizerFolder: _, ...options } = { ...this.setup, ...changes };
     const notices: EncodeNotice[] = [];
-    // The official code knows a text-only record by an empty object of images.
-    const image = record.image ?? (options.compat === 'official' ? {} : undefined);
-    const sample = await encodeRecord(
-      { ...record, image },
-      {
-        ...options,
-        tokenizer: this.tokenizer,
-        notice: (notice) => notices.push(notice),
-      },
-    );
+    const sample = await encodeRecord(record, {
+      ...options,
+      tokenizer: this.tokenizer,
+      notice: (notice) => notices.push(notice),
+    });
     return { sample, notices };
   }
 }

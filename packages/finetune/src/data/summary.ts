@@ -23,10 +23,11 @@ export async function summarize(
   record: DataRecord,
   encoder: Encoder,
 ): Promise<{ value: RecordSummary; notices: readonly EncodeNotice[] }> {
-  const whole = await encoder.encode(record, { maxLength: Number.MAX_SAFE_INTEGER, overlong: 'error' });
+  const pixels = encoder.setup.compat === 'official';
+  const whole = await encoder.encode(record, { maxLength: Number.MAX_SAFE_INTEGER, overlong: 'error', pixels });
   const sample = whole.sample!;
   const tokens = sample.inputIds.length;
-  const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record) : whole;
+  const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record, { pixels }) : whole;
   const value = {
     tokens,
     supervised: countSupervised(sample.labels),

@@ -122,11 +122,18 @@ async function toRgb(image: Sharp, metadata: Metadata, bytes: Uint8Array): Promi
   return { data, width: info.width, height: info.height };
 }
 
-/**
- * Decodes a picture to interleaved RGB.
- * @throws UserError when the file is missing, not a picture, cut, or larger than `maxImagePixels`
- */
-export async function decodeImage(source: ImageSource, options: DecodeOptions): Promise<RgbImage> {
+/** What is left of a picture when its pixels are not wanted. */
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Opens a picture and hands it to `read`; every mistake becomes a UserError. */
+async function open<T extends Size>(
+  source: ImageSource,
+  options: DecodeOptions,
+  read: (image: Sharp, metadata: Metadata, bytes: Uint8Array) => Promise<T>,
+): Promise<T | RgbImage> {
   const bytes = await readSource(source);
   const checkSize = sizeCheck(source, options.maxImagePixels);
   if (bytes.length === 0)
@@ -141,7 +148,7 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions): 
     if ((metadata.pages ?? 1) > 1) {
       options.notice?.(`${describe(source)} has ${metadata.pages} frames; only the first one is used.`);
     }
-    return await toRgb(image, metadata, bytes);
+    return await read(image, metadata, bytes);
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
     const reason = (cause as Error).message.split('\n')[0];
@@ -150,4 +157,29 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions): 
       cause,
     });
   }
+}
+
+/**
+ * Decodes a picture to interleaved RGB.
+ * @throws UserError when the file is missing, not a picture, cut, or larger than `maxImagePixels`
+ */
+export async function decodeImage(source: ImageSource, options: DecodeOptions): Promise<RgbImage> {
+  return await open(source, options, toRgb);
+}
+
+/** JPEG can be decoded at an eighth of its size: all of the file is read, most of the arithmetic is left out. */
+const JPEG_SHRINK = 8;
+
+/**
+ * The size of a picture that `decodeImage` would decode, at a fraction of its cost for JPEG.
+ * @throws UserError for the same files as `decodeImage`
+ */
+export async function measureImage(source: ImageSource, options: DecodeOptions): Promise<Size> {
+  const { width, height } = await open(source, options, async (image, metadata, bytes): Promise<Size> => {
+    if (metadata.format !== 'jpeg') return await toRgb(image, metadata, bytes);
+    const [w, h] = [metadata.width, metadata.height].map((side) => Math.ceil(side / JPEG_SHRINK));
+    await image.resize(w, h, { fit: 'fill', kernel: 'nearest' }).raw().toBuffer();
+    return metadata;
+  });
+  return { width, height };
 }
