@@ -11,23 +11,8 @@
  * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. Not here: the weights' own
  * format (packages/minicpm-v).
  */
-import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { join, relative } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import {
   checkpointName,
   listCheckpoints,
@@ -48,6 +33,7 @@ import {
   type Tensor,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
+import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 import type { Optimizer } from './optimizer.js';
 
 const OPTIMIZER_FILE = 'optimizer.safetensors';
@@ -105,59 +91,17 @@ function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
   return tensors;
 }
 
-/** Refuses to start what the disk cannot hold. */
-function checkSpace(folder: string, needed: number): void {
-  const { bavail, bsize } = statfsSync(folder);
-  const free = bavail * bsize;
-  if (free < needed + SPARE_BYTES) {
-    throw new UserError(
-      `Expected ${gigabytes(needed + SPARE_BYTES)} free for a checkpoint in ${folder} but received ${gigabytes(free)}.`,
-      {
-        file: folder,
-        cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
-      },
-    );
-  }
-}
-
-const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
-
-function flush(path: string): void {
-  const file = openSync(path, 'r');
-  try {
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
-}
-
-function sha256(path: string): string {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(4 << 20);
-  const file = openSync(path, 'r');
-  try {
-    for (let read = readSync(file, buffer); read > 0; read = readSync(file, buffer))
-      hash.update(buffer.subarray(0, read));
-  } finally {
-    closeSync(file);
-  }
-  return hash.digest('hex');
-}
-
-function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
-    .sort();
-}
-
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-/** Writes `checkpoint-<step>` and returns its folder and size. What was there under the name before is replaced at the end. */
+/**
+ * Writes `checkpoint-<step>` and returns its folder and size in bytes. A checkpoint of that name is replaced at the end. Throws what went
+ * wrong, after removing what was written.
+ */
 export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
   const step = parts.state.global_step;
   const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
-  checkSpace(runFolder, parts.modelBytes + [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0));
+  const optimizerBytes = [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
+  checkSpace(runFolder, parts.modelBytes + optimizerBytes + SPARE_BYTES, 'a checkpoint');
   const unfinished = join(runFolder, unfinishedCheckpointName(step));
   const final = join(runFolder, checkpointName(step));
   rmSync(unfinished, { recursive: true, force: true });
@@ -170,24 +114,16 @@ export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { pa
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
-    const files = filesBelow(unfinished).map((name) => {
-      flush(join(unfinished, name));
-      return { name, bytes: statSync(join(unfinished, name)).size, sha256: sha256(join(unfinished, name)) };
-    });
-    writeFileSync(join(unfinished, RUN_FILES.manifest), json({ step, files }));
-    flush(join(unfinished, RUN_FILES.manifest));
-    flush(unfinished);
-    rmSync(final, { recursive: true, force: true });
-    renameSync(unfinished, final);
-    flush(runFolder);
-    return { path: final, bytes: files.reduce((sum, file) => sum + file.bytes, 0) };
+    const bytes = sealFolder(unfinished, step);
+    publishFolder(unfinished, final);
+    return { path: final, bytes };
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
     throw error;
   }
 }
 
-/** Removes the oldest checkpoints beyond `limit`, never those in `spare`. Returns what was removed. */
+/** Removes the oldest checkpoints beyond `limit`, never the newest nor those named in `spare`. Returns what was removed. */
 export function removeOldCheckpoints(
   runFolder: string,
   limit: number | null,
@@ -195,9 +131,10 @@ export function removeOldCheckpoints(
 ): string[] {
   if (limit === null) return [];
   const all = listCheckpoints(runFolder).map(({ path }) => path);
-  const removable = all.filter((path, i) => i < all.length - 1 && !spare.includes(path));
+  const spared = new Set(spare.map((path) => path && basename(path)));
+  const removable = all.filter((path, i) => i < all.length - 1 && !spared.has(basename(path)));
   const doomed = removable.slice(0, Math.max(0, all.length - Math.max(1, limit)));
-  for (const path of doomed) rmSync(path, { recursive: true, force: true });
+  for (const path of doomed) removeFolder(path);
   return doomed;
 }
 
@@ -206,33 +143,9 @@ export function removeUnfinished(runFolder: string): void {
   for (const path of listUnfinishedCheckpoints(runFolder)) rmSync(path, { recursive: true, force: true });
 }
 
-/** Reads and checks a checkpoint's manifest: every file there, with its size and checksum. */
+/** Refuses a checkpoint that is incomplete or damaged. */
 export function verifyCheckpoint(folder: string): void {
-  const manifest = join(folder, RUN_FILES.manifest);
-  if (!existsSync(manifest)) {
-    throw new UserError(`Expected a complete checkpoint in ${folder} but received one without ${RUN_FILES.manifest}.`, {
-      file: folder,
-      flag: '--resume_from_checkpoint',
-      cure: 'Name another checkpoint-<step> folder, or `latest` for the newest complete one.',
-    });
-  }
-  const { files } = JSON.parse(readFileSync(manifest, 'utf8')) as {
-    files: { name: string; bytes: number; sha256: string }[];
-  };
-  for (const { name, bytes, sha256: expected } of files) {
-    const path = join(folder, name);
-    const received = existsSync(path) ? statSync(path).size : undefined;
-    if (received !== bytes || sha256(path) !== expected) {
-      throw new UserError(
-        `Expected ${bytes} bytes with the manifest's checksum for ${name} but received ${received === bytes ? 'another content' : `${received ?? 'no'} bytes`}.`,
-        {
-          file: path,
-          flag: '--resume_from_checkpoint',
-          cure: 'The checkpoint was changed or damaged: resume from another one.',
-        },
-      );
-    }
-  }
+  verifyFolder(folder, [STATE_FILE, RUN_FILES.config]);
 }
 
 export function readTrainerState(folder: string): TrainerState {

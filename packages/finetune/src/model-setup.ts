@@ -9,6 +9,7 @@ import {
   loadAdapter,
   loadWeights,
   MiniCPMV,
+  openCheckpoint,
   readConfig,
   saveAdapter,
   saveCheckpoint,
@@ -82,7 +83,7 @@ export function prepareModel(config: RunConfig, progress: Progress, resumeFrom: 
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
   const task = progress.task('Loading weights', undefined, 'bytes');
   let bytes = 0;
-  const source = loadWeights(model, full, {
+  const loaded = loadWeights(model, full, {
     dtype,
     onProgress: (done) => {
       bytes = done.bytes;
@@ -90,6 +91,8 @@ export function prepareModel(config: RunConfig, progress: Progress, resumeFrom: 
     },
   });
   task.finish(bytes);
+  // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
+  const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
   const base = describeBase(folder);
   const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
   if (applied === null)

@@ -1,9 +1,10 @@
 /** When a run saves: checkpoints on the way, and the trained model at its end. The files themselves are checkpoint.ts's. */
-import { writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import type { CheckpointEvent } from '@minicpm-finetune/run';
+import { type CheckpointEvent, latestCheckpoint, UserError } from '@minicpm-finetune/run';
 import { removeOldCheckpoints, type TrainerState, writeCheckpoint } from './checkpoint.js';
 import type { Loader } from './data/loader.js';
+import { checkSpace, moveFiles } from './durable.js';
 import type { Run } from './run.js';
 
 function trainerState(run: Run, step: number, loader: Loader): TrainerState {
@@ -64,9 +65,35 @@ export function save(run: Run, step: number, loader: Loader, reason: CheckpointE
   }
 }
 
-/** The trained model in the run folder itself. */
+const RESULT_FOLDER = '.result.unfinished';
+const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
+
+/**
+ * The trained model in the run folder itself: written aside and moved into place, so that a failure leaves an earlier result whole.
+ * Throws a UserError that says which checkpoint has the training up to where.
+ */
 export function saveResult(run: Run, step: number, loader: Loader): void {
   const { output_dir: folder } = run.config.output;
-  run.training.save(folder);
-  writeFileSync(join(folder, 'trainer_state.json'), `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`);
+  const unfinished = join(folder, RESULT_FOLDER);
+  rmSync(unfinished, { recursive: true, force: true });
+  try {
+    checkSpace(folder, run.training.savedBytes, 'the trained model');
+    run.training.save(unfinished);
+    writeFileSync(
+      join(unfinished, 'trainer_state.json'),
+      `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`,
+    );
+    const fresh = new Set(readdirSync(unfinished));
+    for (const name of readdirSync(folder)) if (WEIGHTS.test(name) && !fresh.has(name)) rmSync(join(folder, name));
+    moveFiles(unfinished, folder);
+  } catch (cause) {
+    rmSync(unfinished, { recursive: true, force: true });
+    const newest = latestCheckpoint(folder);
+    const kept = newest ? `checkpoint-${newest.step} is complete` : 'there is no checkpoint';
+    throw new UserError(`Expected to write the trained model but received: ${(cause as Error).message}`, {
+      file: folder,
+      cure: `The training ended at step ${step}; ${kept}. Free some space, and go on with --resume_from_checkpoint latest.`,
+      cause,
+    });
+  }
 }

@@ -125,15 +125,14 @@ async function trainLoop(
     oneStep(run, micros, loader);
     done = micros[0]!.step + 1;
     const epochEnds = done % derived.stepsPerEpoch === 0;
-    const stopped = run.stop.reason;
-    const last = done === derived.totalSteps;
     if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds)) await runEvaluation(run, done, loader);
-    const interval = isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds);
+    const stopped = done === derived.totalSteps ? null : run.stop.reason; // behind the last step there is nothing to stop
     if (stopped !== null) log.event({ event: 'stop', reason: stopped, step: done });
-    if (stopped !== null && config.save.save_on_stop && !last)
+    const asked = run.stop.takeSaveRequest();
+    if (isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds)) save(run, done, loader, 'interval');
+    else if (stopped !== null && config.save.save_on_stop)
       save(run, done, loader, stopped === 'stop_file' ? 'stop' : 'signal');
-    else if (interval) save(run, done, loader, 'interval');
-    else if (run.stop.takeSaveRequest()) save(run, done, loader, 'signal');
+    else if (asked) save(run, done, loader, 'signal');
     if (stopped !== null) return { steps: done, stopped };
     await new Promise(setImmediate); // lets signals in and finalizers run
   }

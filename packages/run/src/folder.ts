@@ -23,7 +23,7 @@ export const RUN_FILES = {
 } as const;
 
 const CHECKPOINT_NAME = /^checkpoint-(\d+)$/;
-const UNFINISHED_NAME = /^\.checkpoint-\d+\.unfinished$/;
+const UNFINISHED_NAME = /^\.checkpoint-\d+\.(unfinished|removed)$/;
 
 /** `checkpoint-<step>`: the folder name Hugging Face's trainer uses, too. */
 export function checkpointName(step: number): string {
@@ -33,6 +33,11 @@ export function checkpointName(step: number): string {
 /** The name under which a checkpoint is written before it is renamed to `checkpointName(step)`. */
 export function unfinishedCheckpointName(step: number): string {
   return `.checkpoint-${step}.unfinished`;
+}
+
+/** The name under which a checkpoint is removed, so that it vanishes at once and not file by file. */
+export function removedCheckpointName(step: number): string {
+  return `.checkpoint-${step}.removed`;
 }
 
 /** The step in a checkpoint's folder name, or undefined if the name is none. */
@@ -63,7 +68,7 @@ export function latestCheckpoint(runFolder: string): CheckpointFolder | undefine
   return listCheckpoints(runFolder).at(-1);
 }
 
-/** Paths of what a killed process left of checkpoints it was writing: safe to delete while no run writes here. */
+/** Paths of what a killed process left of checkpoints it was writing or removing: safe to delete while no run writes here. */
 export function listUnfinishedCheckpoints(runFolder: string): string[] {
   return entries(runFolder)
     .filter((name) => UNFINISHED_NAME.test(name))
