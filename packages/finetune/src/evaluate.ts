@@ -8,7 +8,7 @@ import { openPass, type RunData } from './data-setup.js';
 import type { TrainingModel } from './model-setup.js';
 import type { Progress } from './progress.js';
 import type { Run } from './run.js';
-import { save } from './saving.js';
+import { saveBest } from './saving.js';
 import { evaluateBatch } from './step.js';
 
 export interface Evaluation {
@@ -65,6 +65,5 @@ export async function runEvaluation(run: Run, step: number, loader?: Loader): Pr
   const better =
     run.bestMetric === null || (config.eval.greater_is_better ? loss > run.bestMetric : loss < run.bestMetric);
   if (!better) return;
-  run.bestMetric = loss;
-  run.bestCheckpoint = save(run, step, loader, 'best');
+  saveBest(run, step, loader, loss);
 }

@@ -13,6 +13,8 @@ import { holdsModel } from './model-setup.js';
 
 /** Groups that may differ between a run and the checkpoint it goes on from: they do not touch the numbers. */
 const FREE_GROUPS = new Set<keyof RunConfig>(['output', 'save', 'logging', 'loader', 'eval']);
+/** Keys of the other groups that may differ: data are known by their content, wherever they are. */
+const FREE_KEYS = new Set(['data_path', 'eval_data_path', 'per_device_eval_batch_size', 'cache_dir', 'memory_budget']);
 
 export interface Resumed {
   readonly folder: string;
@@ -70,10 +72,11 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
   const differences: string[] = [];
   for (const group of Object.keys(now) as (keyof RunConfig)[]) {
     if (FREE_GROUPS.has(group)) continue;
-    const [a, b] = [before[group] as Record<string, unknown>, now[group] as Record<string, unknown>];
+    const [a, b] = [(before[group] ?? {}) as Record<string, unknown>, now[group] as Record<string, unknown>];
     for (const key of Object.keys(b)) {
+      if (FREE_KEYS.has(key)) continue;
       const [was, is] = [JSON.stringify(a[key]), JSON.stringify(b[key])];
-      if (was !== is) differences.push(`${key} was ${was} and is ${is}`);
+      if (was !== is) differences.push(`${key} was ${was ?? 'not there'} and is ${is}`);
     }
   }
   if (differences.length === 0) return;
@@ -84,9 +87,12 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
   });
 }
 
-/** Refuses a folder with an earlier run, or clears it if told to. */
+/** Refuses a folder with an earlier run or with a model, or clears it of the run if told to. */
 function makeReady(runFolder: string, overwrite: boolean): void {
-  if (!existsSync(join(runFolder, RUN_FILES.events))) return;
+  if (!existsSync(join(runFolder, RUN_FILES.events))) {
+    refuseModel(runFolder);
+    return;
+  }
   if (!overwrite) {
     throw new UserError(
       `Expected a new folder for --output_dir but received ${runFolder}, which holds an earlier run.`,
@@ -102,4 +108,14 @@ function makeReady(runFolder: string, overwrite: boolean): void {
   }
   for (const name of [RUN_FILES.events, RUN_FILES.config, RUN_FILES.stop])
     rmSync(join(runFolder, name), { force: true });
+}
+
+/** The trained model would take the place of the weights that lie there, perhaps those the run starts from. */
+function refuseModel(runFolder: string): void {
+  const old = existsSync(runFolder) ? readdirSync(runFolder).find((name) => name.endsWith('.safetensors')) : undefined;
+  if (old === undefined) return;
+  throw new UserError(`Expected a new folder for --output_dir but received ${runFolder}, which holds ${old}.`, {
+    flag: '--output_dir',
+    cure: 'Name another folder: the trained model will be written there.',
+  });
 }

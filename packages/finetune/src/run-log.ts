@@ -43,6 +43,8 @@ export class RunLog {
   #sinceWait = 0;
   #runLoss = 0;
   #runSteps = 0;
+  /** Whether the last event could not be written. */
+  #losing = false;
 
   constructor(config: RunConfig) {
     this.progress = new Progress({ mode: config.logging.progress });
@@ -50,10 +52,21 @@ export class RunLog {
     this.#writer = new EventWriter(join(config.output.output_dir, RUN_FILES.events));
   }
 
-  /** Writes an event and shows it. */
+  /** Writes an event and shows it. A full disk does not end the run: events are lost, which is said once. */
   event(event: RunEvent): void {
-    this.#writer.write(event);
+    try {
+      this.#writer.write(event);
+      this.#losing = false;
+    } catch (error) {
+      if (!this.#losing) this.#tellLost((error as Error).message);
+      this.#losing = true;
+    }
     this.progress.event(event);
+  }
+
+  #tellLost(reason: string): void {
+    const message = `EVENTS ARE NOT RECORDED in ${this.#writer.path}: ${reason}. The run goes on.`;
+    this.progress.event({ event: 'warning', kind: 'write_failed', message });
   }
 
   warn(kind: string, message: string, step?: number): void {

@@ -26,6 +26,8 @@ export interface Run {
   bestCheckpoint: string | null;
   tokensSeen: number;
   skippedSteps: number;
+  /** The step of the newest checkpoint that this start wrote. */
+  savedStep: number | null;
 }
 
 export function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
@@ -57,6 +59,7 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     bestCheckpoint: null,
     tokensSeen: 0,
     skippedSteps: 0,
+    savedStep: null,
   };
 }
 

@@ -1,7 +1,7 @@
 /** When a run saves: checkpoints on the way, and the trained model at its end. The files themselves are checkpoint.ts's. */
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { type CheckpointEvent, latestCheckpoint, UserError } from '@minicpm-finetune/run';
+import { type CheckpointEvent, checkpointName, latestCheckpoint, UserError } from '@minicpm-finetune/run';
 import { removeOldCheckpoints, type TrainerState, writeCheckpoint } from './checkpoint.js';
 import type { Loader } from './data/loader.js';
 import { checkSpace, moveFiles } from './durable.js';
@@ -36,10 +36,14 @@ function trainerState(run: Run, step: number, loader: Loader): TrainerState {
   };
 }
 
-/** Writes a checkpoint; a failed write is a loud warning and the run goes on. Returns the folder, or null if it failed. */
+/**
+ * Writes a checkpoint, unless this step has one; a failed write is a loud warning and the run goes on. Returns the folder, or null if it
+ * failed.
+ */
 export function save(run: Run, step: number, loader: Loader, reason: CheckpointEvent['reason']): string | null {
   const { config, log, training } = run;
   const folder = config.output.output_dir;
+  if (run.savedStep === step) return join(folder, checkpointName(step));
   const started = performance.now();
   try {
     const { path, bytes } = writeCheckpoint(folder, {
@@ -49,11 +53,11 @@ export function save(run: Run, step: number, loader: Loader, reason: CheckpointE
       config,
       modelBytes: training.savedBytes,
     });
-    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [run.bestCheckpoint, path]);
+    run.savedStep = step;
+    const removed = removeOld(run, path);
     const seconds = (performance.now() - started) / 1000;
     log.exclude(seconds);
-    const names = removed.map((old) => relative(folder, old));
-    log.event({ event: 'checkpoint', step, path: relative(folder, path), bytes, seconds, reason, removed: names });
+    log.event({ event: 'checkpoint', step, path: relative(folder, path), bytes, seconds, reason, removed });
     return path;
   } catch (error) {
     log.warn(
@@ -63,6 +67,26 @@ export function save(run: Run, step: number, loader: Loader, reason: CheckpointE
     );
     return null;
   }
+}
+
+/** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */
+function removeOld({ config, log, bestCheckpoint }: Run, newest: string): string[] {
+  const folder = config.output.output_dir;
+  try {
+    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [bestCheckpoint, newest]);
+    return removed.map((old) => relative(folder, old));
+  } catch (error) {
+    log.warn('write_failed', `OLD CHECKPOINTS NOT REMOVED in ${folder}: ${(error as Error).message} The run goes on.`);
+    return [];
+  }
+}
+
+/** Saves what is the best so far; it stays until something is better. If that fails, the best so far is the one before. */
+export function saveBest(run: Run, step: number, loader: Loader, metric: number): void {
+  const before = { bestMetric: run.bestMetric, bestCheckpoint: run.bestCheckpoint };
+  run.bestMetric = metric;
+  run.bestCheckpoint = join(run.config.output.output_dir, checkpointName(step));
+  if (save(run, step, loader, 'best') === null) Object.assign(run, before);
 }
 
 const RESULT_FOLDER = '.result.unfinished';

@@ -23,13 +23,22 @@ export class EventWriter {
     removeUnfinishedLine(this.#fd);
   }
 
-  /** Stamps the event with the current time and appends it. Throws what the file system throws (a full disk). */
+  /**
+   * Stamps the event with the current time and appends it. Throws what the file system throws (a full disk); the file then ends with the
+   * event before.
+   */
   write(event: RunEvent, time: Date = new Date()): StampedEvent {
     if (this.#fd === undefined) throw new Error(`events cannot be written to ${this.path} after close()`);
     const { event: kind, ...fields } = event;
     const stamped = { event: kind, time: time.toISOString(), ...fields } as StampedEvent;
     const line = Buffer.from(`${JSON.stringify(stamped)}\n`);
-    for (let written = 0; written < line.length; ) written += writeSync(this.#fd, line, written);
+    const { size } = fstatSync(this.#fd);
+    try {
+      for (let written = 0; written < line.length; ) written += writeSync(this.#fd, line, written);
+    } catch (error) {
+      ftruncateSync(this.#fd, size);
+      throw error;
+    }
     return stamped;
   }
 
