@@ -6,6 +6,8 @@ export default defineConfig({
     include: ['packages/*/test/**/*.test.ts'],
     pool: 'forks',
     maxWorkers: 2,
+    // One thread per test process: two processes with two threads each wait for each other far longer than they compute.
+    env: { OMP_NUM_THREADS: '1' },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

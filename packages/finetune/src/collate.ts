@@ -1,52 +1,64 @@
 /**
- * Collator: encoded records to the tensors of one batch. Pads on the right, and is the only place where a record becomes tensors.
+ * Collator: encoded records to the tensors of one batch, packed one after the other into one row, so that nothing is ever computed for
+ * padding. Each record keeps its own positions and attends to itself alone: the numbers are those of a padded batch. The only place where a
+ * record becomes tensors.
  */
 import type { EncodedSample, ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { fromTypedArray, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
-import { padBatch } from './pad.js';
+import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
 
 export interface Batch {
-  /** ids and positions (B, L) int64, pictures per sample, image bounds per sample */
+  /** ids and positions (1, L) int64; all pictures and their bounds */
   readonly inputs: ModelInputs;
-  /** (B·L) shifted ids, -100 where nothing is supervised */
+  /** (L) shifted ids, -100 where nothing is supervised */
   readonly labels: Int32Array;
   readonly samples: number;
-  /** B·L, padding included */
+  /** L: tokens of all records */
   readonly tokens: number;
   readonly supervisedTokens: number;
 }
 
+/** Text and bounds of a record; what `pack` needs beside its pictures. */
+export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds'>;
+
 /** Makes a batch. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises them. */
 export function collate(samples: readonly EncodedSample[]): Batch {
-  const { inputIds, positionIds, labels, length } = padBatch(samples);
-  const shape = [samples.length, length];
-  const tensors = scope(() =>
-    noGrad(() => ({
-      inputIds: ops.to(fromTypedArray(inputIds, shape), 'int64'),
-      positionIds: ops.to(fromTypedArray(positionIds, shape), 'int64'),
-      pictures: samples.map((sample) =>
-        sample.pictures.map(
-          (picture): Picture => ({
-            pixels: keep(fromTypedArray(picture.pixels, picture.shape)),
-            rows: picture.rows,
-            cols: picture.cols,
-          }),
-        ),
+  const pictures = scope(() =>
+    samples.flatMap((sample) =>
+      sample.pictures.map(
+        ({ pixels, shape, rows, cols }): Picture => ({ pixels: keep(fromTypedArray(pixels, shape)), rows, cols }),
       ),
+    ),
+  );
+  return pack(samples, pictures);
+}
+
+/** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */
+export function pack(sequences: readonly Sequence[], pictures: readonly Picture[]): Batch {
+  const lengths = sequences.map(({ inputIds }) => inputIds.length);
+  const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  const [ids, positions, labels] = [new BigInt64Array(tokens), new BigInt64Array(tokens), new Int32Array(tokens)];
+  const bounds: [number, number][] = [];
+  let start = 0;
+  for (const { inputIds, labels: own, imageBounds } of sequences) {
+    for (let i = 0; i < inputIds.length; i++) {
+      ids[start + i] = BigInt(inputIds[i]!);
+      positions[start + i] = BigInt(i);
+    }
+    labels.set(own, start);
+    for (const [from, to] of imageBounds) bounds.push([start + from, start + to]);
+    start += inputIds.length;
+  }
+  const inputs: ModelInputs = scope(() =>
+    noGrad(() => ({
+      inputIds: keep(fromTypedArray(ids, [1, tokens])),
+      positionIds: keep(fromTypedArray(positions, [1, tokens])),
+      pictures: [pictures],
+      imageBounds: [bounds],
+      lengths,
     })),
   );
-  return {
-    inputs: {
-      inputIds: keep(tensors.inputIds),
-      positionIds: keep(tensors.positionIds),
-      pictures: tensors.pictures,
-      imageBounds: samples.map((sample) => sample.imageBounds),
-    },
-    labels,
-    samples: samples.length,
-    tokens: samples.length * length,
-    supervisedTokens: labels.reduce((count, label) => count + (label === -100 ? 0 : 1), 0),
-  };
+  const supervisedTokens = labels.reduce((count, label) => count + (label === -100 ? 0 : 1), 0);
+  return { inputs, labels, samples: sequences.length, tokens, supervisedTokens };
 }
 
 /** Frees a batch's tensors. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { padBatch } from '../src/pad.js';
+import { padBatch } from '../src/parity/pad.js';
 
 function sample(...ids: number[]) {
   return { inputIds: Int32Array.from(ids), labels: Int32Array.from(ids, (id) => -id) };

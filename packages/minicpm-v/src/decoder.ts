@@ -26,6 +26,12 @@ export interface Attend {
   readonly mask: Tensor | null;
 }
 
+/** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
+export interface Packed {
+  /** Lengths of the sequences; together L. */
+  readonly lengths: readonly number[];
+}
+
 class Attention extends Module {
   readonly qProj: Linear;
   readonly kProj: Linear;
@@ -43,17 +49,30 @@ class Attention extends Module {
     this.oProj = this.child('o_proj', new Linear(numHeads * headDim, hiddenSize, { bias: outputBias }));
   }
 
-  forward(x: Tensor, rope: Tensor, attend?: Attend): Tensor {
+  forward(x: Tensor, rope: Tensor, how?: Attend | Packed): Tensor {
     const { numHeads, numKeyValueHeads, headDim } = this.#config;
     const [B, L] = x.shape as [number, number];
     const split = (y: Tensor, heads: number): Tensor => ops.transpose(ops.reshape(y, [B, L, heads, headDim]), 1, 2);
     const q = rotate(split(this.qProj.forward(x), numHeads), rope); // (B, H, L, headDim)
     let k = rotate(split(this.kProj.forward(x), numKeyValueHeads), rope); // (B, K, L, headDim)
     let v = split(this.vProj.forward(x), numKeyValueHeads);
-    if (attend !== undefined) [k, v] = attend.cache.append(k, v);
-    const mask = attend?.mask ?? null;
-    const causal = mask === null && L > 1;
-    const y = ops.scaledDotProductAttention(q, k, v, mask, 0, causal, { enable_gqa: numHeads !== numKeyValueHeads });
+    const gqa = { enable_gqa: numHeads !== numKeyValueHeads };
+    let y: Tensor; // (B, H, L, headDim)
+    if (how !== undefined && 'lengths' in how) {
+      const [qs, ks, vs] = [q, k, v].map((all) => ops.splitWithSizes(all, how.lengths, 2)) as [
+        Tensor[],
+        Tensor[],
+        Tensor[],
+      ];
+      y = ops.cat(
+        qs.map((part, i) => ops.scaledDotProductAttention(part, ks[i]!, vs[i]!, null, 0, true, gqa)),
+        2,
+      );
+    } else {
+      if (how !== undefined) [k, v] = how.cache.append(k, v);
+      const mask = how?.mask ?? null;
+      y = ops.scaledDotProductAttention(q, k, v, mask, 0, mask === null && L > 1, gqa);
+    }
     return this.oProj.forward(ops.reshape(ops.transpose(y, 1, 2), [B, L, numHeads * headDim]));
   }
 }
@@ -96,9 +115,9 @@ export class DecoderLayer extends Module {
     this.#residualScale = config.residualScale;
   }
 
-  /** x (B, L, D), rope as `rotaryTable` makes it */
-  forward(x: Tensor, rope: Tensor, attend?: Attend): Tensor {
-    const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, attend);
+  /** x (B, L, D), rope as `rotaryTable` makes it; plain causal attention within each row unless `how` says otherwise */
+  forward(x: Tensor, rope: Tensor, how?: Attend | Packed): Tensor {
+    const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(attention, this.#residualScale));
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
   }

@@ -3,7 +3,7 @@ export * from './adapter.js';
 export * from './config.js';
 export * from './create.js';
 export * from './data.js';
-export { type Attend, Decoder, DecoderLayer, LanguageModel } from './decoder.js';
+export { type Attend, Decoder, DecoderLayer, LanguageModel, type Packed } from './decoder.js';
 export * from './detokenizer.js';
 export * from './generate.js';
 export * from './kv-cache.js';

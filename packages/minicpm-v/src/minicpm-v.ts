@@ -27,6 +27,8 @@ export interface ModelInputs {
   readonly pictures: readonly (readonly Picture[])[];
   /** Half-open token ranges of each sequence's pictures, in the same order, each Q long. */
   readonly imageBounds: readonly (readonly (readonly [start: number, end: number])[])[];
+  /** Lengths of sequences that are packed into the one row of this batch (B = 1), without padding; absent: a sequence a row. */
+  readonly lengths?: readonly number[];
 }
 
 /** Output of a plan node that belongs to some of the pictures, one row each. */
@@ -84,10 +86,13 @@ export class MiniCPMV extends Module {
       forward: () => decoder.rope(inputs.positionIds),
     });
     let x = this.#appendEmbeds(nodes, inputs, options.train);
+    const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths };
     decoder.layers.forEach((layer, i) => {
       const name = `llm.model.layers.${i}`;
       const parameters = parametersOf(name, layer);
-      x = nodes.push({ name, parameters, inputs: [x, rope], forward: (h, table) => layer.forward(h!, table!) }) - 1;
+      x =
+        nodes.push({ name, parameters, inputs: [x, rope], forward: (h, table) => layer.forward(h!, table!, packed) }) -
+        1;
     });
     append(
       nodes,

@@ -1,9 +1,12 @@
-/** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side. */
-import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
+/** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
+import type { Picture } from '@minicpm-finetune/minicpm-v';
 import { type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
-import type { Batch } from '../collate.js';
+import { type Batch, pack, type Sequence } from '../collate.js';
 
-/** `<b>.input_ids`, `<b>.labels`, `<b>.position_ids`, `<b>.<s>.image_bound`, `<b>.<s>.tgt_sizes`, `<b>.<s>.<i>.pixel_values` */
+/**
+ * `<b>.input_ids`, `<b>.labels`, `<b>.attention_mask` (B, L), `<b>.<s>.image_bound`, `<b>.<s>.tgt_sizes` (n, 2),
+ * `<b>.<s>.<i>.pixel_values` (3, patch, patch * rows * cols)
+ */
 export class BatchFile {
   readonly #file: SafetensorsFile;
   /** Number of batches. */
@@ -15,34 +18,35 @@ export class BatchFile {
     if (this.length === 0) throw new Error(`${path}: Expected at least one batch but the file has none`);
   }
 
-  /** A fresh copy of batch `b`; its tensors are the caller's. */
+  /** A fresh copy of batch `b` with pixels in `dtype`; its tensors are the caller's. */
   batch(b: number, dtype: DType): Batch {
-    const read = (name: string): Tensor => this.#file.tensor(`${b}.${name}`);
     return scope(() =>
       noGrad(() => {
-        const inputIds = keep(ops.to(read('input_ids'), 'int64'));
-        const [samples, length] = inputIds.shape as [number, number];
-        const labels = Int32Array.from(read('labels').toNumbers());
-        const sizes = Array.from({ length: samples }, (_, s) => pairs(read(`${s}.tgt_sizes`)));
-        const inputs: ModelInputs = {
-          inputIds,
-          positionIds: keep(ops.to(read('position_ids'), 'int64')),
-          pictures: sizes.map((list, s) =>
-            list.map(([rows, cols], i): Picture => {
-              const pixels = keep(ops.to(read(`${s}.${i}.pixel_values`), dtype, false, true));
-              return { pixels, rows, cols };
-            }),
-          ),
-          imageBounds: sizes.map((_, s) => pairs(read(`${s}.image_bound`))),
+        const read = (name: string): Tensor => this.#file.tensor(`${b}.${name}`);
+        const numbers = (name: string): number[] => read(name).toNumbers();
+        const [samples, length] = read('input_ids').shape as [number, number];
+        const rows = (name: string): Int32Array[] => {
+          const all = Int32Array.from(numbers(name));
+          return Array.from({ length: samples }, (_, s) => all.subarray(s * length, (s + 1) * length));
         };
-        const supervisedTokens = labels.reduce((count, label) => count + (label === -100 ? 0 : 1), 0);
-        return { inputs, labels, samples, tokens: samples * length, supervisedTokens };
+        const [ids, labels, mask] = [rows('input_ids'), rows('labels'), rows('attention_mask')];
+        const sequences = ids.map((inputIds, s): Sequence => {
+          const count = mask[s]!.reduce((sum, bit) => sum + bit, 0); // padding is on the right
+          const imageBounds = pairs(numbers(`${s}.image_bound`));
+          return { inputIds: inputIds.subarray(0, count), labels: labels[s]!.subarray(0, count), imageBounds };
+        });
+        const pictures = sequences.flatMap((_, s) =>
+          pairs(numbers(`${s}.tgt_sizes`)).map(([rows, cols], i): Picture => {
+            const pixels = keep(ops.to(read(`${s}.${i}.pixel_values`), dtype, false, true));
+            return { pixels, rows, cols };
+          }),
+        );
+        return pack(sequences, pictures);
       }),
     );
   }
 }
 
-function pairs(tensor: Tensor): [number, number][] {
-  const flat = tensor.toNumbers();
+function pairs(flat: readonly number[]): [number, number][] {
   return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
 }

@@ -13,7 +13,7 @@ import {
   type Tokenizer,
 } from '@minicpm-finetune/minicpm-v/data';
 import { UserError } from '@minicpm-finetune/run';
-import { padBatch } from '../pad.js';
+import { padBatch } from './pad.js';
 import {
   type ModelCase,
   type Profile,

@@ -1,6 +1,6 @@
 /**
  * Padding of encoded records to one length, on the right, as the official collator pads: ids and position ids with 0,
- * labels with -100. Arrays only; `collate.ts` makes tensors of them.
+ * labels with -100.
  */
 
 import type { EncodedSample } from '@minicpm-finetune/minicpm-v/encode';
