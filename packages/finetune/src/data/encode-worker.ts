@@ -33,6 +33,7 @@ function transferables(outcome: Outcome<TaskResults[TaskName]>): ArrayBuffer[] {
   return [...new Set(arrays.map((array) => array.buffer as ArrayBuffer))];
 }
 
+sharp.cache(false); // no picture is decoded twice in a row
 sharp.concurrency(1); // the threads are the parallelism; libvips' own would take the cores from the training step
 const { name, setup } = workerData as { name: TaskName; setup: TaskSetup };
 try {
