@@ -16,6 +16,8 @@ export interface CommandText {
   summary: string;
   /** Shown under the usage line of the command's own help. */
   description: string;
+  /** The flag that a word without one is the value of. */
+  argument?: string;
   /** Heading for each group of flags; groups without one are hidden. */
   headings: Readonly<Record<string, string>>;
   /** Shown after the flags: worked examples. */
@@ -34,6 +36,7 @@ export function makeCommand(text: CommandText, flags: readonly Flag[]): Command 
     .configureOutput({ writeErr: () => {} })
     .helpOption('-h, --help', 'Print this.')
     .addHelpText('after', `\n${text.examples}`);
+  if (text.argument !== undefined) command.argument(`[${text.argument}]`).usage(`[${text.argument}] [flags]`);
   for (const flag of flags) {
     const heading = text.headings[flag.group];
     const option = new Option(`--${flag.name}${valuePart(flag)}`, helpOf(flag));
@@ -50,9 +53,13 @@ export function makeCommand(text: CommandText, flags: readonly Flag[]): Command 
  * @throws UserError for a flag it does not know (with the nearest name), a stray word or a bad value.
  */
 export function givenFlags(command: Command, flags: readonly Flag[]): Map<string, Given> {
-  refuseStrays(command, flags);
+  const raw = { ...command.opts<Record<string, unknown>>() };
+  const words = [...command.args];
+  const argument = command.registeredArguments[0]?.name();
+  if (argument !== undefined && raw[argument] === undefined && words[0]?.startsWith('-') === false)
+    raw[argument] = words.shift();
+  refuseStrays(words, command, flags);
   const given = new Map<string, Given>();
-  const raw = command.opts<Record<string, unknown>>();
   for (const flag of flags) {
     if (raw[flag.name] === undefined) continue;
     const value = coerce(flag.name, flag, raw[flag.name], { kind: 'flag' });
@@ -83,8 +90,8 @@ export function asUserError(error: unknown): unknown {
 }
 
 /** Words that commander could not place: unknown flags and stray words. */
-function refuseStrays(command: Command, flags: readonly Flag[]): void {
-  const stray = command.args.find((word) => word.startsWith('-')) ?? command.args[0];
+function refuseStrays(words: readonly string[], command: Command, flags: readonly Flag[]): void {
+  const stray = words.find((word) => word.startsWith('-')) ?? words[0];
   if (stray === undefined) return;
   const help = `\`minicpm-finetune ${command.name()} --help\` lists all flags.`;
   if (!stray.startsWith('-')) {

@@ -4,6 +4,7 @@ import { chatCommand } from './chat-command.js';
 import { checkDataCommand } from './check-data-command.js';
 import type { CliCommand } from './cli-command.js';
 import { doctorCommand } from './doctor-command.js';
+import { downloadCommand } from './download-command.js';
 import { generateCommand } from './generate-command.js';
 import { mergeCommand } from './merge-command.js';
 import { renderCommand } from './render-command.js';
@@ -16,5 +17,6 @@ export const COMMANDS: readonly CliCommand[] = [
   mergeCommand,
   checkDataCommand,
   renderCommand,
+  downloadCommand,
   doctorCommand,
 ];
