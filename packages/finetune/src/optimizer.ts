@@ -98,18 +98,11 @@ export class Optimizer {
   /** Updates with the learning rates multiplied by `multiplier`. The gradients are the caller's. */
   step(gradients: ReadonlyMap<string, Tensor>, multiplier: number): void {
     for (const group of this.groups) group.lr = group.baseLr * multiplier;
-    if (this.masters.size === 0) {
-      this.adamw.step(gradients);
-      return;
-    }
     scope(() =>
       noGrad(() => {
-        const wide = new Map(
-          [...gradients].map(
-            ([name, g]) => [name, this.masters.has(name) && g.dtype !== 'float32' ? ops.to(g, 'float32') : g] as const,
-          ),
+        this.adamw.step(
+          new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
         );
-        this.adamw.step(wide);
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));
         if (names.length === 0) return;
         ops.foreachCopy_(
@@ -118,6 +111,12 @@ export class Optimizer {
         );
       }),
     );
+  }
+
+  /** The gradient in the type of what it updates: a sum over micro-batches is float32, that of one is of the parameter's type. */
+  #typed(name: string, gradient: Tensor): Tensor {
+    const { dtype } = this.masters.get(name) ?? this.parameters.get(name)!.data;
+    return gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
   }
 
   dispose(): void {

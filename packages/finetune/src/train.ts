@@ -174,7 +174,7 @@ function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): void 
       epoch: done / derived.stepsPerEpoch,
       loss: result.loss,
       gradNorm: result.gradNorm,
-      learningRate: optimizer.groups[0]!.lr,
+      learningRate: optimizer.groups[0]!.baseLr * run.schedule(step),
       samples,
       tokens,
       supervisedTokens: result.supervisedTokens,
