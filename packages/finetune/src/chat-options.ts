@@ -3,7 +3,7 @@
 import type { DType } from '@minicpm-finetune/run';
 
 export interface ChatOptions {
-  /** Folder of a checkpoint, or a hub id. */
+  /** Folder of a checkpoint. */
   readonly model: string;
   /** Adapter folders, applied in this order. */
   readonly adapters: readonly string[];

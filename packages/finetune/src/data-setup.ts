@@ -6,7 +6,6 @@ import { type EncoderSetup, encoderSetup } from './data/encoder.js';
 import { Loader, type MicroBatch } from './data/loader.js';
 import { preflight } from './data/preflight.js';
 import { Sampler } from './data/sampler.js';
-import { modelFolder } from './model-setup.js';
 
 export const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
@@ -17,9 +16,9 @@ export interface RunData {
   readonly sampler: Sampler;
 }
 
-/** Opens the data files and looks at every record. Throws UserErrors naming file and record. */
-export async function openData(config: RunConfig, notice: Notice): Promise<RunData> {
-  const encoder = encoderSetup(modelFolder(config), config.model, config.data);
+/** Opens the data files and looks at every record, for the model in `folder`. Throws UserErrors naming file and record. */
+export async function openData(config: RunConfig, folder: string, notice: Notice): Promise<RunData> {
+  const encoder = encoderSetup(folder, config.model, config.data);
   const train = await Dataset.open(config.data.data_path, notice);
   const evaluation =
     config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;

@@ -1,7 +1,7 @@
 /**
  * From the configuration to a model ready for training: weights loaded, adapters put on, what trains marked, and how it is saved.
  */
-import { existsSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   type AppliedLora,
@@ -33,19 +33,6 @@ export interface TrainingModel {
   save(folder: string): void;
 }
 
-/** The folder that holds the model. Throws a UserError for anything else. */
-export function modelFolder(config: RunConfig): string {
-  const folder = config.model.model_name_or_path;
-  if (existsSync(folder) && statSync(folder).isDirectory()) return folder;
-  throw new UserError(
-    `Expected a folder with config.json and weights for --model_name_or_path but received ${folder}, which is not there.`,
-    {
-      flag: '--model_name_or_path',
-      cure: 'Download the checkpoint and give its folder.',
-    },
-  );
-}
-
 function loraConfig({ lora, trainables }: RunConfig) {
   return {
     r: lora.lora_r,
@@ -74,10 +61,14 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
 }
 
 /**
- * Loads the model and marks what trains. `resumeFrom` is a checkpoint folder whose weights or adapter replace the start.
+ * Loads the model in `folder` and marks what trains. `resumeFrom` is a checkpoint folder whose weights or adapter replace the start.
  */
-export function prepareModel(config: RunConfig, progress: Progress, resumeFrom: string | null): TrainingModel {
-  const folder = modelFolder(config);
+export function prepareModel(
+  config: RunConfig,
+  folder: string,
+  progress: Progress,
+  resumeFrom: string | null,
+): TrainingModel {
   const { dtype } = config.precision;
   const model = new MiniCPMV(readConfig(folder));
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
@@ -93,7 +84,9 @@ export function prepareModel(config: RunConfig, progress: Progress, resumeFrom: 
   task.finish(bytes);
   // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
   const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
-  const base = describeBase(folder);
+  const { model_name_or_path: named } = config.model;
+  const described = describeBase(folder);
+  const base = named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
   const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
   if (applied === null)
     tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });

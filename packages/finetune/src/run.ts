@@ -54,7 +54,7 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
     derived,
     lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
-    stop: new StopRequests(config.output.output_dir, (message) => log.progress.print(message)),
+    stop: new StopRequests(config.output.output_dir),
     bestMetric: null,
     bestCheckpoint: null,
     tokensSeen: 0,

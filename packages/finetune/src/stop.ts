@@ -1,28 +1,28 @@
 /**
  * How a run is asked to end, or to save: SIGINT and SIGTERM, SIGUSR1, and a file named STOP in the run folder.
  *
- * The first SIGINT or SIGTERM lets the step finish and saves; the second ends the process at once (the last complete checkpoint is whole,
- * since checkpoints are renamed into place). Nothing here interrupts a step.
+ * The first SIGINT or SIGTERM lets the step finish and saves; the second ends the process at once, even in the middle of a step (the last
+ * complete checkpoint is whole, since checkpoints are renamed into place). Nothing else interrupts a step.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type StopEvent } from '@minicpm-finetune/run';
+import { watchSignals } from '@minicpm-finetune/torch';
 
-const EXIT_ON_SECOND = 130;
+const ANSWER = '\nStopping: this step is finished first. Once more ends at once, without saving.\n';
 
 export class StopRequests {
   #reason: StopEvent['reason'] | null = null;
   #saveNow = false;
   readonly #stopFile: string;
   readonly #handlers: readonly [NodeJS.Signals, () => void][];
+  readonly #unwatch: () => void;
 
-  /** Starts to listen. `tell` gets one sentence when a signal comes. */
-  constructor(runFolder: string, tell: (message: string) => void) {
+  /** Starts to listen. */
+  constructor(runFolder: string) {
     this.#stopFile = join(runFolder, RUN_FILES.stop);
     const end = (reason: 'sigint' | 'sigterm') => () => {
-      if (this.#reason !== null) process.exit(EXIT_ON_SECOND);
-      this.#reason = reason;
-      tell('Stopping: this step is finished and saved first. Once more ends at once, without saving.');
+      this.#reason ??= reason;
     };
     this.#handlers = [
       ['SIGINT', end('sigint')],
@@ -35,6 +35,7 @@ export class StopRequests {
       ],
     ];
     for (const [signal, handler] of this.#handlers) process.on(signal, handler);
+    this.#unwatch = watchSignals(ANSWER);
   }
 
   /** Why the run has to end after this step, or null. Asked between steps. */
@@ -54,6 +55,7 @@ export class StopRequests {
   }
 
   close(): void {
+    this.#unwatch();
     for (const [signal, handler] of this.#handlers) process.off(signal, handler);
   }
 }

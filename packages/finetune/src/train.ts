@@ -13,6 +13,7 @@ import type { Loader, MicroBatch } from './data/loader.js';
 import { openData, openLoader, optimizerSteps } from './data-setup.js';
 import { startEngine } from './engine.js';
 import { runEvaluation } from './evaluate.js';
+import { resolveModel } from './hub.js';
 import { prepareModel } from './model-setup.js';
 import { handleNonfinite } from './nonfinite.js';
 import { compareData, type Resumed, startOf } from './resume.js';
@@ -67,11 +68,13 @@ async function runTraining(
   options: TrainOptions,
 ): Promise<TrainResult> {
   const notice = (message: string): void => log.progress.print(message);
-  const data = await openData(config, notice);
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
+  const data = await openData(config, folder, notice);
   if (resumed) compareData(resumed, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.recordsPerEpoch);
   manualSeed(config.seeds.seed);
-  const training = prepareModel(config, log.progress, resumed?.folder ?? null);
+  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
   const run = makeRun(config, log, data, training, derived);
   const start = resumed ? restore(run, resumed) : 0;
   announce(run, start, options);

@@ -25,7 +25,7 @@ const FORM = z.object({
 
 export type AdapterManifest = z.infer<typeof FORM>;
 
-/** The manifest of tensors by their names in the file. `base.path` is absolute. */
+/** The manifest of tensors by their names in the file. `base.path` is absolute or a hub id. */
 export function makeManifest(
   base: { path: string; fingerprint: string },
   tensors: ReadonlyMap<string, Tensor>,

@@ -44,7 +44,7 @@ const PREFIX = 'base_model.model.';
 
 /** The checkpoint that an adapter belongs to. */
 export interface BaseModel {
-  /** Absolute path of the folder. */
+  /** Absolute path of the folder, or its name on the hub: where others find it. */
   readonly path: string;
   /** See `baseFingerprint`. */
   readonly fingerprint: string;

@@ -1,14 +1,15 @@
 /** The flags of `minicpm-finetune chat` as data, and the options they resolve to. */
 
 import type { ChatOptions } from '../chat-options.js';
-import { flagValue } from './cli-command.js';
+import { flagValue, requiredValue } from './cli-command.js';
 import type { CommandText } from './command.js';
-import { requiredValue } from './encoder-flags.js';
 import { type FlagSpec, flagsOf, type GivenValues } from './flags.js';
+import { CONFIG_FLAGS } from './train-flags.js';
 
 /** Which model a command uses, and on what. */
 export const MODEL_FLAGS = {
   model: { kind: 'string', required: true, placeholder: 'dir|hub-id', help: 'Checkpoint to talk to.' },
+  cache_dir: CONFIG_FLAGS.model.cache_dir,
   adapter: {
     kind: 'strings',
     default: [],

@@ -2,8 +2,8 @@
 
 import type { Task } from '../progress.js';
 import type { CliCommand } from './cli-command.js';
-import { flagValue } from './cli-command.js';
-import { encoderFromFlags, requiredValue } from './encoder-flags.js';
+import { flagValue, requiredValue } from './cli-command.js';
+import { encoderFromFlags } from './encoder-flags.js';
 import { EXIT } from './exit.js';
 import type { Flag, FlagSpec } from './flags.js';
 import { flagsOf } from './flags.js';
@@ -15,6 +15,7 @@ const FLAGS: readonly Flag[] = flagsOf({
   data: {
     data_path: { ...data.data_path, help: 'Data to check (JSON, JSON Lines, parquet).' },
     model_name_or_path: { ...model.model_name_or_path, help: 'Checkpoint whose tokenizer and slicing are used.' },
+    cache_dir: model.cache_dir,
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
     overlong: data.overlong,
@@ -54,7 +55,7 @@ export const checkDataCommand: CliCommand = {
     ]);
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
-    const encoder = await encoderFromFlags(given, FLAGS);
+    const encoder = await encoderFromFlags(given, FLAGS, io.stderr);
     const progress = new Progress({ stream: io.stderr });
     let task: Task | undefined;
     try {

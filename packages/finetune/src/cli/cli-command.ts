@@ -1,5 +1,6 @@
 /** What a command is: its text and flags as data, and what it does with the values given. */
 
+import { expected } from '@minicpm-finetune/run';
 import type { TextStream } from '../progress.js';
 import type { CommandText } from './command.js';
 import type { Flag, Given, GivenValues } from './flags.js';
@@ -20,4 +21,14 @@ export interface CommandIO {
 /** The value of a flag: given, or its default. */
 export function flagValue<T>(given: GivenValues, flag: Flag): T {
   return (given.has(flag.name) ? given.get(flag.name)?.value : flag.default) as T;
+}
+
+/** The value of a flag that has to be given. Throws UserError if it is not. */
+export function requiredValue<T>(given: GivenValues, flags: readonly Flag[], name: string): T {
+  const flag = flags.find((candidate) => candidate.name === name)!;
+  if (given.has(name)) return flagValue<T>(given, flag);
+  throw expected('a value', `--${name}`, undefined, {
+    flag: `--${name}`,
+    cure: `${flag.help} Give it as --${name} <${flag.placeholder}>.`,
+  });
 }

@@ -1,7 +1,6 @@
 /** `minicpm-finetune download`: a model of the Hugging Face hub into its cache. */
 
-import { type CliCommand, flagValue } from './cli-command.js';
-import { requiredValue } from './encoder-flags.js';
+import { type CliCommand, flagValue, requiredValue } from './cli-command.js';
 import { EXIT } from './exit.js';
 import { type FlagSpec, flagsOf } from './flags.js';
 import { CONFIG_FLAGS } from './train-flags.js';

@@ -1,22 +1,20 @@
 /** What check-data and render share: from flags to how records are encoded. */
 
-import { expected } from '@minicpm-finetune/run';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../data/encoder.js';
+import type { TextStream } from '../progress.js';
 import { flagValue } from './cli-command.js';
 import type { Flag, GivenValues } from './flags.js';
+import { modelFolder } from './model-flag.js';
 
-/** The value of a flag that has to be given. Throws UserError if it is not. */
-export function requiredValue<T>(given: GivenValues, flags: readonly Flag[], name: string): T {
-  const flag = flags.find((candidate) => candidate.name === name)!;
-  if (given.has(name)) return flagValue<T>(given, flag);
-  throw expected('a value', `--${name}`, undefined, {
-    flag: `--${name}`,
-    cure: `${flag.help} Give it as --${name} <${flag.placeholder}>.`,
-  });
-}
-
-/** How the flags of a command (those of `train` of the same names) say that records are encoded. Throws UserError. */
-export async function encoderFromFlags(given: GivenValues, flags: readonly Flag[]): Promise<EncoderSetup> {
+/**
+ * How the flags of a command (those of `train` of the same names) say that records are encoded. A model of the hub is downloaded without its
+ * weights; `stderr` shows that. Throws UserError.
+ */
+export async function encoderFromFlags(
+  given: GivenValues,
+  flags: readonly Flag[],
+  stderr: TextStream,
+): Promise<EncoderSetup> {
   const { encoderSetup } = await import('../data/encoder.js');
   const value = <T>(name: string): T => flagValue<T>(given, flags.find((flag) => flag.name === name)!);
   const model: EncoderModelFlags = {
@@ -31,5 +29,5 @@ export async function encoderFromFlags(given: GivenValues, flags: readonly Flag[
     allow_special_text: value('allow_special_text'),
     max_image_pixels: value('max_image_pixels'),
   };
-  return encoderSetup(requiredValue(given, flags, 'model_name_or_path'), model, data);
+  return encoderSetup(await modelFolder(given, flags, 'model_name_or_path', stderr, false), model, data);
 }

@@ -4,10 +4,10 @@ import type { DType } from '@minicpm-finetune/run';
 import type { GenerateOptions, GenerateSummary } from '../generate.js';
 import type { Task } from '../progress.js';
 import { MODEL_FLAGS, SAMPLING_FLAGS } from './chat-flags.js';
-import { type CliCommand, flagValue } from './cli-command.js';
-import { requiredValue } from './encoder-flags.js';
+import { type CliCommand, flagValue, requiredValue } from './cli-command.js';
 import { EXIT } from './exit.js';
 import { type FlagSpec, flagsOf, type GivenValues } from './flags.js';
+import { modelFolder } from './model-flag.js';
 import { CONFIG_FLAGS } from './train-flags.js';
 
 const FLAGS = flagsOf({
@@ -49,7 +49,8 @@ export const generateCommand: CliCommand = {
   },
   flags: FLAGS,
   async run(given, { stdout, stderr }) {
-    const options = resolveGenerateOptions(given);
+    const asked = resolveGenerateOptions(given);
+    const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', stderr) };
     const [{ generateAnswers }, { Progress }] = await Promise.all([import('../generate.js'), import('../progress.js')]);
     const progress = new Progress({ stream: stderr });
     let task: Task | undefined;

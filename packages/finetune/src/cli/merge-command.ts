@@ -2,14 +2,15 @@
 
 import type { DType } from '@minicpm-finetune/run';
 import { MODEL_FLAGS } from './chat-flags.js';
-import { type CliCommand, flagValue } from './cli-command.js';
-import { requiredValue } from './encoder-flags.js';
+import { type CliCommand, flagValue, requiredValue } from './cli-command.js';
 import { EXIT } from './exit.js';
 import { type FlagSpec, flagsOf } from './flags.js';
+import { modelFolder } from './model-flag.js';
 
 const FLAGS = flagsOf({
   merge: {
     model: { ...MODEL_FLAGS.model, help: 'Base checkpoint of the adapter.' },
+    cache_dir: MODEL_FLAGS.cache_dir,
     adapter: {
       ...MODEL_FLAGS.adapter,
       required: true,
@@ -38,15 +39,15 @@ export const mergeCommand: CliCommand = {
     ].join('\n'),
   },
   flags: FLAGS,
-  async run(given, { stdout }) {
+  async run(given, { stdout, stderr }) {
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const options = {
-      model: requiredValue<string>(given, FLAGS, 'model'),
       adapters: requiredValue<string[]>(given, FLAGS, 'adapter'),
       output: requiredValue<string>(given, FLAGS, 'output_dir'),
       dtype: value<DType | null>('dtype'),
       maxShardBytes: value<number>('max_shard_size'),
       threads: value<number | null>('threads'),
+      model: await modelFolder(given, FLAGS, 'model', stderr),
     };
     const { merge } = await import('../merge.js');
     const { tensors, changed, logitsError } = merge(options);

@@ -3,8 +3,8 @@
 import { writeFile } from 'node:fs/promises';
 import type { Compat } from '@minicpm-finetune/run';
 import type { RenderedSample } from '../render.js';
-import { type CliCommand, type CommandIO, flagValue } from './cli-command.js';
-import { encoderFromFlags, requiredValue } from './encoder-flags.js';
+import { type CliCommand, type CommandIO, flagValue, requiredValue } from './cli-command.js';
+import { encoderFromFlags } from './encoder-flags.js';
 import { EXIT } from './exit.js';
 import { type Flag, type FlagSpec, flagsOf } from './flags.js';
 import { CONFIG_FLAGS } from './train-flags.js';
@@ -16,6 +16,7 @@ const FLAGS: readonly Flag[] = flagsOf({
     data_path: { ...data.data_path, help: 'Data with the record (JSON, JSON Lines, parquet).' },
     record: { kind: 'integer', min: 0, default: 0, help: 'Which record, counted from 0 through all files.' },
     model_name_or_path: { ...model.model_name_or_path, help: 'Checkpoint whose tokenizer and slicing are used.' },
+    cache_dir: model.cache_dir,
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
     overlong: data.overlong,
@@ -72,7 +73,7 @@ export const renderCommand: CliCommand = {
       ]);
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
-    const encoder = await Encoder.open(await encoderFromFlags(given, FLAGS));
+    const encoder = await Encoder.open(await encoderFromFlags(given, FLAGS, io.stderr));
     const dataset = await Dataset.open(paths, (message) => io.stderr.write(`notice: ${message}\n`));
     try {
       const compat = value<Compat | 'both'>('compat');
