@@ -1,74 +1,26 @@
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { EXIT } from '../src/cli/exit.js';
-import { main } from '../src/cli/main.js';
-import { downloadModel, resolveModel } from '../src/hub.js';
-import { Progress } from '../src/progress.js';
-import { COMMIT, gitHash, HubServer, REPO, sha256 } from './hub-server.js';
+import { join } from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
+import { downloadModel } from '../src/hub.js';
+import { COMMIT, gitHash, REPO, sha256 } from './hub-server.js';
+import {
+  blob,
+  CONFIG,
+  download,
+  expectWeights,
+  home,
+  hub,
+  options,
+  refusal,
+  resolve,
+  root,
+  said,
+  useHub,
+  WEIGHTS,
+} from './hub-support.js';
 
-const WEIGHTS = Buffer.from(Uint8Array.from({ length: 300_000 }, (_, i) => (i * i) >> 7));
-const CONFIG = Buffer.from('{"architectures": ["MiniCPMV"]}');
-
-let hub: HubServer;
-let home: string;
-let said: string;
-const progress = new Progress({ mode: 'plain', stream: { write: (text: string) => (said += text) } });
-
-beforeEach(async () => {
-  said = '';
-  home = mkdtempSync(join(tmpdir(), 'hub-'));
-  hub = new HubServer();
-  for (const name of ['HF_TOKEN', 'HF_TOKEN_PATH', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_HUB_OFFLINE'])
-    vi.stubEnv(name, undefined);
-  vi.stubEnv('HF_HOME', home);
-  vi.stubEnv('HF_ENDPOINT', `${await hub.start()}/`);
-  hub.files.set('model.safetensors', { content: WEIGHTS, lfs: true });
-  hub.files.set('config.json', { content: CONFIG });
-  for (const name of ['tokenizer.json', 'tokenizer_config.json', 'modeling_minicpmv.py', 'README.md', 'assets/a.json'])
-    hub.files.set(name, { content: Buffer.from(`content of ${name}`) });
-  hub.files.set('training_args.bin', { content: Buffer.from('a pickle'), lfs: true });
-});
-
-afterEach(async () => {
-  vi.unstubAllEnvs();
-  await hub.stop();
-  rmSync(home, { recursive: true });
-});
-
-const root = (): string => join(home, 'hub', 'models--openbmb--Tiny-V');
-const blob = (hash: string): string => join(root(), 'blobs', hash);
-const options = { flag: '--model', progress, pauses: [1, 1] };
-const download = (more: object = {}): Promise<string> => downloadModel(REPO, { ...options, ...more });
-const resolve = (argument: string, more: object = {}): Promise<string> =>
-  resolveModel(argument, { ...options, ...more });
-
-/** The text of the UserError a promise ends with. */
-async function refusal(promise: Promise<unknown>): Promise<string> {
-  const error = await promise.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof UserError)) throw error;
-  expect(error.cure).toBeDefined();
-  return error.format();
-}
-
-function expectWeights(folder: string): void {
-  expect(readFileSync(join(folder, 'model.safetensors')).equals(WEIGHTS)).toBe(true);
-}
+useHub();
 
 /** Announces the whole, sends a part, and hangs up. */
 function breakOff(response: ServerResponse, content: Buffer, from: number, to: number): void {
@@ -296,92 +248,5 @@ describe('a refusal', () => {
   it('only pickles', async () => {
     hub.files.delete('model.safetensors');
     expect(await refusal(download())).toMatch(/weights as safetensors .* only pickles \(training_args\.bin\)/);
-  });
-});
-
-describe('a model argument', () => {
-  it('is a folder', async () => {
-    expect(await resolve(home)).toBe(home);
-    expect(hub.requests).toEqual([]);
-  });
-
-  it('is neither a folder nor an id', async () => {
-    for (const argument of ['./nothing', '/no/such/folder', 'nothing', 'a/../b', 'a--b/c'])
-      expect(await refusal(resolve(argument))).toMatch(/or the id of a model of the hub, but received .*no folder/);
-    const file = join(home, 'a.txt');
-    writeFileSync(file, '');
-    expect(await refusal(resolve(file))).toContain('which is a file');
-    expect(hub.requests).toEqual([]);
-  });
-
-  it('is downloaded with a notice, and then found without network', async () => {
-    const folder = await resolve(REPO);
-    expect(said).toContain(`notice: there is no folder ${REPO}, so the model of that name is downloaded from the hub`);
-    await hub.stop();
-    said = '';
-    expect(await resolve(REPO)).toBe(folder);
-    expect(said).toBe('');
-    await hub.start();
-  });
-
-  it('may do without weights, which come when they are needed', async () => {
-    const folder = await resolve(REPO, { weights: false });
-    expect(readdirSync(folder)).not.toContain('model.safetensors');
-    hub.requests.length = 0;
-    expect(await resolve(REPO, { weights: false })).toBe(folder);
-    expect(hub.requests).toEqual([]);
-    expect(await resolve(REPO)).toBe(folder);
-    expectWeights(folder);
-  });
-
-  it('is complete only with every shard', async () => {
-    const shards = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'] as const;
-    const weight_map = { a: shards[0], b: shards[1] };
-    hub.files.delete('model.safetensors');
-    hub.files.set('model.safetensors.index.json', { content: Buffer.from(JSON.stringify({ weight_map })) });
-    for (const name of shards) hub.files.set(name, { content: Buffer.from(name), lfs: true });
-    const folder = await resolve(REPO);
-    rmSync(blob(sha256(Buffer.from(shards[1]))));
-    hub.requests.length = 0;
-    expect(await resolve(REPO)).toBe(folder);
-    expect(hub.requests.at(-1)).toBe(`GET /storage/${shards[1]}`);
-    expect(readFileSync(join(folder, shards[1]), 'utf8')).toBe(shards[1]);
-  });
-
-  it('is looked for in the cache that is named', async () => {
-    const cacheDir = join(home, 'elsewhere');
-    const folder = await resolve(REPO, { cacheDir });
-    expect(dirname(dirname(folder))).toBe(join(cacheDir, 'models--openbmb--Tiny-V'));
-    expect(await resolve(REPO, { cacheDir })).toBe(folder);
-  });
-});
-
-describe('minicpm-finetune download', () => {
-  async function run(...words: string[]) {
-    let [stdout, stderr] = ['', ''];
-    const io = {
-      stdout: { write: (text: string) => (stdout += text) },
-      stderr: { write: (text: string) => (stderr += text) },
-    };
-    const code = await main(['download', ...words], { ...io, env: {} });
-    return { code, stdout, stderr };
-  }
-
-  it('prints the folder', async () => {
-    const folder = `${join(root(), 'snapshots', COMMIT)}\n`;
-    expect(await run(REPO)).toMatchObject({ code: EXIT.ok, stdout: folder });
-    expect(await run('--model_name_or_path', REPO, '--revision', 'v1.0')).toMatchObject({
-      code: EXIT.ok,
-      stdout: folder,
-    });
-  });
-
-  it('refuses nothing, and too much', async () => {
-    expect(await run()).toMatchObject({ code: EXIT.usage, stderr: expect.stringContaining('--model_name_or_path') });
-    expect(await run(REPO, 'b')).toMatchObject({ code: EXIT.usage, stderr: expect.stringContaining('received "b"') });
-    expect(await run(REPO, '--revison', 'v1.0')).toMatchObject({
-      code: EXIT.usage,
-      stderr: expect.stringContaining('Did you mean --revision?'),
-    });
   });
 });
