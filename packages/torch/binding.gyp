@@ -12,7 +12,8 @@
         "native/dispatch.cc",
         "native/autograd.cc",
         "native/mapping.cc",
-        "native/process.cc"
+        "native/process.cc",
+        "native/signals.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",

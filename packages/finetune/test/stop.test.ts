@@ -1,6 +1,7 @@
 /** Signals and the STOP file, on the real command line. */
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkpointsIn, printed, type Running, startTraining, weightsHash } from './cli-run.js';
 import { eventsOf, makePlace, type Place } from './train-support.js';
@@ -87,14 +88,31 @@ describe('SIGUSR1', () => {
 });
 
 describe('the second SIGINT', () => {
-  it('ends a step that takes long at once, with earlier checkpoints whole', async () => {
+  it('ends a long step at once, without saving; a signal handed on twice is one', async () => {
+    const data = join(place.folder, 'long.json');
+    const conversations = [
+      { role: 'user', content: 'Count.' },
+      { role: 'assistant', content: 'one two three '.repeat(400) },
+    ];
+    writeFileSync(data, JSON.stringify(Array.from({ length: 96 }, () => ({ conversations }))));
+    const long = {
+      data_path: data,
+      per_device_train_batch_size: 96,
+      model_max_length: 2048,
+      overlong: 'truncate_text',
+    };
+    const running = startTraining(flagsOf('twice', long));
+    await printed(running, `96 records, ${STEPS} steps`);
+    await sleep(300); // in the middle of the first step
+    running.child.kill('SIGINT');
+    await printed(running, 'Once more ends at once');
+    running.child.kill('SIGINT');
+    await sleep(700);
+    const asked = performance.now();
+    running.child.kill('SIGINT');
+    expect(await running.ended).toMatchObject({ code: 130 });
+    expect(performance.now() - asked).toBeLessThan(1000);
     const folder = join(place.folder, 'twice');
-    const long = { per_device_train_batch_size: 4000, model_max_length: 256, save_strategy: 'steps', save_steps: 1 };
-    const many = makePlace(4000);
-    const flags = { ...flagsOf('twice', { data_path: many.text, model_name_or_path: many.model }), ...long };
-    const running = startTraining({ ...flags, per_device_train_batch_size: 2, max_steps: 2 });
-    expect((await running.ended).code).toBe(0);
-    rmSync(many.folder, { recursive: true });
-    expect(checkpointsIn(folder).complete).toHaveLength(2);
+    for (const kind of ['step', 'stop', 'checkpoint', 'run_end'] as const) expect(eventsOf(folder, kind)).toEqual([]);
   });
 });

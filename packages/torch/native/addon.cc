@@ -1,4 +1,4 @@
-// Table of contents of the native part: everything here is one of five small files.
+// Table of contents of the native part: everything here is one of a few small files.
 //
 //   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
 //   tensor.cc    creating tensors from bytes, reading them back, their metadata
@@ -6,6 +6,7 @@
 //   autograd.cc  gradients, gradient mode, random number generators
 //   mapping.cc   files mapped into memory as tensors
 //   process.cc   threads, allocator, memory figures, devices
+//   signals.cc   SIGINT and SIGTERM in the middle of a step
 #include "handles.h"
 
 namespace minicpm {
@@ -17,6 +18,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerAutograd(env, exports);
   registerMapping(env, exports);
   registerProcess(env, exports);
+  registerSignals(env, exports);
   return exports;
 }
 

@@ -62,5 +62,6 @@ void registerDispatch(Napi::Env env, Napi::Object exports);
 void registerAutograd(Napi::Env env, Napi::Object exports);
 void registerMapping(Napi::Env env, Napi::Object exports);
 void registerProcess(Napi::Env env, Napi::Object exports);
+void registerSignals(Napi::Env env, Napi::Object exports);
 
 }  // namespace minicpm

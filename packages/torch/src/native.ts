@@ -52,6 +52,9 @@ export interface Native {
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;
+
+  watchSignals(answer: string): void;
+  unwatchSignals(): void;
 }
 
 function load(): Native {

@@ -44,3 +44,13 @@ export function about(): { version: string; cpuCapability: string; cuda: boolean
 export function setDeterministic(enabled: boolean): void {
   native.setDeterministic(enabled);
 }
+
+/**
+ * Answers SIGINT and SIGTERM at once, also in the middle of a long native call, when Node's own handlers (set before) cannot run yet: the
+ * first one writes `answer` to standard error and goes on to Node, another one half a second later or more ends the process with code 130.
+ * Returns what undoes it, to be called before Node's handlers are taken away.
+ */
+export function watchSignals(answer: string): () => void {
+  native.watchSignals(answer);
+  return () => native.unwatchSignals();
+}
