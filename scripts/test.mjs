@@ -1,4 +1,7 @@
-/** Lint, then all tests; the last line is `N passed, N failed`. Arguments go to vitest: `npm test -- packages/torch`. */
+/**
+ * Lint, then all tests; the last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official
+ * scripts: some minutes more); other arguments go to vitest: `npm test -- packages/torch`.
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,11 +16,13 @@ const lint = spawnSync(process.execPath, ['node_modules/@biomejs/biome/bin/biome
 if (lint.status === 0) passed++;
 else failed++;
 
+const words = process.argv.slice(2);
+const long = words.includes('--long');
 const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
 const tests = spawnSync(
   process.execPath,
-  ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...process.argv.slice(2)],
-  { stdio: 'inherit' },
+  ['node_modules/vitest/vitest.mjs', 'run', ...reporters, ...words.filter((word) => word !== '--long')],
+  { stdio: 'inherit', env: long ? { ...process.env, MINICPM_FINETUNE_LONG_TESTS: '1' } : process.env },
 );
 try {
   const result = JSON.parse(readFileSync(report, 'utf8'));
