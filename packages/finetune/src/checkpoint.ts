@@ -39,6 +39,14 @@ import type { Optimizer } from './optimizer.js';
 const OPTIMIZER_FILE = 'optimizer.safetensors';
 const RNG_FILE = 'rng_state.safetensors';
 const STATE_FILE = 'trainer_state.json';
+/** What a checkpoint has beside the model. */
+export const TRAINER_FILES: ReadonlySet<string> = new Set([
+  OPTIMIZER_FILE,
+  RNG_FILE,
+  STATE_FILE,
+  RUN_FILES.config,
+  RUN_FILES.manifest,
+]);
 /** Kept free on the disk beside what is written. */
 const SPARE_BYTES = 64 << 20;
 

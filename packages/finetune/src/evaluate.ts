@@ -5,6 +5,7 @@ import { collate } from './collate.js';
 import type { Dataset, Notice } from './data/dataset.js';
 import type { Loader } from './data/loader.js';
 import { openPass, type RunData } from './data-setup.js';
+import { answerRecords } from './eval-answers.js';
 import type { TrainingModel } from './model-setup.js';
 import type { Progress } from './progress.js';
 import type { Run } from './run.js';
@@ -49,21 +50,50 @@ export async function evaluate(
   return { loss: sum / tokens, samples, seconds: (performance.now() - started) / 1000 };
 }
 
-/** Evaluates, logs it, and keeps the best checkpoint if a metric says which that is. */
+/** Evaluates, logs it, and keeps the best checkpoint if a metric says which that is. Behind the start nothing is saved. */
 export async function runEvaluation(run: Run, step: number, loader?: Loader): Promise<void> {
   const { config, data, log, derived } = run;
   if (data.evaluation === null) return;
+  const started = performance.now();
   const { loss, samples, seconds } = await evaluate(config, data, data.evaluation, run.training, log.progress, (m) =>
     log.progress.print(m),
   );
+  const answers = config.eval.eval_generate > 0 ? await answerRecords(run, step) : null;
+  log.exclude((performance.now() - started) / 1000);
+  const metrics = { ...answers?.metrics };
   const epoch = Number((step / derived.stepsPerEpoch).toFixed(4));
-  log.event({ event: 'eval', step, epoch, loss, metrics: {}, samples, seconds, samples_per_s: samples / seconds });
-  log.history.push({ epoch, eval_loss: loss, eval_runtime: seconds, eval_samples_per_second: samples / seconds, step });
-  log.exclude(seconds);
-  const metric = config.eval.metric_for_best_model ?? (config.eval.load_best_model_at_end ? 'loss' : null);
-  if (metric === null || loader === undefined) return;
-  const better =
-    run.bestMetric === null || (config.eval.greater_is_better ? loss > run.bestMetric : loss < run.bestMetric);
-  if (!better) return;
-  saveBest(run, step, loader, loss);
+  log.event({
+    event: 'eval',
+    step,
+    epoch,
+    loss: Number.isFinite(loss) ? loss : null,
+    metrics,
+    samples,
+    seconds,
+    samples_per_s: samples / seconds,
+    ...(answers?.file ? { answers_file: answers.file } : {}),
+  });
+  const named = Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`eval_${name}`, value]));
+  log.history.push({
+    epoch,
+    eval_loss: loss,
+    ...named,
+    eval_runtime: seconds,
+    eval_samples_per_second: samples / seconds,
+    step,
+  });
+  if (loader !== undefined) keepBest(run, step, loader, { loss, ...metrics });
+}
+
+/** Saves the model if the metric that decides says that it is the best so far. */
+function keepBest(run: Run, step: number, loader: Loader, values: Readonly<Record<string, number>>): void {
+  const { metric_for_best_model: metric, greater_is_better: greater } = run.config.eval;
+  if (metric === null) return;
+  const value = values[metric];
+  if (value === undefined || !Number.isFinite(value)) {
+    run.log.warn('no_metric', `${metric} is ${value ?? 'unknown'} at step ${step}: this model is not the best.`, step);
+    return;
+  }
+  const best = run.bestMetric;
+  if (best === null || (greater ? value > best : value < best)) saveBest(run, step, loader, value);
 }

@@ -17,11 +17,11 @@ export class LossScale {
     this.#hysteresis = config.fp16_hysteresis;
   }
 
-  /** Takes note of a step. False: the scale is at its minimum and gradients overflow all the same, so that scaling cannot help. */
+  /** Takes note of a step. False: gradients overflow and the scale is fixed or at its minimum, so that scaling cannot help. */
   update(overflow: boolean): boolean {
     const { fp16_loss_scale, fp16_loss_scale_window, fp16_hysteresis, fp16_min_loss_scale } = this.#config;
     const step = this.#step++;
-    if (fp16_loss_scale > 0) return true;
+    if (fp16_loss_scale > 0) return !overflow; // a fixed scale does not give way
     if (overflow) {
       this.#lastOverflow = step;
       if (this.#hysteresis > 1) {

@@ -10,6 +10,8 @@ export interface AnswerMetrics {
   readonly rouge_l: number;
 }
 
+export const METRIC_NAMES = ['exact_match', 'anls', 'rouge_l'] as const satisfies readonly (keyof AnswerMetrics)[];
+
 /** Below this similarity an answer counts as wrong, not as badly read (Biten et al., 2019). */
 const ANLS_THRESHOLD = 0.5;
 

@@ -106,8 +106,9 @@ function makeReady(runFolder: string, overwrite: boolean): void {
   for (const name of readdirSync(runFolder)) {
     if (checkpointStep(name) !== undefined) rmSync(join(runFolder, name), { recursive: true });
   }
-  for (const name of [RUN_FILES.events, RUN_FILES.config, RUN_FILES.stop])
-    rmSync(join(runFolder, name), { force: true });
+  const { events, config, stop, logs, answers, nonfinite } = RUN_FILES;
+  for (const name of [events, config, stop, logs, answers, nonfinite])
+    rmSync(join(runFolder, name), { recursive: true, force: true });
 }
 
 /** The trained model would take the place of the weights that lie there, perhaps those the run starts from. */

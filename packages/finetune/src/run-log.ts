@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
 import { Progress } from './progress.js';
+import { TensorBoard } from './tensorboard.js';
 
 /** One optimizer step as the log takes it in. */
 export interface StepRecord {
@@ -25,16 +26,20 @@ const finite = (value: number): number | null => (Number.isFinite(value) ? value
 
 interface Totals {
   steps: number;
+  /** Of the steps with a finite loss. */
+  losses: number;
   lossSum: number;
   samples: number;
   tokens: number;
   supervised: number;
 }
 
-const EMPTY: Totals = { steps: 0, lossSum: 0, samples: 0, tokens: 0, supervised: 0 };
+const EMPTY: Totals = { steps: 0, losses: 0, lossSum: 0, samples: 0, tokens: 0, supervised: 0 };
 
 export class RunLog {
   readonly progress: Progress;
+  /** With --report_to tensorboard. */
+  readonly board: TensorBoard | null;
   /** Hugging Face's log_history. */
   readonly history: Record<string, number>[] = [];
   readonly #writer: EventWriter;
@@ -43,19 +48,25 @@ export class RunLog {
   #sinceWait = 0;
   #runLoss = 0;
   #runSteps = 0;
+  #lastStep: number;
   /** Whether the last event could not be written. */
   #losing = false;
 
-  constructor(config: RunConfig) {
-    this.progress = new Progress({ mode: config.logging.progress });
-    mkdirSync(config.output.output_dir, { recursive: true });
-    this.#writer = new EventWriter(join(config.output.output_dir, RUN_FILES.events));
+  /** `startStep` is the step resumed from. */
+  constructor({ logging, output: { output_dir: folder } }: RunConfig, startStep = 0) {
+    this.#lastStep = startStep;
+    this.progress = new Progress({ mode: logging.progress });
+    mkdirSync(folder, { recursive: true });
+    this.#writer = new EventWriter(join(folder, RUN_FILES.events));
+    const logs = logging.logging_dir ?? join(folder, RUN_FILES.logs);
+    this.board = logging.report_to.includes('tensorboard') ? new TensorBoard(logs, startStep) : null;
   }
 
   /** Writes an event and shows it. A full disk does not end the run: events are lost, which is said once. */
   event(event: RunEvent): void {
     try {
       this.#writer.write(event);
+      this.board?.event(event);
       this.#losing = false;
     } catch (error) {
       if (!this.#losing) this.#tellLost((error as Error).message);
@@ -76,12 +87,17 @@ export class RunLog {
   /** Takes in a step; writes a step event when it is time for one. */
   step(record: StepRecord, totalSteps: number, due: boolean): void {
     this.#since.steps++;
-    this.#since.lossSum += record.loss;
+    this.#lastStep = record.step;
     this.#since.samples += record.samples;
     this.#since.tokens += record.tokens;
     this.#since.supervised += record.supervisedTokens;
-    this.#runLoss += record.loss;
-    this.#runSteps++;
+    if (Number.isFinite(record.loss)) {
+      // a step that was skipped for its loss says nothing about the mean
+      this.#since.lossSum += record.loss;
+      this.#since.losses++;
+      this.#runLoss += record.loss;
+      this.#runSteps++;
+    }
     const event = this.#stepEvent(record, totalSteps);
     if (due) {
       this.event(event);
@@ -105,13 +121,13 @@ export class RunLog {
   }
 
   #stepEvent(record: StepRecord, totalSteps: number): StepEvent {
-    const { steps, lossSum, samples, tokens, supervised } = this.#since;
+    const { steps, lossSum, losses, samples, tokens, supervised } = this.#since;
     const seconds = Math.max(1e-9, (performance.now() - this.#sinceTime) / 1000);
     return {
       event: 'step',
       step: record.step,
       epoch: Number(record.epoch.toFixed(4)),
-      loss: finite(lossSum / steps),
+      loss: finite(lossSum / losses),
       grad_norm: finite(record.gradNorm),
       learning_rate: record.learningRate,
       ...(record.lossScale === null ? {} : { loss_scale: record.lossScale }),
@@ -126,6 +142,11 @@ export class RunLog {
     };
   }
 
+  /** Optimizer steps done. */
+  get lastStep(): number {
+    return this.#lastStep;
+  }
+
   /** Mean loss over the steps of this start. */
   get trainLoss(): number | null {
     return this.#runSteps === 0 ? null : finite(this.#runLoss / this.#runSteps);
@@ -134,5 +155,6 @@ export class RunLog {
   close(): void {
     this.progress.close();
     this.#writer.close();
+    this.board?.close();
   }
 }

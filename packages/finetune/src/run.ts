@@ -5,10 +5,12 @@ import type { Derived } from './cli/derive.js';
 import type { RunData } from './data-setup.js';
 import { LossScale } from './loss-scale.js';
 import type { TrainingModel } from './model-setup.js';
+import { withNoise } from './neftune.js';
 import { Optimizer, withoutDecay } from './optimizer.js';
 import type { Resumed } from './resume.js';
 import type { RunLog } from './run-log.js';
 import { makeSchedule, type Schedule } from './schedule.js';
+import type { StepOptions } from './step.js';
 import { StopRequests } from './stop.js';
 
 /** Everything a run has while it trains. */
@@ -60,6 +62,18 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     tokensSeen: 0,
     skippedSteps: 0,
     savedStep: null,
+  };
+}
+
+/** How a step of the run is computed, now. */
+export function stepOptions({ config, training: { model }, lossScale }: Run): StepOptions {
+  const alpha = config.optimizer.neftune_noise_alpha;
+  return {
+    maxGradNorm: config.optimizer.max_grad_norm,
+    recompute: config.engine.gradient_checkpointing,
+    perMicroBatch: config.data.compat === 'official',
+    ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
+    ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };
 }
 

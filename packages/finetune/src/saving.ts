@@ -1,8 +1,14 @@
 /** When a run saves: checkpoints on the way, and the trained model at its end. The files themselves are checkpoint.ts's. */
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
-import { type CheckpointEvent, checkpointName, latestCheckpoint, UserError } from '@minicpm-finetune/run';
-import { removeOldCheckpoints, type TrainerState, writeCheckpoint } from './checkpoint.js';
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join, relative } from 'node:path';
+import {
+  type CheckpointEvent,
+  checkpointName,
+  checkpointStep,
+  latestCheckpoint,
+  UserError,
+} from '@minicpm-finetune/run';
+import { removeOldCheckpoints, TRAINER_FILES, type TrainerState, writeCheckpoint } from './checkpoint.js';
 import type { Loader } from './data/loader.js';
 import { checkSpace, moveFiles } from './durable.js';
 import type { Run } from './run.js';
@@ -89,6 +95,22 @@ export function saveBest(run: Run, step: number, loader: Loader, metric: number)
   if (save(run, step, loader, 'best') === null) Object.assign(run, before);
 }
 
+/** --load_best_model_at_end: copies the best checkpoint's model, if that is another than the model in training. Says which it is. */
+function copyBest({ config, log, bestCheckpoint, bestMetric }: Run, step: number, target: string): boolean {
+  const { load_best_model_at_end: wanted, metric_for_best_model: metric } = config.eval;
+  if (!wanted || (bestCheckpoint !== null && checkpointStep(basename(bestCheckpoint)) === step)) return false;
+  if (bestCheckpoint === null || !existsSync(bestCheckpoint)) {
+    const what = bestCheckpoint === null ? 'none was evaluated and saved' : `${bestCheckpoint} is not there`;
+    log.warn('no_best_model', `THE LAST MODEL IS SAVED, not the best one: ${what}.`, step);
+    return false;
+  }
+  mkdirSync(target, { recursive: true });
+  for (const name of readdirSync(bestCheckpoint))
+    if (!TRAINER_FILES.has(name)) cpSync(join(bestCheckpoint, name), join(target, name), { recursive: true });
+  log.progress.print(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
+  return true;
+}
+
 const RESULT_FOLDER = '.result.unfinished';
 const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
 
@@ -102,7 +124,7 @@ export function saveResult(run: Run, step: number, loader: Loader): void {
   rmSync(unfinished, { recursive: true, force: true });
   try {
     checkSpace(folder, run.training.savedBytes, 'the trained model');
-    run.training.save(unfinished);
+    if (!copyBest(run, step, unfinished)) run.training.save(unfinished);
     writeFileSync(
       join(unfinished, 'trainer_state.json'),
       `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`,

@@ -4,7 +4,7 @@
  * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
  * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
  */
-import { type MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
+import { type MiniCPMV, type ModelInputs, type Plan, runPlan } from '@minicpm-finetune/minicpm-v';
 import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
@@ -17,7 +17,23 @@ export interface StepOptions {
   readonly perMicroBatch: boolean;
   /** Multiplies the loss before the backward pass, and divides the gradients after it (float16). */
   readonly lossScale?: number;
+  /** What is put around the plan of a micro-batch: NEFTune's noise. */
+  readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
+  readonly watch?: StepWatch;
 }
+
+/** Someone who looks at everything that is computed. The values are only lent. */
+export interface StepWatch {
+  /** A micro-batch begins; the plan returned is run. */
+  plan(plan: Plan): Plan;
+  /** Its summed cross entropy. */
+  loss(sum: number): void;
+  /** Gradients of a module's parameters, newest module first; `HEAD` before all others. */
+  gradients(gradients: ReadonlyMap<string, Tensor>, module: string): void;
+}
+
+/** The module that maps hidden states to logits. */
+export const HEAD = 'llm.lm_head';
 
 export interface StepResult {
   /** Mean over the supervised tokens (perMicroBatch: mean of the micro-batches' means). */
@@ -78,31 +94,44 @@ export interface Gradients {
 export function lossAndGradients(
   model: MiniCPMV,
   batches: readonly Batch[],
-  options: Pick<StepOptions, 'recompute' | 'perMicroBatch' | 'lossScale'>,
+  options: Omit<StepOptions, 'maxGradNorm'>,
 ): Gradients {
   const total = batches.reduce((count, batch) => count + batch.supervisedTokens, 0);
   const sum = new GradientSum(batches.length);
   let loss = 0;
   for (const batch of batches) {
     const share = options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / total;
-    loss += share * runBatch(model, batch, share * (options.lossScale ?? 1), options.recompute, sum);
+    loss += share * runBatch(model, batch, share * (options.lossScale ?? 1), options, sum);
     disposeBatch(batch);
   }
   return { loss, supervisedTokens: total, gradients: sum.gradients, dispose: () => sum.dispose() };
 }
 
 /** Forward and backward over one micro-batch; returns the summed cross entropy. */
-function runBatch(model: MiniCPMV, batch: Batch, scale: number, recompute: boolean, sum: GradientSum): number {
+function runBatch(
+  model: MiniCPMV,
+  batch: Batch,
+  scale: number,
+  { recompute, wrap, watch }: Omit<StepOptions, 'maxGradNorm'>,
+  sum: GradientSum,
+): number {
   return scope(() => {
-    const execution = new Execution(model.plan(batch.inputs, { train: true }), {
+    const plain = model.plan(batch.inputs, { train: true });
+    const plan = wrap === undefined ? plain : wrap(plain, batch.inputs);
+    const take = (gradients: ReadonlyMap<string, Tensor>, module: string): void => {
+      watch?.gradients(gradients, module);
+      sum.add(gradients);
+    };
+    const execution = new Execution(watch === undefined ? plan : watch.plan(plan), {
       recompute: () => recompute,
-      onGradients: (gradients) => sum.add(gradients),
+      onGradients: (gradients, node) => take(gradients, node.name),
     });
     try {
       const hidden = execution.forward();
       const result = lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad });
       hidden.dispose();
-      sum.add(result.gradients);
+      watch?.loss(result.sum);
+      take(result.gradients, HEAD);
       if (result.gradHidden) execution.backward(result.gradHidden);
       return result.sum;
     } finally {

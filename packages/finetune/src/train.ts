@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, manualSeed } from '@minicpm-finetune/torch';
+import { about, manualSeed, rngState } from '@minicpm-finetune/torch';
 import { restoreRandomState } from './checkpoint.js';
 import { derive } from './cli/derive.js';
 import { collate } from './collate.js';
@@ -17,10 +17,11 @@ import { resolveModel } from './hub.js';
 import { prepareModel } from './model-setup.js';
 import { handleNonfinite } from './nonfinite.js';
 import { compareData, type Resumed, startOf } from './resume.js';
-import { makeRun, type Run, restore } from './run.js';
+import { makeRun, type Run, restore, stepOptions } from './run.js';
 import { RunLog } from './run-log.js';
 import { save, saveResult } from './saving.js';
 import { trainStep } from './step.js';
+import { refuseUnsupported } from './unsupported.js';
 import { VERSION } from './version.js';
 
 export interface TrainOptions {
@@ -36,9 +37,11 @@ export interface TrainResult {
 
 /** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
-  startEngine(config.engine);
+  refuseUnsupported(config);
+  const device = startEngine(config.engine);
   const resumed = startOf(config);
-  const log = new RunLog(config);
+  const log = new RunLog(config, resumed?.state.global_step);
+  if (device !== 'cpu') log.progress.print(`Training runs on the CPU, although ${device} is there.`);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
@@ -54,7 +57,13 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     });
     return result;
   } catch (error) {
-    log.event({ event: 'run_end', status: 'failed', step: 0, seconds: seconds(), error: (error as Error).message });
+    log.event({
+      event: 'run_end',
+      status: 'failed',
+      step: log.lastStep,
+      seconds: seconds(),
+      error: (error as Error).message,
+    });
     throw error;
   } finally {
     log.close();
@@ -125,11 +134,13 @@ async function trainLoop(
   const { config, derived, log } = run;
   let done = start;
   for await (const micros of optimizerSteps(loader)) {
-    oneStep(run, micros, loader);
+    await oneStep(run, micros, loader);
     done = micros[0]!.step + 1;
     const epochEnds = done % derived.stepsPerEpoch === 0;
-    if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds)) await runEvaluation(run, done, loader);
-    const stopped = done === derived.totalSteps ? null : run.stop.reason; // behind the last step there is nothing to stop
+    const last = done === derived.totalSteps;
+    if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds) || (last && config.eval.do_eval))
+      await runEvaluation(run, done, loader);
+    const stopped = last ? null : run.stop.reason; // behind the last step there is nothing to stop
     if (stopped !== null) log.event({ event: 'stop', reason: stopped, step: done });
     const asked = run.stop.takeSaveRequest();
     if (isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds)) save(run, done, loader, 'interval');
@@ -152,7 +163,7 @@ function isDue(
 }
 
 /** One optimizer step and its line in the log. */
-function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): void {
+async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
   const { config, derived, log, optimizer } = run;
   const { step } = micros[0]!;
   const batches = micros.filter((micro) => micro.samples.length > 0).map((micro) => collate(micro.samples));
@@ -160,14 +171,10 @@ function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): void 
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
   const lossScale = run.lossScale?.scale ?? null;
-  const result = trainStep(run.training.model, batches, optimizer, run.schedule(step), {
-    maxGradNorm: config.optimizer.max_grad_norm,
-    recompute: config.engine.gradient_checkpointing,
-    perMicroBatch: config.data.compat === 'official',
-    ...(lossScale === null ? {} : { lossScale }),
-  });
+  using random = rngState();
+  const result = trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
-  if (!result.updated) handleNonfinite(run, result, micros, scaleHelps);
+  if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   run.tokensSeen += tokens;
   const done = step + 1;
   const due = isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0);

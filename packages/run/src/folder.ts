@@ -4,6 +4,9 @@
  *     run.json            the resolved RunConfig, usable as a recipe
  *     events.jsonl        the events of all starts
  *     checkpoint-<step>/  complete checkpoints: written under a temporary name, then renamed
+ *     logs/               TensorBoard files (--report_to tensorboard)
+ *     eval/step-<n>/      answers to records of the evaluation data (--eval_generate), with eval/images/
+ *     nonfinite/step-<n>/ what made a loss or gradient that is not finite
  *     STOP                made by a user: finish the step, save, end
  *
  * Not here: what is inside a checkpoint, and writing one.
@@ -18,6 +21,8 @@ export const RUN_FILES = {
   stop: 'STOP',
   /** TensorBoard files, unless --logging_dir says otherwise. */
   logs: 'logs',
+  answers: 'eval',
+  nonfinite: 'nonfinite',
   /** In every checkpoint, written last: its files with sizes and checksums. */
   manifest: 'manifest.json',
 } as const;

@@ -1,0 +1,32 @@
+/** What a configuration can ask for and this version does not do: refused before anything else, instead of being ignored. */
+import { type RunConfig, UserError } from '@minicpm-finetune/run';
+import { METRIC_NAMES } from './metrics.js';
+
+/** @throws UserError naming the flag. */
+export function refuseUnsupported({ engine, lora, eval: evaluation }: RunConfig): void {
+  const { device, memory_budget: budget } = engine;
+  if (device === 'cuda' || device === 'mps')
+    throw refusal('device', 'cpu or auto', device, 'Training runs on the CPU in this version: give --device cpu.');
+  if (budget !== null)
+    throw refusal('memory_budget', 'no limit', budget, 'Memory is not estimated in this version: leave it out.');
+  if (lora.q_lora)
+    throw refusal('q_lora', 'false', true, 'Weights are not quantized in this version: use --bf16 with --use_lora.');
+  checkMetric(evaluation);
+}
+
+function checkMetric({ metric_for_best_model: metric, eval_generate: answers }: RunConfig['eval']): void {
+  if (metric === null || metric === 'loss') return;
+  if (!(METRIC_NAMES as readonly string[]).includes(metric)) {
+    const known = ['loss', ...METRIC_NAMES].join(', ');
+    throw refusal('metric_for_best_model', `one of ${known}`, metric, 'Choose one of them.');
+  }
+  if (answers === 0) {
+    const cure = 'The metric needs answers: give --eval_generate 32, or another number of records.';
+    throw refusal('metric_for_best_model', 'loss without --eval_generate', metric, cure);
+  }
+}
+
+function refusal(name: string, expected: string, received: unknown, cure: string): UserError {
+  const flag = `--${name}`;
+  return new UserError(`Expected ${expected} for ${flag} but received ${String(received)}.`, { flag, cure });
+}
