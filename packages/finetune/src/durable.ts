@@ -21,6 +21,7 @@ import {
 import { dirname, join, relative } from 'node:path';
 import { checkpointStep, RUN_FILES, removedCheckpointName, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
+import { formatBytes } from './format.js';
 
 const MANIFEST = z.object({
   step: z.int(),
@@ -150,15 +151,16 @@ function readManifest(file: string): z.infer<typeof MANIFEST> {
   }
 }
 
-const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
-
 /** Refuses to start what the disk cannot hold. Sizes in bytes. */
 export function checkSpace(folder: string, needed: number, what: string): void {
   const { bavail, bsize } = statfsSync(folder);
   const free = bavail * bsize;
   if (free >= needed) return;
-  throw new UserError(`Expected ${gigabytes(needed)} free for ${what} in ${folder} but received ${gigabytes(free)}.`, {
-    file: folder,
-    cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
-  });
+  throw new UserError(
+    `Expected ${formatBytes(needed)} free for ${what} in ${folder} but received ${formatBytes(free)}.`,
+    {
+      file: folder,
+      cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
+    },
+  );
 }
