@@ -22,14 +22,15 @@ export class TensorBoard {
   readonly path: string;
   readonly #file: number;
 
-  /** `startStep` is the step resumed from: TensorBoard drops what earlier files say about later steps. */
+  /** `startStep` is the step resumed from: TensorBoard drops what earlier files say about the steps behind it. */
   constructor(folder: string, startStep = 0) {
     mkdirSync(folder, { recursive: true });
     const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, '0');
     this.path = join(folder, `events.out.tfevents.${seconds}.${hostname()}.${process.pid}.${counter++}`);
     this.#file = openSync(this.path, 'wx');
     this.#write(text(3, 'brain.Event:2'));
-    this.#write(Buffer.concat([varintField(2, startStep), message(7, varintField(1, 1))])); // SessionLog, START
+    const first = startStep === 0 ? 0 : startStep + 1;
+    this.#write(Buffer.concat([varintField(2, first), message(7, varintField(1, 1))])); // SessionLog, START
   }
 
   /** Writes what has a place in TensorBoard: steps and evaluations. */
