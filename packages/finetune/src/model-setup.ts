@@ -70,7 +70,9 @@ export function prepareModel(
   resumeFrom: string | null,
 ): TrainingModel {
   const { dtype } = config.precision;
-  const model = new MiniCPMV(readConfig(folder));
+  const read = readConfig(folder);
+  const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
+  const model = new MiniCPMV({ ...read, vision: { ...read.vision, batchSize } });
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
   const task = progress.task('Loading weights', undefined, 'bytes');
   let bytes = 0;

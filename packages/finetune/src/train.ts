@@ -123,6 +123,7 @@ function announce(run: Run, start: number, options: TrainOptions): void {
     device: 'cpu',
     resumed_at_step: start,
   });
+  if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
   log.progress.training({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }
 

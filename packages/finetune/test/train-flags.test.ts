@@ -5,7 +5,9 @@ import { createModel, readConfig, runPlan } from '@minicpm-finetune/minicpm-v';
 import { UserError } from '@minicpm-finetune/run';
 import { manualSeed, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { prepareModel } from '../src/model-setup.js';
 import { withNoise } from '../src/neftune.js';
+import { Progress } from '../src/progress.js';
 import { makeSchedule } from '../src/schedule.js';
 import { train } from '../src/train.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from './train-support.js';
@@ -133,6 +135,20 @@ describe('--report_to tensorboard', () => {
     const other = await run('board-elsewhere', { ...flags, logging_dir: elsewhere });
     expect(readdirSync(elsewhere)).toHaveLength(1);
     expect(existsSync(join(other, 'logs'))).toBe(false);
+  });
+});
+
+describe('--vision_batch_size', () => {
+  it("takes the place of the checkpoint's", () => {
+    for (const [given, expected] of [
+      ['none', readConfig(place.model).vision.batchSize],
+      [3, 3],
+    ] as const) {
+      const config = configOf(place, 'vision', { vision_batch_size: given });
+      const { model } = prepareModel(config, place.model, new Progress({ mode: 'quiet' }), null);
+      expect(model.config.vision.batchSize).toBe(expected);
+      model.dispose();
+    }
   });
 });
 

@@ -2,6 +2,7 @@
 
 import { UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
+import { refuseUnsupported } from '../unsupported.js';
 import type { CliCommand, CommandIO } from './cli-command.js';
 import { EXIT } from './exit.js';
 import { type ResolvedTrainConfig, resolveGiven, TRAIN_FLAGS } from './train-config.js';
@@ -13,6 +14,7 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
+    refuseUnsupported(resolved.config);
     if (resolved.dryRun) return printDryRun(resolved, io);
     const { train } = await import('../train.js');
     const result = await train(resolved.config, { notices: resolved.notices, derived: resolved.derived });
