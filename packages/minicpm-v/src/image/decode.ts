@@ -4,7 +4,7 @@
  * without a profile, and of an animation the first frame counts. Decoding itself is libvips'; no resizing here.
  */
 
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { expected, UserError } from '@minicpm-finetune/run';
 import sharp, { type Metadata, type Sharp } from 'sharp';
 import { decodeBmp, isBmp } from './bmp.js';
@@ -30,6 +30,8 @@ const SHARP_OPTIONS = { failOn: 'error', ignoreIcc: true, limitInputPixels: fals
 const FORMATS = ['jpeg', 'png', 'webp', 'gif', 'tiff', 'heif'];
 const CURE = 'Repair or replace the file: JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP are read.';
 
+const PATH_CURE = 'Correct the path; a relative one counts from the data file.';
+
 function describe(source: ImageSource): string {
   return typeof source === 'string' ? source : `${source.length} bytes`;
 }
@@ -37,15 +39,20 @@ function describe(source: ImageSource): string {
 async function readSource(source: ImageSource): Promise<Uint8Array> {
   if (typeof source !== 'string') return source;
   try {
-    return await readFile(source);
+    const file = await stat(source);
+    if (file.isFile() || file.isDirectory()) return await readFile(source);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     const found = code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'a folder' : (cause as Error).message;
     throw new UserError(`Expected a picture file at ${source} but received ${found}.`, {
-      cure: 'Correct the path; a relative one counts from the data file.',
+      cure: PATH_CURE,
       cause,
     });
   }
+  // a device or a pipe may never end
+  throw new UserError(`Expected a picture file at ${source} but received something that is no file.`, {
+    cure: PATH_CURE,
+  });
 }
 
 function sizeCheck(source: ImageSource, maxImagePixels: number): (width: number, height: number) => void {
