@@ -27,15 +27,17 @@ export async function openData(config: RunConfig, folder: string, notice: Notice
   const lengths = await preflight({ ...look, dataset: train });
   if (evaluation) await preflight({ ...look, dataset: evaluation });
   const weights = config.data.data_weights;
+  const { per_device_train_batch_size, gradient_accumulation_steps, packing } = config.batch;
   const sampler = new Sampler({
     sizes: train.sizes,
     ...(weights === null ? {} : { weights }),
     seed: config.seeds.data_seed,
     shuffle: true,
-    batchSize: config.batch.per_device_train_batch_size,
-    accumulation: config.batch.gradient_accumulation_steps,
-    dropLast: config.batch.dataloader_drop_last,
-    ...(config.batch.group_by_length ? { lengths } : {}),
+    batchSize: per_device_train_batch_size,
+    accumulation: gradient_accumulation_steps,
+    dropLast: config.batch.dataloader_drop_last && !packing,
+    ...(packing ? { packing: { lengths, capacity: config.data.model_max_length } } : {}),
+    ...(config.batch.group_by_length && !packing ? { lengths } : {}),
   });
   return { train, evaluation, encoder, sampler };
 }

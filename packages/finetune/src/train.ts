@@ -81,7 +81,7 @@ async function runTraining(
   const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
   const data = await openData(config, folder, notice);
   if (resumed) compareData(resumed, data.train.fingerprint, config);
-  const derived = derive(config, data.sampler.recordsPerEpoch);
+  const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
   const run = makeRun(config, log, data, training, derived);

@@ -128,3 +128,58 @@ describe('grouping by length', () => {
     expect([...s.order(0)]).not.toEqual([...s.order(1)]);
   });
 });
+
+describe('packing', () => {
+  const random = new Random(7);
+  const lengths = Uint32Array.from({ length: 200 }, () => 20 + random.below(200));
+  const packing = { lengths, capacity: 512 };
+  const packed = (options: Partial<SamplerOptions> = {}) => sampler({ sizes: [120, 80], packing, ...options });
+  const sum = (records: readonly number[]) => records.reduce((total, record) => total + lengths[record]!, 0);
+
+  it('takes the records of an epoch in their order, each once, and fills sequences', () => {
+    const s = packed({ batchSize: 1 });
+    for (const epoch of [0, 1, 2, 9]) {
+      const steps = range(s.stepsPerEpoch).map((step) => epoch * s.stepsPerEpoch + step);
+      const sequences = steps.flatMap((step) => s.plan(step).batches);
+      expect(sequences.flat()).toEqual([...s.order(epoch)]);
+      expect(Math.max(...sequences.map(sum))).toBeLessThanOrEqual(512);
+      expect(Math.min(...sequences.map(({ length }) => length))).toBeGreaterThan(0);
+      expect(sum(sequences.flat()) / (512 * sequences.length)).toBeGreaterThan(0.75);
+      expect(steps.map((step) => s.recordsIn(step))).toEqual(steps.map((step) => flat(s, step).length));
+      expect(s.plan(steps.at(-1)!).position).toBe(200 - s.recordsIn(steps.at(-1)!));
+    }
+    expect(s.stepsPerEpoch).toBe(s.unitsPerEpoch);
+  });
+
+  it('counts sequences where records were counted, and shares them evenly', () => {
+    const s = packed({ batchSize: 2, accumulation: 3 });
+    expect(s.stepsPerEpoch).toBe(Math.ceil(s.unitsPerEpoch / 6));
+    for (const step of range(4 * s.stepsPerEpoch)) {
+      const { batches } = s.plan(step);
+      expect(batches.length).toBe(3);
+      for (const batch of batches) expect(sum(batch)).toBeLessThanOrEqual(2 * 512);
+    }
+  });
+
+  it('can be entered at any step, and shared by ranks', () => {
+    const one = packed({ batchSize: 2, accumulation: 2 });
+    for (const step of [0, 5, 29, 3, 64]) {
+      const ranks = [0, 1].map((rank) => packed({ batchSize: 2, rank, worldSize: 2 }).plan(step).batches);
+      expect(ranks[0]!.length).toBe(ranks[1]!.length);
+      expect(ranks[0]!.flatMap((batch, i) => [...batch, ...ranks[1]![i]!])).toEqual(flat(one, step));
+    }
+  });
+
+  it('leaves alone what is longer than a sequence, and never leaves a step empty', () => {
+    const long = { lengths: Uint32Array.of(900, 10, 10, 900, 0, 10), capacity: 30 };
+    const s = sampler({ sizes: [6], packing: long, batchSize: 1 });
+    for (const step of range(20 * s.stepsPerEpoch)) {
+      const records = flat(s, step);
+      expect(records.length).toBeGreaterThan(0);
+      const { batches } = s.plan(step);
+      for (const batch of batches)
+        if (batch.some((record) => long.lengths[record] === 900))
+          expect(batch.filter((record) => long.lengths[record] !== 0)).toHaveLength(1);
+    }
+  });
+});

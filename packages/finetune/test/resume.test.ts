@@ -50,6 +50,7 @@ async function inPieces(name: string, flags: Flags): Promise<number> {
 const CASES: readonly (readonly [name: string, flags: Flags])[] = [
   ['all weights', BASE],
   ['records of similar length together, from a thread', { ...BASE, group_by_length: true, dataloader_num_workers: 1 }],
+  ['packed records', { ...BASE, packing: true, model_max_length: 128 }],
   ['adapters with dropout', LORA],
   ['DoRA with dropout and recomputation', { ...LORA, use_dora: true, gradient_checkpointing: true }],
   ['bfloat16 with float32 masters', { ...BASE, bf16: true }],

@@ -156,13 +156,15 @@ export interface PrecisionConfig {
 }
 
 export interface BatchConfig {
-  /** Records per device and micro-batch. */
+  /** Records, or with packing packed sequences, per device and micro-batch. */
   per_device_train_batch_size: number;
   per_device_eval_batch_size: number;
   /** Micro-batches per optimizer step. */
   gradient_accumulation_steps: number;
   /** Put records of similar length together: less padding, still shuffled. */
   group_by_length: boolean;
+  /** Pack records into sequences of about model_max_length tokens, each record attending to itself alone. */
+  packing: boolean;
   /** Leave out the last, smaller batch of an epoch. */
   dataloader_drop_last: boolean;
 }

@@ -4,7 +4,7 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import { SCHEDULES, warmupSteps } from '../schedule.js';
 
 export interface Derived {
-  /** Records per optimizer step, over all devices. */
+  /** Records, or packed sequences, per optimizer step, over all devices. */
   totalBatch: number;
   /** Micro-batches per device and epoch. */
   microBatchesPerEpoch: number;
@@ -24,7 +24,7 @@ export interface Derived {
 }
 
 /**
- * @param numSamples records in an epoch, over all devices.
+ * @param numSamples records, or with --packing packed sequences, in an epoch, over all devices.
  * @param worldSize number of devices that share them.
  */
 export function derive(config: RunConfig, numSamples: number, worldSize = 1): Derived {
@@ -33,12 +33,12 @@ export function derive(config: RunConfig, numSamples: number, worldSize = 1): De
   const lines: string[] = [];
   const totalBatch = size * accumulation * worldSize;
   const across = worldSize === 1 ? '' : ` × ${worldSize} devices`;
-  const divide = config.batch.dataloader_drop_last ? 'floor' : 'ceil';
+  const divide = config.batch.dataloader_drop_last && !config.batch.packing ? 'floor' : 'ceil';
   const microBatchesPerEpoch = Math[divide](numSamples / (size * worldSize));
   const stepsPerEpoch = Math.max(1, Math.ceil(microBatchesPerEpoch / accumulation));
   lines.push(
     divide === 'ceil'
-      ? `steps per epoch = ceil(${numSamples} / (${size} × ${accumulation}${across})) = ${stepsPerEpoch}`
+      ? `steps per epoch = ceil(${numSamples}${config.batch.packing ? ' packed sequences' : ''} / (${size} × ${accumulation}${across})) = ${stepsPerEpoch}`
       : `steps per epoch = ceil(floor(${numSamples} / (${size}${across})) / ${accumulation}) = ${stepsPerEpoch}`,
   );
   const totalSteps = maxSteps > 0 ? maxSteps : Math.ceil(wantedEpochs * stepsPerEpoch);

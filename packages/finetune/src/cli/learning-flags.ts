@@ -129,10 +129,20 @@ export const LEARNING_FLAGS: { [G in LearningGroup]: GroupFlags<RunConfig[G]> } 
     },
   },
   batch: {
-    per_device_train_batch_size: { kind: 'integer', min: 1, default: 8, help: 'Records per device and micro-batch.' },
+    per_device_train_batch_size: {
+      kind: 'integer',
+      min: 1,
+      default: 8,
+      help: 'Records (with --packing: packed sequences) per device and micro-batch.',
+    },
     per_device_eval_batch_size: { kind: 'integer', min: 1, default: 8, help: 'The same in evaluation.' },
     gradient_accumulation_steps: { kind: 'integer', min: 1, default: 1, help: 'Micro-batches per optimizer step.' },
     group_by_length: { kind: 'boolean', default: false, help: 'Batch records of similar length: less padding.' },
+    packing: {
+      kind: 'boolean',
+      default: false,
+      help: 'Pack records, as they come, into sequences of about model_max_length tokens; no record sees another.',
+    },
     dataloader_drop_last: { kind: 'boolean', default: false, help: 'Leave out the last, smaller batch of an epoch.' },
   },
 };

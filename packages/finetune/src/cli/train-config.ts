@@ -234,9 +234,9 @@ function deepFreeze<T>(value: T): T {
 
 /** The lines of arithmetic that need no data; those that do are made by `derive`. */
 function describeBatch(config: RunConfig, worldSize: number): string[] {
-  const { per_device_train_batch_size: size, gradient_accumulation_steps: steps } = config.batch;
+  const { per_device_train_batch_size: size, gradient_accumulation_steps: steps, packing } = config.batch;
   const lines = [
-    `total batch = ${size} records × ${steps} accumulation × ${worldSize} device${worldSize === 1 ? '' : 's'} = ${size * steps * worldSize}`,
+    `total batch = ${size} ${packing ? 'packed sequences' : 'records'} × ${steps} accumulation × ${worldSize} device${worldSize === 1 ? '' : 's'} = ${size * steps * worldSize}`,
   ];
   const { use_lora, use_rslora, lora_alpha: alpha, lora_r: r } = config.lora;
   if (use_lora) {

@@ -1,6 +1,6 @@
 /**
  * Looks at all records of a run before its first step, so that a mistake in the data costs no training time, and measures their lengths on the way
- * (for --group_by_length). The first records are encoded whole, the others only looked at: check-data encodes all of them.
+ * (for --group_by_length and --packing). The first records are encoded whole, the others only looked at: check-data encodes all of them.
  */
 import { availableParallelism } from 'node:os';
 import { UserError } from '@minicpm-finetune/run';

@@ -7,10 +7,13 @@
  * round(N * w_f / sum(w)) of the N records (largest remainder), taken one after the other from its own endless stream of shuffled
  * passes (pass p of file f is shuffled by the seeds (seed, 1, f, p)), so that a small file repeats only after all of it was seen,
  * and a large file goes on in the next epoch where it stopped. The epoch's records are then shuffled together by (seed, 2, epoch).
+ * Packing makes sequences of an epoch's records in this order; a step then takes sequences instead of records. Epochs differ a little in how many
+ * sequences they give: the steps of an epoch are as many as in the first one and share them evenly, so that one may have one more or less.
  * Grouping by length follows transformers' LengthGroupedSampler: blocks of 50 steps sorted longest first, the longest record of all in the very first batch.
  */
 import assert from 'node:assert/strict';
 import { UserError } from '@minicpm-finetune/run';
+import { type Packing, pack } from './packing.js';
 import { Random } from './random.js';
 
 export interface SamplerOptions {
@@ -21,7 +24,7 @@ export interface SamplerOptions {
   readonly seed: number;
   /** false: file order, for evaluation. */
   readonly shuffle: boolean;
-  /** Records of one forward pass on one rank. */
+  /** Records, or packed sequences, of one forward pass on one rank. */
   readonly batchSize: number;
   /** Forward passes of one rank per optimizer step. */
   readonly accumulation?: number;
@@ -29,8 +32,10 @@ export interface SamplerOptions {
   readonly worldSize?: number;
   /** Length of every record (tokens, or any estimate of them): group records of similar length. */
   readonly lengths?: Uint32Array;
-  /** Leave out what does not fill a micro-batch on every rank at the end of an epoch. */
+  /** Leave out what does not fill a micro-batch on every rank at the end of an epoch. Not with packing. */
   readonly dropLast?: boolean;
+  /** Pack records into sequences, which are counted instead of them. Not with grouping by length. */
+  readonly packing?: Packing;
 }
 
 /** The work of one rank in one optimizer step. */
@@ -46,18 +51,21 @@ export interface StepPlan {
 export class Sampler {
   /** Records of one epoch, over all ranks. */
   readonly recordsPerEpoch: number;
+  /** What steps are made of: packed sequences of the first epoch, or else records. */
+  readonly unitsPerEpoch: number;
   /** Optimizer steps of one epoch; the last one takes what is left. */
   readonly stepsPerEpoch: number;
   /** Records in all files. */
   private readonly total: number;
-  private readonly recordsPerStep: number;
+  private readonly unitsPerStep: number;
   private readonly draws: readonly number[];
   private readonly offsets: readonly number[];
-  private cached: { epoch: number; order: Uint32Array } | undefined;
+  private cached: { epoch: number; order: Uint32Array; starts: Uint32Array | null } | undefined;
 
   constructor(private readonly options: SamplerOptions) {
     const { sizes, batchSize, accumulation = 1, worldSize = 1, rank = 0 } = options;
     assert(batchSize > 0 && accumulation > 0 && rank < worldSize);
+    assert(!options.packing || (!options.dropLast && !options.lengths), 'packing goes with neither');
     this.total = sizes.reduce((sum, size) => sum + size, 0);
     assert(this.total > 0, 'a sampler needs records');
     const together = batchSize * worldSize;
@@ -68,8 +76,6 @@ export class Sampler {
         { flag: '--dataloader_drop_last', cure: 'Use a smaller batch or keep the last batch.' },
       );
     }
-    this.recordsPerStep = batchSize * accumulation * worldSize;
-    this.stepsPerEpoch = Math.ceil(this.recordsPerEpoch / this.recordsPerStep);
     this.draws = options.weights ? apportion(this.total, options.weights) : sizes;
     let offset = 0;
     this.offsets = sizes.map((size) => {
@@ -77,38 +83,68 @@ export class Sampler {
       offset += size;
       return start;
     });
+    this.unitsPerStep = batchSize * accumulation * worldSize;
+    this.unitsPerEpoch = options.packing ? pack(this.order(0), options.packing, 1).length - 1 : this.recordsPerEpoch;
+    this.stepsPerEpoch = Math.ceil(this.unitsPerEpoch / this.unitsPerStep);
   }
 
   /** The plan of optimizer step `step` (from 0, counted over all epochs). */
   plan(step: number): StepPlan {
     const epoch = Math.floor(step / this.stepsPerEpoch);
-    const position = (step % this.stepsPerEpoch) * this.recordsPerStep;
-    const records = this.order(epoch).subarray(position, position + this.recordsPerStep);
-    return { step, epoch, position, batches: this.deal(records) };
+    const [from, to] = this.unitsOf(step);
+    const [order, starts] = [this.order(epoch), this.starts(epoch)];
+    const place = (unit: number): number => starts?.[unit] ?? unit;
+    const batches = this.deal(to - from).map(([start, end]) => [
+      ...order.subarray(place(from + start), place(from + end)),
+    ]);
+    return { step, epoch, position: place(from), batches };
   }
 
   /** Records that all ranks together use in optimizer step `step`. */
   recordsIn(step: number): number {
-    return Math.min(this.recordsPerStep, this.recordsPerEpoch - (step % this.stepsPerEpoch) * this.recordsPerStep);
+    const [from, to] = this.unitsOf(step);
+    const starts = this.starts(Math.floor(step / this.stepsPerEpoch));
+    return starts ? starts[to]! - starts[from]! : to - from;
   }
 
   /** Records of epoch `epoch` in the order in which they are used. Shape: (recordsPerEpoch). */
   order(epoch: number): Uint32Array {
-    if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch) };
-    return this.cached.order;
+    return this.epochOf(epoch).order;
   }
 
-  /** Cuts the records of a step into this rank's micro-batches, sizes differing by one at most. */
-  private deal(records: Uint32Array): number[][] {
-    const { batchSize, worldSize = 1, rank = 0 } = this.options;
-    const perRank = Math.ceil(records.length / (batchSize * worldSize));
-    const parts = perRank * worldSize;
-    const batches: number[][] = [];
-    for (let part = rank; part < parts; part += worldSize) {
-      const start = Math.floor((part * records.length) / parts);
-      const end = Math.floor(((part + 1) * records.length) / parts);
-      batches.push([...records.subarray(start, end)]);
+  /** Where the sequences of epoch `epoch` start in its order, and its end; null: every record is a unit. */
+  private starts(epoch: number): Uint32Array | null {
+    const cached = this.epochOf(epoch);
+    const { packing } = this.options;
+    if (packing) cached.starts ??= pack(cached.order, packing, this.stepsPerEpoch);
+    return cached.starts;
+  }
+
+  private epochOf(epoch: number): NonNullable<Sampler['cached']> {
+    if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch), starts: null };
+    return this.cached;
+  }
+
+  /** First and one past the last unit of a step in its epoch. */
+  private unitsOf(step: number): [from: number, to: number] {
+    const local = step % this.stepsPerEpoch;
+    const starts = this.starts(Math.floor(step / this.stepsPerEpoch));
+    if (!starts) {
+      const from = local * this.unitsPerStep;
+      return [from, Math.min(from + this.unitsPerStep, this.recordsPerEpoch)];
     }
+    const share = (s: number): number => Math.floor((s * (starts.length - 1)) / this.stepsPerEpoch);
+    return [share(local), share(local + 1)];
+  }
+
+  /** Cuts the units of a step into this rank's micro-batches, sizes differing by one at most: first and one past the last of each. */
+  private deal(units: number): [start: number, end: number][] {
+    const { batchSize, worldSize = 1, rank = 0 } = this.options;
+    const perRank = Math.ceil(units / (batchSize * worldSize));
+    const parts = perRank * worldSize;
+    const batches: [number, number][] = [];
+    for (let part = rank; part < parts; part += worldSize)
+      batches.push([Math.floor((part * units) / parts), Math.floor(((part + 1) * units) / parts)]);
     return batches;
   }
 
@@ -120,7 +156,7 @@ export class Sampler {
     assert.equal(filled, order.length);
     if (shuffle) new Random(seed, 2, epoch).shuffle(order);
     const used = order.subarray(0, this.recordsPerEpoch);
-    return lengths ? groupByLength(used, lengths, this.recordsPerStep) : used;
+    return lengths ? groupByLength(used, lengths, this.unitsPerStep) : used;
   }
 
   private fillFromFile(order: Uint32Array, filled: number, file: number, epoch: number): number {

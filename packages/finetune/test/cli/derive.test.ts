@@ -37,6 +37,11 @@ describe('derive', () => {
     expect(dropped.lines[0]).toBe('steps per epoch = ceil(floor(101 / (2 × 2 devices)) / 4) = 7');
   });
 
+  it('counts packed sequences', () => {
+    const numbers = derived(41, '--packing --per_device_train_batch_size 2 --dataloader_drop_last');
+    expect(numbers.lines[0]).toBe('steps per epoch = ceil(41 packed sequences / (2 × 1)) = 21');
+  });
+
   it('is at least one step', () => {
     expect(derived(3, '--dataloader_drop_last --num_train_epochs 1')).toMatchObject({
       stepsPerEpoch: 1,
