@@ -1,8 +1,8 @@
 /**
  * Which parameters train, how each group of them is treated, and the update: AdamW with Hugging Face's weight-decay groups, float32
- * master weights for parameters of a smaller type (DeepSpeed's meaning of bf16), clipping to a global norm.
+ * master weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global norm.
  *
- * Not here: the kernel (packages/torch), the schedule (schedule.ts).
+ * Not here: the kernels (packages/torch, stochastic.ts), the schedule (schedule.ts).
  */
 import {
   AdamW,
@@ -17,6 +17,7 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
+import { StochasticAdamW } from './stochastic.js';
 
 export interface OptimizerSettings {
   readonly learningRate: number;
@@ -31,6 +32,8 @@ export interface OptimizerSettings {
   readonly eps: number;
   /** Keep float32 weights and moments for parameters of a smaller type. */
   readonly masterWeights: boolean;
+  /** Without masters: compute bfloat16 updates in float32 and round them stochastically, instead of to the nearest. */
+  readonly stochasticRounding?: boolean;
 }
 
 /**
@@ -84,7 +87,10 @@ export class Optimizer {
       byKey.get(key)!.params.set(name, this.#updated(name, parameter.data, settings.masterWeights));
     }
     this.groups = [...byKey].map(([name, group]) => ({ name, lr: group.baseLr, ...group }));
-    this.adamw = new AdamW(this.groups, { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps });
+    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps };
+    this.adamw = settings.stochasticRounding
+      ? new StochasticAdamW(this.groups, options)
+      : new AdamW(this.groups, options);
   }
 
   /** The tensor that the kernel updates: the parameter itself or its master. */
@@ -115,6 +121,7 @@ export class Optimizer {
 
   /** The gradient in the type of what it updates: a sum over micro-batches is float32, that of one is of the parameter's type. */
   #typed(name: string, gradient: Tensor): Tensor {
+    if (this.adamw instanceof StochasticAdamW) return gradient; // computes in float32 anyway
     const { dtype } = this.masters.get(name) ?? this.parameters.get(name)!.data;
     return gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
   }

@@ -12,6 +12,7 @@ import type { RunLog } from './run-log.js';
 import { makeSchedule, type Schedule } from './schedule.js';
 import type { StepOptions } from './step.js';
 import { StopRequests } from './stop.js';
+import { openVisionCache, type VisionCache } from './vision-cache.js';
 
 /** Everything a run has while it trains. */
 export interface Run {
@@ -24,6 +25,7 @@ export interface Run {
   readonly derived: Derived;
   readonly lossScale: LossScale | null;
   readonly stop: StopRequests;
+  readonly vision: VisionCache | null;
   bestMetric: number | null;
   bestCheckpoint: string | null;
   tokensSeen: number;
@@ -34,6 +36,7 @@ export interface Run {
 
 export function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
   const { optimizer: o, precision, lora } = config;
+  const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
   const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
     learningRate: o.learning_rate,
     visionLearningRate: o.vision_learning_rate,
@@ -44,7 +47,8 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     beta1: o.adam_beta1,
     beta2: o.adam_beta2,
     eps: o.adam_epsilon,
-    masterWeights: precision.dtype !== 'bfloat16' || precision.bf16_master_weights,
+    masterWeights,
+    stochasticRounding: !masterWeights,
   });
   const { totalSteps, warmupSteps } = derived;
   return {
@@ -57,6 +61,7 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     derived,
     lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
     stop: new StopRequests(config.output.output_dir),
+    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
     bestMetric: null,
     bestCheckpoint: null,
     tokensSeen: 0,
@@ -66,12 +71,13 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
 }
 
 /** How a step of the run is computed, now. */
-export function stepOptions({ config, training: { model }, lossScale }: Run): StepOptions {
+export function stepOptions({ config, training: { model }, lossScale, vision }: Run): StepOptions {
   const alpha = config.optimizer.neftune_noise_alpha;
   return {
     maxGradNorm: config.optimizer.max_grad_norm,
     recompute: config.engine.gradient_checkpointing,
     perMicroBatch: config.data.compat === 'official',
+    vision,
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };

@@ -42,7 +42,8 @@ export class AdamW {
     noGrad(() => scope(() => this.update(grads)));
   }
 
-  private update(grads: ReadonlyMap<string, Tensor>): void {
+  /** The update itself, inside of a scope and without a graph. */
+  protected update(grads: ReadonlyMap<string, Tensor>): void {
     const { beta1, beta2, eps } = this.options;
     for (const group of this.groups) {
       const names = [...group.params.keys()].filter((name) => grads.has(name));
@@ -65,7 +66,7 @@ export class AdamW {
   }
 
   /** The state of a parameter, made at its first gradient. */
-  private stateOf(name: string, param: Tensor): AdamWState {
+  protected stateOf(name: string, param: Tensor): AdamWState {
     let state = this.state.get(name);
     if (state === undefined) {
       state = scope(() => ({
