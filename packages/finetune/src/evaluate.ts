@@ -11,6 +11,7 @@ import type { Progress } from './progress.js';
 import type { Run } from './run.js';
 import { saveBest } from './saving.js';
 import { evaluateBatch } from './step.js';
+import type { VisionCache } from './vision-cache.js';
 
 export interface Evaluation {
   readonly loss: number;
@@ -26,6 +27,7 @@ export async function evaluate(
   { model }: TrainingModel,
   progress: Progress,
   notice: Notice,
+  vision: VisionCache | null = null,
 ): Promise<Evaluation> {
   const started = performance.now();
   const loader = await openPass(config, data, dataset, config.batch.per_device_eval_batch_size, notice);
@@ -35,7 +37,7 @@ export async function evaluate(
   try {
     for await (const micro of loader) {
       if (micro.samples.length === 0) continue;
-      const result = evaluateBatch(model, collate(micro.samples));
+      const result = evaluateBatch(model, collate(micro.samples), vision);
       sum += result.sum;
       tokens += result.count;
       samples += micro.samples.length;
@@ -55,8 +57,14 @@ export async function runEvaluation(run: Run, step: number, loader?: Loader): Pr
   const { config, data, log, derived } = run;
   if (data.evaluation === null) return;
   const started = performance.now();
-  const { loss, samples, seconds } = await evaluate(config, data, data.evaluation, run.training, log.progress, (m) =>
-    log.progress.print(m),
+  const { loss, samples, seconds } = await evaluate(
+    config,
+    data,
+    data.evaluation,
+    run.training,
+    log.progress,
+    (m) => log.progress.print(m),
+    run.vision,
   );
   const answers = config.eval.eval_generate > 0 ? await answerRecords(run, step) : null;
   log.exclude((performance.now() - started) / 1000);

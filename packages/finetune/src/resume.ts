@@ -14,7 +14,15 @@ import { holdsModel } from './model-setup.js';
 /** Groups that may differ between a run and the checkpoint it goes on from: they do not touch the numbers. */
 const FREE_GROUPS = new Set<keyof RunConfig>(['output', 'save', 'logging', 'loader', 'eval']);
 /** Keys of the other groups that may differ: data are known by their content, wherever they are. */
-const FREE_KEYS = new Set(['data_path', 'eval_data_path', 'per_device_eval_batch_size', 'cache_dir', 'memory_budget']);
+const FREE_KEYS = new Set([
+  'data_path',
+  'eval_data_path',
+  'per_device_eval_batch_size',
+  'cache_dir',
+  'memory_budget',
+  'cache_vision',
+  'cache_vision_limit',
+]);
 
 export interface Resumed {
   readonly folder: string;

@@ -20,6 +20,8 @@ export interface StepRecord {
   readonly skippedSteps: number;
   /** Seconds waited for data since the start of the run. */
   readonly dataWaitSeconds: number;
+  /** Pictures looked up in the vision cache since the start of the run, and found; null: no cache. */
+  readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
@@ -46,6 +48,7 @@ export class RunLog {
   #since: Totals = { ...EMPTY };
   #sinceTime = performance.now();
   #sinceWait = 0;
+  #sinceVision = { pictures: 0, hits: 0 };
   #runLoss = 0;
   #runSteps = 0;
   #lastStep: number;
@@ -111,6 +114,7 @@ export class RunLog {
       this.#since = { ...EMPTY };
       this.#sinceTime = performance.now();
       this.#sinceWait = record.dataWaitSeconds;
+      if (record.vision) this.#sinceVision = record.vision;
     }
     this.progress.step(event);
   }
@@ -137,9 +141,17 @@ export class RunLog {
       tokens_per_s: tokens / seconds,
       supervised_tokens_per_s: supervised / seconds,
       data_wait_share: Math.min(1, (record.dataWaitSeconds - this.#sinceWait) / seconds),
+      ...this.#visionHitRate(record),
       memory: { rss: process.memoryUsage.rss(), tensors: liveTensors().tensors },
       eta_seconds: ((totalSteps - record.step) * seconds) / steps,
     };
+  }
+
+  #visionHitRate({ vision }: StepRecord): { vision_hit_rate?: number } {
+    const pictures = (vision?.pictures ?? 0) - this.#sinceVision.pictures;
+    return vision === null || pictures === 0
+      ? {}
+      : { vision_hit_rate: (vision.hits - this.#sinceVision.hits) / pictures };
   }
 
   /** Optimizer steps done. */

@@ -4,12 +4,13 @@
  * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
  * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
  */
-import { type MiniCPMV, type ModelInputs, type Plan, runPlan } from '@minicpm-finetune/minicpm-v';
+import { type MiniCPMV, type ModelInputs, type Plan, type PlanOptions, runPlan } from '@minicpm-finetune/minicpm-v';
 import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
 import { type Head, lossAndGradient, lossSum } from './loss.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
+import type { VisionCache } from './vision-cache.js';
 
 export interface StepOptions {
   readonly maxGradNorm: number;
@@ -19,6 +20,8 @@ export interface StepOptions {
   readonly lossScale?: number;
   /** What is put around the plan of a micro-batch: NEFTune's noise. */
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
+  /** What is stored of frozen vision towers. */
+  readonly vision?: VisionCache | null;
   readonly watch?: StepWatch;
 }
 
@@ -112,11 +115,11 @@ function runBatch(
   model: MiniCPMV,
   batch: Batch,
   scale: number,
-  { recompute, wrap, watch }: Omit<StepOptions, 'maxGradNorm'>,
+  { recompute, wrap, watch, vision }: Omit<StepOptions, 'maxGradNorm'>,
   sum: GradientSum,
 ): number {
   return scope(() => {
-    const plain = model.plan(batch.inputs, { train: true });
+    const plain = model.plan(batch.inputs, { train: true, ...knownOf(batch, vision) });
     const plan = wrap === undefined ? plain : wrap(plain, batch.inputs);
     const take = (gradients: ReadonlyMap<string, Tensor>, module: string): void => {
       watch?.gradients(gradients, module);
@@ -164,10 +167,20 @@ export function trainStep(
   }
 }
 
+/** What is stored of the batch's pictures, or is now. */
+function knownOf({ inputs }: Batch, vision: VisionCache | null | undefined): Pick<PlanOptions, 'known'> {
+  const pictures = inputs.pictures.flat();
+  return vision && pictures.length > 0 ? { known: vision.lookup(pictures) } : {};
+}
+
 /** Summed cross entropy and supervised tokens of a batch, without gradients. Frees the batch's tensors. */
-export function evaluateBatch(model: MiniCPMV, batch: Batch): { sum: number; count: number } {
+export function evaluateBatch(
+  model: MiniCPMV,
+  batch: Batch,
+  vision?: VisionCache | null,
+): { sum: number; count: number } {
   return scope(() => {
-    const hidden = noGrad(() => runPlan(model.plan(batch.inputs, { train: false })));
+    const hidden = noGrad(() => runPlan(model.plan(batch.inputs, { train: false, ...knownOf(batch, vision) })));
     const result = lossSum(hidden, batch.labels, headOf(model));
     disposeBatch(batch);
     return result;

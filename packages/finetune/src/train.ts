@@ -33,6 +33,8 @@ export interface TrainResult {
   readonly stopped: StopEvent['reason'] | null;
   readonly steps: number;
   readonly trainLoss: number | null;
+  /** Pictures looked up in the vision cache, and found; null: no cache. */
+  readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
 
 /** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
@@ -53,6 +55,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
       step: result.steps,
       train_loss: result.trainLoss,
       seconds: seconds(),
+      ...(result.vision ? { vision_cache: result.vision } : {}),
       output: '.',
     });
     return result;
@@ -94,7 +97,8 @@ async function runTraining(
     if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
     const { steps, stopped } = await trainLoop(run, loader, start);
     if (stopped === null) saveResult(run, steps, loader);
-    return { stopped, steps, trainLoss: log.trainLoss };
+    const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
+    return { stopped, steps, trainLoss: log.trainLoss, vision };
   } finally {
     await loader.close();
     run.stop.close();
@@ -192,6 +196,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
       lossScale,
       skippedSteps: run.skippedSteps,
       dataWaitSeconds: loader.dataWaitSeconds,
+      vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
     },
     derived.totalSteps,
     due || done === derived.totalSteps || (done === 1 && config.logging.logging_first_step),

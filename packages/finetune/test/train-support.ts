@@ -57,6 +57,7 @@ export function configOf(place: Place, name: string, flags: Readonly<Record<stri
     dataloader_num_workers: 0,
     progress: 'quiet',
     threads: 1,
+    cache_vision: 'off',
     ...flags,
   };
   return resolveTrainConfig(Object.entries(all).flatMap(([flag, value]) => [`--${flag}`, String(value)])).config;

@@ -6,6 +6,7 @@ export * from './data.js';
 export { type Attend, Decoder, DecoderLayer, LanguageModel, type Packed } from './decoder.js';
 export * from './detokenizer.js';
 export * from './generate.js';
+export * from './inputs.js';
 export * from './kv-cache.js';
 export * from './load.js';
 export * from './lora.js';

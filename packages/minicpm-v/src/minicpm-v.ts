@@ -9,6 +9,7 @@ import { strict as assert } from 'node:assert';
 import { fromTypedArray, keep, Module, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { ModelConfig } from './config.js';
 import { LanguageModel } from './decoder.js';
+import type { KnownPictures, ModelInputs, PlanOptions } from './inputs.js';
 import { groupByShape, type Picture, type PictureGroup, split } from './patches.js';
 import { type Plan, type PlanNode, parametersOf, runPlan } from './plan.js';
 import { Resampler } from './resampler.js';
@@ -16,20 +17,6 @@ import { SiglipVisionTower } from './siglip.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
 import { TimmVisionTower } from './timm-vit.js';
 import { VERSIONS, type Version } from './versions.js';
-
-/** One batch. The tensors stay the caller's and must live as long as plans made of them. */
-export interface ModelInputs {
-  /** (B, L) int64, padded on the right (on the left for generation) */
-  readonly inputIds: Tensor;
-  /** (B, L) int64 */
-  readonly positionIds: Tensor;
-  /** Pictures of each sequence, in the order of the text. */
-  readonly pictures: readonly (readonly Picture[])[];
-  /** Half-open token ranges of each sequence's pictures, in the same order, each Q long. */
-  readonly imageBounds: readonly (readonly (readonly [start: number, end: number])[])[];
-  /** Lengths of sequences that are packed into the one row of this batch (B = 1), without padding; absent: a sequence a row. */
-  readonly lengths?: readonly number[];
-}
 
 /** Output of a plan node that belongs to some of the pictures, one row each. */
 interface Part {
@@ -74,10 +61,9 @@ export class MiniCPMV extends Module {
 
   /**
    * The forward pass of a batch up to the last norm: hidden states (B, L, D), ready for `logits`. Attention is causal and nothing else:
-   * padding belongs on the right and out of the loss. With `train`, a batch without pictures runs a zero picture whose tokens count zero
-   * times, so that vision and resampler parameters get zero gradients instead of none.
+   * padding belongs on the right and out of the loss.
    */
-  plan(inputs: ModelInputs, options: { train: boolean }): Plan {
+  plan(inputs: ModelInputs, options: PlanOptions): Plan {
     const nodes: PlanNode[] = [];
     const decoder = this.llm.model;
     const rope = append(nodes, {
@@ -85,7 +71,7 @@ export class MiniCPMV extends Module {
       parameters: new Map(),
       forward: () => decoder.rope(inputs.positionIds),
     });
-    let x = this.#appendEmbeds(nodes, inputs, options.train);
+    let x = this.#appendEmbeds(nodes, inputs, options);
     const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths };
     decoder.layers.forEach((layer, i) => {
       const name = `llm.model.layers.${i}`;
@@ -115,7 +101,7 @@ export class MiniCPMV extends Module {
   /** Embeddings (B, L, D) with the pictures' tokens in place. */
   inputsEmbeds(inputs: ModelInputs): Tensor {
     const nodes: PlanNode[] = [];
-    this.#appendEmbeds(nodes, inputs, false);
+    this.#appendEmbeds(nodes, inputs, { train: false });
     return runPlan(nodes);
   }
 
@@ -150,7 +136,7 @@ export class MiniCPMV extends Module {
   }
 
   /** Embedding of the tokens with the pictures scattered into it. */
-  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, train: boolean): number {
+  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known }: PlanOptions): number {
     const decoder = this.llm.model;
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
@@ -162,12 +148,15 @@ export class MiniCPMV extends Module {
         forward,
       }) - 1;
     if (pictures.length > 0) {
-      const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures));
+      const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures), known);
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));
       const from = parts.map((part) => part.node);
       return embed((...tokens) => scatter(decoder.embed(inputs.inputIds), tokens, places), from);
     }
-    if (!train) return embed(() => decoder.embed(inputs.inputIds), []);
+    const trains = [this.vpm, this.resampler].some((module) =>
+      [...module.namedParameters()].some(([, { requiresGrad }]) => requiresGrad),
+    );
+    if (!train || !trains) return embed(() => decoder.embed(inputs.inputIds), []);
     const dummy = this.#appendDummy(nodes);
     return embed(
       (tokens) => {
@@ -215,9 +204,26 @@ export class MiniCPMV extends Module {
     });
   }
 
+  /** The known values of pictures as parts of a plan. */
+  #appendKnown(nodes: PlanNode[], groups: readonly PictureIndices[], { level, values }: KnownPictures): Part[] {
+    assert.equal(this.version.positions, 'grid', 'pictures do not influence each other');
+    assert.equal(values.length, groups.flatMap(({ indices }) => indices).length, 'a value for each picture');
+    return groups.map(({ indices }) => {
+      const forward = (): Tensor => ops.stack(indices.map((i) => values[i]!));
+      return { node: append(nodes, { name: `vpm.${level}`, parameters: new Map(), forward }), indices };
+    });
+  }
+
   /** Tower and resampler. The resampler sees the pictures of one shape at a time, so that it needs no mask either. */
-  #appendPictures(nodes: PlanNode[], pictures: readonly Picture[], groups: readonly PictureIndices[]): Part[] {
-    return this.#appendTower(nodes, groups, pictures).flatMap(({ node, indices }) => {
+  #appendPictures(
+    nodes: PlanNode[],
+    pictures: readonly Picture[],
+    groups: readonly PictureIndices[],
+    known?: KnownPictures,
+  ): Part[] {
+    const parts = known ? this.#appendKnown(nodes, groups, known) : this.#appendTower(nodes, groups, pictures);
+    if (known?.level === 'tokens') return parts;
+    return parts.flatMap(({ node, indices }) => {
       const members = indices.map((i) => pictures[i]!);
       return groupByShape(members).map((rows) => {
         const { rows: down, cols: across } = members[rows[0]!]!;
@@ -273,7 +279,12 @@ function rowsOfParts(
 ): Tensor[] {
   return scope(() => {
     const outputs: Tensor[] = [];
-    for (const node of nodes) outputs.push(scope(() => node.forward(...node.inputs.map((j) => outputs[j]!))));
+    const ends = new Set(parts.map(({ node }) => node));
+    nodes.forEach((node, i) => {
+      outputs[i] = scope(() => node.forward(...node.inputs.map((j) => outputs[j]!)));
+      for (const j of node.inputs)
+        if (!ends.has(j) && nodes.findLastIndex(({ inputs }) => inputs.includes(j)) === i) outputs[j]!.dispose();
+    });
     const rows = new Array<Tensor>(count);
     for (const { node, indices } of parts)
       indices.forEach((index, k) => {

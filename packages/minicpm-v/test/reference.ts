@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { type DType, fromTypedArray, keep, noGrad, ops, scope, setThreads, type Tensor } from '@minicpm-finetune/torch';
 import { parseConfig } from '../src/config.js';
-import { MiniCPMV, type ModelInputs } from '../src/minicpm-v.js';
+import type { ModelInputs } from '../src/inputs.js';
+import { MiniCPMV } from '../src/minicpm-v.js';
 import type { Picture } from '../src/patches.js';
 import type { VersionName } from '../src/versions.js';
 

@@ -178,6 +178,10 @@ export interface EngineConfig {
   gradient_checkpointing: boolean;
   /** Bytes the run may take; more than that, by estimate, is an error before the first step; null: unlimited. */
   memory_budget: number | null;
+  /** Stored features of frozen vision towers: `auto` (in the user's cache folder, with more than one epoch), `off`, or a folder. */
+  cache_vision: string;
+  /** Most bytes of that folder. */
+  cache_vision_limit: number;
 }
 
 export interface EvalConfig {

@@ -68,6 +68,8 @@ export interface StepEvent {
   supervised_tokens_per_s: number;
   /** Share of the time, 0 to 1, in which the step waited for data. */
   data_wait_share: number;
+  /** Share of the pictures, 0 to 1, whose vision features were stored already (--cache_vision). */
+  vision_hit_rate?: number;
   memory: MemoryUse;
   /** Seconds to the end of the run, by the recent pace. */
   eta_seconds: number;
@@ -128,6 +130,8 @@ export interface RunEndEvent {
   train_loss?: Finite;
   /** Wall-clock seconds of this start. */
   seconds: number;
+  /** Pictures looked up in the vision cache, and found (--cache_vision). */
+  vision_cache?: { pictures: number; hits: number };
   /** Set if failed. */
   error?: string;
   /** Where the final weights or adapter are, relative to the run folder. */

@@ -201,6 +201,7 @@ function checkIdle(c: Combination): void {
   const more = ['lora_weight_path', 'lora_layers_to_transform', 'use_dora', 'use_rslora', 'loraplus_lr_ratio'];
   without(c.get<boolean>('use_lora'), 'use_lora is false', [...lora, ...more]);
   without(!c.get<boolean>('packing'), 'packing is true', ['group_by_length', 'dataloader_drop_last']);
+  without(c.get('cache_vision') !== 'off', 'cache_vision is off', ['cache_vision_limit']);
   without(c.get<boolean>('q_lora'), 'q_lora is false', ['q_lora_type']);
   without(c.get('dtype') === 'bfloat16', `dtype is ${c.get('dtype')}`, ['bf16_master_weights']);
   without(c.get('on_bad_record') === 'skip', 'on_bad_record is stop', ['max_bad_fraction']);

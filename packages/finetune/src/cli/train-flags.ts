@@ -124,6 +124,20 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       placeholder: 'bytes',
       help: 'Refuse to start if the run needs more, such as 12GB.',
     },
+    cache_vision: {
+      kind: 'string',
+      default: 'auto',
+      placeholder: 'auto|off|dir',
+      help:
+        'Store what a frozen vision tower makes of each picture and reuse it in later epochs and runs; ' +
+        'auto: with more than one epoch, in the cache folder of the user.',
+    },
+    cache_vision_limit: {
+      kind: 'bytes',
+      default: 20e9,
+      placeholder: 'bytes',
+      help: 'Most bytes stored; what was stored for other models makes way.',
+    },
   },
   eval: {
     do_eval: { kind: 'boolean', derived: 'true with --eval_strategy', help: 'Evaluate after the last step.' },

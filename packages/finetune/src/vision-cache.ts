@@ -1,0 +1,155 @@
+/**
+ * Pictures that a frozen vision tower has seen before need not be seen again: its output (and if the resampler is frozen, too, the picture's
+ * tokens) is stored once and reused in later epochs and runs.
+ *
+ * A stored value is found by the content of the picture as it was encoded (bytes, shape, grid), below a fingerprint of everything that made
+ * it: weights, sizes, type, libtorch's version. So nothing has to be known of slicing flags, and nothing stale can be found. Not for 2.5,
+ * whose pictures influence each other in a batch. Not here: files (vision-store.ts).
+ */
+import { createHash } from 'node:crypto';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import type { KnownPictures, MiniCPMV, Picture } from '@minicpm-finetune/minicpm-v';
+import type { RunConfig } from '@minicpm-finetune/run';
+import { about, fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { VisionStore } from './vision-store.js';
+
+export interface VisionCacheOptions {
+  /** Folder of the stored values. */
+  readonly folder: string;
+  /** Most bytes of the folder. */
+  readonly limit: number;
+  readonly notice: (message: string) => void;
+}
+
+/** The user's cache folder for vision features. */
+export function userCacheFolder(): string {
+  const base =
+    process.env.XDG_CACHE_HOME ||
+    (process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache'));
+  return join(base, 'minicpm-finetune', 'vision');
+}
+
+const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['resampler']): boolean =>
+  [...module.namedParameters()].every(([, { requiresGrad }]) => !requiresGrad);
+
+/** What of the vision side never changes and may be stored; null: nothing. Training flags have to be set already. */
+export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
+  if (model.version.positions !== 'grid' || !frozen(model.vpm)) return null;
+  return frozen(model.resampler) ? 'tokens' : 'features';
+}
+
+/** The cache that `--cache_vision` asks for, of a run of so many epochs; null: none. */
+export function openVisionCache(
+  { engine }: RunConfig,
+  model: MiniCPMV,
+  epochs: number,
+  notice: (message: string) => void,
+): VisionCache | null {
+  const { cache_vision: asked, cache_vision_limit: limit } = engine;
+  if (asked === 'off' || (asked === 'auto' && epochs <= 1)) return null;
+  if (storableLevel(model) === null) {
+    if (asked !== 'auto') notice(`--cache_vision ${asked}: without effect: ${whyNot(model)}.`);
+    return null;
+  }
+  return new VisionCache(model, { folder: asked === 'auto' ? userCacheFolder() : asked, limit, notice });
+}
+
+const whyNot = ({ version }: MiniCPMV): string =>
+  version.positions === 'grid'
+    ? 'the vision tower trains, so what it makes of a picture changes'
+    : `in ${version.title} the pictures of a batch influence each other`;
+
+export class VisionCache {
+  /** Pictures asked for, and how many of them were stored. */
+  pictures = 0;
+  hits = 0;
+  readonly level: KnownPictures['level'];
+  readonly #model: MiniCPMV;
+  readonly #store: VisionStore;
+
+  /** @throws Error if the vision tower trains: see `storableLevel`. */
+  constructor(model: MiniCPMV, { folder, limit, notice }: VisionCacheOptions) {
+    const level = storableLevel(model);
+    if (level === null) throw new Error('Expected a frozen vision tower for stored features');
+    this.level = level;
+    this.#model = model;
+    this.#store = new VisionStore({ root: folder, space: fingerprint(model, level), limit, notice });
+  }
+
+  /** Values of pictures, read or else computed and stored: in the caller's scope. */
+  lookup(pictures: readonly Picture[]): KnownPictures {
+    const keys = pictures.map(keyOf);
+    const values = new Map<string, Tensor>();
+    const missing = new Map<string, Picture>();
+    for (const [i, key] of keys.entries()) {
+      if (values.has(key) || missing.has(key)) continue;
+      const shape = this.#shapeOf(pictures[i]!);
+      const dtype = this.#dtype;
+      const bytes = this.#store.get(key, shape[0] * shape[1] * (dtype === 'float32' ? 4 : 2));
+      if (bytes === null) missing.set(key, pictures[i]!);
+      else values.set(key, fromTypedArray(bytes, shape, dtype));
+    }
+    this.pictures += pictures.length;
+    this.hits += keys.filter((key) => values.has(key)).length;
+    for (const [i, value] of this.#compute([...missing.values()]).entries()) {
+      const key = [...missing.keys()][i]!;
+      values.set(key, value);
+      const bytes = new Uint8Array(value.nbytes);
+      value.readBytes(0, bytes);
+      this.#store.put(key, bytes);
+    }
+    return { level: this.level, values: keys.map((key) => values.get(key)!) };
+  }
+
+  #compute(pictures: readonly Picture[]): Tensor[] {
+    if (pictures.length === 0) return [];
+    return noGrad(() => {
+      const model = this.#model;
+      const values = this.level === 'tokens' ? model.pictureTokens(pictures) : model.visionFeatures(pictures);
+      return values.map((value) => ops.contiguous(value));
+    });
+  }
+
+  get #dtype() {
+    return [...this.#model.vpm.namedParameters()][0]![1].data.dtype;
+  }
+
+  #shapeOf({ rows, cols }: Picture): [number, number] {
+    const { queryNum, llm, vision } = this.#model.config;
+    return this.level === 'tokens' ? [queryNum, llm.hiddenSize] : [rows * cols, vision.hiddenSize];
+  }
+}
+
+const CHUNK = 64 << 20;
+
+function hashTensor(hash: ReturnType<typeof createHash>, tensor: Tensor): void {
+  scope(() => {
+    const whole = ops.contiguous(ops.detach(tensor));
+    for (let offset = 0; offset < whole.nbytes; offset += CHUNK) {
+      const bytes = new Uint8Array(Math.min(CHUNK, whole.nbytes - offset));
+      whole.readBytes(offset, bytes);
+      hash.update(bytes);
+    }
+  });
+}
+
+function keyOf({ pixels, rows, cols }: Picture): string {
+  const hash = createHash('sha256').update(JSON.stringify([pixels.dtype, pixels.shape, rows, cols]));
+  hashTensor(hash, pixels);
+  return hash.digest('hex');
+}
+
+/** Everything that decides what the vision side makes of a picture. */
+function fingerprint(model: MiniCPMV, level: KnownPictures['level']): string {
+  const { vision, queryNum, version } = model.config;
+  const { batchSize: _, ...sizes } = vision; // only how many at once
+  const hash = createHash('sha256').update(JSON.stringify([1, about().version, version, sizes, queryNum, level]));
+  for (const module of level === 'tokens' ? [model.vpm, model.resampler] : [model.vpm]) {
+    for (const [name, { data }] of module.namedParameters()) {
+      hash.update(JSON.stringify([name, data.dtype, data.shape]));
+      hashTensor(hash, data);
+    }
+  }
+  return hash.digest('hex').slice(0, 32);
+}

@@ -1,0 +1,35 @@
+/** What goes into a forward pass of the model: types only. */
+import type { Tensor } from '@minicpm-finetune/torch';
+import type { Picture } from './patches.js';
+
+/** One batch. The tensors stay the caller's and must live as long as plans made of them. */
+export interface ModelInputs {
+  /** (B, L) int64, padded on the right (on the left for generation) */
+  readonly inputIds: Tensor;
+  /** (B, L) int64 */
+  readonly positionIds: Tensor;
+  /** Pictures of each sequence, in the order of the text. */
+  readonly pictures: readonly (readonly Picture[])[];
+  /** Half-open token ranges of each sequence's pictures, in the same order, each Q long. */
+  readonly imageBounds: readonly (readonly (readonly [start: number, end: number])[])[];
+  /** Lengths of sequences that are packed into the one row of this batch (B = 1), without padding; absent: a sequence a row. */
+  readonly lengths?: readonly number[];
+}
+
+/** What the vision side would compute for the pictures of a batch, computed before: constants that take its place in a plan. */
+export interface KnownPictures {
+  /** features: the tower's output, (rows * cols, vision width). tokens: the resampler's, (Q, D). */
+  readonly level: 'features' | 'tokens';
+  /** One for each picture of the batch, in order. They stay the caller's and must live as long as the plan. */
+  readonly values: readonly Tensor[];
+}
+
+export interface PlanOptions {
+  /**
+   * If vision tower or resampler train, a batch without pictures runs a zero picture whose tokens count zero times, so that their parameters
+   * get zero gradients instead of none.
+   */
+  readonly train: boolean;
+  /** Not where the pictures of a batch influence each other (2.5). */
+  readonly known?: KnownPictures;
+}
