@@ -6,6 +6,8 @@ import { expected, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 
 const size = z.int('a positive whole number').positive('a positive whole number');
+/** More than any model has; keeps a typing mistake from building layers until memory ends. */
+const layers = size.max(1000, 'at most 1000');
 const positive = z.number('a positive number').positive('a positive number');
 const flag = z.boolean('true or false');
 const factors = z.array(positive, 'a list of positive numbers');
@@ -14,7 +16,7 @@ const visionConfigSchema = z.looseObject(
   {
     hidden_size: size,
     intermediate_size: size,
-    num_hidden_layers: size,
+    num_hidden_layers: layers,
     num_attention_heads: size,
     patch_size: size,
     image_size: size,
@@ -29,7 +31,7 @@ const visionConfigSchema = z.looseObject(
 const visionEncoderArgsSchema = z.looseObject(
   {
     embed_dim: size.default(1152),
-    depth: size.default(27),
+    depth: layers.default(27),
     num_heads: size.default(16),
     mlp_ratio: positive.default(3.7362),
     img_size: size.default(384),
@@ -53,11 +55,11 @@ const ropeScalingSchema = z.looseObject(
 
 const configSchema = z.looseObject(
   {
-    architectures: z.array(z.string()).optional(),
+    architectures: z.array(z.string('a name'), 'a list of names').optional(),
     version: z.coerce.number('a number').optional(),
     hidden_size: size,
     intermediate_size: size,
-    num_hidden_layers: size,
+    num_hidden_layers: layers,
     num_attention_heads: size,
     num_key_value_heads: size.nullish(),
     head_dim: size.nullish(),

@@ -103,17 +103,20 @@ export function parseConfig(text: string, file: string): ModelConfig {
   const { tower, batchVision, resamplerPosEmbed } = VERSIONS[version];
   if (resamplerPosEmbed && !Number.isInteger(Math.sqrt(raw.query_num)))
     throw expected('a square number', "'query_num'", raw.query_num, { file, cure: CURE });
+  const vision = tower === 'navit' ? navitConfig(raw) : timmConfig(raw, file);
+  const slicePatchSize = raw.slice_config?.patch_size ?? raw.patch_size;
+  checkVision(vision, slicePatchSize, file);
   return {
     version,
     llm: llmConfig(raw, version, file),
-    vision: tower === 'navit' ? navitConfig(raw) : timmConfig(raw, file),
+    vision,
     queryNum: raw.query_num,
     batchVision: batchVision && (raw.batch_vision_input ?? true),
     sliceMode: raw.slice_mode,
     slice: {
       maxSliceNums: raw.slice_config?.max_slice_nums ?? raw.max_slice_nums ?? 9,
       scaleResolution: raw.slice_config?.scale_resolution ?? raw.scale_resolution ?? raw.image_size,
-      patchSize: raw.slice_config?.patch_size ?? raw.patch_size,
+      patchSize: slicePatchSize,
     },
     useImageId: raw.use_image_id ?? null,
     initializerRange: raw.initializer_range,
@@ -218,6 +221,18 @@ function navitConfig(raw: RawConfig): VisionConfig {
     layerNormEps: vision.layer_norm_eps,
     batchSize: raw.vision_batch_size,
   };
+}
+
+/** Sizes that do not show in the shapes of weights, or only in wrong ones. */
+function checkVision(vision: VisionConfig, slicePatchSize: number, file: string): void {
+  const { hiddenSize, numHeads, numLayers, patchSize, positionSide } = vision;
+  const fail = (what: string, where: string, received: number): never => {
+    throw expected(what, `${where} of the vision tower`, received, { file, cure: CURE });
+  };
+  if (hiddenSize % numHeads !== 0) fail(`a divisor of ${hiddenSize}`, 'the number of attention heads', numHeads);
+  if (numLayers < 1) fail('at least 1 (beside the dropped one)', 'the number of layers', numLayers);
+  if (positionSide < 1) fail(`an image size of at least ${patchSize}`, 'the positions', positionSide);
+  if (slicePatchSize !== patchSize) fail(`${slicePatchSize}, the patch size of slices`, 'the patch size', patchSize);
 }
 
 const TIMM_MODEL = 'vit_so400m_patch14_siglip_384';

@@ -173,7 +173,9 @@ class ShardedSafetensors implements TensorSource {
     for (const file of this.#files.values()) {
       for (const name of file.infos.keys()) {
         if (!this.infos.has(name))
-          throw new SafetensorsError(`${file.path}: tensor '${name}' is missing in the index ${basename(path)}`);
+          throw new SafetensorsError(
+            `${file.path}: Expected the tensor '${name}' in the index ${basename(path)} but it is missing there.`,
+          );
       }
     }
     this.metadata = [...this.#files.values()][0]?.metadata ?? {};
