@@ -3,7 +3,8 @@
  *
  * Every block is differentiated alone: its inputs are cut from the graph before it, so a block's graph can be dropped and built again
  * (recompute, Chen et al., 2016) and its gradients leave through `onGradients` while the blocks before it have not even started. A block
- * whose parameters are frozen and whose inputs need no gradient runs without a graph.
+ * whose parameters are frozen and whose inputs need no gradient runs without a graph. A block with weights kept in a smaller form is
+ * always recomputed: its graph would keep the expanded weights of all blocks at once.
  *
  * Not here: the loss (loss.ts), what happens to gradients (step.ts), and the models (packages/minicpm-v).
  */
@@ -39,6 +40,10 @@ interface Saved {
 /** The same values without graph, outside of every scope. */
 function owned(value: Tensor): Tensor {
   return keep(ops.detach(value));
+}
+
+function isCompact(node: PlanNode): boolean {
+  return [...node.parameters.values()].some((parameter) => parameter.compact !== undefined);
 }
 
 /** One forward and one backward pass over one batch. Owns what it keeps: call `dispose` when the backward pass does not happen. */
@@ -81,7 +86,7 @@ export class Execution {
     this.#needsGrad[i] = needsGrad;
     this.#saved[i] = null;
     if (!needsGrad) return scope(() => noGrad(() => node.forward(...values)));
-    if (this.#options.recompute?.(node)) {
+    if (this.#options.recompute?.(node) || isCompact(node)) {
       this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState()) };
       return scope(() => noGrad(() => node.forward(...values)));
     }

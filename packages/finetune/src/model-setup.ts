@@ -10,6 +10,7 @@ import {
   loadWeights,
   MiniCPMV,
   openCheckpoint,
+  quantizeLayers,
   readConfig,
   saveAdapter,
   saveCheckpoint,
@@ -18,6 +19,7 @@ import {
 } from '@minicpm-finetune/minicpm-v';
 import { type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
+import { formatBytes } from './format.js';
 import type { Progress } from './progress.js';
 import { tuneFully, tuneWithLora } from './trainables.js';
 
@@ -29,6 +31,8 @@ export interface TrainingModel {
   readonly totalNumbers: number;
   /** Bytes that `save` writes. */
   readonly savedBytes: number;
+  /** What was done to the weights, for the run's record. */
+  readonly notices: readonly string[];
   /** Writes the whole checkpoint, or the adapter. */
   save(folder: string): void;
 }
@@ -58,6 +62,17 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
       : loadAdapter(from, model, { fingerprint, trainable: true });
   setLoraTraining(model, true);
   return applied;
+}
+
+/** Quantizes what the adapters stand beside; says what that saves. Behind the adapters, for what they train whole stays as it is. */
+function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progress: Progress): string {
+  const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
+  const notice =
+    `q_lora: ${tensors} linear weights of the language model are kept in ${type}, ${formatBytes(bytesAfter)} instead of ` +
+    `${formatBytes(bytesBefore)}; each layer is computed again in the backward pass, with its ${formatBytes(layerBytes)} of ` +
+    'dequantized weights freed behind it.';
+  progress.print(notice);
+  return notice;
 }
 
 /**
@@ -98,12 +113,14 @@ export function prepareModel(
       cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
     });
   }
+  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, progress)] : [];
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
   return {
     model,
     trainable,
     trainableNumbers: count(trainable.values()),
     totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),
+    notices,
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
     save: (target) =>
       applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),

@@ -116,7 +116,7 @@ function announce(run: Run, start: number, options: TrainOptions): void {
     event: 'run_start',
     versions: { minicpm_finetune: VERSION, node: process.versions.node, libtorch: about().version },
     config,
-    notices: [...(options.notices ?? [])],
+    notices: [...(options.notices ?? []), ...training.notices],
     derived: [...new Set([...(options.derived ?? []), ...derived.lines])],
     total_steps: derived.totalSteps,
     train_samples: data.train.length,

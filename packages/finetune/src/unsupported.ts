@@ -3,14 +3,12 @@ import { type RunConfig, UserError } from '@minicpm-finetune/run';
 import { METRIC_NAMES } from './metrics.js';
 
 /** @throws UserError naming the flag. */
-export function refuseUnsupported({ engine, lora, eval: evaluation }: RunConfig): void {
+export function refuseUnsupported({ engine, eval: evaluation }: RunConfig): void {
   const { device, memory_budget: budget } = engine;
   if (device === 'cuda' || device === 'mps')
     throw refusal('device', 'cpu or auto', device, 'Training runs on the CPU in this version: give --device cpu.');
   if (budget !== null)
     throw refusal('memory_budget', 'no limit', budget, 'Memory is not estimated in this version: leave it out.');
-  if (lora.q_lora)
-    throw refusal('q_lora', 'false', true, 'Weights are not quantized in this version: use --bf16 with --use_lora.');
   checkMetric(evaluation);
 }
 

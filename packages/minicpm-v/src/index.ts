@@ -14,6 +14,7 @@ export * from './merge.js';
 export * from './minicpm-v.js';
 export { PatchEmbedding, type Picture } from './patches.js';
 export * from './plan.js';
+export * from './quantize.js';
 export { sinCosTable } from './resampler.js';
 export { inverseFrequencies } from './rope.js';
 export * from './sampling.js';

@@ -2,37 +2,63 @@
  * Layers with PyTorch's names and arithmetic. A module is a tree of named children and parameters; its names are the checkpoint's names.
  *
  * Parameters are declared by shape only: nothing is allocated until a checkpoint (or an initialiser) gives them data. There are no
- * hooks and no training flag: what changes a layer from outside (LoRA) is the one `adapter` of a Linear.
+ * hooks and no training flag: what changes a layer from outside is the one `adapter` of a Linear (LoRA), and a parameter that is kept in
+ * a smaller form than its tensor (quantized bases).
  */
 import { ops } from './ops.js';
 import type { Tensor } from './tensor.js';
 
+/** A tensor in a smaller form, from which it is made whenever it is needed. */
+export interface CompactTensor {
+  readonly shape: readonly number[];
+  /** Bytes of the smaller form. */
+  readonly nbytes: number;
+  /** Makes the tensor. It belongs to the caller's scope. */
+  expand(): Tensor;
+  dispose(): void;
+}
+
 /** A named place for a tensor. */
 export class Parameter {
   #data: Tensor | undefined;
+  #compact: CompactTensor | undefined;
 
   constructor(readonly shape: readonly number[]) {}
 
   get isLoaded(): boolean {
-    return this.#data !== undefined;
+    return this.#data !== undefined || this.#compact !== undefined;
   }
 
-  /** The tensor. Throws when none was loaded. */
+  /** The tensor. Under a compact form a new one at every call, which belongs to the caller's scope. Throws when none was loaded. */
   get data(): Tensor {
+    if (this.#compact !== undefined) return this.#compact.expand();
     if (this.#data === undefined)
       throw new Error(`Expected data for a parameter of shape [${this.shape.join(', ')}] but none was loaded`);
     return this.#data;
   }
 
-  /** Takes ownership of a tensor of the declared shape and frees the one before. */
+  /** Takes ownership of a tensor of the declared shape and frees what was before. */
   set data(tensor: Tensor) {
-    if (tensor.shape.length !== this.shape.length || tensor.shape.some((size, i) => size !== this.shape[i])) {
-      throw new Error(
-        `Expected shape [${this.shape.join(', ')}] for a parameter but received [${tensor.shape.join(', ')}]`,
-      );
-    }
-    if (this.#data !== tensor) this.#data?.dispose();
+    this.#checkShape(tensor.shape);
+    if (this.#data !== tensor) this.dispose();
     this.#data = tensor;
+  }
+
+  /** The smaller form that stands for the tensor, if that is how it is kept. A parameter kept so does not train. */
+  get compact(): CompactTensor | undefined {
+    return this.#compact;
+  }
+
+  /** Takes ownership of a smaller form in place of the tensor, which is freed. */
+  set compact(compact: CompactTensor) {
+    this.#checkShape(compact.shape);
+    if (this.#compact !== compact) this.dispose();
+    this.#compact = compact;
+  }
+
+  #checkShape(shape: readonly number[]): void {
+    if (shape.length === this.shape.length && shape.every((size, i) => size === this.shape[i])) return;
+    throw new Error(`Expected shape [${this.shape.join(', ')}] for a parameter but received [${shape.join(', ')}]`);
   }
 
   get requiresGrad(): boolean {
@@ -42,6 +68,8 @@ export class Parameter {
   dispose(): void {
     this.#data?.dispose();
     this.#data = undefined;
+    this.#compact?.dispose();
+    this.#compact = undefined;
   }
 }
 
@@ -128,7 +156,9 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const y = ops.linear(x, this.weight.data, this.bias?.data ?? null);
+    const weight = this.weight.data;
+    const y = ops.linear(x, weight, this.bias?.data ?? null);
+    if (this.weight.compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
     return this.#adapter === undefined ? y : this.#adapter.apply(this, x, y);
   }
 }
