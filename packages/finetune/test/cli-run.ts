@@ -24,12 +24,12 @@ export interface Running {
 
 const LIMIT_MS = 60_000;
 
-/** Starts a program; it is killed after a minute, which shows as signal SIGKILL. */
-export function start(program: string, words: readonly string[], cwd?: string): Running {
+/** Starts a program; it is killed after a minute (or `limitMs`), which shows as signal SIGKILL. */
+export function start(program: string, words: readonly string[], cwd?: string, limitMs = LIMIT_MS): Running {
   const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], ...(cwd === undefined ? {} : { cwd }) });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (output += bytes.toString()));
-  const limit = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+  const limit = setTimeout(() => child.kill('SIGKILL'), limitMs);
   const ended = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => {
