@@ -26,20 +26,27 @@ export async function openData(config: RunConfig, folder: string, notice: Notice
   const look = { encoder, badRecords, threads: null, notice };
   const lengths = await preflight({ ...look, dataset: train });
   if (evaluation) await preflight({ ...look, dataset: evaluation });
-  const weights = config.data.data_weights;
-  const { per_device_train_batch_size, gradient_accumulation_steps, packing } = config.batch;
-  const sampler = new Sampler({
-    sizes: train.sizes,
+  const sampler = trainingOrder(config, train.sizes, lengths);
+  return { train, evaluation, encoder, sampler };
+}
+
+/** Which records of the training data make up which step. `lengths` are those of all records, in tokens. */
+export function trainingOrder(config: RunConfig, sizes: readonly number[], lengths: Uint32Array): Sampler {
+  const { data_weights: weights, model_max_length: capacity } = config.data;
+  const { packing, group_by_length: grouped, dataloader_drop_last: dropLast } = config.batch;
+  const order = {
+    sizes,
     ...(weights === null ? {} : { weights }),
     seed: config.seeds.data_seed,
     shuffle: true,
-    batchSize: per_device_train_batch_size,
-    accumulation: gradient_accumulation_steps,
-    dropLast: config.batch.dataloader_drop_last && !packing,
-    ...(packing ? { packing: { lengths, capacity: config.data.model_max_length } } : {}),
-    ...(config.batch.group_by_length && !packing ? { lengths } : {}),
-  });
-  return { train, evaluation, encoder, sampler };
+    batchSize: config.batch.per_device_train_batch_size,
+    accumulation: config.batch.gradient_accumulation_steps,
+  };
+  if (!packing) return new Sampler({ ...order, dropLast, ...(grouped ? { lengths } : {}) });
+  const { max_steps: maxSteps, num_train_epochs: wanted } = config.schedule;
+  const { stepsPerEpoch } = new Sampler({ ...order, packing: { lengths, capacity } });
+  const epochs = Math.max(1, Math.ceil(maxSteps > 0 ? maxSteps / stepsPerEpoch : wanted));
+  return new Sampler({ ...order, packing: { lengths, capacity, epochs } });
 }
 
 /** A loader of the training data from one step to another. */

@@ -77,6 +77,7 @@ export function stepOptions({ config, training: { model }, lossScale, vision }: 
     maxGradNorm: config.optimizer.max_grad_norm,
     recompute: config.engine.gradient_checkpointing,
     perMicroBatch: config.data.compat === 'official',
+    fused: config.engine.fused_backward,
     vision,
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),

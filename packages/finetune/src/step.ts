@@ -4,10 +4,19 @@
  * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
  * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
  */
-import { type MiniCPMV, type ModelInputs, type Plan, type PlanOptions, runPlan } from '@minicpm-finetune/minicpm-v';
-import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { strict as assert } from 'node:assert';
+import {
+  type MiniCPMV,
+  type ModelInputs,
+  type Plan,
+  type PlanNode,
+  type PlanOptions,
+  runPlan,
+} from '@minicpm-finetune/minicpm-v';
+import { noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
+import { FusedUpdate, type GradientReceiver, GradientSum } from './gradients.js';
 import { type Head, lossAndGradient, lossSum } from './loss.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
 import type { VisionCache } from './vision-cache.js';
@@ -20,6 +29,8 @@ export interface StepOptions {
   readonly lossScale?: number;
   /** What is put around the plan of a micro-batch: NEFTune's noise. */
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
+  /** Update each block's parameters in the backward pass, clipping the norm per block. One micro-batch only, no loss scale. */
+  readonly fused?: boolean;
   /** What is stored of frozen vision towers. */
   readonly vision?: VisionCache | null;
   readonly watch?: StepWatch;
@@ -46,33 +57,6 @@ export interface StepResult {
   readonly supervisedTokens: number;
   /** Whether the parameters were updated: not when the loss or the norm is not finite. */
   readonly updated: boolean;
-}
-
-/** Gradients of one optimizer step, summed over its micro-batches. */
-class GradientSum {
-  readonly gradients = new Map<string, Tensor>();
-
-  constructor(private readonly microBatches: number) {}
-
-  add(incoming: ReadonlyMap<string, Tensor>): void {
-    noGrad(() => {
-      for (const [name, gradient] of incoming) {
-        const before = this.gradients.get(name);
-        if (before !== undefined) ops.add_(before, gradient);
-        else this.gradients.set(name, keep(this.#summable(gradient)));
-      }
-    });
-  }
-
-  /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
-  #summable(gradient: Tensor): Tensor {
-    return this.microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
-  }
-
-  dispose(): void {
-    for (const gradient of this.gradients.values()) gradient.dispose();
-    this.gradients.clear();
-  }
 }
 
 /** The model's head as the loss sees it. */
@@ -116,25 +100,24 @@ function runBatch(
   batch: Batch,
   scale: number,
   { recompute, wrap, watch, vision }: Omit<StepOptions, 'maxGradNorm'>,
-  sum: GradientSum,
+  receiver: GradientReceiver,
 ): number {
   return scope(() => {
     const plain = model.plan(batch.inputs, { train: true, ...knownOf(batch, vision) });
     const plan = wrap === undefined ? plain : wrap(plain, batch.inputs);
-    const take = (gradients: ReadonlyMap<string, Tensor>, module: string): void => {
-      watch?.gradients(gradients, module);
-      sum.add(gradients);
+    const take = (gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void => {
+      watch?.gradients(gradients, node?.name ?? HEAD);
+      receiver.add(gradients, node);
     };
-    const execution = new Execution(watch === undefined ? plan : watch.plan(plan), {
-      recompute: () => recompute,
-      onGradients: (gradients, node) => take(gradients, node.name),
-    });
+    const watched = watch === undefined ? plan : watch.plan(plan);
+    receiver.begin(watched);
+    const execution = new Execution(watched, { recompute: () => recompute, onGradients: take });
     try {
       const hidden = execution.forward();
       const result = lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad });
       hidden.dispose();
       watch?.loss(result.sum);
-      take(result.gradients, HEAD);
+      take(result.gradients, null);
       if (result.gradHidden) execution.backward(result.gradHidden);
       return result.sum;
     } finally {
@@ -151,6 +134,7 @@ export function trainStep(
   multiplier: number,
   options: StepOptions,
 ): StepResult {
+  if (options.fused) return fusedStep(model, batches, optimizer, multiplier, options);
   const { loss, supervisedTokens, gradients, dispose } = lossAndGradients(model, batches, options);
   try {
     const scale = options.lossScale ?? 1;
@@ -164,6 +148,30 @@ export function trainStep(
     return { loss, gradNorm, supervisedTokens, updated };
   } finally {
     dispose();
+  }
+}
+
+/** The same with the update in the backward pass. If a gradient is not finite, blocks behind its own have been updated already. */
+function fusedStep(
+  model: MiniCPMV,
+  batches: readonly Batch[],
+  optimizer: Optimizer,
+  multiplier: number,
+  options: StepOptions,
+): StepResult {
+  assert.equal(batches.length, 1, 'one micro-batch');
+  const batch = batches[0]!;
+  const update = new FusedUpdate(optimizer, multiplier, options.maxGradNorm);
+  const { supervisedTokens } = batch;
+  try {
+    const share = 1 / supervisedTokens;
+    const loss = share * runBatch(model, batch, share, options, update);
+    update.finish();
+    disposeBatch(batch);
+    const { gradNorm } = update;
+    return { loss, gradNorm, supervisedTokens, updated: Number.isFinite(loss) && Number.isFinite(gradNorm) };
+  } finally {
+    update.dispose();
   }
 }
 

@@ -152,13 +152,21 @@ describe('packing', () => {
   });
 
   it('counts sequences where records were counted, and shares them evenly', () => {
-    const s = packed({ batchSize: 2, accumulation: 3 });
+    const s = packed({ batchSize: 2, accumulation: 3, packing: { ...packing, epochs: 4 } });
     expect(s.stepsPerEpoch).toBe(Math.ceil(s.unitsPerEpoch / 6));
     for (const step of range(4 * s.stepsPerEpoch)) {
       const { batches } = s.plan(step);
       expect(batches.length).toBe(3);
       for (const batch of batches) expect(sum(batch)).toBeLessThanOrEqual(2 * 512);
     }
+  });
+
+  it('never has more micro-batches than wanted in the epochs it is made for', () => {
+    const most = (epochs: number) => {
+      const s = packed({ batchSize: 1, packing: { ...packing, epochs } });
+      return Math.max(...range(30 * s.stepsPerEpoch).map((step) => s.plan(step).batches.length));
+    };
+    expect([most(1), most(30)]).toEqual([2, 1]);
   });
 
   it('can be entered at any step, and shared by ranks', () => {

@@ -176,6 +176,8 @@ export interface EngineConfig {
   threads: number | null;
   /** Recompute each block's inside in the backward pass: about a third slower, far less memory. */
   gradient_checkpointing: boolean;
+  /** Update parameters in the backward pass: no gradient of the whole model exists; max_grad_norm is applied per block. */
+  fused_backward: boolean;
   /** Bytes the run may take; more than that, by estimate, is an error before the first step; null: unlimited. */
   memory_budget: number | null;
   /** Stored features of frozen vision towers: `auto` (in the user's cache folder, with more than one epoch), `off`, or a folder. */

@@ -17,6 +17,7 @@ export function checkCombinations(values: Values, given: GivenValues, notices: s
   checkEvaluation(combination);
   checkSchedule(combination);
   checkData(combination);
+  checkFused(combination);
   checkIdle(combination);
 }
 
@@ -190,6 +191,25 @@ function checkData(c: Combination): void {
       'Give one weight for each file of --data_path, in the same order.',
     );
   }
+}
+
+/** What is updated in the backward pass cannot wait for other micro-batches, nor be taken back. */
+function checkFused(c: Combination): void {
+  if (!c.get('fused_backward')) return;
+  const refuse = (name: string, wanted: string, cure: string): UserError =>
+    c.refuse(name, `Expected ${wanted} with --fused_backward but received ${c.say(name)}.`, cure);
+  if (c.get<number>('gradient_accumulation_steps') > 1) {
+    const cure = 'Gradients are used as they come: give --gradient_accumulation_steps 1 and a larger batch.';
+    throw refuse('gradient_accumulation_steps', 'no accumulation', cure);
+  }
+  if (c.get('on_nonfinite') === 'skip')
+    throw refuse('on_nonfinite', 'stop', 'A step that was begun cannot be skipped: give --on_nonfinite stop.');
+  if (c.get('dtype') === 'float16')
+    throw refuse('dtype', 'bfloat16 or float32', 'A loss scale needs steps that can be skipped: give --bf16.');
+  if (c.get<number>('max_grad_norm') > 0)
+    c.notices.push(
+      `fused_backward: max_grad_norm ${c.get('max_grad_norm')} is applied to the gradients of each block by itself.`,
+    );
 }
 
 /** Values that were given but that another value makes meaningless. */

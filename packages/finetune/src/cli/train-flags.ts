@@ -118,6 +118,13 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       default: false,
       help: 'Recompute in the backward pass: slower, far less memory.',
     },
+    fused_backward: {
+      kind: 'boolean',
+      default: false,
+      help:
+        'Update each block in the backward pass: the gradients of the whole model never exist. max_grad_norm is ' +
+        'then applied to each block by itself, and there is no accumulation.',
+    },
     memory_budget: {
       kind: 'bytes',
       default: null,

@@ -10,6 +10,8 @@ export interface Packing {
   readonly lengths: Uint32Array;
   /** Tokens of a sequence. */
   readonly capacity: number;
+  /** Epochs of which none has more sequences than its steps have room for; absent: 1. */
+  readonly epochs?: number;
 }
 
 /**

@@ -8,7 +8,7 @@
  * passes (pass p of file f is shuffled by the seeds (seed, 1, f, p)), so that a small file repeats only after all of it was seen,
  * and a large file goes on in the next epoch where it stopped. The epoch's records are then shuffled together by (seed, 2, epoch).
  * Packing makes sequences of an epoch's records in this order; a step then takes sequences instead of records. Epochs differ a little in how many
- * sequences they give: the steps of an epoch are as many as in the first one and share them evenly, so that one may have one more or less.
+ * sequences they give: the steps of an epoch are as many as the epoch with the most of them needs, and share them evenly.
  * Grouping by length follows transformers' LengthGroupedSampler: blocks of 50 steps sorted longest first, the longest record of all in the very first batch.
  */
 import assert from 'node:assert/strict';
@@ -51,7 +51,7 @@ export interface StepPlan {
 export class Sampler {
   /** Records of one epoch, over all ranks. */
   readonly recordsPerEpoch: number;
-  /** What steps are made of: packed sequences of the first epoch, or else records. */
+  /** What steps are made of: packed sequences, the most of any epoch, or else records. */
   readonly unitsPerEpoch: number;
   /** Optimizer steps of one epoch; the last one takes what is left. */
   readonly stepsPerEpoch: number;
@@ -84,7 +84,7 @@ export class Sampler {
       return start;
     });
     this.unitsPerStep = batchSize * accumulation * worldSize;
-    this.unitsPerEpoch = options.packing ? pack(this.order(0), options.packing, 1).length - 1 : this.recordsPerEpoch;
+    this.unitsPerEpoch = options.packing ? this.mostSequences(options.packing) : this.recordsPerEpoch;
     this.stepsPerEpoch = Math.ceil(this.unitsPerEpoch / this.unitsPerStep);
   }
 
@@ -110,6 +110,14 @@ export class Sampler {
   /** Records of epoch `epoch` in the order in which they are used. Shape: (recordsPerEpoch). */
   order(epoch: number): Uint32Array {
     return this.epochOf(epoch).order;
+  }
+
+  private mostSequences(packing: Packing): number {
+    const counts = Array.from(
+      { length: packing.epochs ?? 1 },
+      (_, epoch) => pack(this.order(epoch), packing, 1).length - 1,
+    );
+    return Math.max(...counts);
   }
 
   /** Where the sequences of epoch `epoch` start in its order, and its end; null: every record is a unit. */

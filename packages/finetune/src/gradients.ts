@@ -1,0 +1,108 @@
+/**
+ * Where the gradients of a backward pass go, block by block: into a sum over micro-batches, to be clipped and used together, or at once into
+ * an update of the block's parameters, so that the gradients of the whole model never exist (LOMO, Lv et al., 2023, with AdamW).
+ */
+import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
+import { keep, noGrad, ops, type Tensor } from '@minicpm-finetune/torch';
+import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
+
+export interface GradientReceiver {
+  /** A micro-batch's forward pass begins. */
+  begin(plan: Plan): void;
+  /** Gradients of a block's parameters, newest block first; null: of the head, before all others. Whoever receives them owns them. */
+  add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void;
+}
+
+/** Gradients of one optimizer step, summed over its micro-batches. */
+export class GradientSum implements GradientReceiver {
+  readonly gradients = new Map<string, Tensor>();
+
+  constructor(private readonly microBatches: number) {}
+
+  begin(): void {}
+
+  add(incoming: ReadonlyMap<string, Tensor>): void {
+    noGrad(() => {
+      for (const [name, gradient] of incoming) {
+        const before = this.gradients.get(name);
+        if (before !== undefined) ops.add_(before, gradient);
+        else this.gradients.set(name, keep(this.#summable(gradient)));
+      }
+    });
+  }
+
+  /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
+  #summable(gradient: Tensor): Tensor {
+    return this.microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
+  }
+
+  dispose(): void {
+    for (const gradient of this.gradients.values()) gradient.dispose();
+    this.gradients.clear();
+  }
+}
+
+/**
+ * Updates parameters as soon as their gradients are complete, which is when the first block of the plan that reads them has had its backward
+ * pass: a resampler that several groups of pictures share, or an embedding table that is the head, too, wait for it. The norm is clipped
+ * over what is updated together: a block. A gradient that is not finite ends the updates of the step; those before it stay.
+ */
+export class FusedUpdate implements GradientReceiver {
+  /** By parameter, the last of its blocks to have a backward pass. */
+  readonly #completes = new Map<string, PlanNode>();
+  readonly #waiting = new Map<string, Tensor>();
+  #squares = 0;
+
+  constructor(
+    private readonly optimizer: Optimizer,
+    private readonly multiplier: number,
+    private readonly maxGradNorm: number,
+  ) {}
+
+  /** Norm over all gradients so far, before clipping; not finite: no more updates. */
+  get gradNorm(): number {
+    return Math.sqrt(this.#squares);
+  }
+
+  begin(plan: Plan): void {
+    for (const node of plan)
+      for (const [name, { requiresGrad }] of node.parameters)
+        if (requiresGrad && !this.#completes.has(name)) this.#completes.set(name, node);
+  }
+
+  add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void {
+    for (const [name, gradient] of gradients) {
+      const before = this.#waiting.get(name);
+      if (before !== undefined) {
+        noGrad(() => ops.add_(before, gradient));
+        gradient.dispose();
+      } else this.#waiting.set(name, keep(gradient));
+    }
+    this.#update((name) => (this.#completes.get(name) ?? null) === node);
+  }
+
+  /** The backward pass is over: what still waits is complete. */
+  finish(): void {
+    this.#update(() => true);
+  }
+
+  #update(isComplete: (name: string) => boolean): void {
+    const complete = new Map([...this.#waiting].filter(([name]) => isComplete(name)));
+    if (complete.size === 0) return;
+    const norm = globalNorm(complete);
+    this.#squares += norm ** 2;
+    if (Number.isFinite(this.#squares)) {
+      clipGradients(complete, norm, this.maxGradNorm);
+      this.optimizer.step(complete, this.multiplier);
+    }
+    for (const [name, gradient] of complete) {
+      gradient.dispose();
+      this.#waiting.delete(name);
+    }
+  }
+
+  dispose(): void {
+    for (const gradient of this.#waiting.values()) gradient.dispose();
+    this.#waiting.clear();
+  }
+}
