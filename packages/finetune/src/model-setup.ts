@@ -67,6 +67,12 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
 /** Quantizes what the adapters stand beside; says what that saves. Behind the adapters, for what they train whole stays as it is. */
 function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progress: Progress): string {
   const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
+  if (tensors === 0) {
+    throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
+      flag: '--q_lora',
+      cure: 'All of them are in --lora_modules_to_save, and trained whole: name fewer modules there, or leave out --q_lora.',
+    });
+  }
   const notice =
     `q_lora: ${tensors} linear weights of the language model are kept in ${type}, ${formatBytes(bytesAfter)} instead of ` +
     `${formatBytes(bytesBefore)}; each layer is computed again in the backward pass, with its ${formatBytes(layerBytes)} of ` +

@@ -136,3 +136,12 @@ describe.each(TYPES)('a run with --q_lora_type %s', (type) => {
     expect(weights(`${type} pieces`).equals(weights(`${type} whole`))).toBe(true);
   });
 });
+
+describe('a base without frozen weights to quantize', () => {
+  it('is refused', async () => {
+    const flags = { ...TRAIN, lora_modules_to_save: 'llm.model', lora_target_modules: 'all-linear' };
+    await expect(train(configOf(place, 'whole', flags))).rejects.toThrow(
+      'Expected frozen linear weights in the language model for --q_lora but received none.',
+    );
+  });
+});

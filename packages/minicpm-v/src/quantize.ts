@@ -67,6 +67,15 @@ function fromInt8(codes: Tensor, scales: Tensor): Tensor {
   return ops.mul_(ops.to(codes, 'float32'), ops.divScalar(scales, 127));
 }
 
+/** Index of the level nearest to each number of -1 to 1, uint8: how many midpoints lie below. (`bucketize` takes longer.) */
+function nearestLevels(x: Tensor): Tensor {
+  const levels = ops.zerosLike(x, { dtype: 'uint8' });
+  for (let i = 1; i < NF4_LEVELS.length; i++) {
+    ops.add_(levels, ops.gtScalar(x, (NF4_LEVELS[i - 1]! + NF4_LEVELS[i]!) / 2));
+  }
+  return levels;
+}
+
 /** A weight in NF4 with double quantization. */
 export class Nf4Tensor implements CompactTensor {
   readonly shape: readonly number[];
@@ -79,7 +88,7 @@ export class Nf4Tensor implements CompactTensor {
   readonly #scales: Tensor;
   /** Mean of the largest magnitudes. */
   readonly #mean: Tensor;
-  /** The two levels of each byte, (256, 2) float32 */
+  /** The two levels of each byte, (256): two float32 side by side, looked up as one int64 */
   readonly #pairs: Tensor;
 
   /** Quantizes a weight (out, in), which stays the caller's. */
@@ -101,21 +110,20 @@ export class Nf4Tensor implements CompactTensor {
     const blocks = Math.ceil(count / NF4_BLOCK);
     const packed = ops.empty([(blocks * NF4_BLOCK) / 2], { dtype: 'uint8', ...place });
     const largest = ops.empty([blocks], { dtype: 'float32', ...place });
-    const between = NF4_LEVELS.slice(1).map((level, i) => (level + NF4_LEVELS[i]!) / 2);
-    const boundaries = ops.toDevice(tensor(between), this.#device, 'float32');
     inPieces(count, CHUNK, (start, length) => {
       const rows = rowsOf(piece(flat, start, length), NF4_BLOCK);
       const magnitudes = ops.amax(ops.abs(rows), [1], true);
       const scaled = ops.div(rows, ops.clamp(magnitudes, TINY));
-      const levels = ops.view(ops.bucketize(scaled, boundaries, { out_int32: true }), [-1, 2]);
+      const levels = ops.view(nearestLevels(scaled), [-1, 2]);
       const bytes = ops.bitwiseOr(ops.bitwiseLeftShift(ops.select(levels, 1, 0), 4), ops.select(levels, 1, 1));
       ops.copy_(ops.narrow(packed, 0, start / 2, bytes.numel), bytes);
       ops.copy_(ops.narrow(largest, 0, start / NF4_BLOCK, magnitudes.numel), ops.view(magnitudes, [-1]));
     });
     const mean = ops.meanAll(largest);
     const pairs = NF4_LEVELS.flatMap((high) => NF4_LEVELS.map((low) => [high, low]));
+    const table = ops.toDevice(tensor(pairs), this.#device, 'float32'); // (256, 2)
     return {
-      ...{ packed, mean, pairs: ops.toDevice(tensor(pairs), this.#device, 'float32') },
+      ...{ packed, mean, pairs: ops.view(ops.viewDtype(table, 'int64'), [-1]) },
       ...toInt8(rowsOf(ops.sub(largest, mean), NF4_SCALE_BLOCK)),
     };
   }
@@ -138,7 +146,8 @@ export class Nf4Tensor implements CompactTensor {
         inPieces(count, CHUNK, (start, length) => {
           const blocks = Math.ceil(length / NF4_BLOCK);
           const bytes = ops.narrow(this.#packed, 0, start / 2, (blocks * NF4_BLOCK) / 2);
-          const rows = ops.view(ops.indexSelect(this.#pairs, 0, ops.to(bytes, 'int32')), [blocks, NF4_BLOCK]);
+          const pairs = ops.gather(this.#pairs, 0, ops.to(bytes, 'int64'));
+          const rows = ops.view(ops.viewDtype(pairs, 'float32'), [blocks, NF4_BLOCK]);
           ops.mul_(rows, ops.narrow(magnitudes, 0, start / NF4_BLOCK, blocks));
           ops.copy_(ops.narrow(flat, 0, start, length), ops.narrow(ops.view(rows, [-1]), 0, 0, length));
         });
