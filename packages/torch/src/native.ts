@@ -66,6 +66,9 @@ function load(): Native {
   }
   // libtorch reads this once, before its first large allocation: back large blocks with huge pages.
   process.env.THP_MEM_ALLOC_ENABLE ??= '1';
+  // GNU OpenMP's threads spin at every barrier, for longer than most operators take. On a machine that has other work (our own loader
+  // threads), they keep each other from the processor: measured, a step up to twenty times slower. Spin for microseconds, then sleep.
+  process.env.GOMP_SPINCOUNT ??= '1000';
   try {
     return createRequire(import.meta.url)(file) as Native;
   } catch (cause) {
