@@ -102,6 +102,7 @@ async function main(words: readonly string[]): Promise<void> {
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const seconds: number[] = [];
+  const peaks: number[] = [];
   let samples = 0;
   for (let step = 0; step < flags.steps; step++) {
     const started = performance.now();
@@ -110,6 +111,7 @@ async function main(words: readonly string[]): Promise<void> {
     const options = { maxGradNorm: 1, recompute: flags.gradient_checkpointing, perMicroBatch: false };
     losses.push(trainStep(model, [batch], optimizer, 1, options).loss);
     seconds.push((performance.now() - started) / 1000);
+    peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
     await new Promise(setImmediate); // lets finalizers run
   }
   const counted = seconds.slice(1);
@@ -119,6 +121,7 @@ async function main(words: readonly string[]): Promise<void> {
       step_s: seconds.map((s) => Number(s.toFixed(4))),
       median_step_s: [...counted].sort((a, b) => a - b)[Math.floor(counted.length / 2)] ?? null,
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
+      peak_rss_mib_by_step: peaks,
       peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
       trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
     }),
