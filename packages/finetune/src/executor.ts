@@ -13,6 +13,7 @@ import {
   enableGrad,
   grad,
   keep,
+  liveTensors,
   noGrad,
   ops,
   rngState,
@@ -23,7 +24,9 @@ import {
 
 export interface ExecutorOptions {
   /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
-  readonly recompute?: (node: PlanNode) => boolean;
+  readonly recompute?: (node: PlanNode, inputs: readonly Tensor[]) => boolean;
+  /** Told when a block was recomputed: its inputs, and the bytes of the tensors that its forward pass made. */
+  readonly onRecomputed?: (node: PlanNode, inputs: readonly Tensor[], bytes: number) => void;
   /** Gets a block's gradients as soon as they exist, by parameter name, newest block first. The tensors are the receiver's. */
   readonly onGradients: (gradients: ReadonlyMap<string, Tensor>, node: PlanNode) => void;
 }
@@ -86,7 +89,7 @@ export class Execution {
     this.#needsGrad[i] = needsGrad;
     this.#saved[i] = null;
     if (!needsGrad) return scope(() => noGrad(() => node.forward(...values)));
-    if (this.#options.recompute?.(node) || isCompact(node)) {
+    if (this.#options.recompute?.(node, values) || isCompact(node)) {
       this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState()) };
       return scope(() => noGrad(() => node.forward(...values)));
     }
@@ -155,7 +158,10 @@ export class Execution {
   #recompute(node: PlanNode, inputs: readonly Tensor[], random: Tensor): Tensor {
     const now = rngState();
     setRngState(random);
+    const { onRecomputed } = this.#options;
+    const before = onRecomputed ? liveTensors().bytes : 0;
     const output = enableGrad(() => node.forward(...inputs));
+    onRecomputed?.(node, inputs, liveTensors().bytes - before);
     setRngState(now);
     return output;
   }

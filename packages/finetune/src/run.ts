@@ -4,6 +4,7 @@ import { restoreOptimizer } from './checkpoint.js';
 import type { Derived } from './cli/derive.js';
 import type { RunData } from './data-setup.js';
 import { LossScale } from './loss-scale.js';
+import { MemoryPlan } from './memory-plan.js';
 import type { TrainingModel } from './model-setup.js';
 import { withNoise } from './neftune.js';
 import { Optimizer, withoutDecay } from './optimizer.js';
@@ -26,6 +27,8 @@ export interface Run {
   readonly lossScale: LossScale | null;
   readonly stop: StopRequests;
   readonly vision: VisionCache | null;
+  /** With --gradient_checkpointing auto or --memory_budget. */
+  readonly memory: MemoryPlan | null;
   bestMetric: number | null;
   bestCheckpoint: string | null;
   tokensSeen: number;
@@ -62,6 +65,7 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
     stop: new StopRequests(config.output.output_dir),
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
+    memory: memoryPlan(config, log),
     bestMetric: null,
     bestCheckpoint: null,
     tokensSeen: 0,
@@ -70,12 +74,19 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
   };
 }
 
+function memoryPlan({ engine }: RunConfig, log: RunLog): MemoryPlan | null {
+  const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
+  if (recompute !== 'auto' && budget === null) return null;
+  return new MemoryPlan({ recompute, budget, notice: (message) => log.progress.print(message) });
+}
+
 /** How a step of the run is computed, now. */
-export function stepOptions({ config, training: { model }, lossScale, vision }: Run): StepOptions {
+export function stepOptions({ config, training: { model }, lossScale, memory, vision }: Run): StepOptions {
   const alpha = config.optimizer.neftune_noise_alpha;
   return {
     maxGradNorm: config.optimizer.max_grad_norm,
-    recompute: config.engine.gradient_checkpointing,
+    recompute: config.engine.gradient_checkpointing !== false,
+    memory,
     perMicroBatch: config.data.compat === 'official',
     fused: config.engine.fused_backward,
     vision,

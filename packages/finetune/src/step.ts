@@ -18,6 +18,7 @@ import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
 import { FusedUpdate, type GradientReceiver, GradientSum } from './gradients.js';
 import { type Head, lossAndGradient, lossSum } from './loss.js';
+import type { MemoryPlan } from './memory-plan.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
 import type { VisionCache } from './vision-cache.js';
 
@@ -29,6 +30,8 @@ export interface StepOptions {
   readonly lossScale?: number;
   /** What is put around the plan of a micro-batch: NEFTune's noise. */
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
+  /** Decides instead of `recompute`, block by block. */
+  readonly memory?: MemoryPlan | null;
   /** Update each block's parameters in the backward pass, clipping the norm per block. One micro-batch only, no loss scale. */
   readonly fused?: boolean;
   /** What is stored of frozen vision towers. */
@@ -99,7 +102,7 @@ function runBatch(
   model: MiniCPMV,
   batch: Batch,
   scale: number,
-  { recompute, wrap, watch, vision }: Omit<StepOptions, 'maxGradNorm'>,
+  { recompute, memory, wrap, watch, vision }: Omit<StepOptions, 'maxGradNorm'>,
   receiver: GradientReceiver,
 ): number {
   return scope(() => {
@@ -111,12 +114,21 @@ function runBatch(
     };
     const watched = watch === undefined ? plan : watch.plan(plan);
     receiver.begin(watched);
-    const execution = new Execution(watched, { recompute: () => recompute, onGradients: take });
+    if (memory) {
+      const patches = batch.inputs.pictures.flat().reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+      memory.begin({ tokens: batch.tokens, patches });
+    }
+    const execution = new Execution(watched, {
+      recompute: (node, inputs) => memory?.recomputes(node, inputs) ?? recompute,
+      onGradients: take,
+      ...(memory ? { onRecomputed: (node, inputs, bytes) => memory.recomputed(node, inputs, bytes) } : {}),
+    });
     try {
       const hidden = execution.forward();
       const result = lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad });
       hidden.dispose();
       watch?.loss(result.sum);
+      memory?.sample();
       take(result.gradients, null);
       if (result.gradHidden) execution.backward(result.gradHidden);
       return result.sum;

@@ -178,6 +178,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const lossScale = run.lossScale?.scale ?? null;
   using random = rngState();
   const result = trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+  run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   run.tokensSeen += tokens;

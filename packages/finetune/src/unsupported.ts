@@ -4,11 +4,9 @@ import { METRIC_NAMES } from './metrics.js';
 
 /** @throws UserError naming the flag. */
 export function refuseUnsupported({ engine, eval: evaluation }: RunConfig): void {
-  const { device, memory_budget: budget } = engine;
+  const { device } = engine;
   if (device === 'cuda' || device === 'mps')
     throw refusal('device', 'cpu or auto', device, 'Training runs on the CPU in this version: give --device cpu.');
-  if (budget !== null)
-    throw refusal('memory_budget', 'no limit', budget, 'Memory is not estimated in this version: leave it out.');
   checkMetric(evaluation);
 }
 

@@ -155,7 +155,6 @@ describe('--vision_batch_size', () => {
 describe('flags that mean something this version does not do', () => {
   it.each<[Readonly<Record<string, unknown>>, string]>([
     [{ device: 'cuda' }, 'Expected cpu or auto for --device but received cuda.'],
-    [{ memory_budget: '1GiB' }, 'Expected no limit for --memory_budget but received 1073741824.'],
     [
       { metric_for_best_model: 'bleu' },
       'Expected one of loss, exact_match, anls, rouge_l for --metric_for_best_model but received bleu.',

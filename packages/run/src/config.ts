@@ -174,11 +174,11 @@ export interface EngineConfig {
   device: 'auto' | 'cpu' | 'cuda' | 'mps';
   /** Threads of libtorch; null: one per physical core. */
   threads: number | null;
-  /** Recompute each block's inside in the backward pass: about a third slower, far less memory. */
-  gradient_checkpointing: boolean;
+  /** Recompute each block's inside in the backward pass: about a third slower, far less memory. auto: as many as memory_budget asks for. */
+  gradient_checkpointing: boolean | 'auto';
   /** Update parameters in the backward pass: no gradient of the whole model exists; max_grad_norm is applied per block. */
   fused_backward: boolean;
-  /** Bytes the run may take; more than that, by estimate, is an error before the first step; null: unlimited. */
+  /** Resident bytes the run may take; more in its first steps is an error; null: no limit, and for auto what is available at the start. */
   memory_budget: number | null;
   /** Stored features of frozen vision towers: `auto` (in the user's cache folder, with more than one epoch), `off`, or a folder. */
   cache_vision: string;

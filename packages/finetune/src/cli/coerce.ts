@@ -59,12 +59,12 @@ const PARSERS: Readonly<Record<FlagSpec['kind'], Parser>> = {
     if (typeof raw !== 'string' || raw === '') throw refuse('a text', `Give ${example(name, spec)}.`);
     return raw;
   },
-  boolean: (raw, _spec, refuse, name) => {
-    if (typeof raw === 'boolean') return raw;
+  boolean: (raw, spec, refuse, name) => {
+    if (typeof raw === 'boolean' || spec.choices?.includes(raw as string)) return raw;
     const word = typeof raw === 'string' ? raw.toLowerCase() : raw === 1 || raw === 0 ? String(raw) : '';
     if (TRUE.includes(word)) return true;
     if (FALSE.includes(word)) return false;
-    throw refuse('true or false', `Write --${name} true or --${name} false.`);
+    throw refuse(describeKind(spec), `Write --${name} true or --${name} false.`);
   },
   integer: number,
   number,
@@ -154,7 +154,7 @@ export function describeKind(spec: FlagSpec): string {
   if (spec.max !== undefined) limits.push(`of at most ${spec.max}`);
   const words: Record<FlagSpec['kind'], string> = {
     string: 'a text',
-    boolean: 'true or false',
+    boolean: spec.choices ? `true, false or ${spec.choices.join(' or ')}` : 'true or false',
     integer: 'an integer',
     number: 'a number',
     choice: `one of ${(spec.choices ?? []).join(', ')}`,

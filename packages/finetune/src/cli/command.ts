@@ -139,7 +139,7 @@ const PLACEHOLDERS: Readonly<Record<Flag['kind'], string>> = {
 
 function helpOf(flag: Flag): string {
   const parts = [flag.help];
-  if (flag.choices !== undefined) parts.push(`One of ${flag.choices.join(', ')}.`);
+  if (flag.choices !== undefined && flag.kind !== 'boolean') parts.push(`One of ${flag.choices.join(', ')}.`);
   if (flag.required) parts.push('Required.');
   else if (flag.derived !== undefined) parts.push(`(default: ${flag.derived})`);
   else if (flag.default !== null && flag.default !== false && String(flag.default) !== '') {

@@ -34,6 +34,7 @@ export interface FlagSpec<T = unknown> {
   required?: true;
   /** How an absent default is found, for `--help`. */
   derived?: string;
+  /** Of a choice; a boolean may be these words, too. */
   choices?: readonly string[];
   /** Smallest value. */
   min?: number;

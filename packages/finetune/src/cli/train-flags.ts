@@ -115,8 +115,12 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
     },
     gradient_checkpointing: {
       kind: 'boolean',
+      choices: ['auto'],
+      placeholder: 'true|false|auto',
       default: false,
-      help: 'Recompute in the backward pass: slower, far less memory.',
+      help:
+        'Recompute in the backward pass: slower, far less memory. auto: only what does not fit in memory_budget, as ' +
+        'measured in the first steps.',
     },
     fused_backward: {
       kind: 'boolean',
@@ -129,7 +133,7 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       kind: 'bytes',
       default: null,
       placeholder: 'bytes',
-      help: 'Refuse to start if the run needs more, such as 12GB.',
+      help: 'End the run if its first steps take more, such as 12GB; for auto without it: the memory that is free.',
     },
     cache_vision: {
       kind: 'string',
