@@ -22,11 +22,15 @@ import {
   type Tensor,
 } from '@minicpm-finetune/torch';
 
+import type { Phase } from './profiler.js';
+
 export interface ExecutorOptions {
   /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
   readonly recompute?: (node: PlanNode, inputs: readonly Tensor[]) => boolean;
   /** Told when a block was recomputed: its inputs, and the bytes of the tensors that its forward pass made. */
   readonly onRecomputed?: (node: PlanNode, inputs: readonly Tensor[], bytes: number) => void;
+  /** Put around every pass of a block. */
+  readonly around?: <T>(phase: Phase, node: PlanNode, run: () => T) => T;
   /** Gets a block's gradients as soon as they exist, by parameter name, newest block first. The tensors are the receiver's. */
   readonly onGradients: (gradients: ReadonlyMap<string, Tensor>, node: PlanNode) => void;
 }
@@ -72,10 +76,8 @@ export class Execution {
     return scope(() => {
       const values: Tensor[] = [];
       this.#plan.forEach((node, i) => {
-        values[i] = this.#forwardBlock(
-          i,
-          node.inputs.map((j) => values[j]!),
-        );
+        const inputs = node.inputs.map((j) => values[j]!);
+        values[i] = this.#around('forward', node, () => this.#forwardBlock(i, inputs));
         for (const j of node.inputs) if (lastUse[j] === i) values[j]!.dispose();
       });
       return values.at(-1)!;
@@ -99,6 +101,10 @@ export class Execution {
     return ops.detach(output);
   }
 
+  #around<T>(phase: Phase, node: PlanNode, run: () => T): T {
+    return this.#options.around ? this.#options.around(phase, node, run) : run();
+  }
+
   /** Inputs cut from the graph before them. */
   #leaves(i: number, values: readonly Tensor[]): Tensor[] {
     return values.map((value, k) => {
@@ -115,7 +121,8 @@ export class Execution {
       gradients[this.#plan.length - 1] = gradOutput;
       for (let i = this.#plan.length - 1; i >= 0; i--) {
         const gradient = gradients[i];
-        if (gradient !== undefined && this.#saved[i] !== null) this.#backwardBlock(i, gradient, gradients);
+        if (gradient !== undefined && this.#saved[i] !== null)
+          this.#around('backward', this.#plan[i]!, () => this.#backwardBlock(i, gradient, gradients));
         this.#release(i);
         if (gradient !== gradOutput) gradient?.dispose();
         gradients[i] = undefined;
@@ -160,7 +167,7 @@ export class Execution {
     setRngState(random);
     const { onRecomputed } = this.#options;
     const before = onRecomputed ? liveTensors().bytes : 0;
-    const output = enableGrad(() => node.forward(...inputs));
+    const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
     onRecomputed?.(node, inputs, liveTensors().bytes - before);
     setRngState(now);
     return output;

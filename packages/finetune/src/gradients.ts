@@ -7,6 +7,8 @@ import { keep, noGrad, ops, type Tensor } from '@minicpm-finetune/torch';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
 
 export interface GradientReceiver {
+  /** What becomes of gradients, in a word. */
+  readonly does: 'sum' | 'update';
   /** A micro-batch's forward pass begins. */
   begin(plan: Plan): void;
   /** Gradients of a block's parameters, newest block first; null: of the head, before all others. Whoever receives them owns them. */
@@ -15,6 +17,7 @@ export interface GradientReceiver {
 
 /** Gradients of one optimizer step, summed over its micro-batches. */
 export class GradientSum implements GradientReceiver {
+  readonly does = 'sum';
   readonly gradients = new Map<string, Tensor>();
 
   constructor(private readonly microBatches: number) {}
@@ -48,6 +51,7 @@ export class GradientSum implements GradientReceiver {
  * over what is updated together: a block. A gradient that is not finite ends the updates of the step; those before it stay.
  */
 export class FusedUpdate implements GradientReceiver {
+  readonly does = 'update';
   /** By parameter, the last of its blocks to have a backward pass. */
   readonly #completes = new Map<string, PlanNode>();
   readonly #waiting = new Map<string, Tensor>();

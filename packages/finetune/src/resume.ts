@@ -114,8 +114,8 @@ function makeReady(runFolder: string, overwrite: boolean): void {
   for (const name of readdirSync(runFolder)) {
     if (checkpointStep(name) !== undefined) rmSync(join(runFolder, name), { recursive: true });
   }
-  const { events, config, stop, logs, answers, nonfinite } = RUN_FILES;
-  for (const name of [events, config, stop, logs, answers, nonfinite])
+  const { events, config, stop, logs, answers, nonfinite, profile } = RUN_FILES;
+  for (const name of [events, config, stop, logs, answers, nonfinite, profile])
     rmSync(join(runFolder, name), { recursive: true, force: true });
 }
 

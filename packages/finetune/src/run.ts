@@ -1,5 +1,6 @@
 /** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
-import type { RunConfig } from '@minicpm-finetune/run';
+import { join } from 'node:path';
+import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
 import { restoreOptimizer } from './checkpoint.js';
 import type { Derived } from './cli/derive.js';
 import type { RunData } from './data-setup.js';
@@ -8,6 +9,7 @@ import { MemoryPlan } from './memory-plan.js';
 import type { TrainingModel } from './model-setup.js';
 import { withNoise } from './neftune.js';
 import { Optimizer, withoutDecay } from './optimizer.js';
+import { Profiler } from './profiler.js';
 import type { Resumed } from './resume.js';
 import type { RunLog } from './run-log.js';
 import { makeSchedule, type Schedule } from './schedule.js';
@@ -29,6 +31,8 @@ export interface Run {
   readonly vision: VisionCache | null;
   /** With --gradient_checkpointing auto or --memory_budget. */
   readonly memory: MemoryPlan | null;
+  /** With --profile. */
+  readonly profile: Profiler | null;
   bestMetric: number | null;
   bestCheckpoint: string | null;
   tokensSeen: number;
@@ -66,12 +70,18 @@ export function makeRun(config: RunConfig, log: RunLog, data: RunData, training:
     stop: new StopRequests(config.output.output_dir),
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
     memory: memoryPlan(config, log),
+    profile: profiler(config, log),
     bestMetric: null,
     bestCheckpoint: null,
     tokensSeen: 0,
     skippedSteps: 0,
     savedStep: null,
   };
+}
+
+function profiler({ logging: { profile: steps }, output }: RunConfig, log: RunLog): Profiler | null {
+  const failed = (message: string): void => log.warn('write_failed', message);
+  return steps > 0 ? new Profiler(steps, join(output.output_dir, RUN_FILES.profile), failed) : null;
 }
 
 function memoryPlan({ engine }: RunConfig, log: RunLog): MemoryPlan | null {
@@ -81,7 +91,7 @@ function memoryPlan({ engine }: RunConfig, log: RunLog): MemoryPlan | null {
 }
 
 /** How a step of the run is computed, now. */
-export function stepOptions({ config, training: { model }, lossScale, memory, vision }: Run): StepOptions {
+export function stepOptions({ config, training: { model }, lossScale, memory, vision, profile }: Run): StepOptions {
   const alpha = config.optimizer.neftune_noise_alpha;
   return {
     maxGradNorm: config.optimizer.max_grad_norm,
@@ -90,6 +100,7 @@ export function stepOptions({ config, training: { model }, lossScale, memory, vi
     perMicroBatch: config.data.compat === 'official',
     fused: config.engine.fused_backward,
     vision,
+    profile: profile?.active ? profile : null,
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };

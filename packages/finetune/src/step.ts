@@ -20,6 +20,7 @@ import { FusedUpdate, type GradientReceiver, GradientSum } from './gradients.js'
 import { type Head, lossAndGradient, lossSum } from './loss.js';
 import type { MemoryPlan } from './memory-plan.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
+import { type Profiler, traced } from './profiler.js';
 import type { VisionCache } from './vision-cache.js';
 
 export interface StepOptions {
@@ -37,6 +38,7 @@ export interface StepOptions {
   /** What is stored of frozen vision towers. */
   readonly vision?: VisionCache | null;
   readonly watch?: StepWatch;
+  readonly profile?: Profiler | null;
 }
 
 /** Someone who looks at everything that is computed. The values are only lent. */
@@ -102,15 +104,16 @@ function runBatch(
   model: MiniCPMV,
   batch: Batch,
   scale: number,
-  { recompute, memory, wrap, watch, vision }: Omit<StepOptions, 'maxGradNorm'>,
+  { recompute, memory, wrap, watch, vision, profile }: Omit<StepOptions, 'maxGradNorm'>,
   receiver: GradientReceiver,
 ): number {
   return scope(() => {
-    const plain = model.plan(batch.inputs, { train: true, ...knownOf(batch, vision) });
+    const known = traced(profile, 'vision cache', 'data', () => knownOf(batch, vision));
+    const plain = model.plan(batch.inputs, { train: true, ...known });
     const plan = wrap === undefined ? plain : wrap(plain, batch.inputs);
     const take = (gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void => {
       watch?.gradients(gradients, node?.name ?? HEAD);
-      receiver.add(gradients, node);
+      traced(profile, receiver.does, 'optimizer', () => receiver.add(gradients, node));
     };
     const watched = watch === undefined ? plan : watch.plan(plan);
     receiver.begin(watched);
@@ -121,11 +124,14 @@ function runBatch(
     const execution = new Execution(watched, {
       recompute: (node, inputs) => memory?.recomputes(node, inputs) ?? recompute,
       onGradients: take,
+      ...(profile ? { around: (phase, of, run) => profile.block(phase, of, run) } : {}),
       ...(memory ? { onRecomputed: (node, inputs, bytes) => memory.recomputed(node, inputs, bytes) } : {}),
     });
     try {
       const hidden = execution.forward();
-      const result = lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad });
+      const result = traced(profile, 'loss', 'loss', () =>
+        lossAndGradient(hidden, batch.labels, headOf(model), { scale, needsHidden: execution.needsGrad }),
+      );
       hidden.dispose();
       watch?.loss(result.sum);
       memory?.sample();
@@ -151,11 +157,13 @@ export function trainStep(
   try {
     const scale = options.lossScale ?? 1;
     if (scale !== 1) noGrad(() => ops.foreachMul_([...gradients.values()], 1 / scale));
-    const gradNorm = globalNorm(gradients);
+    const gradNorm = traced(options.profile, 'gradient norm', 'optimizer', () => globalNorm(gradients));
     const updated = Number.isFinite(loss) && Number.isFinite(gradNorm);
     if (updated) {
-      clipGradients(gradients, gradNorm, options.maxGradNorm);
-      optimizer.step(gradients, multiplier);
+      traced(options.profile, 'update', 'optimizer', () => {
+        clipGradients(gradients, gradNorm, options.maxGradNorm);
+        optimizer.step(gradients, multiplier);
+      });
     }
     return { loss, gradNorm, supervisedTokens, updated };
   } finally {

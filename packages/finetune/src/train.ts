@@ -16,11 +16,12 @@ import { runEvaluation } from './evaluate.js';
 import { resolveModel } from './hub.js';
 import { prepareModel } from './model-setup.js';
 import { handleNonfinite } from './nonfinite.js';
+import { traced } from './profiler.js';
 import { compareData, type Resumed, startOf } from './resume.js';
 import { makeRun, type Run, restore, stepOptions } from './run.js';
 import { RunLog } from './run-log.js';
 import { save, saveResult } from './saving.js';
-import { trainStep } from './step.js';
+import { type StepResult, trainStep } from './step.js';
 import { refuseUnsupported } from './unsupported.js';
 import { VERSION } from './version.js';
 
@@ -100,6 +101,7 @@ async function runTraining(
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
     return { stopped, steps, trainLoss: log.trainLoss, vision };
   } finally {
+    if (run.profile?.active) run.profile.write();
     await loader.close();
     run.stop.close();
     run.optimizer.dispose();
@@ -171,13 +173,18 @@ function isDue(
 async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
   const { config, derived, log, optimizer } = run;
   const { step } = micros[0]!;
-  const batches = micros.filter((micro) => micro.samples.length > 0).map((micro) => collate(micro.samples));
+  const profile = run.profile?.active ? run.profile : null;
+  profile?.wait(loader.dataWaitSeconds);
+  const full = micros.filter((micro) => micro.samples.length > 0);
+  const batches = traced(profile, 'collate', 'data', () => full.map((micro) => collate(micro.samples)));
   if (batches.length === 0) return; // every record of this step is bad and was left out
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
   const lossScale = run.lossScale?.scale ?? null;
   using random = rngState();
-  const result = trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+  const compute = (): StepResult =>
+    trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+  const result = profile ? profile.step(step + 1, compute) : compute();
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });

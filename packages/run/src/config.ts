@@ -238,6 +238,8 @@ export interface LoggingConfig {
   logging_first_step: boolean;
   /** Where the log goes beside events.jsonl. */
   report_to: readonly 'tensorboard'[];
+  /** Optimizer steps, from the start on, of which a trace is written to profile.json; 0: none. */
+  profile: number;
   /** `auto`: a live line on a terminal, plain lines elsewhere; `json`: one JSON object per line. */
   progress: 'auto' | 'plain' | 'quiet' | 'json';
 }

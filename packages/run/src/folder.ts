@@ -6,6 +6,7 @@
  *     checkpoint-<step>/  complete checkpoints: written under a temporary name, then renamed
  *     logs/               TensorBoard files (--report_to tensorboard)
  *     eval/step-<n>/      answers to records of the evaluation data (--eval_generate), with eval/images/
+ *     profile.json        a trace of the first steps (--profile)
  *     nonfinite/step-<n>/ what made a loss or gradient that is not finite
  *     STOP                made by a user: finish the step, save, end
  *
@@ -23,6 +24,7 @@ export const RUN_FILES = {
   logs: 'logs',
   answers: 'eval',
   nonfinite: 'nonfinite',
+  profile: 'profile.json',
   /** In every checkpoint, written last: its files with sizes and checksums. */
   manifest: 'manifest.json',
 } as const;

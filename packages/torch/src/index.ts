@@ -3,7 +3,7 @@ export * from './autograd.js';
 export * from './create.js';
 export { DTYPES, type DType, dtypeOfSafetensors, isFloat } from './dtype.js';
 export * from './nn.js';
-export { type Ops, ops } from './ops.js';
+export { type OperatorListener, type Ops, ops, traceOperators } from './ops.js';
 export * from './optim.js';
 export * from './process.js';
 export * from './safetensors.js';

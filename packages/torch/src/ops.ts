@@ -121,6 +121,23 @@ function wrap(value: unknown): unknown {
   return value;
 }
 
+/** Gets an operator's name and when it began and ended, in milliseconds of `performance.now()`. */
+export type OperatorListener = (name: string, start: number, end: number) => void;
+
+let listener: OperatorListener | null = null;
+
+/** Tells `listen` of every operator called from JavaScript from now on; null: no one. */
+export function traceOperators(listen: OperatorListener | null): void {
+  listener = listen;
+}
+
+function callTraced(name: string, index: number, values: unknown[]): unknown {
+  const start = performance.now();
+  const returned = native.call(index, ...values);
+  listener?.(name, start, performance.now());
+  return returned;
+}
+
 function build(key: OperatorName): (...args: unknown[]) => unknown {
   const { name, overload, args, result } = parseDeclaration(OPERATORS[key]);
   const converters = args.map((arg) => converterOf(arg.type));
@@ -151,7 +168,9 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
       const convert = converters[i];
       values[places[i]!] = convert === undefined || value === null ? value : convert(value as never, qualified);
     }
-    const returned = guard(() => native.call(index, ...values));
+    const returned = guard(() =>
+      listener === null ? native.call(index, ...values) : callTraced(qualified, index, values),
+    );
     return inPlace ? given[0] : wrap(returned);
   };
 }

@@ -229,6 +229,12 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       placeholder: 'tensorboard|none',
       help: 'Where to log beside events.jsonl.',
     },
+    profile: {
+      kind: 'integer',
+      min: 0,
+      default: 0,
+      help: 'Write a trace of so many first steps to profile.json in the run folder, for ui.perfetto.dev.',
+    },
     progress: {
       kind: 'choice',
       choices: ['auto', 'plain', 'quiet', 'json'],
