@@ -73,7 +73,7 @@ describe('all five models', () => {
       '--save_strategy',
       'no',
     ];
-    const loader = ['--dataloader_num_workers', 0, '--progress', 'quiet'];
+    const loader = ['--dataloader_num_workers', 0, '--progress', 'quiet', '--cache_vision', join(folder, 'vision')];
     await run(
       'train',
       '--model_name_or_path',
