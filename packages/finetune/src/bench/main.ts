@@ -8,6 +8,7 @@ import { Command } from 'commander';
 import { Optimizer, withoutDecay } from '../optimizer.js';
 import { trainStep } from '../step.js';
 import { tuneFully } from '../trainables.js';
+import { VisionCache } from '../vision-cache.js';
 import { BatchFile } from './batches.js';
 
 interface Flags {
@@ -20,6 +21,8 @@ interface Flags {
   freeze_vision: boolean;
   bf16: boolean;
   gradient_checkpointing: boolean;
+  fused_backward: boolean;
+  cache_vision?: string;
   master_weights: boolean;
   lr: number;
   threads: number;
@@ -45,6 +48,8 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--bf16', 'weights, activations and gradients in bfloat16', false)
     .option('--master_weights', 'float32 weights and moments beside bfloat16 ones', false)
     .option('--gradient_checkpointing', "compute each block's inside again in the backward pass", false)
+    .option('--fused_backward', 'update parameters in the backward pass', false)
+    .option('--cache_vision <dir>', 'store features of the frozen vision tower there and use those stored')
     .option('--lr <rate>', 'constant learning rate', number, 1e-4)
     .option('--threads <n>', 'threads of libtorch', number, 2)
     .option('--seed <n>', 'seed of the LoRA initialisation', number, 0);
@@ -99,6 +104,8 @@ async function main(words: readonly string[]): Promise<void> {
     eps: 1e-8,
     masterWeights: flags.master_weights,
   });
+  const folder = flags.cache_vision;
+  const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const seconds: number[] = [];
@@ -108,7 +115,8 @@ async function main(words: readonly string[]): Promise<void> {
     const started = performance.now();
     const batch = file.batch(step % file.length, dtype);
     if (step > 0) samples += batch.samples;
-    const options = { maxGradNorm: 1, recompute: flags.gradient_checkpointing, perMicroBatch: false };
+    const recompute = flags.gradient_checkpointing;
+    const options = { maxGradNorm: 1, recompute, fused: flags.fused_backward, vision, perMicroBatch: false };
     losses.push(trainStep(model, [batch], optimizer, 1, options).loss);
     seconds.push((performance.now() - started) / 1000);
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
