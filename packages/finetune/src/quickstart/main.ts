@@ -106,7 +106,7 @@ async function trainOnDigits(): Promise<number> {
     tune_llm: true,
     model_max_length: 256,
     per_device_train_batch_size: 64,
-    num_train_epochs: 10,
+    num_train_epochs: 8,
     learning_rate: 2e-3,
     lr_scheduler_type: 'cosine',
     warmup_steps: 50,
