@@ -1,5 +1,5 @@
 /**
- * Lint, then all tests; the last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official
+ * Lint and the README's file tree, then all tests; the last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official
  * scripts: some minutes more); other arguments go to vitest: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
@@ -12,9 +12,12 @@ const report = join(folder, 'report.json');
 let passed = 0;
 let failed = 0;
 
-const lint = spawnSync(process.execPath, ['node_modules/@biomejs/biome/bin/biome', 'check', '.'], { stdio: 'inherit' });
-if (lint.status === 0) passed++;
-else failed++;
+/** Checks beside the tests: each counts as one. */
+const CHECKS = [['node_modules/@biomejs/biome/bin/biome', 'check', '.'], ['scripts/tree.mjs']];
+for (const check of CHECKS) {
+  if (spawnSync(process.execPath, check, { stdio: 'inherit' }).status === 0) passed++;
+  else failed++;
+}
 
 const words = process.argv.slice(2);
 const long = words.includes('--long');

@@ -13,7 +13,6 @@ import {
   type Tokenizer,
 } from '@minicpm-finetune/minicpm-v/data';
 import { UserError } from '@minicpm-finetune/run';
-import { padBatch } from './pad.js';
 import {
   type ModelCase,
   type Profile,
@@ -24,6 +23,7 @@ import {
   sha256,
 } from './data-folder.js';
 import { Check, type CheckLine } from './data-report.js';
+import { padBatch } from './pad.js';
 
 type Lines = (CheckLine | undefined)[];
 type Encoded = Awaited<ReturnType<typeof encodeOfficial>>;
