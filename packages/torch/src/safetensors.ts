@@ -146,17 +146,19 @@ class ShardedSafetensors implements TensorSource {
 
   constructor(readonly path: string) {
     const folder = dirname(path);
-    let index: { weight_map?: Record<string, string> };
+    let index: { weight_map?: Record<string, unknown> } | null;
     try {
       index = JSON.parse(readFileSync(path, 'utf8'));
     } catch (cause) {
       throw new SafetensorsError(`${path}: Expected JSON but received: ${(cause as Error).message}`);
     }
-    if (typeof index.weight_map !== 'object')
+    if (typeof index?.weight_map !== 'object' || index.weight_map === null)
       throw new SafetensorsError(`${path}: Expected a 'weight_map' but the index has none`);
     for (const [name, file] of Object.entries(index.weight_map)) {
-      if (basename(file) !== file)
-        throw new SafetensorsError(`${path}: Expected a file name beside the index for '${name}' but received ${file}`);
+      if (typeof file !== 'string' || basename(file) !== file)
+        throw new SafetensorsError(
+          `${path}: Expected a file name beside the index for '${name}' but received ${JSON.stringify(file)}`,
+        );
       const shard = join(folder, file);
       if (!existsSync(shard))
         throw new SafetensorsError(
