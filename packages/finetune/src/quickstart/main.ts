@@ -29,7 +29,7 @@ function title(text: string): void {
 async function run(command: string, flags: Record<string, string | number | boolean>): Promise<number> {
   const words = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
   progress.print(
-    `$ minicpm-finetune ${command} ${words.map((word) => (/[\s*|()<>?]/.test(word) ? `'${word}'` : word)).join(' ')}`,
+    `$ minicpm-finetune ${command} ${words.map((word) => (word === '' || /[\s*|()<>?]/.test(word) ? `'${word}'` : word)).join(' ')}`,
   );
   const started = performance.now();
   const child = spawn(process.execPath, [COMMAND, command, ...words], { stdio: ['ignore', 2, 2] });
@@ -125,13 +125,14 @@ async function trainWording(): Promise<number> {
     output_dir: inFolder('lora'),
     use_lora: true,
     tune_vision: false,
+    lora_modules_to_save: '',
     lora_r: 8,
     lora_alpha: 16,
     lora_target_modules: 'llm\\..*layers\\.\\d+\\.(self_attn|mlp)\\.\\w+_proj',
     model_max_length: 256,
     per_device_train_batch_size: 32,
     max_steps: 150,
-    learning_rate: 2e-3,
+    learning_rate: 4e-3,
     lr_scheduler_type: 'cosine',
     warmup_steps: 10,
     logging_steps: 50,
