@@ -36,8 +36,8 @@ export interface Task<Name extends TaskName> {
   close(): Promise<void>;
 }
 
-/** Records that one thread works on at once: while libvips decodes one, the thread resizes another. More would only hold memory. */
-const AT_ONCE = 2;
+/** Records that one thread works on at once, so that it resizes one while libvips decodes others. More only hold memory. */
+const AT_ONCE = 4;
 
 /** Loads the tokenizer and the data's index. Throws UserError if that is not possible. */
 export async function openTask<Name extends TaskName>(

@@ -4,7 +4,7 @@
  * without a profile, and of an animation the first frame counts. Decoding itself is libvips'; no resizing here.
  */
 
-import { readFile, stat } from 'node:fs/promises';
+import { readFileSync, statSync } from 'node:fs';
 import { expected, UserError } from '@minicpm-finetune/run';
 import sharp, { type Metadata, type Sharp } from 'sharp';
 import { decodeBmp, isBmp } from './bmp.js';
@@ -36,11 +36,11 @@ function describe(source: ImageSource): string {
   return typeof source === 'string' ? source : `${source.length} bytes`;
 }
 
-async function readSource(source: ImageSource): Promise<Uint8Array> {
+function readSource(source: ImageSource): Uint8Array {
   if (typeof source !== 'string') return source;
   try {
-    const file = await stat(source);
-    if (file.isFile() || file.isDirectory()) return await readFile(source);
+    const file = statSync(source); // synchronous: pictures are small, and four hops through the thread pool cost more than reading one
+    if (file.isFile() || file.isDirectory()) return readFileSync(source);
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     const found = code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'a folder' : (cause as Error).message;
@@ -141,7 +141,7 @@ async function open<T extends Size>(
   options: DecodeOptions,
   read: (image: Sharp, metadata: Metadata, bytes: Uint8Array) => Promise<T>,
 ): Promise<T | RgbImage> {
-  const bytes = await readSource(source);
+  const bytes = readSource(source);
   const checkSize = sizeCheck(source, options.maxImagePixels);
   if (bytes.length === 0)
     throw new UserError(`Expected a picture in ${describe(source)} but received an empty file.`, { cure: CURE });
