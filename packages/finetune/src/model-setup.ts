@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   type AppliedLora,
+  applyLora,
   describeBase,
   loadAdapter,
   loadWeights,
@@ -21,7 +22,7 @@ import { type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
 import { formatBytes } from './format.js';
 import type { Progress } from './progress.js';
-import { tuneFully, tuneWithLora } from './trainables.js';
+import { tuneFully } from './trainables.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -58,7 +59,7 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
   const from = resumeFrom ?? config.lora.lora_weight_path;
   const applied =
     from === null
-      ? tuneWithLora(model, loraConfig(config), config.seeds.seed)
+      ? applyLora(model, loraConfig(config), { seed: config.seeds.seed })
       : loadAdapter(from, model, { fingerprint, trainable: true });
   setLoraTraining(model, true);
   return applied;
