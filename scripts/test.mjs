@@ -1,5 +1,5 @@
 /**
- * Lint and the README's file tree, then all tests; the last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official
+ * Lint, the types of the tests and the README's file tree, then all tests; the last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official
  * scripts: some minutes more); other arguments go to vitest: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
@@ -13,7 +13,11 @@ let passed = 0;
 let failed = 0;
 
 /** Checks beside the tests: each counts as one. */
-const CHECKS = [['node_modules/@biomejs/biome/bin/biome', 'check', '.'], ['scripts/tree.mjs']];
+const CHECKS = [
+  ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],
+  ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.tests.json'],
+  ['scripts/tree.mjs'],
+];
 for (const check of CHECKS) {
   if (spawnSync(process.execPath, check, { stdio: 'inherit' }).status === 0) passed++;
   else failed++;

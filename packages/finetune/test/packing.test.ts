@@ -1,5 +1,6 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
 import {
+  applyLora,
   type EncodedSample,
   type MiniCPMV,
   type ModelInputs,
@@ -11,7 +12,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Batch, collate } from '../src/collate.js';
 import { padBatch } from '../src/parity/pad.js';
 import { type Gradients, lossAndGradients } from '../src/step.js';
-import { tuneFully, tuneWithLora } from '../src/trainables.js';
+import { tuneFully } from '../src/trainables.js';
 import { largestDifference, modelInMemory, noiseSample } from './training-support.js';
 
 let model: MiniCPMV;
@@ -124,7 +125,7 @@ describe('packed records', () => {
 
 describe('recompute', () => {
   it('changes no bit of loss and gradients, with dropout', () => {
-    tuneWithLora(model, lora(0.3), 1);
+    applyLora(model, lora(0.3), { seed: 1 });
     setLoraTraining(model, true);
     for (const [name, { data }] of model.namedParameters())
       if (name.includes('lora_B')) noGrad(() => ops.uniform_(data, -0.1, 0.1)); // new adapters add nothing, so dropout neither
@@ -140,7 +141,7 @@ describe('recompute', () => {
 
 describe('a step', () => {
   it('leaves no tensor behind', () => {
-    tuneWithLora(model, lora(0.1), 1);
+    applyLora(model, lora(0.1), { seed: 1 });
     setLoraTraining(model, true);
     compute([collate(records())]).dispose(); // the model makes its constants
     const before = liveTensors().tensors;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   applyLora,
   Int8Tensor,
+  type LoraConfig,
   loadAdapter,
   loadWeights,
   MiniCPMV,
@@ -26,10 +27,10 @@ beforeAll(() => {
 afterAll(() => rmSync(place.folder, { recursive: true }));
 
 const TYPES = ['nf4', 'int8'] as const;
-const LORA = {
-  ...{ r: 4, alpha: 8, dropout: 0, targetModules: 'all-linear', modulesToSave: [], bias: 'none' },
+const LORA: LoraConfig = {
+  ...{ r: 4, alpha: 8, dropout: 0, targetModules: 'all-linear', modulesToSave: [], bias: 'none' as const },
   ...{ useRslora: false, useDora: false, layersToTransform: null, rankPattern: {}, alphaPattern: {} },
-} as const;
+};
 /** Few numbers that train, many steps over four records. */
 const TRAIN = { use_lora: true, q_lora: true, lora_r: 4, lora_modules_to_save: '', max_steps: 12, learning_rate: 1e-2 };
 

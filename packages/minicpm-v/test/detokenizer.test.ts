@@ -32,7 +32,7 @@ for (const version of VERSION_NAMES) {
         const pieces = await stream(tokenizer, ids);
         expect(pieces.join('')).toBe(strip(await tokenizer.decode(ids)));
         for (const piece of pieces) {
-          expect(piece.isWellFormed()).toBe(true);
+          expect(piece).not.toMatch(/[\ud800-\udfff]/u); // no half of a surrogate pair
           if (!text.includes('�')) expect(piece).not.toContain('�');
         }
       }
