@@ -13,7 +13,8 @@
         "native/autograd.cc",
         "native/mapping.cc",
         "native/process.cc",
-        "native/signals.cc"
+        "native/signals.cc",
+        "native/allocator.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",

@@ -56,6 +56,14 @@ at::Tensor tensorOf(const Napi::Value& value);
 std::vector<int64_t> integersOf(const Napi::Value& value);
 std::string describe(const at::Tensor& tensor);  // "float32[2, 3]"
 
+// Memory of CPU tensors (allocator.cc): blocks of tensors now, freed blocks kept for the next ones, the most that tensors ever took.
+struct BlockBytes {
+  size_t inUse, kept, peak;
+};
+void keepFreedBlocks();
+void giveBackKeptBlocks();
+BlockBytes blockBytes();
+
 // Each file of this folder registers what it offers.
 void registerTensor(Napi::Env env, Napi::Object exports);
 void registerDispatch(Napi::Env env, Napi::Object exports);

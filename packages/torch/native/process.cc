@@ -21,21 +21,30 @@ static void setThreads(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "setThreads", [&] { at::set_num_threads(info[0].As<Napi::Number>().Int32Value()); });
 }
 
-// Keeps large blocks in the heap instead of returning them to the system at every free: (mmap threshold, trim threshold).
-static Napi::Value tuneAllocator(const Napi::CallbackInfo& info) {
+// Keeps freed blocks for the next use: those of tensors in allocator.cc, those that operators take for themselves in glibc's heap.
+static void tuneAllocator(const Napi::CallbackInfo&) {
+  keepFreedBlocks();
 #if defined(__GLIBC__)
-  const bool done = mallopt(M_MMAP_THRESHOLD, info[0].As<Napi::Number>().Int32Value()) == 1 &&
-                    mallopt(M_TRIM_THRESHOLD, info[1].As<Napi::Number>().Int32Value()) == 1;
-  return Napi::Boolean::New(info.Env(), done);
-#else
-  return Napi::Boolean::New(info.Env(), false);
+  constexpr int kHeapBlock = 1 << 30;  // bytes; larger ones are mapped and given back at every free
+  mallopt(M_MMAP_THRESHOLD, kHeapBlock);
+  mallopt(M_TRIM_THRESHOLD, kHeapBlock);
 #endif
 }
 
 static void trimMemory(const Napi::CallbackInfo&) {
+  giveBackKeptBlocks();
 #if defined(__GLIBC__)
   malloc_trim(0);
 #endif
+}
+
+static Napi::Value memoryBlocks(const Napi::CallbackInfo& info) {
+  const auto [inUse, kept, peak] = blockBytes();
+  auto result = Napi::Object::New(info.Env());
+  result.Set("inUse", static_cast<double>(inUse));
+  result.Set("kept", static_cast<double>(kept));
+  result.Set("peak", static_cast<double>(peak));
+  return result;
 }
 
 static Napi::Value peakResidentBytes(const Napi::CallbackInfo& info) {
@@ -67,6 +76,7 @@ void registerProcess(Napi::Env env, Napi::Object exports) {
   exports.Set("setThreads", Napi::Function::New(env, setThreads));
   exports.Set("tuneAllocator", Napi::Function::New(env, tuneAllocator));
   exports.Set("trimMemory", Napi::Function::New(env, trimMemory));
+  exports.Set("blockBytes", Napi::Function::New(env, memoryBlocks));
   exports.Set("peakResidentBytes", Napi::Function::New(env, peakResidentBytes));
   exports.Set("about", Napi::Function::New(env, about));
   exports.Set("setDeterministic", Napi::Function::New(env, setDeterministic));

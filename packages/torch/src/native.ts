@@ -47,8 +47,9 @@ export interface Native {
 
   threads(): number;
   setThreads(count: number): void;
-  tuneAllocator(mmapThreshold: number, trimThreshold: number): boolean;
+  tuneAllocator(): void;
   trimMemory(): void;
+  blockBytes(): { inUse: number; kept: number; peak: number };
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;

@@ -18,16 +18,24 @@ export function setThreads(count: number): void {
 }
 
 /**
- * Tells glibc to keep freed blocks below `threshold` bytes instead of giving them back to the system at every free: a training step
- * frees and allocates the same sizes over and over, and every fresh page costs a fault. False where the C library is another one.
+ * Keeps the memory of freed tensors for the next ones instead of giving it back to the system: a training step frees and allocates the
+ * same sizes over and over, and every fresh page costs a fault. What is kept never makes the process larger than its tensors once were.
  */
-export function tuneAllocator(threshold = 1 << 30): boolean {
-  return native.tuneAllocator(threshold, threshold);
+export function tuneAllocator(): void {
+  native.tuneAllocator();
 }
 
 /** Gives freed memory back to the system. */
 export function trimMemory(): void {
   native.trimMemory();
+}
+
+/**
+ * Bytes of CPU tensors' large blocks (256 KiB and more) since `tuneAllocator`: `inUse` by tensors, also those that only a graph holds;
+ * `kept` for the next ones; `peak`, the most that tensors ever took at once. `inUse + kept` never passes `peak`.
+ */
+export function blockBytes(): { inUse: number; kept: number; peak: number } {
+  return native.blockBytes();
 }
 
 /** The most resident memory this process ever had, in bytes. */
