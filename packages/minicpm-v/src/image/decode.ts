@@ -9,6 +9,7 @@ import { expected, UserError } from '@minicpm-finetune/run';
 import sharp, { type Metadata, type Sharp } from 'sharp';
 import { decodeBmp, isBmp } from './bmp.js';
 import { makeOpaque } from './gif.js';
+import { type Size, wholeJpegSize } from './jpeg.js';
 import type { RgbImage } from './resize.js';
 
 /** A file's path, or the bytes of a file. */
@@ -129,19 +130,25 @@ async function toRgb(image: Sharp, metadata: Metadata, bytes: Uint8Array): Promi
   return { data, width: info.width, height: info.height };
 }
 
-/** What is left of a picture when its pixels are not wanted. */
-interface Size {
-  readonly width: number;
-  readonly height: number;
+/** What a decoder says of a file that it cannot read: libvips' words, where no other thread's error has taken them. */
+function broken(source: ImageSource, cause: unknown): UserError {
+  const words = (cause as Error).message.split('\n')[0]!.trim();
+  const reason = words === 'Unknown error' ? 'its data is cut off or damaged' : words;
+  return new UserError(`Expected a readable picture in ${describe(source)} but received a broken one: ${reason}.`, {
+    cure: CURE,
+    cause,
+  });
 }
 
-/** Opens a picture and hands it to `read`; every mistake becomes a UserError. */
-async function open<T extends Size>(
-  source: ImageSource,
-  options: DecodeOptions,
-  read: (image: Sharp, metadata: Metadata, bytes: Uint8Array) => Promise<T>,
-): Promise<T | RgbImage> {
-  const bytes = readSource(source);
+/**
+ * Decodes a picture to interleaved RGB.
+ * @throws UserError when the file is missing, not a picture, cut, or larger than `maxImagePixels`
+ */
+export async function decodeImage(source: ImageSource, options: DecodeOptions): Promise<RgbImage> {
+  return await open(source, readSource(source), options);
+}
+
+async function open(source: ImageSource, bytes: Uint8Array, options: DecodeOptions): Promise<RgbImage> {
   const checkSize = sizeCheck(source, options.maxImagePixels);
   if (bytes.length === 0)
     throw new UserError(`Expected a picture in ${describe(source)} but received an empty file.`, { cure: CURE });
@@ -155,38 +162,24 @@ async function open<T extends Size>(
     if ((metadata.pages ?? 1) > 1) {
       options.notice?.(`${describe(source)} has ${metadata.pages} frames; only the first one is used.`);
     }
-    return await read(image, metadata, bytes);
+    return await toRgb(image, metadata, bytes);
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    const reason = (cause as Error).message.split('\n')[0];
-    throw new UserError(`Expected a readable picture in ${describe(source)} but received a broken one: ${reason}.`, {
-      cure: CURE,
-      cause,
-    });
+    throw broken(source, cause);
   }
 }
 
 /**
- * Decodes a picture to interleaved RGB.
- * @throws UserError when the file is missing, not a picture, cut, or larger than `maxImagePixels`
- */
-export async function decodeImage(source: ImageSource, options: DecodeOptions): Promise<RgbImage> {
-  return await open(source, options, toRgb);
-}
-
-/** JPEG can be decoded at an eighth of its size: all of the file is read, most of the arithmetic is left out. */
-const JPEG_SHRINK = 8;
-
-/**
- * The size of a picture that `decodeImage` would decode, at a fraction of its cost for JPEG.
+ * The size of a picture that `decodeImage` would decode, at a fraction of its cost for ordinary JPEG files.
  * @throws UserError for the same files as `decodeImage`
  */
 export async function measureImage(source: ImageSource, options: DecodeOptions): Promise<Size> {
-  const { width, height } = await open(source, options, async (image, metadata, bytes): Promise<Size> => {
-    if (metadata.format !== 'jpeg') return await toRgb(image, metadata, bytes);
-    const [w, h] = [metadata.width, metadata.height].map((side) => Math.ceil(side / JPEG_SHRINK));
-    await image.resize(w, h, { fit: 'fill', kernel: 'nearest' }).raw().toBuffer();
-    return metadata;
-  });
+  const bytes = readSource(source);
+  const size = wholeJpegSize(bytes);
+  if (size !== null) {
+    sizeCheck(source, options.maxImagePixels)(size.width, size.height);
+    return size;
+  }
+  const { width, height } = await open(source, bytes, options);
   return { width, height };
 }
