@@ -2,7 +2,7 @@
  * Checkpoints: everything a run needs to go on as if it had never stopped.
  *
  *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
- *     optimizer.safetensors                moments, steps, float32 masters
+ *     optimizer.safetensors                moments (and the rows they are of), steps, float32 masters
  *     rng_state.safetensors                state of every random generator
  *     trainer_state.json                   Hugging Face's form: step, epoch, log_history, best metric
  *     run.json                             the configuration
@@ -23,6 +23,7 @@ import {
   unfinishedCheckpointName,
 } from '@minicpm-finetune/run';
 import {
+  fromTypedArray,
   keep,
   noGrad,
   ops,
@@ -88,12 +89,14 @@ export interface CheckpointParts {
   readonly modelBytes: number;
 }
 
+/** By the names they have in the file. */
 function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   for (const [name, state] of optimizer.adamw.state) {
     tensors.set(`exp_avg.${name}`, state.expAvg);
     tensors.set(`exp_avg_sq.${name}`, state.expAvgSq);
     tensors.set(`step.${name}`, state.step);
+    if (state.rows) tensors.set(`rows.${name}`, fromTypedArray(state.rows, [state.rows.length]));
   }
   for (const [name, master] of optimizer.masters) tensors.set(`master.${name}`, master);
   return tensors;
@@ -106,6 +109,10 @@ const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
  * wrong, after removing what was written.
  */
 export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
+  return scope(() => write(runFolder, parts));
+}
+
+function write(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
   const step = parts.state.global_step;
   const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
   const optimizerBytes = [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
@@ -118,7 +125,7 @@ export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { pa
     parts.writeModel(unfinished);
     if (parts.optimizer) {
       writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
-      scope(() => writeSafetensors(join(unfinished, RNG_FILE), new Map([['cpu', rngState()]])));
+      writeSafetensors(join(unfinished, RNG_FILE), new Map([['cpu', rngState()]]));
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
@@ -182,7 +189,9 @@ export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
         if (file.infos.has(`master.${name}`)) ops.copy_(optimizer.masters.get(name)!, file.tensor(`master.${name}`));
         if (!file.infos.has(`exp_avg.${name}`)) continue;
         const [expAvg, expAvgSq, step] = ['exp_avg', 'exp_avg_sq', 'step'].map((kind) => keep(read(`${kind}.${name}`)));
-        optimizer.adamw.state.set(name, { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! });
+        const rows = file.infos.has(`rows.${name}`) ? read(`rows.${name}`).toTypedArray() : undefined;
+        const state = { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! };
+        optimizer.adamw.state.set(name, rows instanceof BigInt64Array ? { ...state, rows } : state);
       }
     }),
   );

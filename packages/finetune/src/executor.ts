@@ -3,8 +3,9 @@
  *
  * Every block is differentiated alone: its inputs are cut from the graph before it, so a block's graph can be dropped and built again
  * (recompute, Chen et al., 2016) and its gradients leave through `onGradients` while the blocks before it have not even started. A block
- * whose parameters are frozen and whose inputs need no gradient runs without a graph. A block with weights kept in a smaller form is
- * always recomputed: its graph would keep the expanded weights of all blocks at once.
+ * whose parameters are frozen and whose inputs need no gradient runs without a graph; so does one that only picks rows of a table, whose
+ * gradient is that of its output. A block with weights kept in a smaller form is always recomputed: its graph would keep the expanded
+ * weights of all blocks at once.
  *
  * Not here: the loss (loss.ts), what happens to gradients (step.ts), and the models (packages/minicpm-v).
  */
@@ -90,7 +91,8 @@ export class Execution {
     const needsGrad = trains || node.inputs.some((j) => this.#needsGrad[j]);
     this.#needsGrad[i] = needsGrad;
     this.#saved[i] = null;
-    if (!needsGrad) return scope(() => noGrad(() => node.forward(...values)));
+    if (node.rows) this.#saved[i] = { inputs: [], output: null, random: null };
+    if (!needsGrad || node.rows) return scope(() => noGrad(() => node.forward(...values)));
     if (this.#options.recompute?.(node, values) || isCompact(node)) {
       this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState()) };
       return scope(() => noGrad(() => node.forward(...values)));
@@ -133,6 +135,11 @@ export class Execution {
   #backwardBlock(i: number, gradOutput: Tensor, gradients: (Tensor | undefined)[]): void {
     const node = this.#plan[i]!;
     const saved = this.#saved[i]!;
+    if (node.rows) {
+      const [name] = node.parameters.keys();
+      this.#options.onGradients(new Map([[name!, ops.detach(gradOutput)]]), node);
+      return;
+    }
     const wanted = node.inputs.map((_, k) => k).filter((k) => this.#needsGrad[node.inputs[k]!]);
     const names = [...node.parameters].filter(([, parameter]) => parameter.requiresGrad).map(([name]) => name);
     const [inputGradients, parameterGradients] = scope(() => {

@@ -3,7 +3,7 @@
  * an update of the block's parameters, so that the gradients of the whole model never exist (LOMO, Lv et al., 2023, with AdamW).
  */
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
-import { keep, noGrad, ops, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
 
 export interface GradientReceiver {
@@ -15,23 +15,43 @@ export interface GradientReceiver {
   add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void;
 }
 
+/** Rows by parameter: the gradients of these parameters are of those rows alone. */
+export type Rows = ReadonlyMap<string, BigInt64Array>;
+
 /** Gradients of one optimizer step, summed over its micro-batches. */
 export class GradientSum implements GradientReceiver {
   readonly does = 'sum';
   readonly gradients = new Map<string, Tensor>();
+  readonly rows = new Map<string, BigInt64Array>();
 
   constructor(private readonly microBatches: number) {}
 
   begin(): void {}
 
-  add(incoming: ReadonlyMap<string, Tensor>): void {
+  add(incoming: ReadonlyMap<string, Tensor>, node: PlanNode | null): void {
     noGrad(() => {
       for (const [name, gradient] of incoming) {
         const before = this.gradients.get(name);
-        if (before !== undefined) ops.add_(before, gradient);
-        else this.gradients.set(name, keep(this.#summable(gradient)));
+        if (before === undefined) {
+          this.gradients.set(name, keep(this.#summable(gradient)));
+          if (node?.rows) this.rows.set(name, node.rows);
+        } else if (node?.rows) this.#addRows(name, before, gradient, node.rows);
+        else ops.add_(before, gradient);
       }
     });
+  }
+
+  /** Two micro-batches have rows in common, and others. */
+  #addRows(name: string, before: Tensor, gradient: Tensor, rows: BigInt64Array): void {
+    const own = this.rows.get(name)!;
+    const union = BigInt64Array.from(new Set([...own, ...rows])).sort();
+    const sum = scope(() => {
+      const all = denseRows(before, placesOf(own, union), union.length);
+      return keep(ops.indexAdd_(all, 0, indexOf(placesOf(rows, union), all), ops.to(gradient, all.dtype)));
+    });
+    before.dispose();
+    this.gradients.set(name, sum);
+    this.rows.set(name, union);
   }
 
   /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
@@ -42,7 +62,28 @@ export class GradientSum implements GradientReceiver {
   dispose(): void {
     for (const gradient of this.gradients.values()) gradient.dispose();
     this.gradients.clear();
+    this.rows.clear();
   }
+}
+
+/** Where each of `rows` is in `all`, both ascending. */
+function placesOf(rows: BigInt64Array, all: BigInt64Array): BigInt64Array {
+  let at = 0;
+  return rows.map((row) => {
+    while (all[at] !== row) at++;
+    return BigInt(at);
+  });
+}
+
+const indexOf = (rows: BigInt64Array, like: Tensor): Tensor =>
+  ops.toDevice(fromTypedArray(rows, [rows.length]), like.device, 'int64');
+
+/** A whole table of `count` rows, zero but for `rows`, whose values (R, …) are given. */
+export function denseRows(values: Tensor, rows: BigInt64Array, count: number): Tensor {
+  return scope(() => {
+    const table = ops.zeros([count, ...values.shape.slice(1)], { dtype: values.dtype, device: values.device });
+    return ops.indexCopy_(table, 0, indexOf(rows, values), values);
+  });
 }
 
 /**
@@ -82,7 +123,7 @@ export class FusedUpdate implements GradientReceiver {
         gradient.dispose();
       } else this.#waiting.set(name, keep(gradient));
     }
-    this.#update((name) => (this.#completes.get(name) ?? null) === node);
+    this.#update((name) => (this.#completes.get(name) ?? null) === node, node?.rows);
   }
 
   /** The backward pass is over: what still waits is complete. */
@@ -90,14 +131,16 @@ export class FusedUpdate implements GradientReceiver {
     this.#update(() => true);
   }
 
-  #update(isComplete: (name: string) => boolean): void {
+  /** `rows`: the gradients are of these rows of their parameter. */
+  #update(isComplete: (name: string) => boolean, rows?: BigInt64Array): void {
     const complete = new Map([...this.#waiting].filter(([name]) => isComplete(name)));
     if (complete.size === 0) return;
     const norm = globalNorm(complete);
     this.#squares += norm ** 2;
     if (Number.isFinite(this.#squares)) {
       clipGradients(complete, norm, this.maxGradNorm);
-      this.optimizer.step(complete, this.multiplier);
+      const some: Rows = new Map(rows ? [...complete.keys()].map((name) => [name, rows]) : []);
+      this.optimizer.step(complete, this.multiplier, some);
     }
     for (const [name, gradient] of complete) {
       gradient.dispose();

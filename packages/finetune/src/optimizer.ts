@@ -101,13 +101,14 @@ export class Optimizer {
     return master;
   }
 
-  /** Updates with the learning rates multiplied by `multiplier`. The gradients are the caller's. */
-  step(gradients: ReadonlyMap<string, Tensor>, multiplier: number): void {
+  /** Updates with the learning rates multiplied by `multiplier`. The gradients, of `rows` alone where it names them, are the caller's. */
+  step(gradients: ReadonlyMap<string, Tensor>, multiplier: number, rows?: ReadonlyMap<string, BigInt64Array>): void {
     for (const group of this.groups) group.lr = group.baseLr * multiplier;
     scope(() =>
       noGrad(() => {
         this.adamw.step(
           new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
+          rows,
         );
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));
         if (names.length === 0) return;

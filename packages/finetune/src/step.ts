@@ -16,7 +16,7 @@ import {
 import { noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
-import { FusedUpdate, type GradientReceiver, GradientSum } from './gradients.js';
+import { FusedUpdate, type GradientReceiver, GradientSum, type Rows } from './gradients.js';
 import { type Head, lossAndGradient, lossSum } from './loss.js';
 import type { MemoryPlan } from './memory-plan.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
@@ -79,6 +79,8 @@ export interface Gradients {
   readonly supervisedTokens: number;
   /** By parameter name; they are the caller's. */
   readonly gradients: ReadonlyMap<string, Tensor>;
+  /** Parameters of whose rows only some have a gradient. */
+  readonly rows: Rows;
   dispose(): void;
 }
 
@@ -96,7 +98,8 @@ export function lossAndGradients(
     loss += share * runBatch(model, batch, share * (options.lossScale ?? 1), options, sum);
     disposeBatch(batch);
   }
-  return { loss, supervisedTokens: total, gradients: sum.gradients, dispose: () => sum.dispose() };
+  const { gradients, rows } = sum;
+  return { loss, supervisedTokens: total, gradients, rows, dispose: () => sum.dispose() };
 }
 
 /** Forward and backward over one micro-batch; returns the summed cross entropy. */
@@ -153,7 +156,7 @@ export function trainStep(
   options: StepOptions,
 ): StepResult {
   if (options.fused) return fusedStep(model, batches, optimizer, multiplier, options);
-  const { loss, supervisedTokens, gradients, dispose } = lossAndGradients(model, batches, options);
+  const { loss, supervisedTokens, gradients, rows, dispose } = lossAndGradients(model, batches, options);
   try {
     const scale = options.lossScale ?? 1;
     if (scale !== 1) noGrad(() => ops.foreachMul_([...gradients.values()], 1 / scale));
@@ -162,7 +165,7 @@ export function trainStep(
     if (updated) {
       traced(options.profile, 'update', 'optimizer', () => {
         clipGradients(gradients, gradNorm, options.maxGradNorm);
-        optimizer.step(gradients, multiplier);
+        optimizer.step(gradients, multiplier, rows);
       });
     }
     return { loss, gradNorm, supervisedTokens, updated };

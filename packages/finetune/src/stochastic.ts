@@ -6,7 +6,7 @@
  * resumed run rounds as an uninterrupted one. Not here: master weights (optimizer.ts), the kernel (packages/torch).
  */
 import { strict as assert } from 'node:assert';
-import { AdamW, noGrad, ops, type ParamGroup, scope, type Tensor } from '@minicpm-finetune/torch';
+import { AdamW, type AdamWUpdate, noGrad, ops, type ParamGroup, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** Elements that are worked on at once, which bounds their float32 copies (some 50 MB) and leaves the threads enough to do. */
 const CHUNK = 1 << 20;
@@ -35,20 +35,17 @@ function drawNoise(count: number): Tensor[] {
 
 /** AdamW whose parameters and moments are bfloat16. Gradients may be bfloat16 or float32. */
 export class StochasticAdamW extends AdamW {
-  protected override update(grads: ReadonlyMap<string, Tensor>): void {
-    for (const group of this.groups) {
-      for (const [name, parameter] of group.params) {
-        const gradient = grads.get(name);
-        if (gradient === undefined) continue;
-        assert.equal(parameter.dtype, 'bfloat16', `stochastic rounding is for bfloat16 parameters: ${name}`);
-        const { expAvg, expAvgSq, step } = this.stateOf(name, parameter);
-        ops.addScalar_(step, 1);
-        const [g, ...kept] = [ops.contiguous(gradient), parameter, expAvg, expAvgSq].map((x) => ops.view(x, [-1]));
-        for (let start = 0; start < parameter.numel; start += CHUNK) {
-          const length = Math.min(CHUNK, parameter.numel - start);
-          const part = (x: Tensor): Tensor => ops.narrow(x, 0, start, length);
-          scope(() => this.#updateChunk(kept.map(part), part(g!), step, group));
-        }
+  protected override update(group: ParamGroup, updates: readonly AdamWUpdate[]): void {
+    for (const { parameter, gradient, state } of updates) {
+      assert.equal(parameter.dtype, 'bfloat16', 'stochastic rounding is for bfloat16 parameters');
+      ops.addScalar_(state.step, 1);
+      const [g, ...kept] = [ops.contiguous(gradient), parameter, state.expAvg, state.expAvgSq].map((x) =>
+        ops.view(x, [-1]),
+      );
+      for (let start = 0; start < parameter.numel; start += CHUNK) {
+        const length = Math.min(CHUNK, parameter.numel - start);
+        const part = (x: Tensor): Tensor => ops.narrow(x, 0, start, length);
+        scope(() => this.#updateChunk(kept.map(part), part(g!), state.step, group));
       }
     }
   }

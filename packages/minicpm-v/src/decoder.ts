@@ -138,9 +138,10 @@ export class Decoder extends Module {
     this.norm = this.child('norm', new RMSNorm(config.hiddenSize, config.rmsNormEps));
   }
 
-  /** Token ids (B, L) to scaled embeddings (B, L, D). */
-  embed(ids: Tensor): Tensor {
-    return scaled(this.embedTokens.forward(ids), this.config.embeddingScale);
+  /** Token ids (B, L) to scaled embeddings (B, L, D), from the table or from some of its rows, in which case the ids count those. */
+  embed(ids: Tensor, rows?: Tensor): Tensor {
+    const embeds = rows === undefined ? this.embedTokens.forward(ids) : ops.embedding(rows, ids);
+    return scaled(embeds, this.config.embeddingScale);
   }
 
   /** The last norm; for MiniCPM also the division that belongs before lm_head. */

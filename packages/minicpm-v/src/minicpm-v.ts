@@ -9,6 +9,7 @@ import { strict as assert } from 'node:assert';
 import { fromTypedArray, keep, Module, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { ModelConfig } from './config.js';
 import { LanguageModel } from './decoder.js';
+import { appendEmbedding, scatter } from './embedding.js';
 import type { KnownPictures, ModelInputs, PlanOptions } from './inputs.js';
 import { groupByShape, type Picture, type PictureGroup, split } from './patches.js';
 import { type Plan, type PlanNode, parametersOf, runPlan } from './plan.js';
@@ -137,34 +138,21 @@ export class MiniCPMV extends Module {
 
   /** Embedding of the tokens with the pictures scattered into it. */
   #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known }: PlanOptions): number {
-    const decoder = this.llm.model;
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
-    const embed = (forward: (...tokens: Tensor[]) => Tensor, from: readonly number[]): number =>
-      nodes.push({
-        name: 'llm.model.embed_tokens',
-        parameters: parametersOf('llm.model.embed_tokens', decoder.embedTokens),
-        inputs: from,
-        forward,
-      }) - 1;
+    const embed = appendEmbedding(nodes, this.llm, inputs.inputIds, train);
     if (pictures.length > 0) {
       const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures), known);
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));
       const from = parts.map((part) => part.node);
-      return embed((...tokens) => scatter(decoder.embed(inputs.inputIds), tokens, places), from);
+      return embed((x, ...tokens) => scatter(x, tokens, places), from);
     }
     const trains = [this.vpm, this.resampler].some((module) =>
       [...module.namedParameters()].some(([, { requiresGrad }]) => requiresGrad),
     );
-    if (!train || !trains) return embed(() => decoder.embed(inputs.inputIds), []);
+    if (!train || !trains) return embed((x) => x, []);
     const dummy = this.#appendDummy(nodes);
-    return embed(
-      (tokens) => {
-        const x = decoder.embed(inputs.inputIds);
-        return ops.add(x, ops.to(ops.mulScalar(ops.meanAll(tokens!), 0), x.dtype));
-      },
-      [dummy],
-    );
+    return embed((x, tokens) => ops.add(x, ops.to(ops.mulScalar(ops.meanAll(tokens!), 0), x.dtype)), [dummy]);
   }
 
   /** For each picture the rows of the flattened batch (B * L) that its tokens take. */
@@ -260,14 +248,6 @@ function rowsOf(x: Tensor, rows: readonly number[]): Tensor {
   if (rows.length === x.size(0)) return x;
   const index = fromTypedArray(BigInt64Array.from(rows, BigInt), [rows.length]);
   return ops.indexSelect(x, 0, ops.toDevice(index, x.device, 'int64'));
-}
-
-/** Replaces rows of x (B, L, D), counted through the batch, by tokens (N, Q, D). No gradient reaches what was there. */
-function scatter(x: Tensor, tokens: readonly Tensor[], places: BigInt64Array): Tensor {
-  const [B, L, D] = x.shape as [number, number, number];
-  const rows = ops.cat(tokens.map((t) => ops.reshape(t, [-1, D])));
-  const index = ops.toDevice(fromTypedArray(places, [places.length]), x.device, 'int64');
-  return ops.reshape(ops.indexCopy(ops.reshape(x, [B * L, D]), 0, index, ops.to(rows, x.dtype)), [B, L, D]);
 }
 
 /** Runs a plan and returns, for each of `count` pictures, its row of the part it is in. */

@@ -14,6 +14,10 @@ export interface PlanNode {
   readonly inputs: readonly number[];
   /** The parameters that `forward` reads, by full name. */
   readonly parameters: ReadonlyMap<string, Parameter>;
+  /**
+   * The output is these rows of the node's only parameter, each once, in ascending order: the output's gradient is all of the parameter's.
+   */
+  readonly rows?: BigInt64Array;
   forward(...inputs: Tensor[]): Tensor;
 }
 

@@ -1,5 +1,5 @@
 /** The walk through a JPEG file: it knows whole files by their data, and never calls one whole that the decoder refuses. */
-import sharp from 'sharp';
+import sharp, { type Sharp } from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { decodeImage, measureImage } from '../src/image/decode.js';
 import { wholeJpegSize } from '../src/image/jpeg.js';
@@ -15,7 +15,7 @@ function numbers(seed: number): () => number {
   };
 }
 
-function picture(width: number, height: number): sharp.Sharp {
+function picture(width: number, height: number): Sharp {
   const random = numbers(width * height);
   const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => 128 + 90 * Math.sin(i / 97) + 30 * random());
   return sharp(data, { raw: { width, height, channels: 3 } });

@@ -4,6 +4,7 @@
  * Not here: learning-rate schedules, clipping, which parameters decay (packages/finetune).
  */
 import { noGrad } from './autograd.js';
+import { fromTypedArray } from './create.js';
 import { ops } from './ops.js';
 import { keep, scope } from './scope.js';
 import type { Tensor } from './tensor.js';
@@ -27,46 +28,127 @@ export interface AdamWState {
   readonly expAvg: Tensor;
   readonly expAvgSq: Tensor;
   readonly step: Tensor;
+  /** The rows of the parameter that the moments are of, those that ever had a gradient; absent: all. */
+  readonly rows?: BigInt64Array;
+}
+
+/** What one parameter's update reads and writes. */
+export interface AdamWUpdate {
+  readonly parameter: Tensor;
+  readonly gradient: Tensor;
+  readonly state: AdamWState;
+}
+
+/** The kernel would read behind the end of a smaller one. */
+function checkShape(name: string, gradient: Tensor, expected: readonly number[]): void {
+  if (gradient.shape.join() !== expected.join())
+    throw new RangeError(
+      `${name}: Expected a gradient of [${expected.join(', ')}] but received [${gradient.shape.join(', ')}]`,
+    );
 }
 
 export class AdamW {
   readonly state = new Map<string, AdamWState>();
+  /** Of parameters with moments of some rows: where in the moments a row is. */
+  readonly #places = new Map<string, Map<bigint, number>>();
 
   constructor(
     readonly groups: readonly ParamGroup[],
     readonly options: AdamWOptions,
   ) {}
 
-  /** Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. */
-  step(grads: ReadonlyMap<string, Tensor>): void {
-    noGrad(() => scope(() => this.update(grads)));
+  /**
+   * Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. A parameter
+   * named in `rows` is a table of which only those rows (each once) have a gradient: the gradient has these rows alone, moments are kept
+   * only of rows that ever had one, and the result is that of a whole gradient, zero elsewhere.
+   */
+  step(grads: ReadonlyMap<string, Tensor>, rows: ReadonlyMap<string, BigInt64Array> = new Map()): void {
+    noGrad(() =>
+      scope(() => {
+        for (const group of this.groups) {
+          const names = [...group.params.keys()].filter((name) => grads.has(name));
+          const whole = names.filter((name) => !rows.has(name));
+          const updates = whole.map((name) => {
+            const [parameter, gradient] = [group.params.get(name)!, grads.get(name)!];
+            checkShape(name, gradient, parameter.shape);
+            return { parameter, gradient, state: this.#stateOf(name, parameter) };
+          });
+          if (updates.length > 0) this.update(group, updates);
+          for (const name of names.filter((other) => rows.has(other)))
+            scope(() => this.#updateRows(group, name, grads.get(name)!, rows.get(name)!));
+        }
+      }),
+    );
   }
 
   /** The update itself, inside of a scope and without a graph. */
-  protected update(grads: ReadonlyMap<string, Tensor>): void {
+  protected update(group: ParamGroup, updates: readonly AdamWUpdate[]): void {
     const { beta1, beta2, eps } = this.options;
-    for (const group of this.groups) {
-      const names = [...group.params.keys()].filter((name) => grads.has(name));
-      if (names.length === 0) continue;
-      const states = names.map((name) => this.stateOf(name, group.params.get(name)!));
-      ops.foreachAddScalar_(
-        states.map((s) => s.step),
-        1,
-      );
-      ops.fusedAdamw_(
-        names.map((name) => group.params.get(name)!),
-        names.map((name) => ops.contiguous(grads.get(name)!)), // the kernel walks through memory, whatever the strides
-        states.map((s) => s.expAvg),
-        states.map((s) => s.expAvgSq),
-        [],
-        states.map((s) => s.step),
-        { lr: group.lr, beta1, beta2, weight_decay: group.weightDecay, eps, amsgrad: false, maximize: false },
-      );
-    }
+    ops.foreachAddScalar_(
+      updates.map(({ state }) => state.step),
+      1,
+    );
+    ops.fusedAdamw_(
+      updates.map(({ parameter }) => parameter),
+      updates.map(({ gradient }) => ops.contiguous(gradient)), // the kernel walks through memory, whatever the strides
+      updates.map(({ state }) => state.expAvg),
+      updates.map(({ state }) => state.expAvgSq),
+      [],
+      updates.map(({ state }) => state.step),
+      { lr: group.lr, beta1, beta2, weight_decay: group.weightDecay, eps, amsgrad: false, maximize: false },
+    );
+  }
+
+  /**
+   * Rows that ever had a gradient go through the update; without moments, it leaves only the decay of the others. That is less than half of
+   * what bfloat16 can tell apart unless it is large, and rounds to nothing, as it does in the update.
+   */
+  #updateRows(group: ParamGroup, name: string, gradient: Tensor, rows: BigInt64Array): void {
+    const parameter = group.params.get(name)!;
+    checkShape(name, gradient, [rows.length, ...parameter.shape.slice(1)]);
+    const places = this.#grow(name, parameter, rows);
+    const state = this.state.get(name)!;
+    const index = ops.toDevice(fromTypedArray(state.rows!, [state.rows!.length]), parameter.device, 'int64');
+    const own = BigInt64Array.from(rows, (row) => BigInt(places.get(row)!));
+    const target = ops.toDevice(fromTypedArray(own, [own.length]), parameter.device, 'int64');
+    const seen = ops.indexSelect(parameter, 0, index);
+    const none = ops.zeros(seen.shape, { dtype: gradient.dtype, device: gradient.device });
+    this.update(group, [{ parameter: seen, gradient: ops.indexCopy(none, 0, target, gradient), state }]);
+    const decay = group.lr * group.weightDecay;
+    if (decay !== 0 && !(parameter.dtype === 'bfloat16' && decay < 2 ** -9))
+      ops.add_(parameter, parameter, { alpha: -decay });
+    ops.indexCopy_(parameter, 0, index, seen);
+  }
+
+  /** Makes room in the moments for rows that had no gradient before. Returns where each row is. */
+  #grow(name: string, parameter: Tensor, rows: BigInt64Array): Map<bigint, number> {
+    const before = this.state.get(name);
+    const known =
+      before === undefined ? [] : (before.rows ?? Array.from({ length: parameter.size(0) }, (_, i) => BigInt(i)));
+    let places = this.#places.get(name);
+    if (places === undefined || places.size !== known.length) places = new Map(Array.from(known, (row, i) => [row, i]));
+    this.#places.set(name, places);
+    const fresh = rows.filter((row) => !places.has(row));
+    for (const row of fresh) places.set(row, places.size);
+    if (before?.rows !== undefined && fresh.length === 0) return places;
+    const none = ops.zeros([fresh.length, ...parameter.shape.slice(1)], {
+      dtype: parameter.dtype,
+      device: parameter.device,
+    });
+    const grown = (moment: Tensor | undefined): Tensor => keep(moment ? ops.cat([moment, none]) : ops.clone(none));
+    this.state.set(name, {
+      expAvg: grown(before?.expAvg),
+      expAvgSq: grown(before?.expAvgSq),
+      step: before?.step ?? keep(ops.zeros([], { dtype: 'float32' })),
+      rows: BigInt64Array.from([...known, ...fresh]),
+    });
+    before?.expAvg.dispose();
+    before?.expAvgSq.dispose();
+    return places;
   }
 
   /** The state of a parameter, made at its first gradient. */
-  protected stateOf(name: string, param: Tensor): AdamWState {
+  #stateOf(name: string, param: Tensor): AdamWState {
     let state = this.state.get(name);
     if (state === undefined) {
       state = scope(() => ({

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { AdamW, keep, liveTensors, ops, scope, type Tensor, tensor } from '../src/index.js';
+import { AdamW, fromTypedArray, keep, liveTensors, ops, scope, type Tensor, tensor } from '../src/index.js';
 
 const OPTIONS = { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
 
@@ -55,5 +55,56 @@ describe('AdamW', () => {
     expect(liveTensors().tensors).toBe(before.tensors - 3);
     weight.dispose();
     gradient.dispose();
+  });
+
+  it('refuses a gradient of another shape', () => {
+    scope(() => expect(() => stepped(tensor([[1, 2, 3]]))).toThrow(/Expected a gradient of \[2, 3\]/));
+  });
+});
+
+describe('AdamW with gradients of some rows', () => {
+  const ROWS = [[1, 4], [4, 2, 0], [5], [1, 2]].map((rows) => BigInt64Array.from(rows, BigInt).sort());
+
+  /** Weights (7, 3) after steps with gradients of those rows, given as rows or as whole tables. */
+  function trained(dtype: 'float32' | 'bfloat16', asRows: boolean): { weights: number[]; seen: number } {
+    return scope(() => {
+      const start = ops.addScalar(ops.sin(ops.reshape(ops.arange(0, 21, 1, { dtype: 'float32' }), [7, 3])), 0.5);
+      const weight = ops.to(start, dtype);
+      const optimizer = new AdamW(
+        [{ name: 'all', params: new Map([['w', weight]]), lr: 0.01, weightDecay: 0.1 }],
+        OPTIONS,
+      );
+      for (const [step, rows] of ROWS.entries()) {
+        const values = ops.to(ops.cos(ops.addScalar(ops.narrow(start, 0, 0, rows.length), step)), dtype);
+        const index = fromTypedArray(rows, [rows.length]);
+        const whole = ops.indexCopy(ops.zerosLike(weight), 0, index, values);
+        if (asRows) optimizer.step(new Map([['w', values]]), new Map([['w', rows]]));
+        else optimizer.step(new Map([['w', whole]]));
+      }
+      const seen = optimizer.state.get('w')!.expAvg.size(0);
+      optimizer.dispose();
+      return { weights: ops.to(weight, 'float32').toNumbers(), seen };
+    });
+  }
+
+  it.each(['float32', 'bfloat16'] as const)('ends as with whole gradients, zero elsewhere, in %s', (dtype) => {
+    const [rows, whole] = [trained(dtype, true), trained(dtype, false)];
+    expect([rows.seen, whole.seen]).toEqual([5, 7]); // rows 3 and 6 never had a gradient, and have no moments
+    for (const [i, value] of rows.weights.entries()) expect(value).toBeCloseTo(whole.weights[i]!, 6);
+  });
+
+  it('goes on from moments of all rows', () => {
+    scope(() => {
+      const weight = ops.ones([4, 2]);
+      const optimizer = new AdamW(
+        [{ name: 'all', params: new Map([['w', weight]]), lr: 0.1, weightDecay: 0 }],
+        OPTIONS,
+      );
+      optimizer.step(new Map([['w', ops.ones([4, 2])]]));
+      optimizer.step(new Map([['w', ops.ones([1, 2])]]), new Map([['w', BigInt64Array.of(2n)]]));
+      expect(optimizer.state.get('w')!.expAvg.shape).toEqual([4, 2]);
+      expect(Array.from(optimizer.state.get('w')!.rows!)).toEqual([0n, 1n, 2n, 3n]);
+      optimizer.dispose();
+    });
   });
 });

@@ -30,7 +30,7 @@ export const LEARNING_FLAGS: { [G in LearningGroup]: GroupFlags<RunConfig[G]> } 
     lora_bias: { kind: 'choice', choices: ['none', 'all', 'lora_only'], default: 'none', help: 'Which biases train.' },
     lora_modules_to_save: {
       kind: 'strings',
-      derived: 'embed_tokens resampler, and vpm with --tune_vision',
+      derived: 'resampler, vpm with --tune_vision, embed_tokens with --compat official',
       placeholder: 'name...',
       help: 'Modules trained and saved whole beside the adapters.',
     },

@@ -187,11 +187,13 @@ function withDefaults(given: ReadonlyMap<string, Given>, derived: string[]): Map
   };
   const useLora = values.get('use_lora') === true;
   derive('tune_llm', !useLora, useLora ? 'use_lora trains adapters instead' : '');
-  const saved = ['embed_tokens', 'resampler', ...(values.get('tune_vision') ? ['vpm'] : [])];
+  const official = values.get('compat') === 'official';
+  const saved = [...(official ? ['embed_tokens'] : []), 'resampler', ...(values.get('tune_vision') ? ['vpm'] : [])];
+  const embeddings = official ? '' : ', the token embeddings stay as they are: --compat official trains them';
   derive(
     'lora_modules_to_save',
     useLora ? saved : [],
-    useLora ? `use_lora with tune_vision ${values.get('tune_vision')}` : '',
+    useLora ? `use_lora with tune_vision ${values.get('tune_vision')}${embeddings}` : '',
   );
   const bySteps = values.get('eval_strategy') === 'steps';
   derive('eval_steps', bySteps ? values.get('logging_steps') : null, bySteps ? 'logging_steps' : '');

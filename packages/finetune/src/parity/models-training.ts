@@ -1,6 +1,7 @@
 /** Checks of training: gradients, what has none or zero ones, the weight-decay groups, and trajectories of full and LoRA fine-tuning. */
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { ops, type Parameter, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { denseRows } from '../gradients.js';
 import { Optimizer, withoutDecay } from '../optimizer.js';
 import { makeSchedule } from '../schedule.js';
 import { evaluateBatch, type Gradients, lossAndGradients, trainStep } from '../step.js';
@@ -81,9 +82,11 @@ export function checkGradients(report: Report, check: string, expected: TensorSo
       names.map((name) =>
         scope(() => {
           const own = ownName(name);
-          const [actual, wanted] = [required(gradients, own), expected.tensor(name)].map((x) =>
-            only ? directed(own, x) : x,
-          );
+          const whole = expected.tensor(name);
+          const rows = gradients.rows.get(own);
+          const found = required(gradients, own);
+          const compared = [rows ? denseRows(found, rows, whole.size(0)) : found, whole];
+          const [actual, wanted] = compared.map((x) => (only ? directed(own, x) : x));
           return actual && wanted ? measure(actual, wanted) : 0;
         }),
       ),

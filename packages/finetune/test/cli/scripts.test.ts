@@ -61,7 +61,7 @@ describe('finetune_lora.sh', () => {
       use_lora: true,
       lora_r: 64,
       lora_target_modules: 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)',
-      lora_modules_to_save: ['embed_tokens', 'resampler', 'vpm'],
+      lora_modules_to_save: ['resampler', 'vpm'],
     });
     expect(batch.per_device_train_batch_size).toBe(2);
   });

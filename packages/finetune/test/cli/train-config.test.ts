@@ -52,18 +52,20 @@ describe('defaults', () => {
 });
 
 describe('derived values', () => {
-  it('LoRA takes the place of training the language model, and saves what the official script saves', () => {
+  it('LoRA takes the place of training the language model, and trains the token embeddings only as the official script does', () => {
     const { config, derived } = resolve('--use_lora', '--lora_r', '16', '--lora_alpha', '32');
     expect(config.trainables.tune_llm).toBe(false);
-    expect(config.lora.lora_modules_to_save).toEqual(['embed_tokens', 'resampler', 'vpm']);
+    expect(config.lora.lora_modules_to_save).toEqual(['resampler', 'vpm']);
     expect(derived).toEqual([
       'tune_llm = false (use_lora trains adapters instead)',
-      'lora_modules_to_save = embed_tokens resampler vpm (use_lora with tune_vision true)',
+      'lora_modules_to_save = resampler vpm (use_lora with tune_vision true, the token embeddings stay as they are: --compat official trains them)',
       'total batch = 8 records × 1 accumulation × 1 device = 8',
       'LoRA scale = 32 / 16 = 2',
     ]);
     const frozen = resolve('--use_lora', '--tune_vision', 'false', '--use_rslora').config;
-    expect(frozen.lora.lora_modules_to_save).toEqual(['embed_tokens', 'resampler']);
+    expect(frozen.lora.lora_modules_to_save).toEqual(['resampler']);
+    const official = resolve('--use_lora', '--compat', 'official').config;
+    expect(official.lora.lora_modules_to_save).toEqual(['embed_tokens', 'resampler', 'vpm']);
     expect(resolve('--use_lora', '--use_rslora').derived.at(-1)).toBe('LoRA scale = 64 / sqrt(64) = 8');
   });
 

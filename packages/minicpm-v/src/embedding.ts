@@ -1,0 +1,51 @@
+/**
+ * Token embeddings as nodes of a plan. A table that trains is read through a node that has only the rows that occur: the gradient of the
+ * whole table, hundreds of megabytes of zeros, never exists.
+ */
+import { fromTypedArray, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import type { LanguageModel } from './decoder.js';
+import { type PlanNode, parametersOf } from './plan.js';
+
+const NAME = 'llm.model.embed_tokens';
+
+/** Adds the node whose output is what `put` makes of the tokens' embeddings x (B, L, D) and of other nodes' outputs; returns its index. */
+export type AppendEmbedding = (put: (x: Tensor, ...others: Tensor[]) => Tensor, from: readonly number[]) => number;
+
+/** Embeddings of ids (B, L). The node with the rows is left out where nothing trains, and where the table is the head as well: then every row has a gradient. */
+export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tensor, train: boolean): AppendEmbedding {
+  const decoder = llm.model;
+  const { weight } = decoder.embedTokens;
+  const parameters = parametersOf(NAME, decoder.embedTokens);
+  const isHead = [...llm.headParameters('llm')].some(([, parameter]) => parameter === weight);
+  if (!train || !weight.requiresGrad || isHead) {
+    return (put, from) =>
+      nodes.push({ name: NAME, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
+      1;
+  }
+  const { rows, places } = occurring(ids);
+  const index = (values: BigInt64Array, shape: readonly number[]): Tensor =>
+    ops.toDevice(fromTypedArray(values, [...shape]), ids.device, 'int64');
+  return (put, from) => {
+    const pick = (): Tensor => ops.indexSelect(weight.data, 0, index(rows, [rows.length]));
+    const table = nodes.push({ name: `${NAME}.rows`, parameters, inputs: [], rows, forward: pick }) - 1;
+    const forward = (some: Tensor, ...others: Tensor[]): Tensor =>
+      put(decoder.embed(index(places, ids.shape), some), ...others);
+    return nodes.push({ name: NAME, parameters: new Map(), inputs: [table, ...from], forward }) - 1;
+  };
+}
+
+/** The ids that occur, ascending, and each id's place among them. */
+function occurring(ids: Tensor): { rows: BigInt64Array; places: BigInt64Array } {
+  const all = scope(() => ops.toDevice(ids, 'cpu', 'int64').toTypedArray()) as BigInt64Array;
+  const rows = BigInt64Array.from(new Set(all)).sort();
+  const places = new Map(Array.from(rows, (row, i) => [row, BigInt(i)]));
+  return { rows, places: all.map((id) => places.get(id)!) };
+}
+
+/** Replaces rows of x (B, L, D), counted through the batch, by tokens (N, Q, D). No gradient reaches what was there. */
+export function scatter(x: Tensor, tokens: readonly Tensor[], places: BigInt64Array): Tensor {
+  const [B, L, D] = x.shape as [number, number, number];
+  const rows = ops.cat(tokens.map((t) => ops.reshape(t, [-1, D])));
+  const index = ops.toDevice(fromTypedArray(places, [places.length]), x.device, 'int64');
+  return ops.reshape(ops.indexCopy(ops.reshape(x, [B * L, D]), 0, index, ops.to(rows, x.dtype)), [B, L, D]);
+}
