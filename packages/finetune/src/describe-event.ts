@@ -64,9 +64,8 @@ export function describeEvent(event: Exclude<RunEvent, StepEvent>): string[] {
       return [`stopping after step ${event.step}: ${STOP_REASONS[event.reason]}`];
     case 'run_end': {
       const loss = event.train_loss === undefined ? '' : `, mean loss ${formatNumber(event.train_loss)}`;
-      const output = event.output === undefined ? '' : `; result in ${event.output}`;
       const error = event.error === undefined ? '' : `: ${event.error}`;
-      return [`${event.status} after step ${event.step}, ${formatDuration(event.seconds)}${loss}${output}${error}`];
+      return [`${event.status} after step ${event.step}, ${formatDuration(event.seconds)}${loss}${error}`];
     }
   }
 }

@@ -24,9 +24,6 @@ const NODE = [20, 19] as const;
 /** Enough for the quickstart and its checkpoints. */
 const SMALL_DISK = 5e9;
 const SMALL_MEMORY = 4e9;
-/** Side of the square matrices multiplied: large enough for full speed, 17 GFLOP a product. */
-const MATMUL_SIZE = 2048;
-const MATMUL_SECONDS = 0.5;
 
 /**
  * @param folder whose disk matters, such as the run folder.
@@ -53,7 +50,7 @@ export async function doctor(folder: string, report: (finding: Finding) => void)
   add(devices(cuda, mps));
   add({ name: 'threads', status: 'ok', found: `${torch.threads()} for one operator` });
   const device = cuda ? 'cuda' : mps ? 'mps' : 'cpu';
-  for (const dtype of ['float32', 'bfloat16'] as const) add(speed(torch, dtype, device));
+  for (const dtype of ['float32', 'bfloat16'] as const) add(await speed(dtype, device));
   return findings;
 }
 
@@ -127,28 +124,10 @@ function devices(cuda: boolean, mps: boolean): Finding {
   return { name: 'devices', status: 'note', found: `${found}; ${card} is not used`, cure };
 }
 
-function speed(torch: Torch, dtype: 'float32' | 'bfloat16', device: string): Finding {
-  const perSecond = matmulSpeed(torch, dtype, device);
+async function speed(dtype: 'float32' | 'bfloat16', device: string): Promise<Finding> {
+  const { matmulSpeed } = await import('./matmul.js'); // loads libtorch, which may be missing
+  const perSecond = matmulSpeed(dtype, device);
   return { name: `matmul ${dtype}`, status: 'ok', found: `${(perSecond / 1e9).toFixed(0)} GFLOP/s on ${device}` };
-}
-
-/** Floating-point operations per second of square products: the best of several, after a warm-up. */
-function matmulSpeed({ ops, scope }: Torch, dtype: 'float32' | 'bfloat16', device: string): number {
-  return scope(() => {
-    const make = () => ops.randn([MATMUL_SIZE, MATMUL_SIZE], { dtype, device });
-    const [a, b] = [make(), make()];
-    // Reading one number waits for the device.
-    const multiply = () => scope(() => ops.select(ops.select(ops.matmul(a, b), 0, 0), 0, 0).item());
-    multiply();
-    let best = Number.POSITIVE_INFINITY;
-    const end = performance.now() + MATMUL_SECONDS * 1000;
-    do {
-      const start = performance.now();
-      multiply();
-      best = Math.min(best, performance.now() - start);
-    } while (performance.now() < end);
-    return (2 * MATMUL_SIZE ** 3) / (best / 1000);
-  });
 }
 
 /** The first line a program prints, or undefined if it does not run. */

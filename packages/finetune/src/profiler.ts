@@ -24,10 +24,18 @@ export interface TraceEvent {
 /** What a block is doing. */
 export type Phase = 'forward' | 'recompute' | 'backward';
 
+/** Someone who is told when a step does what. */
+export interface StepProfile {
+  /** Runs something and records when. Categories: data, loss, optimizer. */
+  span<T>(name: string, category: string, run: () => T): T;
+  /** Runs a block's pass and records when. */
+  block<T>(phase: Phase, node: PlanNode, run: () => T): T;
+}
+
 const PLACE = { pid: 1, tid: 1 };
 const micro = (milliseconds: number): number => Math.round(milliseconds * 1000);
 
-export class Profiler {
+export class Profiler implements StepProfile {
   readonly events: TraceEvent[] = [
     { name: 'process_name', ph: 'M', ts: 0, ...PLACE, args: { name: 'minicpm-finetune' } },
     { name: 'thread_name', ph: 'M', ts: 0, ...PLACE, args: { name: 'training' } },
@@ -110,6 +118,6 @@ export class Profiler {
 }
 
 /** Runs something, traced if there is a profiler. */
-export function traced<T>(profile: Profiler | null | undefined, name: string, category: string, run: () => T): T {
+export function traced<T>(profile: StepProfile | null | undefined, name: string, category: string, run: () => T): T {
   return profile ? profile.span(name, category, run) : run();
 }

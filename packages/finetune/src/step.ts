@@ -20,7 +20,7 @@ import { FusedUpdate, type GradientReceiver, GradientSum, type Rows } from './gr
 import { type Head, lossAndGradient, lossSum } from './loss.js';
 import type { MemoryPlan } from './memory-plan.js';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
-import { type Profiler, traced } from './profiler.js';
+import { type StepProfile, traced } from './profiler.js';
 import type { VisionCache } from './vision-cache.js';
 
 export interface StepOptions {
@@ -38,7 +38,7 @@ export interface StepOptions {
   /** What is stored of frozen vision towers. */
   readonly vision?: VisionCache | null;
   readonly watch?: StepWatch;
-  readonly profile?: Profiler | null;
+  readonly profile?: StepProfile | null;
 }
 
 /** Someone who looks at everything that is computed. The values are only lent. */

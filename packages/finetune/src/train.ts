@@ -59,6 +59,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
       ...(result.vision ? { vision_cache: result.vision } : {}),
       output: '.',
     });
+    log.progress.print(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
     return result;
   } catch (error) {
     log.event({

@@ -135,7 +135,7 @@ describe('live line', () => {
     progress.step(status);
     progress.event({ event: 'run_end', status: 'finished', step: 423, seconds: 754, train_loss: 1.5, output: '.' });
     progress.close();
-    expect(terminal.lines).toEqual(['finished after step 423, 12:34, mean loss 1.5000; result in .', '']);
+    expect(terminal.lines).toEqual(['finished after step 423, 12:34, mean loss 1.5000', '']);
   });
 });
 

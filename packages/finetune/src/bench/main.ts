@@ -5,11 +5,13 @@
 import { applyLora, loadWeights, MiniCPMV, readConfig, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { type DType, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
 import { Command } from 'commander';
+import { matmulSpeed } from '../matmul.js';
 import { Optimizer, withoutDecay } from '../optimizer.js';
 import { trainStep } from '../step.js';
 import { tuneFully } from '../trainables.js';
 import { VisionCache } from '../vision-cache.js';
 import { BatchFile } from './batches.js';
+import { StepMeter } from './meter.js';
 
 interface Flags {
   checkpoint: string;
@@ -110,19 +112,29 @@ async function main(words: readonly string[]): Promise<void> {
   const losses: number[] = [];
   const seconds: number[] = [];
   const peaks: number[] = [];
+  const meter = new StepMeter(model, optimizer);
   let samples = 0;
   for (let step = 0; step < flags.steps; step++) {
     const started = performance.now();
     const batch = file.batch(step % file.length, dtype);
     if (step > 0) samples += batch.samples;
     const recompute = flags.gradient_checkpointing;
-    const options = { maxGradNorm: 1, recompute, fused: flags.fused_backward, vision, perMicroBatch: false };
-    losses.push(trainStep(model, [batch], optimizer, 1, options).loss);
+    const options = {
+      maxGradNorm: 1,
+      recompute,
+      fused: flags.fused_backward,
+      vision,
+      perMicroBatch: false,
+      profile: meter,
+    };
+    losses.push(meter.step([batch], 0, () => trainStep(model, [batch], optimizer, 1, options)).loss);
+    if (step === 0) meter.restart();
     seconds.push((performance.now() - started) / 1000);
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
     await new Promise(setImmediate); // lets finalizers run
   }
   const counted = seconds.slice(1);
+  const { seconds: parts, languageFlops, memory } = meter.measurement();
   console.log(
     JSON.stringify({
       losses,
@@ -131,6 +143,10 @@ async function main(words: readonly string[]): Promise<void> {
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
       peak_rss_mib_by_step: peaks,
       peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
+      parts_s: Object.fromEntries([...parts].map(([name, value]) => [name, Number(value.toFixed(4))])),
+      memory_mib: Object.fromEntries([...memory].map(([name, bytes]) => [name, Math.round(bytes / 2 ** 20)])),
+      language_gflops: Math.round(languageFlops / 1e9),
+      matmul_gflops: Math.round(matmulSpeed(dtype, 'cpu') / 1e9),
       trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
     }),
   );

@@ -1,5 +1,6 @@
 /** The commands of `minicpm-finetune`, in the order in which help lists them: adding one is one line. */
 
+import { benchCommand } from './bench-command.js';
 import { chatCommand } from './chat-command.js';
 import { checkDataCommand } from './check-data-command.js';
 import type { CliCommand } from './cli-command.js';
@@ -19,4 +20,5 @@ export const COMMANDS: readonly CliCommand[] = [
   renderCommand,
   downloadCommand,
   doctorCommand,
+  benchCommand,
 ];

@@ -1,0 +1,116 @@
+/** Measures the steps of a training as it would run, without writing anything that stays: what `minicpm-finetune bench` prints. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { RunConfig } from '@minicpm-finetune/run';
+import { manualSeed } from '@minicpm-finetune/torch';
+import { derive } from '../cli/derive.js';
+import { collate } from '../collate.js';
+import type { Loader } from '../data/loader.js';
+import { openData, openLoader, optimizerSteps } from '../data-setup.js';
+import { startEngine } from '../engine.js';
+import { formatBytes } from '../format.js';
+import { resolveModel } from '../hub.js';
+import { matmulSpeed } from '../matmul.js';
+import { prepareModel } from '../model-setup.js';
+import { makeRun, type Run, stepOptions } from '../run.js';
+import { RunLog } from '../run-log.js';
+import { trainStep } from '../step.js';
+import { refuseUnsupported } from '../unsupported.js';
+import { type Measurement, StepMeter } from './meter.js';
+
+export interface Figures extends Measurement {
+  /** Of square matrices in the type of the training, per second. */
+  readonly matmulFlops: number;
+}
+
+/** Steps in front that are not counted: moments are made, kernels chosen. */
+const WARMUP = 2;
+
+/** Trains `steps` steps, after some that are not counted, and forgets the result. Throws UserErrors as `train` does. */
+export async function measureTraining(config: RunConfig, steps: number): Promise<Figures> {
+  refuseUnsupported(config);
+  startEngine(config.engine);
+  const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-bench-'));
+  const total = WARMUP + steps;
+  const own: RunConfig = {
+    ...config,
+    output: { ...config.output, output_dir: folder },
+    schedule: { ...config.schedule, max_steps: total },
+    save: { ...config.save, save_strategy: 'no', resume_from_checkpoint: null },
+    logging: { ...config.logging, report_to: [], profile: 0 },
+  };
+  const log = new RunLog(own);
+  try {
+    return await measure(own, log, total);
+  } finally {
+    log.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function measure(config: RunConfig, log: RunLog, total: number): Promise<Figures> {
+  const notice = (message: string): void => log.progress.print(message);
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
+  const data = await openData(config, folder, notice);
+  const derived = derive(config, data.sampler.unitsPerEpoch);
+  manualSeed(config.seeds.seed);
+  const training = prepareModel(config, folder, log.progress, null);
+  const run = makeRun(config, log, data, training, derived);
+  const loader = await openLoader(config, data, { start: 0, end: total, knownBad: [] }, notice);
+  try {
+    const measurement = await measureSteps(run, loader, total);
+    return { ...measurement, matmulFlops: matmulSpeed(config.precision.dtype, 'cpu') };
+  } finally {
+    await loader.close();
+    run.stop.close();
+    run.optimizer.dispose();
+    training.model.dispose();
+    await data.train.close();
+    await data.evaluation?.close();
+  }
+}
+
+async function measureSteps(run: Run, loader: Loader, total: number): Promise<Measurement> {
+  const { log, optimizer, training } = run;
+  const meter = new StepMeter(training.model, optimizer);
+  const task = log.progress.task('Measuring', total, 'steps');
+  let done = 0;
+  for await (const micros of optimizerSteps(loader)) {
+    const batches = micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples));
+    if (batches.length === 0) continue;
+    const options = { ...stepOptions(run), profile: meter };
+    meter.step(batches, loader.dataWaitSeconds, () =>
+      trainStep(training.model, batches, optimizer, run.schedule(done), options),
+    );
+    run.memory?.endStep();
+    done++;
+    if (done === WARMUP) meter.restart();
+    task.update(done);
+    if (run.stop.reason !== null) break;
+    await new Promise(setImmediate); // lets signals in and finalizers run
+  }
+  task.finish(done);
+  return meter.measurement();
+}
+
+const gigaflops = (perSecond: number): string => `${(perSecond / 1e9).toFixed(0)} GFLOP/s`;
+
+/** The figures as a table. */
+export function describeFigures({ seconds, steps, memory, ...rates }: Figures): string {
+  const step = [...seconds.values()].reduce((sum, part) => sum + part, 0);
+  const row = (name: string, value: string, share = ''): string => `  ${name.padEnd(32)}${value.padStart(12)}${share}`;
+  const parts = [...seconds].filter(([, value]) => value > 0);
+  return [
+    `A step, mean of ${steps}:`,
+    ...parts.map(([name, value]) =>
+      row(name, `${(1000 * value).toFixed(1)} ms`, `${((100 * value) / step).toFixed(1)} %`.padStart(9)),
+    ),
+    row('in all', `${(1000 * step).toFixed(1)} ms`),
+    `Speed: ${rates.samplesPerSecond.toFixed(2)} samples/s, ${rates.tokensPerSecond.toFixed(0)} tokens/s`,
+    `Blocks of the language model: ${gigaflops(rates.languageFlops)} = ${((100 * rates.languageFlops) / rates.matmulFlops).toFixed(0)} % of the ${gigaflops(rates.matmulFlops)} of plain matrix products`,
+    'Memory, each at its highest:',
+    ...[...memory].map(([name, bytes]) => row(name, formatBytes(bytes))),
+  ].join('\n');
+}
