@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { describeFigures, type Figures, measureTraining } from '../src/bench/measure.js';
-import { PARTS } from '../src/bench/meter.js';
+import { describeFigures, measureTraining } from '../src/bench/measure.js';
+import { type Measurement, PARTS } from '../src/bench/meter.js';
 import { configOf, makePlace, type Place } from './train-support.js';
 
 let place: Place;
@@ -15,7 +15,7 @@ afterAll(() => rmSync(place.folder, { recursive: true }));
 const leftBehind = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('minicpm-finetune-bench-'));
 
 describe('bench', () => {
-  let figures: Figures;
+  let figures: Measurement;
   let seconds: number;
   beforeAll(async () => {
     const started = performance.now();

@@ -5,9 +5,8 @@
 import { applyLora, loadWeights, MiniCPMV, readConfig, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { type DType, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
 import { Command } from 'commander';
-import { matmulSpeed } from '../matmul.js';
 import { Optimizer, withoutDecay } from '../optimizer.js';
-import { trainStep } from '../step.js';
+import { type StepResult, trainStep } from '../step.js';
 import { tuneFully } from '../trainables.js';
 import { VisionCache } from '../vision-cache.js';
 import { BatchFile } from './batches.js';
@@ -112,7 +111,7 @@ async function main(words: readonly string[]): Promise<void> {
   const losses: number[] = [];
   const seconds: number[] = [];
   const peaks: number[] = [];
-  const meter = new StepMeter(model, optimizer);
+  const meter = new StepMeter(model, optimizer, dtype);
   let samples = 0;
   for (let step = 0; step < flags.steps; step++) {
     const started = performance.now();
@@ -127,14 +126,18 @@ async function main(words: readonly string[]): Promise<void> {
       perMicroBatch: false,
       profile: meter,
     };
-    losses.push(meter.step([batch], 0, () => trainStep(model, [batch], optimizer, 1, options)).loss);
+    const compute = (): StepResult => {
+      const result = trainStep(model, [batch], optimizer, 1, options);
+      seconds.push((performance.now() - started) / 1000);
+      return result;
+    };
+    losses.push(meter.step([batch], 0, compute).loss);
     if (step === 0) meter.restart();
-    seconds.push((performance.now() - started) / 1000);
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
     await new Promise(setImmediate); // lets finalizers run
   }
   const counted = seconds.slice(1);
-  const { seconds: parts, languageFlops, memory } = meter.measurement();
+  const { seconds: parts, languageFlops, matmulFlops, memory } = meter.measurement();
   console.log(
     JSON.stringify({
       losses,
@@ -146,7 +149,7 @@ async function main(words: readonly string[]): Promise<void> {
       parts_s: Object.fromEntries([...parts].map(([name, value]) => [name, Number(value.toFixed(4))])),
       memory_mib: Object.fromEntries([...memory].map(([name, bytes]) => [name, Math.round(bytes / 2 ** 20)])),
       language_gflops: Math.round(languageFlops / 1e9),
-      matmul_gflops: Math.round(matmulSpeed(dtype, 'cpu') / 1e9),
+      matmul_gflops: Math.round(matmulFlops / 1e9),
       trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
     }),
   );

@@ -11,7 +11,6 @@ import { openData, openLoader, optimizerSteps } from '../data-setup.js';
 import { startEngine } from '../engine.js';
 import { formatBytes } from '../format.js';
 import { resolveModel } from '../hub.js';
-import { matmulSpeed } from '../matmul.js';
 import { prepareModel } from '../model-setup.js';
 import { makeRun, type Run, stepOptions } from '../run.js';
 import { RunLog } from '../run-log.js';
@@ -19,16 +18,11 @@ import { trainStep } from '../step.js';
 import { refuseUnsupported } from '../unsupported.js';
 import { type Measurement, StepMeter } from './meter.js';
 
-export interface Figures extends Measurement {
-  /** Of square matrices in the type of the training, per second. */
-  readonly matmulFlops: number;
-}
-
 /** Steps in front that are not counted: moments are made, kernels chosen. */
 const WARMUP = 2;
 
 /** Trains `steps` steps, after some that are not counted, and forgets the result. Throws UserErrors as `train` does. */
-export async function measureTraining(config: RunConfig, steps: number): Promise<Figures> {
+export async function measureTraining(config: RunConfig, steps: number): Promise<Measurement> {
   refuseUnsupported(config);
   startEngine(config.engine);
   const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-bench-'));
@@ -49,7 +43,7 @@ export async function measureTraining(config: RunConfig, steps: number): Promise
   }
 }
 
-async function measure(config: RunConfig, log: RunLog, total: number): Promise<Figures> {
+async function measure(config: RunConfig, log: RunLog, total: number): Promise<Measurement> {
   const notice = (message: string): void => log.progress.print(message);
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
@@ -60,8 +54,7 @@ async function measure(config: RunConfig, log: RunLog, total: number): Promise<F
   const run = makeRun(config, log, data, training, derived);
   const loader = await openLoader(config, data, { start: 0, end: total, knownBad: [] }, notice);
   try {
-    const measurement = await measureSteps(run, loader, total);
-    return { ...measurement, matmulFlops: matmulSpeed(config.precision.dtype, 'cpu') };
+    return await measureSteps(run, loader, total);
   } finally {
     await loader.close();
     run.stop.close();
@@ -74,7 +67,7 @@ async function measure(config: RunConfig, log: RunLog, total: number): Promise<F
 
 async function measureSteps(run: Run, loader: Loader, total: number): Promise<Measurement> {
   const { log, optimizer, training } = run;
-  const meter = new StepMeter(training.model, optimizer);
+  const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype);
   const task = log.progress.task('Measuring', total, 'steps');
   let done = 0;
   for await (const micros of optimizerSteps(loader)) {
@@ -98,7 +91,7 @@ async function measureSteps(run: Run, loader: Loader, total: number): Promise<Me
 const gigaflops = (perSecond: number): string => `${(perSecond / 1e9).toFixed(0)} GFLOP/s`;
 
 /** The figures as a table. */
-export function describeFigures({ seconds, steps, memory, ...rates }: Figures): string {
+export function describeFigures({ seconds, steps, memory, ...rates }: Measurement): string {
   const step = [...seconds.values()].reduce((sum, part) => sum + part, 0);
   const row = (name: string, value: string, share = ''): string => `  ${name.padEnd(32)}${value.padStart(12)}${share}`;
   const parts = [...seconds].filter(([, value]) => value > 0);

@@ -5,8 +5,9 @@
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
  */
 import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
-import { blockBytes, peakResidentBytes } from '@minicpm-finetune/torch';
+import { blockBytes, type DType, peakResidentBytes } from '@minicpm-finetune/torch';
 import type { Batch } from '../collate.js';
+import { matmulSpeed } from '../matmul.js';
 import type { Optimizer } from '../optimizer.js';
 import type { Phase, StepProfile } from '../profiler.js';
 
@@ -23,6 +24,8 @@ export interface Measurement {
   readonly tokensPerSecond: number;
   /** In the blocks of the language model, per second. */
   readonly languageFlops: number;
+  /** Of plain matrix products in the model's type, per second: the median of what was measured behind every step. */
+  readonly matmulFlops: number;
   /** Bytes, each at its highest. */
   readonly memory: ReadonlyMap<string, number>;
 }
@@ -58,11 +61,13 @@ export class StepMeter implements StepProfile {
   #steps = 0;
   #totals = { samples: 0, tokens: 0 };
   #waited = 0;
+  #matmul: number[] = [];
   #before = 0; // bytes of tensors when the step began
 
   constructor(
     private readonly model: MiniCPMV,
     private readonly optimizer: Optimizer,
+    private readonly dtype: DType,
   ) {
     const { llm } = model.config;
     this.#attention = 4 * llm.numHeads * llm.headDim;
@@ -85,6 +90,7 @@ export class StepMeter implements StepProfile {
     const inside = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0) - before;
     this.#add('other', (performance.now() - start) / 1000 - inside);
     this.#steps++;
+    this.#matmul.push(matmulSpeed(this.dtype, 'cpu')); // now, and not some time: a shared machine is not always as fast
     return result;
   }
 
@@ -109,6 +115,7 @@ export class StepMeter implements StepProfile {
   restart(): void {
     this.#seconds.clear();
     [this.#flops, this.#layerSeconds, this.#steps] = [0, 0, 0];
+    this.#matmul = [];
     this.#totals = { samples: 0, tokens: 0 };
   }
 
@@ -129,6 +136,7 @@ export class StepMeter implements StepProfile {
       samplesPerSecond: this.#totals.samples / all,
       tokensPerSecond: this.#totals.tokens / all,
       languageFlops: this.#flops / this.#layerSeconds,
+      matmulFlops: [...this.#matmul].sort((a, b) => a - b)[this.#matmul.length >> 1]!,
       memory: this.#memory,
     };
   }
