@@ -109,6 +109,7 @@ async function main(words: readonly string[]): Promise<void> {
   const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
+  const start = performance.now(); // since the process began
   const seconds: number[] = [];
   const peaks: number[] = [];
   const meter = new StepMeter(model, optimizer, dtype);
@@ -141,6 +142,7 @@ async function main(words: readonly string[]): Promise<void> {
   console.log(
     JSON.stringify({
       losses,
+      start_s: Number((start / 1000).toFixed(3)),
       step_s: seconds.map((s) => Number(s.toFixed(4))),
       median_step_s: [...counted].sort((a, b) => a - b)[Math.floor(counted.length / 2)] ?? null,
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),

@@ -195,6 +195,8 @@ function withDefaults(given: ReadonlyMap<string, Given>, derived: string[]): Map
     useLora ? saved : [],
     useLora ? `use_lora with tune_vision ${values.get('tune_vision')}${embeddings}` : '',
   );
+  const fused = values.get('fused_backward') === true;
+  derive('gradient_checkpointing', fused, fused ? 'fused_backward is for the least memory' : '');
   const bySteps = values.get('eval_strategy') === 'steps';
   derive('eval_steps', bySteps ? values.get('logging_steps') : null, bySteps ? 'logging_steps' : '');
   derive('do_eval', values.get('eval_strategy') !== 'no', '');

@@ -117,7 +117,7 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       kind: 'boolean',
       choices: ['auto'],
       placeholder: 'true|false|auto',
-      default: false,
+      derived: 'false, true with --fused_backward',
       help:
         'Recompute in the backward pass: slower, far less memory. auto: only what does not fit in memory_budget, as ' +
         'measured in the first steps.',
