@@ -14,7 +14,8 @@
         "native/mapping.cc",
         "native/process.cc",
         "native/signals.cc",
-        "native/allocator.cc"
+        "native/allocator.cc",
+        "native/device.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",

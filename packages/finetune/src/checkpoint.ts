@@ -23,6 +23,7 @@ import {
   unfinishedCheckpointName,
 } from '@minicpm-finetune/run';
 import {
+  copyTo,
   fromTypedArray,
   keep,
   noGrad,
@@ -83,6 +84,8 @@ export interface CheckpointParts {
   /** Writes the weights or the adapter into a folder. */
   writeModel(folder: string): void;
   readonly optimizer: Optimizer | null;
+  /** Whose generator is saved beside the CPU's. */
+  readonly device: string;
   readonly state: TrainerState;
   readonly config: RunConfig;
   /** Bytes the weights take, for the check of free space. */
@@ -125,7 +128,10 @@ function write(runFolder: string, parts: CheckpointParts): { path: string; bytes
     parts.writeModel(unfinished);
     if (parts.optimizer) {
       writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
-      writeSafetensors(join(unfinished, RNG_FILE), new Map([['cpu', rngState()]]));
+      writeSafetensors(
+        join(unfinished, RNG_FILE),
+        new Map([...new Set(['cpu', parts.device])].map((device) => [device, rngState(device)] as const)),
+      );
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
@@ -184,12 +190,12 @@ export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
   noGrad(() =>
     scope(() => {
       const file = new SafetensorsFile(path);
-      const read = (name: string): Tensor => ops.clone(file.tensor(name));
-      for (const name of optimizer.parameters.keys()) {
+      for (const [name, { data }] of optimizer.parameters) {
+        const read = (part: string): Tensor => copyTo(ops.clone(file.tensor(part)), data.device);
         if (file.infos.has(`master.${name}`)) ops.copy_(optimizer.masters.get(name)!, file.tensor(`master.${name}`));
         if (!file.infos.has(`exp_avg.${name}`)) continue;
         const [expAvg, expAvgSq, step] = ['exp_avg', 'exp_avg_sq', 'step'].map((kind) => keep(read(`${kind}.${name}`)));
-        const rows = file.infos.has(`rows.${name}`) ? read(`rows.${name}`).toTypedArray() : undefined;
+        const rows = file.infos.has(`rows.${name}`) ? file.tensor(`rows.${name}`).toTypedArray() : undefined;
         const state = { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! };
         optimizer.adamw.state.set(name, rows instanceof BigInt64Array ? { ...state, rows } : state);
       }
@@ -198,6 +204,9 @@ export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
 }
 
 /** The last thing before a resumed run takes its first step. */
-export function restoreRandomState(folder: string): void {
-  scope(() => setRngState(new SafetensorsFile(join(folder, RNG_FILE)).tensor('cpu')));
+export function restoreRandomState(folder: string, device: string): void {
+  scope(() => {
+    const file = new SafetensorsFile(join(folder, RNG_FILE));
+    for (const own of new Set(['cpu', device])) if (file.infos.has(own)) setRngState(file.tensor(own), own);
+  });
 }

@@ -4,7 +4,7 @@
  * record becomes tensors.
  */
 import type { EncodedSample, ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
+import { copyTo, fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
 
 export interface Batch {
   /** ids and positions (1, L) int64; all pictures and their bounds */
@@ -20,20 +20,27 @@ export interface Batch {
 /** Text and bounds of a record; what `pack` needs beside its pictures. */
 export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds'>;
 
-/** Makes a batch. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises them. */
-export function collate(samples: readonly EncodedSample[]): Batch {
+/**
+ * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises
+ * them.
+ */
+export function collate(samples: readonly EncodedSample[], device = 'cpu'): Batch {
   const pictures = scope(() =>
     samples.flatMap((sample) =>
       sample.pictures.map(
-        ({ pixels, shape, rows, cols }): Picture => ({ pixels: keep(fromTypedArray(pixels, shape)), rows, cols }),
+        ({ pixels, shape, rows, cols }): Picture => ({
+          pixels: keep(copyTo(fromTypedArray(pixels, shape), device)),
+          rows,
+          cols,
+        }),
       ),
     ),
   );
-  return pack(samples, pictures);
+  return pack(samples, pictures, device);
 }
 
 /** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */
-export function pack(sequences: readonly Sequence[], pictures: readonly Picture[]): Batch {
+export function pack(sequences: readonly Sequence[], pictures: readonly Picture[], device = 'cpu'): Batch {
   const lengths = sequences.map(({ inputIds }) => inputIds.length);
   const tokens = lengths.reduce((sum, length) => sum + length, 0);
   const [ids, positions, labels] = [new BigInt64Array(tokens), new BigInt64Array(tokens), new Int32Array(tokens)];
@@ -50,8 +57,8 @@ export function pack(sequences: readonly Sequence[], pictures: readonly Picture[
   }
   const inputs: ModelInputs = scope(() =>
     noGrad(() => ({
-      inputIds: keep(fromTypedArray(ids, [1, tokens])),
-      positionIds: keep(fromTypedArray(positions, [1, tokens])),
+      inputIds: keep(copyTo(fromTypedArray(ids, [1, tokens]), device)),
+      positionIds: keep(copyTo(fromTypedArray(positions, [1, tokens]), device)),
       pictures: [pictures],
       imageBounds: [bounds],
       lengths,

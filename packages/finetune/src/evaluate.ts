@@ -24,7 +24,7 @@ export async function evaluate(
   config: RunConfig,
   data: RunData,
   dataset: Dataset,
-  { model }: TrainingModel,
+  { model, device }: TrainingModel,
   progress: Progress,
   notice: Notice,
   vision: VisionCache | null = null,
@@ -37,7 +37,7 @@ export async function evaluate(
   try {
     for await (const micro of loader) {
       if (micro.samples.length === 0) continue;
-      const result = evaluateBatch(model, collate(micro.samples), vision);
+      const result = evaluateBatch(model, collate(micro.samples, device), vision);
       sum += result.sum;
       tokens += result.count;
       samples += micro.samples.length;

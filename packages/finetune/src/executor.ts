@@ -26,6 +26,8 @@ import {
 import type { Phase } from './profiler.js';
 
 export interface ExecutorOptions {
+  /** Where the blocks compute: its random numbers are drawn again for a block that is recomputed. */
+  readonly device?: string;
   /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
   readonly recompute?: (node: PlanNode, inputs: readonly Tensor[]) => boolean;
   /** Told when a block was recomputed: its inputs, and the bytes of the tensors that its forward pass made. */
@@ -94,7 +96,7 @@ export class Execution {
     if (node.rows) this.#saved[i] = { inputs: [], output: null, random: null };
     if (!needsGrad || node.rows) return scope(() => noGrad(() => node.forward(...values)));
     if (this.#options.recompute?.(node, values) || isCompact(node)) {
-      this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState()) };
+      this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState(this.#options.device)) };
       return scope(() => noGrad(() => node.forward(...values)));
     }
     const inputs = this.#leaves(i, values);
@@ -170,13 +172,14 @@ export class Execution {
 
   /** Runs a block again with the random numbers it had. */
   #recompute(node: PlanNode, inputs: readonly Tensor[], random: Tensor): Tensor {
-    const now = rngState();
-    setRngState(random);
+    const { device } = this.#options;
+    const now = rngState(device);
+    setRngState(random, device);
     const { onRecomputed } = this.#options;
     const before = onRecomputed ? liveTensors().bytes : 0;
     const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
     onRecomputed?.(node, inputs, liveTensors().bytes - before);
-    setRngState(now);
+    setRngState(now, device);
     return output;
   }
 

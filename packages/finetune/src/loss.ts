@@ -5,7 +5,7 @@
  *
  * The only place that masks: labels of -100 are not supervised. Labels are already shifted.
  */
-import { enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { copyTo, enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** What maps hidden states to logits, with the parameters that it reads. */
 export interface Head {
@@ -63,8 +63,8 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
   if (count === 0) return { sum: 0, gradHidden: null, gradients: new Map() };
   let sum = 0;
   return scope(() => {
-    const rows = fromTypedArray(positions, [count]);
-    const wanted = fromTypedArray(targets, [count]);
+    const rows = copyTo(fromTypedArray(positions, [count]), hidden.device);
+    const wanted = copyTo(fromTypedArray(targets, [count]), hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
@@ -77,7 +77,9 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
         const loss = enableGrad(() => ops.crossEntropyLoss(head.logits(leaf), target, null, SUM));
         sum += loss.item();
         if (inputs.length === 0) return gradParameters;
-        const gradients = grad([loss], inputs, { gradOutputs: [ops.full([], options.scale)] });
+        const gradients = grad([loss], inputs, {
+          gradOutputs: [ops.full([], options.scale, { device: hidden.device })],
+        });
         if (gradSelected) ops.copy_(ops.narrow(gradSelected, 0, start, length), gradients.shift()!);
         return gradients.map((gradient, i) => accumulate(gradParameters[i] ?? null, gradient));
       });
@@ -116,9 +118,9 @@ export function lossSum(
       const selected = ops.indexSelect(
         ops.reshape(hidden, [B * L, D]),
         0,
-        fromTypedArray(positions, [positions.length]),
+        copyTo(fromTypedArray(positions, [positions.length]), hidden.device),
       );
-      const wanted = fromTypedArray(targets, [positions.length]);
+      const wanted = copyTo(fromTypedArray(targets, [positions.length]), hidden.device);
       for (const [start, length] of chunksOf(positions.length, chunk)) {
         scope(() => {
           const logits = head.logits(ops.narrow(selected, 0, start, length));

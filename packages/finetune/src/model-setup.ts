@@ -10,6 +10,7 @@ import {
   loadAdapter,
   loadWeights,
   MiniCPMV,
+  moveTo,
   openCheckpoint,
   quantizeLayers,
   readConfig,
@@ -20,12 +21,15 @@ import {
 } from '@minicpm-finetune/minicpm-v';
 import { type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
+import type { DeviceName } from './engine.js';
 import { formatBytes } from './format.js';
 import type { Progress } from './progress.js';
 import { tuneFully } from './trainables.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
+  /** Where it is. */
+  readonly device: DeviceName;
   /** What trains, by full name. */
   readonly trainable: ReadonlyMap<string, Parameter>;
   readonly trainableNumbers: number;
@@ -36,6 +40,11 @@ export interface TrainingModel {
   readonly notices: readonly string[];
   /** Writes the whole checkpoint, or the adapter. */
   save(folder: string): void;
+}
+
+/** Where a training computes: on the CPU unless another device is asked for by name, for those are untested. */
+export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
+  return device === 'auto' ? 'cpu' : device;
 }
 
 function loraConfig({ lora, trainables }: RunConfig) {
@@ -121,9 +130,12 @@ export function prepareModel(
     });
   }
   const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, progress)] : [];
+  const device = trainingDevice(config);
+  if (device !== 'cpu') moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
   return {
     model,
+    device,
     trainable,
     trainableNumbers: count(trainable.values()),
     totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),

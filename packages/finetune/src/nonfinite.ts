@@ -95,7 +95,9 @@ export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: T
   const now = keep(rngState());
   setRngState(random);
   try {
-    const batches = micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples));
+    const batches = micros
+      .filter(({ samples }) => samples.length > 0)
+      .map(({ samples }) => collate(samples, run.training.device));
     const { dispose } = lossAndGradients(run.training.model, batches, {
       ...stepOptions(run),
       watch: {

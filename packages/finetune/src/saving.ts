@@ -55,6 +55,7 @@ export function save(run: Run, step: number, loader: Loader, reason: CheckpointE
     const { path, bytes } = writeCheckpoint(folder, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
+      device: training.device,
       state: trainerState(run, step, loader),
       config,
       modelBytes: training.savedBytes,

@@ -125,6 +125,7 @@ function runBatch(
       memory.begin({ tokens: batch.tokens, patches });
     }
     const execution = new Execution(watched, {
+      device: batch.inputs.inputIds.device,
       recompute: (node, inputs) => memory?.recomputes(node, inputs) ?? recompute,
       onGradients: take,
       ...(profile ? { around: (phase, of, run) => profile.block(phase, of, run) } : {}),

@@ -14,7 +14,7 @@ import { openData, openLoader, optimizerSteps } from './data-setup.js';
 import { startEngine } from './engine.js';
 import { runEvaluation } from './evaluate.js';
 import { resolveModel } from './hub.js';
-import { prepareModel } from './model-setup.js';
+import { prepareModel, trainingDevice } from './model-setup.js';
 import { handleNonfinite } from './nonfinite.js';
 import { traced } from './profiler.js';
 import { compareData, type Resumed, startOf } from './resume.js';
@@ -38,13 +38,19 @@ export interface TrainResult {
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
 
+const UNTESTED =
+  'TRAINING ON % IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+
 /** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   refuseUnsupported(config);
-  const device = startEngine(config.engine);
+  const present = startEngine(config.engine);
+  const device = trainingDevice(config);
   const resumed = startOf(config);
   const log = new RunLog(config, resumed?.state.global_step);
-  if (device !== 'cpu') log.progress.print(`Training runs on the CPU, although ${device} is there.`);
+  if (device !== 'cpu') log.warn('untested_device', UNTESTED.replace('%', device));
+  else if (present !== 'cpu')
+    log.progress.print(`Training runs on the CPU; --device ${present} is there, and untested.`);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
@@ -95,7 +101,7 @@ async function runTraining(
   const known = resumed?.state.bad_records ?? [];
   const loader = await openLoader(config, data, { start, end: derived.totalSteps, knownBad: known }, notice);
   try {
-    if (resumed) restoreRandomState(resumed.folder);
+    if (resumed) restoreRandomState(resumed.folder, training.device);
     if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
     const { steps, stopped } = await trainLoop(run, loader, start);
     if (stopped === null) saveResult(run, steps, loader);
@@ -127,7 +133,7 @@ function announce(run: Run, start: number, options: TrainOptions): void {
     trainable_parameters: training.trainableNumbers,
     total_parameters: training.totalNumbers,
     world_size: 1,
-    device: 'cpu',
+    device: training.device,
     resumed_at_step: start,
   });
   if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
@@ -177,7 +183,9 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
   const full = micros.filter((micro) => micro.samples.length > 0);
-  const batches = traced(profile, 'collate', 'data', () => full.map((micro) => collate(micro.samples)));
+  const batches = traced(profile, 'collate', 'data', () =>
+    full.map((micro) => collate(micro.samples, run.training.device)),
+  );
   if (batches.length === 0) return; // every record of this step is bad and was left out
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);

@@ -3,10 +3,15 @@ import { type RunConfig, UserError } from '@minicpm-finetune/run';
 import { METRIC_NAMES } from './metrics.js';
 
 /** @throws UserError naming the flag. */
-export function refuseUnsupported({ engine, eval: evaluation }: RunConfig): void {
+export function refuseUnsupported({ engine, lora, eval: evaluation }: RunConfig): void {
   const { device } = engine;
-  if (device === 'cuda' || device === 'mps')
-    throw refusal('device', 'cpu or auto', device, 'Training runs on the CPU in this version: give --device cpu.');
+  if (device !== 'cpu' && device !== 'auto' && lora.q_lora)
+    throw refusal(
+      'device',
+      'cpu or auto with --q_lora',
+      device,
+      'Weights are dequantized on the CPU alone: give --device cpu.',
+    );
   checkMetric(evaluation);
 }
 

@@ -11,7 +11,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { KnownPictures, MiniCPMV, Picture } from '@minicpm-finetune/minicpm-v';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { about, fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { about, copyTo, fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { VisionStore } from './vision-store.js';
 
 export interface VisionCacheOptions {
@@ -88,7 +88,7 @@ export class VisionCache {
       const dtype = this.#dtype;
       const bytes = this.#store.get(key, shape[0] * shape[1] * (dtype === 'float32' ? 4 : 2));
       if (bytes === null) missing.set(key, pictures[i]!);
-      else values.set(key, fromTypedArray(bytes, shape, dtype));
+      else values.set(key, copyTo(fromTypedArray(bytes, shape, dtype), pictures[i]!.pixels.device));
     }
     this.pictures += pictures.length;
     this.hits += keys.filter((key) => values.has(key)).length;
@@ -96,7 +96,7 @@ export class VisionCache {
       const key = [...missing.keys()][i]!;
       values.set(key, value);
       const bytes = new Uint8Array(value.nbytes);
-      value.readBytes(0, bytes);
+      copyTo(value, 'cpu').readBytes(0, bytes);
       this.#store.put(key, bytes);
     }
     return { level: this.level, values: keys.map((key) => values.get(key)!) };

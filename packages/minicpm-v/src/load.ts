@@ -7,7 +7,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
-import { type DType, keep, ops, scope } from '@minicpm-finetune/torch';
+import { copyTo, type DType, keep, noGrad, scope } from '@minicpm-finetune/torch';
 import { loadAdapter } from './adapter.js';
 import { readAdapterConfig } from './adapter-config.js';
 import { baseFingerprint } from './adapter-manifest.js';
@@ -124,9 +124,12 @@ function requireCheckpoint(folder: string): void {
   });
 }
 
-function moveTo(model: MiniCPMV, device: string): void {
+/** Moves all parameters to a device; those that train go on doing so. Not for quantized ones. */
+export function moveTo(model: MiniCPMV, device: string): void {
   for (const [, parameter] of model.namedParameters()) {
-    parameter.data = scope(() => keep(ops.toDevice(parameter.data, device, parameter.data.dtype)));
+    const { data, requiresGrad } = parameter;
+    parameter.data = noGrad(() => scope(() => keep(copyTo(data, device))));
+    parameter.data.requiresGrad = requiresGrad;
   }
 }
 

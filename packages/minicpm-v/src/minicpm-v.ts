@@ -225,7 +225,8 @@ export class MiniCPMV extends Module {
 
   #appendDummy(nodes: PlanNode[]): number {
     const side = DUMMY_SIDE / this.config.vision.patchSize;
-    this.#zeroPicture ??= scope(() => keep(ops.zeros([3, DUMMY_SIDE, DUMMY_SIDE])));
+    const { device } = [...this.vpm.namedParameters()][0]![1].data;
+    this.#zeroPicture ??= scope(() => keep(ops.zeros([3, DUMMY_SIDE, DUMMY_SIDE], { device })));
     const picture = { pixels: this.#zeroPicture, rows: side, cols: side };
     return this.#appendPictures(nodes, [picture], [{ indices: [0], rows: side, cols: side }])[0]!.node;
   }

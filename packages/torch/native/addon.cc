@@ -19,6 +19,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerMapping(env, exports);
   registerProcess(env, exports);
   registerSignals(env, exports);
+  registerDevice(env, exports);
   return exports;
 }
 

@@ -1,6 +1,7 @@
 /** libtorch for Node: the public surface of this package. */
 export * from './autograd.js';
 export * from './create.js';
+export * from './device.js';
 export { DTYPES, type DType, dtypeOfSafetensors, isFloat } from './dtype.js';
 export * from './nn.js';
 export { type OperatorListener, type Ops, ops, traceOperators } from './ops.js';

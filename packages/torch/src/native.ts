@@ -48,6 +48,13 @@ export interface Native {
   threads(): number;
   setThreads(count: number): void;
   tuneAllocator(): void;
+  newStream(device: string): number;
+  exchangeStream(device: string, stream: number): number;
+  currentStream(device: string): number;
+  streamWaits(device: string, waiting: number, awaited: number): void;
+  recordStream(handle: Handle, stream: number): void;
+  synchronize(device: string): void;
+  deviceMemory(device: string): { allocated: number; peak: number; reserved: number };
   trimMemory(): void;
   blockBytes(): { inUse: number; kept: number; peak: number };
   peakResidentBytes(): number;

@@ -170,6 +170,7 @@ export const OPERATORS = {
   toDevice:
     'to.device(Tensor(a) self, Device device, ScalarType dtype, bool non_blocking=False, bool copy=False) -> Tensor(a)',
   viewDtype: 'view.dtype(Tensor(a) self, ScalarType dtype) -> Tensor(a)',
+  pinMemory: 'pin_memory(Tensor(a) self, Device? device=None) -> Tensor(a)',
   copy_: 'copy_(Tensor(a!) self, Tensor src, bool non_blocking=False) -> Tensor(a!)',
   zero_: 'zero_(Tensor(a!) self) -> Tensor(a!)',
   fill_: 'fill_.Scalar(Tensor(a!) self, Scalar value) -> Tensor(a!)',

@@ -139,7 +139,7 @@ export class AdamW {
     this.state.set(name, {
       expAvg: grown(before?.expAvg),
       expAvgSq: grown(before?.expAvgSq),
-      step: before?.step ?? keep(ops.zeros([], { dtype: 'float32' })),
+      step: before?.step ?? keep(ops.zeros([], { dtype: 'float32', device: parameter.device })),
       rows: BigInt64Array.from([...known, ...fresh]),
     });
     before?.expAvg.dispose();
@@ -154,7 +154,7 @@ export class AdamW {
       state = scope(() => ({
         expAvg: keep(ops.zerosLike(param)),
         expAvgSq: keep(ops.zerosLike(param)),
-        step: keep(ops.zeros([], { dtype: 'float32' })),
+        step: keep(ops.zeros([], { dtype: 'float32', device: param.device })),
       }));
       this.state.set(name, state);
     }

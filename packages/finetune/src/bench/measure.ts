@@ -71,7 +71,9 @@ async function measureSteps(run: Run, loader: Loader, total: number): Promise<Me
   const task = log.progress.task('Measuring', total, 'steps');
   let done = 0;
   for await (const micros of optimizerSteps(loader)) {
-    const batches = micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples));
+    const batches = micros
+      .filter(({ samples }) => samples.length > 0)
+      .map(({ samples }) => collate(samples, training.device));
     if (batches.length === 0) continue;
     const options = { ...stepOptions(run), profile: meter };
     meter.step(batches, loader.dataWaitSeconds, () =>

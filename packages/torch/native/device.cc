@@ -1,0 +1,108 @@
+// Devices beside the CPU: streams, waiting for them, memory figures. Through c10's generic interfaces alone, so that the same code compiles
+// without CUDA's headers and serves every backend.
+#include <ATen/core/Tensor.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "handles.h"
+
+namespace minicpm {
+
+namespace {
+
+c10::Device deviceOf(const Napi::Value& value) { return c10::Device(value.As<Napi::String>().Utf8Value()); }
+
+// The device with an index: `cuda` is the one in use.
+c10::Device indexed(c10::Device device) {
+  if (device.has_index()) return device;
+  return c10::Device(device.type(), c10::impl::VirtualGuardImpl(device.type()).getDevice().index());
+}
+
+// JavaScript holds a stream as its id.
+c10::Stream streamOf(const Napi::Value& device, const Napi::Value& id) {
+  return c10::Stream(c10::Stream::UNSAFE, indexed(deviceOf(device)), id.As<Napi::Number>().Int64Value());
+}
+
+Napi::Value idOf(Napi::Env env, const c10::Stream& stream) {
+  return Napi::Number::New(env, static_cast<double>(stream.id()));
+}
+
+// (device) -> id of a stream of its own
+Napi::Value newStream(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "newStream", [&]() -> Napi::Value {
+    const auto device = indexed(deviceOf(info[0]));
+    return idOf(info.Env(), c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device));
+  });
+}
+
+// (device, id) -> id of the stream in use before
+Napi::Value exchangeStream(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "exchangeStream", [&]() -> Napi::Value {
+    const auto stream = streamOf(info[0], info[1]);
+    return idOf(info.Env(), c10::impl::VirtualGuardImpl(stream.device_type()).exchangeStream(stream));
+  });
+}
+
+// (device) -> id of the stream in use
+Napi::Value currentStream(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "currentStream", [&]() -> Napi::Value {
+    const auto device = indexed(deviceOf(info[0]));
+    return idOf(info.Env(), c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  });
+}
+
+// (device, waiting, awaited): what comes next on `waiting` starts when what is on `awaited` now is done
+void streamWaits(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "streamWaits", [&] {
+    const auto waiting = streamOf(info[0], info[1]);
+    c10::Event event(waiting.device_type());
+    event.record(streamOf(info[0], info[2]));
+    event.block(waiting);
+  });
+}
+
+// (handle, id): the tensor's memory is not handed out again before the stream is done with it
+void recordStream(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "recordStream", [&] {
+    const auto tensor = tensorOf(info[0]);
+    const c10::Stream stream(c10::Stream::UNSAFE, tensor.device(), info[1].As<Napi::Number>().Int64Value());
+    c10::impl::VirtualGuardImpl(tensor.device().type()).recordDataPtrOnStream(tensor.storage().data_ptr(), stream);
+  });
+}
+
+// (device): waits until it has nothing left to do
+void synchronize(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "synchronize", [&] {
+    const auto device = deviceOf(info[0]);
+    if (device.is_cpu()) return;  // its operators are done when they return
+    c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(indexed(device).index());
+  });
+}
+
+// (device) -> { allocated, peak, reserved } in bytes
+Napi::Value deviceMemory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "deviceMemory", [&]() -> Napi::Value {
+    const auto device = indexed(deviceOf(info[0]));
+    const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    auto result = Napi::Object::New(info.Env());
+    result.Set("allocated", static_cast<double>(stats.allocated_bytes[0].current));
+    result.Set("peak", static_cast<double>(stats.allocated_bytes[0].peak));
+    result.Set("reserved", static_cast<double>(stats.reserved_bytes[0].current));
+    return result;
+  });
+}
+
+}  // namespace
+
+void registerDevice(Napi::Env env, Napi::Object exports) {
+  exports.Set("newStream", Napi::Function::New(env, newStream));
+  exports.Set("exchangeStream", Napi::Function::New(env, exchangeStream));
+  exports.Set("currentStream", Napi::Function::New(env, currentStream));
+  exports.Set("streamWaits", Napi::Function::New(env, streamWaits));
+  exports.Set("recordStream", Napi::Function::New(env, recordStream));
+  exports.Set("synchronize", Napi::Function::New(env, synchronize));
+  exports.Set("deviceMemory", Napi::Function::New(env, deviceMemory));
+}
+
+}  // namespace minicpm
