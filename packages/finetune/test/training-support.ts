@@ -9,17 +9,17 @@ import {
   MiniCPMV,
   readConfig,
 } from '@minicpm-finetune/minicpm-v';
-import { ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { Random } from '../src/data/random.js';
 import { tinyModel } from './tiny-model.js';
 
-/** The tiny MiniCPM-V 2.6 with its weights in float32; nothing of it stays on the disk. */
-export function modelInMemory(seed = 1): MiniCPMV {
+/** The tiny MiniCPM-V 2.6; nothing of it stays on the disk. */
+export function modelInMemory(seed = 1, dtype: DType = 'float32'): MiniCPMV {
   const folder = mkdtempSync(join(tmpdir(), 'tiny-'));
   try {
     tinyModel(folder, seed);
     const model = new MiniCPMV(readConfig(folder));
-    loadWeights(model, folder, { dtype: 'float32' });
+    loadWeights(model, folder, { dtype });
     return model;
   } finally {
     rmSync(folder, { recursive: true });

@@ -1,0 +1,43 @@
+/** A bfloat16 step computes in bfloat16: no block turns its values into another type on the way. */
+import { traceOperators } from '@minicpm-finetune/torch';
+import { expect, it } from 'vitest';
+import { collate } from '../src/collate.js';
+import type { StepProfile } from '../src/profiler.js';
+import { lossAndGradients } from '../src/step.js';
+import { tuneFully } from '../src/trainables.js';
+import { modelInMemory, noiseSample } from './training-support.js';
+
+it('casts nothing inside of the blocks', () => {
+  const model = modelInMemory(1, 'bfloat16');
+  tuneFully(model, { tuneVision: true, tuneLlm: true });
+  const operators = new Map<string, string[]>();
+  let block: string | null = null;
+  const profile: StepProfile = {
+    span: (_name, _category, run) => run(),
+    block: (phase, node, run) => {
+      block = `${phase} ${node.name}`;
+      const result = run();
+      block = null;
+      return result;
+    },
+  };
+  traceOperators((name) => {
+    if (block !== null) operators.set(block, [...(operators.get(block) ?? []), name]);
+  });
+  const batch = collate([noiseSample(model, 31, [[4, 4]], 1), noiseSample(model, 12, [[2, 6]], 2)]);
+  const options = { recompute: false, perMicroBatch: false, profile };
+  const { gradients, dispose } = lossAndGradients(model, [batch], options);
+  traceOperators(null);
+  for (const gradient of gradients.values()) expect(gradient.dtype).toBe('bfloat16');
+  dispose();
+  const blocks = [...operators].filter(([name]) => /^forward (llm\.model\.layers|vpm\.encoder\.layers)/.test(name));
+  expect(blocks.length).toBeGreaterThanOrEqual(4);
+  for (const [name, used] of blocks) {
+    expect(used, name).toContain('aten::linear');
+    expect(
+      used.filter((operator) => /^aten::(_?to|_to_copy|float)\b/.test(operator)),
+      name,
+    ).toEqual([]);
+  }
+  model.dispose();
+});
