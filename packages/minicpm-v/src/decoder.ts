@@ -8,6 +8,7 @@ import {
   Embedding,
   fromTypedArray,
   Linear,
+  linear,
   Module,
   ops,
   type Parameter,
@@ -210,7 +211,7 @@ export class LanguageModel extends Module {
 
   /** Hidden states (…, D) as `Decoder` finishes them, to logits (…, V), float32. */
   logits(hidden: Tensor): Tensor {
-    const logits = this.#head?.forward(hidden) ?? ops.linear(hidden, this.model.embedTokens.weight.data);
+    const logits = this.#head?.forward(hidden) ?? linear(hidden, this.model.embedTokens.weight.data, null);
     return ops.to(logits, 'float32');
   }
 

@@ -4,7 +4,7 @@
  *
  * Not here: slicing and resizing (image/), the towers (siglip.ts, timm-vit.ts).
  */
-import { Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import { linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
 
 /** One picture or slice. */
 export interface Picture {
@@ -91,6 +91,6 @@ export class PatchEmbedding extends Module {
   forward(pictures: readonly Picture[], length: number): Tensor {
     const weight = this.weight.data;
     const patches = ops.toDevice(patchify(pictures, this.patch, length), weight.device, weight.dtype);
-    return ops.linear(patches, ops.reshape(weight, [this.dim, 3 * this.patch * this.patch]), this.bias.data);
+    return linear(patches, ops.reshape(weight, [this.dim, 3 * this.patch * this.patch]), this.bias.data);
   }
 }

@@ -4,7 +4,7 @@
  *
  * Shapes: N pictures, n patches, V vision width, D hidden size of the language model, Q queries, H heads.
  */
-import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import { LayerNorm, Linear, linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
 
 const HEAD_DIM = 128;
 const EPS = 1e-6;
@@ -47,7 +47,7 @@ class ResamplerAttention extends Module {
     const weights = ops.split(this.inProjWeight.data, D);
     const biases = ops.split(this.inProjBias.data, D);
     const project = (x: Tensor, i: number): Tensor => {
-      const y = ops.linear(x, weights[i]!, biases[i]!);
+      const y = linear(x, weights[i]!, biases[i]!);
       return ops.transpose(ops.reshape(y, [...y.shape.slice(0, -1), this.heads, D / this.heads]), -3, -2);
     };
     const k = project(key, 1); // (N, H, n, D/H)

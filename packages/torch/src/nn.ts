@@ -128,7 +128,17 @@ export abstract class LinearAdapter extends Module {
   abstract apply(linear: Linear, x: Tensor, y: Tensor): Tensor;
 }
 
-/** y = x Wᵀ + b; x (…, in), W (out, in), y (…, out). */
+/**
+ * x Wᵀ + b; x (…, in), W (out, in), result (…, out). float16 on a CPU is computed in float32 and rounded at the end: few CPUs multiply
+ * float16, and libtorch's own way around it is a hundred times slower.
+ */
+export function linear(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
+  if (weight.dtype !== 'float16' || weight.device !== 'cpu') return ops.linear(x, weight, bias);
+  const [wideX, wideWeight] = [ops.to(x, 'float32'), ops.to(weight, 'float32')];
+  return ops.to(ops.linear(wideX, wideWeight, bias && ops.to(bias, 'float32')), 'float16');
+}
+
+/** y = x Wᵀ + b, and what an adapter makes of it. */
 export class Linear extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter | undefined;
@@ -157,7 +167,7 @@ export class Linear extends Module {
 
   forward(x: Tensor): Tensor {
     const weight = this.weight.data;
-    const y = ops.linear(x, weight, this.bias?.data ?? null);
+    const y = linear(x, weight, this.bias?.data ?? null);
     if (this.weight.compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
     return this.#adapter === undefined ? y : this.#adapter.apply(this, x, y);
   }

@@ -2,9 +2,11 @@ import { describe, expect, it } from 'vitest';
 import {
   AdamW,
   Embedding,
+  grad,
   LayerNorm,
   Linear,
   LinearAdapter,
+  linear,
   liveTensors,
   Module,
   ops,
@@ -124,6 +126,23 @@ describe('AdamW', () => {
       expect(p.item()).toBeLessThan(1);
       expect([...optimizer.state.keys()]).toEqual(['p']);
       optimizer.dispose();
+    });
+  });
+});
+
+describe('linear', () => {
+  it('in float16 is the float32 result of the same numbers, rounded, with gradients in float16', () => {
+    scope(() => {
+      const half = (shape: number[]) => ops.to(ops.randn(shape), 'float16');
+      const [x, w, b] = [half([5, 64]), half([32, 64]), half([32])];
+      for (const tensor of [x, w, b]) tensor.requiresGrad = true;
+      const y = linear(x, w, b);
+      const [wx, ww, wb] = [x, w, b].map((tensor) => ops.to(ops.detach(tensor), 'float32'));
+      const wanted = ops.to(ops.linear(wx!, ww!, wb!), 'float16');
+      expect(y.dtype).toBe('float16');
+      expect(ops.to(y, 'float32').toNumbers()).toEqual(ops.to(wanted, 'float32').toNumbers());
+      for (const gradient of grad([y], [x, w, b], { gradOutputs: [ops.onesLike(y)] }))
+        expect(gradient!.dtype).toBe('float16');
     });
   });
 });
