@@ -26,10 +26,12 @@ export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tens
   const index = (values: BigInt64Array, shape: readonly number[]): Tensor =>
     ops.toDevice(fromTypedArray(values, [...shape]), ids.device, 'int64');
   return (put, from) => {
-    const pick = (): Tensor => ops.indexSelect(weight.data, 0, index(rows, [rows.length]));
+    const { dtype } = weight.data;
+    // in float32, so that the gradients of a token that occurs often are summed in float32
+    const pick = (): Tensor => ops.to(ops.indexSelect(weight.data, 0, index(rows, [rows.length])), 'float32');
     const table = nodes.push({ name: `${NAME}.rows`, parameters, inputs: [], rows, forward: pick }) - 1;
     const forward = (some: Tensor, ...others: Tensor[]): Tensor =>
-      put(decoder.embed(index(places, ids.shape), some), ...others);
+      put(ops.to(decoder.embed(index(places, ids.shape), some), dtype), ...others);
     return nodes.push({ name: NAME, parameters: new Map(), inputs: [table, ...from], forward }) - 1;
   };
 }
