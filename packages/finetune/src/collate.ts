@@ -4,7 +4,7 @@
  * record becomes tensors.
  */
 import type { EncodedSample, ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { copyTo, fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
+import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
 
 export interface Batch {
   /** ids and positions (1, L) int64; all pictures and their bounds */
@@ -29,7 +29,7 @@ export function collate(samples: readonly EncodedSample[], device = 'cpu'): Batc
     samples.flatMap((sample) =>
       sample.pictures.map(
         ({ pixels, shape, rows, cols }): Picture => ({
-          pixels: keep(copyTo(fromTypedArray(pixels, shape), device)),
+          pixels: keep(fromTypedArray(pixels, shape, undefined, device)),
           rows,
           cols,
         }),
@@ -37,6 +37,11 @@ export function collate(samples: readonly EncodedSample[], device = 'cpu'): Batc
     ),
   );
   return pack(samples, pictures, device);
+}
+
+/** Makes a batch of each micro-batch that has records: one whose records are all bad has none. */
+export function collateAll(micros: readonly { readonly samples: readonly EncodedSample[] }[], device: string): Batch[] {
+  return micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples, device));
 }
 
 /** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */
@@ -57,8 +62,8 @@ export function pack(sequences: readonly Sequence[], pictures: readonly Picture[
   }
   const inputs: ModelInputs = scope(() =>
     noGrad(() => ({
-      inputIds: keep(copyTo(fromTypedArray(ids, [1, tokens]), device)),
-      positionIds: keep(copyTo(fromTypedArray(positions, [1, tokens]), device)),
+      inputIds: keep(fromTypedArray(ids, [1, tokens], 'int64', device)),
+      positionIds: keep(fromTypedArray(positions, [1, tokens], 'int64', device)),
       pictures: [pictures],
       imageBounds: [bounds],
       lengths,

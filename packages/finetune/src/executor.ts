@@ -22,7 +22,6 @@ import {
   setRngState,
   type Tensor,
 } from '@minicpm-finetune/torch';
-
 import type { Phase } from './profiler.js';
 
 export interface ExecutorOptions {

@@ -76,7 +76,7 @@ function placesOf(rows: BigInt64Array, all: BigInt64Array): BigInt64Array {
 }
 
 const indexOf = (rows: BigInt64Array, like: Tensor): Tensor =>
-  ops.toDevice(fromTypedArray(rows, [rows.length]), like.device, 'int64');
+  fromTypedArray(rows, [rows.length], 'int64', like.device);
 
 /** A whole table of `count` rows, zero but for `rows`, whose values (R, …) are given. */
 export function denseRows(values: Tensor, rows: BigInt64Array, count: number): Tensor {

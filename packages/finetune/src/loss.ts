@@ -5,7 +5,7 @@
  *
  * The only place that masks: labels of -100 are not supervised. Labels are already shifted.
  */
-import { copyTo, enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** What maps hidden states to logits, with the parameters that it reads. */
 export interface Head {
@@ -63,8 +63,8 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
   if (count === 0) return { sum: 0, gradHidden: null, gradients: new Map() };
   let sum = 0;
   return scope(() => {
-    const rows = copyTo(fromTypedArray(positions, [count]), hidden.device);
-    const wanted = copyTo(fromTypedArray(targets, [count]), hidden.device);
+    const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
+    const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
@@ -118,9 +118,9 @@ export function lossSum(
       const selected = ops.indexSelect(
         ops.reshape(hidden, [B * L, D]),
         0,
-        copyTo(fromTypedArray(positions, [positions.length]), hidden.device),
+        fromTypedArray(positions, [positions.length], 'int64', hidden.device),
       );
-      const wanted = copyTo(fromTypedArray(targets, [positions.length]), hidden.device);
+      const wanted = fromTypedArray(targets, [positions.length], 'int64', hidden.device);
       for (const [start, length] of chunksOf(positions.length, chunk)) {
         scope(() => {
           const logits = head.logits(ops.narrow(selected, 0, start, length));

@@ -35,7 +35,7 @@ function noise(embeds: Tensor, { imageBounds }: ModelInputs, alpha: number, scal
         bounds.flatMap(([start, end]) => Array.from({ length: end - start }, (_, i) => BigInt(b * L + start + i))),
       );
       if (rows.length === 0) return all;
-      const index = ops.toDevice(fromTypedArray(BigInt64Array.from(rows), [rows.length]), all.device, 'int64');
+      const index = fromTypedArray(BigInt64Array.from(rows), [rows.length], 'int64', all.device);
       const none = ops.zeros([rows.length, D], { dtype: all.dtype, device: all.device });
       return ops.reshape(ops.indexCopy(ops.reshape(all, [B * L, D]), 0, index, none), [B, L, D]);
     }),

@@ -23,7 +23,7 @@ import {
   type Tensor,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
-import { collate, disposeBatch } from './collate.js';
+import { collate, collateAll, disposeBatch } from './collate.js';
 import type { MicroBatch } from './data/loader.js';
 import type { ImageSource } from './data/record.js';
 import { type Run, stepOptions } from './run.js';
@@ -95,9 +95,7 @@ export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: T
   const now = keep(rngState());
   setRngState(random);
   try {
-    const batches = micros
-      .filter(({ samples }) => samples.length > 0)
-      .map(({ samples }) => collate(samples, run.training.device));
+    const batches = collateAll(micros, run.training.device);
     const { dispose } = lossAndGradients(run.training.model, batches, {
       ...stepOptions(run),
       watch: {

@@ -1,16 +1,18 @@
 /** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
+import { manualSeed } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from './checkpoint.js';
-import type { Derived } from './cli/derive.js';
-import type { RunData } from './data-setup.js';
+import { type Derived, derive } from './cli/derive.js';
+import { openData, type RunData } from './data-setup.js';
+import { resolveModel } from './hub.js';
 import { LossScale } from './loss-scale.js';
 import { MemoryPlan } from './memory-plan.js';
-import type { TrainingModel } from './model-setup.js';
+import { prepareModel, type TrainingModel } from './model-setup.js';
 import { withNoise } from './neftune.js';
 import { Optimizer, withoutDecay } from './optimizer.js';
 import { Profiler } from './profiler.js';
-import type { Resumed } from './resume.js';
+import { compareData, type Resumed } from './resume.js';
 import type { RunLog } from './run-log.js';
 import { makeSchedule, type Schedule } from './schedule.js';
 import type { StepOptions } from './step.js';
@@ -41,7 +43,30 @@ export interface Run {
   savedStep: number | null;
 }
 
-export function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
+/**
+ * Finds the model, opens the data and makes everything else; for a run that goes on, with the model that `resumed` has. `closeRun` frees it.
+ * Throws UserErrors.
+ */
+export async function openRun(config: RunConfig, log: RunLog, resumed: Resumed | null): Promise<Run> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
+  const data = await openData(config, folder, (message) => log.progress.print(message));
+  if (resumed) compareData(resumed, data.train.fingerprint, config);
+  const derived = derive(config, data.sampler.unitsPerEpoch);
+  manualSeed(config.seeds.seed);
+  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
+  return makeRun(config, log, data, training, derived);
+}
+
+export async function closeRun({ stop, optimizer, training, data }: Run): Promise<void> {
+  stop.close();
+  optimizer.dispose();
+  training.model.dispose();
+  await data.train.close();
+  await data.evaluation?.close();
+}
+
+function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
   const { optimizer: o, precision, lora } = config;
   const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
   const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {

@@ -5,20 +5,18 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, manualSeed, rngState } from '@minicpm-finetune/torch';
+import { about, rngState } from '@minicpm-finetune/torch';
 import { restoreRandomState } from './checkpoint.js';
-import { derive } from './cli/derive.js';
-import { collate } from './collate.js';
+import { collateAll } from './collate.js';
 import type { Loader, MicroBatch } from './data/loader.js';
-import { openData, openLoader, optimizerSteps } from './data-setup.js';
+import { openLoader, optimizerSteps } from './data-setup.js';
 import { startEngine } from './engine.js';
 import { runEvaluation } from './evaluate.js';
-import { resolveModel } from './hub.js';
-import { prepareModel, trainingDevice } from './model-setup.js';
+import { trainingDevice } from './model-setup.js';
 import { handleNonfinite } from './nonfinite.js';
 import { traced } from './profiler.js';
-import { compareData, type Resumed, startOf } from './resume.js';
-import { makeRun, type Run, restore, stepOptions } from './run.js';
+import { type Resumed, startOf } from './resume.js';
+import { closeRun, openRun, type Run, restore, stepOptions } from './run.js';
 import { RunLog } from './run-log.js';
 import { save, saveResult } from './saving.js';
 import { type StepResult, trainStep } from './step.js';
@@ -88,14 +86,8 @@ async function runTraining(
   options: TrainOptions,
 ): Promise<TrainResult> {
   const notice = (message: string): void => log.progress.print(message);
-  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
-  const data = await openData(config, folder, notice);
-  if (resumed) compareData(resumed, data.train.fingerprint, config);
-  const derived = derive(config, data.sampler.unitsPerEpoch);
-  manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
-  const run = makeRun(config, log, data, training, derived);
+  const run = await openRun(config, log, resumed);
+  const { data, derived, training } = run;
   const start = resumed ? restore(run, resumed) : 0;
   announce(run, start, options);
   const known = resumed?.state.bad_records ?? [];
@@ -110,11 +102,7 @@ async function runTraining(
   } finally {
     if (run.profile?.active) run.profile.write();
     await loader.close();
-    run.stop.close();
-    run.optimizer.dispose();
-    training.model.dispose();
-    await data.train.close();
-    await data.evaluation?.close();
+    await closeRun(run);
   }
 }
 
@@ -182,10 +170,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const { step } = micros[0]!;
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
-  const full = micros.filter((micro) => micro.samples.length > 0);
-  const batches = traced(profile, 'collate', 'data', () =>
-    full.map((micro) => collate(micro.samples, run.training.device)),
-  );
+  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
   if (batches.length === 0) return; // every record of this step is bad and was left out
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);

@@ -88,7 +88,7 @@ export class VisionCache {
       const dtype = this.#dtype;
       const bytes = this.#store.get(key, shape[0] * shape[1] * (dtype === 'float32' ? 4 : 2));
       if (bytes === null) missing.set(key, pictures[i]!);
-      else values.set(key, copyTo(fromTypedArray(bytes, shape, dtype), pictures[i]!.pixels.device));
+      else values.set(key, fromTypedArray(bytes, shape, dtype, pictures[i]!.pixels.device));
     }
     this.pictures += pictures.length;
     this.hits += keys.filter((key) => values.has(key)).length;

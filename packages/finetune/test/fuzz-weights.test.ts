@@ -5,13 +5,13 @@
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel } from '@minicpm-finetune/minicpm-v';
-import { UserError } from '@minicpm-finetune/run';
 import { openSafetensors, SafetensorsFile, writeShardedSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Random } from '../src/data/random.js';
 import { train } from '../src/train.js';
 import { LONG } from './long.js';
 import { mutateBytes, mutateJson, pick } from './mutate.js';
+import { type Outcome, outcomeOf } from './outcome.js';
 import { tinyAdapter } from './tiny-model.js';
 import { configOf, makePlace, type Place } from './train-support.js';
 
@@ -63,21 +63,8 @@ function mutateFile(path: string, random: Random): void {
   writeFileSync(path, damaged);
 }
 
-type Outcome = 'read' | 'refused';
-
-async function outcome(what: string, run: () => Promise<unknown>): Promise<Outcome> {
-  const started = performance.now();
-  let result: Outcome = 'read';
-  try {
-    await run();
-  } catch (error) {
-    if (!(error instanceof UserError)) throw new Error(`${what}: ${(error as Error).stack}`, { cause: error });
-    expect(error.message, what).toMatch(/Expected /);
-    result = 'refused';
-  }
-  expect(performance.now() - started, `${what} took too long`).toBeLessThan(SLOW_MS);
-  return result;
-}
+const outcome = (what: string, run: () => Promise<unknown>): Promise<Outcome> =>
+  outcomeOf(what, run, { message: /Expected /, milliseconds: SLOW_MS });
 
 /** Names, types and shapes, as a string to compare. */
 function tensorsOf(file: string): string {

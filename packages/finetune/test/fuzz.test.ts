@@ -4,7 +4,6 @@
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { resolveTrainConfig } from '../src/cli/train-config.js';
@@ -19,7 +18,9 @@ import { train } from '../src/train.js';
 import { DATA_FLAGS } from './data-support.js';
 import { LONG } from './long.js';
 import { mutateBytes, mutateJson, pick } from './mutate.js';
+import { type Outcome, outcomeOf } from './outcome.js';
 import { configOf, makePlace, type Place } from './train-support.js';
+import { ZERO2 } from './zero2.js';
 
 const FACTOR = LONG ? 20 : 1;
 const SLOW_MS = 5000;
@@ -30,22 +31,9 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(place.folder, { recursive: true }));
 
-type Outcome = 'read' | 'refused';
-
 /** Runs a case; anything but a result or a UserError with a sentence of its own fails, and shows the case. */
-async function outcome(what: string, run: () => unknown): Promise<Outcome> {
-  const started = performance.now();
-  let result: Outcome = 'read';
-  try {
-    await run();
-  } catch (error) {
-    if (!(error instanceof UserError)) throw new Error(`${what}: ${(error as Error).stack}`, { cause: error });
-    expect(error.message, what).toMatch(/^(Expected|Did you mean)/);
-    result = 'refused';
-  }
-  expect(performance.now() - started, `${what} took too long`).toBeLessThan(SLOW_MS);
-  return result;
-}
+const outcome = (what: string, run: () => unknown): Promise<Outcome> =>
+  outcomeOf(what, run, { message: /^(Expected|Did you mean)/, milliseconds: SLOW_MS });
 
 /** What a run does with data before and in its first epoch, without the model: every record is looked at, encoded and collated. */
 async function readWhole(file: string): Promise<number> {
@@ -221,16 +209,9 @@ const RECIPE = {
 
 const DEEPSPEED = {
   zero_optimization: { stage: 2, offload_optimizer: { device: 'cpu' } },
-  fp16: {
-    enabled: 'auto',
-    loss_scale: 0,
-    loss_scale_window: 1000,
-    initial_scale_power: 16,
-    hysteresis: 2,
-    min_loss_scale: 1,
-  },
+  fp16: ZERO2.fp16,
   bf16: { enabled: 'auto' },
-  optimizer: { type: 'AdamW', params: { lr: 'auto', betas: 'auto', eps: 'auto', weight_decay: 'auto' } },
+  optimizer: ZERO2.optimizer,
   scheduler: { type: 'WarmupLR', params: { warmup_min_lr: 'auto', warmup_max_lr: 'auto', warmup_num_steps: 'auto' } },
   gradient_clipping: 'auto',
   train_micro_batch_size_per_gpu: 'auto',

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CLI, checkpointsIn, type Ended, start } from './cli-run.js';
 import { LONG } from './long.js';
 import { eventsOf, makePlace, type Place, readJson } from './train-support.js';
+import { ZERO2 } from './zero2.js';
 
 /** As a shell splits it: words, and quoted words. */
 const split = (text: string): string[] => [...text.matchAll(/"([^"]*)"|\S+/g)].map(([word, quoted]) => quoted ?? word);
@@ -34,31 +35,15 @@ const SCRIPTS = {
     --output_dir output/output_minicpmv2_lora --logging_dir output/output_minicpmv2_lora ${REST}`,
 };
 
-/** What of the official DeepSpeed file is not about where things are kept. */
-const ZERO2 = {
-  fp16: {
-    enabled: 'auto',
-    loss_scale: 0,
-    loss_scale_window: 1000,
-    initial_scale_power: 16,
-    hysteresis: 2,
-    min_loss_scale: 1,
-  },
-  bf16: { enabled: 'auto' },
-  optimizer: { type: 'AdamW', params: { lr: 'auto', betas: 'auto', eps: 'auto', weight_decay: 'auto' } },
-  zero_optimization: { stage: 2, offload_optimizer: { device: 'none', pin_memory: true }, reduce_bucket_size: 2e8 },
-  gradient_accumulation_steps: 'auto',
-  gradient_clipping: 'auto',
-  steps_per_print: 100,
-  train_batch_size: 'auto',
-  train_micro_batch_size_per_gpu: 'auto',
-  wall_clock_breakdown: false,
+const DEEPSPEED = {
+  ...ZERO2,
+  zero_optimization: { ...ZERO2.zero_optimization, reduce_bucket_size: 2e8 },
 };
 
 let place: Place;
 beforeAll(() => {
   place = makePlace(4);
-  writeFileSync(join(place.folder, 'ds_config_zero2.json'), JSON.stringify(ZERO2));
+  writeFileSync(join(place.folder, 'ds_config_zero2.json'), JSON.stringify(DEEPSPEED));
 });
 afterAll(() => rmSync(place.folder, { recursive: true }));
 

@@ -193,7 +193,7 @@ function visibleKeys(
       mask.fill(1, row + Math.min(leftPadding?.[b] ?? 0, past + i), row + past + i + 1);
     }
   }
-  return ops.toDevice(fromTypedArray(mask, [B, 1, L, all], 'bool'), device, 'bool');
+  return fromTypedArray(mask, [B, 1, L, all], 'bool', device);
 }
 
 /** `llm`: the decoder and its output layer. */

@@ -24,7 +24,7 @@ export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tens
   }
   const { rows, places } = occurring(ids);
   const index = (values: BigInt64Array, shape: readonly number[]): Tensor =>
-    ops.toDevice(fromTypedArray(values, [...shape]), ids.device, 'int64');
+    fromTypedArray(values, shape, 'int64', ids.device);
   return (put, from) => {
     const { dtype } = weight.data;
     // in float32, so that the gradients of a token that occurs often are summed in float32
@@ -48,6 +48,6 @@ function occurring(ids: Tensor): { rows: BigInt64Array; places: BigInt64Array } 
 export function scatter(x: Tensor, tokens: readonly Tensor[], places: BigInt64Array): Tensor {
   const [B, L, D] = x.shape as [number, number, number];
   const rows = ops.cat(tokens.map((t) => ops.reshape(t, [-1, D])));
-  const index = ops.toDevice(fromTypedArray(places, [places.length]), x.device, 'int64');
+  const index = fromTypedArray(places, [places.length], 'int64', x.device);
   return ops.reshape(ops.indexCopy(ops.reshape(x, [B * L, D]), 0, index, ops.to(rows, x.dtype)), [B, L, D]);
 }

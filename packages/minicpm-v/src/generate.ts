@@ -33,7 +33,7 @@ export interface NewToken {
 
 /** A picture's tensor (uint8, as encoded) on a device; the caller's scope owns it. */
 export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, device: string): Picture {
-  return { pixels: ops.toDevice(fromTypedArray(pixels, shape), device, 'uint8'), rows, cols };
+  return { pixels: fromTypedArray(pixels, shape, 'uint8', device), rows, cols };
 }
 
 /** A prompt's embeddings (L, D) with the pictures' tokens in place. Nothing around it influences them, so a batch changes no answer. */
@@ -44,7 +44,7 @@ export function promptEmbeds(model: MiniCPMV, prompt: EncodedPrompt): Tensor {
     scope(() => {
       const ids = BigInt64Array.from(prompt.inputIds, BigInt);
       const embeds = model.inputsEmbeds({
-        inputIds: ops.toDevice(fromTypedArray(ids, [1, length]), device, 'int64'),
+        inputIds: fromTypedArray(ids, [1, length], 'int64', device),
         positionIds: positions([0], length, device),
         pictures: [prompt.pictures.map((picture) => pictureTensor(picture, device))],
         imageBounds: [prompt.imageBounds],
@@ -57,7 +57,7 @@ export function promptEmbeds(model: MiniCPMV, prompt: EncodedPrompt): Tensor {
 /** Position ids (B, L): 0 in the padding, then counting. */
 function positions(padding: readonly number[], length: number, device: string): Tensor {
   const ids = padding.flatMap((pad) => Array.from({ length }, (_, i) => BigInt(Math.max(0, i - pad))));
-  return ops.toDevice(fromTypedArray(BigInt64Array.from(ids), [padding.length, length]), device, 'int64');
+  return fromTypedArray(BigInt64Array.from(ids), [padding.length, length], 'int64', device);
 }
 
 /** Generates from prompts; see `generateFromEmbeds`. */
@@ -156,7 +156,7 @@ function advance(
   const newest = sequences.map(({ ids }) => BigInt(ids.at(-1)!)); // an ended one goes on with its last id, unread
   const places = sequences.map((_, b) => BigInt(cache.length - padding[b]!));
   const column = (values: readonly bigint[]): Tensor =>
-    ops.toDevice(fromTypedArray(BigInt64Array.from(values), [values.length, 1]), device, 'int64');
+    fromTypedArray(BigInt64Array.from(values), [values.length, 1], 'int64', device);
   const hidden = decoder.forward(decoder.embed(column(newest)), column(places), cache, padding);
   return ops.select(hidden, 1, 0);
 }

@@ -162,9 +162,9 @@ function probeLogits(model: MiniCPMV): Float32Array {
   return noGrad(() =>
     scope(() => {
       const inputs = {
-        inputIds: ops.toDevice(fromTypedArray(ids, [1, length]), device, 'int64'),
+        inputIds: fromTypedArray(ids, [1, length], 'int64', device),
         positionIds: ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64', device }), 0),
-        pictures: [[{ pixels: ops.toDevice(fromTypedArray(pixels, shape), device, 'float32'), rows, cols }]],
+        pictures: [[{ pixels: fromTypedArray(pixels, shape, 'float32', device), rows, cols }]],
         imageBounds: [[[PROBE_TEXT, PROBE_TEXT + queryNum] as const]],
       };
       const hidden = runPlan(model.plan(inputs, { train: false }));

@@ -247,8 +247,7 @@ function append(nodes: PlanNode[], block: Stage, from = -1): number {
 /** Some rows of x (N, …), in order; x itself when they are all. */
 function rowsOf(x: Tensor, rows: readonly number[]): Tensor {
   if (rows.length === x.size(0)) return x;
-  const index = fromTypedArray(BigInt64Array.from(rows, BigInt), [rows.length]);
-  return ops.indexSelect(x, 0, ops.toDevice(index, x.device, 'int64'));
+  return ops.indexSelect(x, 0, fromTypedArray(BigInt64Array.from(rows, BigInt), [rows.length], 'int64', x.device));
 }
 
 /** Runs a plan and returns, for each of `count` pictures, its row of the part it is in. */

@@ -130,5 +130,5 @@ function mix(value: number): number {
 }
 
 function indexTensor(ids: readonly number[], device: string): Tensor {
-  return ops.toDevice(fromTypedArray(BigInt64Array.from(ids, BigInt), [ids.length]), device, 'int64');
+  return fromTypedArray(BigInt64Array.from(ids, BigInt), [ids.length], 'int64', device);
 }

@@ -57,7 +57,7 @@ class SiglipEmbeddings extends Module {
   forward({ pictures, rows, cols }: PictureGroup): Tensor {
     const n = rows * cols;
     const x = this.patchEmbedding.forward(pictures, n);
-    const ids = ops.toDevice(fromTypedArray(positionIds(rows, cols, this.config.positionSide), [n]), x.device, 'int64');
+    const ids = fromTypedArray(positionIds(rows, cols, this.config.positionSide), [n], 'int64', x.device);
     return ops.add(x, this.positionEmbedding.forward(ids));
   }
 }

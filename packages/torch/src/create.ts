@@ -1,4 +1,5 @@
 /** Tensors from JavaScript's numbers and typed arrays. */
+import { copyTo } from './device.js';
 import { DTYPES, type DType } from './dtype.js';
 import { native } from './native.js';
 import { ops } from './ops.js';
@@ -16,16 +17,23 @@ function naturalDType(array: TypedArray): DType {
 }
 
 /**
- * Copies a typed array into a new CPU tensor. The bytes are taken as they are: `dtype` is needed where the array's type does not tell
+ * Copies a typed array into a new tensor, on the CPU unless `device` says otherwise (`copyTo`). The bytes are taken as they are: `dtype` is needed where the array's type does not tell
  * (Uint16Array for float16/bfloat16, Uint8Array for bool).
  */
 export function fromTypedArray(
   array: TypedArray,
   shape: readonly number[],
   dtype: DType = naturalDType(array),
+  device = 'cpu',
 ): Tensor {
   const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-  return new Tensor(guard(() => native.fromBytes(bytes, shape, DTYPES[dtype].code)));
+  const here = new Tensor(guard(() => native.fromBytes(bytes, shape, DTYPES[dtype].code)));
+  if (device === 'cpu') return here;
+  try {
+    return copyTo(here, device);
+  } finally {
+    here.dispose();
+  }
 }
 
 type Nested = number | boolean | readonly Nested[];

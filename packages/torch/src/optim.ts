@@ -108,9 +108,9 @@ export class AdamW {
     checkShape(name, gradient, [rows.length, ...parameter.shape.slice(1)]);
     const places = this.#grow(name, parameter, rows);
     const state = this.state.get(name)!;
-    const index = ops.toDevice(fromTypedArray(state.rows!, [state.rows!.length]), parameter.device, 'int64');
+    const index = fromTypedArray(state.rows!, [state.rows!.length], 'int64', parameter.device);
     const own = BigInt64Array.from(rows, (row) => BigInt(places.get(row)!));
-    const target = ops.toDevice(fromTypedArray(own, [own.length]), parameter.device, 'int64');
+    const target = fromTypedArray(own, [own.length], 'int64', parameter.device);
     const seen = ops.indexSelect(parameter, 0, index);
     const none = ops.zeros(seen.shape, { dtype: gradient.dtype, device: gradient.device });
     this.update(group, [{ parameter: seen, gradient: ops.indexCopy(none, 0, target, gradient), state }]);

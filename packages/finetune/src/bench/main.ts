@@ -3,14 +3,14 @@
  * files and flags of a PyTorch side that trains the same way, so that both can be compared in one sitting. See bench/README.md.
  */
 import { applyLora, loadWeights, MiniCPMV, readConfig, trainableParameters } from '@minicpm-finetune/minicpm-v';
-import { type DType, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
+import { type DType, type Parameter, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
 import { Command } from 'commander';
 import { Optimizer, withoutDecay } from '../optimizer.js';
 import { type StepResult, trainStep } from '../step.js';
 import { tuneFully } from '../trainables.js';
 import { VisionCache } from '../vision-cache.js';
 import { BatchFile } from './batches.js';
-import { StepMeter } from './meter.js';
+import { type Measurement, StepMeter } from './meter.js';
 
 interface Flags {
   checkpoint: string;
@@ -86,14 +86,8 @@ function prepare(flags: Flags, dtype: DType): MiniCPMV {
   return model;
 }
 
-async function main(words: readonly string[]): Promise<void> {
-  const flags = parseFlags(words);
-  setThreads(flags.threads);
-  tuneAllocator();
-  const dtype: DType = flags.bf16 ? 'bfloat16' : 'float32';
-  const model = prepare(flags, dtype);
-  const parameters = trainableParameters(model);
-  const optimizer = new Optimizer(parameters, withoutDecay(model), {
+function makeOptimizer(flags: Flags, model: MiniCPMV, parameters: ReadonlyMap<string, Parameter>): Optimizer {
+  return new Optimizer(parameters, withoutDecay(model), {
     learningRate: flags.lr,
     visionLearningRate: null,
     resamplerLearningRate: null,
@@ -105,6 +99,16 @@ async function main(words: readonly string[]): Promise<void> {
     eps: 1e-8,
     masterWeights: flags.master_weights,
   });
+}
+
+async function main(words: readonly string[]): Promise<void> {
+  const flags = parseFlags(words);
+  setThreads(flags.threads);
+  tuneAllocator();
+  const dtype: DType = flags.bf16 ? 'bfloat16' : 'float32';
+  const model = prepare(flags, dtype);
+  const parameters = trainableParameters(model);
+  const optimizer = makeOptimizer(flags, model, parameters);
   const folder = flags.cache_vision;
   const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
   const file = new BatchFile(flags.batches);
@@ -113,20 +117,19 @@ async function main(words: readonly string[]): Promise<void> {
   const seconds: number[] = [];
   const peaks: number[] = [];
   const meter = new StepMeter(model, optimizer, dtype);
+  const options = {
+    maxGradNorm: 1,
+    recompute: flags.gradient_checkpointing,
+    fused: flags.fused_backward,
+    vision,
+    perMicroBatch: false,
+    profile: meter,
+  };
   let samples = 0;
   for (let step = 0; step < flags.steps; step++) {
     const started = performance.now();
     const batch = file.batch(step % file.length, dtype);
     if (step > 0) samples += batch.samples;
-    const recompute = flags.gradient_checkpointing;
-    const options = {
-      maxGradNorm: 1,
-      recompute,
-      fused: flags.fused_backward,
-      vision,
-      perMicroBatch: false,
-      profile: meter,
-    };
     const compute = (): StepResult => {
       const result = trainStep(model, [batch], optimizer, 1, options);
       seconds.push((performance.now() - started) / 1000);
@@ -138,7 +141,6 @@ async function main(words: readonly string[]): Promise<void> {
     await new Promise(setImmediate); // lets finalizers run
   }
   const counted = seconds.slice(1);
-  const { seconds: parts, languageFlops, matmulFlops, memory } = meter.measurement();
   console.log(
     JSON.stringify({
       losses,
@@ -148,13 +150,20 @@ async function main(words: readonly string[]): Promise<void> {
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
       peak_rss_mib_by_step: peaks,
       peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
-      parts_s: Object.fromEntries([...parts].map(([name, value]) => [name, Number(value.toFixed(4))])),
-      memory_mib: Object.fromEntries([...memory].map(([name, bytes]) => [name, Math.round(bytes / 2 ** 20)])),
-      language_gflops: Math.round(languageFlops / 1e9),
-      matmul_gflops: Math.round(matmulFlops / 1e9),
+      ...partsOf(meter.measurement()),
       trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
     }),
   );
+}
+
+/** What only this side reports. */
+function partsOf({ seconds, memory, languageFlops, matmulFlops }: Measurement) {
+  return {
+    parts_s: Object.fromEntries([...seconds].map(([name, value]) => [name, Number(value.toFixed(4))])),
+    memory_mib: Object.fromEntries([...memory].map(([name, bytes]) => [name, Math.round(bytes / 2 ** 20)])),
+    language_gflops: Math.round(languageFlops / 1e9),
+    matmul_gflops: Math.round(matmulFlops / 1e9),
+  };
 }
 
 await main(process.argv.slice(2));

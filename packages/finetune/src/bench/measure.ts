@@ -3,16 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { manualSeed } from '@minicpm-finetune/torch';
-import { derive } from '../cli/derive.js';
-import { collate } from '../collate.js';
+import { collateAll } from '../collate.js';
 import type { Loader } from '../data/loader.js';
-import { openData, openLoader, optimizerSteps } from '../data-setup.js';
+import { openLoader, optimizerSteps } from '../data-setup.js';
 import { startEngine } from '../engine.js';
 import { formatBytes } from '../format.js';
-import { resolveModel } from '../hub.js';
-import { prepareModel } from '../model-setup.js';
-import { makeRun, type Run, stepOptions } from '../run.js';
+import { traced } from '../profiler.js';
+import { closeRun, openRun, type Run, stepOptions } from '../run.js';
 import { RunLog } from '../run-log.js';
 import { trainStep } from '../step.js';
 import { refuseUnsupported } from '../unsupported.js';
@@ -44,36 +41,24 @@ export async function measureTraining(config: RunConfig, steps: number): Promise
 }
 
 async function measure(config: RunConfig, log: RunLog, total: number): Promise<Measurement> {
-  const notice = (message: string): void => log.progress.print(message);
-  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
-  const data = await openData(config, folder, notice);
-  const derived = derive(config, data.sampler.unitsPerEpoch);
-  manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, log.progress, null);
-  const run = makeRun(config, log, data, training, derived);
-  const loader = await openLoader(config, data, { start: 0, end: total, knownBad: [] }, notice);
+  const run = await openRun(config, log, null);
+  const steps = { start: 0, end: total, knownBad: [] };
+  const loader = await openLoader(config, run.data, steps, (message) => log.progress.print(message));
   try {
     return await measureSteps(run, loader, total);
   } finally {
     await loader.close();
-    run.stop.close();
-    run.optimizer.dispose();
-    training.model.dispose();
-    await data.train.close();
-    await data.evaluation?.close();
+    await closeRun(run);
   }
 }
 
 async function measureSteps(run: Run, loader: Loader, total: number): Promise<Measurement> {
   const { log, optimizer, training } = run;
-  const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype);
+  const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype, training.device);
   const task = log.progress.task('Measuring', total, 'steps');
   let done = 0;
   for await (const micros of optimizerSteps(loader)) {
-    const batches = micros
-      .filter(({ samples }) => samples.length > 0)
-      .map(({ samples }) => collate(samples, training.device));
+    const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device));
     if (batches.length === 0) continue;
     const options = { ...stepOptions(run), profile: meter };
     meter.step(batches, loader.dataWaitSeconds, () =>

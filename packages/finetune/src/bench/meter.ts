@@ -68,6 +68,7 @@ export class StepMeter implements StepProfile {
     private readonly model: MiniCPMV,
     private readonly optimizer: Optimizer,
     private readonly dtype: DType,
+    private readonly device = 'cpu',
   ) {
     const { llm } = model.config;
     this.#attention = 4 * llm.numHeads * llm.headDim;
@@ -90,7 +91,7 @@ export class StepMeter implements StepProfile {
     const inside = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0) - before;
     this.#add('other', (performance.now() - start) / 1000 - inside);
     this.#steps++;
-    this.#matmul.push(matmulSpeed(this.dtype, 'cpu')); // now, and not some time: a shared machine is not always as fast
+    this.#matmul.push(matmulSpeed(this.dtype, this.device)); // now, and not some time: a shared machine is not always as fast
     return result;
   }
 

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ZERO2 } from '../zero2.js';
 import { base, refusal, resolve } from './helpers.js';
 
 let folder: string;
@@ -23,28 +24,10 @@ function refused(content: unknown, ...words: string[]) {
   return refusal([...base, '--deepspeed', file, ...words]);
 }
 
-const auto = { lr: 'auto', betas: 'auto', eps: 'auto', weight_decay: 'auto' };
-const fp16 = {
-  enabled: 'auto',
-  loss_scale: 0,
-  loss_scale_window: 1000,
-  initial_scale_power: 16,
-  hysteresis: 2,
-  min_loss_scale: 1,
-};
-
 /** The keys of the official ZeRO-2 file that matter here. */
 const zero2 = {
-  fp16,
-  bf16: { enabled: 'auto' },
-  optimizer: { type: 'AdamW', params: auto },
-  zero_optimization: { stage: 2, offload_optimizer: { device: 'none', pin_memory: true }, overlap_comm: true },
-  gradient_accumulation_steps: 'auto',
-  gradient_clipping: 'auto',
-  steps_per_print: 100,
-  train_batch_size: 'auto',
-  train_micro_batch_size_per_gpu: 'auto',
-  wall_clock_breakdown: false,
+  ...ZERO2,
+  zero_optimization: { ...ZERO2.zero_optimization, overlap_comm: true },
 };
 
 /** The same for ZeRO-3: with a scheduler of its own. */
