@@ -15,7 +15,12 @@
         "native/process.cc",
         "native/signals.cc",
         "native/allocator.cc",
-        "native/device.cc"
+        "native/device.cc",
+        "native/attention.cc",
+        "native/attention-pack.cc",
+        "native/attention-forward.cc",
+        "native/attention-backward.cc",
+        "native/fused.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",
@@ -41,7 +46,7 @@
         "-lc10"
       ],
       "conditions": [
-        ["OS=='linux'", { "ldflags": ["-Wl,--no-as-needed"] }]
+        ["OS=='linux'", { "cflags_cc": ["-fopenmp"], "ldflags": ["-Wl,--no-as-needed"] }]
       ]
     }
   ]

@@ -55,26 +55,19 @@ class Attention extends Module {
     const [B, L] = x.shape as [number, number];
     const split = (y: Tensor, heads: number): Tensor => ops.transpose(ops.reshape(y, [B, L, heads, headDim]), 1, 2);
     const q = rotate(split(this.qProj.forward(x), numHeads), rope); // (B, H, L, headDim)
-    let k = rotate(split(this.kProj.forward(x), numKeyValueHeads), rope); // (B, K, L, headDim)
-    let v = split(this.vProj.forward(x), numKeyValueHeads);
-    const gqa = { enable_gqa: numHeads !== numKeyValueHeads };
-    let y: Tensor; // (B, H, L, headDim)
-    if (how !== undefined && 'lengths' in how) {
-      const [qs, ks, vs] = [q, k, v].map((all) => ops.splitWithSizes(all, how.lengths, 2)) as [
-        Tensor[],
-        Tensor[],
-        Tensor[],
-      ];
-      y = ops.cat(
-        qs.map((part, i) => ops.scaledDotProductAttention(part, ks[i]!, vs[i]!, null, 0, true, gqa)),
-        2,
-      );
-    } else {
-      if (how !== undefined) [k, v] = how.cache.append(k, v);
-      const mask = how?.mask ?? null;
-      y = ops.scaledDotProductAttention(q, k, v, mask, 0, mask === null && L > 1, gqa);
-    }
-    return this.oProj.forward(ops.reshape(ops.transpose(y, 1, 2), [B, L, numHeads * headDim]));
+    const k = rotate(split(this.kProj.forward(x), numKeyValueHeads), rope); // (B, K, L, headDim)
+    const v = split(this.vProj.forward(x), numKeyValueHeads);
+    return this.oProj.forward(ops.reshape(ops.transpose(this.#attend(q, k, v, how), 1, 2), [B, L, numHeads * headDim]));
+  }
+
+  /** Queries (B, H, L, headDim) to what they attend to. */
+  #attend(q: Tensor, k: Tensor, v: Tensor, how?: Attend | Packed): Tensor {
+    if (how === undefined) return ops.attention(q, k, v, { is_causal: true });
+    if ('lengths' in how) return ops.attention(q, k, v, { lengths: how.lengths, is_causal: true });
+    const [keys, values] = how.cache.append(k, v);
+    const { mask } = how;
+    const gqa = { enable_gqa: q.size(1) !== k.size(1) };
+    return ops.scaledDotProductAttention(q, keys, values, mask, 0, mask === null && q.size(2) > 1, gqa);
   }
 }
 
@@ -91,7 +84,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.downProj.forward(ops.mul(ops.silu(this.gateProj.forward(x)), this.upProj.forward(x)));
+    return this.downProj.forward(ops.swiglu(this.gateProj.forward(x), this.upProj.forward(x)));
   }
 }
 

@@ -55,7 +55,7 @@ class ResamplerAttention extends Module {
     const N = k.size(0);
     const Q = query.size(0);
     const q = ops.expand(project(query, 0), [N, this.heads, Q, D / this.heads]);
-    const y = ops.scaledDotProductAttention(q, k, v);
+    const y = ops.attention(q, k, v);
     return this.outProj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, Q, D]));
   }
 }

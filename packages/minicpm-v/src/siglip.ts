@@ -82,11 +82,7 @@ class SiglipAttention extends Module {
   forward(x: Tensor): Tensor {
     const [N, n, D] = x.shape as [number, number, number];
     const split = (y: Tensor): Tensor => ops.transpose(ops.reshape(y, [N, n, this.heads, D / this.heads]), 1, 2); // (N, H, n, D/H)
-    const y = ops.scaledDotProductAttention(
-      split(this.qProj.forward(x)),
-      split(this.kProj.forward(x)),
-      split(this.vProj.forward(x)),
-    );
+    const y = ops.attention(split(this.qProj.forward(x)), split(this.kProj.forward(x)), split(this.vProj.forward(x)));
     return this.outProj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, n, D]));
   }
 }

@@ -36,7 +36,7 @@ class TimmAttention extends Module {
     const [N, n, D] = x.shape as [number, number, number];
     const qkv = ops.reshape(this.qkv.forward(x), [N, n, 3, this.heads, D / this.heads]);
     const [q, k, v] = ops.unbind(ops.permute(qkv, [2, 0, 3, 1, 4]), 0) as [Tensor, Tensor, Tensor]; // (N, H, n, D/H)
-    const y = ops.scaledDotProductAttention(q, k, v);
+    const y = ops.attention(q, k, v);
     return this.proj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, n, D]));
   }
 }

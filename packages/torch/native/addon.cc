@@ -2,7 +2,8 @@
 //
 //   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
 //   tensor.cc    creating tensors from bytes, reading them back, their metadata
-//   dispatch.cc  any ATen operator by name, through the dispatcher
+//   dispatch.cc  any operator by name, through the dispatcher
+//   attention.cc, fused.cc  operators of our own that libtorch has none, or slower ones, for
 //   autograd.cc  gradients, gradient mode, random number generators
 //   mapping.cc   files mapped into memory as tensors
 //   process.cc   threads, allocator, memory figures, devices

@@ -1,4 +1,4 @@
-// Any ATen operator by name: look it up once, convert the arguments by its own schema, call it boxed, convert back.
+// Any operator by name (ATen's or our own): look it up once, convert the arguments by its own schema, call it boxed, convert back.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/core/jit_type.h>
@@ -139,7 +139,7 @@ static std::string where(const Operator& op, const std::vector<c10::IValue>& sta
 static Napi::Value resolve(const Napi::CallbackInfo& info) {  // (name, overload) -> {index, schema}
   const auto name = info[0].As<Napi::String>().Utf8Value(), overload = info[1].As<Napi::String>().Utf8Value();
   return guarded(info.Env(), "resolve", [&]() -> Napi::Value {
-    auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(("aten::" + name).c_str(), overload.c_str());
+    auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
     Operator op{handle, {}, false};
     for (const auto& argument : handle.schema().arguments()) op.arguments.push_back(argumentOf(argument.type()));
     const auto& returns = handle.schema().returns();

@@ -222,7 +222,7 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return ops.rmsNorm(x, [this.dim], this.weight.data, this.eps);
+    return ops.rmsNorm(x, this.weight.data, this.eps);
   }
 }
 

@@ -3,7 +3,8 @@
  *
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). What stands before `*` is given by position, what stands behind it in a
- * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema.
+ * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
+ * package's own (native/attention.cc, native/fused.cc).
  */
 export const OPERATORS = {
   // element by element
@@ -108,7 +109,10 @@ export const OPERATORS = {
     'conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1,1], SymInt[2] padding=[0,0], SymInt[2] dilation=[1,1], SymInt groups=1) -> Tensor',
   layerNorm:
     'layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor',
-  rmsNorm: 'rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor',
+  rmsNorm: 'minicpm::rms_norm(Tensor x, Tensor weight, float eps) -> Tensor',
+  swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
+  attention:
+    'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor',
   dropout: 'dropout(Tensor input, float p, bool train) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   logSoftmax: 'log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',

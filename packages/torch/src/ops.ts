@@ -90,7 +90,7 @@ export interface Declaration {
 
 /** Takes a declaration of the list apart. */
 export function parseDeclaration(text: string): Declaration {
-  const match = /^([a-z0-9_]+)(?:\.(\w+))?\((.*)\) -> (.+)$/.exec(text);
+  const match = /^((?:\w+::)?\w+)(?:\.(\w+))?\((.*)\) -> (.+)$/.exec(text);
   if (match === null) throw new Error(`Expected an operator declaration but received ${text}`);
   let keyword = false;
   const args: { type: string; name: string; keyword: boolean }[] = [];
@@ -102,7 +102,8 @@ export function parseDeclaration(text: string): Declaration {
     const [type, name] = part.split('=')[0]!.split(' ') as [string, string];
     args.push({ type: type.replace(/\([^)]*\)/, ''), name, keyword });
   }
-  return { name: match[1]!, overload: match[2] ?? '', args, result: match[4]! };
+  const name = match[1]!.includes('::') ? match[1]! : `aten::${match[1]!}`;
+  return { name, overload: match[2] ?? '', args, result: match[4]! };
 }
 
 type Convert = (value: never, name: string) => unknown;
@@ -143,7 +144,6 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
   const converters = args.map((arg) => converterOf(arg.type));
   const positional = args.filter((arg) => !arg.keyword).length;
   const inPlace = result.includes('!');
-  const qualified = `aten::${name}`;
   let index = -1;
   let places: number[] = [];
 
@@ -152,9 +152,7 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
     places = args.map((arg) => resolved.names.indexOf(arg.name));
     const unknown = args.find((_, i) => places[i] === -1);
     if (unknown)
-      throw new Error(
-        `Expected ${qualified} to have an argument '${unknown.name}' but it has ${resolved.names.join(', ')}`,
-      );
+      throw new Error(`Expected ${name} to have an argument '${unknown.name}' but it has ${resolved.names.join(', ')}`);
     index = resolved.index;
   }
 
@@ -166,11 +164,9 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
       const value = i < positional ? given[i] : options?.[args[i]!.name];
       if (value === undefined) continue;
       const convert = converters[i];
-      values[places[i]!] = convert === undefined || value === null ? value : convert(value as never, qualified);
+      values[places[i]!] = convert === undefined || value === null ? value : convert(value as never, name);
     }
-    const returned = guard(() =>
-      listener === null ? native.call(index, ...values) : callTraced(qualified, index, values),
-    );
+    const returned = guard(() => (listener === null ? native.call(index, ...values) : callTraced(name, index, values)));
     return inPlace ? given[0] : wrap(returned);
   };
 }

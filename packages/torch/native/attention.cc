@@ -1,0 +1,117 @@
+// minicpm::attention: softmax(q kᵀ / √d) v, causal or not, for sequences packed into one row or not, as an operator with a gradient.
+//
+// bfloat16 on a CPU with the instructions for it runs in the kernels of attention-*.cc: libtorch's own flash attention multiplies
+// bfloat16 at a quarter of that speed where there is no AMX. Everything else is libtorch's scaled_dot_product_attention.
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "attention-kernel.h"
+
+namespace minicpm {
+
+using at::Tensor;
+
+static HeadRows headRows(const Tensor& tensor) {
+  return {tensor.data_ptr<BFloat16>(), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
+static Tensor dense(const Tensor& tensor) { return tensor.stride(3) == 1 ? tensor : tensor.contiguous(); }
+
+// (batches, heads, rows, size) in the memory of (batches, rows, heads, size), which is how layers want it next.
+static Tensor emptyHeads(const Tensor& like) {
+  return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
+}
+
+static AttentionProblem problemOf(const Tensor& query, const Tensor& key, at::OptionalIntArrayRef lengths, bool causal) {
+  AttentionProblem problem{query.size(0), query.size(1), key.size(1), query.size(3), query.size(2), 0, causal, {}};
+  const auto add = [&](int64_t batch, int64_t start, int64_t queries, int64_t keys) {
+    problem.sequences.push_back({batch, start, queries, keys, problem.keyRows});
+    problem.keyRows += padded(keys, kTile);
+  };
+  if (!lengths) {
+    for (int64_t batch = 0; batch < problem.batches; batch++) add(batch, 0, query.size(2), key.size(2));
+    return problem;
+  }
+  int64_t start = 0;
+  for (const int64_t length : *lengths) {
+    add(0, start, length, length);
+    start += length;
+  }
+  return problem;
+}
+
+struct TiledAttention : torch::autograd::Function<TiledAttention> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& queryGiven, const Tensor& keyGiven, const Tensor& valueGiven,
+                        at::OptionalIntArrayRef lengths, bool causal) {
+    const Tensor query = dense(queryGiven), key = dense(keyGiven), value = dense(valueGiven), output = emptyHeads(query);
+    const AttentionProblem problem = problemOf(query, key, lengths, causal);
+    const Tensor logSums = at::empty({query.size(1), query.size(0), query.size(2)}, query.options().dtype(at::kFloat));
+    attentionForward(problem, headRows(query), headRows(key), headRows(value), headRows(output), logSums.data_ptr<float>());
+    context->save_for_backward({query, key, value, output, logSums});
+    if (lengths) context->saved_data["lengths"] = lengths->vec();
+    context->saved_data["causal"] = causal;
+    return output;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const Tensor &query = saved[0], &key = saved[1], &value = saved[2], gradOutput = dense(gradients[0]);
+    const auto lengths = context->saved_data.find("lengths");
+    std::optional<std::vector<int64_t>> own;
+    if (lengths != context->saved_data.end()) own = lengths->second.toIntVector();
+    const AttentionProblem problem =
+        problemOf(query, key, own ? at::OptionalIntArrayRef(*own) : at::OptionalIntArrayRef(), context->saved_data["causal"].toBool());
+    const Tensor gradQuery = emptyHeads(query), gradKey = emptyHeads(key), gradValue = emptyHeads(value);
+    attentionBackward(problem, headRows(query), headRows(key), headRows(value), headRows(saved[3]), headRows(gradOutput),
+                      saved[4].data_ptr<float>(), {headRows(gradQuery), headRows(gradKey), headRows(gradValue)});
+    return {gradQuery, gradKey, gradValue, Tensor(), Tensor()};
+  }
+};
+
+static void check(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
+  for (const Tensor* tensor : {&query, &key, &value}) {
+    TORCH_CHECK(tensor->dim() == 4, "expected (batches, heads, rows, head size) but received ", tensor->sizes());
+    TORCH_CHECK(tensor->scalar_type() == query.scalar_type(), "expected query, key and value of one type");
+  }
+  TORCH_CHECK(key.sizes() == value.sizes() && key.size(0) == query.size(0) && key.size(3) == query.size(3) && key.size(1) > 0 &&
+                  query.size(1) % key.size(1) == 0,
+              "expected key and value of one shape, with the query's batches and head size and a divisor of its heads, but received ",
+              query.sizes(), ", ", key.sizes(), " and ", value.sizes());
+  TORCH_CHECK(!(causal || lengths) || key.size(2) == query.size(2), "expected as many keys as queries but received ", key.size(2), " and ",
+              query.size(2));
+  if (!lengths) return;
+  int64_t all = 0;
+  for (const int64_t length : *lengths) {
+    TORCH_CHECK(length > 0, "expected lengths above 0 but received ", *lengths);
+    all += length;
+  }
+  TORCH_CHECK(query.size(0) == 1 && all == query.size(2), "expected one row of sequences of lengths ", *lengths, " but received ", query.sizes());
+}
+
+static bool isForKernel(const Tensor& query, const Tensor& key) {
+  const int64_t size = query.size(3);
+  const bool fits = size >= 16 && size <= 256 && size % 2 == 0 && query.size(2) > 1 && query.numel() > 0 && key.numel() > 0;
+  return query.is_cpu() && query.scalar_type() == at::kBFloat16 && fits && hasAttentionKernel();
+}
+
+static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
+  check(query, key, value, lengths, causal);
+  if (isForKernel(query, key)) return TiledAttention::apply(query, key, value, lengths, causal);
+  const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
+    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, query.size(1) != key.size(1));
+  };
+  if (!lengths) return plain(query, key, value);
+  const auto queries = query.split_with_sizes(*lengths, 2), keys = key.split_with_sizes(*lengths, 2), values = value.split_with_sizes(*lengths, 2);
+  std::vector<Tensor> outputs;
+  for (size_t i = 0; i < queries.size(); i++) outputs.push_back(plain(queries[i], keys[i], values[i]));
+  return at::cat(outputs, 2);
+}
+
+TORCH_LIBRARY_FRAGMENT(minicpm, library) {
+  library.def("attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor", attention);
+}
+
+}  // namespace minicpm

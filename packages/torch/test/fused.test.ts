@@ -1,0 +1,165 @@
+import { describe, expect, it } from 'vitest';
+import { type DType, enableGrad, grad, keep, liveTensors, manualSeed, ops, scope, type Tensor } from '../src/index.js';
+
+/** Random numbers that bfloat16 has, so that both types compute from the same. */
+const random = (shape: readonly number[]): Tensor => ops.to(ops.to(ops.randn(shape), 'bfloat16'), 'float32');
+
+/** Output and gradients of `f` at inputs of a type, in float32. */
+function both(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[], gradient: Tensor, dtype: DType): Tensor[] {
+  const leaves = inputs.map((input) => {
+    const leaf = ops.detach(ops.to(input, dtype, false, true));
+    leaf.requiresGrad = true;
+    return leaf;
+  });
+  const y = enableGrad(() => f(...leaves));
+  const gradients = grad([y], leaves, { gradOutputs: [ops.to(gradient, dtype)] });
+  return [ops.detach(y), ...gradients.map((g) => g!)].map((x) => ops.to(x, 'float32'));
+}
+
+/** ‖a - b‖ / ‖b‖ */
+const distance = (a: Tensor, b: Tensor): number =>
+  ops.linalgVectorNorm(ops.sub(a, b)).item() / ops.linalgVectorNorm(b).item();
+
+/** Attention written out: every sequence for itself, all scores at once. */
+function plainAttention(lengths: readonly number[] | null, causal: boolean) {
+  return (q: Tensor, k: Tensor, v: Tensor): Tensor => {
+    const group = q.size(1) / k.size(1);
+    const parts = [q, ops.repeatInterleave(k, group, 1), ops.repeatInterleave(v, group, 1)].map((x) =>
+      ops.splitWithSizes(x, lengths ?? [x.size(2)], 2),
+    ) as [Tensor[], Tensor[], Tensor[]];
+    const outputs = parts[0].map((query, i) => {
+      const scores = ops.divScalar(ops.matmul(query, ops.transpose(parts[1][i]!, 2, 3)), Math.sqrt(q.size(3)));
+      const future = ops.triu(ops.ones([query.size(2), parts[1][i]!.size(2)], { dtype: 'bool' }), 1);
+      const seen = causal ? ops.maskedFill(scores, future, Number.NEGATIVE_INFINITY) : scores;
+      return ops.matmul(ops.softmax(seen, -1), parts[2][i]!);
+    });
+    return ops.cat(outputs, 2);
+  };
+}
+
+const attention = (lengths: readonly number[] | null, causal: boolean) => (q: Tensor, k: Tensor, v: Tensor) =>
+  ops.attention(q, k, v, { lengths, is_causal: causal });
+
+const CASES: [string, number[], number[], number[] | null, boolean][] = [
+  ['causal, shared keys', [2, 6, 150, 64], [2, 2, 150, 64], null, true],
+  ['packed sequences', [1, 4, 333, 128], [1, 2, 333, 128], [100, 1, 64, 168], true],
+  ['more keys than are scored at a time', [1, 2, 700, 32], [1, 1, 700, 32], null, true],
+  ['all see all, heads of 72', [3, 4, 130, 72], [3, 4, 130, 72], null, false],
+  ['few queries, many keys', [2, 4, 64, 80], [2, 4, 600, 80], null, false],
+  ['short rows', [1, 2, 3, 16], [1, 1, 3, 16], null, true],
+  ['wide heads', [1, 2, 70, 256], [1, 1, 70, 256], null, true],
+];
+
+describe('attention', () => {
+  it.each(CASES)('is what it says and has its gradient: %s', (_, shape, keyShape, lengths, causal) => {
+    manualSeed(1);
+    scope(() => {
+      const inputs = [random(shape), random(keyShape), random(keyShape)];
+      const gradient = random(shape);
+      const expected = both(plainAttention(lengths, causal), inputs, gradient, 'float32');
+      const exact = both(attention(lengths, causal), inputs, gradient, 'float32');
+      const rounded = both(attention(lengths, causal), inputs, gradient, 'bfloat16');
+      for (let i = 0; i < 4; i++) {
+        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(2e-6);
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(5e-3);
+      }
+    });
+  });
+
+  it('reads views, and gives the same bits twice', () => {
+    manualSeed(2);
+    scope(() => {
+      const stacked = ops.to(random([1, 90, 3, 4, 32]), 'bfloat16');
+      const [q, k, v] = ops.unbind(ops.permute(stacked, [2, 0, 3, 1, 4]), 0) as [Tensor, Tensor, Tensor];
+      const once = ops.attention(q, k, v, { is_causal: true });
+      const again = ops.attention(ops.contiguous(q), ops.contiguous(k), ops.contiguous(v), { is_causal: true });
+      expect(ops.equal(once, again)).toBe(true);
+    });
+  });
+
+  it('does not hide what is not finite', () => {
+    scope(() => {
+      const x = ops.ones([1, 1, 80, 32], { dtype: 'bfloat16' });
+      ops.fill_(ops.narrow(x, 2, 40, 1), Number.NaN);
+      const y = ops.attention(x, x, x, { is_causal: true });
+      for (const row of [40, 79]) expect(ops.select(ops.select(y, 2, row), 2, 0).toNumbers()).toEqual([Number.NaN]);
+    });
+  });
+
+  it('says what does not fit', () => {
+    scope(() => {
+      const x = ops.ones([1, 2, 8, 16], { dtype: 'bfloat16' });
+      const more = ops.ones([1, 2, 9, 16], { dtype: 'bfloat16' });
+      expect(() => ops.attention(x, more, more, { is_causal: true })).toThrow(/as many keys as queries.*9 and 8/);
+      expect(() => ops.attention(x, x, x, { lengths: [3, 4] })).toThrow(/lengths \[3, 4\].*\[1, 2, 8, 16\]/);
+      expect(() => ops.attention(x, x, more)).toThrow(/minicpm::attention.*key and value of one shape/);
+    });
+  });
+});
+
+describe('swiglu', () => {
+  it('is silu(gate) · up, with its gradient, in float32 to the bit', () => {
+    manualSeed(3);
+    scope(() => {
+      const shape = [3, 1001];
+      const inputs = [ops.mulScalar(random(shape), 4), random(shape)];
+      const gradient = random(shape);
+      const expected = both((gate, up) => ops.mul(ops.silu(gate), up), inputs, gradient, 'float32');
+      const exact = both(ops.swiglu, inputs, gradient, 'float32');
+      const rounded = both(ops.swiglu, inputs, gradient, 'bfloat16');
+      for (let i = 0; i < 3; i++) {
+        expect(ops.equal(exact[i]!, expected[i]!)).toBe(true);
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(2.5e-3);
+      }
+    });
+  });
+
+  it('ends where its operands do: far from zero', () => {
+    scope(() => {
+      const gate = ops.to(ops.mulScalar(ops.arange(-4, 4, 1, { dtype: 'float32' }), 100), 'bfloat16');
+      const [y, dGate] = both(ops.swiglu, [gate, ops.onesLike(gate)], ops.ones([8]), 'bfloat16') as [Tensor, Tensor];
+      expect(y.toNumbers()).toEqual([0, 0, 0, 0, 0, 100, 200, 300].map((x) => (x === 0 ? expect.closeTo(0) : x)));
+      expect(dGate.toNumbers()).toEqual([0, 0, 0, 0, 0.5, 1, 1, 1].map((x) => expect.closeTo(x)));
+    });
+  });
+});
+
+describe('rmsNorm', () => {
+  const plain = (x: Tensor, weight: Tensor): Tensor =>
+    ops.mul(ops.mul(x, ops.rsqrt(ops.addScalar(ops.mean(ops.square(x), [-1], true), 1e-6))), weight);
+
+  it.each([1536, 77])('is what it says and has its gradient: rows of %i', (size) => {
+    manualSeed(4);
+    scope(() => {
+      const inputs = [random([2, 33, size]), random([size])];
+      const gradient = random([2, 33, size]);
+      const normed = (x: Tensor, weight: Tensor) => ops.rmsNorm(x, weight, 1e-6);
+      const expected = both(plain, inputs, gradient, 'float32');
+      const exact = both(normed, inputs, gradient, 'float32');
+      const rounded = both(normed, inputs, gradient, 'bfloat16');
+      for (let i = 0; i < 3; i++) {
+        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(1e-6);
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(2.5e-3);
+      }
+    });
+  });
+});
+
+it('operators of our own keep no tensor: the count stays flat', () => {
+  scope(() => {
+    const x = keep(ops.to(random([1, 4, 70, 32]), 'bfloat16'));
+    x.requiresGrad = true;
+    const weight = keep(ops.ones([32], { dtype: 'bfloat16' }));
+    const step = () =>
+      scope(() => {
+        const y = enableGrad(() => ops.swiglu(ops.attention(x, x, x), ops.rmsNorm(x, weight, 1e-6)));
+        grad([y], [x], { gradOutputs: [ops.onesLike(y)] });
+      });
+    step();
+    const before = liveTensors();
+    for (let i = 0; i < 5; i++) step();
+    expect(liveTensors()).toEqual(before);
+    x.dispose();
+    weight.dispose();
+  });
+});
