@@ -20,7 +20,8 @@
         "native/attention-pack.cc",
         "native/attention-forward.cc",
         "native/attention-backward.cc",
-        "native/fused.cc"
+        "native/fused.cc",
+        "native/dropout.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",

@@ -81,7 +81,7 @@ export class LoraAdapter extends LinearAdapter {
     const dtype = this.loraA.weight.data.dtype;
     const typed = x.dtype === dtype ? x : ops.to(x, dtype);
     const dropping = this.training && this.options.dropout > 0;
-    const input = dropping ? ops.dropout(typed, this.options.dropout, true) : typed;
+    const input = dropping ? ops.dropout(typed, this.options.dropout) : typed;
     const update = this.loraB.forward(this.loraA.forward(input)); // (…, out)
     if (this.magnitude === undefined) return ops.add_(y, update, { alpha: this.scaling });
     return this.#dora(linear, dropping ? input : undefined, y, update);

@@ -4,7 +4,7 @@
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). What stands before `*` is given by position, what stands behind it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
- * package's own (native/attention.cc, native/fused.cc).
+ * package's own (native/attention.cc, native/fused.cc, native/dropout.cc).
  */
 export const OPERATORS = {
   // element by element
@@ -113,7 +113,7 @@ export const OPERATORS = {
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:
     'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor',
-  dropout: 'dropout(Tensor input, float p, bool train) -> Tensor',
+  dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   logSoftmax: 'log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   scaledDotProductAttention:

@@ -1,5 +1,17 @@
 import { describe, expect, it } from 'vitest';
-import { type DType, enableGrad, grad, keep, liveTensors, manualSeed, ops, scope, type Tensor } from '../src/index.js';
+import {
+  type DType,
+  enableGrad,
+  grad,
+  keep,
+  liveTensors,
+  manualSeed,
+  ops,
+  scope,
+  setThreads,
+  type Tensor,
+  threads,
+} from '../src/index.js';
 
 /** Random numbers that bfloat16 has, so that both types compute from the same. */
 const random = (shape: readonly number[]): Tensor => ops.to(ops.to(ops.randn(shape), 'bfloat16'), 'float32');
@@ -141,6 +153,57 @@ describe('rmsNorm', () => {
         expect(distance(exact[i]!, expected[i]!)).toBeLessThan(1e-6);
         expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(2.5e-3);
       }
+    });
+  });
+});
+
+describe('dropout', () => {
+  const dropped = (seed: number, size: number, dtype: DType, share = 0.25): Tensor => {
+    manualSeed(seed);
+    return ops.dropout(ops.ones([size], { dtype }), share);
+  };
+
+  it('drops the share asked for and scales what stays, without a pattern', () => {
+    scope(() => {
+      const count = 1_000_000;
+      const y = dropped(5, count, 'float32');
+      const zero = ops.to(ops.eqScalar(y, 0), 'float32');
+      expect(Math.abs(ops.sumAll(zero).item() / count - 0.25)).toBeLessThan(4 * Math.sqrt((0.25 * 0.75) / count));
+      expect(ops.maxAll(y).item()).toBeCloseTo(4 / 3, 6);
+      for (const distance of [1, 2, 16, 1024]) {
+        const together = ops.mul(ops.slice(zero, 0, 0, count - distance), ops.slice(zero, 0, distance));
+        expect(Math.abs(ops.sumAll(together).item() / count - 0.0625)).toBeLessThan(0.001);
+      }
+    });
+  });
+
+  it('makes one choice for a state of the generator, whatever the type, the threads and the length', () => {
+    scope(() => {
+      const isZero = (x: Tensor): number[] => ops.to(ops.eqScalar(x, 0), 'float32').toNumbers();
+      const float = isZero(dropped(6, 70_001, 'float32'));
+      expect(isZero(dropped(6, 70_001, 'bfloat16'))).toEqual(float);
+      const before = threads();
+      setThreads(1);
+      expect(isZero(dropped(6, 70_001, 'bfloat16'))).toEqual(float);
+      setThreads(before);
+      expect(isZero(dropped(6, 35, 'bfloat16'))).toEqual(float.slice(0, 35));
+      expect(isZero(dropped(7, 70_001, 'float32'))).not.toEqual(float);
+      manualSeed(6);
+      const x = ops.ones([100]);
+      expect(isZero(ops.dropout(x, 0.5))).not.toEqual(isZero(ops.dropout(x, 0.5)));
+    });
+  });
+
+  it.each(['float32', 'bfloat16'] as const)('sends the gradient where the numbers went: %s', (dtype) => {
+    manualSeed(8);
+    scope(() => {
+      const x = ops.ones([3, 77], { dtype });
+      x.requiresGrad = true;
+      const y = enableGrad(() => ops.dropout(x, 0.4));
+      const [gradient] = grad([y], [x], { gradOutputs: [ops.onesLike(y)] });
+      expect(ops.equal(gradient!, ops.detach(y))).toBe(true);
+      expect(ops.equal(ops.dropout(x, 0), x)).toBe(true);
+      expect(() => ops.dropout(x, 1)).toThrow(/minicpm::dropout.*below 1 but received 1/);
     });
   });
 });
