@@ -117,7 +117,14 @@ describe('the best model', () => {
 
   it('is an adapter when adapters train', async () => {
     const folder = await run('best-lora', {
-      ...{ ...worse, use_lora: true, lora_r: 4, learning_rate: 1, lora_modules_to_save: 'embed_tokens' },
+      ...{
+        ...worse,
+        use_lora: true,
+        lora_r: 4,
+        learning_rate: 1,
+        lora_dropout: 0,
+        lora_modules_to_save: 'embed_tokens',
+      },
       ...{ save_strategy: 'steps', save_steps: 1, load_best_model_at_end: true },
     });
     const { best_model_checkpoint: best } = readJson<{ best_model_checkpoint: string }>(folder, 'trainer_state.json');
