@@ -16,17 +16,17 @@ namespace minicpm {
 namespace {
 
 struct BackwardScratch {
-  BFloat16 *query, *queryPairs, *queryColumns, *grad, *gradPairs, *gradColumns;  // (kTile, width), in pairs, (width, kTile)
+  BFloat16 *query, *queryColumns, *grad, *gradColumns, *pairs;  // (kTile, width), (width, kTile); pairs on the way between them
   BFloat16 *probPairs, *scoreGrad, *scoreGradPairs;                              // (kTile, kTile)
   float *scores, *probGrad, *queryGrad, delta[kTile];
 
-  static int64_t floats(int64_t width) { return kTile * (6 * width / 2 + 3 * kTile / 2 + 2 * kTile + width); }
+  static int64_t floats(int64_t width) { return kTile * (5 * width / 2 + 3 * kTile / 2 + 2 * kTile + width); }
   BackwardScratch(float* memory, int64_t width) {
     scores = memory;
     probGrad = scores + kTile * kTile;
     queryGrad = probGrad + kTile * kTile;
     auto* next = reinterpret_cast<BFloat16*>(queryGrad + kTile * width);
-    for (BFloat16** matrix : {&query, &queryPairs, &queryColumns, &grad, &gradPairs, &gradColumns}) {
+    for (BFloat16** matrix : {&query, &queryColumns, &grad, &gradColumns, &pairs}) {
       *matrix = next;
       next += kTile * width;
     }
@@ -103,10 +103,10 @@ void backwardTile(const AttentionProblem& problem, const Sequence& sequence, int
   const BFloat16* grad = from.gradOutput.at(b, head, at);
   copyRows(from.query.at(b, head, at), from.query.row, rows, size, width, scratch.query);
   copyRows(grad, from.gradOutput.row, rows, size, width, scratch.grad);
-  packTransposed(scratch.query, width, kTile, width, width, scratch.queryPairs);
-  packTransposed(scratch.grad, width, kTile, width, width, scratch.gradPairs);
-  splitPairs(scratch.queryPairs, width, scratch.queryColumns);
-  splitPairs(scratch.gradPairs, width, scratch.gradColumns);
+  packTransposed(scratch.query, width, kTile, width, width, scratch.pairs);
+  splitPairs(scratch.pairs, width, scratch.queryColumns);
+  packTransposed(scratch.grad, width, kTile, width, width, scratch.pairs);
+  splitPairs(scratch.pairs, width, scratch.gradColumns);
   rowProducts(from.output.at(b, head, at), from.output.row, grad, from.gradOutput.row, rows, size, scratch.delta);
   const int64_t end = problem.causal ? std::min(sequence.keys, first + rows) : sequence.keys;
   for (int64_t key = 0; key < end; key += kTile) {

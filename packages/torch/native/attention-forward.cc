@@ -1,6 +1,6 @@
 // The forward pass: online softmax over blocks of keys, one tile of queries at a time.
 #include <ATen/Parallel.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include <cstdlib>
 #include <limits>
@@ -121,7 +121,7 @@ void attentionForward(const AttentionProblem& problem, HeadRows query, HeadRows 
   const at::Tensor keys = pack(problem, key, Layout::Transposed), values = pack(problem, value, Layout::Pairs);
   const auto tiles = tilesOf(problem);
   const int64_t count = static_cast<int64_t>(tiles.size());
-  const at::Tensor memory = at::zeros({at::get_num_threads(), ForwardScratch::floats(width)}, at::kFloat);
+  const at::Tensor memory = at::empty({at::get_num_threads(), ForwardScratch::floats(width)}, at::kFloat);
   at::parallel_for(0, problem.heads * count, 1, [&](int64_t begin, int64_t end) {
     ForwardScratch scratch(memory.data_ptr<float>() + at::get_thread_num() * memory.stride(0), width);
     for (int64_t i = begin; i < end; i++) {

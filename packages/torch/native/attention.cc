@@ -5,10 +5,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include "attention-kernel.h"
+#include "own-operators.h"
 
 namespace minicpm {
 
@@ -25,18 +24,19 @@ static Tensor emptyHeads(const Tensor& like) {
   return at::empty({like.size(0), like.size(2), like.size(1), like.size(3)}, like.options()).transpose(1, 2);
 }
 
-static AttentionProblem problemOf(const Tensor& query, const Tensor& key, at::OptionalIntArrayRef lengths, bool causal) {
+// No `lengths`: each batch entry is one sequence.
+static AttentionProblem problemOf(const Tensor& query, const Tensor& key, at::IntArrayRef lengths, bool causal) {
   AttentionProblem problem{query.size(0), query.size(1), key.size(1), query.size(3), query.size(2), 0, causal, {}};
   const auto add = [&](int64_t batch, int64_t start, int64_t queries, int64_t keys) {
     problem.sequences.push_back({batch, start, queries, keys, problem.keyRows});
     problem.keyRows += padded(keys, kTile);
   };
-  if (!lengths) {
+  if (lengths.empty()) {
     for (int64_t batch = 0; batch < problem.batches; batch++) add(batch, 0, query.size(2), key.size(2));
     return problem;
   }
   int64_t start = 0;
-  for (const int64_t length : *lengths) {
+  for (const int64_t length : lengths) {
     add(0, start, length, length);
     start += length;
   }
@@ -45,25 +45,23 @@ static AttentionProblem problemOf(const Tensor& query, const Tensor& key, at::Op
 
 struct TiledAttention : torch::autograd::Function<TiledAttention> {
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& queryGiven, const Tensor& keyGiven, const Tensor& valueGiven,
-                        at::OptionalIntArrayRef lengths, bool causal) {
+                        at::IntArrayRef lengths, bool causal) {
     const Tensor query = dense(queryGiven), key = dense(keyGiven), value = dense(valueGiven), output = emptyHeads(query);
     const AttentionProblem problem = problemOf(query, key, lengths, causal);
     const Tensor logSums = at::empty({query.size(1), query.size(0), query.size(2)}, query.options().dtype(at::kFloat));
     attentionForward(problem, headRows(query), headRows(key), headRows(value), headRows(output), logSums.data_ptr<float>());
     context->save_for_backward({query, key, value, output, logSums});
-    if (lengths) context->saved_data["lengths"] = lengths->vec();
+    context->saved_data["lengths"] = lengths.vec();
     context->saved_data["causal"] = causal;
     return output;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
     const auto saved = context->get_saved_variables();
     const Tensor &query = saved[0], &key = saved[1], &value = saved[2], gradOutput = dense(gradients[0]);
-    const auto lengths = context->saved_data.find("lengths");
-    std::optional<std::vector<int64_t>> own;
-    if (lengths != context->saved_data.end()) own = lengths->second.toIntVector();
-    const AttentionProblem problem =
-        problemOf(query, key, own ? at::OptionalIntArrayRef(*own) : at::OptionalIntArrayRef(), context->saved_data["causal"].toBool());
+    const auto lengths = context->saved_data["lengths"].toIntVector();
+    const AttentionProblem problem = problemOf(query, key, lengths, context->saved_data["causal"].toBool());
     const Tensor gradQuery = emptyHeads(query), gradKey = emptyHeads(key), gradValue = emptyHeads(value);
     attentionBackward(problem, headRows(query), headRows(key), headRows(value), headRows(saved[3]), headRows(gradOutput),
                       saved[4].data_ptr<float>(), {headRows(gradQuery), headRows(gradKey), headRows(gradValue)});
@@ -99,7 +97,7 @@ static bool isForKernel(const Tensor& query, const Tensor& key) {
 
 static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
   check(query, key, value, lengths, causal);
-  if (isForKernel(query, key)) return TiledAttention::apply(query, key, value, lengths, causal);
+  if (isForKernel(query, key)) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
     return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, query.size(1) != key.size(1));
   };

@@ -7,13 +7,12 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <cmath>
 #include <mutex>
 
 #include "avx512.h"
+#include "own-operators.h"
 
 namespace minicpm {
 
@@ -66,9 +65,8 @@ AVX512 static void dropBf16(const Choice& choice, const BFloat16* x, BFloat16* y
 
 static Tensor drop(const Choice& choice, const Tensor& given) {
   const Tensor x = given.contiguous(), y = at::empty_like(x);
-  constexpr int64_t kGrain = 1 << 14;
   // An even number of elements for each thread, so that no pair is divided.
-  at::parallel_for(0, (x.numel() + 1) / 2, kGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, (x.numel() + 1) / 2, kGrain / 2, [&](int64_t begin, int64_t end) {
     const int64_t from = 2 * begin, to = std::min(2 * end, x.numel());
 #if defined(MINICPM_AVX512)
     if (x.scalar_type() == at::kBFloat16 && hasAvx512Bf16())
@@ -100,6 +98,7 @@ struct Dropout : torch::autograd::Function<Dropout> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
     const auto seed = static_cast<uint64_t>(context->saved_data["seed"].toInt());
     return {drop(choiceOf(seed, context->saved_data["p"].toDouble()), gradients[0]), Tensor()};
   }

@@ -8,10 +8,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include "avx512.h"
+#include "own-operators.h"
 
 namespace minicpm {
 
@@ -19,17 +18,9 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-static bool isForKernel(const Tensor& x) {
 #if defined(MINICPM_AVX512)
-  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && x.numel() > 0 && hasAvx512Bf16();
-#else
-  return false;
-#endif
-}
 
-constexpr int64_t kGrain = 1 << 14;  // numbers for which a thread is worth waking
-
-#if defined(MINICPM_AVX512)
+static bool isForKernel(const Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kBFloat16 && x.numel() > 0 && hasAvx512Bf16(); }
 
 AVX512 static void swigluForward(const BFloat16* gate, const BFloat16* up, BFloat16* to, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) {
@@ -104,6 +95,7 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    refuseSecondDerivative();
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], grad = gradients[0].contiguous(), gradX = at::empty_like(x);
     const int64_t size = x.size(-1), rows = x.numel() / size;
@@ -144,6 +136,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
     const Tensor &gate = saved[0], &up = saved[1];
 #if defined(MINICPM_AVX512)
     if (isForKernel(gate)) {
+      refuseSecondDerivative();
       const Tensor grad = gradients[0].contiguous(), gradGate = at::empty_like(gate), gradUp = at::empty_like(up);
       const auto *dy = grad.const_data_ptr<BFloat16>(), *g = gate.const_data_ptr<BFloat16>(), *u = up.const_data_ptr<BFloat16>();
       auto *toGate = gradGate.data_ptr<BFloat16>(), *toUp = gradUp.data_ptr<BFloat16>();

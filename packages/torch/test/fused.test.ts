@@ -208,6 +208,22 @@ describe('dropout', () => {
   });
 });
 
+it('operators of our own refuse a second derivative where they have none', () => {
+  scope(() => {
+    const x = ops.ones([1, 1, 20, 32], { dtype: 'bfloat16' });
+    x.requiresGrad = true;
+    const functions = [
+      () => ops.attention(x, x, x),
+      () => ops.rmsNorm(x, ops.ones([32], { dtype: 'bfloat16' }), 1e-6),
+      () => ops.dropout(x, 0.5),
+    ];
+    for (const f of functions) {
+      const y = ops.sumAll(enableGrad(f), { dtype: 'float32' });
+      expect(() => ops.sumAll(grad([y], [x], { createGraph: true })[0]!)).toThrow(/first derivative only/);
+    }
+  });
+});
+
 it('operators of our own keep no tensor: the count stays flat', () => {
   scope(() => {
     const x = keep(ops.to(random([1, 4, 70, 32]), 'bfloat16'));
