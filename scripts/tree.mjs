@@ -10,11 +10,13 @@ const FOLDERS = [
   'packages/torch/native',
   'packages/torch/scripts',
   'packages/torch/src',
-  'packages/minicpm-v/src',
   'packages/run/src',
+  'packages/processor/src',
+  'packages/minicpm-v/src',
   'packages/finetune/src',
+  'packages/lab/src',
+  'packages/lab/python',
   'scripts',
-  'tools',
 ];
 const LONGEST = 130;
 const BEGIN = '<!-- file tree: node scripts/tree.mjs --write -->';

@@ -297,3 +297,6 @@ export const CONFIG_GROUPS = [
 ] as const satisfies readonly (keyof RunConfig)[];
 
 export type ConfigGroup = (typeof CONFIG_GROUPS)[number];
+
+/** Metrics of answers, besides the loss, that `metric_for_best_model` may name. */
+export const METRIC_NAMES = ['exact_match', 'anls', 'rouge_l'] as const;

@@ -5,13 +5,19 @@
  * the scope around. It is synchronous on purpose: a scope that waits would also collect what others make meanwhile.
  * A tensor made outside of any scope lives until `dispose()`; the garbage collector is only the net below.
  */
-import type { Tensor } from './tensor.js';
 
-type Scope = Set<Tensor>;
+/** What a scope owns: a tensor, seen from here. */
+export interface Scoped {
+  dispose(): void;
+  /** Registers it with the garbage collector's net: no scope frees it any more. */
+  guardedByCollector(): void;
+}
+
+type Scope = Set<Scoped>;
 const stack: Scope[] = [];
 
 /** Registers a new tensor with the innermost scope; false when there is none. */
-export function adopt(tensor: Tensor): boolean {
+export function adopt(tensor: Scoped): boolean {
   const scope = stack[stack.length - 1];
   if (scope === undefined) return false;
   scope.add(tensor);
@@ -19,7 +25,7 @@ export function adopt(tensor: Tensor): boolean {
 }
 
 /** Takes a tensor out of every scope: from now on its owner disposes of it. */
-export function keep<T extends Tensor>(tensor: T): T {
+export function keep<T extends Scoped>(tensor: T): T {
   for (const scope of stack) scope.delete(tensor);
   tensor.guardedByCollector();
   return tensor;
@@ -61,6 +67,6 @@ function collect(value: unknown, mine: Scope, outer: Scope | undefined): void {
   }
 }
 
-function isTensor(value: object): value is Tensor {
+function isTensor(value: object): value is Scoped {
   return 'guardedByCollector' in value;
 }

@@ -1,9 +1,9 @@
 /** What a command is: its text and flags as data, and what it does with the values given. */
 
 import { expected } from '@minicpm-finetune/run';
-import type { TextStream } from '../progress.js';
+import type { Flag, Given, GivenValues } from '../config/flags.js';
+import type { TextStream } from '../report/progress.js';
 import type { CommandText } from './command.js';
-import type { Flag, Given, GivenValues } from './flags.js';
 
 export interface CliCommand {
   text: CommandText;

@@ -4,10 +4,11 @@
  * commander splits the words and prints the help; names, types and messages are the table's.
  */
 
-import { expected, nearestName, UserError } from '@minicpm-finetune/run';
+import { expected, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
-import { coerce } from './coerce.js';
-import type { Flag, Given } from './flags.js';
+import { coerce } from '../config/coerce.js';
+import type { Flag, Given } from '../config/flags.js';
+import { unknownName } from '../config/unknown-name.js';
 
 /** What a command shows in `--help` beside its flags. */
 export interface CommandText {
@@ -105,15 +106,6 @@ function refuseStrays(words: readonly string[], command: Command, flags: readonl
     flags.map((flag) => `--${flag.name}`),
     help,
   );
-}
-
-/** The refusal of an unknown name, with the nearest known one. */
-export function unknownName(name: string, what: string, known: readonly string[], otherwise: string): UserError {
-  const near = nearestName(name, known);
-  return new UserError(`Expected ${what} but received ${name}.`, {
-    ...(name.startsWith('--') ? { flag: name } : {}),
-    cure: near === undefined ? otherwise : `Did you mean ${near}? ${otherwise}`,
-  });
 }
 
 function valuePart(flag: Flag): string {

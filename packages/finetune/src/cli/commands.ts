@@ -1,15 +1,15 @@
 /** The commands of `minicpm-finetune`, in the order in which help lists them: adding one is one line. */
 
-import { benchCommand } from './bench-command.js';
-import { chatCommand } from './chat-command.js';
-import { checkDataCommand } from './check-data-command.js';
+import { benchCommand } from './bench/command.js';
+import { chatCommand } from './chat/command.js';
+import { checkDataCommand } from './check-data/command.js';
 import type { CliCommand } from './cli-command.js';
-import { doctorCommand } from './doctor-command.js';
-import { downloadCommand } from './download-command.js';
-import { generateCommand } from './generate-command.js';
-import { mergeCommand } from './merge-command.js';
-import { renderCommand } from './render-command.js';
-import { trainCommand } from './train-command.js';
+import { doctorCommand } from './doctor/command.js';
+import { downloadCommand } from './download/command.js';
+import { generateCommand } from './generate/command.js';
+import { mergeCommand } from './merge/command.js';
+import { renderCommand } from './render/command.js';
+import { trainCommand } from './train/command.js';
 
 export const COMMANDS: readonly CliCommand[] = [
   trainCommand,

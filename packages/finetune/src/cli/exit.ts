@@ -1,7 +1,7 @@
 /** How a command ends: exit codes, and what a failure prints. */
 
 import { UserError } from '@minicpm-finetune/run';
-import type { TextStream } from '../progress.js';
+import type { TextStream } from '../report/progress.js';
 
 export const EXIT = {
   ok: 0,

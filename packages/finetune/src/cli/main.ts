@@ -3,8 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError } from 'commander';
+import { unknownName } from '../config/unknown-name.js';
 import type { CommandIO } from './cli-command.js';
-import { asUserError, givenFlags, makeCommand, unknownName } from './command.js';
+import { asUserError, givenFlags, makeCommand } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, reportError } from './exit.js';
 

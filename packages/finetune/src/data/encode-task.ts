@@ -2,7 +2,7 @@
  * What can be asked about a record by its index: the sample itself (training), what there is to say about it (check-data), or a quick look (preflight). The same code
  * in a worker thread and without one.
  */
-import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';

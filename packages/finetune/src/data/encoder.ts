@@ -2,15 +2,16 @@
  * From a model folder and the run's configuration to the function that encodes records, by way of plain data that can be sent to worker
  * threads. Encoding itself is minicpm-v's; no libtorch is loaded here.
  */
-import { checkLlmType, readConfig } from '@minicpm-finetune/minicpm-v/config';
 import {
+  checkLlmType,
   type EncodedSample,
   type EncodeNotice,
   encodeRecord,
   type RecordOptions,
+  readConfig,
   Tokenizer,
-} from '@minicpm-finetune/minicpm-v/data';
-import { VERSIONS } from '@minicpm-finetune/minicpm-v/versions';
+  VERSIONS,
+} from '@minicpm-finetune/processor';
 import type { DataConfig, ModelConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
 

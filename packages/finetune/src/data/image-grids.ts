@@ -1,8 +1,8 @@
 /**
  * Which pictures of a sample belong to one image, read from its tokens: a sample lists overviews and slices one after the other.
  */
-import type { EncodedSample } from '@minicpm-finetune/minicpm-v/data';
-import { IMAGE_TOKENS, type Tokenizer } from '@minicpm-finetune/minicpm-v/data';
+import type { EncodedSample } from '@minicpm-finetune/processor';
+import { IMAGE_TOKENS, type Tokenizer } from '@minicpm-finetune/processor';
 
 /** Columns and rows of an image's slices; null: an overview only. */
 export type ImageGrid = { readonly columns: number; readonly rows: number } | null;

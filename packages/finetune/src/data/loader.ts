@@ -2,7 +2,7 @@
  * Micro-batches of encoded samples, made ahead of the training step by worker threads. The order is the sampler's and does not depend on the
  * number of threads; memory is bounded by the number of micro-batches made ahead. Tensors are made later, by the collator.
  */
-import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
+import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { type BadRecordPolicy, BadRecords } from './bad-records.js';
 import type { Dataset, Notice } from './dataset.js';

@@ -10,7 +10,7 @@ import {
   PILLOW_MAX_PIXELS,
   planSlices,
   recordMessages,
-} from '@minicpm-finetune/minicpm-v/data';
+} from '@minicpm-finetune/processor';
 import sharp from 'sharp';
 import type { Encoder } from './encoder.js';
 import type { DataRecord } from './record.js';

@@ -2,7 +2,7 @@
  * What check-data says of one record: its length, what of it is supervised, how its images are sliced, and what looks odd. Numbers only, so that no
  * pixels travel between threads.
  */
-import type { EncodeNotice } from '@minicpm-finetune/minicpm-v/data';
+import type { EncodeNotice } from '@minicpm-finetune/processor';
 import type { Encoder } from './encoder.js';
 import { imageGrids } from './image-grids.js';
 import type { DataRecord } from './record.js';

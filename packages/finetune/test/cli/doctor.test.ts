@@ -2,8 +2,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { about } from '@minicpm-finetune/torch';
 import { expect, it } from 'vitest';
+import { doctor } from '../../src/cli/doctor/doctor.js';
 import { main } from '../../src/cli/main.js';
-import { doctor } from '../../src/doctor.js';
 
 it('finds what this machine has, and measures its speed', async () => {
   const reported: unknown[] = [];

@@ -5,13 +5,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UserError } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from '../../src/cli/chat-flags.js';
+import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from '../../src/cli/chat/flags.js';
 import { parseFlags } from '../../src/cli/command.js';
 import { COMMANDS } from '../../src/cli/commands.js';
 import { EXIT, reportError } from '../../src/cli/exit.js';
 import { main, version } from '../../src/cli/main.js';
-import { resolveTrainConfig, TRAIN_FLAGS } from '../../src/cli/train-config.js';
-import { base, userError } from './helpers.js';
+import { resolveTrainConfig } from '../../src/cli/train/command.js';
+import { TRAIN_FLAGS } from '../../src/config/resolve.js';
+import { base, userError } from '../support/config-words.js';
 
 class Captured {
   text = '';

@@ -1,0 +1,212 @@
+/**
+ * Checkpoints: everything a run needs to go on as if it had never stopped.
+ *
+ *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
+ *     optimizer.safetensors                moments (and the rows they are of), steps, float32 masters
+ *     rng_state.safetensors                state of every random generator
+ *     trainer_state.json                   Hugging Face's form: step, epoch, log_history, best metric
+ *     run.json                             the configuration
+ *     manifest.json                        sizes and sha256 of all of these, written last
+ *
+ * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. Not here: the weights' own
+ * format (packages/minicpm-v).
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import {
+  checkpointName,
+  listCheckpoints,
+  listUnfinishedCheckpoints,
+  RUN_FILES,
+  type RunConfig,
+  UserError,
+  unfinishedCheckpointName,
+} from '@minicpm-finetune/run';
+import {
+  copyTo,
+  fromTypedArray,
+  keep,
+  noGrad,
+  ops,
+  rngState,
+  SafetensorsFile,
+  scope,
+  setRngState,
+  type Tensor,
+  writeSafetensors,
+} from '@minicpm-finetune/torch';
+import type { Optimizer } from '../engine/optimizer.js';
+import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
+
+const OPTIMIZER_FILE = 'optimizer.safetensors';
+const RNG_FILE = 'rng_state.safetensors';
+const STATE_FILE = 'trainer_state.json';
+/** What a checkpoint has beside the model. */
+export const TRAINER_FILES: ReadonlySet<string> = new Set([
+  OPTIMIZER_FILE,
+  RNG_FILE,
+  STATE_FILE,
+  RUN_FILES.config,
+  RUN_FILES.manifest,
+]);
+/** Kept free on the disk beside what is written. */
+const SPARE_BYTES = 64 << 20;
+
+/** `trainer_state.json` as transformers' Trainer writes it, and what only this trainer needs. */
+export interface TrainerState {
+  global_step: number;
+  epoch: number;
+  max_steps: number;
+  num_train_epochs: number;
+  train_batch_size: number;
+  logging_steps: number | null;
+  eval_steps: number | null;
+  save_steps: number | null;
+  best_metric: number | null;
+  best_model_checkpoint: string | null;
+  num_input_tokens_seen: number;
+  total_flos: number;
+  is_hyper_param_search: false;
+  is_local_process_zero: true;
+  is_world_process_zero: true;
+  stateful_callbacks: Record<string, never>;
+  trial_name: null;
+  trial_params: null;
+  log_history: Record<string, number>[];
+  /** Not in transformers: indices of records left out as bad, and what the data were. */
+  bad_records: number[];
+  data_fingerprint: string;
+  skipped_steps: number;
+  loss_scale: Record<string, number> | null;
+}
+
+export interface CheckpointParts {
+  /** Writes the weights or the adapter into a folder. */
+  writeModel(folder: string): void;
+  readonly optimizer: Optimizer | null;
+  /** Whose generator is saved beside the CPU's. */
+  readonly device: string;
+  readonly state: TrainerState;
+  readonly config: RunConfig;
+  /** Bytes the weights take, for the check of free space. */
+  readonly modelBytes: number;
+}
+
+/** By the names they have in the file. */
+function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  for (const [name, state] of optimizer.adamw.state) {
+    tensors.set(`exp_avg.${name}`, state.expAvg);
+    tensors.set(`exp_avg_sq.${name}`, state.expAvgSq);
+    tensors.set(`step.${name}`, state.step);
+    if (state.rows) tensors.set(`rows.${name}`, fromTypedArray(state.rows, [state.rows.length]));
+  }
+  for (const [name, master] of optimizer.masters) tensors.set(`master.${name}`, master);
+  return tensors;
+}
+
+const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+/**
+ * Writes `checkpoint-<step>` and returns its folder and size in bytes. A checkpoint of that name is replaced at the end. Throws what went
+ * wrong, after removing what was written.
+ */
+export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
+  return scope(() => write(runFolder, parts));
+}
+
+function write(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
+  const step = parts.state.global_step;
+  const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
+  const optimizerBytes = [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
+  checkSpace(runFolder, parts.modelBytes + optimizerBytes + SPARE_BYTES, 'a checkpoint');
+  const unfinished = join(runFolder, unfinishedCheckpointName(step));
+  const final = join(runFolder, checkpointName(step));
+  rmSync(unfinished, { recursive: true, force: true });
+  mkdirSync(unfinished, { recursive: true });
+  try {
+    parts.writeModel(unfinished);
+    if (parts.optimizer) {
+      writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
+      writeSafetensors(
+        join(unfinished, RNG_FILE),
+        new Map([...new Set(['cpu', parts.device])].map((device) => [device, rngState(device)] as const)),
+      );
+    }
+    writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
+    writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
+    const bytes = sealFolder(unfinished, step);
+    publishFolder(unfinished, final);
+    return { path: final, bytes };
+  } catch (error) {
+    rmSync(unfinished, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Removes the oldest checkpoints beyond `limit`, never the newest nor those named in `spare`. Returns what was removed. */
+export function removeOldCheckpoints(
+  runFolder: string,
+  limit: number | null,
+  spare: readonly (string | null)[],
+): string[] {
+  if (limit === null) return [];
+  const all = listCheckpoints(runFolder).map(({ path }) => path);
+  const spared = new Set(spare.map((path) => path && basename(path)));
+  const removable = all.filter((path, i) => i < all.length - 1 && !spared.has(basename(path)));
+  const doomed = removable.slice(0, Math.max(0, all.length - Math.max(1, limit)));
+  for (const path of doomed) removeFolder(path);
+  return doomed;
+}
+
+/** Removes what a killed process left half written. */
+export function removeUnfinished(runFolder: string): void {
+  for (const path of listUnfinishedCheckpoints(runFolder)) rmSync(path, { recursive: true, force: true });
+}
+
+/** Refuses a checkpoint that is incomplete or damaged. */
+export function verifyCheckpoint(folder: string): void {
+  verifyFolder(folder, [STATE_FILE, RUN_FILES.config]);
+}
+
+export function readTrainerState(folder: string): TrainerState {
+  return JSON.parse(readFileSync(join(folder, STATE_FILE), 'utf8')) as TrainerState;
+}
+
+export function readCheckpointConfig(folder: string): RunConfig {
+  return JSON.parse(readFileSync(join(folder, RUN_FILES.config), 'utf8')) as RunConfig;
+}
+
+/** Puts moments, steps, masters and random states back. */
+export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
+  const path = join(folder, OPTIMIZER_FILE);
+  if (!existsSync(path)) {
+    throw new UserError(`Expected ${OPTIMIZER_FILE} in the checkpoint but it is not there.`, {
+      file: folder,
+      flag: '--resume_from_checkpoint',
+      cure: 'It was saved with --save_only_model: start a new run from its weights instead.',
+    });
+  }
+  noGrad(() =>
+    scope(() => {
+      const file = new SafetensorsFile(path);
+      for (const [name, { data }] of optimizer.parameters) {
+        const read = (part: string): Tensor => copyTo(ops.clone(file.tensor(part)), data.device);
+        if (file.infos.has(`master.${name}`)) ops.copy_(optimizer.masters.get(name)!, file.tensor(`master.${name}`));
+        if (!file.infos.has(`exp_avg.${name}`)) continue;
+        const [expAvg, expAvgSq, step] = ['exp_avg', 'exp_avg_sq', 'step'].map((kind) => keep(read(`${kind}.${name}`)));
+        const rows = file.infos.has(`rows.${name}`) ? file.tensor(`rows.${name}`).toTypedArray() : undefined;
+        const state = { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! };
+        optimizer.adamw.state.set(name, rows instanceof BigInt64Array ? { ...state, rows } : state);
+      }
+    }),
+  );
+}
+
+/** The last thing before a resumed run takes its first step. */
+export function restoreRandomState(folder: string, device: string): void {
+  scope(() => {
+    const file = new SafetensorsFile(join(folder, RNG_FILE));
+    for (const own of new Set(['cpu', device])) if (file.infos.has(own)) setRngState(file.tensor(own), own);
+  });
+}

@@ -1,0 +1,165 @@
+/**
+ * Folders that are whole or not there: a folder is written under a hidden name, flushed, described by a manifest with sizes and checksums,
+ * and renamed; it is renamed away before it is removed. Whenever the process or the machine stops, what carries a checkpoint's name is
+ * complete. Not here: what a checkpoint consists of (checkpoint.ts), and the names (packages/run).
+ */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { checkpointStep, formatBytes, RUN_FILES, removedCheckpointName, UserError } from '@minicpm-finetune/run';
+import { z } from 'zod';
+
+const MANIFEST = z.object({
+  step: z.int(),
+  files: z.array(z.object({ name: z.string(), bytes: z.int(), sha256: z.string().length(64) })),
+});
+
+const ANOTHER = 'The checkpoint was changed or damaged: resume from another one.';
+const RESUME_FLAG = '--resume_from_checkpoint';
+
+/** Brings a file's or folder's content to the disk. */
+function flush(path: string): void {
+  const file = openSync(path, 'r');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function sha256(path: string): string {
+  const hash = createHash('sha256');
+  const buffer = Buffer.allocUnsafe(4 << 20);
+  const file = openSync(path, 'r');
+  try {
+    for (let read = readSync(file, buffer); read > 0; read = readSync(file, buffer))
+      hash.update(buffer.subarray(0, read));
+  } finally {
+    closeSync(file);
+  }
+  return hash.digest('hex');
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
+    .sort();
+}
+
+/** Flushes every file of a folder, writes `manifest.json` as the last one, and returns the bytes of the others. */
+export function sealFolder(folder: string, step: number): number {
+  const files = filesBelow(folder).map((name) => {
+    const path = join(folder, name);
+    flush(path);
+    return { name, bytes: statSync(path).size, sha256: sha256(path) };
+  });
+  const manifest = join(folder, RUN_FILES.manifest);
+  writeFileSync(manifest, `${JSON.stringify({ step, files }, null, 2)}\n`);
+  flush(manifest);
+  flush(folder);
+  return files.reduce((sum, file) => sum + file.bytes, 0);
+}
+
+/** Gives a sealed folder its name; a checkpoint of that name makes way. */
+export function publishFolder(unfinished: string, final: string): void {
+  if (existsSync(final)) removeFolder(final);
+  renameSync(unfinished, final);
+  flush(dirname(final));
+}
+
+/** Removes a checkpoint in such a way that no part of it is ever seen under its name. */
+export function removeFolder(path: string): void {
+  const step = checkpointStep(relative(dirname(path), path));
+  const hidden = step === undefined ? path : join(dirname(path), removedCheckpointName(step));
+  if (hidden !== path) {
+    rmSync(hidden, { recursive: true, force: true });
+    renameSync(path, hidden);
+  }
+  rmSync(hidden, { recursive: true, force: true });
+}
+
+/** Moves the files of a flushed folder into another one, one by one, and removes the empty folder. */
+export function moveFiles(from: string, to: string): void {
+  const names = filesBelow(from);
+  for (const name of names) flush(join(from, name));
+  for (const name of names) renameSync(join(from, name), join(to, name));
+  rmSync(from, { recursive: true });
+  flush(to);
+}
+
+/**
+ * Checks a checkpoint against its manifest: every file there, with its size and checksum, `required` ones among them.
+ *
+ * @throws UserError naming the file.
+ */
+export function verifyFolder(folder: string, required: readonly string[]): void {
+  const file = join(folder, RUN_FILES.manifest);
+  if (!existsSync(file)) {
+    throw new UserError(`Expected a complete checkpoint in ${folder} but received one without ${RUN_FILES.manifest}.`, {
+      file: folder,
+      flag: RESUME_FLAG,
+      cure: 'Name another checkpoint-<step> folder, or `latest` for the newest complete one.',
+    });
+  }
+  const { files } = readManifest(file);
+  for (const name of required) {
+    if (files.some((listed) => listed.name === name)) continue;
+    throw new UserError(`Expected ${name} in the manifest of a checkpoint but it is not listed.`, {
+      file,
+      flag: RESUME_FLAG,
+      cure: ANOTHER,
+    });
+  }
+  for (const { name, bytes, sha256: expected } of files) {
+    const path = join(folder, name);
+    const received = existsSync(path) ? statSync(path).size : undefined;
+    if (received === bytes && sha256(path) === expected) continue;
+    const found = received === bytes ? 'another content' : `${received ?? 'no'} bytes`;
+    throw new UserError(`Expected ${bytes} bytes with the manifest's checksum for ${name} but received ${found}.`, {
+      file: path,
+      flag: RESUME_FLAG,
+      cure: ANOTHER,
+    });
+  }
+}
+
+function readManifest(file: string): z.infer<typeof MANIFEST> {
+  try {
+    return MANIFEST.parse(JSON.parse(readFileSync(file, 'utf8')));
+  } catch (cause) {
+    throw new UserError(`Expected a list of files with checksums for ${RUN_FILES.manifest} but it cannot be read.`, {
+      file,
+      flag: RESUME_FLAG,
+      cure: ANOTHER,
+      cause,
+    });
+  }
+}
+
+/** Refuses to start what the disk cannot hold. Sizes in bytes. */
+export function checkSpace(folder: string, needed: number, what: string): void {
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  if (free >= needed) return;
+  throw new UserError(
+    `Expected ${formatBytes(needed)} free for ${what} in ${folder} but received ${formatBytes(free)}.`,
+    {
+      file: folder,
+      cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
+    },
+  );
+}

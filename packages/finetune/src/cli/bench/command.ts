@@ -1,0 +1,45 @@
+/** `minicpm-finetune bench`: takes the flags of a training and prints what its steps spend their time and memory on. */
+
+import { type FlagSpec, flagsOf } from '../../config/flags.js';
+import { resolveGiven, TRAIN_FLAGS } from '../../config/resolve.js';
+import type { CliCommand } from '../cli-command.js';
+import { EXIT } from '../exit.js';
+import { TRAIN_TEXT } from '../train/text.js';
+
+const OWN = flagsOf({
+  bench: {
+    bench_steps: { kind: 'integer', min: 1, default: 6, help: 'Steps that are measured, after two that are not.' },
+    json: { kind: 'boolean', default: false, help: 'Print one JSON object instead of a table.' },
+  } satisfies Record<string, FlagSpec>,
+});
+const OWN_NAMES = new Set(OWN.map(({ name }) => name));
+
+export const benchCommand: CliCommand = {
+  text: {
+    name: 'bench',
+    summary: 'Measure where the time and the memory of a training go.',
+    description:
+      'Takes the flags of a training and runs some of its steps: data, vision, language model, loss, optimizer; the speed of the ' +
+      "language model's blocks against plain matrix products; memory. Nothing is saved; --output_dir may be left out.",
+    headings: { bench: 'Flags of its own:', ...TRAIN_TEXT.headings },
+    examples:
+      'Example:\n\n    minicpm-finetune bench --model_name_or_path DIR --data_path train.json --use_lora --bf16',
+  },
+  flags: [...OWN, ...TRAIN_FLAGS.filter(({ name }) => name !== 'dry_run')],
+  async run(given, io) {
+    const value = (name: string): unknown => given.get(name)?.value ?? OWN.find((flag) => flag.name === name)!.default;
+    const forTraining = new Map([...given].filter(([name]) => !OWN_NAMES.has(name)));
+    if (!forTraining.has('output_dir')) forTraining.set('output_dir', { value: '.', source: { kind: 'flag' } });
+    const { config, notices } = resolveGiven(forTraining);
+    for (const notice of notices) io.stderr.write(`notice: ${notice}\n`);
+    const { describeFigures, measureTraining } = await import('./measure.js');
+    const figures = await measureTraining(config, value('bench_steps') as number);
+    const asObject = {
+      ...figures,
+      seconds: Object.fromEntries(figures.seconds),
+      memory: Object.fromEntries(figures.memory),
+    };
+    io.stdout.write(`${value('json') === true ? JSON.stringify(asObject) : describeFigures(figures)}\n`);
+    return EXIT.ok;
+  },
+};

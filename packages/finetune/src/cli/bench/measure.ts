@@ -1,0 +1,94 @@
+/** Measures the steps of a training as it would run, without writing anything that stays: what `minicpm-finetune bench` prints. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { RunConfig } from '@minicpm-finetune/run';
+import { formatBytes } from '@minicpm-finetune/run';
+import type { Loader } from '../../data/loader.js';
+import { collateAll } from '../../engine/collate.js';
+import { startEngine } from '../../engine/machine.js';
+import { traced } from '../../engine/profiler.js';
+import { trainStep } from '../../engine/step.js';
+import { RunLog } from '../../report/run-log.js';
+import { openLoader, optimizerSteps } from '../../train/open-data.js';
+import { closeRun, openRun, type Run, stepOptions } from '../../train/run.js';
+import { type Measurement, StepMeter } from './meter.js';
+
+/** Steps in front that are not counted: moments are made, kernels chosen. */
+const WARMUP = 2;
+
+/** Trains `steps` steps, after some that are not counted, and forgets the result. Throws UserErrors as `train` does. */
+export async function measureTraining(config: RunConfig, steps: number): Promise<Measurement> {
+  startEngine(config.engine);
+  const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-bench-'));
+  const total = WARMUP + steps;
+  const own: RunConfig = {
+    ...config,
+    output: { ...config.output, output_dir: folder },
+    schedule: { ...config.schedule, max_steps: total },
+    save: { ...config.save, save_strategy: 'no', resume_from_checkpoint: null },
+    logging: { ...config.logging, report_to: [], profile: 0 },
+  };
+  const log = new RunLog(own);
+  try {
+    return await measure(own, log, total);
+  } finally {
+    log.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function measure(config: RunConfig, log: RunLog, total: number): Promise<Measurement> {
+  const run = await openRun(config, log, null);
+  const steps = { start: 0, end: total, knownBad: [] };
+  const loader = await openLoader(config, run.data, steps, (message) => log.progress.print(message));
+  try {
+    return await measureSteps(run, loader, total);
+  } finally {
+    await loader.close();
+    await closeRun(run);
+  }
+}
+
+async function measureSteps(run: Run, loader: Loader, total: number): Promise<Measurement> {
+  const { log, optimizer, training } = run;
+  const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype, training.device);
+  const task = log.progress.task('Measuring', total, 'steps');
+  let done = 0;
+  for await (const micros of optimizerSteps(loader)) {
+    const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device));
+    if (batches.length === 0) continue;
+    const options = { ...stepOptions(run), profile: meter };
+    meter.step(batches, loader.dataWaitSeconds, () =>
+      trainStep(training.model, batches, optimizer, run.schedule(done), options),
+    );
+    run.memory?.endStep();
+    done++;
+    if (done === WARMUP) meter.restart();
+    task.update(done);
+    if (run.stop.reason !== null) break;
+    await new Promise(setImmediate); // lets signals in and finalizers run
+  }
+  task.finish(done);
+  return meter.measurement();
+}
+
+const gigaflops = (perSecond: number): string => `${(perSecond / 1e9).toFixed(0)} GFLOP/s`;
+
+/** The figures as a table. */
+export function describeFigures({ seconds, steps, memory, ...rates }: Measurement): string {
+  const step = [...seconds.values()].reduce((sum, part) => sum + part, 0);
+  const row = (name: string, value: string, share = ''): string => `  ${name.padEnd(32)}${value.padStart(12)}${share}`;
+  const parts = [...seconds].filter(([, value]) => value > 0);
+  return [
+    `A step, mean of ${steps}:`,
+    ...parts.map(([name, value]) =>
+      row(name, `${(1000 * value).toFixed(1)} ms`, `${((100 * value) / step).toFixed(1)} %`.padStart(9)),
+    ),
+    row('in all', `${(1000 * step).toFixed(1)} ms`),
+    `Speed: ${rates.samplesPerSecond.toFixed(2)} samples/s, ${rates.tokensPerSecond.toFixed(0)} tokens/s`,
+    `Blocks of the language model: ${gigaflops(rates.languageFlops)} = ${((100 * rates.languageFlops) / rates.matmulFlops).toFixed(0)} % of the ${gigaflops(rates.matmulFlops)} of plain matrix products`,
+    'Memory, each at its highest:',
+    ...[...memory].map(([name, bytes]) => row(name, formatBytes(bytes))),
+  ].join('\n');
+}

@@ -1,0 +1,169 @@
+/**
+ * Where a step's time goes, how close the language model's blocks come to the speed of plain matrix products, and what takes the memory.
+ *
+ * Floating-point operations are counted as is usual: two for each weight of a matrix and token in the forward pass, as many for the gradient
+ * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
+ */
+import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
+import { blockBytes, type DType, peakResidentBytes } from '@minicpm-finetune/torch';
+import type { Batch } from '../../engine/collate.js';
+import { matmulSpeed } from '../../engine/matmul.js';
+import type { Optimizer } from '../../engine/optimizer.js';
+import type { Phase, StepProfile } from '../../engine/profiler.js';
+
+export const PARTS = [
+  ...['data', 'vision forward', 'vision recompute', 'vision backward', 'language forward', 'language recompute'],
+  ...['language backward', 'loss', 'optimizer', 'other'],
+] as const;
+
+export interface Measurement {
+  readonly steps: number;
+  /** Seconds per step, of each part; together the whole step. */
+  readonly seconds: ReadonlyMap<string, number>;
+  readonly samplesPerSecond: number;
+  readonly tokensPerSecond: number;
+  /** In the blocks of the language model, per second. */
+  readonly languageFlops: number;
+  /** Of plain matrix products in the model's type, per second: the median of what was measured behind every step. */
+  readonly matmulFlops: number;
+  /** Bytes, each at its highest. */
+  readonly memory: ReadonlyMap<string, number>;
+}
+
+const LAYER = 'llm.model.layers.';
+
+/** The weights of matrices that a block multiplies by, and those of them that train. */
+function weightsOf(node: PlanNode): { all: number; trained: number } {
+  let [all, trained] = [0, 0];
+  for (const { shape, requiresGrad } of node.parameters.values()) {
+    if (shape.length !== 2) continue;
+    const count = shape[0]! * shape[1]!;
+    all += count;
+    if (requiresGrad) trained += count;
+  }
+  return { all, trained };
+}
+
+const bytesOf = (tensors: readonly { nbytes: number }[]): number =>
+  tensors.reduce((sum, { nbytes }) => sum + nbytes, 0);
+
+/** Collects the figures of some steps. */
+export class StepMeter implements StepProfile {
+  readonly #seconds = new Map<string, number>();
+  readonly #memory = new Map<string, number>();
+  /** Spans under way, with the time that their inner spans took. */
+  readonly #open: { inner: number }[] = [];
+  readonly #attention: number; // operations per pair of tokens
+  #tokens = 0; // of a micro-batch
+  #pairs = 0;
+  #flops = 0;
+  #layerSeconds = 0;
+  #steps = 0;
+  #totals = { samples: 0, tokens: 0 };
+  #waited = 0;
+  #matmul: number[] = [];
+  #before = 0; // bytes of tensors when the step began
+
+  constructor(
+    private readonly model: MiniCPMV,
+    private readonly optimizer: Optimizer,
+    private readonly dtype: DType,
+    private readonly device = 'cpu',
+  ) {
+    const { llm } = model.config;
+    this.#attention = 4 * llm.numHeads * llm.headDim;
+  }
+
+  /** Runs an optimizer step on batches that loading took `waited` seconds in all so far. */
+  step<T>(batches: readonly Batch[], waited: number, run: () => T): T {
+    const start = performance.now();
+    this.#before = blockBytes().inUse;
+    const sum = (count: (batch: Batch) => number): number => batches.reduce((total, batch) => total + count(batch), 0);
+    this.#tokens = sum(({ tokens }) => tokens) / batches.length;
+    const lengths = batches.flatMap(({ inputs }) => inputs.lengths ?? []);
+    this.#pairs = lengths.reduce((total, length) => total + (length * (length + 1)) / 2, 0) / batches.length;
+    this.#totals.samples += sum(({ samples }) => samples);
+    this.#totals.tokens += sum(({ tokens }) => tokens);
+    this.#add('data', waited - this.#waited);
+    this.#waited = waited;
+    const before = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0);
+    const result = run();
+    const inside = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0) - before;
+    this.#add('other', (performance.now() - start) / 1000 - inside);
+    this.#steps++;
+    this.#matmul.push(matmulSpeed(this.dtype, this.device)); // now, and not some time: a shared machine is not always as fast
+    return result;
+  }
+
+  span<T>(name: string, category: string, run: () => T): T {
+    const { inUse } = blockBytes();
+    if (name === 'loss') this.#most('activations', inUse - this.#before);
+    if (name === 'gradient norm') this.#most('gradients', inUse - this.#before);
+    return this.#timed(category === 'data' || category === 'loss' ? category : 'optimizer', run);
+  }
+
+  block<T>(phase: Phase, node: PlanNode, run: () => T): T {
+    const part = /^(vpm|resampler)/.test(node.name) ? 'vision' : 'language';
+    if (!node.name.startsWith(LAYER)) return this.#timed(`${part} ${phase}`, run);
+    const { all, trained } = weightsOf(node);
+    const weights = phase === 'backward' ? all + trained : all;
+    const passes = phase === 'backward' ? 2 : 1; // of attention, besides computing it once more
+    this.#flops += 2 * this.#tokens * weights + passes * this.#attention * this.#pairs;
+    return this.#timed(`${part} ${phase}`, run, true);
+  }
+
+  /** Forgets what was measured, but for the memory. */
+  restart(): void {
+    this.#seconds.clear();
+    [this.#flops, this.#layerSeconds, this.#steps] = [0, 0, 0];
+    this.#matmul = [];
+    this.#totals = { samples: 0, tokens: 0 };
+  }
+
+  measurement(): Measurement {
+    const all = [...this.#seconds.values()].reduce((sum, seconds) => sum + seconds, 0);
+    const { masters, adamw } = this.optimizer;
+    const moments = [...adamw.state.values()].flatMap(({ expAvg, expAvgSq }) => [expAvg, expAvgSq]);
+    this.#most(
+      'weights',
+      bytesOf([...this.model.namedParameters()].map(([, parameter]) => parameter.compact ?? parameter.data)),
+    );
+    this.#most('optimizer', bytesOf([...masters.values(), ...moments]));
+    this.#most('all tensors but mapped weights', blockBytes().peak);
+    this.#most('the whole process', peakResidentBytes());
+    return {
+      steps: this.#steps,
+      seconds: new Map(PARTS.map((part) => [part, (this.#seconds.get(part) ?? 0) / this.#steps])),
+      samplesPerSecond: this.#totals.samples / all,
+      tokensPerSecond: this.#totals.tokens / all,
+      languageFlops: this.#flops / this.#layerSeconds,
+      matmulFlops: [...this.#matmul].sort((a, b) => a - b)[this.#matmul.length >> 1]!,
+      memory: this.#memory,
+    };
+  }
+
+  /** Adds the time of `run` without that of the spans inside of it. */
+  #timed<T>(part: string, run: () => T, layer = false): T {
+    const own = { inner: 0 };
+    this.#open.push(own);
+    const start = performance.now();
+    try {
+      return run();
+    } finally {
+      const seconds = (performance.now() - start) / 1000;
+      this.#open.pop();
+      const outer = this.#open.at(-1);
+      if (outer) outer.inner += seconds;
+      this.#add(part, seconds - own.inner);
+      if (layer) this.#layerSeconds += seconds - own.inner;
+    }
+  }
+
+  #add(part: string, seconds: number): void {
+    this.#seconds.set(part, (this.#seconds.get(part) ?? 0) + seconds);
+  }
+
+  #most(what: string, bytes: number): void {
+    this.#memory.set(what, Math.max(this.#memory.get(what) ?? 0, bytes));
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * `minicpm-finetune chat`: one answer on standard output, or a conversation in the terminal.
+ *
+ * Not here: the model's side of it (loadModel of minicpm-v), flags (cli/chat-flags.ts). Questions may be piped in, a line each.
+ */
+import { existsSync } from 'node:fs';
+import { createInterface, type Interface } from 'node:readline';
+import { type AnswerOptions, type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
+import type { ChatMessage, Part } from '@minicpm-finetune/processor';
+import { expected, UserError } from '@minicpm-finetune/run';
+import { startEngine } from '../../engine/machine.js';
+import type { TextStream } from '../../report/progress.js';
+import type { ChatOptions } from './options.js';
+
+export interface ChatIO {
+  readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly stdout: TextStream;
+  readonly stderr: TextStream;
+}
+
+const HELP = [
+  'Write a question and press Enter. Also:',
+  '  /image PATH   show a picture with the next question (any number of times)',
+  '  /reset        forget the conversation and its pictures',
+  '  /quit         end; Ctrl-D and Ctrl-C do, too (Ctrl-C during an answer ends the answer)',
+].join('\n');
+
+/**
+ * Answers `options.prompt`, or every line of standard input until it ends.
+ *
+ * @throws UserError for a model, adapter or picture that cannot be used. In a conversation, a question that cannot be is refused alone.
+ */
+export async function chat(options: ChatOptions, io: ChatIO = process): Promise<void> {
+  for (const image of options.images) requireImage(image);
+  const device = startEngine(options);
+  const { dtype } = options;
+  using model = await loadModel({
+    model: options.model,
+    adapter: options.adapters,
+    device,
+    ...(dtype === null ? {} : { dtype }),
+  });
+  if (options.prompt === null) return await converse(model, options, io);
+  const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
+  for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
+  io.stdout.write('\n');
+}
+
+function requireImage(path: string): void {
+  if (existsSync(path)) return;
+  throw expected('the path of a picture', '--image', path, { flag: '--image', cure: 'No such file: check the path.' });
+}
+
+const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ image }));
+
+const opening = ({ system }: ChatOptions): ChatMessage[] =>
+  system === null ? [] : [{ role: 'system', content: system }];
+
+function answerOptions(options: ChatOptions): AnswerOptions {
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums } = options;
+  const sampling = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed };
+  return maxSliceNums === null ? sampling : { ...sampling, maxSliceNums };
+}
+
+/** A conversation in the making. */
+class Conversation {
+  messages: ChatMessage[];
+  /** Pictures for the next question. */
+  waiting: string[];
+  /** Ends the answer under way. */
+  abort: AbortController | undefined;
+
+  constructor(
+    readonly model: LoadedModel,
+    readonly options: ChatOptions,
+  ) {
+    this.messages = opening(options);
+    this.waiting = [...options.images];
+  }
+
+  reset(): void {
+    this.messages = opening(this.options);
+    this.waiting = [];
+  }
+
+  /** Answers a question, piece by piece. A question that fails leaves the conversation as it was. */
+  async *ask(question: string): AsyncGenerator<string> {
+    const asked: ChatMessage[] = [...this.messages, { role: 'user', content: [...pictures(this.waiting), question] }];
+    this.abort = new AbortController();
+    try {
+      let answer = '';
+      const options = { ...answerOptions(this.options), signal: this.abort.signal };
+      for await (const piece of this.model.chat(asked, options)) {
+        answer += piece;
+        yield piece;
+      }
+      this.messages = [...asked, { role: 'assistant', content: answer }];
+      this.waiting = [];
+    } finally {
+      this.abort = undefined;
+    }
+  }
+}
+
+async function converse(model: LoadedModel, options: ChatOptions, io: ChatIO): Promise<void> {
+  const conversation = new Conversation(model, options);
+  const terminal = io.stdin.isTTY === true;
+  const lines = createInterface({
+    input: io.stdin,
+    ...(terminal ? { output: process.stderr, terminal } : {}),
+    prompt: '> ',
+  });
+  lines.on('SIGINT', () => {
+    if (conversation.abort === undefined) lines.close();
+    else conversation.abort.abort();
+  });
+  if (terminal) io.stderr.write(`${model.model.version.title}. ${HELP}\n`);
+  try {
+    await answerLines(lines, conversation, io, terminal);
+  } finally {
+    lines.close();
+  }
+}
+
+async function answerLines(lines: Interface, conversation: Conversation, io: ChatIO, terminal: boolean): Promise<void> {
+  if (terminal) lines.prompt();
+  for await (const line of lines) {
+    const text = line.trim();
+    if (text === '/quit') return;
+    if (text.startsWith('/')) io.stderr.write(`${obey(text, conversation)}\n`);
+    else if (text !== '') await answerLine(text, conversation, io);
+    if (terminal) lines.prompt();
+  }
+}
+
+/** Does what a line with a slash says, and says what was done. */
+function obey(line: string, conversation: Conversation): string {
+  const [word, ...rest] = line.split(/\s+/);
+  const path = unquoted(line.slice(word!.length).trim());
+  if (word === '/reset' && rest.length === 0) {
+    conversation.reset();
+    return 'Forgotten.';
+  }
+  if (word !== '/image') return word === '/help' ? HELP : `There is no ${word}.\n${HELP}`;
+  if (path === '') return '/image needs the path of a picture.';
+  if (!existsSync(path)) return `There is no file ${path}.`;
+  conversation.waiting.push(path);
+  return `${conversation.waiting.length === 1 ? 'One picture' : `${conversation.waiting.length} pictures`} for the next question.`;
+}
+
+/** A path as terminals paste it: quoted, or with escaped spaces. */
+function unquoted(path: string): string {
+  const quoted = /^(["'])(.*)\1$/.exec(path)?.[2];
+  return quoted ?? path.replaceAll('\\ ', ' ');
+}
+
+async function answerLine(question: string, conversation: Conversation, io: ChatIO): Promise<void> {
+  try {
+    for await (const piece of conversation.ask(question)) io.stdout.write(piece);
+    io.stdout.write('\n');
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    io.stderr.write(`${error.format()}\n`);
+  }
+}

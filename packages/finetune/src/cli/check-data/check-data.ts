@@ -1,0 +1,188 @@
+/**
+ * check-data: encodes every record of the data as training would, in all cores, and reports every mistake, what looks odd, and the numbers from
+ * which to choose --model_max_length. Changes nothing. The report as text is check-report.ts.
+ */
+import { availableParallelism } from 'node:os';
+import type { UserErrorData } from '@minicpm-finetune/run';
+import { Dataset, type Notice } from '../../data/dataset.js';
+import { EncodePool } from '../../data/encode-pool.js';
+import type { Outcome } from '../../data/encode-task.js';
+import type { EncoderSetup } from '../../data/encoder.js';
+import { inOrder } from '../../data/in-order.js';
+import type { RecordSummary } from '../../data/summary.js';
+
+export interface CheckDataOptions {
+  /** JSON, JSON Lines and parquet files. */
+  readonly paths: readonly string[];
+  readonly encoder: EncoderSetup;
+  /** Worker threads; null: one per core; 0: this thread. */
+  readonly threads: number | null;
+  /** Told what is odd but works, once each. */
+  readonly notice: Notice;
+  /** Told the number of records done, of how many. */
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** Something about one record. */
+export interface Finding extends UserErrorData {
+  readonly file: string;
+  readonly record: number;
+}
+
+export interface Distribution {
+  readonly min: number;
+  readonly mean: number;
+  readonly median: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+  /** Half-open ranges without gaps. */
+  readonly histogram: readonly { readonly from: number; readonly to: number; readonly count: number }[];
+}
+
+/** The keys are those of the JSON that `check-data --json` prints. */
+export interface CheckReport {
+  readonly files: readonly { readonly path: string; readonly records: number; readonly description: string }[];
+  readonly records: number;
+  /** One for each record that training would stop at or leave out. */
+  readonly errors: readonly Finding[];
+  /** What is allowed but probably not meant, or changes a record: several per record are possible. */
+  readonly warnings: readonly Finding[];
+  /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
+  readonly tokens: Distribution | null;
+  /** Share, 0 to 1, of all tokens that the model learns to produce. */
+  readonly supervised_share: number | null;
+  readonly text_only: number;
+  readonly images: number;
+  /** Number of images by number of slices beside their overview. */
+  readonly slices_per_image: Readonly<Record<string, number>>;
+  readonly model_max_length: number;
+  /** Records longer than that. */
+  readonly too_long: number;
+  /** A length that holds all records, or all but 0.5 % where those are much longer; null without sound records. */
+  readonly suggested_model_max_length: number | null;
+  readonly seconds: number;
+}
+
+/** Checks all records. Throws UserError only for what concerns no single record: a file that is no data, a model folder without a tokenizer. */
+export async function checkData(options: CheckDataOptions): Promise<CheckReport> {
+  const started = performance.now();
+  const dataset = await Dataset.open(options.paths, options.notice);
+  const setup = { dataset: dataset.index, encoder: options.encoder };
+  const threads = options.threads ?? availableParallelism();
+  const pool = await EncodePool.open('summary', setup, threads, options.notice);
+  const tally = new Tally(dataset, options.encoder.maxLength);
+  try {
+    for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 8)) {
+      tally.add(index, outcome);
+      options.progress?.(index + 1, dataset.length);
+    }
+  } finally {
+    await pool.close();
+    await dataset.close();
+  }
+  return { ...tally.report(), seconds: (performance.now() - started) / 1000 };
+}
+
+class Tally {
+  private readonly errors: Finding[] = [];
+  private readonly warnings: Finding[] = [];
+  private readonly lengths: number[] = [];
+  private supervised = 0;
+  private textOnly = 0;
+  private readonly slices = new Map<number, number>();
+
+  constructor(
+    private readonly dataset: Dataset,
+    private readonly maxLength: number,
+  ) {}
+
+  add(index: number, outcome: Outcome<RecordSummary>): void {
+    const place = this.dataset.place(index);
+    if (!outcome.ok) {
+      this.errors.push({ ...outcome.error, ...place });
+      return;
+    }
+    const { tokens, supervised, slices, warnings } = outcome.value;
+    for (const { message } of outcome.notices) this.warnings.push({ message, ...place });
+    for (const message of warnings) this.warnings.push({ message, ...place });
+    this.lengths.push(tokens);
+    this.supervised += supervised;
+    if (slices.length === 0) this.textOnly++;
+    for (const count of slices) this.slices.set(count, (this.slices.get(count) ?? 0) + 1);
+  }
+
+  report(): Omit<CheckReport, 'seconds'> {
+    const lengths = Float64Array.from(this.lengths).sort();
+    const total = lengths.reduce((sum, length) => sum + length, 0);
+    return {
+      files: this.dataset.files.map((file) => ({
+        path: file.index.path,
+        records: file.records,
+        description: file.describe(),
+      })),
+      records: this.dataset.length,
+      errors: this.errors,
+      warnings: this.warnings,
+      tokens: distribution(lengths),
+      supervised_share: total === 0 ? null : this.supervised / total,
+      text_only: this.textOnly,
+      images: [...this.slices.values()].reduce((sum, count) => sum + count, 0),
+      slices_per_image: Object.fromEntries([...this.slices].sort(([a], [b]) => a - b)),
+      model_max_length: this.maxLength,
+      too_long: lengths.filter((length) => length > this.maxLength).length,
+      suggested_model_max_length: suggestedLength(lengths),
+    };
+  }
+}
+
+/** Statistics of sorted numbers; null of none. */
+export function distribution(sorted: Float64Array): Distribution | null {
+  if (sorted.length === 0) return null;
+  const [min, max] = [sorted[0]!, sorted.at(-1)!];
+  const mean = sorted.reduce((sum, value) => sum + value, 0) / sorted.length;
+  return {
+    min,
+    mean,
+    median: quantile(sorted, 0.5),
+    p90: quantile(sorted, 0.9),
+    p99: quantile(sorted, 0.99),
+    max,
+    histogram: histogram(sorted),
+  };
+}
+
+/** The smallest of the numbers that is not below a share of them. */
+function quantile(sorted: Float64Array, share: number): number {
+  return sorted[Math.ceil(share * sorted.length) - 1]!;
+}
+
+const MOST_BINS = 12;
+
+/** Bins of a round width: 1, 2 or 5 times a power of ten. */
+function histogram(sorted: Float64Array): Distribution['histogram'] {
+  const [min, max] = [sorted[0]!, sorted.at(-1)!];
+  const widths = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
+  const bins = (width: number) => Math.floor(max / width) - Math.floor(min / width) + 1;
+  const width = widths.find((candidate) => bins(candidate) <= MOST_BINS) ?? 1e6;
+  const first = Math.floor(min / width) * width;
+  const counts = Array.from({ length: bins(width) }, (_, i) => ({
+    from: first + i * width,
+    to: first + (i + 1) * width,
+    count: 0,
+  }));
+  for (const value of sorted) counts[Math.floor((value - first) / width)]!.count++;
+  return counts;
+}
+
+/** Lengths are rounded up to this: sequences of such lengths compute best, and small differences say nothing. */
+const LENGTH_STEP = 64;
+/** A few records longer than the others by more than this factor are not worth the memory. */
+const OUTLIER = 1.25;
+
+function suggestedLength(sorted: Float64Array): number | null {
+  if (sorted.length === 0) return null;
+  const most = quantile(sorted, 0.995);
+  const max = sorted.at(-1)!;
+  return Math.ceil((max <= OUTLIER * most ? max : most) / LENGTH_STEP) * LENGTH_STEP;
+}

@@ -1,0 +1,191 @@
+/**
+ * `minicpm-finetune generate`: the answers of a model to the questions of a data file, as JSON Lines.
+ *
+ * The question of a record is everything before its last assistant turn, which is the reference; a record that ends in a user turn has none.
+ * The output can be resumed: each batch is appended when it is answered, records whose line is there already are not asked again, and a file
+ * beside it (`<output>.settings.json`) says what made them. Not here: reading data (data/), generation (minicpm-v).
+ */
+import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { type AnswerOptions, type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
+import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import { shown, UserError } from '@minicpm-finetune/run';
+import { Dataset } from '../../data/dataset.js';
+import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
+import type { DataRecord } from '../../data/record.js';
+import { startEngine } from '../../engine/machine.js';
+import type { ChatOptions } from '../chat/options.js';
+
+export interface GenerateOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
+  readonly dataPaths: readonly string[];
+  /** JSON Lines file; gone on with if it is there. */
+  readonly output: string;
+  /** Records answered side by side. */
+  readonly batchSize: number;
+  readonly allowSpecialText: boolean;
+}
+
+export interface GenerateSummary {
+  readonly records: number;
+  /** Of them, answered by earlier runs. */
+  readonly resumed: number;
+  /** Share of the answers that are exactly the reference, white space at the ends aside; null without references. */
+  readonly exactMatch: number | null;
+}
+
+export interface GenerateReport {
+  notice(message: string): void;
+  progress(done: number, total: number, tokens: number): void;
+}
+
+/**
+ * Answers all records of the data and writes a line for each.
+ *
+ * @throws UserError for a record that cannot be asked (with file and record), and for an output file made with other settings.
+ */
+export async function generateAnswers(options: GenerateOptions, report: GenerateReport): Promise<GenerateSummary> {
+  const data = await Dataset.open(options.dataPaths, (message) => report.notice(message));
+  try {
+    const lines = openOutput(options, data.fingerprint);
+    const done = new Set(lines.map(({ record }) => record));
+    const missing = Array.from({ length: data.length }, (_, record) => record).filter((record) => !done.has(record));
+    if (missing.length > 0) await answerMissing(missing, data, lines, options, report);
+    return summarize(lines, done.size);
+  } finally {
+    await data.close();
+  }
+}
+
+async function answerMissing(
+  missing: readonly number[],
+  data: Dataset,
+  lines: AnswerLine[],
+  options: GenerateOptions,
+  report: GenerateReport,
+): Promise<void> {
+  const device = startEngine(options);
+  const { dtype } = options;
+  using model = await loadModel({
+    model: options.model,
+    adapter: options.adapters,
+    device,
+    ...(dtype === null ? {} : { dtype }),
+  });
+  let tokens = 0;
+  for (let i = 0; i < missing.length; i += options.batchSize) {
+    const batch = await answerBatch(missing.slice(i, i + options.batchSize), data, model, options);
+    appendFileSync(options.output, batch.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    lines.push(...batch);
+    tokens += batch.reduce((sum, line) => sum + line.tokens, 0);
+    report.progress(lines.length, data.length, tokens);
+  }
+}
+
+async function answerBatch(
+  records: readonly number[],
+  data: Dataset,
+  model: LoadedModel,
+  options: GenerateOptions,
+): Promise<AnswerLine[]> {
+  const answerOptions = answerOptionsOf(options);
+  const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
+  for (const index of records) {
+    try {
+      const record = await data.read(index);
+      const question = questionOf(record);
+      questions.push({ record, question, prompt: await model.encode(question.messages, answerOptions) });
+    } catch (error) {
+      throw error instanceof UserError ? error.at(data.place(index)) : error;
+    }
+  }
+  const prompts = questions.map(({ prompt }) => prompt);
+  const answers = await model.answer(prompts, { ...answerOptions, streams: records });
+  return questions.map(({ record, question: { text, reference } }, i) => {
+    const { text: answer, tokens, end } = answers[i]!;
+    return {
+      record: records[i]!,
+      ...(record.id === undefined ? {} : { id: record.id }),
+      question: text,
+      ...(reference === null ? {} : { reference }),
+      answer,
+      tokens,
+      end,
+    };
+  });
+}
+
+function answerOptionsOf(options: GenerateOptions): AnswerOptions {
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums, allowSpecialText } = options;
+  const all = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, allowSpecialText };
+  return maxSliceNums === null ? all : { ...all, maxSliceNums };
+}
+
+/** What decides the answers; an output file is gone on with only under the same. */
+function settingsOf(options: GenerateOptions, data: string): Record<string, unknown> {
+  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, maxSliceNums } =
+    options;
+  return {
+    model: resolve(model),
+    adapters: adapters.map((path) => resolve(path)),
+    data,
+    max_new_tokens: maxNewTokens,
+    temperature,
+    top_p: topP,
+    top_k: topK,
+    repetition_penalty: repetitionPenalty,
+    seed,
+    dtype,
+    max_slice_nums: maxSliceNums,
+  };
+}
+
+/** The lines that are there already. Starts the file, or checks that it was made the same way and cuts off a line without end. */
+function openOutput(options: GenerateOptions, data: string): AnswerLine[] {
+  const { output } = options;
+  const settingsFile = `${output}.settings.json`;
+  const settings = settingsOf(options, data);
+  if (!existsSync(output)) {
+    mkdirSync(dirname(resolve(output)), { recursive: true });
+    writeFileSync(`${settingsFile}.tmp`, `${JSON.stringify(settings, null, 2)}\n`);
+    renameSync(`${settingsFile}.tmp`, settingsFile);
+    writeFileSync(output, '');
+    return [];
+  }
+  const before = existsSync(settingsFile) ? (JSON.parse(readFileSync(settingsFile, 'utf8')) as typeof settings) : {};
+  const other = Object.keys(settings).find((key) => JSON.stringify(before[key]) !== JSON.stringify(settings[key]));
+  if (other !== undefined) {
+    throw new UserError(
+      `Expected the answers in the output file to be made with ${other} ${shown(settings[other])} but received ones with ${shown(before[other])}.`,
+      {
+        file: output,
+        flag: '--output',
+        cure: 'Give another file, or delete this one and its settings.json to start anew.',
+      },
+    );
+  }
+  return readLines(output);
+}
+
+function readLines(output: string): AnswerLine[] {
+  const text = readFileSync(output, 'utf8');
+  const end = text.lastIndexOf('\n') + 1;
+  if (end < text.length) truncateSync(output, Buffer.byteLength(text.slice(0, end)));
+  return text
+    .slice(0, end)
+    .split('\n')
+    .slice(0, -1)
+    .map((line, i) => {
+      try {
+        return JSON.parse(line) as AnswerLine;
+      } catch (cause) {
+        const details = { file: output, line: i + 1, cure: 'Delete the line: its record is then asked again.', cause };
+        throw new UserError('Expected a JSON object for a line of the output but received something else.', details);
+      }
+    });
+}
+
+function summarize(lines: readonly AnswerLine[], resumed: number): GenerateSummary {
+  const known = lines.filter(({ reference }) => reference !== undefined);
+  const exact = known.filter(({ reference, answer }) => reference!.trim() === answer.trim()).length;
+  return { records: lines.length, resumed, exactMatch: known.length === 0 ? null : exact / known.length };
+}

@@ -1,0 +1,144 @@
+/**
+ * render: one record as the model gets it, token by token, with who says it and what is learned of it; its pictures go to contact-sheet.ts.
+ * For the eye: nothing is trained on what is made here.
+ */
+import { CHAT_FORMATS, type EncodedSample, type Tokenizer } from '@minicpm-finetune/processor';
+import { type Compat, UserError } from '@minicpm-finetune/run';
+import type { Dataset } from '../../data/dataset.js';
+import type { Encoder } from '../../data/encoder.js';
+import { type ImageGrid, imageGrids } from '../../data/image-grids.js';
+import type { DataRecord } from '../../data/record.js';
+
+export type RenderRole = 'system' | 'user' | 'assistant';
+
+export interface RenderedToken {
+  /** Position in the sequence; the length of the sequence for an end token that is learned but not shown. */
+  readonly index: number;
+  /** What the token adds to the text. A character of several tokens is the text of its last one. */
+  readonly text: string;
+  readonly role: RenderRole;
+  /** Feature of a picture. */
+  readonly image: boolean;
+  /** The model learns to produce something here. */
+  readonly supervised: boolean;
+  /** What it learns to produce here, where that is not the token itself. */
+  readonly learned: string | undefined;
+}
+
+export interface RenderedSample {
+  readonly compat: Compat;
+  readonly sample: EncodedSample;
+  readonly tokens: readonly RenderedToken[];
+  readonly grids: readonly ImageGrid[];
+  /** What happened to the record: cut, sliced less, … */
+  readonly notices: readonly string[];
+}
+
+/** Encodes record `index` and takes it apart. Throws UserError with the record's place, as training would. */
+export async function renderRecord(
+  dataset: Dataset,
+  index: number,
+  encoder: Encoder,
+  compat: Compat,
+): Promise<RenderedSample> {
+  if (index >= dataset.length) {
+    throw new UserError(`Expected a record below ${dataset.length} for --record but received ${index}.`, {
+      flag: '--record',
+      cure: 'Records are counted from 0.',
+    });
+  }
+  try {
+    const record = await dataset.read(index);
+    const { overlong } = encoder.setup;
+    const changes = { compat, ...(overlong === 'drop' ? { overlong: 'error' as const } : {}) };
+    const { sample, notices } = await encoder.encode(record, changes);
+    const tokens = await renderTokens(sample!, record, encoder);
+    return {
+      compat,
+      sample: sample!,
+      tokens,
+      grids: imageGrids(sample!, encoder.tokenizer),
+      notices: notices.map(({ message }) => message),
+    };
+  } catch (error) {
+    throw error instanceof UserError ? error.at(dataset.place(index)) : error;
+  }
+}
+
+async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {
+  const { tokenizer, setup } = encoder;
+  const ids = [...sample.inputIds];
+  const texts = await tokenTexts(ids, tokenizer);
+  const headers = record.conversations.map(({ role }) => ({
+    role,
+    header: CHAT_FORMATS[setup.llmType].header[role] ?? '',
+  }));
+  const roles = rolesOf(texts, headers);
+  const features = new Set(
+    sample.imageBounds.flatMap(([start, end]) => Array.from({ length: end - start }, (_, i) => start + i)),
+  );
+  const name = (id: number): string => tokenizer.token(id) ?? `#${id}`;
+  const tokens = ids.map((id, index): RenderedToken => {
+    const label = index === 0 ? -100 : sample.labels[index - 1]!;
+    const learned = label === -100 || label === id ? undefined : name(label);
+    return {
+      index,
+      text: texts[index]!,
+      role: roles[index]!,
+      image: features.has(index),
+      supervised: label !== -100,
+      learned,
+    };
+  });
+  const last = sample.labels.at(-1)!;
+  if (last !== -100)
+    tokens.push({
+      index: ids.length,
+      text: '',
+      role: 'assistant',
+      image: false,
+      supervised: true,
+      learned: name(last),
+    });
+  return tokens;
+}
+
+const INCOMPLETE = '\uFFFD';
+/** No character has more bytes, and no vocabulary tokens smaller than a byte. */
+const MOST_TOKENS_PER_CHARACTER = 4;
+
+/** What each id adds to the text. Decoders treat the first id of a text in a way of its own, so each is decoded behind another. */
+async function tokenTexts(ids: readonly number[], tokenizer: Tokenizer): Promise<string[]> {
+  const anchor = (await tokenizer.encode('a', { plain: true })).at(-1)!;
+  const before = (await tokenizer.decode([anchor])).length;
+  const decode = async (some: readonly number[]): Promise<string> =>
+    (await tokenizer.decode([anchor, ...some])).slice(before);
+  const texts: string[] = [];
+  let start = 0;
+  for (let i = 0; i < ids.length; i++) {
+    const text = await decode(ids.slice(start, i + 1));
+    const whole = !text.endsWith(INCOMPLETE) || i + 1 - start === MOST_TOKENS_PER_CHARACTER || i + 1 === ids.length;
+    texts.push(whole ? text : '');
+    if (whole) start = i + 1;
+  }
+  return texts;
+}
+
+/** Who says each token: the turns' headers are looked for one after the other. What stands in front of the first is the system's. */
+function rolesOf(texts: readonly string[], turns: readonly { role: RenderRole; header: string }[]): RenderRole[] {
+  const whole = texts.join('');
+  let from = 0;
+  const starts = turns.flatMap(({ role, header }) => {
+    const at = whole.indexOf(header, from);
+    if (at === -1) return []; // cut off
+    from = at + header.length;
+    return [{ role, at }];
+  });
+  let turn = -1;
+  let position = 0;
+  return texts.map((text) => {
+    while (turn + 1 < starts.length && position + text.length > starts[turn + 1]!.at) turn++;
+    position += text.length;
+    return starts[turn]?.role ?? 'system';
+  });
+}

@@ -1,0 +1,33 @@
+/** The model that a flag names, as a folder: what all commands share that use one. */
+
+import type { Flag, GivenValues } from '../../config/flags.js';
+import type { TextStream } from '../../report/progress.js';
+import { flagValue, requiredValue } from '../cli-command.js';
+
+/**
+ * The folder of the model that flag `name` names, downloaded if it is not there; `flags` have `cache_dir`, too.
+ *
+ * @param stderr for the notice of a download and its progress.
+ * @param weights false where tokenizer and configuration are enough.
+ * @throws UserError without a value, and as `resolveModel` does
+ */
+export async function modelFolder(
+  given: GivenValues,
+  flags: readonly Flag[],
+  name: string,
+  stderr: TextStream,
+  weights = true,
+): Promise<string> {
+  const argument = requiredValue<string>(given, flags, name);
+  const cacheDir = flagValue<string | null>(given, flags.find((flag) => flag.name === 'cache_dir')!);
+  const [{ resolveModel }, { Progress }] = await Promise.all([
+    import('../../hub/hub.js'),
+    import('../../report/progress.js'),
+  ]);
+  const progress = new Progress({ stream: stderr });
+  try {
+    return await resolveModel(argument, { flag: `--${name}`, cacheDir, progress, weights });
+  } finally {
+    progress.close();
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * Collator: encoded records to the tensors of one batch, packed one after the other into one row, so that nothing is ever computed for
+ * padding. Each record keeps its own positions and attends to itself alone: the numbers are those of a padded batch. The only place where a
+ * record becomes tensors.
+ */
+
+import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
+import type { EncodedSample } from '@minicpm-finetune/processor';
+import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
+
+export interface Batch {
+  /** ids and positions (1, L) int64; all pictures and their bounds */
+  readonly inputs: ModelInputs;
+  /** (L) shifted ids, -100 where nothing is supervised */
+  readonly labels: Int32Array;
+  readonly samples: number;
+  /** L: tokens of all records */
+  readonly tokens: number;
+  readonly supervisedTokens: number;
+}
+
+/** Text and bounds of a record; what `pack` needs beside its pictures. */
+export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds'>;
+
+/**
+ * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises
+ * them.
+ */
+export function collate(samples: readonly EncodedSample[], device = 'cpu'): Batch {
+  const pictures = scope(() =>
+    samples.flatMap((sample) =>
+      sample.pictures.map(
+        ({ pixels, shape, rows, cols }): Picture => ({
+          pixels: keep(fromTypedArray(pixels, shape, undefined, device)),
+          rows,
+          cols,
+        }),
+      ),
+    ),
+  );
+  return pack(samples, pictures, device);
+}
+
+/** Makes a batch of each micro-batch that has records: one whose records are all bad has none. */
+export function collateAll(micros: readonly { readonly samples: readonly EncodedSample[] }[], device: string): Batch[] {
+  return micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples, device));
+}
+
+/** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */
+export function pack(sequences: readonly Sequence[], pictures: readonly Picture[], device = 'cpu'): Batch {
+  const lengths = sequences.map(({ inputIds }) => inputIds.length);
+  const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  const [ids, positions, labels] = [new BigInt64Array(tokens), new BigInt64Array(tokens), new Int32Array(tokens)];
+  const bounds: [number, number][] = [];
+  let start = 0;
+  for (const { inputIds, labels: own, imageBounds } of sequences) {
+    for (let i = 0; i < inputIds.length; i++) {
+      ids[start + i] = BigInt(inputIds[i]!);
+      positions[start + i] = BigInt(i);
+    }
+    labels.set(own, start);
+    for (const [from, to] of imageBounds) bounds.push([start + from, start + to]);
+    start += inputIds.length;
+  }
+  const inputs: ModelInputs = scope(() =>
+    noGrad(() => ({
+      inputIds: keep(fromTypedArray(ids, [1, tokens], 'int64', device)),
+      positionIds: keep(fromTypedArray(positions, [1, tokens], 'int64', device)),
+      pictures: [pictures],
+      imageBounds: [bounds],
+      lengths,
+    })),
+  );
+  const supervisedTokens = labels.reduce((count, label) => count + (label === -100 ? 0 : 1), 0);
+  return { inputs, labels, samples: sequences.length, tokens, supervisedTokens };
+}
+
+/** Frees a batch's tensors. */
+export function disposeBatch(batch: Batch): void {
+  batch.inputs.inputIds.dispose();
+  batch.inputs.positionIds.dispose();
+  for (const pictures of batch.inputs.pictures) for (const picture of pictures) picture.pixels.dispose();
+}

@@ -1,0 +1,151 @@
+/**
+ * Which parameters train, how each group of them is treated, and the update: AdamW with Hugging Face's weight-decay groups, float32
+ * master weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global norm.
+ *
+ * Not here: the kernels (packages/torch, stochastic.ts), the schedule (schedule.ts).
+ */
+import {
+  AdamW,
+  keep,
+  LayerNorm,
+  type Module,
+  noGrad,
+  ops,
+  type Parameter,
+  type ParamGroup,
+  RMSNorm,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
+import { StochasticAdamW } from './stochastic-rounding.js';
+
+export interface OptimizerSettings {
+  readonly learningRate: number;
+  readonly visionLearningRate: number | null;
+  readonly resamplerLearningRate: number | null;
+  readonly embeddingLearningRate: number | null;
+  /** Learning rate of lora_B as a multiple of the others' (LoRA+, Hayou et al., 2024). */
+  readonly loraPlusRatio: number | null;
+  readonly weightDecay: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  /** Keep float32 weights and moments for parameters of a smaller type. */
+  readonly masterWeights: boolean;
+  /** Without masters: compute bfloat16 updates in float32 and round them stochastically, instead of to the nearest. */
+  readonly stochasticRounding?: boolean;
+}
+
+/**
+ * Names that weight decay leaves alone, as transformers 5 decides: whatever a LayerNorm owns, and names with `bias`, `layernorm`,
+ * `rmsnorm`, a path element `norm` or one that ends in `_norm`.
+ */
+export function withoutDecay(model: Module): Set<string> {
+  const result = new Set<string>();
+  for (const [path, module] of model.namedModules()) {
+    const normalises = module instanceof LayerNorm || module instanceof RMSNorm;
+    for (const [name] of module.namedParameters(path)) {
+      if (normalises || /bias|layernorm|rmsnorm|(^|\.)norm(\.|$)|_norm(\.|$)/.test(name.toLowerCase()))
+        result.add(name);
+    }
+  }
+  return result;
+}
+
+/** The base learning rate of a parameter, with the name of the rule that gave it. */
+function learningRateOf(name: string, settings: OptimizerSettings): [rule: string, rate: number] {
+  const base = settings.learningRate;
+  if (name.startsWith('vpm.')) return ['vision', settings.visionLearningRate ?? base];
+  if (name.startsWith('resampler.')) return ['resampler', settings.resamplerLearningRate ?? base];
+  if (name.includes('embed_tokens')) return ['embedding', settings.embeddingLearningRate ?? base];
+  if (name.includes('.lora_B.')) return ['lora_B', base * (settings.loraPlusRatio ?? 1)];
+  return ['base', base];
+}
+
+interface Group extends ParamGroup {
+  readonly baseLr: number;
+}
+
+/** The optimizer of a run: parameters in their own type, masters and moments, and the step. */
+export class Optimizer {
+  /** float32 copies of parameters of a smaller type. Empty when there are none or none are wanted. */
+  readonly masters = new Map<string, Tensor>();
+  readonly groups: readonly Group[];
+  readonly adamw: AdamW;
+
+  constructor(
+    readonly parameters: ReadonlyMap<string, Parameter>,
+    noDecay: ReadonlySet<string>,
+    settings: OptimizerSettings,
+  ) {
+    const byKey = new Map<string, { baseLr: number; weightDecay: number; params: Map<string, Tensor> }>();
+    for (const [name, parameter] of parameters) {
+      const [rule, baseLr] = learningRateOf(name, settings);
+      const weightDecay = noDecay.has(name) ? 0 : settings.weightDecay;
+      const key = `${baseLr === settings.learningRate ? 'base' : rule}${noDecay.has(name) ? ', no decay' : ''}`;
+      if (!byKey.has(key)) byKey.set(key, { baseLr, weightDecay, params: new Map() });
+      byKey.get(key)!.params.set(name, this.#updated(name, parameter.data, settings.masterWeights));
+    }
+    this.groups = [...byKey].map(([name, group]) => ({ name, lr: group.baseLr, ...group }));
+    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps };
+    this.adamw = settings.stochasticRounding
+      ? new StochasticAdamW(this.groups, options)
+      : new AdamW(this.groups, options);
+  }
+
+  /** The tensor that the kernel updates: the parameter itself or its master. */
+  #updated(name: string, data: Tensor, masterWeights: boolean): Tensor {
+    if (data.dtype === 'float32' || !masterWeights) return data;
+    const master = noGrad(() => scope(() => keep(ops.to(ops.detach(data), 'float32'))));
+    this.masters.set(name, master);
+    return master;
+  }
+
+  /** Updates with the learning rates multiplied by `multiplier`. The gradients, of `rows` alone where it names them, are the caller's. */
+  step(gradients: ReadonlyMap<string, Tensor>, multiplier: number, rows?: ReadonlyMap<string, BigInt64Array>): void {
+    for (const group of this.groups) group.lr = group.baseLr * multiplier;
+    scope(() =>
+      noGrad(() => {
+        this.adamw.step(
+          new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
+          rows,
+        );
+        const names = [...gradients.keys()].filter((name) => this.masters.has(name));
+        if (names.length === 0) return;
+        ops.foreachCopy_(
+          names.map((name) => this.parameters.get(name)!.data),
+          names.map((name) => this.masters.get(name)!),
+        );
+      }),
+    );
+  }
+
+  /** The gradient in the type of what it updates: a sum over micro-batches is float32, that of one is of the parameter's type. */
+  #typed(name: string, gradient: Tensor): Tensor {
+    if (this.adamw instanceof StochasticAdamW) return gradient; // computes in float32 anyway
+    const { dtype } = this.masters.get(name) ?? this.parameters.get(name)!.data;
+    return gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
+  }
+
+  dispose(): void {
+    this.adamw.dispose();
+    for (const master of this.masters.values()) master.dispose();
+    this.masters.clear();
+  }
+}
+
+/** L2 norm over all gradients, as a float32 number. */
+export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
+  if (gradients.size === 0) return 0;
+  return scope(() => {
+    const norms = ops.foreachNorm([...gradients.values()], 2, 'float32');
+    return ops.linalgVectorNorm(ops.stack(norms)).item();
+  });
+}
+
+/** Scales all gradients so that their global norm is at most `maxNorm` (0: leaves them), as `torch.nn.utils.clip_grad_norm_` does. */
+export function clipGradients(gradients: ReadonlyMap<string, Tensor>, norm: number, maxNorm: number): void {
+  if (maxNorm <= 0 || gradients.size === 0) return;
+  const coefficient = maxNorm / (norm + 1e-6);
+  if (coefficient < 1) noGrad(() => ops.foreachMul_([...gradients.values()], coefficient));
+}

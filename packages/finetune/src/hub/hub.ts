@@ -1,0 +1,64 @@
+/**
+ * Model arguments: a folder, a model of the Hugging Face hub that is in the cache, or one to download into it.
+ *
+ * The cache is Hugging Face's own, shared with Python: models--org--name/{blobs,refs,snapshots} under HF_HUB_CACHE, else HF_HOME/hub. A branch
+ * or tag is noted in refs only when all files asked for are there. How they are downloaded is hub-download.ts.
+ */
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
+import { UserError } from '@minicpm-finetune/run';
+import { type DownloadOptions, downloadInto, type HubOptions } from './download.js';
+
+/**
+ * The folder of a model argument, downloaded if it is a model of the hub that is not in the cache. A model in the cache needs no network.
+ *
+ * @throws UserError for what is neither a folder nor the id of a model, and as `downloadModel` does
+ */
+export async function resolveModel(argument: string, options: HubOptions): Promise<string> {
+  if (existsSync(argument) && statSync(argument).isDirectory()) return argument;
+  requireRepoId(argument, options.flag);
+  const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
+  if (cached !== null) return cached;
+  options.progress.print(
+    `notice: there is no folder ${argument}, so the model of that name is downloaded from the hub`,
+  );
+  return await downloadModel(argument, options);
+}
+
+/**
+ * Downloads what a run needs of a model of the hub (not what is there already), and returns its snapshot folder.
+ *
+ * @throws UserError for an id, revision or file that does not exist, missing access, an answer that is not what the hub announced,
+ *   no network, too little room
+ */
+export async function downloadModel(repo: string, options: DownloadOptions): Promise<string> {
+  requireRepoId(repo, options.flag);
+  return await downloadInto(repoFolder(repo, options.cacheDir), repo, options);
+}
+
+const repoFolder = (repo: string, cacheDir: string | null | undefined): string =>
+  join(cacheDir ?? getHFHubCachePath(), getRepoFolderName({ type: 'model', name: repo }));
+
+function requireRepoId(argument: string, flag: string): void {
+  if (/^\w[\w.-]*\/\w[\w.-]*$/.test(argument) && !/--|\.\./.test(argument)) return;
+  const what = existsSync(argument) ? 'a file' : 'no folder';
+  throw new UserError(
+    `Expected a folder with config.json and weights, or the id of a model of the hub, but received ${argument}, which is ${what}.`,
+    { flag, cure: 'Check the path, or give an id such as openbmb/MiniCPM-V-2_6.' },
+  );
+}
+
+/** The snapshot of main in the cache if all is there that a run needs; null if not. */
+function cachedSnapshot(root: string, weights: boolean): string | null {
+  const ref = join(root, 'refs', 'main');
+  if (!existsSync(ref)) return null;
+  const snapshot = join(root, 'snapshots', readFileSync(ref, 'utf8').trim());
+  const has = (name: string): boolean => existsSync(join(snapshot, name)); // of a link: what it points to
+  if (!['config.json', 'tokenizer.json', 'tokenizer_config.json'].every(has)) return null;
+  if (!weights || has('model.safetensors')) return snapshot;
+  const index = 'model.safetensors.index.json';
+  if (!has(index)) return null;
+  const { weight_map } = JSON.parse(readFileSync(join(snapshot, index), 'utf8')) as { weight_map: object };
+  return Object.values(weight_map).every(has) ? snapshot : null;
+}

@@ -1,0 +1,13 @@
+/**
+ * What the private packages of this repository use of the training: single steps, the optimizer, the meter. Not a public interface: it may
+ * change in any version.
+ */
+export { type Measurement, StepMeter } from './cli/bench/meter.js';
+export { type Batch, collate, pack, type Sequence } from './engine/collate.js';
+export { denseRows } from './engine/gradients.js';
+export { lossSum } from './engine/loss.js';
+export { Optimizer, withoutDecay } from './engine/optimizer.js';
+export { evaluateBatch, type Gradients, headOf, lossAndGradients, type StepResult, trainStep } from './engine/step.js';
+export { tuneFully } from './engine/trainables.js';
+export { VisionCache } from './engine/vision-cache.js';
+export { Progress } from './report/progress.js';

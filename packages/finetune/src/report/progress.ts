@@ -1,0 +1,212 @@
+/**
+ * What a person sees of a long run: one live line on a terminal, plain lines elsewhere, JSON lines for programs, or nothing.
+ *
+ * It shows; it records nothing (that is `events.jsonl`) and measures nothing but its own pace. Only the live line uses
+ * control characters, and only on a terminal.
+ */
+
+import assert from 'node:assert';
+import type { LoggingConfig, RunEvent, StepEvent } from '@minicpm-finetune/run';
+import { describeEvent, formatBytes, formatCount, formatDuration, stepFields } from '@minicpm-finetune/run';
+
+/** Where text goes: `process.stderr`, or anything like it. */
+export interface TextStream {
+  write(text: string): unknown;
+  readonly isTTY?: boolean | undefined;
+  readonly columns?: number | undefined;
+}
+
+export interface ProgressOptions {
+  /** `--progress`; `auto` is a live line if `stream` is a terminal, else plain lines. */
+  mode?: LoggingConfig['progress'];
+  /** For the live line and plain lines; standard error unless given. */
+  stream?: TextStream;
+  /** For JSON lines; standard output unless given. */
+  output?: TextStream;
+  /** Seconds, from any origin. */
+  now?: () => number;
+}
+
+/** Optimizer steps of the whole run and its passes over the data, for `step 3/100  epoch 0.1/3`. */
+export interface TrainingLength {
+  totalSteps: number;
+  epochs: number;
+}
+
+/** What the live line shows after every step: a step event's numbers. */
+export type StepStatus = Omit<StepEvent, 'event'>;
+
+/** Seconds between repaints of the live line, and between plain lines of a task. */
+const REPAINT_SECONDS = 0.1;
+const PLAIN_SECONDS = 10;
+
+const CLEAR_LINE = '\r\u001b[2K';
+
+export class Progress {
+  readonly mode: 'live' | 'plain' | 'quiet' | 'json';
+  readonly #stream: TextStream;
+  readonly #output: TextStream;
+  readonly #now: () => number;
+  #live = '';
+  #paintedAt = Number.NEGATIVE_INFINITY;
+  #length: TrainingLength | undefined;
+  #task: Task | undefined;
+
+  constructor(options: ProgressOptions = {}) {
+    this.#stream = options.stream ?? process.stderr;
+    this.#output = options.output ?? process.stdout;
+    this.#now = options.now ?? (() => performance.now() / 1000);
+    const mode = options.mode ?? 'auto';
+    this.mode = mode === 'auto' ? (this.#stream.isTTY ? 'live' : 'plain') : mode;
+  }
+
+  /** A line that stays: above the live line, or as a plain or JSON line. Not shown when quiet. */
+  print(text: string): void {
+    if (this.mode === 'json') this.#json({ message: text });
+    else if (this.mode !== 'quiet') this.#above(text);
+  }
+
+  /** An event of the run. Warnings, and a failed end, are shown even when quiet. */
+  event(event: RunEvent): void {
+    if (this.mode === 'json') {
+      this.#json(event);
+      return;
+    }
+    if (event.event === 'step') {
+      if (this.mode === 'plain') this.#above(stepFields(event, this.#length).join('  '));
+      return;
+    }
+    const urgent = event.event === 'warning' || (event.event === 'run_end' && event.status === 'failed');
+    if (event.event === 'run_end') this.#live = '';
+    if (this.mode !== 'quiet' || urgent) for (const line of describeEvent(event)) this.#above(line);
+  }
+
+  /** Tells how long the training is; before the first `step`. */
+  training(length: TrainingLength): void {
+    this.#length = length;
+  }
+
+  /** Repaints the live line after an optimizer step; elsewhere nothing (a logged step is an `event`). */
+  step(status: StepStatus): void {
+    if (this.mode !== 'live') return;
+    const fields = stepFields(status, this.#length);
+    this.#paint(
+      fitted(fields, this.#bar(status.step / (this.#length?.totalSteps ?? Number.POSITIVE_INFINITY)), this.#width),
+    );
+  }
+
+  /**
+   * Progress of a piece of work that is no training: loading, checking data, set-up. One at a time.
+   *
+   * @param label what is done, such as "Reading records".
+   * @param total in units; undefined if not known beforehand.
+   * @param unit of the count, such as "records"; "bytes" are shown as sizes.
+   */
+  task(label: string, total: number | undefined, unit: string): Task {
+    assert(this.#task === undefined, `progress: "${label}" started before "${this.#task?.label}" was finished`);
+    const started = this.#now();
+    let shownAt = started;
+    const task: Task = {
+      label,
+      update: (done, note = '') => {
+        const now = this.#now();
+        const fields = taskFields(label, done, total, unit, now - started, note);
+        if (this.mode === 'live') {
+          this.#paint(fitted(fields, total === undefined ? '' : this.#bar(done / total), this.#width));
+        } else if (now - shownAt >= PLAIN_SECONDS) {
+          shownAt = now;
+          if (this.mode === 'json')
+            this.#json({ task: label, done, total: total ?? null, unit, seconds: now - started });
+          else if (this.mode === 'plain') this.#above(fields.join('  '));
+        }
+      },
+      finish: (done, note = '') => {
+        this.#task = undefined;
+        this.#live = '';
+        const seconds = this.#now() - started;
+        if (this.mode === 'json') this.#json({ task: label, done, total: done, unit, seconds, finished: true });
+        else if (this.mode !== 'quiet') this.#above(taskSummary(label, done, unit, seconds, note));
+      },
+    };
+    this.#task = task;
+    return task;
+  }
+
+  /** Removes the live line, so that the terminal is left clean. Call it before the process ends, also after an error. */
+  close(): void {
+    this.#live = '';
+    this.#task = undefined;
+    if (this.mode === 'live' && Number.isFinite(this.#paintedAt)) this.#stream.write(CLEAR_LINE);
+  }
+
+  #json(value: object): void {
+    this.#output.write(`${JSON.stringify(value)}\n`);
+  }
+
+  /** A line above the live line. */
+  #above(text: string): void {
+    this.#stream.write(this.mode === 'live' ? `${CLEAR_LINE}${text}\n${this.#live}` : `${text}\n`);
+  }
+
+  #paint(line: string): void {
+    this.#live = line;
+    const now = this.#now();
+    if (now - this.#paintedAt < REPAINT_SECONDS) return;
+    this.#paintedAt = now;
+    this.#stream.write(`${CLEAR_LINE}${line}`);
+  }
+
+  /** Columns of the terminal, less one: a full line would wrap. */
+  get #width(): number {
+    return (this.#stream.columns ?? 80) - 1;
+  }
+
+  #bar(share: number): string {
+    const width = 16;
+    const filled = Math.floor(Math.min(1, Math.max(0, share)) * width);
+    return `[${'='.repeat(filled)}${' '.repeat(width - filled)}]`;
+  }
+}
+
+export interface Task {
+  readonly label: string;
+  /** So much is done; `note` follows the numbers. */
+  update(done: number, note?: string): void;
+  /** The work is complete; leaves one line saying so. */
+  finish(done: number, note?: string): void;
+}
+
+/** Fields joined as far as they fit; the bar goes first, then fields from the right. The first field always stays. */
+function fitted(fields: readonly string[], bar: string, width: number): string {
+  const full = [bar, ...fields].filter((part) => part !== '').join('  ');
+  if (full.length <= width) return full;
+  let line = fields[0] ?? '';
+  for (const field of fields.slice(1)) {
+    if (line.length + 2 + field.length > width) break;
+    line += `  ${field}`;
+  }
+  return line.slice(0, width);
+}
+
+function taskFields(
+  label: string,
+  done: number,
+  total: number | undefined,
+  unit: string,
+  seconds: number,
+  note: string,
+): string[] {
+  const amount = (n: number) => (unit === 'bytes' ? formatBytes(n) : String(n));
+  const rate = done / seconds;
+  const fields = [label, total === undefined ? amount(done) : `${amount(done)}/${amount(total)}`];
+  if (unit !== 'bytes') fields[1] += ` ${unit}`;
+  if (seconds > 0 && done > 0) fields.push(unit === 'bytes' ? `${formatBytes(rate)}/s` : `${formatCount(rate)}/s`);
+  if (total !== undefined && done > 0) fields.push(`ETA ${formatDuration((total - done) / rate)}`);
+  if (note !== '') fields.push(note);
+  return fields;
+}
+
+function taskSummary(label: string, done: number, unit: string, seconds: number, note: string): string {
+  const amount = unit === 'bytes' ? formatBytes(done) : `${done} ${unit}`;
+  return `${label}: ${amount} in ${seconds < 10 ? `${seconds.toFixed(1)} s` : formatDuration(seconds)}${note === '' ? '' : `, ${note}`}`;
+}

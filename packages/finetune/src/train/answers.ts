@@ -1,0 +1,182 @@
+/**
+ * Answers of the model in training to a few fixed records of the evaluation data (`--eval_generate N`), so that one can watch them change:
+ *
+ *     eval/step-<n>/answers.jsonl   question, reference, answer and metrics, a line for each record
+ *     eval/images/                  the records' images, once
+ *
+ * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
+ */
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { extname, join, posix } from 'node:path';
+import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { chatTemplate, decodeImage, encodePrompt, Tokenizer } from '@minicpm-finetune/processor';
+import { RUN_FILES } from '@minicpm-finetune/run';
+import sharp from 'sharp';
+import { type AnswerLine, type Question, questionOf } from '../data/question.js';
+import type { DataRecord, ImageSource } from '../data/record.js';
+import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
+import type { Run } from './run.js';
+
+/** A line of answers.jsonl. Metrics are there if the record has an answer of its own. */
+export interface EvalAnswer extends AnswerLine, Partial<AnswerMetrics> {
+  /** Files relative to the line's own. */
+  readonly images: readonly string[];
+}
+
+export interface EvalAnswers {
+  /** Means over the records with a reference; null if there is none. */
+  readonly metrics: AnswerMetrics | null;
+  /** answers.jsonl relative to the run folder; null if it could not be written. */
+  readonly file: string | null;
+}
+
+/** Answers are cut at twice the longest reference, but not below this. */
+const LEAST_TOKENS = 32;
+/** Longest side of a picture in TensorBoard. */
+const BOARD_SIDE = 256;
+
+interface Asked {
+  readonly index: number;
+  readonly record: DataRecord;
+  readonly question: Question;
+}
+
+/** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
+export function fixedRecords(length: number, count: number): number[] {
+  const some = Math.min(length, count);
+  return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
+}
+
+/** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
+export async function answerRecords(run: Run, step: number): Promise<EvalAnswers> {
+  const { config, data, log } = run;
+  const dataset = data.evaluation!;
+  const asked: Asked[] = [];
+  for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
+    const record = await dataset.read(index);
+    asked.push({ index, record, question: questionOf(record) });
+  }
+  const lines = await answerAll(run, asked);
+  const scored = lines.flatMap(({ answer, reference }) =>
+    reference === undefined ? [] : [answerMetrics(answer, reference)],
+  );
+  const metrics = scored.length === 0 ? null : meanMetrics(scored);
+  try {
+    return { metrics, file: await writeAnswers(run, step, asked, lines) };
+  } catch (error) {
+    log.warn('write_failed', `ANSWERS NOT SAVED at step ${step}: ${(error as Error).message} The run goes on.`, step);
+    return { metrics, file: null };
+  }
+}
+
+async function answerAll({ config, data, training, log }: Run, asked: readonly Asked[]): Promise<EvalAnswer[]> {
+  const options = { ...data.encoder, tokenizer: Tokenizer.load(data.encoder.tokenizerFolder) };
+  const model = new LoadedModel(training.model, chatTemplate(options.llmType, options.tokenizer));
+  const maxNewTokens = await answerLength(asked, options.tokenizer);
+  const size = config.batch.per_device_eval_batch_size;
+  const task = log.progress.task('Answering', asked.length, 'records');
+  const lines: EvalAnswer[] = [];
+  setLoraTraining(training.model, false);
+  try {
+    for (let i = 0; i < asked.length; i += size) {
+      const batch = asked.slice(i, i + size);
+      const prompts = [];
+      for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
+      const answers = await model.answer(prompts, { maxNewTokens });
+      batch.forEach((one, k) => {
+        const { text: answer, tokens, end } = answers[k]!;
+        lines.push(lineOf(one, { answer, tokens, end }));
+      });
+      task.update(lines.length);
+    }
+  } finally {
+    setLoraTraining(training.model, true);
+    task.finish(lines.length);
+  }
+  return lines;
+}
+
+async function answerLength(asked: readonly Asked[], tokenizer: Tokenizer): Promise<number> {
+  let longest = 0;
+  for (const { question } of asked) {
+    if (question.reference === null) continue;
+    longest = Math.max(longest, (await tokenizer.encode(question.reference)).length);
+  }
+  return Math.max(LEAST_TOKENS, 2 * longest);
+}
+
+function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>): EvalAnswer {
+  const { text, reference } = question;
+  return {
+    record: index,
+    ...(record.id === undefined ? {} : { id: record.id }),
+    question: text,
+    ...(reference === null ? {} : { reference }),
+    ...answer,
+    ...(reference === null ? {} : answerMetrics(answer.answer, reference)),
+    images: imagesOf(record).map((source, k) => posix.join('..', 'images', imageName(index, k, source))),
+  };
+}
+
+function imagesOf({ image }: DataRecord): ImageSource[] {
+  if (image === undefined) return [];
+  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
+}
+
+/** `<record>-<number><.ext>`; bytes have the name of what they begin like. */
+function imageName(index: number, k: number, source: ImageSource): string {
+  return `${index}-${k}${typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source)}`;
+}
+
+function extensionOf(bytes: Uint8Array): string {
+  const start = Buffer.from(bytes.subarray(0, 4)).toString('latin1');
+  if (start === '\x89PNG') return '.png';
+  if (start.startsWith('\xff\xd8')) return '.jpg';
+  if (start === 'GIF8') return '.gif';
+  if (start === 'RIFF') return '.webp';
+  return start.startsWith('BM') ? '.bmp' : '';
+}
+
+/** Writes images and lines; returns the file of the lines relative to the run folder. */
+async function writeAnswers(
+  run: Run,
+  step: number,
+  asked: readonly Asked[],
+  lines: readonly EvalAnswer[],
+): Promise<string> {
+  const folder = run.config.output.output_dir;
+  const images = join(folder, RUN_FILES.answers, 'images');
+  mkdirSync(images, { recursive: true });
+  for (const { index, record } of asked) {
+    for (const [k, source] of imagesOf(record).entries()) {
+      const path = join(images, imageName(index, k, source));
+      if (existsSync(path)) continue;
+      if (typeof source === 'string') copyFileSync(source, path);
+      else writeFileSync(path, source);
+      await showImage(run, step, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
+    }
+  }
+  const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
+  mkdirSync(join(folder, RUN_FILES.answers, `step-${step}`), { recursive: true });
+  writeFileSync(join(folder, file), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  run.log.board?.text(step, 'eval/answers', markdown(lines));
+  return file;
+}
+
+async function showImage({ log, config }: Run, step: number, tag: string, source: ImageSource): Promise<void> {
+  if (log.board === null) return;
+  const { width, height, data } = await decodeImage(source, { maxImagePixels: config.data.max_image_pixels });
+  const raw = { width, height, channels: 3 } as const;
+  const small = { width: BOARD_SIDE, height: BOARD_SIDE, fit: 'inside', withoutEnlargement: true } as const;
+  const made = await sharp(data, { raw }).resize(small).png().toBuffer({ resolveWithObject: true });
+  log.board.image(step, { tag, png: made.data, width: made.info.width, height: made.info.height });
+}
+
+function markdown(lines: readonly EvalAnswer[]): string {
+  const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', '<br>');
+  const rows = lines.map(
+    ({ record, question, reference = '', answer }) =>
+      `| ${record} | ${cell(question)} | ${cell(reference)} | ${cell(answer)} |`,
+  );
+  return ['| record | question | reference | answer |', '|---|---|---|---|', ...rows].join('\n');
+}

@@ -1,0 +1,107 @@
+/** Evaluation: the mean cross entropy over the supervised tokens of a data set, in the memory of one batch. */
+import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import type { RunConfig } from '@minicpm-finetune/run';
+import type { Dataset, Notice } from '../data/dataset.js';
+import type { Loader } from '../data/loader.js';
+import { collate } from '../engine/collate.js';
+import { evaluateBatch } from '../engine/step.js';
+import type { VisionCache } from '../engine/vision-cache.js';
+import type { Progress } from '../report/progress.js';
+import { answerRecords } from './answers.js';
+import { openPass, type RunData } from './open-data.js';
+import type { TrainingModel } from './open-model.js';
+import type { Run } from './run.js';
+import { saveBest } from './saving.js';
+
+export interface Evaluation {
+  readonly loss: number;
+  readonly samples: number;
+  readonly seconds: number;
+}
+
+/** Goes through the data once. Dropout is off meanwhile; nothing is kept of a batch but its summed loss. */
+export async function evaluate(
+  config: RunConfig,
+  data: RunData,
+  dataset: Dataset,
+  { model, device }: TrainingModel,
+  progress: Progress,
+  notice: Notice,
+  vision: VisionCache | null = null,
+): Promise<Evaluation> {
+  const started = performance.now();
+  const loader = await openPass(config, data, dataset, config.batch.per_device_eval_batch_size, notice);
+  const task = progress.task('Evaluating', dataset.length, 'records');
+  let [sum, tokens, samples] = [0, 0, 0];
+  setLoraTraining(model, false);
+  try {
+    for await (const micro of loader) {
+      if (micro.samples.length === 0) continue;
+      const result = evaluateBatch(model, collate(micro.samples, device), vision);
+      sum += result.sum;
+      tokens += result.count;
+      samples += micro.samples.length;
+      task.update(samples, tokens > 0 ? `loss ${(sum / tokens).toFixed(4)}` : '');
+      await new Promise(setImmediate);
+    }
+  } finally {
+    setLoraTraining(model, true);
+    task.finish(samples);
+    await loader.close();
+  }
+  return { loss: sum / tokens, samples, seconds: (performance.now() - started) / 1000 };
+}
+
+/** Evaluates, logs it, and keeps the best checkpoint if a metric says which that is. Behind the start nothing is saved. */
+export async function runEvaluation(run: Run, step: number, loader?: Loader): Promise<void> {
+  const { config, data, log, derived } = run;
+  if (data.evaluation === null) return;
+  const started = performance.now();
+  const { loss, samples, seconds } = await evaluate(
+    config,
+    data,
+    data.evaluation,
+    run.training,
+    log.progress,
+    (m) => log.progress.print(m),
+    run.vision,
+  );
+  const answers = config.eval.eval_generate > 0 ? await answerRecords(run, step) : null;
+  log.exclude((performance.now() - started) / 1000);
+  const metrics = { ...answers?.metrics };
+  const epoch = Number((step / derived.stepsPerEpoch).toFixed(4));
+  log.event({
+    event: 'eval',
+    step,
+    epoch,
+    loss: Number.isFinite(loss) ? loss : null,
+    metrics,
+    samples,
+    seconds,
+    samples_per_s: samples / seconds,
+    ...(answers?.file ? { answers_file: answers.file } : {}),
+  });
+  const named = Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`eval_${name}`, value]));
+  log.history.push({
+    epoch,
+    eval_loss: loss,
+    ...named,
+    eval_runtime: seconds,
+    eval_samples_per_second: samples / seconds,
+    step,
+  });
+  if (loader !== undefined) keepBest(run, step, loader, { loss, ...metrics });
+}
+
+/** Saves the model if the metric that decides says that it is the best so far. */
+function keepBest(run: Run, step: number, loader: Loader, values: Readonly<Record<string, number>>): void {
+  const { metric_for_best_model: metric, greater_is_better: greater } = run.config.eval;
+  if (metric === null) return;
+  const value = values[metric];
+  if (value === undefined || !Number.isFinite(value)) {
+    run.log.warn('no_metric', `${metric} is ${value ?? 'unknown'} at step ${step}: this model is not the best.`, step);
+    return;
+  }
+  const best = run.bestMetric;
+  if (best === null || (greater ? value > best : value < best)) saveBest(run, step, loader, value);
+}

@@ -1,0 +1,157 @@
+/**
+ * From the configuration to a model ready for training: weights loaded, adapters put on, what trains marked, and how it is saved.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  type AppliedLora,
+  applyLora,
+  describeBase,
+  loadAdapter,
+  loadWeights,
+  MiniCPMV,
+  moveTo,
+  openCheckpoint,
+  quantizeLayers,
+  saveAdapter,
+  saveCheckpoint,
+  setLoraTraining,
+  trainableParameters,
+} from '@minicpm-finetune/minicpm-v';
+import { readConfig } from '@minicpm-finetune/processor';
+import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
+import type { Parameter } from '@minicpm-finetune/torch';
+import type { DeviceName } from '../engine/machine.js';
+import { tuneFully } from '../engine/trainables.js';
+import type { Progress } from '../report/progress.js';
+
+export interface TrainingModel {
+  readonly model: MiniCPMV;
+  /** Where it is. */
+  readonly device: DeviceName;
+  /** What trains, by full name. */
+  readonly trainable: ReadonlyMap<string, Parameter>;
+  readonly trainableNumbers: number;
+  readonly totalNumbers: number;
+  /** Bytes that `save` writes. */
+  readonly savedBytes: number;
+  /** What was done to the weights, for the run's record. */
+  readonly notices: readonly string[];
+  /** Writes the whole checkpoint, or the adapter. */
+  save(folder: string): void;
+}
+
+/** Where a training computes: on the CPU unless another device is asked for by name, for those are untested. */
+export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
+  return device === 'auto' ? 'cpu' : device;
+}
+
+function loraConfig({ lora, trainables }: RunConfig) {
+  return {
+    r: lora.lora_r,
+    alpha: lora.lora_alpha,
+    dropout: lora.lora_dropout,
+    targetModules: lora.lora_target_modules,
+    modulesToSave: lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision),
+    bias: lora.lora_bias,
+    useRslora: lora.use_rslora,
+    useDora: lora.use_dora,
+    layersToTransform: lora.lora_layers_to_transform,
+    rankPattern: {},
+    alphaPattern: {},
+  };
+}
+
+/** Adapters: from `resumeFrom`, from `--lora_weight_path`, or new ones. */
+function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, resumeFrom: string | null): AppliedLora {
+  const from = resumeFrom ?? config.lora.lora_weight_path;
+  const applied =
+    from === null
+      ? applyLora(model, loraConfig(config), { seed: config.seeds.seed })
+      : loadAdapter(from, model, { fingerprint, trainable: true });
+  setLoraTraining(model, true);
+  return applied;
+}
+
+/** Quantizes what the adapters stand beside; says what that saves. Behind the adapters, for what they train whole stays as it is. */
+function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progress: Progress): string {
+  const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
+  if (tensors === 0) {
+    throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
+      flag: '--q_lora',
+      cure: 'All of them are in --lora_modules_to_save, and trained whole: name fewer modules there, or leave out --q_lora.',
+    });
+  }
+  const notice =
+    `q_lora: ${tensors} linear weights of the language model are kept in ${type}, ${formatBytes(bytesAfter)} instead of ` +
+    `${formatBytes(bytesBefore)}; each layer is computed again in the backward pass, with its ${formatBytes(layerBytes)} of ` +
+    'dequantized weights freed behind it.';
+  progress.print(notice);
+  return notice;
+}
+
+/**
+ * Loads the model in `folder` and marks what trains. `resumeFrom` is a checkpoint folder whose weights or adapter replace the start.
+ */
+export function prepareModel(
+  config: RunConfig,
+  folder: string,
+  progress: Progress,
+  resumeFrom: string | null,
+): TrainingModel {
+  const { dtype } = config.precision;
+  const read = readConfig(folder);
+  const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
+  const model = new MiniCPMV({ ...read, vision: { ...read.vision, batchSize } });
+  const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
+  const task = progress.task('Loading weights', undefined, 'bytes');
+  let bytes = 0;
+  const loaded = loadWeights(model, full, {
+    dtype,
+    onProgress: (done) => {
+      bytes = done.bytes;
+      task.update(bytes, `${done.tensors}/${done.of} tensors`);
+    },
+  });
+  task.finish(bytes);
+  // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
+  const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
+  const { model_name_or_path: named } = config.model;
+  const described = describeBase(folder);
+  const base = named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
+  const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
+  if (applied === null)
+    tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
+  const trainable = trainableParameters(model);
+  if (trainable.size === 0) {
+    throw new UserError('Expected something to train but received flags that freeze everything.', {
+      cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
+    });
+  }
+  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, progress)] : [];
+  const device = trainingDevice(config);
+  if (device !== 'cpu') moveTo(model, device);
+  const saved = applied === null ? new Map(model.namedParameters()) : trainable;
+  return {
+    model,
+    device,
+    trainable,
+    trainableNumbers: count(trainable.values()),
+    totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),
+    notices,
+    savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
+    save: (target) =>
+      applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),
+  };
+}
+
+function count(parameters: Iterable<Parameter>): number {
+  let total = 0;
+  for (const { shape } of parameters) total += shape.reduce((product, size) => product * size, 1);
+  return total;
+}
+
+/** Whether a checkpoint folder holds what this run would save. */
+export function holdsModel(folder: string, config: RunConfig): boolean {
+  return existsSync(join(folder, config.lora.use_lora ? 'adapter_config.json' : 'config.json'));
+}

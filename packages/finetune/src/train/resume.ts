@@ -1,0 +1,130 @@
+/** Where a run starts: anew in an empty folder, or behind a checkpoint whose data and configuration it shares. */
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { checkpointStep, latestCheckpoint, RUN_FILES, type RunConfig, UserError } from '@minicpm-finetune/run';
+import {
+  readCheckpointConfig,
+  readTrainerState,
+  removeUnfinished,
+  type TrainerState,
+  verifyCheckpoint,
+} from '../checkpoint/checkpoint.js';
+import { holdsModel } from './open-model.js';
+
+/** Groups that may differ between a run and the checkpoint it goes on from: they do not touch the numbers. */
+const FREE_GROUPS = new Set<keyof RunConfig>(['output', 'save', 'logging', 'loader', 'eval']);
+/** Keys of the other groups that may differ: data are known by their content, wherever they are. */
+const FREE_KEYS = new Set([
+  'data_path',
+  'eval_data_path',
+  'per_device_eval_batch_size',
+  'cache_dir',
+  'memory_budget',
+  'cache_vision',
+  'cache_vision_limit',
+]);
+
+export interface Resumed {
+  readonly folder: string;
+  readonly state: TrainerState;
+}
+
+/** The checkpoint to go on from, checked; null: a fresh run, for which the run folder was made ready. Throws UserErrors. */
+export function startOf(config: RunConfig): Resumed | null {
+  const { output_dir: runFolder, overwrite_output_dir: overwrite } = config.output;
+  const asked = config.save.resume_from_checkpoint;
+  if (asked === null) {
+    makeReady(runFolder, overwrite);
+    return null;
+  }
+  removeUnfinished(runFolder);
+  const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
+  if (folder === undefined || !existsSync(folder)) {
+    throw new UserError(
+      `Expected a complete checkpoint for --resume_from_checkpoint but ${folder ?? `${runFolder} has none`}${folder ? ' is not there' : ''}.`,
+      {
+        flag: '--resume_from_checkpoint',
+        cure: 'Name a checkpoint-<step> folder, or leave the flag out to start anew.',
+      },
+    );
+  }
+  verifyCheckpoint(folder);
+  if (!holdsModel(folder, config)) {
+    throw new UserError(
+      `Expected ${config.lora.use_lora ? 'an adapter' : 'a full checkpoint'} in ${folder} but received the other kind.`,
+      {
+        file: folder,
+        flag: '--use_lora',
+        cure: 'Resume with the value of --use_lora that the checkpoint was trained with.',
+      },
+    );
+  }
+  if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
+  return { folder, state: readTrainerState(folder) };
+}
+
+/** A resumed run must see the data it saw before. */
+export function compareData(resumed: Resumed, fingerprint: string, config: RunConfig): void {
+  if (config.save.resume_anyway || resumed.state.data_fingerprint === fingerprint) return;
+  throw new UserError(
+    `Expected the data the checkpoint was trained on for --data_path but received ${config.data.data_path.join(', ')} with another content.`,
+    {
+      file: config.data.data_path[0]!,
+      flag: '--data_path',
+      cure: 'Give the same data files in the same order, or --resume_anyway true to go on with other data.',
+    },
+  );
+}
+
+function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {
+  const differences: string[] = [];
+  for (const group of Object.keys(now) as (keyof RunConfig)[]) {
+    if (FREE_GROUPS.has(group)) continue;
+    const [a, b] = [(before[group] ?? {}) as Record<string, unknown>, now[group] as Record<string, unknown>];
+    for (const key of Object.keys(b)) {
+      if (FREE_KEYS.has(key)) continue;
+      const [was, is] = [JSON.stringify(a[key]), JSON.stringify(b[key])];
+      if (was !== is) differences.push(`${key} was ${was ?? 'not there'} and is ${is}`);
+    }
+  }
+  if (differences.length === 0) return;
+  throw new UserError(`Expected the checkpoint's configuration but received other values: ${differences.join('; ')}.`, {
+    file: join(folder, RUN_FILES.config),
+    flag: '--resume_from_checkpoint',
+    cure: 'Give the same flags, or --resume_anyway true to go on with the new ones.',
+  });
+}
+
+/** Refuses a folder with an earlier run or with a model, or clears it of the run if told to. */
+function makeReady(runFolder: string, overwrite: boolean): void {
+  if (!existsSync(join(runFolder, RUN_FILES.events))) {
+    refuseModel(runFolder);
+    return;
+  }
+  if (!overwrite) {
+    throw new UserError(
+      `Expected a new folder for --output_dir but received ${runFolder}, which holds an earlier run.`,
+      {
+        flag: '--output_dir',
+        cure: 'Name another folder, go on with --resume_from_checkpoint latest, or start over with --overwrite_output_dir true.',
+      },
+    );
+  }
+  removeUnfinished(runFolder);
+  for (const name of readdirSync(runFolder)) {
+    if (checkpointStep(name) !== undefined) rmSync(join(runFolder, name), { recursive: true });
+  }
+  const { events, config, stop, logs, answers, nonfinite, profile } = RUN_FILES;
+  for (const name of [events, config, stop, logs, answers, nonfinite, profile])
+    rmSync(join(runFolder, name), { recursive: true, force: true });
+}
+
+/** The trained model would take the place of the weights that lie there, perhaps those the run starts from. */
+function refuseModel(runFolder: string): void {
+  const old = existsSync(runFolder) ? readdirSync(runFolder).find((name) => name.endsWith('.safetensors')) : undefined;
+  if (old === undefined) return;
+  throw new UserError(`Expected a new folder for --output_dir but received ${runFolder}, which holds ${old}.`, {
+    flag: '--output_dir',
+    cure: 'Name another folder: the trained model will be written there.',
+  });
+}

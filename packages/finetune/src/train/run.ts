@@ -1,0 +1,142 @@
+/** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
+import { join } from 'node:path';
+import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
+import { manualSeed } from '@minicpm-finetune/torch';
+import { restoreOptimizer } from '../checkpoint/checkpoint.js';
+import { LossScale } from '../engine/loss-scale.js';
+import { MemoryPlan } from '../engine/memory-plan.js';
+import { withNoise } from '../engine/neftune.js';
+import { Optimizer, withoutDecay } from '../engine/optimizer.js';
+import { Profiler } from '../engine/profiler.js';
+import type { StepOptions } from '../engine/step.js';
+import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
+import { resolveModel } from '../hub/hub.js';
+import type { RunLog } from '../report/run-log.js';
+import { openData, type RunData } from './open-data.js';
+import { prepareModel, type TrainingModel } from './open-model.js';
+import { compareData, type Resumed } from './resume.js';
+import { StopRequests } from './stop.js';
+
+/** Everything a run has while it trains. */
+export interface Run {
+  readonly config: RunConfig;
+  readonly log: RunLog;
+  readonly data: RunData;
+  readonly training: TrainingModel;
+  readonly optimizer: Optimizer;
+  readonly schedule: Schedule;
+  readonly derived: Derived;
+  readonly lossScale: LossScale | null;
+  readonly stop: StopRequests;
+  readonly vision: VisionCache | null;
+  /** With --gradient_checkpointing auto or --memory_budget. */
+  readonly memory: MemoryPlan | null;
+  /** With --profile. */
+  readonly profile: Profiler | null;
+  bestMetric: number | null;
+  bestCheckpoint: string | null;
+  tokensSeen: number;
+  skippedSteps: number;
+  /** The step of the newest checkpoint that this start wrote. */
+  savedStep: number | null;
+}
+
+/**
+ * Finds the model, opens the data and makes everything else; for a run that goes on, with the model that `resumed` has. `closeRun` frees it.
+ * Throws UserErrors.
+ */
+export async function openRun(config: RunConfig, log: RunLog, resumed: Resumed | null): Promise<Run> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
+  const data = await openData(config, folder, (message) => log.progress.print(message));
+  if (resumed) compareData(resumed, data.train.fingerprint, config);
+  const derived = derive(config, data.sampler.unitsPerEpoch);
+  manualSeed(config.seeds.seed);
+  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
+  return makeRun(config, log, data, training, derived);
+}
+
+export async function closeRun({ stop, optimizer, training, data }: Run): Promise<void> {
+  stop.close();
+  optimizer.dispose();
+  training.model.dispose();
+  await data.train.close();
+  await data.evaluation?.close();
+}
+
+function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
+  const { optimizer: o, precision, lora } = config;
+  const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
+  const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
+    learningRate: o.learning_rate,
+    visionLearningRate: o.vision_learning_rate,
+    resamplerLearningRate: o.resampler_learning_rate,
+    embeddingLearningRate: o.embedding_learning_rate,
+    loraPlusRatio: lora.loraplus_lr_ratio,
+    weightDecay: o.weight_decay,
+    beta1: o.adam_beta1,
+    beta2: o.adam_beta2,
+    eps: o.adam_epsilon,
+    masterWeights,
+    stochasticRounding: !masterWeights,
+  });
+  const { totalSteps, warmupSteps } = derived;
+  return {
+    config,
+    log,
+    data,
+    training,
+    optimizer,
+    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
+    derived,
+    lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
+    stop: new StopRequests(config.output.output_dir),
+    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
+    memory: memoryPlan(config, log),
+    profile: profiler(config, log),
+    bestMetric: null,
+    bestCheckpoint: null,
+    tokensSeen: 0,
+    skippedSteps: 0,
+    savedStep: null,
+  };
+}
+
+function profiler({ logging: { profile: steps }, output }: RunConfig, log: RunLog): Profiler | null {
+  const failed = (message: string): void => log.warn('write_failed', message);
+  return steps > 0 ? new Profiler(steps, join(output.output_dir, RUN_FILES.profile), failed) : null;
+}
+
+function memoryPlan({ engine }: RunConfig, log: RunLog): MemoryPlan | null {
+  const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
+  if (recompute !== 'auto' && budget === null) return null;
+  return new MemoryPlan({ recompute, budget, notice: (message) => log.progress.print(message) });
+}
+
+/** How a step of the run is computed, now. */
+export function stepOptions({ config, training: { model }, lossScale, memory, vision, profile }: Run): StepOptions {
+  const alpha = config.optimizer.neftune_noise_alpha;
+  return {
+    maxGradNorm: config.optimizer.max_grad_norm,
+    recompute: config.engine.gradient_checkpointing !== false,
+    memory,
+    perMicroBatch: config.data.compat === 'official',
+    fused: config.engine.fused_backward,
+    vision,
+    profile: profile?.active ? profile : null,
+    ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
+    ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
+  };
+}
+
+/** Puts everything back but the model, which was loaded from the checkpoint, and the random state, which comes last. */
+export function restore(run: Run, { folder, state }: Resumed): number {
+  restoreOptimizer(folder, run.optimizer);
+  if (run.lossScale && state.loss_scale) run.lossScale.state = state.loss_scale;
+  run.bestMetric = state.best_metric;
+  run.bestCheckpoint = state.best_model_checkpoint;
+  run.tokensSeen = state.num_input_tokens_seen;
+  run.skippedSteps = state.skipped_steps;
+  run.log.history.push(...state.log_history);
+  return state.global_step;
+}

@@ -1,0 +1,204 @@
+/**
+ * The story of a training run, from the configuration to the saved model. Everything that happens is visible here; the parts are in the
+ * files it imports.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
+import { about, rngState } from '@minicpm-finetune/torch';
+import { restoreRandomState } from '../checkpoint/checkpoint.js';
+import type { Loader, MicroBatch } from '../data/loader.js';
+import { collateAll } from '../engine/collate.js';
+import { startEngine } from '../engine/machine.js';
+import { traced } from '../engine/profiler.js';
+import { type StepResult, trainStep } from '../engine/step.js';
+import { RunLog } from '../report/run-log.js';
+import { VERSION } from '../version.js';
+import { runEvaluation } from './evaluate.js';
+import { handleNonfinite } from './nonfinite.js';
+import { openLoader, optimizerSteps } from './open-data.js';
+import { trainingDevice } from './open-model.js';
+import { type Resumed, startOf } from './resume.js';
+import { closeRun, openRun, type Run, restore, stepOptions } from './run.js';
+import { save, saveResult } from './saving.js';
+
+export interface TrainOptions {
+  readonly notices?: readonly string[];
+  readonly derived?: readonly string[];
+}
+
+export interface TrainResult {
+  readonly stopped: StopEvent['reason'] | null;
+  readonly steps: number;
+  readonly trainLoss: number | null;
+  /** Pictures looked up in the vision cache, and found; null: no cache. */
+  readonly vision: { readonly pictures: number; readonly hits: number } | null;
+}
+
+const UNTESTED =
+  'TRAINING ON % IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+
+/** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
+export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
+  const present = startEngine(config.engine);
+  const device = trainingDevice(config);
+  const resumed = startOf(config);
+  const log = new RunLog(config, resumed?.state.global_step);
+  if (device !== 'cpu') log.warn('untested_device', UNTESTED.replace('%', device));
+  else if (present !== 'cpu')
+    log.progress.print(`Training runs on the CPU; --device ${present} is there, and untested.`);
+  const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  try {
+    const result = await runTraining(config, log, resumed, options);
+    const status = result.stopped === null ? 'finished' : 'stopped';
+    log.event({
+      event: 'run_end',
+      status,
+      step: result.steps,
+      train_loss: result.trainLoss,
+      seconds: seconds(),
+      ...(result.vision ? { vision_cache: result.vision } : {}),
+      output: '.',
+    });
+    log.progress.print(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
+    return result;
+  } catch (error) {
+    log.event({
+      event: 'run_end',
+      status: 'failed',
+      step: log.lastStep,
+      seconds: seconds(),
+      error: (error as Error).message,
+    });
+    throw error;
+  } finally {
+    log.close();
+  }
+}
+
+async function runTraining(
+  config: RunConfig,
+  log: RunLog,
+  resumed: Resumed | null,
+  options: TrainOptions,
+): Promise<TrainResult> {
+  const notice = (message: string): void => log.progress.print(message);
+  const run = await openRun(config, log, resumed);
+  const { data, derived, training } = run;
+  const start = resumed ? restore(run, resumed) : 0;
+  announce(run, start, options);
+  const known = resumed?.state.bad_records ?? [];
+  const loader = await openLoader(config, data, { start, end: derived.totalSteps, knownBad: known }, notice);
+  try {
+    if (resumed) restoreRandomState(resumed.folder, training.device);
+    if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
+    const { steps, stopped } = await trainLoop(run, loader, start);
+    if (stopped === null) saveResult(run, steps, loader);
+    const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
+    return { stopped, steps, trainLoss: log.trainLoss, vision };
+  } finally {
+    if (run.profile?.active) run.profile.write();
+    await loader.close();
+    await closeRun(run);
+  }
+}
+
+function announce(run: Run, start: number, options: TrainOptions): void {
+  const { config, log, derived, training, data } = run;
+  writeFileSync(join(config.output.output_dir, RUN_FILES.config), `${JSON.stringify(config, null, 2)}\n`);
+  log.event({
+    event: 'run_start',
+    versions: { minicpm_finetune: VERSION, node: process.versions.node, libtorch: about().version },
+    config,
+    notices: [...(options.notices ?? []), ...training.notices],
+    derived: [...new Set([...(options.derived ?? []), ...derived.lines])],
+    total_steps: derived.totalSteps,
+    train_samples: data.train.length,
+    eval_samples: data.evaluation?.length ?? 0,
+    trainable_parameters: training.trainableNumbers,
+    total_parameters: training.totalNumbers,
+    world_size: 1,
+    device: training.device,
+    resumed_at_step: start,
+  });
+  if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
+  log.progress.training({ totalSteps: derived.totalSteps, epochs: derived.epochs });
+}
+
+async function trainLoop(
+  run: Run,
+  loader: Loader,
+  start: number,
+): Promise<{ steps: number; stopped: StopEvent['reason'] | null }> {
+  const { config, derived, log } = run;
+  let done = start;
+  for await (const micros of optimizerSteps(loader)) {
+    await oneStep(run, micros, loader);
+    done = micros[0]!.step + 1;
+    const epochEnds = done % derived.stepsPerEpoch === 0;
+    const last = done === derived.totalSteps;
+    if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds) || (last && config.eval.do_eval))
+      await runEvaluation(run, done, loader);
+    const stopped = last ? null : run.stop.reason; // behind the last step there is nothing to stop
+    if (stopped !== null) log.event({ event: 'stop', reason: stopped, step: done });
+    const asked = run.stop.takeSaveRequest();
+    if (isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds)) save(run, done, loader, 'interval');
+    else if (stopped !== null && config.save.save_on_stop)
+      save(run, done, loader, stopped === 'stop_file' ? 'stop' : 'signal');
+    else if (asked) save(run, done, loader, 'signal');
+    if (stopped !== null) return { steps: done, stopped };
+    await new Promise(setImmediate); // lets signals in and finalizers run
+  }
+  return { steps: done, stopped: null };
+}
+
+function isDue(
+  strategy: 'no' | 'steps' | 'epoch',
+  every: number | undefined,
+  step: number,
+  epochEnds: boolean,
+): boolean {
+  return strategy === 'epoch' ? epochEnds : strategy === 'steps' && every !== undefined && step % every === 0;
+}
+
+/** One optimizer step and its line in the log. */
+async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
+  const { config, derived, log, optimizer } = run;
+  const { step } = micros[0]!;
+  const profile = run.profile?.active ? run.profile : null;
+  profile?.wait(loader.dataWaitSeconds);
+  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
+  if (batches.length === 0) return; // every record of this step is bad and was left out
+  const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
+  const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
+  const lossScale = run.lossScale?.scale ?? null;
+  using random = rngState();
+  const compute = (): StepResult =>
+    trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+  const result = profile ? profile.step(step + 1, compute) : compute();
+  run.memory?.endStep();
+  const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
+  if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
+  run.tokensSeen += tokens;
+  const done = step + 1;
+  const due = isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0);
+  log.step(
+    {
+      step: done,
+      epoch: done / derived.stepsPerEpoch,
+      loss: result.loss,
+      gradNorm: result.gradNorm,
+      learningRate: optimizer.groups[0]!.baseLr * run.schedule(step),
+      samples,
+      tokens,
+      supervisedTokens: result.supervisedTokens,
+      lossScale,
+      skippedSteps: run.skippedSteps,
+      dataWaitSeconds: loader.dataWaitSeconds,
+      vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
+    },
+    derived.totalSteps,
+    due || done === derived.totalSteps || (done === 1 && config.logging.logging_first_step),
+  );
+}

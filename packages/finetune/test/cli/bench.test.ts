@@ -1,0 +1,63 @@
+/** `minicpm-finetune bench`: the parts of a step add up, the figures are there, and nothing stays behind. */
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeFigures, measureTraining } from '../../src/cli/bench/measure.js';
+import { type Measurement, PARTS } from '../../src/cli/bench/meter.js';
+import { configOf, makePlace, type Place } from '../support/run-place.js';
+
+let place: Place;
+beforeAll(() => {
+  place = makePlace(8);
+});
+afterAll(() => rmSync(place.folder, { recursive: true }));
+
+const leftBehind = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('minicpm-finetune-bench-'));
+
+describe('bench', () => {
+  let figures: Measurement;
+  let seconds: number;
+  let before: string[];
+  beforeAll(async () => {
+    before = leftBehind();
+    const started = performance.now();
+    figures = await measureTraining(configOf(place, 'bench', { gradient_checkpointing: true }), 3);
+    seconds = (performance.now() - started) / 1000;
+  });
+
+  it('splits a step into its parts', () => {
+    expect(figures.steps).toBe(3);
+    expect([...figures.seconds.keys()]).toEqual([...PARTS]);
+    for (const part of PARTS) expect(figures.seconds.get(part), part).toBeGreaterThan(0);
+    const step = [...figures.seconds.values()].reduce((sum, part) => sum + part, 0);
+    expect(3 * step).toBeLessThan(seconds);
+    expect(figures.tokensPerSecond).toBeGreaterThan(figures.samplesPerSecond);
+  });
+
+  it('compares the language model with plain matrix products', () => {
+    expect(figures.languageFlops).toBeGreaterThan(0);
+    expect(figures.languageFlops).toBeLessThan(figures.matmulFlops);
+  });
+
+  it('says what takes the memory', () => {
+    const memory = (what: string): number => figures.memory.get(what)!;
+    expect(memory('optimizer')).toBeGreaterThan(memory('weights')); // two moments in float32, a few rows of the embeddings
+    expect(memory('the whole process')).toBeGreaterThan(memory('weights') + memory('optimizer'));
+  });
+
+  it('prints a table', () => {
+    const lines = describeFigures(figures).split('\n');
+    expect(lines[0]).toBe('A step, mean of 3:');
+    for (const part of PARTS)
+      expect(
+        lines.some((line) => line.trim().startsWith(part)),
+        part,
+      ).toBe(true);
+    expect(lines.some((line) => /GFLOP\/s = \d+ % of the \d+ GFLOP\/s/.test(line))).toBe(true);
+  });
+
+  it('leaves nothing behind', () => {
+    expect(leftBehind()).toEqual(before);
+    expect(existsSync(`${place.folder}/bench`)).toBe(false);
+  });
+});

@@ -1,0 +1,241 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { checkData, distribution } from '../../src/cli/check-data/check-data.js';
+import { checkDataCommand } from '../../src/cli/check-data/command.js';
+import { formatReport } from '../../src/cli/check-data/report.js';
+import { parseFlags } from '../../src/cli/command.js';
+import { encoderSetup } from '../../src/data/encoder.js';
+import {
+  DATA_FLAGS,
+  FAULTS,
+  MODEL,
+  MODEL_FLAGS,
+  makeData,
+  picture,
+  plantFaults,
+  soundRecord,
+} from '../support/made-data.js';
+
+const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
+const check = (paths: string[], more: Partial<Parameters<typeof checkData>[0]> = {}) =>
+  checkData({ paths, encoder, threads: 1, notice: () => {}, ...more });
+
+/** Runs the command as main does. */
+async function run(...words: string[]): Promise<{ code: number; out: string; err: string }> {
+  const io = { out: '', err: '' };
+  const stream = (key: 'out' | 'err') => ({
+    write: (text: string) => {
+      io[key] += text;
+    },
+  });
+  const given = parseFlags(checkDataCommand.text, checkDataCommand.flags, words);
+  const code = await checkDataCommand.run(given, { stdout: stream('out'), stderr: stream('err'), env: {} });
+  return { code, ...io };
+}
+
+describe('checkData', () => {
+  it('finds exactly the planted faults among 2000 records, each with its place and message', async () => {
+    const faults = plantFaults(2000);
+    expect(faults.size).toBe(FAULTS.length);
+    const data = await makeData(2000, new Map([...faults].map(([index, [line]]) => [index, line])));
+    const seen: number[] = [];
+    const report = await check([data.file], { threads: 2, progress: (done) => seen.push(done) });
+    const planted = [...faults.keys()].sort((a, b) => a - b);
+    expect(report.errors.map(({ record }) => record)).toEqual(planted);
+    for (const error of report.errors) {
+      expect(error.message).toMatch(faults.get(error.record)![1]);
+      expect(error).toMatchObject({ file: data.file, line: error.record + 1, cure: expect.stringMatching(/\w/) });
+    }
+    expect(report).toMatchObject({ records: 2000, warnings: [], too_long: 0, model_max_length: 2048 });
+    expect(seen).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1));
+
+    const sound = Array.from({ length: 2000 }, (_, i) => i).filter((i) => !faults.has(i));
+    expect(report.text_only).toBe(sound.filter((i) => i % 10 === 9).length);
+    expect(report.images).toBe(sound.filter((i) => i % 10 < 8).length + 2 * sound.filter((i) => i % 10 === 8).length);
+    // the four sizes of makeData's pictures: 56x56 whole, 90x60 and 60x130 in 2 slices, 200x40 in 4
+    const shown = sound.flatMap((i) => (i % 10 === 9 ? [] : i % 10 === 8 ? [i, i + 5] : [i]));
+    const sliced = (slices: number) => shown.filter((i) => [0, 2, 2, 4][i % 4] === slices).length;
+    expect(report.slices_per_image).toEqual({ 0: sliced(0), 2: sliced(2), 4: sliced(4) });
+    expect(report.tokens!.histogram.reduce((sum, { count }) => sum + count, 0)).toBe(sound.length);
+    expect(report.supervised_share).toBeGreaterThan(0.1);
+    expect(report.supervised_share).toBeLessThan(0.9);
+  });
+
+  it('says the same for 0, 1 and 2 threads', async () => {
+    const data = await makeData(60, new Map([[7, FAULTS[11]![0]]]));
+    const [none, ...others] = await Promise.all(
+      [0, 1, 2].map(async (threads) => ({ ...(await check([data.file], { threads })), seconds: 0 })),
+    );
+    expect(none!.errors).toHaveLength(1);
+    for (const other of others) expect(other).toEqual(none);
+  });
+
+  it('checks all three forms and several files at once', async () => {
+    const data = await makeData(12);
+    const turns = (content: string) => [
+      { role: 'user', content },
+      { role: 'assistant', content: 'A' },
+    ];
+    const messages = join(data.folder, 'messages.json');
+    writeFileSync(
+      messages,
+      JSON.stringify([
+        { messages: turns('<image>Q'), images: ['images/1.jpg'] },
+        { messages: turns('<image>Q'), images: [] },
+      ]),
+    );
+    const parquet = fileURLToPath(new URL('../fixtures/data/messages.snappy.parquet', import.meta.url));
+    const report = await check([data.file, messages, parquet]);
+    expect(report.files.map(({ records }) => records)).toEqual([12, 2, 7]);
+    expect(report.errors).toMatchObject([{ file: messages, record: 1, turn: 0 }]);
+    expect(report.images).toBe(12 + 1 + 7);
+  });
+
+  it('warns of what changes a record or looks wrong', async () => {
+    const empty = {
+      conversations: [
+        { role: 'user', content: 'Q' },
+        { role: 'assistant', content: ' ' },
+      ],
+    };
+    const long = {
+      conversations: [
+        { role: 'user', content: 'Q' },
+        { role: 'assistant', content: 'word '.repeat(300) },
+      ],
+    };
+    const data = await makeData(
+      20,
+      new Map([
+        [3, empty],
+        [5, long],
+      ]),
+    );
+    const flags = { ...DATA_FLAGS, model_max_length: 220 };
+    const report = await check([data.file], { encoder: encoderSetup(MODEL, MODEL_FLAGS, flags) });
+    expect(report.errors).toEqual([]);
+    expect(report.warnings).toMatchObject([
+      { record: 3, message: expect.stringMatching(/answer in turn 1 is empty/) },
+      { record: 5, message: expect.stringMatching(/at most 220 tokens .* its end is cut off/) },
+    ]);
+    expect(report).toMatchObject({ too_long: 1, tokens: { max: expect.any(Number) } });
+    expect(report.tokens!.max).toBeGreaterThan(300);
+    const strict = await check([data.file], {
+      encoder: encoderSetup(MODEL, MODEL_FLAGS, { ...flags, overlong: 'error' }),
+    });
+    expect(strict.errors).toMatchObject([{ record: 5, flag: '--model_max_length' }]);
+  });
+
+  it('tells of the animation of which one frame is used', async () => {
+    const data = await makeData(3, new Map([[1, { ...soundRecord(0), image: 'images/anim.gif' }]]));
+    mkdirSync(data.folder, { recursive: true });
+    const frames = await Promise.all([1, 2].map((seed) => picture(40, 40, seed)));
+    const { default: sharp } = await import('sharp');
+    writeFileSync(
+      join(data.folder, 'images/anim.gif'),
+      await sharp(frames, { join: { animated: true } })
+        .gif()
+        .toBuffer(),
+    );
+    const report = await check([data.file]);
+    expect(report.errors).toEqual([]);
+    expect(report.warnings).toMatchObject([{ record: 1, message: expect.stringMatching(/2 frames; only the first/) }]);
+  });
+
+  it('refuses what concerns no single record', async () => {
+    await expect(check(['gone.json'])).rejects.toThrow(/there is no gone.json/);
+    const data = await makeData(3);
+    await expect(check([data.file], { encoder: { ...encoder, tokenizerFolder: data.folder } })).rejects.toThrow(
+      /tokenizer/,
+    );
+  });
+});
+
+describe('distribution', () => {
+  it('has round bins without gaps and exact quantiles', () => {
+    expect(distribution(new Float64Array(0))).toBeNull();
+    const numbers = Float64Array.from({ length: 1000 }, (_, i) => 37 + i);
+    const { histogram, ...rest } = distribution(numbers)!;
+    expect(rest).toEqual({ min: 37, mean: 536.5, median: 536, p90: 936, p99: 1026, max: 1036 });
+    expect(histogram.map(({ from, to }) => to - from)).toEqual(Array(11).fill(100));
+    expect(histogram.map(({ from }) => from)).toEqual(Array.from({ length: 11 }, (_, i) => i * 100));
+    expect(histogram.map(({ count }) => count)).toEqual([63, ...Array(9).fill(100), 37]);
+    expect(distribution(Float64Array.from([5, 5, 5]))!.histogram).toEqual([{ from: 5, to: 6, count: 3 }]);
+  });
+});
+
+describe('the command', () => {
+  it('prints a report and ends with 0 when all is well', async () => {
+    const data = await makeData(30);
+    const { code, out, err } = await run(
+      '--data_path',
+      data.file,
+      '--model_name_or_path',
+      MODEL,
+      '--scale_resolution',
+      '56',
+    );
+    expect(code).toBe(0);
+    expect(out).toMatch(/data.jsonl: JSON Lines, 30 records in the seed form/);
+    expect(out).toMatch(/30 records checked in .* images\/s\): 0 errors, 0 warnings/);
+    expect(out).toMatch(/--model_max_length 2048 holds every record; suggested: \d+/);
+    expect(out).toMatch(/30 images, 3 text-only records/);
+    expect(err).toMatch(/Checking: 30 records/);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
+    expect(out + err).not.toMatch(/[\u001b\r]/);
+  });
+
+  it('ends with 2 when a record is bad, and prints as many errors as asked for', async () => {
+    const faults = plantFaults(40);
+    const data = await makeData(40, new Map([...faults].map(([index, [line]]) => [index, line])));
+    const words = [
+      '--data_path',
+      data.file,
+      '--model_name_or_path',
+      MODEL,
+      '--scale_resolution',
+      '56',
+      '--max_image_pixels',
+      '100000',
+    ];
+    const { code, out } = await run(...words, '--max_shown', '3');
+    expect(code).toBe(2);
+    expect(out.match(/^error: /gm)).toHaveLength(3);
+    expect(out).toMatch(new RegExp(`at: ${data.file}:\\d+, record \\d+`));
+    expect(out).toMatch(/… and 17 more errors; --json lists all of them/);
+    const json = await run(...words, '--json');
+    expect(json.code).toBe(2);
+    expect(JSON.parse(json.out).errors).toHaveLength(20);
+  });
+
+  it('needs data and a model', async () => {
+    await expect(run('--model_name_or_path', MODEL)).rejects.toThrow(/--data_path/);
+    await expect(run('--data_path', 'x.json')).rejects.toThrow(/--model_name_or_path/);
+    await expect(run('--data_path', 'x.json', '--model_name_or_path', MODEL, '--llm_type', 'llama3')).rejects.toThrow(
+      /"qwen"/,
+    );
+  });
+
+  it('formats a report without sound records', () => {
+    const report = {
+      files: [],
+      records: 1,
+      errors: [{ file: 'a', record: 0, message: 'm' }],
+      warnings: [],
+      tokens: null,
+      supervised_share: null,
+      text_only: 0,
+      images: 0,
+      slices_per_image: {},
+      model_max_length: 1,
+      too_long: 0,
+      suggested_model_max_length: null,
+      seconds: 1,
+    };
+    expect(formatReport(report, 5)).toBe(
+      '1 record checked in 1.0 s (1 records/s): 1 error, 0 warnings\n\nerror: m\n   at: a, record 0',
+    );
+  });
+});

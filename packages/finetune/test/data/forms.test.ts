@@ -1,0 +1,264 @@
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import { describe, expect, it } from 'vitest';
+import { normalizeRecord, type RecordForm, recognizeForm } from '../../src/data/forms.js';
+import { ImageResolver } from '../../src/data/images.js';
+import type { DataRecord } from '../../src/data/record.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'forms-'));
+mkdirSync(join(folder, 'images'));
+for (const name of ['a.png', 'b.png', 'images/c.png']) writeFileSync(join(folder, name), 'not decoded here');
+const file = join(folder, 'data.json');
+const place = { file, record: 3, line: 4 };
+const a = join(folder, 'a.png');
+const b = join(folder, 'b.png');
+
+function normalize(raw: unknown, form?: RecordForm): DataRecord {
+  return normalizeRecord(raw, form ?? recognizeForm(raw, place), place, new ImageResolver(file, () => {}));
+}
+
+/** The error that `raw` causes; its place must be right. */
+function refused(raw: unknown, form?: RecordForm): UserError {
+  try {
+    normalize(raw, form);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UserError);
+    expect(error).toMatchObject(place);
+    return error as UserError;
+  }
+  throw new Error(`accepted: ${JSON.stringify(raw)}`);
+}
+
+const qa = [
+  { role: 'user', content: 'Q' },
+  { role: 'assistant', content: 'A' },
+];
+const llavaQa = [
+  { from: 'human', value: '<image>\nQ' },
+  { from: 'gpt', value: 'A' },
+];
+
+describe('the seed form', () => {
+  it('takes one image, images by placeholder, or none', () => {
+    expect(normalize({ id: 7, image: 'a.png', conversations: qa })).toEqual({ id: '7', image: a, conversations: qa });
+    const image = { '<image_00>': 'a.png', '<image_01>': 'images/c.png' };
+    expect(normalize({ image, conversations: qa }).image).toEqual({
+      '<image_00>': a,
+      '<image_01>': join(folder, 'images/c.png'),
+    });
+    for (const image of [undefined, null, {}]) expect(normalize({ image, conversations: qa }).image).toBeUndefined();
+  });
+
+  it('keeps a system turn in front and ignores other keys of a turn', () => {
+    const turns = [{ role: 'system', content: 'S' }, ...qa.map((turn) => ({ ...turn, name: 'x' }))];
+    expect(normalize({ conversations: turns }).conversations).toEqual([{ role: 'system', content: 'S' }, ...qa]);
+  });
+
+  it.each([
+    [{ image: ['a.png'], conversations: qa }, /a path, or an object of placeholders/],
+    [{ image: 5, conversations: qa }, /image but received 5/],
+    [{ image: '', conversations: qa }, /path of an image/],
+    [{ images: ['a.png'], conversations: qa }, /key image .* but received images/],
+    [{ image: 'a.png', conversations: [] }, /empty list/],
+    [{ image: 'a.png', conversations: 'hello' }, /a list of turns .* received "hello"/],
+    [{ image: 'a.png' }, /conversations or messages .* the keys image/],
+    [{}, /an empty object/],
+    [[qa], /an object for a record/],
+    ['text', /an object for a record but received "text"/],
+    [null, /an object for a record but received null/],
+    [{ conversations: qa, messages: qa }, /received both/],
+    [{ conversations: qa, video: 'a.mp4' }, /text and images only .* video/],
+  ])('refuses %j', (raw, message) => {
+    expect(refused(raw).message).toMatch(message);
+  });
+
+  it.each([
+    ['bot', 1, /user or assistant .* received "bot"/],
+    ['System', 0, /received "System"/],
+    ['system', 1, /user or assistant .* received "system"/],
+    [undefined, 1, /received nothing/],
+    ['constructor', 0, /received "constructor"/],
+  ])('refuses the role %s in turn %i', (role, turn, message) => {
+    const error = refused({ conversations: qa.map((value, i) => (i === turn ? { ...value, role } : value)) });
+    expect(error.message).toMatch(message);
+    expect(error.turn).toBe(turn);
+  });
+
+  it.each([[null], [['a', 'b']], [5], [undefined]])('refuses the content %j', (content) => {
+    const error = refused({ conversations: [qa[0], { role: 'assistant', content }] });
+    expect(error.message).toMatch(/^Expected text for the content of a turn but received/);
+    expect(error.turn).toBe(1);
+  });
+});
+
+describe('the messages form', () => {
+  it('gives the images of the list to the placeholders in order', () => {
+    const messages = [
+      { role: 'user', content: '<image>\n<image>Which is red?' },
+      { role: 'assistant', content: 'A' },
+    ];
+    expect(normalize({ messages, images: ['b.png', 'a.png'] })).toEqual({
+      id: undefined,
+      image: { '<image_00>': b, '<image_01>': a },
+      conversations: [{ role: 'user', content: '<image_00>\n<image_01>Which is red?' }, qa[1]].map((turn) => ({
+        ...turn,
+        ...(turn === qa[1] ? { content: 'A' } : {}),
+      })),
+    });
+  });
+
+  it('makes a single image of the first user turn the seed form of one image', () => {
+    const messages = [
+      { role: 'system', content: 'S' },
+      { role: 'user', content: '<image>\nQ' },
+      { role: 'assistant', content: 'A' },
+    ];
+    expect(normalize({ messages, images: ['a.png'] })).toEqual({ id: undefined, image: a, conversations: messages });
+  });
+
+  it('keeps the turn of an image that comes later', () => {
+    const messages = [...qa, { role: 'user', content: 'And <image>?' }, { role: 'assistant', content: 'B' }];
+    const record = normalize({ messages, images: 'a.png' });
+    expect(record.image).toEqual({ '<image_00>': a });
+    expect(record.conversations[2]).toEqual({ role: 'user', content: 'And <image_00>?' });
+  });
+
+  it('reads parts with images of their own, by path, file: and data: address', () => {
+    const bytes = Buffer.from([1, 2, 3]);
+    const content = [
+      { type: 'image', image: 'a.png' },
+      { type: 'image_url', image_url: { url: `data:image/png;base64,${bytes.toString('base64')}` } },
+      { type: 'image', path: `file://${b}` },
+      { type: 'text', text: 'Which?' },
+    ];
+    const record = normalize({ messages: [{ role: 'user', content }, qa[1]] });
+    expect(record.image).toEqual({ '<image_00>': a, '<image_01>': new Uint8Array(bytes), '<image_02>': b });
+    expect(record.conversations[0]!.content).toBe('<image_00><image_01><image_02>Which?');
+  });
+
+  it('reads parts that take from the list, and a system prompt beside the turns', () => {
+    const content = [
+      { type: 'image', text: null },
+      { type: 'text', text: 'Q' },
+    ];
+    expect(
+      normalize({
+        system: 'S',
+        messages: [{ role: 'user', content }, qa[1]],
+        images: [{ bytes: null, path: 'a.png' }],
+      }),
+    ).toEqual({
+      id: undefined,
+      image: a,
+      conversations: [{ role: 'system', content: 'S' }, { role: 'user', content: '<image>Q' }, qa[1]],
+    });
+  });
+
+  it('takes text-only records', () => {
+    for (const images of [undefined, null, []])
+      expect(normalize({ messages: qa, images })).toEqual({ id: undefined, image: undefined, conversations: qa });
+  });
+
+  it.each([
+    [{ messages: qa, images: ['a.png'] }, /one <image> in the text for each of the 1 images .* received 0/],
+    [
+      { messages: [{ role: 'user', content: '<image><image>' }, qa[1]], images: ['a.png'] },
+      /for every <image> .* received 1 image for at least 2/,
+    ],
+    [{ messages: [{ role: 'user', content: '<image>' }, qa[1]] }, /received 0 images/],
+    [{ messages: [{ role: 'user', content: '<image_00>' }, qa[1]], images: ['a.png'] }, /received <image_00>/],
+    [{ messages: qa, image: 'a.png', images: ['a.png'] }, /received both/],
+    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /received "video"/],
+    [{ messages: [{ role: 'user', content: ['Q'] }, qa[1]] }, /an object with type/],
+    [{ messages: [{ role: 'user', content: [{ type: 'text', text: 5 }] }, qa[1]] }, /text .* received 5/],
+    [
+      {
+        messages: [{ role: 'user', content: [{ type: 'image', image: 'a.png' }, { type: 'image' }] }, qa[1]],
+        images: ['b.png'],
+      },
+      /received both/,
+    ],
+    [{ messages: [{ role: 'system', content: 'S' }, ...qa], system: 'T' }, /one system prompt/],
+    [{ messages: llavaQa }, /role and content for the turns of messages/],
+    [{ messages: [{ role: 'tool', content: 'x' }, ...qa] }, /received "tool"/],
+  ])('refuses %j', (raw, message) => {
+    expect(refused(raw).message).toMatch(message);
+  });
+});
+
+describe('the LLaVA form', () => {
+  it('maps human and gpt', () => {
+    expect(normalize({ id: 'x', image: 'a.png', conversations: llavaQa })).toEqual({
+      id: 'x',
+      image: a,
+      conversations: [
+        { role: 'user', content: '<image>\nQ' },
+        { role: 'assistant', content: 'A' },
+      ],
+    });
+  });
+
+  it('takes a list of images, and none', () => {
+    const turns = [{ from: 'human', value: '<image><image>Q' }, llavaQa[1]];
+    expect(normalize({ image: ['a.png', 'b.png'], conversations: turns }).image).toEqual({
+      '<image_00>': a,
+      '<image_01>': b,
+    });
+    expect(normalize({ conversations: [{ from: 'human', value: 'Q' }, llavaQa[1]] }).image).toBeUndefined();
+  });
+
+  it.each([
+    [[{ from: 'robot', value: 'x' }, llavaQa[1]], /human or gpt .* received "robot"/],
+    [[llavaQa[0], { from: 'gpt', value: null }], /text or a list of parts .* received null/],
+    [[llavaQa[0], { role: 'assistant', content: 'A' }], /from and value for every turn .* received role and content/],
+    [[{ from: 'human', value: 'Q', role: 'user' }], /received the keys from, value, role/],
+    [[{ speaker: 'human' }], /received the keys speaker/],
+    [['Q', 'A'], /an object with role and content for a turn but received "Q"/],
+  ])('refuses the turns %j', (conversations, message) => {
+    expect(refused({ image: 'a.png', conversations }).message).toMatch(message);
+  });
+});
+
+it('refuses a record of another form than the file and names both', () => {
+  const error = refused({ conversations: llavaQa, image: 'a.png' }, 'seed');
+  expect(error.message).toMatch(/the seed form .* but received the LLaVA form/);
+  expect(error.cure).toMatch(/Split the file/);
+});
+
+describe('images', () => {
+  it('names both places where a missing image was looked for', () => {
+    expect(refused({ image: 'gone.png', conversations: qa }).message).toContain(
+      `tried ${join(folder, 'gone.png')} and ${join(process.cwd(), 'gone.png')}`,
+    );
+    expect(refused({ image: '/gone.png', conversations: qa }).message).toContain(
+      'Expected the file /gone.png for the key image',
+    );
+    expect(refused({ image: { '<image_00>': 'gone.png' }, conversations: qa }).message).toContain(
+      'the image <image_00>',
+    );
+  });
+
+  it('falls back to the working folder with one notice', () => {
+    const notices: string[] = [];
+    const resolver = new ImageResolver(file, (message) => notices.push(message));
+    expect(resolver.resolve('package.json', 'the key image', place)).toBe(join(process.cwd(), 'package.json'));
+    expect(notices[0]).toContain(`are not beside it but in the working folder ${process.cwd()}`);
+  });
+
+  it.each(['http://x.org/a.png', 'HTTPS://x.org/a.png', 's3://bucket/a.png'])('does not fetch %s', (image) => {
+    const error = refused({ image, conversations: qa });
+    expect(error.message).toContain(`Expected an image file for the key image but received "${image}"`);
+    expect(error.cure).toMatch(/Download them/);
+  });
+
+  it('refuses what is no base64 image and no bytes', () => {
+    expect(refused({ image: 'data:text/plain,hello', conversations: qa }).message).toMatch(/data:image/);
+    expect(refused({ image: new Uint8Array(0), conversations: qa }).message).toMatch(/0 bytes/);
+    expect(refused({ image: { bytes: null, path: null }, conversations: qa }).message).toMatch(
+      /a path or the bytes of an image/,
+    );
+    expect(refused({ image: 'file://other-host/a.png', conversations: qa }).message).toMatch(/address of this machine/);
+  });
+});

@@ -1,0 +1,56 @@
+// Writes what a model computes with an adapter on it, for packages/lab/python/check_adapter.py to compare: inputs and logits as one safetensors file.
+//
+//     node packages/lab/python/adapter-logits.mjs --model DIR --adapter DIR --out FILE
+//
+// The inputs are arbitrary: 24 tokens around two pictures of different shapes. Only models whose pictures travel as strips of patches.
+import { parseArgs } from 'node:util';
+import { loadAdapter, loadWeights, MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
+import { readConfig } from '@minicpm-finetune/processor';
+import { fromTypedArray, noGrad, ops, writeSafetensors } from '@minicpm-finetune/torch';
+
+const SIZES = [
+  [4, 6],
+  [7, 5],
+];
+const TEXT = 8;
+
+const { values } = parseArgs({
+  options: { model: { type: 'string' }, adapter: { type: 'string' }, out: { type: 'string' } },
+});
+const { model: folder, adapter, out } = values;
+if (folder === undefined || adapter === undefined || out === undefined) {
+  console.error('usage: node packages/lab/python/adapter-logits.mjs --model DIR --adapter DIR --out FILE');
+  process.exit(2);
+}
+
+const model = new MiniCPMV(readConfig(folder));
+loadWeights(model, folder, { dtype: 'float32' });
+loadAdapter(adapter, model, { trainable: false });
+
+const { queryNum, llm, vision } = model.config;
+const patch = vision.patchSize;
+const bounds = SIZES.map((_, i) => [TEXT + i * (queryNum + TEXT), TEXT + i * (queryNum + TEXT) + queryNum]);
+const length = TEXT + SIZES.length * (queryNum + TEXT);
+const ids = BigInt64Array.from({ length }, (_, i) => BigInt((i * 7919 + 13) % llm.vocabSize));
+const pixels = SIZES.map(([rows, cols], k) => {
+  const values = Float32Array.from({ length: 3 * patch * patch * rows * cols }, (_, i) => Math.sin(i * (k + 1) * 0.7));
+  return fromTypedArray(values, [3, patch, patch * rows * cols]);
+});
+const inputs = {
+  inputIds: fromTypedArray(ids, [1, length]),
+  positionIds: ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64' }), 0),
+  pictures: [SIZES.map(([rows, cols], k) => ({ pixels: pixels[k], rows, cols }))],
+  imageBounds: [bounds],
+};
+const logits = noGrad(() => model.logits(runPlan(model.plan(inputs, { train: false }))));
+writeSafetensors(
+  out,
+  new Map([
+    ['input_ids', inputs.inputIds],
+    ['position_ids', inputs.positionIds],
+    ['image_bound', fromTypedArray(Int32Array.from(bounds.flat()), [SIZES.length, 2])],
+    ['tgt_sizes', fromTypedArray(Int32Array.from(SIZES.flat()), [SIZES.length, 2])],
+    ...pixels.map((tensor, k) => [`pixel_values.${k}`, tensor]),
+    ['logits', logits],
+  ]),
+);

@@ -1,0 +1,99 @@
+/** Checks of a LoRA fine-tuning from the folder's adapter: what trains, logits, loss, gradients. */
+import { join } from 'node:path';
+import { headOf, lossAndGradients, lossSum } from '@minicpm-finetune/finetune/internal';
+import {
+  type AppliedLora,
+  adapterFileParameters,
+  loadAdapter,
+  type MiniCPMV,
+  runPlan,
+} from '@minicpm-finetune/minicpm-v';
+import { noGrad, type Parameter } from '@minicpm-finetune/torch';
+import type { ReferenceFolder } from './models-folder.js';
+import { FEATURES, LOSS, loadModel } from './models-forward.js';
+import { nameDifference, type Report, scaledDifference } from './models-report.js';
+import { checkGradients, checkNorms, checkTrajectory, ownName } from './models-training.js';
+
+interface TrainableParameters {
+  readonly trainable_parameters: readonly string[];
+  readonly targeted_modules: readonly string[];
+  readonly adapter_tensor_names: readonly string[];
+  readonly shapes: Readonly<Record<string, readonly number[]>>;
+}
+
+type LoraMeta = Readonly<
+  Record<
+    string,
+    {
+      readonly loss: number;
+      readonly none_grads: readonly string[];
+      readonly grad_l2_norm: Readonly<Record<string, number>>;
+    }
+  >
+>;
+
+export function checkLora(report: Report, folder: ReferenceFolder): void {
+  if (!folder.has('lora', 'adapter')) return;
+  const model = loadModel(folder.path);
+  const applied = loadAdapter(join(folder.path, 'lora', 'adapter'), model, { trainable: true });
+  if (folder.has('lora', 'trainable_parameters.json')) checkNames(report, folder, model, applied);
+  if (folder.has('lora', 'expected.safetensors')) checkLoraForward(report, folder, model);
+  if (folder.has('lora', 'meta.json')) checkLoraGradients(report, folder, model);
+  checkTrajectory(report, folder, 'lora', model);
+  model.dispose();
+}
+
+const trainableOf = (model: MiniCPMV): [string, Parameter][] =>
+  [...model.namedParameters()].filter(([, parameter]) => parameter.requiresGrad);
+
+/** Names and shapes of what trains, in memory and in the file. */
+function checkNames(report: Report, folder: ReferenceFolder, model: MiniCPMV, applied: AppliedLora): void {
+  const expected = folder.json<TrainableParameters>('lora', 'trainable_parameters.json');
+  report.check('lora/targeted_modules', 0, () => nameDifference(applied.targets, expected.targeted_modules));
+  report.check('lora/adapter_tensor_names', 0, () =>
+    nameDifference(adapterFileParameters(model, applied).keys(), expected.adapter_tensor_names),
+  );
+  report.check('lora/trainable_parameters', 0, () => {
+    const form = (name: string, shape: readonly number[] | undefined): string => `${name} [${shape?.join(', ')}]`;
+    return nameDifference(
+      trainableOf(model).map(([name, { shape }]) => form(name, shape)),
+      expected.trainable_parameters.map((name) => form(ownName(name), expected.shapes[name])),
+    );
+  });
+}
+
+function checkLoraForward(report: Report, folder: ReferenceFolder, model: MiniCPMV): void {
+  const file = folder.file('lora', 'expected.safetensors');
+  for (const one of folder.cases.filter(({ name }) => file.infos.has(`${name}.logits`))) {
+    const hidden = () => runPlan(model.plan(one.inputs(), { train: false }));
+    report.check(`lora/${one.name}/logits`, FEATURES, () =>
+      noGrad(() => scaledDifference(one.valid(model.logits(hidden())), one.valid(file.tensor(`${one.name}.logits`)))),
+    );
+    report.check(`lora/${one.name}/loss`, LOSS, () =>
+      noGrad(() => {
+        const { sum, count } = lossSum(hidden(), one.labels(), headOf(model));
+        return Math.abs(sum / count - file.tensor(`${one.name}.loss`).item());
+      }),
+    );
+  }
+}
+
+function checkLoraGradients(report: Report, folder: ReferenceFolder, model: MiniCPMV): void {
+  const meta = folder.json<LoraMeta>('lora', 'meta.json');
+  for (const one of folder.cases.filter(({ name }) => meta[name] !== undefined)) {
+    const { grad_l2_norm, none_grads } = meta[one.name]!;
+    const gradients = lossAndGradients(model, [one.batch()], { recompute: false, perMicroBatch: false });
+    const check = `lora/${one.name}/gradients`;
+    report.check(`${check}/none`, 0, () => {
+      return nameDifference(
+        trainableOf(model)
+          .map(([name]) => name)
+          .filter((name) => !gradients.gradients.has(name)),
+        none_grads.map(ownName),
+      );
+    });
+    checkNorms(report, check, grad_l2_norm, undefined, gradients);
+    if (one.name === 'sliced') checkGradients(report, check, folder.file('lora', 'grads.safetensors'), gradients);
+    gradients.dispose();
+  }
+}

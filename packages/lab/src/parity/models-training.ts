@@ -1,0 +1,281 @@
+/** Checks of training: gradients, what has none or zero ones, the weight-decay groups, and trajectories of full and LoRA fine-tuning. */
+
+import {
+  denseRows,
+  evaluateBatch,
+  type Gradients,
+  lossAndGradients,
+  Optimizer,
+  trainStep,
+  withoutDecay,
+} from '@minicpm-finetune/finetune/internal';
+import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import { makeSchedule } from '@minicpm-finetune/run';
+import { ops, type Parameter, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
+import { LOSS } from './models-forward.js';
+import { largest, maxDifference, nameDifference, type Report } from './models-report.js';
+
+const COSINE = 1e-5;
+const ABSOLUTE = 1e-5;
+const RELATIVE = 1e-3;
+const TRAJECTORY = 1e-4;
+const STEP = { maxGradNorm: 1, recompute: false, perMicroBatch: false };
+
+/** Names of the reference (PEFT's, for LoRA) as the model has them. */
+export function ownName(name: string): string {
+  return name
+    .replace(/^base_model\.model\./, '')
+    .replace('.modules_to_save.default', '')
+    .replace(/\.(lora_[AB])\.default\./, '.$1.');
+}
+
+/**
+ * Where a key's bias moves all scores of a query equally, its gradient is zero but for rounding: noise has no direction. The slice of
+ * the parameter that is such a bias: all, the middle third, or nothing.
+ */
+function keyBias(name: string): 'all' | 'middle' | 'none' {
+  if (/^vpm\..*self_attn\.k_proj\.bias$/.test(name)) return 'all';
+  return name === 'resampler.attn.in_proj_bias' || /^vpm\..*attn\.qkv\.bias$/.test(name) ? 'middle' : 'none';
+}
+
+/** The part of a gradient, or of a parameter moved by it, that has a direction, or null. */
+function directed(name: string, gradient: Tensor): Tensor | null {
+  const kind = keyBias(name);
+  if (kind === 'all') return null;
+  if (kind === 'none') return gradient;
+  const [q, , v] = ops.chunk(gradient, 3) as [Tensor, Tensor, Tensor];
+  return ops.cat([q, v]);
+}
+
+const norm = (x: Tensor): number => ops.linalgVectorNorm(ops.to(x, 'float64')).item();
+
+/** 1 - cosine of the angle between two gradients; 0 where both are (next to) nothing. */
+function angle(actual: Tensor, expected: Tensor): number {
+  const [a, b] = [norm(actual), norm(expected)];
+  if (Math.max(a, b) < ABSOLUTE) return 0;
+  const dot = ops.sumAll(ops.mul(ops.to(actual, 'float64'), ops.to(expected, 'float64'))).item();
+  return 1 - dot / (a * b);
+}
+
+/** How much of what is allowed two gradients differ: absolutely, or relative in norm, whichever is kinder. */
+function allowance(actual: Tensor, expected: Tensor): number {
+  const absolute = maxDifference(actual, expected) / ABSOLUTE;
+  return absolute <= 1 ? absolute : Math.min(absolute, norm(ops.sub(actual, expected)) / norm(expected) / RELATIVE);
+}
+
+const required = (gradients: Gradients, name: string): Tensor => {
+  const gradient = gradients.gradients.get(name);
+  if (gradient === undefined) throw new Error(`Expected a gradient for ${name} but there is none`);
+  return gradient;
+};
+
+/** Makes all parameters train, but for the fixed ones. */
+export function trainAll(model: MiniCPMV): void {
+  for (const [name, parameter] of model.namedParameters())
+    parameter.data.requiresGrad = !model.fixedParameters.has(name);
+}
+
+function trainable(model: MiniCPMV): Map<string, Parameter> {
+  return new Map([...model.namedParameters()].filter(([, parameter]) => parameter.requiresGrad));
+}
+
+/** Compares gradients with those in a file. */
+export function checkGradients(report: Report, check: string, expected: TensorSource, gradients: Gradients): void {
+  const names = [...expected.infos.keys()];
+  report.check(`${check}/names`, 0, () => nameDifference(gradients.gradients.keys(), names.map(ownName)));
+  const compare = (measure: (actual: Tensor, expected: Tensor) => number, only: boolean) => (): number =>
+    largest(
+      names.map((name) =>
+        scope(() => {
+          const own = ownName(name);
+          const whole = expected.tensor(name);
+          const rows = gradients.rows.get(own);
+          const found = required(gradients, own);
+          const compared = [rows ? denseRows(found, rows, whole.size(0)) : found, whole];
+          const [actual, wanted] = compared.map((x) => (only ? directed(own, x) : x));
+          return actual && wanted ? measure(actual, wanted) : 0;
+        }),
+      ),
+    );
+  report.check(`${check}/cosine`, COSINE, compare(angle, true));
+  report.check(`${check}/allowance`, 1, compare(allowance, false));
+}
+
+/** Compares the norm of every gradient, and of all together. */
+export function checkNorms(
+  report: Report,
+  check: string,
+  expected: Readonly<Record<string, number>>,
+  total: number | undefined,
+  gradients: Gradients,
+): void {
+  report.check(`${check}/norms`, 1, () =>
+    largest(
+      Object.entries(expected).map(([name, wanted]) => {
+        const difference = Math.abs(norm(required(gradients, ownName(name))) - wanted);
+        return Math.min(difference / ABSOLUTE, difference / wanted / RELATIVE);
+      }),
+    ),
+  );
+  if (total === undefined) return;
+  report.check(`${check}/total_norm`, TRAJECTORY, () => {
+    const all = Math.hypot(...[...gradients.gradients.values()].map(norm));
+    return Math.abs(all - total) / total;
+  });
+}
+
+/** Gradients of every case in full fine-tuning: norms, and all of them where the folder has them. */
+export function checkFullGradients(report: Report, folder: ReferenceFolder, model: MiniCPMV): void {
+  for (const one of folder.cases) {
+    const { meta, name } = one;
+    checkReached(report, one, model);
+    report.attempt(`${name}/gradients`, 0, () => {
+      const gradients = lossAndGradients(model, [one.batch()], STEP);
+      try {
+        checkTrainMode(report, one, model, gradients);
+        if (meta.grad_l2_norm)
+          checkNorms(report, `${name}/gradients`, meta.grad_l2_norm, meta.total_grad_norm, gradients);
+        if (folder.has('cases', name, 'grads.safetensors'))
+          checkGradients(report, `${name}/gradients`, folder.file('cases', name, 'grads.safetensors'), gradients);
+      } finally {
+        gradients.dispose();
+      }
+    });
+  }
+}
+
+const parameterNames = (model: MiniCPMV): string[] => [...model.namedParameters()].map(([name]) => name);
+
+/** Which parameters a forward pass in evaluation mode does not even read. */
+function checkReached(report: Report, one: ReferenceCase, model: MiniCPMV): void {
+  const expected = one.meta.params_without_grad_eval;
+  if (expected === undefined) return;
+  report.check(`${one.name}/parameters_without_grad_eval`, 0, () => {
+    const used = model.plan(one.inputs(), { train: false }).flatMap((node) => [...node.parameters.keys()]);
+    const reached = new Set([...used, ...model.headParameters().keys()]);
+    const without = parameterNames(model).filter(
+      (parameter) => !reached.has(parameter) || model.fixedParameters.has(parameter),
+    );
+    return nameDifference(without, [...expected, ...model.fixedParameters]);
+  });
+}
+
+/** Loss in train mode, and which parameters then have no gradient, or a zero one. */
+function checkTrainMode(report: Report, { meta, name }: ReferenceCase, model: MiniCPMV, gradients: Gradients): void {
+  const expected = meta.train_mode;
+  if (expected === undefined) return;
+  report.check(`${name}/train_mode/loss`, LOSS, () => Math.abs(gradients.loss - expected.loss));
+  report.check(`${name}/train_mode/parameters_without_grad`, 0, () => {
+    const without = parameterNames(model).filter((parameter) => !gradients.gradients.has(parameter));
+    return nameDifference(without, expected.params_without_grad);
+  });
+  report.check(`${name}/train_mode/zero_gradients`, 0, () =>
+    largest(expected.params_with_exactly_zero_grad.map((parameter) => norm(required(gradients, parameter)))),
+  );
+}
+
+interface Trajectory {
+  readonly config: {
+    readonly lr: number;
+    readonly betas: readonly [number, number];
+    readonly eps: number;
+    readonly weight_decay: number;
+    readonly max_grad_norm: number;
+    readonly warmup_steps: number;
+    readonly total_steps: number;
+  };
+  readonly steps: readonly {
+    readonly step: number;
+    readonly batch: string;
+    readonly loss: number;
+    readonly grad_norm: number;
+    readonly lr_used: number;
+  }[];
+  readonly loss_after_training: readonly { readonly batch: string; readonly loss: number }[];
+  readonly decay_parameters: readonly string[];
+  readonly no_decay_parameters: readonly string[];
+}
+
+/** Trains as `train/<kind>.json` did and compares every step and what came out. The model is left trained. */
+export function checkTrajectory(report: Report, folder: ReferenceFolder, kind: 'full' | 'lora', model: MiniCPMV): void {
+  if (!folder.has('train', `${kind}.json`)) return;
+  const expected = folder.json<Trajectory>('train', `${kind}.json`);
+  const { lr, betas, eps, weight_decay, max_grad_norm, warmup_steps, total_steps } = expected.config;
+  const parameters = trainable(model);
+  const noDecay = withoutDecay(model);
+  report.check(`train/${kind}/decay_parameters`, 0, () =>
+    nameDifference(
+      [...parameters.keys()].filter((name) => !noDecay.has(name)),
+      expected.decay_parameters.map(ownName),
+    ),
+  );
+  report.check(`train/${kind}/no_decay_parameters`, 0, () =>
+    nameDifference(
+      [...parameters.keys()].filter((name) => noDecay.has(name)),
+      expected.no_decay_parameters.map(ownName),
+    ),
+  );
+  const optimizer = new Optimizer(parameters, noDecay, {
+    learningRate: lr,
+    visionLearningRate: null,
+    resamplerLearningRate: null,
+    embeddingLearningRate: null,
+    loraPlusRatio: null,
+    weightDecay: weight_decay,
+    beta1: betas[0],
+    beta2: betas[1],
+    eps,
+    masterWeights: false,
+  });
+  const schedule = makeSchedule(
+    {
+      lr_scheduler_type: 'cosine',
+      lr_scheduler_kwargs: null,
+      warmup_steps,
+      warmup_ratio: 0,
+      num_train_epochs: 1,
+      max_steps: total_steps,
+    },
+    { totalSteps: total_steps, warmupSteps: warmup_steps, learningRate: lr },
+  );
+  const results = expected.steps.map(({ step, batch }) => {
+    const result = trainStep(model, [folder.case(batch).batch()], optimizer, schedule(step), {
+      ...STEP,
+      maxGradNorm: max_grad_norm,
+    });
+    return { ...result, lr: lr * schedule(step) };
+  });
+  const each = (measure: (i: number) => number) => (): number => largest(results.map((_, i) => measure(i)));
+  report.check(
+    `train/${kind}/loss`,
+    TRAJECTORY,
+    each((i) => Math.abs(results[i]!.loss - expected.steps[i]!.loss)),
+  );
+  report.check(
+    `train/${kind}/grad_norm`,
+    TRAJECTORY,
+    each((i) => Math.abs(results[i]!.gradNorm / expected.steps[i]!.grad_norm - 1)),
+  );
+  report.check(
+    `train/${kind}/learning_rate`,
+    1e-9,
+    each((i) => Math.abs(results[i]!.lr - expected.steps[i]!.lr_used)),
+  );
+  report.check(`train/${kind}/loss_after_training`, TRAJECTORY, () =>
+    largest(
+      expected.loss_after_training.map(({ batch, loss }) => {
+        const { sum, count } = evaluateBatch(model, folder.case(batch).batch());
+        return Math.abs(sum / count - loss);
+      }),
+    ),
+  );
+  report.check(`train/${kind}/final_parameters`, TRAJECTORY, () => {
+    const final = folder.file('train', `${kind}_final.safetensors`);
+    const all = new Map(model.namedParameters());
+    return largest(
+      [...final.infos.keys()].map((name) => maxDifference(all.get(ownName(name))!.data, final.tensor(name))),
+    );
+  });
+  optimizer.dispose();
+}

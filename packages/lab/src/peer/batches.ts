@@ -1,0 +1,53 @@
+/** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
+
+import { type Batch, pack, type Sequence } from '@minicpm-finetune/finetune/internal';
+import type { Picture } from '@minicpm-finetune/minicpm-v';
+import { type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+
+/**
+ * `<b>.input_ids`, `<b>.labels`, `<b>.attention_mask` (B, L), `<b>.<s>.image_bound`, `<b>.<s>.tgt_sizes` (n, 2),
+ * `<b>.<s>.<i>.pixel_values` (3, patch, patch * rows * cols)
+ */
+export class BatchFile {
+  readonly #file: SafetensorsFile;
+  /** Number of batches. */
+  readonly length: number;
+
+  constructor(path: string) {
+    this.#file = new SafetensorsFile(path);
+    this.length = 1 + Math.max(-1, ...[...this.#file.infos.keys()].map((name) => Number(name.split('.')[0])));
+    if (this.length === 0) throw new Error(`${path}: Expected at least one batch but the file has none`);
+  }
+
+  /** A fresh copy of batch `b` with pixels in `dtype`; its tensors are the caller's. */
+  batch(b: number, dtype: DType): Batch {
+    return scope(() =>
+      noGrad(() => {
+        const read = (name: string): Tensor => this.#file.tensor(`${b}.${name}`);
+        const numbers = (name: string): number[] => read(name).toNumbers();
+        const [samples, length] = read('input_ids').shape as [number, number];
+        const rows = (name: string): Int32Array[] => {
+          const all = Int32Array.from(numbers(name));
+          return Array.from({ length: samples }, (_, s) => all.subarray(s * length, (s + 1) * length));
+        };
+        const [ids, labels, mask] = [rows('input_ids'), rows('labels'), rows('attention_mask')];
+        const sequences = ids.map((inputIds, s): Sequence => {
+          const count = mask[s]!.reduce((sum, bit) => sum + bit, 0); // padding is on the right
+          const imageBounds = pairs(numbers(`${s}.image_bound`));
+          return { inputIds: inputIds.subarray(0, count), labels: labels[s]!.subarray(0, count), imageBounds };
+        });
+        const pictures = sequences.flatMap((_, s) =>
+          pairs(numbers(`${s}.tgt_sizes`)).map(([rows, cols], i): Picture => {
+            const pixels = keep(ops.to(read(`${s}.${i}.pixel_values`), dtype, false, true));
+            return { pixels, rows, cols };
+          }),
+        );
+        return pack(sequences, pictures);
+      }),
+    );
+  }
+}
+
+function pairs(flat: readonly number[]): [number, number][] {
+  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
+}

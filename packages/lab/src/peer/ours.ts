@@ -1,0 +1,176 @@
+/**
+ * `npm run bench`: trains on fixed batches from a file and prints one JSON line: losses, seconds per step, samples/s, peak memory. Takes the
+ * files and flags of a PyTorch side that trains the same way, so that both can be compared in one sitting. See packages/lab/README.md.
+ */
+
+import {
+  type Measurement,
+  Optimizer,
+  StepMeter,
+  type StepResult,
+  trainStep,
+  tuneFully,
+  VisionCache,
+  withoutDecay,
+} from '@minicpm-finetune/finetune/internal';
+import { applyLora, loadWeights, MiniCPMV, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { readConfig } from '@minicpm-finetune/processor';
+import { type DType, type Parameter, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
+import { Command } from 'commander';
+import { BatchFile } from './batches.js';
+
+interface Flags {
+  checkpoint: string;
+  batches: string;
+  steps: number;
+  lora: boolean;
+  lora_r: number;
+  modules_to_save: string;
+  freeze_vision: boolean;
+  bf16: boolean;
+  gradient_checkpointing: boolean;
+  fused_backward: boolean;
+  cache_vision?: string;
+  master_weights: boolean;
+  lr: number;
+  threads: number;
+  seed: number;
+}
+
+const TARGETS = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)';
+
+function parseFlags(words: readonly string[]): Flags {
+  const number = (text: string): number => {
+    if (!Number.isFinite(Number(text)) || text.trim() === '') throw new Error(`Expected a number but received ${text}`);
+    return Number(text);
+  };
+  const command = new Command('bench')
+    .description('Trains on fixed batches and prints one JSON line of figures.')
+    .requiredOption('--checkpoint <dir>', 'folder with config.json and model.safetensors')
+    .requiredOption('--batches <file>', 'safetensors file with collated batches')
+    .option('--steps <n>', 'optimizer steps', number, 8)
+    .option('--lora', 'train LoRA adapters on q, k, v, o of the language model', false)
+    .option('--lora_r <r>', 'rank', number, 64)
+    .option('--modules_to_save <names>', "modules trained whole beside LoRA; '' for none", 'embed_tokens,resampler')
+    .option('--freeze_vision', 'do not train the vision tower', false)
+    .option('--bf16', 'weights, activations and gradients in bfloat16', false)
+    .option('--master_weights', 'float32 weights and moments beside bfloat16 ones', false)
+    .option('--gradient_checkpointing', "compute each block's inside again in the backward pass", false)
+    .option('--fused_backward', 'update parameters in the backward pass', false)
+    .option('--cache_vision <dir>', 'store features of the frozen vision tower there and use those stored')
+    .option('--lr <rate>', 'constant learning rate', number, 1e-4)
+    .option('--threads <n>', 'threads of libtorch', number, 2)
+    .option('--seed <n>', 'seed of the LoRA initialisation', number, 0);
+  return command.parse([...words], { from: 'user' }).opts<Flags>();
+}
+
+/** Loads the model and marks what trains. */
+function prepare(flags: Flags, dtype: DType): MiniCPMV {
+  const model = new MiniCPMV(readConfig(flags.checkpoint));
+  loadWeights(model, flags.checkpoint, { dtype });
+  if (!flags.lora) {
+    tuneFully(model, { tuneVision: !flags.freeze_vision, tuneLlm: true });
+    return model;
+  }
+  const saved = flags.modules_to_save.split(',').filter((name) => name !== '');
+  applyLora(
+    model,
+    {
+      r: flags.lora_r,
+      alpha: flags.lora_r,
+      dropout: 0,
+      targetModules: TARGETS,
+      modulesToSave: [...saved, ...(flags.freeze_vision ? [] : ['vpm'])],
+      bias: 'none',
+      useRslora: false,
+      useDora: false,
+      layersToTransform: null,
+      rankPattern: {},
+      alphaPattern: {},
+    },
+    { seed: flags.seed },
+  );
+  return model;
+}
+
+function makeOptimizer(flags: Flags, model: MiniCPMV, parameters: ReadonlyMap<string, Parameter>): Optimizer {
+  return new Optimizer(parameters, withoutDecay(model), {
+    learningRate: flags.lr,
+    visionLearningRate: null,
+    resamplerLearningRate: null,
+    embeddingLearningRate: null,
+    loraPlusRatio: null,
+    weightDecay: 0.1,
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-8,
+    masterWeights: flags.master_weights,
+  });
+}
+
+async function main(words: readonly string[]): Promise<void> {
+  const flags = parseFlags(words);
+  setThreads(flags.threads);
+  tuneAllocator();
+  const dtype: DType = flags.bf16 ? 'bfloat16' : 'float32';
+  const model = prepare(flags, dtype);
+  const parameters = trainableParameters(model);
+  const optimizer = makeOptimizer(flags, model, parameters);
+  const folder = flags.cache_vision;
+  const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
+  const file = new BatchFile(flags.batches);
+  const losses: number[] = [];
+  const start = performance.now(); // since the process began
+  const seconds: number[] = [];
+  const peaks: number[] = [];
+  const meter = new StepMeter(model, optimizer, dtype);
+  const options = {
+    maxGradNorm: 1,
+    recompute: flags.gradient_checkpointing,
+    fused: flags.fused_backward,
+    vision,
+    perMicroBatch: false,
+    profile: meter,
+  };
+  let samples = 0;
+  for (let step = 0; step < flags.steps; step++) {
+    const started = performance.now();
+    const batch = file.batch(step % file.length, dtype);
+    if (step > 0) samples += batch.samples;
+    const compute = (): StepResult => {
+      const result = trainStep(model, [batch], optimizer, 1, options);
+      seconds.push((performance.now() - started) / 1000);
+      return result;
+    };
+    losses.push(meter.step([batch], 0, compute).loss);
+    if (step === 0) meter.restart();
+    peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
+    await new Promise(setImmediate); // lets finalizers run
+  }
+  const counted = seconds.slice(1);
+  console.log(
+    JSON.stringify({
+      losses,
+      start_s: Number((start / 1000).toFixed(3)),
+      step_s: seconds.map((s) => Number(s.toFixed(4))),
+      median_step_s: [...counted].sort((a, b) => a - b)[Math.floor(counted.length / 2)] ?? null,
+      samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
+      peak_rss_mib_by_step: peaks,
+      peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
+      ...partsOf(meter.measurement()),
+      trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
+    }),
+  );
+}
+
+/** What only this side reports. */
+function partsOf({ seconds, memory, languageFlops, matmulFlops }: Measurement) {
+  return {
+    parts_s: Object.fromEntries([...seconds].map(([name, value]) => [name, Number(value.toFixed(4))])),
+    memory_mib: Object.fromEntries([...memory].map(([name, bytes]) => [name, Math.round(bytes / 2 ** 20)])),
+    language_gflops: Math.round(languageFlops / 1e9),
+    matmul_gflops: Math.round(matmulFlops / 1e9),
+  };
+}
+
+await main(process.argv.slice(2));

@@ -1,0 +1,160 @@
+/** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
+
+import {
+  type Batch,
+  collate,
+  denseRows,
+  type Gradients,
+  lossAndGradients,
+  tuneFully,
+} from '@minicpm-finetune/finetune/internal';
+import { applyLora, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import type { EncodedSample } from '@minicpm-finetune/processor';
+import { fromTypedArray, keep, liveTensors, manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { largestDifference, modelInMemory, noiseSample } from '../../../finetune/test/support/model-in-memory.js';
+import { padBatch } from '../../src/parity/pad.js';
+
+let model: MiniCPMV;
+beforeEach(() => {
+  model = modelInMemory();
+});
+afterEach(() => model.dispose());
+
+const records = (): EncodedSample[] => [
+  noiseSample(model, 12, [[4, 4]], 1),
+  noiseSample(
+    model,
+    31,
+    [
+      [2, 6],
+      [4, 4],
+    ],
+    2,
+  ),
+  noiseSample(model, 7, [], 3),
+];
+
+/** The batch that a collator with padding makes: (B, L) and a causal mask. */
+function padded(samples: readonly EncodedSample[]): Batch {
+  const { inputIds, positionIds, labels, length } = padBatch(samples);
+  const shape = [samples.length, length];
+  const int64 = (values: Int32Array) => keep(fromTypedArray(BigInt64Array.from(values, BigInt), shape));
+  return scope(() => {
+    const inputs: ModelInputs = {
+      inputIds: int64(inputIds),
+      positionIds: int64(positionIds),
+      pictures: samples.map(({ pictures }) =>
+        pictures.map(
+          ({ pixels, shape: own, rows, cols }): Picture => ({ pixels: keep(fromTypedArray(pixels, own)), rows, cols }),
+        ),
+      ),
+      imageBounds: samples.map(({ imageBounds }) => imageBounds),
+    };
+    const supervisedTokens = labels.filter((label) => label !== -100).length;
+    return { inputs, labels, samples: samples.length, tokens: inputIds.length, supervisedTokens };
+  });
+}
+
+const compute = (batches: readonly Batch[], recompute = false, seed = 0): Gradients => {
+  manualSeed(seed);
+  return lossAndGradients(model, batches, { recompute, perMicroBatch: false });
+};
+
+const lora = (dropout: number) => ({
+  r: 4,
+  alpha: 8,
+  dropout,
+  targetModules: ['q_proj', 'v_proj', 'up_proj'],
+  modulesToSave: ['embed_tokens', 'resampler', 'vpm'],
+  bias: 'none' as const,
+  useRslora: false,
+  useDora: false,
+  layersToTransform: null,
+  rankPattern: {},
+  alphaPattern: {},
+});
+
+describe('collate', () => {
+  it('puts records behind each other, each with positions from 0 and bounds moved along', () => {
+    const samples = records();
+    const batch = collate(samples);
+    expect(batch).toMatchObject({ samples: 3, tokens: 50 });
+    expect(batch.inputs.lengths).toEqual([12, 31, 7]);
+    expect(batch.inputs.inputIds.shape).toEqual([1, 50]);
+    const positions = [...(batch.inputs.positionIds.toTypedArray() as BigInt64Array)].map(Number);
+    expect(positions).toEqual([12, 31, 7].flatMap((length) => Array.from({ length }, (_, i) => i)));
+    const bounds = [samples[0]!.imageBounds, samples[1]!.imageBounds.map(([a, b]) => [a + 12, b + 12])].flat();
+    expect(batch.inputs.imageBounds).toEqual([bounds]);
+    expect([...batch.labels]).toEqual(samples.flatMap(({ labels }) => [...labels]));
+    expect(batch.supervisedTokens).toBe(batch.labels.filter((label) => label !== -100).length);
+    compute([batch]).dispose();
+  });
+});
+
+describe('packed records', () => {
+  it('have the loss and gradients of padded ones', () => {
+    tuneFully(model, { tuneVision: true, tuneLlm: true });
+    const packed = compute([collate(records())]);
+    const reference = compute([padded(records())]);
+    expect(packed.supervisedTokens).toBe(reference.supervisedTokens);
+    expect(Math.abs(packed.loss - reference.loss)).toBeLessThan(1e-5);
+    expect(packed.gradients.size).toBeGreaterThan(30);
+    const whole = ({ gradients, rows }: Gradients) =>
+      new Map(
+        [...gradients].map(
+          ([name, x]) =>
+            [name, rows.has(name) ? denseRows(x, rows.get(name)!, model.config.llm.vocabSize) : x] as const,
+        ),
+      );
+    expect(packed.rows.size).toBe(1);
+    scope(() => expect(largestDifference(whole(reference), whole(packed))).toBeLessThan(1e-5));
+    packed.dispose();
+    reference.dispose();
+  });
+
+  it('do not see each other', () => {
+    tuneFully(model, { tuneVision: false, tuneLlm: true });
+    const [first, second, third] = records() as [EncodedSample, EncodedSample, EncodedSample];
+    const silent = { ...second, labels: second.labels.map(() => -100) };
+    const one = compute([collate([silent, first])]);
+    const other = compute([collate([{ ...third, labels: third.labels.map(() => -100) }, first])]);
+    const alone = compute([collate([first])]);
+    for (const among of [one, other]) {
+      expect(Math.abs(among.loss - alone.loss)).toBeLessThan(1e-6);
+      const name = 'llm.model.layers.0.self_attn.q_proj.weight';
+      const pick = ({ gradients }: Gradients) => new Map([[name, gradients.get(name)!]]);
+      expect(largestDifference(pick(alone), pick(among))).toBeLessThan(1e-5);
+      among.dispose();
+    }
+    alone.dispose();
+  });
+});
+
+describe('recompute', () => {
+  it('changes no bit of loss and gradients, with dropout', () => {
+    applyLora(model, lora(0.3), { seed: 1 });
+    setLoraTraining(model, true);
+    for (const [name, { data }] of model.namedParameters())
+      if (name.includes('lora_B')) noGrad(() => ops.uniform_(data, -0.1, 0.1)); // new adapters add nothing, so dropout neither
+    const kept = compute([collate(records())]);
+    const again = compute([collate(records())], true);
+    const otherwise = compute([collate(records())], true, 5);
+    expect(again.loss).toBe(kept.loss);
+    expect(largestDifference(kept.gradients, again.gradients)).toBe(0);
+    expect(otherwise.loss).not.toBe(kept.loss); // dropout is at work
+    for (const gradients of [kept, again, otherwise]) gradients.dispose();
+  });
+});
+
+describe('a step', () => {
+  it('leaves no tensor behind', () => {
+    applyLora(model, lora(0.1), { seed: 1 });
+    setLoraTraining(model, true);
+    compute([collate(records())]).dispose(); // the model makes its constants
+    const before = liveTensors().tensors;
+    for (const recompute of [false, true, false])
+      compute([collate(records()), collate(records())], recompute).dispose();
+    expect(liveTensors().tensors).toBe(before);
+  });
+});

@@ -1,0 +1,178 @@
+/**
+ * Adapters merged into the weights they stand beside: in memory, and as a checkpoint that needs no adapter any more.
+ *
+ * Not here: what an adapter computes (lora.ts), the formats (adapter.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic
+ * here is float32 whatever the types stored, and rounds once.
+ */
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { readConfig } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
+import { type DType, fromTypedArray, keep, type Module, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
+import { MiniCPMV } from '../model/minicpm-v.js';
+import { runPlan } from '../model/plan.js';
+import { loadAdapter } from './folder.js';
+import { freeze, loraAdapters, removeLora } from './lora.js';
+import { baseFingerprint } from './manifest.js';
+
+/** Merges the adapters on a model into its weights and takes them off. Everything is frozen then. */
+export function mergeLora(model: Module): void {
+  freeze(model);
+  for (const [, linear, adapter] of loraAdapters(model)) {
+    linear.weight.data = keep(adapter.mergedWeight(linear.weight.data));
+  }
+  removeLora(model);
+}
+
+export interface MergeOptions {
+  /** Folder of the base checkpoint. */
+  readonly model: string;
+  /** Adapter folders. Each is put on what the ones before made of the base; a later one's saved modules replace an earlier one's. */
+  readonly adapters: readonly string[];
+  /** Folder to make. It must not exist, or be empty. */
+  readonly output: string;
+  /** Type of the saved weights; absent: as stored in the base. */
+  readonly dtype?: DType;
+  readonly maxShardBytes?: number;
+}
+
+/** What was checked of a merged checkpoint. */
+export interface MergeReport {
+  readonly tensors: number;
+  /** Parameters that the merge changed. */
+  readonly changed: number;
+  /** Largest difference between the logits of base plus adapters and of the saved checkpoint, relative to the largest logit. */
+  readonly logitsError: number;
+}
+
+/** How far rounding the merged weights may move logits, by the coarsest type involved. */
+const TOLERANCE: Partial<Record<DType, number>> = { float32: 1e-4, float16: 2e-2, bfloat16: 1e-1 };
+
+/**
+ * Merges adapters into a checkpoint and saves it, sharded, with config, tokenizer and code. The saved folder is opened again, and its
+ * tensors' names and shapes compared with the base's, its logits with those of base and unmerged adapters. It appears under its name only then.
+ *
+ * @throws UserError for an output folder in use, an adapter of another base, or a result that differs.
+ */
+export function mergeCheckpoint(options: MergeOptions): MergeReport {
+  const output = resolve(options.output);
+  refuseUsed(output);
+  if (options.adapters.length === 0) {
+    throw new UserError('Expected at least one adapter to merge but received none.', {
+      flag: '--adapter',
+      cure: 'Give the folder of an adapter.',
+    });
+  }
+  mkdirSync(dirname(output), { recursive: true });
+  const unfinished = join(dirname(output), `.${basename(output)}.${process.pid}.unfinished`);
+  try {
+    const report = mergeInto(unfinished, options);
+    if (existsSync(output)) rmSync(output, { recursive: true }); // empty, as checked
+    renameSync(unfinished, output);
+    return report;
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true });
+  }
+}
+
+function refuseUsed(output: string): void {
+  if (!existsSync(output) || readdirSync(output).length === 0) return;
+  throw new UserError('Expected a new or empty folder for the merged model but received one with files.', {
+    file: output,
+    flag: '--output_dir',
+    cure: 'Give another folder, or empty this one.',
+  });
+}
+
+function mergeInto(folder: string, options: MergeOptions): MergeReport {
+  const config = readConfig(options.model);
+  const fingerprint = baseFingerprint(options.model);
+  const model = new MiniCPMV(config);
+  const { dtype, maxShardBytes } = options;
+  let source: WeightSource;
+  let expected: Float32Array;
+  const changed = new Set<string>();
+  try {
+    source = loadWeights(model, options.model);
+    options.adapters.forEach((adapter) => {
+      const applied = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
+      for (const name of applied.targets) changed.add(`${name}.weight`);
+      for (const [name] of model.namedParameters()) {
+        if (applied.saved.some((path) => name.startsWith(`${path}.`))) changed.add(name);
+      }
+      expected = probeLogits(model); // the last one counts
+      mergeLora(model);
+    });
+    saveCheckpoint(model, folder, {
+      source,
+      ...(dtype === undefined ? {} : { dtype }),
+      ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
+    });
+  } finally {
+    model.dispose();
+  }
+  return { ...verify(folder, source, expected!), changed: changed.size };
+}
+
+/** Opens what was saved and compares it. */
+function verify(folder: string, source: WeightSource, expected: Float32Array): Omit<MergeReport, 'changed'> {
+  const model = new MiniCPMV(readConfig(folder));
+  try {
+    const { tensors } = loadWeights(model, folder);
+    const wrong = [...source.tensors.infos].filter(
+      ([name, { shape }]) => shape.join() !== tensors.infos.get(name)?.shape.join(),
+    );
+    if (wrong.length > 0 || tensors.infos.size !== source.tensors.infos.size) {
+      throw new Error(
+        `Expected the tensors of the base in the merged checkpoint but ${wrong[0]?.[0] ?? 'another'} differs`,
+      );
+    }
+    const logits = probeLogits(model);
+    const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const logitsError = logits.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i]!)), 0) / largest;
+    const types = new Set([...tensors.infos.values(), ...source.tensors.infos.values()].map(({ dtype }) => dtype));
+    const tolerance = Math.max(...[...types].map((dtype) => TOLERANCE[dtype] ?? 0));
+    if (!(logitsError <= tolerance)) {
+      throw new UserError(
+        `Expected the merged model to compute the adapters' logits within ${tolerance} but they differ by ${logitsError.toPrecision(2)} of the largest.`,
+        { file: folder, flag: '--dtype', cure: 'Save in float32, or keep the adapter beside its base.' },
+      );
+    }
+    return { tensors: tensors.infos.size, logitsError };
+  } finally {
+    model.dispose();
+  }
+}
+
+const PROBE_TEXT = 8;
+const PROBE_ROWS = 4;
+const PROBE_COLS = 6;
+
+/** Logits of a few positions behind an arbitrary picture and arbitrary tokens, the same for all models of one size. */
+function probeLogits(model: MiniCPMV): Float32Array {
+  const { queryNum, batchVision, llm, vision } = model.config;
+  const length = queryNum + 2 * PROBE_TEXT;
+  const ids = BigInt64Array.from({ length }, (_, i) => BigInt((i * 7919 + 13) % llm.vocabSize));
+  const patch = vision.patchSize;
+  const [rows, cols] = [PROBE_ROWS, PROBE_COLS];
+  const shape = batchVision ? [3, patch, patch * rows * cols] : [3, patch * rows, patch * cols];
+  const pixels = Float32Array.from({ length: 3 * patch * patch * rows * cols }, (_, i) => Math.sin(i * i));
+  const { device } = llmWeight(model);
+  return noGrad(() =>
+    scope(() => {
+      const inputs = {
+        inputIds: fromTypedArray(ids, [1, length], 'int64', device),
+        positionIds: ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64', device }), 0),
+        pictures: [[{ pixels: fromTypedArray(pixels, shape, 'float32', device), rows, cols }]],
+        imageBounds: [[[PROBE_TEXT, PROBE_TEXT + queryNum] as const]],
+      };
+      const hidden = runPlan(model.plan(inputs, { train: false }));
+      return Float32Array.from(model.logits(ops.narrow(hidden, 1, length - PROBE_TEXT, PROBE_TEXT)).toNumbers());
+    }),
+  );
+}
+
+function llmWeight(model: MiniCPMV): { readonly device: string } {
+  return model.llm.model.embedTokens.weight.data;
+}

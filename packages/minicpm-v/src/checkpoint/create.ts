@@ -1,0 +1,53 @@
+/**
+ * Random weights for a model of any size: for models trained from nothing, as in the quickstart, and for tests.
+ * The distributions are those of Hugging Face's and the original code's initialisers.
+ */
+
+import type { ModelConfig } from '@minicpm-finetune/processor';
+import {
+  type DType,
+  keep,
+  manualSeed,
+  noGrad,
+  ops,
+  rngState,
+  scope,
+  setRngState,
+  type Tensor,
+} from '@minicpm-finetune/torch';
+import { MiniCPMV } from '../model/minicpm-v.js';
+import { sinCosTable } from '../model/resampler.js';
+
+export interface CreateOptions {
+  readonly seed: number;
+  readonly dtype?: DType;
+}
+
+/** A model with random weights: normal with the config's `initializer_range`, norms one, biases zero. The same seed gives the same weights. */
+export function createModel(config: ModelConfig, { seed, dtype = 'float32' }: CreateOptions): MiniCPMV {
+  const model = new MiniCPMV(config);
+  noGrad(() =>
+    scope(() => {
+      const before = rngState();
+      manualSeed(seed);
+      for (const [name, parameter] of model.namedParameters()) {
+        parameter.data = scope(() => keep(ops.to(initial(name, parameter.shape, config), dtype)));
+      }
+      setRngState(before);
+    }),
+  );
+  return model;
+}
+
+/** The first value of a parameter, float32. */
+function initial(name: string, shape: readonly number[], config: ModelConfig): Tensor {
+  const owner = name.split('.').at(-2) ?? '';
+  if (/norm|^ln_/.test(owner)) return name.endsWith('weight') ? ops.ones(shape) : ops.zeros(shape);
+  if (name.endsWith('bias')) return ops.zeros(shape);
+  if (name === 'resampler.pos_embed') {
+    const side = Math.sqrt(config.queryNum);
+    return sinCosTable(side, side, config.llm.hiddenSize);
+  }
+  const std = name === 'resampler.proj' ? shape[0]! ** -0.5 : config.initializerRange;
+  return ops.normal_(ops.empty(shape), 0, std);
+}

@@ -1,0 +1,213 @@
+/**
+ * Weights between a Hugging Face checkpoint folder and a model: every tensor in its place or an error that lists what is wrong, and all
+ * of them back again. Tensors of parts that are not built here (MiniCPM-o's audio and speech) are carried from the source into the copy.
+ *
+ * Not here: the file format (packages/torch), adapters (adapter.ts), random weights (create.ts).
+ */
+import { strict as assert } from 'node:assert';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, extname, join } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import {
+  alias,
+  type DType,
+  isFloat,
+  keep,
+  Linear,
+  noGrad,
+  openSafetensors,
+  ops,
+  type Parameter,
+  SafetensorsError,
+  scope,
+  type Tensor,
+  type TensorInfo,
+  type TensorSource,
+  writeShardedSafetensors,
+} from '@minicpm-finetune/torch';
+import type { MiniCPMV } from '../model/minicpm-v.js';
+
+/** Where a model's weights came from, for what a saved checkpoint has beside them. */
+export interface WeightSource {
+  readonly folder: string;
+  readonly tensors: TensorSource;
+  /** Tensors of the checkpoint that are no parameters of the model. */
+  readonly carried: readonly string[];
+}
+
+export interface LoadOptions {
+  /** Type of all weights; the stored one when absent, in which case nothing is copied. */
+  readonly dtype?: DType;
+  readonly onProgress?: (done: { readonly tensors: number; readonly of: number; readonly bytes: number }) => void;
+}
+
+export interface SaveOptions {
+  /** Type of the saved weights; as they are when absent. Carried tensors keep theirs. */
+  readonly dtype?: DType;
+  readonly maxShardBytes?: number;
+  /** Where weights, code and tokenizer files came from, as `loadWeights` returned it; absent for a model that was created here. */
+  readonly source?: WeightSource | undefined;
+}
+
+const MAX_SHARD_BYTES = 5_000_000_000;
+const SHOWN = 5;
+/** Tables that older versions of transformers stored; they are computed here. */
+const BUFFERS = /\.(rotary_emb\.inv_freq|position_ids)$/;
+const HEAD = 'llm.lm_head.weight';
+
+/**
+ * Gives all parameters of the model their tensors from `<folder>/model.safetensors` or its shards. Without `dtype` they are mapped from
+ * the file, not read. Throws a UserError that lists missing, unknown and wrongly shaped tensors before anything is loaded.
+ */
+export function loadWeights(model: MiniCPMV, folder: string, options: LoadOptions = {}): WeightSource {
+  const tensors = openCheckpoint(folder);
+  const parameters = new Map(model.namedParameters());
+  const carried = compare(model, parameters, tensors);
+  let count = 0;
+  let bytes = 0;
+  for (const [name, parameter] of parameters) {
+    const { dtype, bytes: size } = tensors.infos.get(name)!;
+    parameter.data = noGrad(() => scope(() => keep(converted(tensors.tensor(name), options.dtype ?? dtype))));
+    count++;
+    bytes += size;
+    options.onProgress?.({ tensors: count, of: parameters.size, bytes });
+  }
+  return { folder, tensors, carried };
+}
+
+/** The tensor in another type, or itself. */
+function converted(tensor: Tensor, dtype: DType): Tensor {
+  return tensor.dtype === dtype ? tensor : ops.to(tensor, dtype);
+}
+
+/** The weights of a checkpoint folder. Throws a UserError for what is not there or not safetensors. */
+export function openCheckpoint(folder: string): TensorSource {
+  try {
+    return openSafetensors(folder);
+  } catch (cause) {
+    if (!(cause instanceof SafetensorsError)) throw cause;
+    const pickled = existsSync(folder) && readdirSync(folder).some((name) => /\.(bin|pt|pth)$/.test(name));
+    throw new UserError(cause.message, {
+      file: folder,
+      cure: pickled
+        ? 'Only safetensors are read. Convert the .bin files with save_pretrained(…, safe_serialization=True) of transformers.'
+        : 'Copy or download the checkpoint again.',
+      cause,
+    });
+  }
+}
+
+/** Compares a checkpoint with a model; returns the names that are carried. Throws a UserError that lists the differences. */
+function compare(model: MiniCPMV, parameters: ReadonlyMap<string, Parameter>, tensors: TensorSource): string[] {
+  const missing: string[] = [];
+  const wrong: string[] = [];
+  for (const [name, { shape }] of parameters) {
+    const info = tensors.infos.get(name);
+    if (info === undefined) missing.push(name);
+    else if (!isFloat(info.dtype)) wrong.push(`${name} (expected floats, received ${info.dtype})`);
+    else if (shape.join() !== info.shape.join())
+      wrong.push(`${name} (expected [${shape.join(', ')}], received [${info.shape.join(', ')}])`);
+  }
+  const others = [...tensors.infos.keys()].filter((name) => !parameters.has(name));
+  const extra = others.filter((name) => !isCarried(model, name));
+  if (missing.length + wrong.length + extra.length === 0) return others;
+  const parts = [
+    list('missing', missing),
+    list('of another shape or type', wrong),
+    list('unknown to the model', extra),
+  ].filter((part) => part !== '');
+  throw new UserError(
+    `Expected the ${parameters.size} tensors of ${model.version.title} for the checkpoint but received others: ${parts.join('; ')}.`,
+    { file: tensors.path, cure: cureFor(missing, extra, tensors.infos, model.config.file) },
+  );
+}
+
+function isCarried(model: MiniCPMV, name: string): boolean {
+  const tiedHead = model.config.llm.tieWordEmbeddings && name === HEAD;
+  return tiedHead || BUFFERS.test(name) || model.version.carried.some((prefix) => name.startsWith(prefix));
+}
+
+function list(what: string, names: readonly string[]): string {
+  if (names.length === 0) return '';
+  const rest = names.length - SHOWN;
+  return `${names.length} ${what}: ${names.slice(0, SHOWN).join(', ')}${rest > 0 ? `, … and ${rest} more` : ''}`;
+}
+
+function cureFor(
+  missing: readonly string[],
+  extra: readonly string[],
+  infos: ReadonlyMap<string, TensorInfo>,
+  configFile: string,
+): string {
+  if ([...infos.keys()].some((name) => name.includes('lora_')))
+    return 'This is an adapter: give the base model as the model and this folder as the adapter.';
+  if (missing.length > 0 && extra.length === 0)
+    return 'The checkpoint is incomplete: copy or download all of its files again.';
+  return `Weights and configuration belong to different models: put the weights' own config.json at ${configFile}.`;
+}
+
+/**
+ * Writes the model as a checkpoint folder that transformers loads: all tensors under their names in shards of at most `maxShardBytes`,
+ * config.json with the weights' type, and, from the source folder, the tokenizer, processor and code files. The folder must not hold
+ * weights yet.
+ */
+export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOptions = {}): void {
+  const { source, dtype } = options;
+  mkdirSync(folder, { recursive: true });
+  refuseOldWeights(folder);
+  const adapted = [...model.namedModules()].find(
+    ([, module]) => module instanceof Linear && module.adapter !== undefined,
+  );
+  assert.equal(adapted, undefined, `adapters must be merged before the model is saved: ${adapted?.[0]}`);
+  scope(() => {
+    const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, alias(parameter.data)]));
+    const own = new Set(tensors.keys());
+    for (const name of source?.carried ?? []) {
+      const tied = name === HEAD; // a copy that tied checkpoints may have: it follows the embeddings
+      tensors.set(name, tied ? alias(model.llm.model.embedTokens.weight.data) : source!.tensors.tensor(name));
+      if (tied) own.add(name);
+    }
+    writeShardedSafetensors(folder, tensors, {
+      maxShardBytes: options.maxShardBytes ?? MAX_SHARD_BYTES,
+      dtypeOf: (name, tensor) => (own.has(name) ? (dtype ?? tensor.dtype) : tensor.dtype),
+    });
+  });
+  if (source !== undefined) copySideFiles(source.folder, folder);
+  const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
+  writeAtomically(join(folder, 'config.json'), configText(model.config.text, saved));
+}
+
+function refuseOldWeights(folder: string): void {
+  const old = readdirSync(folder).find((name) => /^model.*\.safetensors(\.index\.json)?$/.test(name));
+  if (old === undefined) return;
+  throw new UserError(`Expected a folder without weights for the saved checkpoint but received one with ${old}.`, {
+    file: folder,
+    cure: 'Give another folder, or delete the old weights first.',
+  });
+}
+
+const SIDE_FILES = new Set(['.py', '.json', '.jinja', '.model', '.txt', '.tiktoken']);
+
+/** Copies tokenizer, processor, generation settings and the model's code. */
+function copySideFiles(from: string, to: string): void {
+  if (realpathSync(from) === realpathSync(to)) return;
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const { name } = entry;
+    if (entry.isDirectory() || !SIDE_FILES.has(extname(name))) continue;
+    if (name === 'config.json' || name.endsWith('.index.json')) continue;
+    copyFileSync(join(from, name), join(to, basename(name)));
+  }
+}
+
+/** The config's own text with the type of the weights put in; nothing else changes. */
+function configText(text: string, dtype: DType): string {
+  const key = /"(torch_dtype|dtype)"(\s*):(\s*)"[^"]*"/;
+  if (key.test(text)) return text.replace(key, `"$1"$2:$3"${dtype}"`);
+  return text.replace('{', `{\n  "torch_dtype": "${dtype}",`);
+}
+
+function writeAtomically(path: string, text: string): void {
+  const temporary = `${path}.${process.pid}.tmp`;
+  writeFileSync(temporary, text);
+  renameSync(temporary, path);
+}

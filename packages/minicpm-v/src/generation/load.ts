@@ -1,0 +1,245 @@
+/**
+ * A checkpoint, with or without adapters on it, ready to answer: `const model = await loadModel({ model, adapter })`.
+ *
+ * Several adapters stack in the order given: each but the last is merged into the weights in memory before the next one goes on, so that
+ * the result is that of merging them one after the other; the last one stays beside the weights. Not here: training, files of data, terminals.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ChatMessage, EncodedPrompt, PromptOptions } from '@minicpm-finetune/processor';
+import {
+  type ChatTemplate,
+  chatTemplate,
+  Detokenizer,
+  encodePrompt,
+  readConfig,
+  strip,
+  Tokenizer,
+} from '@minicpm-finetune/processor';
+import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
+import { copyTo, type DType, keep, noGrad, scope } from '@minicpm-finetune/torch';
+import { readAdapterConfig } from '../adapters/config.js';
+import { loadAdapter } from '../adapters/folder.js';
+import { removeLora } from '../adapters/lora.js';
+import { baseFingerprint } from '../adapters/manifest.js';
+import { mergeLora } from '../adapters/merge.js';
+import { loadWeights } from '../checkpoint/weights.js';
+import { MiniCPMV } from '../model/minicpm-v.js';
+import { generate } from './generate.js';
+import { GREEDY, type Sampling } from './sampling.js';
+
+export interface LoadModelOptions {
+  /** Folder of a checkpoint. */
+  readonly model: string;
+  /** Adapter folders, in the order in which they go on. */
+  readonly adapter?: string | readonly string[];
+  /** Type of the weights; as stored when absent. */
+  readonly dtype?: DType;
+  /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
+  readonly device?: string;
+}
+
+export interface AnswerOptions extends Partial<Sampling> {
+  /** Longest answer in tokens; 1024 when absent. */
+  readonly maxNewTokens?: number;
+  /** Most slices a picture is cut into; the checkpoint's when absent. */
+  readonly maxSliceNums?: number;
+  /** Relative paths of pictures count from here; from the working folder when absent. */
+  readonly imageRoot?: string;
+  /** Read special tokens in the text as plain text; otherwise they are an error. */
+  readonly allowSpecialText?: boolean;
+  readonly maxImagePixels?: number;
+  /** Number of each conversation for its random draws; its place in the list when absent. */
+  readonly streams?: readonly number[];
+  readonly signal?: AbortSignal;
+}
+
+export interface Answer {
+  /** Without the stop token, stripped at both ends. */
+  readonly text: string;
+  readonly tokens: number;
+  /** Why it ended; null: it was stopped by `signal`. */
+  readonly end: 'stop' | 'length' | null;
+}
+
+const MAX_NEW_TOKENS = 1024;
+
+/** What ends an answer beside the format's own end token and the tokenizer's, where the tokenizer has it: the reference's terminators. */
+const TERMINATORS: Readonly<Record<LlmType, readonly string[]>> = {
+  qwen: ['<|endoftext|>'],
+  llama: ['</s>'],
+  llama3: ['<|end_of_text|>'],
+  minicpm: [],
+};
+
+/** Ids that end an answer. */
+export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlySet<number> {
+  const names = [end, tokenizer.eosToken, ...TERMINATORS[llmType]];
+  return new Set(names.map((name) => tokenizer.tokenId(name)).filter((id) => id !== undefined));
+}
+
+/**
+ * Loads a checkpoint and its adapters.
+ *
+ * @throws UserError when the folder is none of a checkpoint, or anything in it or in an adapter does not fit.
+ */
+export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
+  const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
+  requireCheckpoint(folder);
+  const config = readConfig(folder);
+  const tokenizer = Tokenizer.load(folder);
+  const model = new MiniCPMV(config);
+  const template = chatTemplate(model.version.llmType, tokenizer);
+  const adapters = typeof adapter === 'string' ? [adapter] : adapter;
+  try {
+    loadWeights(model, folder, dtype === undefined ? {} : { dtype });
+    if (device !== 'cpu') moveTo(model, device);
+    const fingerprint = adapters.length === 0 ? undefined : baseFingerprint(folder);
+    adapters.forEach((path, i) => {
+      if (i > 0) mergeLora(model);
+      loadAdapter(path, model, { trainable: false, ...(fingerprint === undefined ? {} : { fingerprint }) });
+    });
+  } catch (error) {
+    removeLora(model);
+    model.dispose();
+    throw error;
+  }
+  return new LoadedModel(model, template);
+}
+
+function requireCheckpoint(folder: string): void {
+  const where = shown(folder);
+  if (!existsSync(folder)) {
+    throw new UserError(
+      `Expected the folder of a checkpoint for --model but received ${where}, which does not exist.`,
+      {
+        flag: '--model',
+        cure: 'Check the path.',
+      },
+    );
+  }
+  if (existsSync(join(folder, 'config.json')) || !existsSync(join(folder, 'adapter_config.json'))) return;
+  const { base } = readAdapterConfig(folder);
+  throw new UserError(`Expected the folder of a checkpoint for --model but received that of an adapter, ${where}.`, {
+    flag: '--model',
+    cure: `Give it as --adapter, and its base as --model${base === null ? '' : `: ${base}`}.`,
+  });
+}
+
+/** Moves all parameters to a device; those that train go on doing so. Not for quantized ones. */
+export function moveTo(model: MiniCPMV, device: string): void {
+  for (const [, parameter] of model.namedParameters()) {
+    const { data, requiresGrad } = parameter;
+    parameter.data = noGrad(() => scope(() => keep(copyTo(data, device))));
+    parameter.data.requiresGrad = requiresGrad;
+  }
+}
+
+/** A model that answers. Free it with `dispose` (or `using`). */
+export class LoadedModel {
+  readonly #stop: ReadonlySet<number>;
+
+  constructor(
+    readonly model: MiniCPMV,
+    readonly template: ChatTemplate,
+  ) {
+    this.#stop = stopTokens(template);
+  }
+
+  get config(): MiniCPMV['config'] {
+    return this.model.config;
+  }
+
+  get tokenizer(): Tokenizer {
+    return this.template.tokenizer;
+  }
+
+  /**
+   * Answers a conversation, piece by piece as the text becomes certain; the pieces together are the answer.
+   * The last message is the question; pictures stand between texts: `{ role: 'user', content: [{ image: 'a.png' }, 'What is this?'] }`.
+   */
+  async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
+    const prompt = await this.encode(messages, options);
+    const text = new Detokenizer(this.tokenizer);
+    for await (const [token] of generate(this.model, [prompt], this.#generateOptions(options))) {
+      if (token!.end === 'stop') break;
+      const piece = await text.push(token!.id);
+      if (piece !== '') yield piece;
+    }
+    const rest = await text.end();
+    if (rest !== '') yield rest;
+  }
+
+  /** Answers several conversations side by side. An answer does not depend on the others in the list. */
+  async generate(conversations: readonly (readonly ChatMessage[])[], options: AnswerOptions = {}): Promise<Answer[]> {
+    const prompts: EncodedPrompt[] = [];
+    for (const messages of conversations) prompts.push(await this.encode(messages, options));
+    return await this.answer(prompts, options);
+  }
+
+  /** Answers encoded prompts side by side. */
+  async answer(prompts: readonly EncodedPrompt[], options: AnswerOptions = {}): Promise<Answer[]> {
+    const ids = prompts.map((): number[] => []);
+    const ends = prompts.map((): Answer['end'] => null);
+    for await (const step of generate(this.model, prompts, this.#generateOptions(options))) {
+      for (const { sequence, id, end } of step) {
+        ids[sequence]!.push(id);
+        ends[sequence] = end;
+      }
+    }
+    return await Promise.all(ids.map((own, i) => this.#answerOf(own, ends[i]!)));
+  }
+
+  async #answerOf(ids: readonly number[], end: Answer['end']): Promise<Answer> {
+    const text = await this.tokenizer.decode(end === 'stop' ? ids.slice(0, -1) : ids);
+    return { text: strip(text), tokens: ids.length, end };
+  }
+
+  /** A conversation as a prompt. */
+  async encode(messages: readonly ChatMessage[], options: AnswerOptions = {}): Promise<EncodedPrompt> {
+    return await encodePrompt(messages, this.#promptOptions(options));
+  }
+
+  #promptOptions(options: AnswerOptions): PromptOptions {
+    const { slice, sliceMode, queryNum, batchVision } = this.config;
+    const { allowSpecialText, imageRoot, maxImagePixels } = options;
+    return {
+      tokenizer: this.tokenizer,
+      llmType: this.template.llmType,
+      sliceConfig: sliceMode ? { ...slice, maxSliceNums: options.maxSliceNums ?? slice.maxSliceNums } : null,
+      patchSize: slice.patchSize,
+      queryNum,
+      batchVision,
+      ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
+      ...(imageRoot === undefined ? {} : { imageRoot }),
+      ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
+    };
+  }
+
+  #generateOptions(options: AnswerOptions): Parameters<typeof generate>[2] {
+    const { maxNewTokens = MAX_NEW_TOKENS, streams, signal, ...rest } = options;
+    const sampling = {
+      temperature: rest.temperature ?? GREEDY.temperature,
+      topP: rest.topP ?? GREEDY.topP,
+      topK: rest.topK ?? GREEDY.topK,
+      repetitionPenalty: rest.repetitionPenalty ?? GREEDY.repetitionPenalty,
+      seed: rest.seed ?? GREEDY.seed,
+    };
+    return {
+      sampling,
+      maxNewTokens,
+      stopTokens: this.#stop,
+      ...(streams === undefined ? {} : { streams }),
+      ...(signal === undefined ? {} : { signal }),
+    };
+  }
+
+  dispose(): void {
+    removeLora(this.model);
+    this.model.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

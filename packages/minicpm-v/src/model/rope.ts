@@ -1,0 +1,38 @@
+/**
+ * Rotary position embeddings (Su et al., 2021) in the half-split form of Hugging Face, and LongRoPE's two sets of frequencies
+ * (Ding et al., 2024). Angles are computed in float32; the cosines and sines are cast to the type of what they rotate.
+ */
+
+import type { LlmConfig } from '@minicpm-finetune/processor';
+import { ops, type Tensor, tensor } from '@minicpm-finetune/torch';
+
+/** Inverse frequencies (headDim / 2), float32 on the CPU, for sequences of up to `length` positions. */
+export function inverseFrequencies({ headDim, ropeTheta, longRope }: LlmConfig, length: number): Tensor {
+  const exponents = ops.divScalar(ops.arange(0, headDim, 2, { dtype: 'float32' }), headDim);
+  const periods = ops.powBase(ropeTheta, exponents);
+  if (longRope === null) return ops.reciprocal(periods);
+  const { shortFactor, longFactor, originalMaxPositions } = longRope;
+  const factors = tensor([...(length > originalMaxPositions ? longFactor : shortFactor)]);
+  return ops.reciprocal(ops.mul(factors, periods));
+}
+
+/** Cosines and sines of every position: (2, B, 1, L, headDim / 2), for position ids (B, L) int64, in the type and on the device of `like`. */
+export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor): Tensor {
+  const length = config.longRope === null ? 0 : ops.maxAll(positionIds).item() + 1;
+  const frequencies = ops.toDevice(inverseFrequencies(config, length), like.device, 'float32');
+  const positions = ops.unsqueeze(ops.toDevice(positionIds, like.device, 'float32'), -1); // (B, L, 1)
+  const angles = ops.unsqueeze(ops.mul(positions, frequencies), 1); // (B, 1, L, headDim / 2)
+  const table = ops.stack([ops.cos(angles), ops.sin(angles)]);
+  const factor = config.longRope?.attentionFactor ?? 1;
+  return ops.to(factor === 1 ? table : ops.mulScalar(table, factor), like.dtype);
+}
+
+/** Rotates x (B, H, L, headDim) by a table of `rotaryTable`: the first half of a head's dimensions is paired with the second. */
+export function rotate(x: Tensor, table: Tensor): Tensor {
+  const [cos, sin] = ops.unbind(table, 0) as [Tensor, Tensor];
+  const [first, second] = ops.chunk(x, 2, -1) as [Tensor, Tensor];
+  return ops.cat(
+    [ops.sub(ops.mul(first, cos), ops.mul(second, sin)), ops.add(ops.mul(second, cos), ops.mul(first, sin))],
+    -1,
+  );
+}

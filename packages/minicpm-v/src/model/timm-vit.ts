@@ -1,0 +1,124 @@
+/**
+ * The vision tower of MiniCPM-V-2: timm's ViT so400m/14 (SigLIP weights, Zhai et al., 2023) without pooling. The learned position table
+ * is resampled to the picture's grid by antialiased bicubic interpolation, through which its gradient flows.
+ *
+ * Shapes: N pictures, n patches, D hidden size, H heads.
+ */
+
+import type { VisionConfig } from '@minicpm-finetune/processor';
+import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import { PatchEmbedding, type PictureGroup } from './patches.js';
+import { parametersOf } from './plan.js';
+import { type Stage, stage, type VisionTower } from './stage.js';
+
+class TimmPatchEmbed extends Module {
+  readonly proj: PatchEmbedding;
+
+  constructor({ hiddenSize, patchSize }: VisionConfig) {
+    super();
+    this.proj = this.child('proj', new PatchEmbedding(hiddenSize, patchSize));
+  }
+}
+
+class TimmAttention extends Module {
+  readonly qkv: Linear;
+  readonly proj: Linear;
+
+  constructor(
+    dim: number,
+    readonly heads: number,
+  ) {
+    super();
+    this.qkv = this.child('qkv', new Linear(dim, 3 * dim, { bias: true }));
+    this.proj = this.child('proj', new Linear(dim, dim, { bias: true }));
+  }
+
+  forward(x: Tensor): Tensor {
+    const [N, n, D] = x.shape as [number, number, number];
+    const qkv = ops.reshape(this.qkv.forward(x), [N, n, 3, this.heads, D / this.heads]);
+    const [q, k, v] = ops.unbind(ops.permute(qkv, [2, 0, 3, 1, 4]), 0) as [Tensor, Tensor, Tensor]; // (N, H, n, D/H)
+    const y = ops.attention(q, k, v);
+    return this.proj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, n, D]));
+  }
+}
+
+class TimmMlp extends Module {
+  readonly fc1: Linear;
+  readonly fc2: Linear;
+
+  constructor(dim: number, hidden: number) {
+    super();
+    this.fc1 = this.child('fc1', new Linear(dim, hidden, { bias: true }));
+    this.fc2 = this.child('fc2', new Linear(hidden, dim, { bias: true }));
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.fc2.forward(ops.gelu(this.fc1.forward(x)));
+  }
+}
+
+class TimmBlock extends Module {
+  readonly norm1: LayerNorm;
+  readonly attn: TimmAttention;
+  readonly norm2: LayerNorm;
+  readonly mlp: TimmMlp;
+
+  constructor({ hiddenSize, intermediateSize, numHeads, layerNormEps }: VisionConfig) {
+    super();
+    this.norm1 = this.child('norm1', new LayerNorm(hiddenSize, layerNormEps));
+    this.attn = this.child('attn', new TimmAttention(hiddenSize, numHeads));
+    this.norm2 = this.child('norm2', new LayerNorm(hiddenSize, layerNormEps));
+    this.mlp = this.child('mlp', new TimmMlp(hiddenSize, intermediateSize));
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = ops.add(x, this.attn.forward(this.norm1.forward(x)));
+    return ops.add(y, this.mlp.forward(this.norm2.forward(y)));
+  }
+}
+
+/** `vpm` of MiniCPM-V-2. */
+export class TimmVisionTower extends Module implements VisionTower {
+  readonly posEmbed: Parameter;
+  readonly patchEmbed: TimmPatchEmbed;
+  readonly blocks: readonly TimmBlock[];
+  readonly norm: LayerNorm;
+
+  constructor(readonly config: VisionConfig) {
+    super();
+    this.posEmbed = this.parameter('pos_embed', [1, config.positionSide ** 2, config.hiddenSize]);
+    this.patchEmbed = this.child('patch_embed', new TimmPatchEmbed(config));
+    this.blocks = this.childList(
+      'blocks',
+      Array.from({ length: config.numLayers }, () => new TimmBlock(config)),
+    );
+    this.norm = this.child('norm', new LayerNorm(config.hiddenSize, config.layerNormEps));
+  }
+
+  /** The position table for a grid of patches: (1, rows * cols, D), in the table's type. */
+  positions(rows: number, cols: number): Tensor {
+    const table = this.posEmbed.data;
+    const { positionSide: side, hiddenSize: D } = this.config;
+    if (rows === side && cols === side) return table;
+    const image = ops.permute(ops.reshape(ops.to(table, 'float32'), [1, side, side, D]), [0, 3, 1, 2]);
+    const resampled = ops.upsampleBicubic2dAa(image, [rows, cols], false); // (1, D, rows, cols)
+    return ops.to(ops.reshape(ops.permute(resampled, [0, 2, 3, 1]), [1, rows * cols, D]), table.dtype);
+  }
+
+  /** The tower for one group of pictures, block by block; the last output is (N, n, D). */
+  stages(path: string, { pictures, rows, cols }: PictureGroup): Stage[] {
+    const embed: Stage = {
+      name: `${path}.patch_embed`,
+      parameters: new Map([
+        ...parametersOf(`${path}.patch_embed`, this.patchEmbed),
+        [`${path}.pos_embed`, this.posEmbed],
+      ]),
+      forward: () => ops.add(this.patchEmbed.proj.forward(pictures, rows * cols), this.positions(rows, cols)),
+    };
+    return [
+      embed,
+      ...this.blocks.map((block, i) => stage(`${path}.blocks.${i}`, block, (x) => block.forward(x))),
+      stage(`${path}.norm`, this.norm, (x) => this.norm.forward(x)),
+    ];
+  }
+}

@@ -1,0 +1,137 @@
+import { parseConfig, VERSIONS, type VersionName } from '@minicpm-finetune/processor';
+import { fromTypedArray, liveTensors, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { describe, expect, it } from 'vitest';
+import { KVCache } from '../../src/model/kv-cache.js';
+import type { MiniCPMV } from '../../src/model/minicpm-v.js';
+import { runPlan } from '../../src/model/plan.js';
+import { inverseFrequencies, rotaryTable, rotate } from '../../src/model/rope.js';
+import { hashedModel, readReference } from '../support/reference.js';
+
+const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
+const int64 = (rows: number[][]): Tensor =>
+  fromTypedArray(BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length]);
+const difference = (a: Tensor, b: Tensor): number => ops.maxAll(ops.abs(ops.sub(a, b))).item();
+const count = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
+const tokens = (length: number, seed: number): number[] => count(0, length).map((i) => (i * 37 + seed * 11) % 90);
+
+/** Hidden states (1, L, D) of a whole sequence without a cache. */
+function whole(model: MiniCPMV, ids: number[]): Tensor {
+  const inputs = {
+    inputIds: int64([ids]),
+    positionIds: int64([count(0, ids.length)]),
+    pictures: [[]],
+    imageBounds: [[]],
+  };
+  return runPlan(model.plan(inputs, { train: false }));
+}
+
+/** Hidden states of positions `from` to `to` of sequences that are `padding` short. */
+function step(model: MiniCPMV, rows: number[][], from: number, to: number, cache: KVCache, padding?: number[]): Tensor {
+  const decoder = model.llm.model;
+  const part = rows.map((row) => row.slice(from, to));
+  const positions = rows.map((_, b) => count(from, to).map((i) => Math.max(0, i - (padding?.[b] ?? 0))));
+  return decoder.forward(decoder.embed(int64(part)), int64(positions), cache, padding);
+}
+
+describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
+  const reference = readReference(version);
+  // one set of rotary frequencies: a sequence that outgrows the short ones changes its past, with or without a cache
+  const config = version === 'minicpm-v-4' ? { ...reference.config, rope_scaling: null } : reference.config;
+
+  it('continues as if it saw everything at once, in parts of any size', () => {
+    const model = hashedModel({ ...reference, config });
+    const ids = tokens(300, 1);
+    const cache = new KVCache(model.config.llm.numLayers);
+    noGrad(() =>
+      scope(() => {
+        const expected = whole(model, ids);
+        const bounds = [0, 7, 8, 9, 200, 290, 291, 300]; // beyond the first capacity
+        const parts = bounds.slice(1).map((to, i) => step(model, [ids], bounds[i]!, to, cache));
+        expect(cache.length).toBe(300);
+        expect(difference(ops.cat(parts, 1), expected)).toBeLessThan(2e-5);
+        cache.truncate(290);
+        expect(difference(step(model, [ids], 290, 300, cache), ops.narrow(expected, 1, 290, 10))).toBeLessThan(2e-5);
+      }),
+    );
+    cache.dispose();
+    model.dispose();
+  });
+
+  it('takes sequences padded on the left for what they are alone', () => {
+    const model = hashedModel({ ...reference, config });
+    const lengths = [12, 5, 9];
+    const rows = lengths.map((length, b) => [...new Array<number>(12 - length).fill(0), ...tokens(length, b)]);
+    const padding = lengths.map((length) => 12 - length);
+    const cache = new KVCache(model.config.llm.numLayers);
+    noGrad(() =>
+      scope(() => {
+        const together = ops.cat(
+          [
+            step(model, rows, 0, 10, cache, padding),
+            step(model, rows, 10, 11, cache, padding),
+            step(model, rows, 11, 12, cache, padding),
+          ],
+          1,
+        );
+        expect(ops.all(ops.isfinite(together)).item()).toBe(1);
+        lengths.forEach((length, b) => {
+          const alone = whole(model, rows[b]!.slice(12 - length));
+          expect(difference(ops.narrow(ops.narrow(together, 0, b, 1), 1, 12 - length, length), alone)).toBeLessThan(
+            2e-5,
+          );
+        });
+      }),
+    );
+    cache.dispose();
+    model.dispose();
+  });
+});
+
+describe('KVCache', () => {
+  it('owns its tensors until it is disposed of', () => {
+    const before = liveTensors().tensors;
+    const cache = new KVCache(1);
+    scope(() => {
+      const part = ops.ones([1, 2, 200, 4]);
+      cache.layers[0]!.append(part, part);
+      cache.layers[0]!.append(part, part);
+    });
+    expect(cache.length).toBe(400);
+    expect(liveTensors().tensors).toBe(before + 2);
+    cache.dispose();
+    expect(liveTensors().tensors).toBe(before);
+  });
+});
+
+describe('rotary positions', () => {
+  const { llm } = parseConfig(JSON.stringify(readReference('minicpm-v-4').config), 'config.json');
+
+  it('turn the first half of a head with the second', () => {
+    scope(() => {
+      const plain = { ...llm, headDim: 2, ropeTheta: 10_000, longRope: null };
+      const table = rotaryTable(plain, int64([[0, 1]]), ops.zeros([1]));
+      const turned = rotate(ops.ones([1, 1, 2, 2]), table).toNumbers();
+      const [c, s] = [Math.cos(1), Math.sin(1)];
+      for (const [i, value] of [1, 1, c - s, c + s].entries()) expect(turned[i]).toBeCloseTo(value, 6);
+    });
+  });
+
+  it('use the long factors for sequences beyond the original length only', () => {
+    scope(() => {
+      const { longRope, headDim, ropeTheta } = llm;
+      const expected = (factors: readonly number[]): number[] =>
+        factors.map((f, j) => 1 / (f * ropeTheta ** ((2 * j) / headDim)));
+      const close = (length: number, factors: readonly number[]): void =>
+        inverseFrequencies(llm, length)
+          .toNumbers()
+          .forEach((value, j) => {
+            expect(value).toBeCloseTo(expected(factors)[j]!, 6);
+          });
+      close(16, longRope!.shortFactor);
+      close(17, longRope!.longFactor);
+      const table = (length: number): number =>
+        ops.maxAll(rotaryTable(llm, int64([count(0, length)]), ops.zeros([1]))).item();
+      expect(table(16)).toBeCloseTo(longRope!.attentionFactor, 6);
+    });
+  });
+});

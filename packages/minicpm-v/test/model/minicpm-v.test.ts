@@ -1,0 +1,199 @@
+import { VERSIONS, type VersionName } from '@minicpm-finetune/processor';
+import { grad, liveTensors, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { MiniCPMV } from '../../src/model/minicpm-v.js';
+import { runPlan } from '../../src/model/plan.js';
+import {
+  distance,
+  hashedInputs,
+  hashedModel,
+  type Probe,
+  probe,
+  type Reference,
+  readReference,
+} from '../support/reference.js';
+
+const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
+
+function expectClose(actual: readonly Tensor[], expected: readonly Probe[], tolerance = 1e-5): void {
+  expect(actual.length).toBe(expected.length);
+  actual.forEach((x, i) => {
+    expect(distance(probe(x), expected[i]!), `number ${i}`).toBeLessThan(tolerance);
+  });
+}
+
+/** The positions of each sequence that are no padding. */
+const valid = (x: Tensor, lengths: readonly number[]): Tensor[] =>
+  lengths.map((length, b) => ops.narrow(ops.select(x, 0, b), 0, 0, length));
+
+describe.each(VERSION_NAMES)('%s', (version) => {
+  let reference: Reference;
+  let model: MiniCPMV;
+
+  beforeAll(() => {
+    reference = readReference(version);
+    model = hashedModel(reference);
+  });
+  afterAll(() => model.dispose());
+
+  it('sees pictures as the reference does', () => {
+    noGrad(() =>
+      scope(() => {
+        const pictures = hashedInputs(model).inputs.pictures.flat();
+        expectClose(model.visionFeatures(pictures), reference.vision);
+        expectClose(model.pictureTokens(pictures), reference.tokens);
+        expectClose([model.dummyTokens()], [reference.dummy_tokens]);
+      }),
+    );
+  });
+
+  it('has its embeddings, logits and loss', () => {
+    noGrad(() =>
+      scope(() => {
+        const { inputs, labels, samples } = hashedInputs(model);
+        const lengths = samples.map(({ ids }) => ids.length);
+        expectClose(valid(model.inputsEmbeds(inputs), lengths), reference.inputs_embeds);
+        const logits = model.logits(runPlan(model.plan(inputs, { train: false })));
+        expectClose(valid(logits, lengths), reference.logits);
+        const loss = ops.crossEntropyLoss(ops.reshape(logits, [-1, logits.size(-1)]), ops.reshape(labels, [-1]));
+        expect(loss.item()).toBeCloseTo(reference.loss, 5);
+      }),
+    );
+  });
+
+  it('has its gradients', () => {
+    const trained = [...model.namedParameters()].filter(([name]) => !model.fixedParameters.has(name));
+    expect(trained.map(([name]) => name).sort()).toEqual(Object.keys(reference.gradients).sort());
+    for (const [, parameter] of trained) parameter.data.requiresGrad = true;
+    scope(() => {
+      const { inputs, labels } = hashedInputs(model);
+      const logits = model.logits(runPlan(model.plan(inputs, { train: true })));
+      const loss = ops.crossEntropyLoss(ops.reshape(logits, [-1, logits.size(-1)]), ops.reshape(labels, [-1]));
+      const gradients = grad(
+        [loss],
+        trained.map(([, { data }]) => data),
+      );
+      trained.forEach(([name], i) => {
+        expect(gradients[i], name).not.toBeNull();
+        expect(distance(probe(gradients[i]!), reference.gradients[name]!, 1e-2), name).toBeLessThan(1e-4);
+      });
+    });
+    for (const [, parameter] of trained) parameter.data.requiresGrad = false;
+  });
+
+  it('computes in bfloat16 what it computes in float32, but for rounding', () => {
+    const half = hashedModel(reference, 'bfloat16');
+    noGrad(() =>
+      scope(() => {
+        const { inputs, samples } = hashedInputs(half);
+        const logits = half.logits(runPlan(half.plan(inputs, { train: false })));
+        expect(logits.dtype).toBe('float32');
+        const own = valid(
+          logits,
+          samples.map(({ ids }) => ids.length),
+        );
+        own.forEach((x, i) => {
+          expect(distance(probe(x), reference.logits[i]!)).toBeLessThan(0.05);
+        });
+      }),
+    );
+    half.dispose();
+  });
+
+  it('gives vision parameters zero gradients, not none, in training without pictures', () => {
+    const vision = [...model.namedParameters()].filter(
+      ([name]) => !name.startsWith('llm.') && !model.fixedParameters.has(name),
+    );
+    for (const [, parameter] of vision) parameter.data.requiresGrad = true;
+    scope(() => {
+      const { inputs } = hashedInputs(model);
+      const text = { ...inputs, pictures: [[], []], imageBounds: [[], []] };
+      const hidden = runPlan(model.plan(text, { train: true }));
+      const gradients = grad(
+        [ops.sumAll(hidden)],
+        vision.map(([, { data }]) => data),
+      );
+      for (const gradient of gradients) expect(ops.maxAll(ops.abs(gradient!)).item()).toBe(0);
+      const plain = runPlan(model.plan(text, { train: false }));
+      expect(plain.requiresGrad).toBe(false);
+      expect(ops.equal(ops.detach(hidden), plain)).toBe(true);
+    });
+    for (const [, parameter] of vision) parameter.data.requiresGrad = false;
+  });
+
+  it('names in every block of a plan the parameters that it reads', () => {
+    scope(() => {
+      const nodes = model.plan(hashedInputs(model).inputs, { train: true });
+      const named = new Set(nodes.flatMap((node) => [...node.parameters.keys()]));
+      const all = [...model.namedParameters()].map(([name]) => name);
+      expect(all.filter((name) => !named.has(name))).toEqual([...model.headParameters().keys()]);
+      nodes.forEach((node, i) => {
+        for (const input of node.inputs) expect(input).toBeLessThan(i);
+        for (const [name, parameter] of node.parameters)
+          expect(new Map(model.namedParameters()).get(name)).toBe(parameter);
+      });
+    });
+  });
+
+  it('leaves no tensors behind', () => {
+    noGrad(() =>
+      scope(() => {
+        const { inputs } = hashedInputs(model);
+        runPlan(model.plan(inputs, { train: false })).dispose();
+        const before = liveTensors().tensors;
+        runPlan(model.plan(inputs, { train: false })).dispose();
+        expect(liveTensors().tensors).toBe(before);
+      }),
+    );
+  });
+});
+
+describe('pictures in a batch', () => {
+  const features = (version: VersionName): [together: Tensor, alone: Tensor] => {
+    const model = hashedModel(readReference(version));
+    const pictures = hashedInputs(model).inputs.pictures.flat();
+    const together = model.visionFeatures(pictures)[1]!;
+    const alone = model.visionFeatures([pictures[1]!])[0]!;
+    model.dispose();
+    return [together, alone];
+  };
+  const difference = ([a, b]: [Tensor, Tensor]): number => ops.maxAll(ops.abs(ops.sub(a, b))).item();
+
+  it('do not influence each other', () => {
+    for (const version of VERSION_NAMES.filter((name) => VERSIONS[name].positions === 'grid'))
+      expect(
+        noGrad(() => scope(() => difference(features(version)))),
+        version,
+      ).toBeLessThan(1e-5);
+  });
+
+  it('do so in 2.5, whose tower sees the padding', () => {
+    expect(noGrad(() => scope(() => difference(features('minicpm-llama3-v-2_5'))))).toBeGreaterThan(0.01);
+  });
+
+  it('are refused when bounds and pictures do not agree', () => {
+    const model = hashedModel(readReference('minicpm-v-2_6'));
+    scope(() => {
+      const { inputs } = hashedInputs(model);
+      expect(() => model.plan({ ...inputs, imageBounds: [[], []] }, { train: true })).toThrow('as many image bounds');
+      const short = inputs.imageBounds.map((bounds) =>
+        bounds.map(([start, end]): [number, number] => [start, end - 1]),
+      );
+      expect(() => model.plan({ ...inputs, imageBounds: short }, { train: true })).toThrow('tokens of a picture');
+    });
+    model.dispose();
+  });
+
+  it('may be bytes, which are normalised', () => {
+    const model = hashedModel(readReference('minicpm-v-2_6'));
+    noGrad(() =>
+      scope(() => {
+        const bytes = ops.to(ops.randint(0, 256, [3, 14, 14 * 6], {}), 'uint8');
+        const floats = ops.divScalar(ops.addScalar(ops.divScalar(ops.to(bytes, 'float32'), 255), -0.5), 0.5);
+        const [a, b] = model.visionFeatures([bytes, floats].map((pixels) => ({ pixels, rows: 2, cols: 3 })));
+        expect(difference([a!, b!])).toBeLessThan(1e-5);
+      }),
+    );
+    model.dispose();
+  });
+});

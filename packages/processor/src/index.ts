@@ -1,0 +1,19 @@
+/** What Hugging Face calls the processor: configurations, tokenizers, chat formats, pictures, records to tokens. Imports no libtorch. */
+export * from './chat/jinja.js';
+export { type ChatMessage, checkMessages, type Part, recordMessages } from './chat/messages.js';
+export * from './chat/official.js';
+export * from './chat/placeholders.js';
+export { strip } from './chat/python.js';
+export * from './chat/record.js';
+export type { Grid } from './chat/segments.js';
+export * from './chat/templates.js';
+export * from './config.js';
+export * from './detokenizer.js';
+export * from './encode.js';
+export * from './image/decode.js';
+export * from './image/geometry.js';
+export * from './image/pictures.js';
+export * from './image/resize.js';
+export * from './sample.js';
+export * from './tokenizer.js';
+export * from './versions.js';

@@ -1,0 +1,70 @@
+/** What the data pipeline takes and gives: the types that encoder, loader, collator and generation share. */
+
+import type { Compat, LlmType } from '@minicpm-finetune/run';
+import type { SliceConfig } from './image/geometry.js';
+import type { EncodedPicture } from './image/pictures.js';
+import type { Tokenizer } from './tokenizer.js';
+
+export type { EncodedPicture };
+
+/** Half-open ranges of tokens. */
+export type Range = [start: number, end: number];
+
+/** One record ready for the collator: pure data, structured-cloneable, no tensors. */
+export interface EncodedSample {
+  /** (L) */
+  inputIds: Int32Array;
+  /** (L), already shifted: labels[i] is the id at i + 1, -100 where nothing is supervised. */
+  labels: Int32Array;
+  /** Half-open token ranges, one per picture, in order of the text. */
+  imageBounds: Range[];
+  /** In the order of imageBounds. */
+  pictures: EncodedPicture[];
+}
+
+/** A prompt ready for generation. */
+export type EncodedPrompt = Omit<EncodedSample, 'labels'>;
+
+/** What to do with a record longer than `maxLength`. */
+export type Overlong = 'fewer_slices' | 'truncate_text' | 'drop' | 'error';
+
+/** Something that happened to a record which is worth counting. */
+export interface EncodeNotice {
+  kind: 'first_frame' | 'fewer_slices' | 'truncate_text' | 'drop';
+  message: string;
+}
+
+/** How one model reads images and conversations. */
+export interface ModelInput {
+  tokenizer: Tokenizer;
+  llmType: LlmType;
+  /** null: images keep their size and are not cut. */
+  sliceConfig: SliceConfig | null;
+  /** Pixels on the side of a patch. */
+  patchSize: number;
+  /** Features that the resampler makes of a picture. */
+  queryNum: number;
+  /** Pictures in patch layout (all models but MiniCPM-V-2). */
+  batchVision: boolean;
+}
+
+export interface PromptOptions extends ModelInput {
+  /** Read special tokens in the text as plain text; otherwise they are an error. Default: false. */
+  allowSpecialText?: boolean;
+  /** Largest image accepted, in pixels. Default: Pillow's limit of 179 million. */
+  maxImagePixels?: number;
+  /** Relative paths of images count from here. Default: the working folder. */
+  imageRoot?: string;
+  notice?: (notice: EncodeNotice) => void;
+}
+
+export interface RecordOptions extends PromptOptions {
+  /** Longest sequence in tokens. */
+  maxLength: number;
+  /** Default: 'inference'. */
+  compat?: Compat;
+  /** Default: 'fewer_slices', which falls back to 'truncate_text'. */
+  overlong?: Overlong;
+  /** false: the sample has no pictures, only their places; images are still checked to be whole. Not for 'official'. Default: true. */
+  pixels?: boolean;
+}

@@ -1,0 +1,150 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { UserError } from '@minicpm-finetune/run';
+import { describe, expect, it } from 'vitest';
+import { readReference } from '../../minicpm-v/test/support/reference.js';
+import { checkLlmType, parseConfig, readConfig } from '../src/config.js';
+import { VERSIONS, type VersionName } from '../src/versions.js';
+
+const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
+type Raw = Record<string, unknown>;
+const raw = (version: VersionName): Raw => readReference(version).config as Raw;
+const parse = (config: Raw) => parseConfig(JSON.stringify(config), 'somewhere/config.json');
+
+/** The UserError that parsing throws, as a user sees it. */
+function complaint(config: Raw): string {
+  try {
+    parse(config);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UserError);
+    return (error as UserError).format();
+  }
+  throw new Error('Expected an error but there was none');
+}
+
+describe('parseConfig', () => {
+  it.each(VERSION_NAMES)('recognises %s', (version) => {
+    expect(parse(raw(version)).version).toBe(version);
+  });
+
+  it('reads sizes and fills in defaults', () => {
+    const config = parse(raw('minicpm-v-2_6'));
+    expect(config.llm).toEqual({
+      hiddenSize: 128,
+      intermediateSize: 48,
+      numLayers: 2,
+      numHeads: 4,
+      numKeyValueHeads: 2,
+      headDim: 32,
+      vocabSize: 96,
+      rmsNormEps: 1e-6,
+      maxPositionEmbeddings: 4096,
+      ropeTheta: 1_000_000,
+      longRope: null,
+      qkvBias: true,
+      outputBias: false,
+      mlpBias: false,
+      tieWordEmbeddings: false,
+      embeddingScale: 1,
+      residualScale: 1,
+      logitDivisor: 1,
+    });
+    expect(config.vision).toMatchObject({ hiddenSize: 16, numLayers: 2, positionSide: 70, batchSize: 16 });
+    expect(config.slice).toEqual({ maxSliceNums: 9, scaleResolution: 448, patchSize: 14 });
+    expect(config).toMatchObject({ batchVision: true, sliceMode: true, useImageId: null, dtype: 'float32' });
+  });
+
+  it('reads the scalings of MiniCPM and drops the last vision layer', () => {
+    const { llm, vision, batchVision } = parse(raw('minicpm-v-2'));
+    expect(llm).toMatchObject({ embeddingScale: 12, logitDivisor: 4, qkvBias: false });
+    expect(llm.residualScale).toBeCloseTo(1.4 / Math.sqrt(2), 12);
+    expect(vision).toMatchObject({ numLayers: 2, intermediateSize: 30, positionSide: 8 });
+    expect(batchVision).toBe(false);
+  });
+
+  it('has the published sizes for a vision tower that is only named', () => {
+    const { vision_encoder_args: _, ...config } = raw('minicpm-v-2');
+    expect(parse(config).vision).toMatchObject({
+      hiddenSize: 1152,
+      intermediateSize: 4304,
+      numLayers: 26,
+      numHeads: 16,
+      positionSide: 27,
+    });
+  });
+
+  it('reads longrope, with the attention factor that follows from its lengths', () => {
+    const config = raw('minicpm-v-4');
+    expect(parse(config).llm.longRope?.attentionFactor).toBeCloseTo(Math.sqrt(1 + Math.log(256) / Math.log(16)), 12);
+    expect(parse({ ...config, max_position_embeddings: 16 }).llm.longRope?.attentionFactor).toBe(1);
+    const { rope_scaling, ...rest } = config;
+    expect(parse({ ...rest, rope_parameters: { ...(rope_scaling as Raw), rope_theta: 5 } }).llm).toMatchObject({
+      longRope: parse(config).llm.longRope,
+      ropeTheta: 10_000,
+    });
+  });
+
+  it.each<[string, Raw, string]>([
+    [
+      'a missing key',
+      { hidden_size: undefined },
+      "Expected a positive whole number for 'hidden_size' but received nothing.",
+    ],
+    [
+      'a number of the wrong kind',
+      { vocab_size: 2.5 },
+      "Expected a positive whole number for 'vocab_size' but received 2.5.",
+    ],
+    [
+      'an activation that is not built',
+      { hidden_act: 'gelu' },
+      `Expected "silu" for 'hidden_act' but received "gelu".`,
+    ],
+    [
+      'dropout',
+      { attention_dropout: 0.1 },
+      "Expected 0 (dropout is not supported) for 'attention_dropout' but received 0.1.",
+    ],
+    ['sliding windows', { use_sliding_window: true }, "for 'use_sliding_window' but received true."],
+    [
+      'heads that do not divide',
+      { num_key_value_heads: 3 },
+      "Expected a divisor of 4 heads for 'num_key_value_heads' but received 3.",
+    ],
+    ['another rope', { rope_scaling: { rope_type: 'yarn' } }, `for 'rope_scaling.rope_type' but received "yarn".`],
+    [
+      'a nested key',
+      { vision_config: { hidden_size: 16 } },
+      "for 'vision_config.intermediate_size' but received nothing.",
+    ],
+    ['another version', { version: 4.5 }, 'MiniCPM-V-2_6 (MiniCPMV, version 2.6)'],
+    [
+      'another architecture',
+      { architectures: ['LlamaForCausalLM'] },
+      'but received LlamaForCausalLM, version 2.6, with vision_config',
+    ],
+  ])('refuses %s', (_, change, message) => {
+    const text = complaint({ ...raw('minicpm-v-2_6'), ...change });
+    expect(text).toContain(message);
+    expect(text).toContain('somewhere/config.json');
+    expect(text).toContain('cure:');
+  });
+
+  it('refuses what is not JSON, and a folder without the file', () => {
+    expect(() => parseConfig('{', 'x/config.json')).toThrow(UserError);
+    const folder = mkdtempSync(join(tmpdir(), 'config-'));
+    expect(() => readConfig(folder)).toThrow('Expected a readable config.json');
+    rmSync(folder, { recursive: true });
+  });
+});
+
+describe('checkLlmType', () => {
+  it('accepts the right one and names it when another is given', () => {
+    const config = parse(raw('minicpm-llama3-v-2_5'));
+    expect(() => checkLlmType(config, 'llama3')).not.toThrow();
+    expect(() => checkLlmType(config, 'qwen')).toThrow(
+      'Expected "llama3" for --llm_type of MiniCPM-Llama3-V-2_5 but received "qwen".',
+    );
+  });
+});
