@@ -174,6 +174,8 @@ export interface EngineConfig {
   device: 'auto' | 'cpu' | 'cuda' | 'mps';
   /** Threads of libtorch; null: one per physical core. */
   threads: number | null;
+  /** On NVIDIA GPUs, float32 products round their operands to TF32: faster, 10 bits of mantissa. */
+  tf32: boolean;
   /** Recompute each block's inside in the backward pass: about a third slower, far less memory. auto: as many as memory_budget asks for. */
   gradient_checkpointing: boolean | 'auto';
   /** Update parameters in the backward pass: no gradient of the whole model exists; max_grad_norm is applied per block. */

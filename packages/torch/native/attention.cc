@@ -1,10 +1,16 @@
 // minicpm::attention: softmax(q kᵀ / √d) v, causal or not, for sequences packed into one row or not, as an operator with a gradient.
 //
 // bfloat16 on a CPU with the instructions for it runs in the kernels of attention-*.cc: libtorch's own flash attention multiplies
-// bfloat16 at a quarter of that speed where there is no AMX. Everything else is libtorch's scaled_dot_product_attention.
+// bfloat16 at a quarter of that speed where there is no AMX. Packed sequences in half precision on a GPU run in one call of libtorch's
+// flash attention (Dao, 2023) with cumulative lengths. Everything else is libtorch's scaled_dot_product_attention.
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <map>
 
 #include "attention-kernel.h"
 #include "own-operators.h"
@@ -95,11 +101,70 @@ static bool isForKernel(const Tensor& query, const Tensor& key) {
   return query.is_cpu() && query.scalar_type() == at::kBFloat16 && fits && hasAttentionKernel();
 }
 
+static bool isHalf(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf; }
+
+// (sequences + 1) int32: where each sequence begins in the row, and its end. All layers of a batch ask for the same: it is copied once,
+// through pinned memory, without waiting for the device.
+static Tensor cumulativeLengths(at::IntArrayRef lengths, c10::Device device) {
+  struct Last {
+    std::vector<int64_t> lengths;
+    Tensor starts;
+  };
+  static thread_local auto* last = new Last();  // never destroyed: the device may be gone by then
+  if (last->starts.defined() && last->starts.device() == device && at::IntArrayRef(last->lengths) == lengths) return last->starts;
+  const Tensor host = at::empty({static_cast<int64_t>(lengths.size()) + 1}, at::TensorOptions().dtype(at::kInt).pinned_memory(device.is_cuda()));
+  auto* starts = host.data_ptr<int32_t>();
+  starts[0] = 0;
+  for (size_t i = 0; i < lengths.size(); i++) starts[i + 1] = starts[i] + static_cast<int32_t>(lengths[i]);
+  *last = {lengths.vec(), host.to(device, /*non_blocking=*/true)};
+  return last->starts;
+}
+
+// Packed sequences (1, heads, rows, size) in one call. Query heads share key heads inside of the kernel.
+static Tensor flashAttention(const Tensor& query, const Tensor& key, const Tensor& value, at::IntArrayRef lengths, bool causal) {
+  const auto rows = [](const Tensor& tensor) { return dense(tensor).squeeze(0).transpose(0, 1); };  // (rows, heads, size)
+  const Tensor starts = cumulativeLengths(lengths, query.device());
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const auto result = at::_flash_attention_forward(rows(query), rows(key), rows(value), starts, starts, longest, longest, 0.0, causal, false);
+  return std::get<0>(result).transpose(0, 1).unsqueeze(0);
+}
+
+// Whether a GPU and this libtorch have flash attention: only an attempt tells without CUDA's headers. Once for each GPU.
+bool hasFlashAttention(c10::Device device) {
+  static thread_local std::map<c10::Device, bool, bool (*)(c10::Device, c10::Device)> known(
+      +[](c10::Device a, c10::Device b) { return a.index() < b.index(); });
+  const auto found = known.find(device);
+  if (found != known.end()) return found->second;
+  bool has = false;
+  try {
+    const c10::InferenceMode quiet;
+    const Tensor probe = at::zeros({1, 1, 16, 64}, at::TensorOptions().dtype(at::kBFloat16).device(device));
+    flashAttention(probe, probe, probe, {16}, true);
+    has = true;
+  } catch (const c10::Error&) {
+  }
+  return known[device] = has;
+}
+
+static bool isForFlash(const Tensor& query) {
+  const int64_t size = query.size(3);
+  return query.is_cuda() && isHalf(query) && size % 8 == 0 && size <= 256 && query.numel() > 0 && hasFlashAttention(query.device());
+}
+
+// The kernels that GPUs have for float32 want a key head for each query head.
+static Tensor headForEach(const Tensor& tensor, int64_t heads) {
+  return tensor.size(1) == heads ? tensor : tensor.repeat_interleave(heads / tensor.size(1), 1);
+}
+
 static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
   check(query, key, value, lengths, causal);
   if (isForKernel(query, key)) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
+  const bool flash = isForFlash(query);
+  if (flash && lengths) return flashAttention(query, key, value, *lengths, causal);
+  const bool grouped = query.size(1) != key.size(1), expands = grouped && query.is_cuda() && !flash;
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
-    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, query.size(1) != key.size(1));
+    if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), {}, 0.0, causal);
+    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, grouped);
   };
   if (!lengths) return plain(query, key, value);
   const auto queries = query.split_with_sizes(*lengths, 2), keys = key.split_with_sizes(*lengths, 2), values = value.split_with_sizes(*lengths, 2);

@@ -1,5 +1,6 @@
 // Devices beside the CPU: streams, waiting for them, memory figures. Through c10's generic interfaces alone, so that the same code compiles
 // without CUDA's headers and serves every backend.
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
@@ -13,8 +14,15 @@ namespace {
 
 c10::Device deviceOf(const Napi::Value& value) { return c10::Device(value.As<Napi::String>().Utf8Value()); }
 
+// A device that was never used before has no allocator yet: this makes it.
+c10::Device started(c10::Device device) {
+  if (!device.is_cpu()) at::globalContext().lazyInitDevice(device.type());
+  return device;
+}
+
 // The device with an index: `cuda` is the one in use.
 c10::Device indexed(c10::Device device) {
+  started(device);
   if (device.has_index()) return device;
   return c10::Device(device.type(), c10::impl::VirtualGuardImpl(device.type()).getDevice().index());
 }
@@ -75,23 +83,67 @@ void recordStream(const Napi::CallbackInfo& info) {
 void synchronize(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "synchronize", [&] {
     const auto device = deviceOf(info[0]);
-    if (device.is_cpu()) return;  // its operators are done when they return
+    if (device.is_cpu() || device.is_meta()) return;  // its operators are done when they return
     c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(indexed(device).index());
   });
 }
 
-// (device) -> { allocated, peak, reserved } in bytes
+// Bytes that are free on a device and that it has; zeros where this libtorch cannot tell.
+template <typename Allocator>
+std::pair<size_t, size_t> freeAndTotal(Allocator* allocator, c10::DeviceIndex index) {
+  if constexpr (requires { allocator->getMemoryInfo(index); }) return allocator->getMemoryInfo(index);
+  return {0, 0};
+}
+
+// (device) -> { allocated, peak, reserved, free, total } in bytes
 Napi::Value deviceMemory(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), "deviceMemory", [&]() -> Napi::Value {
     const auto device = indexed(deviceOf(info[0]));
-    const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    auto* allocator = c10::getDeviceAllocator(device.type());
+    const auto stats = allocator->getDeviceStats(device.index());
+    const auto [free, total] = freeAndTotal(allocator, device.index());
     auto result = Napi::Object::New(info.Env());
+    result.Set("free", static_cast<double>(free));
+    result.Set("total", static_cast<double>(total));
     result.Set("allocated", static_cast<double>(stats.allocated_bytes[0].current));
     result.Set("peak", static_cast<double>(stats.allocated_bytes[0].peak));
     result.Set("reserved", static_cast<double>(stats.reserved_bytes[0].current));
     return result;
   });
 }
+
+// (device): the peak counts from now on
+void resetPeakMemory(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "resetPeakMemory", [&] {
+    const auto device = indexed(deviceOf(info[0]));
+    c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+  });
+}
+
+// (device): gives the memory that its allocator keeps for later back to the driver
+void emptyDeviceCache(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "emptyDeviceCache", [&] { c10::getDeviceAllocator(indexed(deviceOf(info[0])).type())->emptyCache(); });
+}
+
+// (device) -> whether packed sequences run in one call of flash attention
+Napi::Value flashAttention(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "flashAttention", [&]() -> Napi::Value {
+    const auto device = deviceOf(info[0]);
+    return Napi::Boolean::New(info.Env(), device.is_cuda() && hasFlashAttention(indexed(device)));
+  });
+}
+
+// (allowed): whether float32 products on NVIDIA GPUs may round their operands to TF32, 10 bits of mantissa. PyTorch's start: products may
+// not, convolutions may.
+void setTf32(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "setTf32", [&] {
+    const bool allowed = info[0].As<Napi::Boolean>().Value();
+    at::globalContext().setAllowTF32CuBLAS(allowed);
+    at::globalContext().setAllowTF32CuDNN(allowed);
+  });
+}
+
+Napi::Value waits(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(deviceWaits())); }
 
 }  // namespace
 
@@ -103,6 +155,11 @@ void registerDevice(Napi::Env env, Napi::Object exports) {
   exports.Set("recordStream", Napi::Function::New(env, recordStream));
   exports.Set("synchronize", Napi::Function::New(env, synchronize));
   exports.Set("deviceMemory", Napi::Function::New(env, deviceMemory));
+  exports.Set("resetPeakMemory", Napi::Function::New(env, resetPeakMemory));
+  exports.Set("emptyDeviceCache", Napi::Function::New(env, emptyDeviceCache));
+  exports.Set("flashAttention", Napi::Function::New(env, flashAttention));
+  exports.Set("setTf32", Napi::Function::New(env, setTf32));
+  exports.Set("deviceWaits", Napi::Function::New(env, waits));
 }
 
 }  // namespace minicpm

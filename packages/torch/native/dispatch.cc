@@ -4,6 +4,7 @@
 #include <ATen/core/jit_type.h>
 
 #include <optional>
+#include <set>
 
 #include "handles.h"
 
@@ -20,7 +21,20 @@ struct Operator {
   c10::OperatorHandle handle;
   std::vector<Argument> arguments;
   bool inPlace;  // returns one of its own operands: JavaScript hands that back itself
+  enum class Waits { Never, Always, Copy } waits = Waits::Never;  // for the device, see handles.h
 };
+
+static Operator::Waits waitsOf(const std::string& name, const std::string& overload) {
+  static const std::set<std::string> always = {"aten::equal", "aten::nonzero", "aten::_unique2"};
+  if (always.count(name) > 0) return Operator::Waits::Always;
+  return name == "aten::to" && overload == "device" ? Operator::Waits::Copy : Operator::Waits::Never;
+}
+
+// A copy to the CPU, or one from there that was not asked to go on meanwhile.
+static bool copyWaits(const std::vector<c10::IValue>& stack) {  // (self, device, dtype, non_blocking, …)
+  if (stack[1].toDevice().is_cpu()) return true;
+  return stack[0].toTensor().is_cpu() && !stack[3].toBool();
+}
 
 static std::vector<Operator>& operators() {
   static thread_local std::vector<Operator> table;
@@ -140,7 +154,7 @@ static Napi::Value resolve(const Napi::CallbackInfo& info) {  // (name, overload
   const auto name = info[0].As<Napi::String>().Utf8Value(), overload = info[1].As<Napi::String>().Utf8Value();
   return guarded(info.Env(), "resolve", [&]() -> Napi::Value {
     auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
-    Operator op{handle, {}, false};
+    Operator op{handle, {}, false, waitsOf(name, overload)};
     for (const auto& argument : handle.schema().arguments()) op.arguments.push_back(argumentOf(argument.type()));
     const auto& returns = handle.schema().returns();
     op.inPlace = returns.size() == 1 && returns[0].alias_info() && returns[0].alias_info()->isWrite();
@@ -170,6 +184,7 @@ static Napi::Value call(const Napi::CallbackInfo& info) {  // (index, ...argumen
         stack.push_back(*declared[i].default_value());
       }
     }
+    if (op.waits == Operator::Waits::Always || (op.waits == Operator::Waits::Copy && copyWaits(stack))) countDeviceWait();
     op.handle.callBoxed(stack);
     if (op.inPlace || stack.empty()) return env.Undefined();
     if (stack.size() == 1) return toJavaScript(env, stack[0]);

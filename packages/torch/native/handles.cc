@@ -54,9 +54,12 @@ size_t Handles::bytes() const {
 Handles& handles(Napi::Env env) { return env.GetInstanceData<Environment>()->handles; }
 
 void rethrow(Napi::Env env, const std::string& where) {
-  std::string message;
+  std::string message, code = "TORCH";
   try {
     throw;
+  } catch (const c10::OutOfMemoryError& error) {
+    message = error.what_without_backtrace();
+    code = "TORCH_OUT_OF_MEMORY";
   } catch (const c10::Error& error) {
     message = error.what_without_backtrace();
   } catch (const std::exception& error) {
@@ -65,9 +68,13 @@ void rethrow(Napi::Env env, const std::string& where) {
     message = "unknown native error";
   }
   Napi::Error error = Napi::Error::New(env, where + ": " + message);
-  error.Set("code", Napi::String::New(env, "TORCH"));
+  error.Set("code", Napi::String::New(env, code));
   throw error;
 }
+
+static thread_local int64_t waits = 0;
+int64_t deviceWaits() { return waits; }
+void countDeviceWait() { waits++; }
 
 at::Tensor tensorOf(const Napi::Value& value) {
   return handles(value.Env()).get(value.As<Napi::Number>().Int64Value());

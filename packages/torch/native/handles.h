@@ -56,6 +56,14 @@ at::Tensor tensorOf(const Napi::Value& value);
 std::vector<int64_t> integersOf(const Napi::Value& value);
 std::string describe(const at::Tensor& tensor);  // "float32[2, 3]"
 
+// How often this thread read a tensor's values, or had a copy to or from the CPU done before it went on: on a GPU, each of these waits
+// until the device has done all that was asked of it before. On the CPU they are counted just so, that it can be tested there.
+int64_t deviceWaits();
+void countDeviceWait();
+
+// Whether packed sequences run in flash attention there (attention.cc).
+bool hasFlashAttention(c10::Device device);
+
 // Memory of CPU tensors (allocator.cc): blocks of tensors now, freed blocks kept for the next ones, the most that tensors ever took.
 struct BlockBytes {
   size_t inUse, kept, peak;

@@ -61,6 +61,7 @@ static Napi::Value isContiguous(const Napi::CallbackInfo& info) {
 
 static Napi::Value item(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), "item", [&]() -> Napi::Value {
+    countDeviceWait();
     const at::Scalar value = tensorOf(info[0]).item();
     if (value.isBoolean()) return Napi::Boolean::New(info.Env(), value.toBool());
     return Napi::Number::New(info.Env(), value.toDouble());
@@ -70,6 +71,7 @@ static Napi::Value item(const Napi::CallbackInfo& info) {
 // All elements as doubles, whatever the dtype, strides and device: (handle) -> Float64Array
 static Napi::Value doubles(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), "doubles", [&]() -> Napi::Value {
+    countDeviceWait();
     const at::Tensor tensor = tensorOf(info[0]).detach().to(at::kCPU, at::kDouble).contiguous();
     auto result = Napi::Float64Array::New(info.Env(), static_cast<size_t>(tensor.numel()));
     if (tensor.numel() > 0) std::memcpy(result.Data(), tensor.const_data_ptr(), tensor.nbytes());

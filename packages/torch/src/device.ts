@@ -41,8 +41,9 @@ export class Stream {
  */
 export function copyTo(tensor: Tensor, device: string): Tensor {
   if (tensor.device === device || tensor.device.startsWith(`${device}:`)) return tensor;
-  if (tensor.device !== 'cpu' || !device.startsWith('cuda')) return ops.toDevice(tensor, device, tensor.dtype);
-  return ops.toDevice(ops.pinMemory(tensor), device, tensor.dtype, true);
+  if (tensor.device !== 'cpu' || device.startsWith('mps')) return ops.toDevice(tensor, device, tensor.dtype);
+  // libtorch keeps pinned blocks for the next copies, and gives one out again only after the device has read it
+  return ops.toDevice(device.startsWith('cuda') ? ops.pinMemory(tensor) : tensor, device, tensor.dtype, true);
 }
 
 /** Waits until a device has nothing left to do. */
@@ -50,7 +51,47 @@ export function synchronize(device: string): void {
   guard(() => native.synchronize(device));
 }
 
-/** Bytes of tensors on a device: now, at most so far, and what its allocator holds. Not for the CPU: see `blockBytes`. */
-export function deviceMemory(device: string): { allocated: number; peak: number; reserved: number } {
+/** Bytes of a device. */
+export interface DeviceMemory {
+  /** Of tensors, now and at most so far. */
+  readonly allocated: number;
+  readonly peak: number;
+  /** What the allocator holds, for tensors and for later. */
+  readonly reserved: number;
+  /** What is left for all programs, and what there is in all; 0 where this libtorch cannot tell. */
+  readonly free: number;
+  readonly total: number;
+}
+
+/** Memory of a device. Not of the CPU: see `blockBytes`. */
+export function deviceMemory(device: string): DeviceMemory {
   return guard(() => native.deviceMemory(device));
+}
+
+/** Lets the peak of `deviceMemory` count from now on. */
+export function resetPeakMemory(device: string): void {
+  guard(() => native.resetPeakMemory(device));
+}
+
+/** Gives the memory that a device's allocator keeps for later back to the driver. */
+export function emptyDeviceCache(device: string): void {
+  guard(() => native.emptyDeviceCache(device));
+}
+
+/** Whether packed sequences in half precision run in one call of flash attention on a device. */
+export function hasFlashAttention(device: string): boolean {
+  return guard(() => native.flashAttention(device));
+}
+
+/** Whether float32 products on NVIDIA GPUs may round their operands to TF32, which has 10 bits of mantissa. From the start they may not. */
+export function allowTf32(allowed: boolean): void {
+  guard(() => native.setTf32(allowed));
+}
+
+/**
+ * How often this thread has waited for a device so far: read a tensor's values, or copied to or from the CPU without `non_blocking`. Counted on the
+ * CPU as well, where it costs nothing, so that a test can tell what would wait on a GPU.
+ */
+export function deviceWaits(): number {
+  return native.deviceWaits();
 }

@@ -10,4 +10,4 @@ export * from './process.js';
 export * from './safetensors.js';
 export * from './safetensors-write.js';
 export { keep, scope } from './scope.js';
-export { Tensor, TorchError, type TypedArray } from './tensor.js';
+export { OutOfMemoryError, Tensor, TorchError, type TypedArray } from './tensor.js';

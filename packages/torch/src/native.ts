@@ -54,7 +54,12 @@ export interface Native {
   streamWaits(device: string, waiting: number, awaited: number): void;
   recordStream(handle: Handle, stream: number): void;
   synchronize(device: string): void;
-  deviceMemory(device: string): { allocated: number; peak: number; reserved: number };
+  deviceMemory(device: string): { allocated: number; peak: number; reserved: number; free: number; total: number };
+  resetPeakMemory(device: string): void;
+  emptyDeviceCache(device: string): void;
+  flashAttention(device: string): boolean;
+  setTf32(allowed: boolean): void;
+  deviceWaits(): number;
   trimMemory(): void;
   blockBytes(): { inUse: number; kept: number; peak: number };
   peakResidentBytes(): number;

@@ -15,6 +15,8 @@ export interface CompactTensor {
   readonly nbytes: number;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;
+  /** Moves the smaller form to a device, where the tensor is then made. */
+  moveTo(device: string): void;
   dispose(): void;
 }
 

@@ -9,17 +9,20 @@ import { adopt } from './scope.js';
 
 /** libtorch refused: the message names the operator and its operands' types and shapes. */
 export class TorchError extends Error {
-  override readonly name = 'TorchError';
+  override readonly name: string = 'TorchError';
 }
+
+/** A device (not the CPU) has no memory left for a tensor. */
+export class OutOfMemoryError extends TorchError {}
 
 /** Runs a native function; what libtorch throws becomes a TorchError. */
 export function guard<T>(fn: () => T): T {
   try {
     return fn();
   } catch (error) {
-    if (error instanceof Error && (error as NodeJS.ErrnoException).code === 'TORCH') {
-      throw new TorchError(error.message, { cause: error });
-    }
+    const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
+    if (code === 'TORCH') throw new TorchError((error as Error).message, { cause: error });
+    if (code === 'TORCH_OUT_OF_MEMORY') throw new OutOfMemoryError((error as Error).message, { cause: error });
     throw error;
   }
 }

@@ -24,7 +24,6 @@ export function checkCombinations(values: Values, given: GivenValues, notices: s
   checkSchedule(combination);
   checkData(combination);
   checkFused(combination);
-  checkDevice(combination);
   checkMetric(combination);
   checkIdle(combination);
 }
@@ -157,16 +156,6 @@ function checkBestModel(c: Combination): void {
       `Give --save_steps ${evalSteps < 1 ? evalSteps : evalSteps * Math.max(1, Math.round(ratio))}.`,
     );
   }
-}
-
-function checkDevice(c: Combination): void {
-  const device = c.get<string>('device');
-  if (device === 'cpu' || device === 'auto' || !c.get<boolean>('q_lora')) return;
-  throw c.refuse(
-    'device',
-    `Expected cpu or auto with --q_lora for --device but received ${device}.`,
-    'Weights are dequantized on the CPU alone: give --device cpu.',
-  );
 }
 
 function checkMetric(c: Combination): void {

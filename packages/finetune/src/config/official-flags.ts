@@ -92,7 +92,6 @@ export const OFFICIAL_FLAGS: Readonly<Record<string, FlagSpec>> = {
   use_liger_kernel: meaningless(PYTORCH, 'boolean'),
   liger_kernel_config: meaningless(PYTORCH),
   use_cache: meaningless('training never uses a cache', 'boolean'),
-  tf32: meaningless(PYTORCH, 'boolean'),
   torch_compile: meaningless(PYTORCH, 'boolean'),
   torch_compile_backend: meaningless(PYTORCH),
   torch_compile_mode: meaningless(PYTORCH),

@@ -113,6 +113,11 @@ export const CONFIG_FLAGS: { [G in ConfigGroup]: GroupFlags<RunConfig[G]> } = {
       default: null,
       help: 'Threads of libtorch; one per physical core unless given.',
     },
+    tf32: {
+      kind: 'boolean',
+      default: false,
+      help: 'On NVIDIA GPUs, round the operands of float32 products to TF32 (10 bits of mantissa): faster.',
+    },
     gradient_checkpointing: {
       kind: 'boolean',
       choices: ['auto'],

@@ -65,6 +65,7 @@ export function pack(sequences: readonly Sequence[], pictures: readonly Picture[
   const inputs: ModelInputs = scope(() =>
     noGrad(() => ({
       inputIds: keep(fromTypedArray(ids, [1, tokens], 'int64', device)),
+      ids,
       positionIds: keep(fromTypedArray(positions, [1, tokens], 'int64', device)),
       pictures: [pictures],
       imageBounds: [bounds],

@@ -24,8 +24,8 @@ export interface LossOptions {
 }
 
 export interface LossResult {
-  /** Sum of the cross entropy over the supervised positions, unscaled. */
-  readonly sum: number;
+  /** Sum of the cross entropy over the supervised positions, unscaled: a scalar on the device, which nobody has waited for. */
+  readonly sum: Tensor;
   /** (B, L, D), zero at positions without label; null when not wanted or nothing is supervised. */
   readonly gradHidden: Tensor | null;
   /** Gradients of the head's trainable parameters. */
@@ -34,6 +34,10 @@ export interface LossResult {
 
 export const DEFAULT_CHUNK = 256;
 const SUM = 2; // at::Reduction::Sum
+
+/** A sum of losses that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
+const noLoss = (device: string): Tensor =>
+  ops.zeros([], { dtype: device.startsWith('mps') ? 'float32' : 'float64', device });
 
 /** Indices of the supervised positions in the flattened batch, and their labels. */
 function supervisedPositions(labels: Int32Array): { positions: BigInt64Array; targets: BigInt64Array } {
@@ -60,9 +64,9 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
   const { positions, targets } = supervisedPositions(labels);
   const parameters = [...head.trainable];
   const count = positions.length;
-  if (count === 0) return { sum: 0, gradHidden: null, gradients: new Map() };
-  let sum = 0;
+  if (count === 0) return { sum: noLoss(hidden.device), gradHidden: null, gradients: new Map() };
   return scope(() => {
+    const sum = noLoss(hidden.device);
     const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
     const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
@@ -75,7 +79,7 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
         const inputs = [...(options.needsHidden ? [leaf] : []), ...parameters.map(([, tensor]) => tensor)];
         const target = ops.narrow(wanted, 0, start, length);
         const loss = enableGrad(() => ops.crossEntropyLoss(head.logits(leaf), target, null, SUM));
-        sum += loss.item();
+        noGrad(() => ops.add_(sum, ops.detach(loss)));
         if (inputs.length === 0) return gradParameters;
         const gradients = grad([loss], inputs, {
           gradOutputs: [ops.full([], options.scale, { device: hidden.device })],
@@ -111,10 +115,10 @@ export function lossSum(
 ): { sum: number; count: number } {
   const [B, L, D] = hidden.shape as [number, number, number];
   const { positions, targets } = supervisedPositions(labels);
-  let sum = 0;
-  noGrad(() =>
+  if (positions.length === 0) return { sum: 0, count: 0 };
+  const sum = noGrad(() =>
     scope(() => {
-      if (positions.length === 0) return;
+      const all = noLoss(hidden.device);
       const selected = ops.indexSelect(
         ops.reshape(hidden, [B * L, D]),
         0,
@@ -124,9 +128,10 @@ export function lossSum(
       for (const [start, length] of chunksOf(positions.length, chunk)) {
         scope(() => {
           const logits = head.logits(ops.narrow(selected, 0, start, length));
-          sum += ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, SUM).item();
+          ops.add_(all, ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, SUM));
         });
       }
+      return all.item();
     }),
   );
   return { sum, count: positions.length };

@@ -1,6 +1,6 @@
 /** The machine under a command that uses a model: device, threads, allocator. Not here: what is done with them. */
-import { UserError } from '@minicpm-finetune/run';
-import { about, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
+import { formatBytes, UserError } from '@minicpm-finetune/run';
+import { about, deviceMemory, OutOfMemoryError, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
 
 export type DeviceName = 'cpu' | 'cuda' | 'mps';
 
@@ -20,10 +20,34 @@ export function startEngine({ device, threads }: EngineOptions): DeviceName {
   tuneAllocator();
   const { cuda, mps } = about();
   const present: Readonly<Record<DeviceName, boolean>> = { cuda, mps, cpu: true };
-  if (device === 'auto') return cuda ? 'cuda' : mps ? 'mps' : 'cpu';
+  if (device === 'auto') return bestDevice();
   if (present[device]) return device;
   throw new UserError(`Expected a device that is there for --device but received ${device}.`, {
     flag: '--device',
     cure: '`minicpm-finetune doctor` shows what there is; --device cpu always works.',
   });
+}
+
+/** The device that `auto` means: the best one that this libtorch and machine have. */
+export function bestDevice(): DeviceName {
+  const { cuda, mps } = about();
+  return cuda ? 'cuda' : mps ? 'mps' : 'cpu';
+}
+
+/**
+ * What a user is told when a device has no memory left. Other errors are returned as they are.
+ *
+ * @param device where it happened
+ * @param cure what would take less
+ */
+export function explainMemory(error: unknown, device: DeviceName, cure: string): unknown {
+  if (!(error instanceof OutOfMemoryError) || device === 'cpu') return error;
+  const { allocated, peak, free, total } = deviceMemory(device);
+  const has = total > 0 ? `${formatBytes(total)} in all, ${formatBytes(free)} free` : 'size unknown';
+  const held = `tensors take ${formatBytes(allocated)} now and took ${formatBytes(peak)} at most`;
+  const wanted = /Tried to allocate ([^.]+\.?\d* \w+)/.exec(error.message)?.[1];
+  return new UserError(
+    `Expected memory for ${wanted ?? 'a tensor'} on ${device} but received none: ${held} (${has}).`,
+    { flag: '--device', cure, cause: error },
+  );
 }

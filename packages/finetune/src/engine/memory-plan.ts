@@ -12,19 +12,42 @@
  */
 import type { PlanNode } from '@minicpm-finetune/minicpm-v';
 import { formatBytes, UserError } from '@minicpm-finetune/run';
-import { type Tensor, trimMemory } from '@minicpm-finetune/torch';
+import { deviceMemory, type Tensor, trimMemory } from '@minicpm-finetune/torch';
 
 /** Share of the budget that is planned with. */
 const PLANNED = 0.95;
 /** Optimizer steps until everything there is has been allocated: gradients and moments come in the first one. */
 const WARMUP = 2;
 
+/** Where the figures of a memory come from. */
+export interface MemoryFigures {
+  /** Bytes taken now. */
+  readonly taken: () => number;
+  /** Bytes that could be taken besides. */
+  readonly available: () => number;
+}
+
+/** The machine's memory: what the process has resident, and what is available. */
+export const hostMemory: MemoryFigures = {
+  taken: () => process.memoryUsage.rss(),
+  available: () => process.availableMemory(),
+};
+
+/** A device's memory: what tensors take, and what is free or kept for later. */
+export const memoryOf = (device: string): MemoryFigures => ({
+  taken: () => deviceMemory(device).allocated,
+  available: () => {
+    const { allocated, reserved, free } = deviceMemory(device);
+    return free + reserved - allocated;
+  },
+});
+
 export interface MemoryPlanOptions {
   readonly recompute: boolean | 'auto';
   /** Bytes; null: what the machine has available now. */
   readonly budget: number | null;
-  /** Resident bytes of the process now. */
-  readonly resident?: () => number;
+  /** Of the machine or device that the budget is of. */
+  readonly memory?: MemoryFigures;
   readonly notice: (message: string) => void;
 }
 
@@ -56,8 +79,9 @@ export class MemoryPlan {
 
   constructor(options: MemoryPlanOptions) {
     this.#options = options;
-    this.#resident = options.resident ?? (() => process.memoryUsage.rss());
-    this.budget = options.budget ?? this.#resident() + 0.9 * process.availableMemory();
+    const { taken, available } = options.memory ?? hostMemory;
+    this.#resident = taken;
+    this.budget = options.budget ?? taken() + 0.9 * available();
   }
 
   /** A micro-batch begins. */

@@ -13,7 +13,7 @@ import {
   type PlanOptions,
   runPlan,
 } from '@minicpm-finetune/minicpm-v';
-import { noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
 import { FusedUpdate, type GradientReceiver, GradientSum, type Rows } from './gradients.js';
@@ -45,8 +45,8 @@ export interface StepOptions {
 export interface StepWatch {
   /** A micro-batch begins; the plan returned is run. */
   plan(plan: Plan): Plan;
-  /** Its summed cross entropy. */
-  loss(sum: number): void;
+  /** Its summed cross entropy, a scalar. */
+  loss(sum: Tensor): void;
   /** Gradients of a module's parameters, newest module first; `HEAD` before all others. */
   gradients(gradients: ReadonlyMap<string, Tensor>, module: string): void;
 }
@@ -90,26 +90,48 @@ export function lossAndGradients(
   batches: readonly Batch[],
   options: Omit<StepOptions, 'maxGradNorm'>,
 ): Gradients {
-  const total = batches.reduce((count, batch) => count + batch.supervisedTokens, 0);
-  const sum = new GradientSum(batches.length);
-  let loss = 0;
-  for (const batch of batches) {
-    const share = options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / total;
-    loss += share * runBatch(model, batch, share * (options.lossScale ?? 1), options, sum);
-    disposeBatch(batch);
-  }
-  const { gradients, rows } = sum;
-  return { loss, supervisedTokens: total, gradients, rows, dispose: () => sum.dispose() };
+  const { losses, shares, supervisedTokens, receiver } = gradientsOf(model, batches, options);
+  const { gradients, rows } = receiver;
+  const loss = readLosses(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
+  return { loss, supervisedTokens, gradients, rows, dispose: () => receiver.dispose() };
 }
 
-/** Forward and backward over one micro-batch; returns the summed cross entropy. */
+/** Forward and backward over all micro-batches. Nothing waits for the device: the summed cross entropies stay there. */
+export function gradientsOf(
+  model: MiniCPMV,
+  batches: readonly Batch[],
+  options: Omit<StepOptions, 'maxGradNorm'>,
+): { losses: Tensor[]; shares: number[]; supervisedTokens: number; receiver: GradientSum } {
+  const supervisedTokens = batches.reduce((count, batch) => count + batch.supervisedTokens, 0);
+  const receiver = new GradientSum(batches.length);
+  const shares = batches.map((batch) =>
+    options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / supervisedTokens,
+  );
+  const losses = batches.map((batch, i) => {
+    const sum = keep(runBatch(model, batch, shares[i]! * (options.lossScale ?? 1), options, receiver));
+    disposeBatch(batch);
+    return sum;
+  });
+  return { losses, shares, supervisedTokens, receiver };
+}
+
+/** The values of scalars, in one wait for the device. Frees them. */
+function readLosses(losses: readonly Tensor[]): number[] {
+  try {
+    return losses.length === 0 ? [] : scope(() => ops.stack(losses).toNumbers());
+  } finally {
+    for (const loss of losses) loss.dispose();
+  }
+}
+
+/** Forward and backward over one micro-batch; returns the summed cross entropy, a scalar of the caller's scope. */
 function runBatch(
   model: MiniCPMV,
   batch: Batch,
   scale: number,
   { recompute, memory, wrap, watch, vision, profile }: Omit<StepOptions, 'maxGradNorm'>,
   receiver: GradientReceiver,
-): number {
+): Tensor {
   return scope(() => {
     const known = traced(profile, 'vision cache', 'data', () => knownOf(batch, vision));
     const plain = model.plan(batch.inputs, { train: true, ...known });
@@ -189,7 +211,8 @@ function fusedStep(
   const { supervisedTokens } = batch;
   try {
     const share = 1 / supervisedTokens;
-    const loss = share * runBatch(model, batch, share, options, update);
+    const sum = keep(runBatch(model, batch, share, options, update));
+    const loss = share * readLosses([sum])[0]!;
     update.finish();
     disposeBatch(batch);
     const { gradNorm } = update;

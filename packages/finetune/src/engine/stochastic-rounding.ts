@@ -28,8 +28,8 @@ export function roundStochastically_(target: Tensor, values: Tensor, noise: Tens
 }
 
 /** Noise for three tensors of `count` values each, from one 48-bit draw per value. */
-function drawNoise(count: number): Tensor[] {
-  const quarters = ops.viewDtype(ops.randint(0, 2 ** 48, [count, 1], { dtype: 'int64' }), 'int16'); // (count, 4)
+function drawNoise(count: number, device: string): Tensor[] {
+  const quarters = ops.viewDtype(ops.randint(0, 2 ** 48, [count, 1], { dtype: 'int64', device }), 'int16'); // (count, 4)
   return [0, 1, 2].map((k) => ops.bitwiseAndScalar(ops.to(ops.select(quarters, 1, k), 'int32'), LOW));
 }
 
@@ -58,7 +58,7 @@ export class StochasticAdamW extends AdamW {
     const flags = { amsgrad: false, maximize: false };
     const g = ops.to(gradient, 'float32');
     ops.fusedAdamw_([parameter!], [g], [expAvg!], [expAvgSq!], [], [step], { ...settings, ...flags });
-    const noise = drawNoise(gradient.numel);
+    const noise = drawNoise(gradient.numel, gradient.device);
     [parameter!, expAvg!, expAvgSq!].forEach((values, i) => {
       roundStochastically_(kept[i]!, values, noise[i]!);
     });

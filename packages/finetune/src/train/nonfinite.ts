@@ -117,7 +117,7 @@ export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: T
           }));
         },
         loss: (sum) => {
-          if (!Number.isFinite(sum)) note('loss', HEAD, []);
+          if (!allFinite(sum)) note('loss', HEAD, []);
         },
         gradients: (gradients, module) => {
           if (found.length > 0) return;

@@ -21,7 +21,7 @@ import {
 import { readConfig } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
-import type { DeviceName } from '../engine/machine.js';
+import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import type { Progress } from '../report/progress.js';
 
@@ -41,9 +41,9 @@ export interface TrainingModel {
   save(folder: string): void;
 }
 
-/** Where a training computes: on the CPU unless another device is asked for by name, for those are untested. */
+/** Where a training computes. */
 export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
-  return device === 'auto' ? 'cpu' : device;
+  return device === 'auto' ? bestDevice() : device;
 }
 
 function loraConfig({ lora, trainables }: RunConfig) {

@@ -4,7 +4,8 @@ import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Sch
 import { manualSeed } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/checkpoint.js';
 import { LossScale } from '../engine/loss-scale.js';
-import { MemoryPlan } from '../engine/memory-plan.js';
+import type { DeviceName } from '../engine/machine.js';
+import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
 import { Optimizer, withoutDecay } from '../engine/optimizer.js';
 import { Profiler } from '../engine/profiler.js';
@@ -92,7 +93,7 @@ function makeRun(config: RunConfig, log: RunLog, data: RunData, training: Traini
     lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
     stop: new StopRequests(config.output.output_dir),
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
-    memory: memoryPlan(config, log),
+    memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
     bestMetric: null,
     bestCheckpoint: null,
@@ -107,10 +108,11 @@ function profiler({ logging: { profile: steps }, output }: RunConfig, log: RunLo
   return steps > 0 ? new Profiler(steps, join(output.output_dir, RUN_FILES.profile), failed) : null;
 }
 
-function memoryPlan({ engine }: RunConfig, log: RunLog): MemoryPlan | null {
+function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): MemoryPlan | null {
   const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
   if (recompute !== 'auto' && budget === null) return null;
-  return new MemoryPlan({ recompute, budget, notice: (message) => log.progress.print(message) });
+  const memory = device === 'cpu' ? hostMemory : memoryOf(device);
+  return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.progress.print(message) });
 }
 
 /** How a step of the run is computed, now. */

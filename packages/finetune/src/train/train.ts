@@ -5,11 +5,11 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, rngState } from '@minicpm-finetune/torch';
+import { about, allowTf32, rngState } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
-import { startEngine } from '../engine/machine.js';
+import { explainMemory, startEngine } from '../engine/machine.js';
 import { traced } from '../engine/profiler.js';
 import { type StepResult, trainStep } from '../engine/step.js';
 import { RunLog } from '../report/run-log.js';
@@ -17,7 +17,6 @@ import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
-import { trainingDevice } from './open-model.js';
 import { type Resumed, startOf } from './resume.js';
 import { closeRun, openRun, type Run, restore, stepOptions } from './run.js';
 import { save, saveResult } from './saving.js';
@@ -36,17 +35,19 @@ export interface TrainResult {
 }
 
 const UNTESTED =
-  'TRAINING ON % IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+  'TRAINING ON mps IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+
+const LESS_MEMORY =
+  'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
+  'a smaller --model_max_length or --max_slice_nums, --use_lora true, or --q_lora true with it.';
 
 /** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
-  const present = startEngine(config.engine);
-  const device = trainingDevice(config);
+  const device = startEngine(config.engine);
+  allowTf32(config.engine.tf32);
   const resumed = startOf(config);
   const log = new RunLog(config, resumed?.state.global_step);
-  if (device !== 'cpu') log.warn('untested_device', UNTESTED.replace('%', device));
-  else if (present !== 'cpu')
-    log.progress.print(`Training runs on the CPU; --device ${present} is there, and untested.`);
+  if (device === 'mps') log.warn('untested_device', UNTESTED);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
@@ -63,7 +64,8 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     });
     log.progress.print(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
     return result;
-  } catch (error) {
+  } catch (cause) {
+    const error = explainMemory(cause, device, LESS_MEMORY);
     log.event({
       event: 'run_end',
       status: 'failed',

@@ -22,9 +22,11 @@ const node = (name: string): PlanNode => ({
 const blocks = [0, 1, 2, 3].map((i) => node(`layers.${i}`));
 
 /** A process whose resident memory is `resident` with everything recomputed; every block costs 10 bytes per number of its input. */
-function simulate(options: Partial<MemoryPlanOptions> & { resident: () => number }) {
+function simulate({ resident, ...options }: Partial<MemoryPlanOptions> & { resident: () => number }) {
   const notices: string[] = [];
-  const plan = new MemoryPlan({ recompute: 'auto', budget: 2000, notice: (text) => notices.push(text), ...options });
+  const memory = { taken: resident, available: () => 0 };
+  const notice = (text: string) => notices.push(text);
+  const plan = new MemoryPlan({ recompute: 'auto', budget: 2000, memory, notice, ...options });
   const step = (tokens: number, patches = 0): boolean[] =>
     scope(() => {
       const inputs: Tensor[] = [ops.zeros([tokens])];
@@ -116,7 +118,12 @@ describe('a step with a plan', () => {
     const plain = compute(null);
     for (const budget of [1, 1e15]) {
       let kept = 0;
-      const memory = new MemoryPlan({ recompute: 'auto', budget: null, resident: () => 1e6, notice: () => {} });
+      const memory = new MemoryPlan({
+        recompute: 'auto',
+        budget: null,
+        memory: { taken: () => 1e6, available: () => process.availableMemory() },
+        notice: () => {},
+      });
       Object.assign(memory, { budget });
       const decide = memory.recomputes.bind(memory);
       memory.recomputes = (...block) => {

@@ -6,7 +6,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Batch } from '@minicpm-finetune/finetune/internal';
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { keep, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+import { copyTo, keep, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+import { onCpu } from './models-report.js';
 
 /** What meta.json says of a case. */
 export interface CaseMeta {
@@ -28,11 +29,15 @@ export class ReferenceFolder {
   readonly name: string;
   readonly cases: readonly ReferenceCase[];
 
-  constructor(readonly path: string) {
+  /** `device`: where the inputs of the cases go. */
+  constructor(
+    readonly path: string,
+    readonly device = 'cpu',
+  ) {
     this.name = basename(path);
     const folder = join(path, 'cases');
     const names = existsSync(folder) ? readdirSync(folder).sort() : [];
-    this.cases = names.map((name) => new ReferenceCase(join(folder, name), name));
+    this.cases = names.map((name) => new ReferenceCase(join(folder, name), name, device));
   }
 
   case(name: string): ReferenceCase {
@@ -62,16 +67,17 @@ export class ReferenceCase {
   constructor(
     readonly path: string,
     readonly name: string,
+    readonly device: string,
   ) {
     this.#inputs = new SafetensorsFile(join(path, 'inputs.safetensors'));
     this.expected = new SafetensorsFile(join(path, 'expected.safetensors'));
     this.meta = existsSync(join(path, 'meta.json')) ? readJson<CaseMeta>(path, 'meta.json') : {};
   }
 
-  /** The positions of x (B, L, width) that are no padding: (valid, width). */
+  /** The positions of x (B, L, width) that are no padding: (valid, width), on the CPU. */
   valid(x: Tensor): Tensor {
     const rows = ops.reshape(ops.nonzero(ops.reshape(this.#inputs.tensor('attention_mask'), [-1])), [-1]);
-    return ops.indexSelect(ops.reshape(x, [-1, x.size(-1)]), 0, rows);
+    return ops.indexSelect(ops.reshape(onCpu(x), [-1, x.size(-1)]), 0, rows);
   }
 
   /** `<sample>.<picture>`, in the order of the pictures. */
@@ -80,8 +86,8 @@ export class ReferenceCase {
   }
 
   inputs(): ModelInputs {
-    const inputIds = ops.to(this.#inputs.tensor('input_ids'), 'int64');
-    const positionIds = ops.to(this.#inputs.tensor('position_ids'), 'int64');
+    const inputIds = copyTo(ops.to(this.#inputs.tensor('input_ids'), 'int64'), this.device);
+    const positionIds = copyTo(ops.to(this.#inputs.tensor('position_ids'), 'int64'), this.device);
     const samples = Array.from({ length: inputIds.size(0) }, (_, sample) => sample);
     const imageBounds = samples.map((sample) => pairs(this.#inputs.tensor(`image_bound.${sample}`)));
     return {
@@ -96,7 +102,7 @@ export class ReferenceCase {
     const sizes = `tgt_sizes.${sample}`;
     const shapes = this.#inputs.infos.has(sizes) ? pairs(this.#inputs.tensor(sizes)) : undefined;
     return Array.from({ length: count }, (_, i) => {
-      const pixels = this.#inputs.tensor(`pixel_values.${sample}.${i}`);
+      const pixels = copyTo(this.#inputs.tensor(`pixel_values.${sample}.${i}`), this.device);
       const [rows, cols] = shapes?.[i] ?? [Math.ceil(pixels.size(1) / 14), Math.ceil(pixels.size(2) / 14)];
       return { pixels, rows, cols };
     });

@@ -7,20 +7,22 @@ import {
   loadWeights,
   MiniCPMV,
   type ModelInputs,
+  moveTo,
   runPlan,
 } from '@minicpm-finetune/minicpm-v';
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
-import { largest, maxDifference, nameDifference, type Report, scaledDifference } from './models-report.js';
+import { largest, maxDifference, nameDifference, type Report, type Setting, scaledDifference } from './models-report.js';
 
 export const FEATURES = 1e-4;
 export const LOSS = 1e-5;
 
-/** The model of a checkpoint folder, in float32. */
-export function loadModel(folder: string): MiniCPMV {
+/** The model of a checkpoint folder, in the setting's type, on its device. */
+export function loadModel(folder: string, { device, precision }: Setting): MiniCPMV {
   const model = new MiniCPMV(readConfig(folder));
-  loadWeights(model, folder, { dtype: 'float32' });
+  loadWeights(model, folder, { dtype: precision === 'bfloat16' ? 'bfloat16' : 'float32' });
+  if (device !== 'cpu') moveTo(model, device);
   return model;
 }
 
@@ -69,7 +71,7 @@ export function checkDummy(report: Report, folder: ReferenceFolder, model: MiniC
 export function checkSharded(report: Report, folder: ReferenceFolder, model: MiniCPMV): void {
   if (!folder.has('sharded')) return;
   report.check('sharded/weights', 0, () => {
-    const sharded = loadModel(join(folder.path, 'sharded'));
+    const sharded = loadModel(join(folder.path, 'sharded'), report.setting);
     const theirs = new Map(sharded.namedParameters());
     const ours = new Map(model.namedParameters());
     const names = nameDifference(ours.keys(), theirs.keys());
@@ -114,7 +116,7 @@ export async function checkGeneration(report: Report, folder: ReferenceFolder, m
 function promptEmbeds(folder: ReferenceFolder, { prompt_ids, case: name }: Generation, model: MiniCPMV): Tensor {
   const { pictures, imageBounds } = folder.case(name).inputs();
   const length = prompt_ids.length;
-  const row = (values: Iterable<bigint>): Tensor => fromTypedArray(BigInt64Array.from(values), [1, length]);
+  const row = (values: Iterable<bigint>): Tensor => fromTypedArray(BigInt64Array.from(values), [1, length], 'int64', folder.device);
   return noGrad(() =>
     model.inputsEmbeds({
       inputIds: row(prompt_ids.map(BigInt)),

@@ -34,7 +34,7 @@ type LoraMeta = Readonly<
 
 export function checkLora(report: Report, folder: ReferenceFolder): void {
   if (!folder.has('lora', 'adapter')) return;
-  const model = loadModel(folder.path);
+  const model = loadModel(folder.path, report.setting);
   const applied = loadAdapter(join(folder.path, 'lora', 'adapter'), model, { trainable: true });
   if (folder.has('lora', 'trainable_parameters.json')) checkNames(report, folder, model, applied);
   if (folder.has('lora', 'expected.safetensors')) checkLoraForward(report, folder, model);

@@ -1,7 +1,7 @@
 /**
  * One line per check: what was compared, how far apart it is, how far it may be. Distances between tensors as the checks measure them.
  */
-import { ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { allowTf32, type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** One result. `error` is null when the check could not be carried out; `message` then says why. */
 export interface CheckResult {
@@ -13,13 +13,33 @@ export interface CheckResult {
   readonly message?: string;
 }
 
+/** Where a model is compared, and in what precision. */
+export interface Setting {
+  readonly device: string;
+  readonly precision: Precision;
+}
+
+export type Precision = 'float32' | 'tf32' | 'bfloat16';
+
+/** How many times the tolerances of float32 a precision may take: bfloat16 has 16 bits of mantissa less, TF32 has 13 less. */
+export const KINDNESS: Readonly<Record<Precision, number>> = { float32: 1, tf32: 200, bfloat16: 1000 };
+
+/** Lets products of float32 be rounded to TF32, or not, as a setting has it. */
+export function setPrecision({ precision }: Setting): void {
+  allowTf32(precision === 'tf32');
+}
+
 /** Runs checks of one model and prints a line for each. */
 export class Report {
   failures = 0;
+  checks = 0;
+  /** The largest error, as a share of what is allowed, of the checks that allow one. */
+  worst = 0;
 
   constructor(
     readonly model: string,
     private readonly print: (line: string) => void,
+    readonly setting: Setting = { device: 'cpu', precision: 'float32' },
   ) {}
 
   /** Carries out a check: `measure` returns the error. What it throws is a failure of this check alone. */
@@ -45,7 +65,9 @@ export class Report {
     }
   }
 
-  #measured(check: string, tolerance: number, error: number): void {
+  #measured(check: string, strict: number, error: number): void {
+    const tolerance = strict * KINDNESS[this.setting.precision];
+    if (tolerance > 0) this.worst = Math.max(this.worst, error / tolerance);
     this.#add({ check, error: Number.isFinite(error) ? error : null, tolerance, ok: error <= tolerance });
   }
 
@@ -55,17 +77,21 @@ export class Report {
   }
 
   #add(result: Omit<CheckResult, 'model'>): void {
+    this.checks++;
     if (!result.ok) this.failures++;
     this.print(JSON.stringify({ model: this.model, ...result }));
   }
 }
+
+/** The values on the CPU, where they are compared. */
+export const onCpu = (tensor: Tensor, dtype: DType = 'float32'): Tensor => ops.toDevice(tensor, 'cpu', dtype);
 
 /** Largest absolute difference; infinite when the shapes differ or a value is not a number. */
 export function maxDifference(actual: Tensor, expected: Tensor): number {
   if (actual.shape.join() !== expected.shape.join())
     throw new Error(`Expected shape [${expected.shape.join(', ')}] but received [${actual.shape.join(', ')}]`);
   if (expected.numel === 0) return 0;
-  const difference = ops.maxAll(ops.abs(ops.sub(ops.to(actual, 'float32'), ops.to(expected, 'float32')))).item();
+  const difference = ops.maxAll(ops.abs(ops.sub(onCpu(actual), onCpu(expected)))).item();
   return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
 }
 

@@ -14,7 +14,7 @@ import { makeSchedule } from '@minicpm-finetune/run';
 import { ops, type Parameter, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
 import { LOSS } from './models-forward.js';
-import { largest, maxDifference, nameDifference, type Report } from './models-report.js';
+import { largest, maxDifference, nameDifference, onCpu, type Report } from './models-report.js';
 
 const COSINE = 1e-5;
 const ABSOLUTE = 1e-5;
@@ -48,20 +48,20 @@ function directed(name: string, gradient: Tensor): Tensor | null {
   return ops.cat([q, v]);
 }
 
-const norm = (x: Tensor): number => ops.linalgVectorNorm(ops.to(x, 'float64')).item();
+const norm = (x: Tensor): number => ops.linalgVectorNorm(onCpu(x, 'float64')).item();
 
 /** 1 - cosine of the angle between two gradients; 0 where both are (next to) nothing. */
 function angle(actual: Tensor, expected: Tensor): number {
   const [a, b] = [norm(actual), norm(expected)];
   if (Math.max(a, b) < ABSOLUTE) return 0;
-  const dot = ops.sumAll(ops.mul(ops.to(actual, 'float64'), ops.to(expected, 'float64'))).item();
+  const dot = ops.sumAll(ops.mul(onCpu(actual, 'float64'), onCpu(expected, 'float64'))).item();
   return 1 - dot / (a * b);
 }
 
 /** How much of what is allowed two gradients differ: absolutely, or relative in norm, whichever is kinder. */
 function allowance(actual: Tensor, expected: Tensor): number {
   const absolute = maxDifference(actual, expected) / ABSOLUTE;
-  return absolute <= 1 ? absolute : Math.min(absolute, norm(ops.sub(actual, expected)) / norm(expected) / RELATIVE);
+  return absolute <= 1 ? absolute : Math.min(absolute, norm(ops.sub(onCpu(actual), onCpu(expected))) / norm(expected) / RELATIVE);
 }
 
 const required = (gradients: Gradients, name: string): Tensor => {

@@ -4,53 +4,52 @@
  * command line is wrong.
  */
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { startEngine } from '@minicpm-finetune/finetune/internal';
+import { UserError } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
-import { checkCommon, checkExtra } from './models-extra.js';
-import { ReferenceFolder } from './models-folder.js';
-import { checkDummy, checkForward, checkGeneration, checkSharded, loadModel } from './models-forward.js';
-import { checkLora } from './models-lora.js';
-import { Report } from './models-report.js';
-import { checkFullGradients, checkTrajectory, trainAll } from './models-training.js';
+import { checkFolder } from './models-check.js';
+import { KINDNESS, type Precision, type Setting, setPrecision } from './models-report.js';
 
-/** All checks of one folder; returns how many failed. */
-export async function checkFolder(path: string, print: (line: string) => void): Promise<number> {
-  const folder = new ReferenceFolder(resolve(path));
-  const report = new Report(folder.name, print);
-  let model: MiniCPMV | undefined;
-  report.attempt('weights', 0, () => {
-    model = loadModel(folder.path);
+const CURE = 'npm run parity -- [--device cpu|cuda|mps] [--precision float32|tf32|bfloat16] DIR…';
+
+function parse(words: readonly string[]): { setting: Setting; folders: readonly string[] } {
+  const { values, positionals } = parseArgs({
+    args: [...words],
+    allowPositionals: true,
+    options: { device: { type: 'string', default: 'cpu' }, precision: { type: 'string', default: 'float32' } },
   });
-  if (model !== undefined) await checkModel(report, folder, model);
-  report.attempt('lora', 0, () => checkLora(report, folder));
-  return report.failures;
+  const { device, precision } = values;
+  const fail = (what: string, received: string): never => {
+    throw new UserError(`Expected ${what} but received ${received}.`, { cure: CURE });
+  };
+  if (!/^(auto|cpu|cuda|mps)$/.test(device)) fail('auto, cpu, cuda or mps for --device', device);
+  if (!(precision in KINDNESS)) fail(`${Object.keys(KINDNESS).join(', ')} for --precision`, precision);
+  const wrong = positionals.find((path) => !existsSync(join(path, 'config.json')));
+  if (positionals.length === 0 || wrong !== undefined)
+    fail(
+      'folders with config.json, weights and cases for parity',
+      wrong === undefined ? 'nothing' : JSON.stringify(wrong),
+    );
+  const present = startEngine({ device: device as 'auto', threads: null });
+  return { setting: { device: present, precision: precision as Precision }, folders: positionals };
 }
 
-async function checkModel(report: Report, folder: ReferenceFolder, model: MiniCPMV): Promise<void> {
-  checkForward(report, folder, model);
-  checkDummy(report, folder, model);
-  checkSharded(report, folder, model);
-  await checkGeneration(report, folder, model);
-  checkExtra(report, folder, model);
-  checkCommon(report, folder);
-  trainAll(model);
-  checkFullGradients(report, folder, model);
-  report.attempt('train/full', 0, () => checkTrajectory(report, folder, 'full', model));
-  model.dispose();
-}
-
-async function main(paths: readonly string[]): Promise<number> {
-  const wrong = paths.find((path) => path.startsWith('-') || !existsSync(join(path, 'config.json')));
-  if (paths.length === 0 || wrong !== undefined) {
-    const received = wrong === undefined ? 'nothing' : JSON.stringify(wrong);
-    console.error(`error: Expected folders with config.json, weights and cases for parity but received ${received}.`);
-    console.error(' cure: npm run parity -- DIR…');
+async function main(words: readonly string[]): Promise<number> {
+  let given: ReturnType<typeof parse>;
+  try {
+    given = parse(words);
+  } catch (error) {
+    const text = error instanceof UserError ? error.format() : `error: ${(error as Error).message}\n cure: ${CURE}`;
+    console.error(text);
     return 2;
   }
-  setThreads(1); // the models are tiny: a second thread costs more than it gives
+  if (given.setting.device === 'cpu') setThreads(1); // the models are tiny: a second thread costs more than it gives
+  setPrecision(given.setting);
   let failures = 0;
-  for (const path of paths) failures += await checkFolder(path, (line) => console.log(line));
+  for (const path of given.folders)
+    failures += (await checkFolder(path, (line) => console.log(line), given.setting)).failures;
   return failures > 0 ? 1 : 0;
 }
 

@@ -1,8 +1,8 @@
 /** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
 
-import { type Batch, pack, type Sequence } from '@minicpm-finetune/finetune/internal';
+import { type Batch, disposeBatch, pack, type Sequence } from '@minicpm-finetune/finetune/internal';
 import type { Picture } from '@minicpm-finetune/minicpm-v';
-import { type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+import { copyTo, type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /**
  * `<b>.input_ids`, `<b>.labels`, `<b>.attention_mask` (B, L), `<b>.<s>.image_bound`, `<b>.<s>.tgt_sizes` (n, 2),
@@ -50,4 +50,21 @@ export class BatchFile {
 
 function pairs(flat: readonly number[]): [number, number][] {
   return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i]!, flat[2 * i + 1]!]);
+}
+
+/** The same batch on a device; the one given is freed if it was elsewhere. */
+export function batchTo(batch: Batch, device: string): Batch {
+  const { inputs } = batch;
+  if (inputs.inputIds.device.startsWith(device)) return batch;
+  const moved = (tensor: Tensor): Tensor => keep(copyTo(tensor, device));
+  const there = scope(() =>
+    noGrad(() => ({
+      ...inputs,
+      inputIds: moved(inputs.inputIds),
+      positionIds: moved(inputs.positionIds),
+      pictures: inputs.pictures.map((own) => own.map((picture) => ({ ...picture, pixels: moved(picture.pixels) }))),
+    })),
+  );
+  disposeBatch(batch);
+  return { ...batch, inputs: there };
 }

@@ -4,20 +4,30 @@
  */
 
 import {
+  type DeviceName,
   type Measurement,
   Optimizer,
   StepMeter,
+  startEngine,
   type StepResult,
   trainStep,
   tuneFully,
   VisionCache,
   withoutDecay,
 } from '@minicpm-finetune/finetune/internal';
-import { applyLora, loadWeights, MiniCPMV, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { applyLora, loadWeights, MiniCPMV, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { readConfig } from '@minicpm-finetune/processor';
-import { type DType, type Parameter, peakResidentBytes, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
-import { Command } from 'commander';
-import { BatchFile } from './batches.js';
+import {
+  allowTf32,
+  type DType,
+  deviceMemory,
+  deviceWaits,
+  type Parameter,
+  peakResidentBytes,
+  synchronize,
+} from '@minicpm-finetune/torch';
+import { Command, Option } from 'commander';
+import { BatchFile, batchTo } from './batches.js';
 
 interface Flags {
   checkpoint: string;
@@ -34,8 +44,13 @@ interface Flags {
   master_weights: boolean;
   lr: number;
   threads: number;
+  device: 'auto' | DeviceName;
+  tf32: boolean;
   seed: number;
 }
+
+/** Steps that are measured in parts on a device that works on its own. */
+const PARTS_STEPS = 3;
 
 const TARGETS = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)';
 
@@ -60,6 +75,10 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--cache_vision <dir>', 'store features of the frozen vision tower there and use those stored')
     .option('--lr <rate>', 'constant learning rate', number, 1e-4)
     .option('--threads <n>', 'threads of libtorch', number, 2)
+    .addOption(
+      new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda', 'mps']).default('cpu'),
+    )
+    .option('--tf32', 'let NVIDIA GPUs round float32 products to TF32', false)
     .option('--seed <n>', 'seed of the LoRA initialisation', number, 0);
   return command.parse([...words], { from: 'user' }).opts<Flags>();
 }
@@ -110,10 +129,11 @@ function makeOptimizer(flags: Flags, model: MiniCPMV, parameters: ReadonlyMap<st
 
 async function main(words: readonly string[]): Promise<void> {
   const flags = parseFlags(words);
-  setThreads(flags.threads);
-  tuneAllocator();
+  const device = startEngine(flags);
+  allowTf32(flags.tf32);
   const dtype: DType = flags.bf16 ? 'bfloat16' : 'float32';
   const model = prepare(flags, dtype);
+  if (device !== 'cpu') moveTo(model, device);
   const parameters = trainableParameters(model);
   const optimizer = makeOptimizer(flags, model, parameters);
   const folder = flags.cache_vision;
@@ -123,26 +143,43 @@ async function main(words: readonly string[]): Promise<void> {
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
   const peaks: number[] = [];
-  const meter = new StepMeter(model, optimizer, dtype);
+  const meter = new StepMeter(model, optimizer, dtype, device);
+  // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
+  const extra = device === 'cpu' ? 0 : PARTS_STEPS;
   const options = {
     maxGradNorm: 1,
     recompute: flags.gradient_checkpointing,
     fused: flags.fused_backward,
     vision,
     perMicroBatch: false,
-    profile: meter,
   };
   let samples = 0;
-  for (let step = 0; step < flags.steps; step++) {
+  let waits = 0;
+  let peak = 0; // of a device, without what the meter's own products take
+  for (let step = 0; step < flags.steps + extra; step++) {
     const started = performance.now();
-    const batch = file.batch(step % file.length, dtype);
-    if (step > 0) samples += batch.samples;
+    const onHost = file.batch(step % file.length, dtype);
+    const read = performance.now();
+    const metered = device === 'cpu' || step >= flags.steps;
+    const batch = batchTo(onHost, device);
     const compute = (): StepResult => {
-      const result = trainStep(model, [batch], optimizer, 1, options);
-      seconds.push((performance.now() - started) / 1000);
+      const waited = deviceWaits();
+      const profile = metered ? { profile: meter } : {};
+      const result = trainStep(model, [batch], optimizer, 1, { ...options, ...profile });
+      waits = Math.max(waits, deviceWaits() - waited);
+      synchronize(device);
       return result;
     };
-    losses.push(meter.step([batch], 0, compute).loss);
+    const time = (): StepResult => {
+      const result = compute();
+      // the other side's time begins when the batch is in the host's memory
+      if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
+      return result;
+    };
+    if (step > 0 && step < flags.steps) samples += batch.samples;
+    const { loss } = metered ? meter.step([batch], 0, time) : time();
+    if (step < flags.steps) losses.push(loss);
+    if (!metered) peak = deviceMemory(device).peak;
     if (step === 0) meter.restart();
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
     await new Promise(setImmediate); // lets finalizers run
@@ -156,6 +193,8 @@ async function main(words: readonly string[]): Promise<void> {
       median_step_s: [...counted].sort((a, b) => a - b)[Math.floor(counted.length / 2)] ?? null,
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
       peak_rss_mib_by_step: peaks,
+      ...(device === 'cpu' ? {} : { peak_device_mib: Number((peak / 2 ** 20).toFixed(1)) }),
+      device_waits: waits,
       peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
       ...partsOf(meter.measurement()),
       trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),

@@ -76,20 +76,27 @@ function nearestLevels(x: Tensor): Tensor {
   return levels;
 }
 
+/** A kept tensor on a device; the one given is freed if it was elsewhere. */
+function moved(tensor: Tensor, device: string): Tensor {
+  const there = noGrad(() => scope(() => keep(ops.toDevice(tensor, device, tensor.dtype))));
+  tensor.dispose();
+  return there;
+}
+
 /** A weight in NF4 with double quantization. */
 export class Nf4Tensor implements CompactTensor {
   readonly shape: readonly number[];
   readonly dtype: DType;
-  readonly #device: string;
+  #device: string;
   /** (numel / 2) uint8, the last block filled up */
-  readonly #packed: Tensor;
+  #packed: Tensor;
   /** Largest magnitudes of the blocks less their mean: (rows, 256) int8, and the rows' scales (rows, 1). */
-  readonly #codes: Tensor;
-  readonly #scales: Tensor;
+  #codes: Tensor;
+  #scales: Tensor;
   /** Mean of the largest magnitudes. */
-  readonly #mean: Tensor;
+  #mean: Tensor;
   /** The two levels of each byte, (256): two float32 side by side, looked up as one int64 */
-  readonly #pairs: Tensor;
+  #pairs: Tensor;
 
   /** Quantizes a weight (out, in), which stays the caller's. */
   constructor(weight: Tensor) {
@@ -132,6 +139,15 @@ export class Nf4Tensor implements CompactTensor {
     return [this.#packed, this.#codes, this.#scales, this.#mean, this.#pairs];
   }
 
+  moveTo(device: string): void {
+    this.#device = device;
+    this.#packed = moved(this.#packed, device);
+    this.#codes = moved(this.#codes, device);
+    this.#scales = moved(this.#scales, device);
+    this.#mean = moved(this.#mean, device);
+    this.#pairs = moved(this.#pairs, device);
+  }
+
   get nbytes(): number {
     return this.#parts.reduce((sum, { nbytes }) => sum + nbytes, 0);
   }
@@ -166,8 +182,8 @@ export class Int8Tensor implements CompactTensor {
   readonly shape: readonly number[];
   readonly dtype: DType;
   /** (out, in) int8 and (out, 1) float32 */
-  readonly #codes: Tensor;
-  readonly #scales: Tensor;
+  #codes: Tensor;
+  #scales: Tensor;
 
   /** Quantizes a weight (out, in), which stays the caller's. */
   constructor(weight: Tensor) {
@@ -189,6 +205,11 @@ export class Int8Tensor implements CompactTensor {
     );
     this.#codes = keep(made.codes);
     this.#scales = keep(made.scales);
+  }
+
+  moveTo(device: string): void {
+    this.#codes = moved(this.#codes, device);
+    this.#scales = moved(this.#scales, device);
   }
 
   #inRows(work: (start: number, length: number) => void): void {

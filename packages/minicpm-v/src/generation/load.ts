@@ -17,7 +17,7 @@ import {
   Tokenizer,
 } from '@minicpm-finetune/processor';
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
-import { copyTo, type DType, keep, noGrad, scope } from '@minicpm-finetune/torch';
+import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { readAdapterConfig } from '../adapters/config.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
@@ -126,11 +126,18 @@ function requireCheckpoint(folder: string): void {
   });
 }
 
-/** Moves all parameters to a device; those that train go on doing so. Not for quantized ones. */
+/**
+ * Moves all parameters to a device; those that train continue to. Weights are mapped from their files: they are copied from there one at a time,
+ * without pinned memory of their size.
+ */
 export function moveTo(model: MiniCPMV, device: string): void {
   for (const [, parameter] of model.namedParameters()) {
+    if (parameter.compact !== undefined) {
+      parameter.compact.moveTo(device);
+      continue;
+    }
     const { data, requiresGrad } = parameter;
-    parameter.data = noGrad(() => scope(() => keep(copyTo(data, device))));
+    parameter.data = noGrad(() => scope(() => keep(ops.toDevice(data, device, data.dtype))));
     parameter.data.requiresGrad = requiresGrad;
   }
 }

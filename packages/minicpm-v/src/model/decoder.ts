@@ -145,9 +145,9 @@ export class Decoder extends Module {
     return this.config.logitDivisor === 1 ? y : ops.divScalar(y, this.config.logitDivisor);
   }
 
-  /** Cosines and sines for position ids (B, L). */
-  rope(positionIds: Tensor): Tensor {
-    return rotaryTable(this.config, positionIds, this.norm.weight.data);
+  /** Cosines and sines for position ids (B, L) below `length`, which is looked up where it is not given. */
+  rope(positionIds: Tensor, length?: number): Tensor {
+    return rotaryTable(this.config, positionIds, this.norm.weight.data, length);
   }
 
   /**

@@ -4,6 +4,7 @@
  */
 import { fromTypedArray, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { LanguageModel } from './decoder.js';
+import type { ModelInputs } from './inputs.js';
 import { type PlanNode, parametersOf } from './plan.js';
 
 const NAME = 'llm.model.embed_tokens';
@@ -12,7 +13,12 @@ const NAME = 'llm.model.embed_tokens';
 export type AppendEmbedding = (put: (x: Tensor, ...others: Tensor[]) => Tensor, from: readonly number[]) => number;
 
 /** Embeddings of ids (B, L). The node with the rows is left out where nothing trains, and where the table is the head as well: then every row has a gradient. */
-export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tensor, train: boolean): AppendEmbedding {
+export function appendEmbedding(
+  nodes: PlanNode[],
+  llm: LanguageModel,
+  { inputIds: ids, ids: known }: Pick<ModelInputs, 'inputIds' | 'ids'>,
+  train: boolean,
+): AppendEmbedding {
   const decoder = llm.model;
   const { weight } = decoder.embedTokens;
   const parameters = parametersOf(NAME, decoder.embedTokens);
@@ -22,7 +28,7 @@ export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tens
       nodes.push({ name: NAME, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
       1;
   }
-  const { rows, places } = occurring(ids);
+  const { rows, places } = occurring(known ?? idsOf(ids));
   const index = (values: BigInt64Array, shape: readonly number[]): Tensor =>
     fromTypedArray(values, shape, 'int64', ids.device);
   return (put, from) => {
@@ -36,9 +42,11 @@ export function appendEmbedding(nodes: PlanNode[], llm: LanguageModel, ids: Tens
   };
 }
 
+const idsOf = (ids: Tensor): BigInt64Array =>
+  scope(() => ops.toDevice(ids, 'cpu', 'int64').toTypedArray()) as BigInt64Array;
+
 /** The ids that occur, ascending, and each id's place among them. */
-function occurring(ids: Tensor): { rows: BigInt64Array; places: BigInt64Array } {
-  const all = scope(() => ops.toDevice(ids, 'cpu', 'int64').toTypedArray()) as BigInt64Array;
+function occurring(all: BigInt64Array): { rows: BigInt64Array; places: BigInt64Array } {
   const rows = BigInt64Array.from(new Set(all)).sort();
   const places = new Map(Array.from(rows, (row, i) => [row, BigInt(i)]));
   return { rows, places: all.map((id) => places.get(id)!) };

@@ -6,6 +6,8 @@ import type { Picture } from './patches.js';
 export interface ModelInputs {
   /** (B, L) int64, padded on the right (on the left for generation) */
   readonly inputIds: Tensor;
+  /** The same ids row by row, where they are at hand: nobody then has to wait for the device to read them. */
+  readonly ids?: BigInt64Array;
   /** (B, L) int64 */
   readonly positionIds: Tensor;
   /** Pictures of each sequence, in the order of the text. */

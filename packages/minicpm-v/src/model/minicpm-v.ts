@@ -70,7 +70,7 @@ export class MiniCPMV extends Module {
     const rope = append(nodes, {
       name: 'llm.model.rotary_emb',
       parameters: new Map(),
-      forward: () => decoder.rope(inputs.positionIds),
+      forward: () => decoder.rope(inputs.positionIds, inputs.lengths && Math.max(...inputs.lengths)),
     });
     let x = this.#appendEmbeds(nodes, inputs, options);
     const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths };
@@ -140,7 +140,7 @@ export class MiniCPMV extends Module {
   #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known }: PlanOptions): number {
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
-    const embed = appendEmbedding(nodes, this.llm, inputs.inputIds, train);
+    const embed = appendEmbedding(nodes, this.llm, inputs, train);
     if (pictures.length > 0) {
       const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures), known);
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));

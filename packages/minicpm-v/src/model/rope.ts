@@ -4,22 +4,27 @@
  */
 
 import type { LlmConfig } from '@minicpm-finetune/processor';
-import { ops, type Tensor, tensor } from '@minicpm-finetune/torch';
+import { copyTo, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
 
-/** Inverse frequencies (headDim / 2), float32 on the CPU, for sequences of up to `length` positions. */
-export function inverseFrequencies({ headDim, ropeTheta, longRope }: LlmConfig, length: number): Tensor {
-  const exponents = ops.divScalar(ops.arange(0, headDim, 2, { dtype: 'float32' }), headDim);
-  const periods = ops.powBase(ropeTheta, exponents);
-  if (longRope === null) return ops.reciprocal(periods);
-  const { shortFactor, longFactor, originalMaxPositions } = longRope;
-  const factors = tensor([...(length > originalMaxPositions ? longFactor : shortFactor)]);
-  return ops.reciprocal(ops.mul(factors, periods));
+/** Inverse frequencies (headDim / 2), float32, for sequences of up to `length` positions: computed on the CPU, so that they are the same everywhere. */
+export function inverseFrequencies({ headDim, ropeTheta, longRope }: LlmConfig, length: number, device = 'cpu'): Tensor {
+  return scope(() => {
+    const exponents = ops.divScalar(ops.arange(0, headDim, 2, { dtype: 'float32' }), headDim);
+    const periods = ops.powBase(ropeTheta, exponents);
+    if (longRope === null) return copyTo(ops.reciprocal(periods), device);
+    const { shortFactor, longFactor, originalMaxPositions } = longRope;
+    const factors = tensor([...(length > originalMaxPositions ? longFactor : shortFactor)]);
+    return copyTo(ops.reciprocal(ops.mul(factors, periods)), device);
+  });
 }
 
-/** Cosines and sines of every position: (2, B, 1, L, headDim / 2), for position ids (B, L) int64, in the type and on the device of `like`. */
-export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor): Tensor {
-  const length = config.longRope === null ? 0 : ops.maxAll(positionIds).item() + 1;
-  const frequencies = ops.toDevice(inverseFrequencies(config, length), like.device, 'float32');
+/**
+ * Cosines and sines of every position: (2, B, 1, L, headDim / 2), for position ids (B, L) int64 below `length`, in the type and on the device of
+ * `like`. Without `length` the largest id is looked up where it matters.
+ */
+export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor, length?: number): Tensor {
+  const longest = config.longRope === null ? 0 : (length ?? ops.maxAll(positionIds).item() + 1);
+  const frequencies = inverseFrequencies(config, longest, like.device);
   const positions = ops.unsqueeze(ops.toDevice(positionIds, like.device, 'float32'), -1); // (B, L, 1)
   const angles = ops.unsqueeze(ops.mul(positions, frequencies), 1); // (B, 1, L, headDim / 2)
   const table = ops.stack([ops.cos(angles), ops.sin(angles)]);

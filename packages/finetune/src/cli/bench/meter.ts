@@ -5,7 +5,7 @@
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
  */
 import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
-import { blockBytes, type DType, peakResidentBytes } from '@minicpm-finetune/torch';
+import { blockBytes, type DType, deviceMemory, peakResidentBytes, synchronize } from '@minicpm-finetune/torch';
 import type { Batch } from '../../engine/collate.js';
 import { matmulSpeed } from '../../engine/matmul.js';
 import type { Optimizer } from '../../engine/optimizer.js';
@@ -76,8 +76,8 @@ export class StepMeter implements StepProfile {
 
   /** Runs an optimizer step on batches that loading took `waited` seconds in all so far. */
   step<T>(batches: readonly Batch[], waited: number, run: () => T): T {
-    const start = performance.now();
-    this.#before = blockBytes().inUse;
+    const start = this.#now();
+    this.#before = this.#inUse();
     const sum = (count: (batch: Batch) => number): number => batches.reduce((total, batch) => total + count(batch), 0);
     this.#tokens = sum(({ tokens }) => tokens) / batches.length;
     const lengths = batches.flatMap(({ inputs }) => inputs.lengths ?? []);
@@ -89,14 +89,14 @@ export class StepMeter implements StepProfile {
     const before = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0);
     const result = run();
     const inside = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0) - before;
-    this.#add('other', (performance.now() - start) / 1000 - inside);
+    this.#add('other', (this.#now() - start) / 1000 - inside);
     this.#steps++;
     this.#matmul.push(matmulSpeed(this.dtype, this.device)); // now, and not some time: a shared machine is not always as fast
     return result;
   }
 
   span<T>(name: string, category: string, run: () => T): T {
-    const { inUse } = blockBytes();
+    const inUse = this.#inUse();
     if (name === 'loss') this.#most('activations', inUse - this.#before);
     if (name === 'gradient norm') this.#most('gradients', inUse - this.#before);
     return this.#timed(category === 'data' || category === 'loss' ? category : 'optimizer', run);
@@ -129,7 +129,8 @@ export class StepMeter implements StepProfile {
       bytesOf([...this.model.namedParameters()].map(([, parameter]) => parameter.compact ?? parameter.data)),
     );
     this.#most('optimizer', bytesOf([...masters.values(), ...moments]));
-    this.#most('all tensors but mapped weights', blockBytes().peak);
+    if (this.device === 'cpu') this.#most('all tensors but mapped weights', blockBytes().peak);
+    else this.#most(`all tensors on ${this.device}`, deviceMemory(this.device).peak);
     this.#most('the whole process', peakResidentBytes());
     return {
       steps: this.#steps,
@@ -146,17 +147,27 @@ export class StepMeter implements StepProfile {
   #timed<T>(part: string, run: () => T, layer = false): T {
     const own = { inner: 0 };
     this.#open.push(own);
-    const start = performance.now();
+    const start = this.#now();
     try {
       return run();
     } finally {
-      const seconds = (performance.now() - start) / 1000;
+      const seconds = (this.#now() - start) / 1000;
       this.#open.pop();
       const outer = this.#open.at(-1);
       if (outer) outer.inner += seconds;
       this.#add(part, seconds - own.inner);
       if (layer) this.#layerSeconds += seconds - own.inner;
     }
+  }
+
+  /** Milliseconds, when the device has done all that was asked of it. A step that is measured in parts is therefore slower on a GPU. */
+  #now(): number {
+    synchronize(this.device);
+    return performance.now();
+  }
+
+  #inUse(): number {
+    return this.device === 'cpu' ? blockBytes().inUse : deviceMemory(this.device).allocated;
   }
 
   #add(part: string, seconds: number): void {

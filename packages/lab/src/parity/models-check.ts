@@ -1,0 +1,35 @@
+/** All checks that one reference folder allows, in one setting of device and precision. */
+import { resolve } from 'node:path';
+import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import { checkCommon, checkExtra } from './models-extra.js';
+import { ReferenceFolder } from './models-folder.js';
+import { checkDummy, checkForward, checkGeneration, checkSharded, loadModel } from './models-forward.js';
+import { checkLora } from './models-lora.js';
+import { Report, type Setting } from './models-report.js';
+import { checkFullGradients, checkTrajectory, trainAll } from './models-training.js';
+
+/** Carries out all checks of one folder and prints a line for each; the report counts them and what failed. */
+export async function checkFolder(path: string, print: (line: string) => void, setting?: Setting): Promise<Report> {
+  const folder = new ReferenceFolder(resolve(path), setting?.device);
+  const report = new Report(folder.name, print, setting);
+  let model: MiniCPMV | undefined;
+  report.attempt('weights', 0, () => {
+    model = loadModel(folder.path, report.setting);
+  });
+  if (model !== undefined) await checkModel(report, folder, model);
+  report.attempt('lora', 0, () => checkLora(report, folder));
+  return report;
+}
+
+async function checkModel(report: Report, folder: ReferenceFolder, model: MiniCPMV): Promise<void> {
+  checkForward(report, folder, model);
+  checkDummy(report, folder, model);
+  checkSharded(report, folder, model);
+  await checkGeneration(report, folder, model);
+  checkExtra(report, folder, model);
+  checkCommon(report, folder);
+  trainAll(model);
+  checkFullGradients(report, folder, model);
+  report.attempt('train/full', 0, () => checkTrajectory(report, folder, 'full', model));
+  model.dispose();
+}
