@@ -21,7 +21,8 @@
         "native/attention-forward.cc",
         "native/attention-backward.cc",
         "native/fused.cc",
-        "native/dropout.cc"
+        "native/dropout.cc",
+        "native/meta.cc"
       ],
       "include_dirs": [
         "<!@(node -p \"require('node-addon-api').include\")",

@@ -56,8 +56,10 @@ static Napi::Value setGradMode(const Napi::CallbackInfo& info) {  // returns wha
   return Napi::Boolean::New(info.Env(), before);
 }
 
-static at::Generator generatorOf(const Napi::Value& device) {
-  return at::globalContext().defaultGenerator(c10::Device(device.As<Napi::String>().Utf8Value()));
+// The meta device draws nothing: the CPU's generator stands for its own.
+static at::Generator generatorOf(const Napi::Value& name) {
+  const c10::Device device(name.As<Napi::String>().Utf8Value());
+  return at::globalContext().defaultGenerator(device.is_meta() ? c10::Device(c10::kCPU) : device);
 }
 
 static void manualSeed(const Napi::CallbackInfo& info) {

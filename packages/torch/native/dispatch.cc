@@ -22,6 +22,7 @@ struct Operator {
   std::vector<Argument> arguments;
   bool inPlace;  // returns one of its own operands: JavaScript hands that back itself
   enum class Waits { Never, Always, Copy } waits = Waits::Never;  // for the device, see handles.h
+  bool copies = false;                                            // between devices
 };
 
 static Operator::Waits waitsOf(const std::string& name, const std::string& overload) {
@@ -138,6 +139,25 @@ static Napi::Value toJavaScript(Napi::Env env, const c10::IValue& value) {
   TORCH_CHECK(false, "a result of type ", value.tagKind(), " cannot be given to JavaScript");
 }
 
+// On the meta device an operator may take a tensor of the CPU for one of its own; on a GPU it would not. Single numbers go along everywhere.
+static void refuseMixedMeta(const std::vector<c10::IValue>& stack) {
+  const at::Tensor* meta = nullptr;
+  const at::Tensor* other = nullptr;
+  const auto look = [&](const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    if (tensor.is_meta()) meta = &tensor;
+    else if (tensor.dim() > 0) other = &tensor;
+  };
+  std::vector<std::vector<at::Tensor>> lists;  // keeps what `meta` and `other` point to
+  for (const auto& value : stack) {
+    if (value.isTensor()) look(value.toTensor());
+    if (!value.isTensorList()) continue;
+    lists.push_back(value.toTensorVector());
+    for (const auto& tensor : lists.back()) look(tensor);
+  }
+  TORCH_CHECK(meta == nullptr || other == nullptr, "Expected all tensors on one device but received ", other->device(), " and ", meta->device());
+}
+
 static std::string where(const Operator& op, const std::vector<c10::IValue>& stack) {
   std::string text = op.handle.schema().name() + "(";
   const char* separator = "";
@@ -154,7 +174,7 @@ static Napi::Value resolve(const Napi::CallbackInfo& info) {  // (name, overload
   const auto name = info[0].As<Napi::String>().Utf8Value(), overload = info[1].As<Napi::String>().Utf8Value();
   return guarded(info.Env(), "resolve", [&]() -> Napi::Value {
     auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
-    Operator op{handle, {}, false, waitsOf(name, overload)};
+    Operator op{handle, {}, false, waitsOf(name, overload), name == "aten::to" || name.find("copy_") != std::string::npos};
     for (const auto& argument : handle.schema().arguments()) op.arguments.push_back(argumentOf(argument.type()));
     const auto& returns = handle.schema().returns();
     op.inPlace = returns.size() == 1 && returns[0].alias_info() && returns[0].alias_info()->isWrite();
@@ -185,6 +205,7 @@ static Napi::Value call(const Napi::CallbackInfo& info) {  // (index, ...argumen
       }
     }
     if (op.waits == Operator::Waits::Always || (op.waits == Operator::Waits::Copy && copyWaits(stack))) countDeviceWait();
+    if (!op.copies) refuseMixedMeta(stack);
     op.handle.callBoxed(stack);
     if (op.inPlace || stack.empty()) return env.Undefined();
     if (stack.size() == 1) return toJavaScript(env, stack[0]);

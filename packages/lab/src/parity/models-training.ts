@@ -226,7 +226,7 @@ export function checkTrajectory(report: Report, folder: ReferenceFolder, kind: '
     beta1: betas[0],
     beta2: betas[1],
     eps,
-    masterWeights: false,
+    masterWeights: report.setting.precision === 'bfloat16', // in bfloat16 alone, small updates are lost
   });
   const schedule = makeSchedule(
     {
@@ -254,7 +254,7 @@ export function checkTrajectory(report: Report, folder: ReferenceFolder, kind: '
   );
   report.check(
     `train/${kind}/grad_norm`,
-    TRAJECTORY,
+    report.setting.precision === 'float32' ? TRAJECTORY : 4 * TRAJECTORY, // the norms that rounded weights lead to part the most
     each((i) => Math.abs(results[i]!.gradNorm / expected.steps[i]!.grad_norm - 1)),
   );
   report.check(

@@ -1,0 +1,97 @@
+// Shapes of results on libtorch's `meta` device, for operators whose meta kernels PyTorch has in Python alone. Tests run whole steps there.
+//
+// A kernel that this libtorch has already is left as it is.
+#include <ATen/ExpandUtils.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/result_type.h>
+#include <torch/library.h>
+
+#include <array>
+#include <tuple>
+
+namespace minicpm {
+
+using at::IntArrayRef;
+using at::Tensor;
+using Optional = std::optional<Tensor>;
+
+static Tensor indexSelect(const Tensor& self, int64_t dim, const Tensor& index) {
+  auto sizes = self.sizes().vec();
+  sizes[static_cast<size_t>(dim < 0 ? dim + self.dim() : dim)] = index.numel();
+  return at::empty(sizes, self.options());
+}
+
+static Tensor& whereOut(const Tensor& condition, const Tensor& self, const Tensor& other, Tensor& result) {
+  result.resize_(at::infer_size(condition.sizes(), at::infer_size(self.sizes(), other.sizes())));
+  return result;
+}
+
+static Tensor where(const Tensor& condition, const Tensor& self, const Tensor& other) {
+  Tensor result = at::empty({0}, condition.options().dtype(at::result_type(self, other)));
+  return whereOut(condition, self, other, result);
+}
+
+static Tensor embeddingDenseBackward(const Tensor& grad, const Tensor&, int64_t rows, int64_t, bool) {
+  return at::empty({rows, grad.size(-1)}, grad.options());
+}
+
+// Mean and reciprocal deviation of each row are float32 where numbers are smaller.
+static Tensor statistics(const Tensor& x, size_t normalized) {
+  auto sizes = x.sizes().vec();
+  for (size_t i = sizes.size() - normalized; i < sizes.size(); i++) sizes[i] = 1;
+  return at::empty(sizes, x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+}
+
+static std::tuple<Tensor, Tensor, Tensor> layerNorm(const Tensor& x, IntArrayRef shape, const Optional&, const Optional&, double) {
+  return {at::empty_like(x), statistics(x, shape.size()), statistics(x, shape.size())};
+}
+
+static Tensor likeIf(bool wanted, const Optional& tensor) { return wanted && tensor && tensor->defined() ? at::empty_like(*tensor) : Tensor(); }
+
+static std::tuple<Tensor, Tensor, Tensor> layerNormBackward(const Tensor&, const Tensor& x, IntArrayRef, const Tensor&, const Tensor&,
+                                                            const Optional& weight, const Optional& bias, std::array<bool, 3> mask) {
+  return {likeIf(mask[0], x), likeIf(mask[1], weight), likeIf(mask[2], bias)};
+}
+
+static std::tuple<Tensor, Tensor> rmsNorm(const Tensor& x, IntArrayRef shape, const Optional&, std::optional<double>) {
+  return {at::empty_like(x), statistics(x, shape.size())};
+}
+
+static std::tuple<Tensor, Tensor> rmsNormBackward(const Tensor&, const Tensor& x, IntArrayRef, const Tensor&, const Optional& weight,
+                                                  std::array<bool, 2> mask) {
+  return {likeIf(mask[0], x), likeIf(mask[1], weight)};
+}
+
+static std::tuple<Tensor, Tensor> dropout(const Tensor& x, double, std::optional<bool>) {
+  return {at::empty_like(x), at::empty_like(x, x.options().dtype(at::kBool))};
+}
+
+static Tensor dropoutBackward(const Tensor& grad, const Tensor&, double) { return at::empty_like(grad); }
+
+static void fusedAdamW(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, double, double,
+                       double, double, double, bool, bool, const Optional&, const Optional&) {}
+
+// Whether an operator exists here and has no kernel for meta tensors.
+static bool lacks(const char* name, const char* overload = "") {
+  const auto found = c10::Dispatcher::singleton().findSchema({name, overload});
+  return found && !found->hasKernelForDispatchKey(c10::DispatchKey::Meta);
+}
+
+TORCH_LIBRARY_IMPL(aten, Meta, library) {
+  if (lacks("aten::index_select")) library.impl("index_select", indexSelect);
+  if (lacks("aten::where", "self")) library.impl("where.self", where);
+  if (lacks("aten::where", "self_out")) library.impl("where.self_out", whereOut);
+  if (lacks("aten::embedding_dense_backward")) library.impl("embedding_dense_backward", embeddingDenseBackward);
+  if (lacks("aten::native_layer_norm")) library.impl("native_layer_norm", layerNorm);
+  if (lacks("aten::native_layer_norm_backward")) library.impl("native_layer_norm_backward", layerNormBackward);
+  if (lacks("aten::_fused_rms_norm")) library.impl("_fused_rms_norm", rmsNorm);
+  if (lacks("aten::_fused_rms_norm_backward")) library.impl("_fused_rms_norm_backward", rmsNormBackward);
+  if (lacks("aten::native_dropout")) library.impl("native_dropout", dropout);
+  if (lacks("aten::native_dropout_backward")) library.impl("native_dropout_backward", dropoutBackward);
+  if (lacks("aten::_fused_adamw_")) library.impl("_fused_adamw_", fusedAdamW);
+}
+
+}  // namespace minicpm
