@@ -5,15 +5,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { applyLora, loadWeights, MiniCPMV, moveTo, readConfig, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { applyLora, loadWeights, MiniCPMV, moveTo, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { readConfig } from '@minicpm-finetune/processor';
 import { type DType, ops, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { tinyCheckpoint, VERSION_NAMES } from '../../minicpm-v/test/tiny.js';
-import { type Batch, collate } from '../src/collate.js';
-import { Optimizer, withoutDecay } from '../src/optimizer.js';
-import { gradientsOf, type StepOptions } from '../src/step.js';
-import { tuneFully } from '../src/trainables.js';
-import { noiseSample } from './training-support.js';
+import { tinyCheckpoint, VERSION_NAMES } from '../../../minicpm-v/test/support/tiny.js';
+import { type Batch, collate } from '../../src/engine/collate.js';
+import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
+import { gradientsOf, type StepOptions } from '../../src/engine/step.js';
+import { tuneFully } from '../../src/engine/trainables.js';
+import { noiseSample } from '../support/model-in-memory.js';
 
 let folder: string;
 beforeAll(() => {
