@@ -90,7 +90,7 @@ export class PatchEmbedding extends Module {
   /** (N, length, dim) in the type of the weights. */
   forward(pictures: readonly Picture[], length: number): Tensor {
     const weight = this.weight.data;
-    const patches = ops.toDevice(patchify(pictures, this.patch, length), weight.device, weight.dtype);
+    const patches = ops.to(patchify(pictures, this.patch, length), weight.dtype);
     return linear(patches, ops.reshape(weight, [this.dim, 3 * this.patch * this.patch]), this.bias.data);
   }
 }

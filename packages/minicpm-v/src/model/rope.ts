@@ -25,7 +25,7 @@ export function inverseFrequencies({ headDim, ropeTheta, longRope }: LlmConfig, 
 export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor, length?: number): Tensor {
   const longest = config.longRope === null ? 0 : (length ?? ops.maxAll(positionIds).item() + 1);
   const frequencies = inverseFrequencies(config, longest, like.device);
-  const positions = ops.unsqueeze(ops.toDevice(positionIds, like.device, 'float32'), -1); // (B, L, 1)
+  const positions = ops.unsqueeze(ops.to(positionIds, 'float32'), -1); // (B, L, 1)
   const angles = ops.unsqueeze(ops.mul(positions, frequencies), 1); // (B, 1, L, headDim / 2)
   const table = ops.stack([ops.cos(angles), ops.sin(angles)]);
   const factor = config.longRope?.attentionFactor ?? 1;
