@@ -137,7 +137,7 @@ bool hasFlashAttention(c10::Device device) {
   if (found != known.end()) return found->second;
   bool has = false;
   try {
-    const c10::InferenceMode quiet;
+    const c10::NoGradGuard quiet;
     const Tensor probe = at::zeros({1, 1, 16, 64}, at::TensorOptions().dtype(at::kBFloat16).device(device));
     flashAttention(probe, probe, probe, {16}, true);
     has = true;

@@ -91,7 +91,12 @@ void synchronize(const Napi::CallbackInfo& info) {
 // Bytes that are free on a device and that it has; zeros where this libtorch cannot tell.
 template <typename Allocator>
 std::pair<size_t, size_t> freeAndTotal(Allocator* allocator, c10::DeviceIndex index) {
-  if constexpr (requires { allocator->getMemoryInfo(index); }) return allocator->getMemoryInfo(index);
+  if constexpr (requires { allocator->getMemoryInfo(index); }) {
+    try {
+      return allocator->getMemoryInfo(index);
+    } catch (const c10::Error&) {  // declared for all devices, made for some
+    }
+  }
   return {0, 0};
 }
 

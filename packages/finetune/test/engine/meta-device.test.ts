@@ -5,12 +5,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { applyLora, loadWeights, MiniCPMV, moveTo, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { applyLora, loadWeights, MiniCPMV, moveTo, runPlan, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { readConfig } from '@minicpm-finetune/processor';
 import { type DType, ops, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tinyCheckpoint, VERSION_NAMES } from '../../../minicpm-v/test/support/tiny.js';
-import { type Batch, collate } from '../../src/engine/collate.js';
+import { type Batch, collate, disposeBatch } from '../../src/engine/collate.js';
 import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
 import { gradientsOf, type StepOptions } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
@@ -48,7 +48,21 @@ describe.each(VERSION_NAMES)('%s on the meta device', (version) => {
   }
 
   const batches = (of: MiniCPMV): Batch[] => [
-    collate([noiseSample(of, 30, [[2, 3], [4, 4]], 1), noiseSample(of, 12, [], 2)], 'meta'), // prettier-ignore
+    collate(
+      [
+        noiseSample(
+          of,
+          30,
+          [
+            [2, 3],
+            [4, 4],
+          ],
+          1,
+        ),
+        noiseSample(of, 12, [], 2),
+      ],
+      'meta',
+    ), // prettier-ignore
     collate([noiseSample(of, 20, [[4, 4]], 3)], 'meta'),
     collate([noiseSample(of, 20, [], 4)], 'meta'),
   ];
@@ -85,6 +99,27 @@ describe.each(VERSION_NAMES)('%s on the meta device', (version) => {
     const own = model('bfloat16');
     tuneFully(own, { tuneVision: true, tuneLlm: true });
     step(own, stochastic);
+  });
+
+  it('takes stored features of the vision tower', () => {
+    const own = model();
+    if (own.version.positions !== 'grid') return;
+    tuneFully(own, { tuneVision: false, tuneLlm: true });
+    moveTo(own, 'meta');
+    const pictures = [
+      [4, 4],
+      [2, 3],
+    ].map(([rows, cols]) => ops.zeros([rows! * cols!, own.config.vision.hiddenSize], { device: 'meta' })); // prettier-ignore
+    const [batch, ...others] = batches(own);
+    for (const other of others) disposeBatch(other);
+    const hidden = scope(() =>
+      runPlan(own.plan(batch!.inputs, { train: true, known: { level: 'features', values: pictures } })),
+    );
+    expect(hidden.device).toBe('meta');
+    hidden.dispose();
+    for (const picture of pictures) picture.dispose();
+    disposeBatch(batch!);
+    own.dispose();
   });
 
   it.each([true, false])('trains adapters with everything recomputed, DoRA: %s', (useDora) => {

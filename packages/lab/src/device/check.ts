@@ -14,7 +14,7 @@ import { Board, line, type Outcome } from './board.js';
 import { parityOf } from './parity.js';
 import { makePlace, type Place, runProgram } from './place.js';
 import { besidePeer, big, makeCheckpoint, matmul, ROWS } from './speed.js';
-import { besideCpu, bfloat16, flat, nonfinite, recomputed, resumed } from './training.js';
+import { besideCpu, bfloat16, flat, generated, nonfinite, recomputed, resumed } from './training.js';
 
 const CURE =
   'npm run check:device -- --device auto|cpu|cuda|mps [--short] [--peer DIR] [--json FILE] [--only NAME,…] [--skip NAME,…] [FOLDER…]';
@@ -34,7 +34,8 @@ interface Given {
 function foldersOf(given: readonly string[]): string[] {
   const golden = process.env.GOLDEN;
   const inGolden = golden === undefined ? [] : readdirSync(golden).map((name) => join(golden, name));
-  if (given.length === 0) return inGolden.filter((path) => existsSync(join(path, 'cases'))).map((path) => resolve(path));
+  if (given.length === 0)
+    return inGolden.filter((path) => existsSync(join(path, 'cases'))).map((path) => resolve(path));
   const wrong = given.find((path) => !existsSync(join(path, 'cases')));
   if (wrong !== undefined)
     throw new UserError(`Expected reference folders with cases but received ${JSON.stringify(wrong)}.`, { cure: CURE });
@@ -72,10 +73,14 @@ function parse(words: readonly string[]): Given {
 
 /** The first use of a device: its context, one product, its memory. */
 async function firstUse(device: DeviceName): Promise<Outcome> {
-  const sum = scope(() => ops.sumAll(ops.matmul(ops.ones([64, 64], { device }), ops.ones([64, 64], { device }))).item());
+  const sum = scope(() =>
+    ops.sumAll(ops.matmul(ops.ones([64, 64], { device }), ops.ones([64, 64], { device }))).item(),
+  );
   if (device === 'cpu') return { ok: sum === 64 ** 3, found: `libtorch ${about().version}, ${about().cpuCapability}` };
   const { free, total } = deviceMemory(device);
-  const card = await runProgram('nvidia-smi', ['--query-gpu=name,driver_version', '--format=csv,noheader']).catch(() => null);
+  const card = await runProgram('nvidia-smi', ['--query-gpu=name,driver_version', '--format=csv,noheader']).catch(
+    () => null,
+  );
   const name = card?.stdout.trim() ?? device;
   const flash = hasFlashAttention(device);
   return {
@@ -102,6 +107,7 @@ async function checkTraining(board: Board, { device, short }: Given, place: Plac
   await board.run('train/bfloat16', () => bfloat16(place, device, steps));
   await board.run('train/recompute', () => recomputed(place, device, short ? 3 : 8));
   await board.run('train/resume', () => resumed(place, device, short ? 4 : 8));
+  await board.run('generate', () => generated(place, device));
   await board.run('train/nonfinite', () => nonfinite(place, device));
   await board.run('train/flat', () => flat(device, short ? 40 : 200));
   if (device !== 'cpu') emptyDeviceCache(device);
@@ -114,7 +120,8 @@ async function checkSpeed(board: Board, { device, short, peer }: Given, folder: 
   const big8 = device === 'cuda' && !short;
   if (peer !== null && ROWS.some(({ name }) => board.wants(`speed/${name}`))) {
     await board.run(`speed/checkpoint ${size}`, () => makeCheckpoint(peer, folder, size));
-    for (const row of ROWS) await board.run(`speed/${row.name}`, () => besidePeer(row, { peer, folder, size, device, steps }));
+    for (const row of ROWS)
+      await board.run(`speed/${row.name}`, () => besidePeer(row, { peer, folder, size, device, steps }));
   }
   await board.run('speed/8.1B', () => big(device, big8 ? 2048 : 64, big8 ? 6 : 2, !big8));
 }
@@ -128,7 +135,13 @@ async function main(words: readonly string[]): Promise<number> {
     return 2;
   }
   const { device, json, folders } = given;
-  const settings = { device, node: process.versions.node, libtorch: about().version, folders, date: new Date().toISOString() };
+  const settings = {
+    device,
+    node: process.versions.node,
+    libtorch: about().version,
+    folders,
+    date: new Date().toISOString(),
+  };
   const board = new Board(settings, given, json);
   line(`check:device on ${device}: seconds of the check, and in all`);
   const place = makePlace();

@@ -10,7 +10,13 @@ const SHOWN = 4;
 export async function parityOf(folder: string, device: string, precision: Precision): Promise<Outcome> {
   const failed: string[] = [];
   const print = (text: string): void => {
-    const result = JSON.parse(text) as { check: string; ok: boolean; error: number | null; tolerance: number; message?: string };
+    const result = JSON.parse(text) as {
+      check: string;
+      ok: boolean;
+      error: number | null;
+      tolerance: number;
+      message?: string;
+    };
     if (!result.ok) failed.push(`${result.check}: ${result.message ?? `${result.error} of ${result.tolerance}`}`);
   };
   setPrecision({ device, precision });

@@ -1,7 +1,14 @@
 /** Checks of training: a device's losses beside the CPU's, recompute and resume, memory over many steps, tracing of what is not finite. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Batch, collate, Optimizer, trainStep, tuneFully, withoutDecay } from '@minicpm-finetune/finetune/internal';
+import {
+  type Batch,
+  collate,
+  Optimizer,
+  trainStep,
+  tuneFully,
+  withoutDecay,
+} from '@minicpm-finetune/finetune/internal';
 import { createModel, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { blockBytes, deviceMemory, deviceWaits, liveTensors } from '@minicpm-finetune/torch';
 import type { Outcome } from './board.js';
@@ -53,7 +60,10 @@ export async function resumed(place: Place, device: string, steps: number): Prom
   const folder = join(place.folder, `resumed-${device}`);
   const checkpoint = join(folder, `checkpoint-${steps / 2}`);
   if (!existsSync(checkpoint)) throw new Error(`Expected ${checkpoint} but the folder has ${readdirSync(folder)}`);
-  const after = await trainIn(place, `resumed-${device}`, device, steps, { ...half, resume_from_checkpoint: checkpoint });
+  const after = await trainIn(place, `resumed-${device}`, device, steps, {
+    ...half,
+    resume_from_checkpoint: checkpoint,
+  });
   return compare(after, whole, device === 'cpu' ? 0 : SAME, steps);
 }
 
@@ -74,6 +84,30 @@ function compare(a: Losses, b: Losses, allowed: number, steps: number): Outcome 
   };
 }
 
+/** Greedy answers of the device and of the CPU. */
+export async function generated(place: Place, device: string): Promise<Outcome> {
+  const answers = async (where: string): Promise<string[]> => {
+    const output = join(place.folder, `answers-${where === device ? 'device' : 'beside'}.jsonl`);
+    const flags = {
+      model: place.model,
+      data_path: place.data,
+      output,
+      device: where,
+      batch_size: 8,
+      max_new_tokens: 8,
+    };
+    const done = await command('generate', flags);
+    if (done.code !== 0) throw new Error(`generate ended with code ${done.code}: ${done.stderr.slice(-400)}`);
+    const lines = readFileSync(output, 'utf8').trim().split('\n');
+    return lines.map((text) => (JSON.parse(text) as { answer: string }).answer);
+  };
+  const there = await answers(device);
+  const here = device === 'cpu' ? there : await answers('cpu');
+  const same = there.filter((answer, i) => answer === here[i]).length;
+  // rounding may decide between two tokens that are next to equally likely
+  return { ok: same >= 0.9 * here.length && here.length > 0, found: `${same} of ${here.length} answers are the CPU's` };
+}
+
 /** A learning rate without sense: the run ends by itself, names the module, and leaves the step behind. */
 export async function nonfinite(place: Place, device: string): Promise<Outcome> {
   const output = join(place.folder, `nonfinite-${device}`);
@@ -84,9 +118,12 @@ export async function nonfinite(place: Place, device: string): Promise<Outcome> 
   });
   const folder = join(output, 'nonfinite');
   const reports = existsSync(folder) ? readdirSync(folder) : [];
-  const report = reports[0] === undefined ? null : JSON.parse(readFileSync(join(folder, reports[0], 'report.json'), 'utf8'));
+  const report =
+    reports[0] === undefined ? null : JSON.parse(readFileSync(join(folder, reports[0], 'report.json'), 'utf8'));
   const module = (report as { first?: { module?: string } } | null)?.first?.module;
-  const found = module ? `ended with code ${done.code}, traced to ${module}` : `code ${done.code}: ${done.stderr.slice(-300)}`;
+  const found = module
+    ? `ended with code ${done.code}, traced to ${module}`
+    : `code ${done.code}: ${done.stderr.slice(-300)}`;
   return { ok: done.code === 2 && module !== undefined, found };
 }
 

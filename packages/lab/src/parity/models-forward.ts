@@ -13,7 +13,14 @@ import {
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
-import { largest, maxDifference, nameDifference, type Report, type Setting, scaledDifference } from './models-report.js';
+import {
+  largest,
+  maxDifference,
+  nameDifference,
+  type Report,
+  type Setting,
+  scaledDifference,
+} from './models-report.js';
 
 export const FEATURES = 1e-4;
 export const LOSS = 1e-5;
@@ -97,6 +104,7 @@ export async function checkGeneration(report: Report, folder: ReferenceFolder, m
     const wanted = folder.file('generate', 'prompt.safetensors').tensor('inputs_embeds');
     return scaledDifference(promptEmbeds(folder, expected, model), wanted);
   });
+  if (report.setting.precision !== 'float32') return; // one token that is as likely as another changes all after it
   await report.checkLater('generate/new_token_ids', 0, async () => {
     const embeds = keep(scope(() => ops.select(promptEmbeds(folder, expected, model), 0, 0)));
     const ids: number[] = [];
@@ -116,7 +124,8 @@ export async function checkGeneration(report: Report, folder: ReferenceFolder, m
 function promptEmbeds(folder: ReferenceFolder, { prompt_ids, case: name }: Generation, model: MiniCPMV): Tensor {
   const { pictures, imageBounds } = folder.case(name).inputs();
   const length = prompt_ids.length;
-  const row = (values: Iterable<bigint>): Tensor => fromTypedArray(BigInt64Array.from(values), [1, length], 'int64', folder.device);
+  const row = (values: Iterable<bigint>): Tensor =>
+    fromTypedArray(BigInt64Array.from(values), [1, length], 'int64', folder.device);
   return noGrad(() =>
     model.inputsEmbeds({
       inputIds: row(prompt_ids.map(BigInt)),

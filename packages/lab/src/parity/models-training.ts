@@ -61,7 +61,9 @@ function angle(actual: Tensor, expected: Tensor): number {
 /** How much of what is allowed two gradients differ: absolutely, or relative in norm, whichever is kinder. */
 function allowance(actual: Tensor, expected: Tensor): number {
   const absolute = maxDifference(actual, expected) / ABSOLUTE;
-  return absolute <= 1 ? absolute : Math.min(absolute, norm(ops.sub(onCpu(actual), onCpu(expected))) / norm(expected) / RELATIVE);
+  return absolute <= 1
+    ? absolute
+    : Math.min(absolute, norm(ops.sub(onCpu(actual), onCpu(expected))) / norm(expected) / RELATIVE);
 }
 
 const required = (gradients: Gradients, name: string): Tensor => {

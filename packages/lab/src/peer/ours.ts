@@ -8,8 +8,8 @@ import {
   type Measurement,
   Optimizer,
   StepMeter,
-  startEngine,
   type StepResult,
+  startEngine,
   trainStep,
   tuneFully,
   VisionCache,
@@ -75,9 +75,7 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--cache_vision <dir>', 'store features of the frozen vision tower there and use those stored')
     .option('--lr <rate>', 'constant learning rate', number, 1e-4)
     .option('--threads <n>', 'threads of libtorch', number, 2)
-    .addOption(
-      new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda', 'mps']).default('cpu'),
-    )
+    .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda', 'mps']).default('cpu'))
     .option('--tf32', 'let NVIDIA GPUs round float32 products to TF32', false)
     .option('--seed <n>', 'seed of the LoRA initialisation', number, 0);
   return command.parse([...words], { from: 'user' }).opts<Flags>();

@@ -7,7 +7,11 @@ import type { LlmConfig } from '@minicpm-finetune/processor';
 import { copyTo, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
 
 /** Inverse frequencies (headDim / 2), float32, for sequences of up to `length` positions: computed on the CPU, so that they are the same everywhere. */
-export function inverseFrequencies({ headDim, ropeTheta, longRope }: LlmConfig, length: number, device = 'cpu'): Tensor {
+export function inverseFrequencies(
+  { headDim, ropeTheta, longRope }: LlmConfig,
+  length: number,
+  device = 'cpu',
+): Tensor {
   return scope(() => {
     const exponents = ops.divScalar(ops.arange(0, headDim, 2, { dtype: 'float32' }), headDim);
     const periods = ops.powBase(ropeTheta, exponents);
