@@ -174,7 +174,7 @@ static Napi::Value resolve(const Napi::CallbackInfo& info) {  // (name, overload
   const auto name = info[0].As<Napi::String>().Utf8Value(), overload = info[1].As<Napi::String>().Utf8Value();
   return guarded(info.Env(), "resolve", [&]() -> Napi::Value {
     auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
-    Operator op{handle, {}, false, waitsOf(name, overload), name == "aten::to" || name.find("copy_") != std::string::npos};
+    Operator op{handle, {}, false, waitsOf(name, overload), name == "aten::to" || name == "aten::copy_" || name == "aten::_foreach_copy_"};
     for (const auto& argument : handle.schema().arguments()) op.arguments.push_back(argumentOf(argument.type()));
     const auto& returns = handle.schema().returns();
     op.inPlace = returns.size() == 1 && returns[0].alias_info() && returns[0].alias_info()->isWrite();

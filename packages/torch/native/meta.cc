@@ -10,6 +10,7 @@
 #include <torch/library.h>
 
 #include <array>
+#include <string>
 #include <tuple>
 
 namespace minicpm {
@@ -74,24 +75,30 @@ static Tensor dropoutBackward(const Tensor& grad, const Tensor&, double) { retur
 static void fusedAdamW(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, double, double,
                        double, double, double, bool, bool, const Optional&, const Optional&) {}
 
-// Whether an operator exists here and has no kernel for meta tensors.
-static bool lacks(const char* name, const char* overload = "") {
-  const auto found = c10::Dispatcher::singleton().findSchema({name, overload});
-  return found && !found->hasKernelForDispatchKey(c10::DispatchKey::Meta);
+// Adds a kernel where an operator has none for meta tensors. Another libtorch may declare the operator differently: then it stays without.
+template <typename Function>
+static void add(torch::Library& library, const char* name, const char* overload, Function* kernel) {
+  const auto found = c10::Dispatcher::singleton().findSchema({std::string("aten::") + name, overload});
+  if (!found || found->hasKernelForDispatchKey(c10::DispatchKey::Meta)) return;
+  try {
+    const std::string full = *overload == 0 ? std::string(name) : std::string(name) + "." + overload;
+    library.impl(full.c_str(), kernel);
+  } catch (const c10::Error&) {
+  }
 }
 
 TORCH_LIBRARY_IMPL(aten, Meta, library) {
-  if (lacks("aten::index_select")) library.impl("index_select", indexSelect);
-  if (lacks("aten::where", "self")) library.impl("where.self", where);
-  if (lacks("aten::where", "self_out")) library.impl("where.self_out", whereOut);
-  if (lacks("aten::embedding_dense_backward")) library.impl("embedding_dense_backward", embeddingDenseBackward);
-  if (lacks("aten::native_layer_norm")) library.impl("native_layer_norm", layerNorm);
-  if (lacks("aten::native_layer_norm_backward")) library.impl("native_layer_norm_backward", layerNormBackward);
-  if (lacks("aten::_fused_rms_norm")) library.impl("_fused_rms_norm", rmsNorm);
-  if (lacks("aten::_fused_rms_norm_backward")) library.impl("_fused_rms_norm_backward", rmsNormBackward);
-  if (lacks("aten::native_dropout")) library.impl("native_dropout", dropout);
-  if (lacks("aten::native_dropout_backward")) library.impl("native_dropout_backward", dropoutBackward);
-  if (lacks("aten::_fused_adamw_")) library.impl("_fused_adamw_", fusedAdamW);
+  add(library, "index_select", "", indexSelect);
+  add(library, "where", "self", where);
+  add(library, "where", "self_out", whereOut);
+  add(library, "embedding_dense_backward", "", embeddingDenseBackward);
+  add(library, "native_layer_norm", "", layerNorm);
+  add(library, "native_layer_norm_backward", "", layerNormBackward);
+  add(library, "_fused_rms_norm", "", rmsNorm);
+  add(library, "_fused_rms_norm_backward", "", rmsNormBackward);
+  add(library, "native_dropout", "", dropout);
+  add(library, "native_dropout_backward", "", dropoutBackward);
+  add(library, "_fused_adamw_", "", fusedAdamW);
 }
 
 }  // namespace minicpm
