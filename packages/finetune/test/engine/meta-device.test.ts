@@ -62,7 +62,7 @@ describe.each(VERSION_NAMES)('%s on the meta device', (version) => {
         noiseSample(of, 12, [], 2),
       ],
       'meta',
-    ), // prettier-ignore
+    ),
     collate([noiseSample(of, 20, [[4, 4]], 3)], 'meta'),
     collate([noiseSample(of, 20, [], 4)], 'meta'),
   ];
@@ -107,9 +107,9 @@ describe.each(VERSION_NAMES)('%s on the meta device', (version) => {
     tuneFully(own, { tuneVision: false, tuneLlm: true });
     moveTo(own, 'meta');
     const pictures = [
-      [4, 4],
       [2, 3],
-    ].map(([rows, cols]) => ops.zeros([rows! * cols!, own.config.vision.hiddenSize], { device: 'meta' })); // prettier-ignore
+      [4, 4],
+    ].map(([rows, cols]) => ops.zeros([rows! * cols!, own.config.vision.hiddenSize], { device: 'meta' }));
     const [batch, ...others] = batches(own);
     for (const other of others) disposeBatch(other);
     const hidden = scope(() =>
