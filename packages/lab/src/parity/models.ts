@@ -12,7 +12,7 @@ import { setThreads } from '@minicpm-finetune/torch';
 import { checkFolder } from './models-check.js';
 import { KINDNESS, type Precision, type Setting, setPrecision } from './models-report.js';
 
-const CURE = 'npm run parity -- [--device cpu|cuda|mps] [--precision float32|tf32|bfloat16] DIR…';
+const CURE = 'npm run parity -- DIR… [--device auto|cpu|cuda|mps] [--precision float32|tf32|bfloat16]';
 
 function parse(words: readonly string[]): { setting: Setting; folders: readonly string[] } {
   const { values, positionals } = parseArgs({
