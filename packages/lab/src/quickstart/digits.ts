@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { type Levels, variantOf } from './vary.js';
 
 const SIDE = 28;
 const PIXELS = SIDE * SIDE;
@@ -20,6 +21,8 @@ export interface DigitRecord {
 
 export interface DigitSet {
   readonly train: readonly DigitRecord[];
+  /** The digits of `train` again, each as several pictures that differ a little from it. */
+  readonly variants: readonly DigitRecord[];
   readonly test: readonly DigitRecord[];
 }
 
@@ -31,7 +34,7 @@ function levelsOf(digit: number): number[] {
   return (JSON.parse(readFileSync(file, 'utf8')) as { data: number[] }).data;
 }
 
-async function writePicture(path: string, levels: readonly number[]): Promise<void> {
+async function writePicture(path: string, levels: Levels): Promise<void> {
   if (existsSync(path)) return;
   const bytes = Uint8Array.from(levels, (level) => Math.round(level * 255));
   await sharp(bytes, { raw: { width: SIDE, height: SIDE, channels: 1 } })
@@ -39,38 +42,47 @@ async function writePicture(path: string, levels: readonly number[]): Promise<vo
     .toFile(path);
 }
 
-/** Writes the pictures below `folder` (those already there stay) and returns the records; every tenth digit is held out. */
+/**
+ * Writes the pictures below `folder` (those already there stay) and returns the records. Every tenth digit is held out; of each of the
+ * others, `variants` more pictures are written.
+ */
 export async function writeDigits(
   folder: string,
-  onProgress: (done: number, total: number) => void,
+  variants: number,
+  onProgress: (done: number) => void,
 ): Promise<DigitSet> {
   mkdirSync(join(folder, 'images'), { recursive: true });
-  const train: DigitRecord[] = [];
-  const test: DigitRecord[] = [];
-  const all = Array.from({ length: 10 }, (_, digit) => levelsOf(digit));
-  const total = all.reduce((count, levels) => count + Math.floor(levels.length / PIXELS), 0);
+  const digits = { train: [] as DigitRecord[], variants: [] as DigitRecord[], test: [] as DigitRecord[] };
   let done = 0;
-  for (const [digit, levels] of all.entries()) {
+  for (let digit = 0; digit < 10; digit++) {
+    const levels = levelsOf(digit);
     const writes: Promise<void>[] = [];
-    for (let i = 0; (i + 1) * PIXELS <= levels.length; i++) {
-      const id = `${digit}-${String(i).padStart(4, '0')}`;
+    const add = (part: DigitRecord[], id: string, question: string, picture: Levels): void => {
       const image = `images/${id}.png`;
-      writes.push(writePicture(join(folder, image), levels.slice(i * PIXELS, (i + 1) * PIXELS)));
-      const record: DigitRecord = {
+      writes.push(writePicture(join(folder, image), picture));
+      part.push({
         id,
         image,
         conversations: [
-          { role: 'user', content: QUESTIONS[(i + Math.floor(i / HELD_OUT_EVERY)) % 2]! },
+          { role: 'user', content: question },
           { role: 'assistant', content: String(digit) },
         ],
-      };
-      (i % HELD_OUT_EVERY === HELD_OUT_EVERY - 1 ? test : train).push(record);
+      });
+    };
+    for (let i = 0; (i + 1) * PIXELS <= levels.length; i++) {
+      const id = `${digit}-${String(i).padStart(4, '0')}`;
+      const question = QUESTIONS[(i + Math.floor(i / HELD_OUT_EVERY)) % 2]!;
+      const picture = levels.slice(i * PIXELS, (i + 1) * PIXELS);
+      const heldOut = i % HELD_OUT_EVERY === HELD_OUT_EVERY - 1;
+      add(heldOut ? digits.test : digits.train, id, question, picture);
+      for (let n = 1; n <= variants && !heldOut; n++)
+        add(digits.variants, `${id}-${n}`, question, variantOf(picture, SIDE, i * variants + n));
     }
     await Promise.all(writes);
     done += writes.length;
-    onProgress(done, total);
+    onProgress(done);
   }
-  return { train, test };
+  return digits;
 }
 
 /** The same records with another wording of the answer. */

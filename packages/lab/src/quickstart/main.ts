@@ -18,6 +18,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
 const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
 const FOLDER = 'quickstart';
+const VARIANTS = 3;
 
 const progress = new Progress();
 const inFolder = (...parts: string[]): string => join(FOLDER, ...parts);
@@ -45,7 +46,7 @@ async function run(command: string, flags: Record<string, string | number | bool
 async function makeData(): Promise<DigitSet> {
   title('Data: 10 000 handwritten digits as PNG files, with questions in English and Chinese');
   const task = progress.task('Writing digits', 10_000, 'files');
-  const digits = await writeDigits(inFolder('data'), (done) => task.update(done));
+  const digits = await writeDigits(inFolder('data'), VARIANTS, (done) => task.update(done));
   task.finish(digits.train.length + digits.test.length);
   writeRecords(inFolder('data', 'train.json'), digits.train);
   writeRecords(inFolder('data', 'test.json'), digits.test);
