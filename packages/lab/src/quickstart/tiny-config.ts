@@ -1,4 +1,4 @@
-/** `config.json` of the quickstart's model: MiniCPM-V 2.6's architecture with small numbers, for pictures of 4x4 patches. */
+/** `config.json` of the quickstart's model: MiniCPM-V 2.6's architecture with small numbers, for pictures of 2x2 patches. */
 
 export const TINY_CONFIG = {
   architectures: ['MiniCPMV'],
@@ -27,7 +27,7 @@ export const TINY_CONFIG = {
   query_num: 4,
   rms_norm_eps: 1e-6,
   rope_theta: 1_000_000,
-  slice_config: { max_slice_nums: 1, patch_size: 14, scale_resolution: 56, model_type: 'minicpmv' },
+  slice_config: { max_slice_nums: 1, patch_size: 14, scale_resolution: 28, model_type: 'minicpmv' },
   slice_mode: true,
   tie_word_embeddings: false,
   torch_dtype: 'float32',
