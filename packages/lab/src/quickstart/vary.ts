@@ -1,6 +1,8 @@
 /**
- * Pictures of a digit turned, resized and shifted a little, as another hand could have written it: more training data from the same digits.
- * Which n gives which picture is fixed, so that every run has the same data.
+ * A picture turned, resized and shifted a little.
+ *
+ * A digit stays the same digit, as another hand could have written it: more training data from the same digits. Which n gives which
+ * picture is fixed, so that every run has the same data.
  */
 
 /** A square picture: levels from 0 to 1, row by row. */
