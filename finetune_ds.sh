@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/sh
 # Full-parameter fine-tuning with the settings of the official finetune_ds.sh.
 #
 # Edit the variables, or set them when calling; further flags are passed on and override those below:
@@ -6,7 +6,7 @@
 #     MODEL=openbmb/MiniCPM-V-2_6 DATA=train.json EVAL_DATA=held-out.json LLM_TYPE=qwen ./finetune_ds.sh --learning_rate 1e-5
 #
 # `npm run setup` has to have been run once. One process is started: no torchrun.
-set -euo pipefail
+set -eu
 
 # A folder or a Hugging Face id: MiniCPM-V-4, MiniCPM-o-2_6, MiniCPM-V-2_6, MiniCPM-Llama3-V-2_5 or MiniCPM-V-2.
 MODEL="${MODEL:-openbmb/MiniCPM-V-2_6}"
@@ -20,14 +20,14 @@ OUTPUT_DIR="${OUTPUT_DIR:-output/output_minicpmv}"
 # A DeepSpeed JSON file, if you have settings in one; not needed.
 DEEPSPEED="${DEEPSPEED:-}"
 
-HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-OPTIONAL=()
-if [ -n "$LLM_TYPE" ]; then OPTIONAL+=(--llm_type "$LLM_TYPE"); fi
-if [ -n "$DEEPSPEED" ]; then OPTIONAL+=(--deepspeed "$DEEPSPEED"); fi
+# Further flags come last, so that they override those below.
 if [ -n "$EVAL_DATA" ]; then
-  OPTIONAL+=(--eval_data_path "$EVAL_DATA" --do_eval --eval_strategy steps --eval_steps 1000)
+  set -- --eval_data_path "$EVAL_DATA" --do_eval --eval_strategy steps --eval_steps 1000 "$@"
 fi
+if [ -n "$DEEPSPEED" ]; then set -- --deepspeed "$DEEPSPEED" "$@"; fi
+if [ -n "$LLM_TYPE" ]; then set -- --llm_type "$LLM_TYPE" "$@"; fi
 
+HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 exec node "$HERE/packages/finetune/bin/minicpm-finetune.js" train \
   --model_name_or_path "$MODEL" \
   --data_path "$DATA" \
@@ -52,4 +52,4 @@ exec node "$HERE/packages/finetune/bin/minicpm-finetune.js" train \
   --logging_steps 1 \
   --gradient_checkpointing true \
   --report_to tensorboard \
-  "${OPTIONAL[@]}" "$@"
+  "$@"

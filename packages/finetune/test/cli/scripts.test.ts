@@ -1,26 +1,43 @@
+/** finetune_ds.sh and finetune_lora.sh of the repository's root, under the shells that are `sh` somewhere: dash (Debian, Ubuntu) and bash. */
 import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { eventsOf, makePlace } from '../train-support.js';
 
-/** Runs a script of the repository's root from another folder. */
-function run(script: string, variables: Record<string, string>, ...words: string[]) {
-  const path = fileURLToPath(new URL(`../../../../${script}`, import.meta.url));
+const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
+const SHELLS = ['dash', 'bash'].filter((shell) => spawnSync(shell, ['-c', 'exit 0']).status === 0);
+
+let folder: string;
+/** The repository under a name with a space and letters beyond ASCII. */
+let spaced: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'scripts-'));
+  mkdirSync(join(folder, 'a b'));
+  spaced = join(folder, 'a b', '项目');
+  symlinkSync(ROOT, spaced);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Runs a script of the repository from another folder. */
+function run(shell: string, script: string, variables: Record<string, string>, ...words: string[]) {
   const env = { PATH: process.env.PATH, ...variables };
-  return spawnSync('bash', [path, ...words], { cwd: tmpdir(), env, encoding: 'utf8' });
+  return spawnSync(shell, [join(spaced, script), ...words], { cwd: folder, env, encoding: 'utf8' });
 }
 
-function config(script: string, variables: Record<string, string>, ...words: string[]): RunConfig {
-  const { status, stdout, stderr } = run(script, variables, ...words, '--dry_run');
+function config(shell: string, script: string, variables: Record<string, string>, ...words: string[]): RunConfig {
+  const { status, stdout, stderr } = run(shell, script, variables, ...words, '--dry_run');
   expect(status, stderr).toBe(0);
   return parse(stdout) as RunConfig;
 }
 
 const variables = { MODEL: 'my model', DATA: 'my data.json', EVAL_DATA: 'my eval.json', LLM_TYPE: 'llama3' };
 
-describe('finetune_ds.sh', () => {
+describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
   it('trains everything, with the variables of the official script', () => {
     const {
       model,
@@ -30,7 +47,7 @@ describe('finetune_ds.sh', () => {
       precision,
       schedule,
       eval: evaluation,
-    } = config('finetune_ds.sh', variables);
+    } = config(shell, 'finetune_ds.sh', variables);
     expect(model).toMatchObject({ model_name_or_path: 'my model', llm_type: 'llama3' });
     expect(data).toMatchObject({ data_path: ['my data.json'], eval_data_path: ['my eval.json'] });
     expect(trainables).toEqual({ tune_vision: true, tune_llm: true });
@@ -40,22 +57,27 @@ describe('finetune_ds.sh', () => {
   });
 
   it('goes without evaluation and chat format, and lets further flags win', () => {
-    const { model, eval: evaluation, optimizer } = config('finetune_ds.sh', { DATA: 'd' }, '--learning_rate', '1e-5');
+    const {
+      model,
+      eval: evaluation,
+      optimizer,
+    } = config(shell, 'finetune_ds.sh', { DATA: 'd' }, '--learning_rate', '1e-5');
     expect(model).toMatchObject({ model_name_or_path: 'openbmb/MiniCPM-V-2_6', llm_type: null });
     expect(evaluation).toMatchObject({ do_eval: false, eval_strategy: 'no' });
     expect(optimizer).toMatchObject({ learning_rate: 1e-5, weight_decay: 0.1, adam_beta2: 0.95 });
   });
 
   it('hands on a DeepSpeed file and the exit code', () => {
-    const { status, stderr } = run('finetune_ds.sh', { DEEPSPEED: 'missing.json' });
+    const { status, stderr } = run(shell, 'finetune_ds.sh', { DEEPSPEED: 'missing file.json' });
     expect(status).toBe(2);
     expect(stderr).toContain('--deepspeed');
+    expect(stderr).toContain('missing file.json');
   });
 });
 
-describe('finetune_lora.sh', () => {
+describe.each(SHELLS)('finetune_lora.sh under %s', (shell) => {
   it('trains adapters', () => {
-    const { trainables, lora, batch } = config('finetune_lora.sh', variables);
+    const { trainables, lora, batch } = config(shell, 'finetune_lora.sh', variables);
     expect(trainables).toEqual({ tune_vision: true, tune_llm: false });
     expect(lora).toMatchObject({
       use_lora: true,
@@ -65,4 +87,31 @@ describe('finetune_lora.sh', () => {
     });
     expect(batch.per_device_train_batch_size).toBe(2);
   });
+
+  it('keeps spaces, stars and empty words of further flags', () => {
+    const words = ['--lora_modules_to_save', '', '--run_name', '  two  *  "words" '];
+    const { lora, output } = config(shell, 'finetune_lora.sh', variables, ...words);
+    expect(lora.lora_modules_to_save).toEqual([]);
+    expect(output.run_name).toBe('  two  *  "words" ');
+  });
+
+  it('trains a tiny model from the repository, the model, the data and into an output folder whose paths have spaces', () => {
+    const { model, data, folder: made } = makePlace(4);
+    try {
+      symlinkSync(made, join(folder, `数 据 ${shell}`));
+      const within = (path: string) => join(folder, `数 据 ${shell}`, path.slice(made.length + 1));
+      const output = join(folder, `out put ${shell}`);
+      const words = ['--max_steps', '2', '--lora_r', '4', '--threads', '1', '--report_to', 'none'];
+      const places = { MODEL: within(model), DATA: within(data), OUTPUT_DIR: output, LLM_TYPE: 'qwen' };
+      const { status, stderr } = run(shell, 'finetune_lora.sh', places, ...words);
+      expect(status, stderr).toBe(0);
+      expect(eventsOf(output, 'run_end')).toMatchObject([{ status: 'finished', step: 2 }]);
+    } finally {
+      rmSync(made, { recursive: true });
+    }
+  });
+});
+
+it('is tested under at least one shell that has no pipefail', () => {
+  expect(SHELLS).toContain('dash');
 });
