@@ -43,7 +43,7 @@ async function main() {
   const installed = installPackages();
   if (!installed && !quiet) say('[1/3] npm packages: up to date');
   const { buildAddon } = await import('../packages/torch/scripts/build.mjs');
-  const built = buildAddon((line) => say(`[2/3] ${line}`));
+  const built = await buildAddon((line) => say(`[2/3] ${line}`));
   if (!quiet || !built.endsWith('up to date')) say(`[2/3] ${built}`);
   if (!quiet) say('[3/3] compiling TypeScript');
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);

@@ -7,10 +7,10 @@
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { cacheFolder, findPython } from './host.mjs';
 
-const PINNED = '2.13.0';
+export const PINNED = '2.13.0';
 const OLDEST = [2, 6];
 const CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
 const PLATFORMS = {
@@ -38,12 +38,6 @@ const isNewEnough = (version) => {
   return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
 };
 
-function python() {
-  return ['python3', 'python'].find(
-    (name) => spawnSync(name, ['-c', 'import sys; assert sys.version_info[0] == 3']).status === 0,
-  );
-}
-
 function fromPython(interpreter) {
   const script = 'import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)';
   const run = spawnSync(interpreter, ['-c', script], { encoding: 'utf8' });
@@ -52,13 +46,6 @@ function fromPython(interpreter) {
   return isNewEnough(version) && isLibtorch(root)
     ? { root, version, source: `Python torch of ${interpreter}` }
     : undefined;
-}
-
-function cacheFolder() {
-  const base =
-    process.env.XDG_CACHE_HOME ||
-    (process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache'));
-  return join(base, 'minicpm-finetune');
 }
 
 const UNPACK = `
@@ -113,8 +100,8 @@ function fetchWheel(interpreter, target, log) {
   }
 }
 
-/** The libtorch to build against: `{ root, version, source }`. Throws with what to do when there is none. */
-export function findLibtorch(log = console.log) {
+/** The libtorch builds that can be used, best first: `{ root, version, source, given }`. Throws with what to do when there is none. */
+export async function* libtorchCandidates(log = console.log) {
   const given = process.env.LIBTORCH;
   if (given) {
     if (!isLibtorch(given)) {
@@ -122,11 +109,16 @@ export function findLibtorch(log = console.log) {
         `Expected libtorch in LIBTORCH=${given} (lib/libtorch_cpu and include/ATen) but it is not there. Correct LIBTORCH or unset it.`,
       );
     }
-    return { root: given, version: versionOf(given), source: 'LIBTORCH' };
+    yield { root: resolve(given), version: versionOf(given), source: 'LIBTORCH', given: true };
+    return;
   }
-  const interpreter = python();
+  const interpreter = findPython();
   const installed = interpreter && fromPython(interpreter);
-  if (installed) return installed;
+  if (installed) yield installed;
+  yield fetchPinned(interpreter, log);
+}
+
+function fetchPinned(interpreter, log) {
   const target = join(cacheFolder(), `libtorch-${PINNED}-${process.platform}-${process.arch}`);
   const root = join(target, 'torch');
   const cached = { root, version: PINNED, source: 'pinned wheel in the cache folder' };

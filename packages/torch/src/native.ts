@@ -3,9 +3,9 @@
  *
  * Not here: anything that knows what a tensor means. Tensors are numbers (handles) on this side of the border.
  */
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { addonFile, explainLoadFailure, explainMissing, factsOf } from './load-failure.js';
 
 /** A tensor in the native table. 0 is never a tensor. */
 export type Handle = number;
@@ -71,12 +71,9 @@ export interface Native {
 }
 
 function load(): Native {
-  const file = fileURLToPath(new URL('../build/Release/torch.node', import.meta.url));
-  if (!existsSync(file)) {
-    throw new Error(
-      `Expected the native addon at ${file} but it is not there. Run \`npm run setup\` in the project's root: it finds libtorch and builds the addon.`,
-    );
-  }
+  const facts = factsOf(fileURLToPath(new URL('..', import.meta.url)));
+  const file = addonFile(facts);
+  if (file === undefined) throw explainMissing(facts);
   // libtorch reads this once, before its first large allocation: back large blocks with huge pages.
   process.env.THP_MEM_ALLOC_ENABLE ??= '1';
   // GNU OpenMP's threads spin at every barrier, for longer than most operators take. On a machine that has other work (our own loader
@@ -85,10 +82,7 @@ function load(): Native {
   try {
     return createRequire(import.meta.url)(file) as Native;
   } catch (cause) {
-    throw new Error(
-      `Expected ${file} to load but received: ${(cause as Error).message}. libtorch may have moved since the addon was built: run \`npm run setup\` again.`,
-      { cause },
-    );
+    throw explainLoadFailure(facts, file, cause as Error);
   }
 }
 

@@ -1,0 +1,172 @@
+/**
+ * Compiles the native addon: one call of the C++ compiler for each file of native/, then one that links. No make, no Python, no shell, so
+ * paths may have spaces; Node-API's headers come from npm. Objects are kept by what they were made from, so that only changes compile.
+ */
+import { execFile, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism, freemem } from 'node:os';
+import { dirname, join } from 'node:path';
+import { explainFailure } from './diagnose.mjs';
+
+/** What one compiler process takes at most: measured 1.3 GB with g++ 12 and libtorch 2.13. */
+const BYTES_PER_JOB = 1.5e9;
+
+/** The compiler: CXX where it is set (words after the first are arguments), else the first of these on PATH. */
+export function findCompiler() {
+  const given = process.env.CXX?.trim();
+  const candidates = given ? [given.split(/\s+/)] : [['c++'], ['g++'], ['clang++']];
+  for (const words of candidates) {
+    const asked = spawnSync(words[0], [...words.slice(1), '--version'], { encoding: 'utf8' });
+    if (asked.status === 0) return { words, version: asked.stdout.split('\n')[0] };
+  }
+  return undefined;
+}
+
+/** Every file below `folder`, sorted, with `/` between names. */
+function filesBelow(folder) {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+    .sort();
+}
+
+/** A hash of everything in native/ and of how it is compiled. */
+export function sourcesHash(here) {
+  const hash = createHash('sha256');
+  for (const file of [...filesBelow(join(here, 'native')), join(here, 'scripts', 'compile.mjs')]) {
+    hash.update(file.slice(here.length)).update(readFileSync(file));
+  }
+  return hash.digest('hex');
+}
+
+function includeFolders(libtorch) {
+  const require = createRequire(import.meta.url);
+  const folderOf = (name) => dirname(require.resolve(`${name}/package.json`));
+  return {
+    own: [join(folderOf('node-api-headers'), 'include'), folderOf('node-addon-api')],
+    libtorch: [join(libtorch, 'include'), join(libtorch, 'include', 'torch', 'csrc', 'api', 'include')],
+  };
+}
+
+const words = (text) => text?.split(/\s+/).filter((word) => word !== '') ?? [];
+
+function compileFlags(libtorch) {
+  const { own, libtorch: torch } = includeFolders(libtorch);
+  const flags = ['-std=c++20', '-O2', '-fPIC', '-pthread', '-fexceptions', '-frtti', '-fno-omit-frame-pointer'];
+  flags.push('-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers');
+  flags.push('-DNAPI_VERSION=8', '-DNODE_ADDON_API_DISABLE_DEPRECATED', '-DBUILDING_NODE_EXTENSION');
+  if (process.platform === 'linux') flags.push('-fopenmp');
+  if (process.platform === 'darwin') flags.push('-stdlib=libc++', '-mmacosx-version-min=14.0');
+  return [
+    ...flags,
+    ...own.map((path) => `-I${path}`),
+    ...torch.flatMap((path) => ['-isystem', path]),
+    ...words(process.env.CXXFLAGS),
+  ];
+}
+
+/** The addon looks for libtorch beside itself (`<package>/libtorch/lib`, a link): wherever that lies, the addon is the same. */
+function linkFlags(libtorch) {
+  const library = ['-L', join(libtorch, 'lib'), '-ltorch', '-ltorch_cpu', '-lc10'];
+  return process.platform === 'darwin'
+    ? [
+        '-bundle',
+        '-undefined',
+        'dynamic_lookup',
+        '-mmacosx-version-min=14.0',
+        '-Wl,-rpath,@loader_path/../../libtorch/lib',
+        ...library,
+      ]
+    : ['-shared', '-pthread', '-Wl,--no-as-needed', '-Wl,-rpath,$ORIGIN/../../libtorch/lib', ...library];
+}
+
+const ended = (command, args) =>
+  new Promise((resolve) =>
+    execFile(command, args, { maxBuffer: 1 << 28 }, (error, stdout, stderr) =>
+      resolve({ error, output: `${stderr}${stdout}`, signal: error?.signal, missing: error?.code === 'ENOENT' }),
+    ),
+  );
+
+/** How many compilers run at once: as many as there are processors and memory for. */
+function jobs() {
+  const limit = process.constrainedMemory?.() ?? 0;
+  const memory = limit > 0 ? Math.min(freemem(), limit) : freemem();
+  return Math.max(1, Math.min(availableParallelism(), Math.floor(memory / BYTES_PER_JOB)));
+}
+
+/**
+ * Compiles native/ against the libtorch in `libtorch` and links `output`.
+ *
+ * @throws with the first error line of the compiler and its cure.
+ */
+export async function compileAddon({ here, libtorch, output, log }) {
+  const compiler = findCompiler();
+  const context = { compiler, libtorch, folder: dirname(output) };
+  if (compiler === undefined) throw explainFailure({ ...context, missing: true });
+  const objects = join(here, 'build', 'objects');
+  mkdirSync(objects, { recursive: true });
+  mkdirSync(dirname(output), { recursive: true });
+  const flags = compileFlags(libtorch);
+  const headers = createHash('sha256').update([compiler.version, ...flags].join('\n'));
+  const version = join(libtorch, 'include', 'torch', 'headeronly', 'version.h');
+  if (existsSync(version)) headers.update(readFileSync(version));
+  const native = filesBelow(join(here, 'native'));
+  for (const file of native.filter((path) => !path.endsWith('.cc'))) headers.update(readFileSync(file));
+  const common = headers.digest('hex');
+
+  const sources = native
+    .filter((path) => path.endsWith('.cc'))
+    .map((path) => {
+      const name = path.slice(join(here, 'native').length + 1).replaceAll('/', '-');
+      const key = createHash('sha256').update(common).update(readFileSync(path)).digest('hex').slice(0, 16);
+      return { path, name, object: join(objects, `${name}-${key}.o`) };
+    });
+  const waiting = sources.filter(({ object }) => !existsSync(object));
+  const total = waiting.length;
+  let done = 0;
+  let failure;
+  const work = async () => {
+    for (let next = waiting.shift(); next !== undefined && failure === undefined; next = waiting.shift()) {
+      const temporary = `${next.object}.${process.pid}.tmp`;
+      const result = await ended(compiler.words[0], [
+        ...compiler.words.slice(1),
+        ...flags,
+        '-c',
+        next.path,
+        '-o',
+        temporary,
+      ]);
+      if (result.error) {
+        rmSync(temporary, { force: true });
+        failure ??= explainFailure({ ...context, ...result, file: next.path });
+        return;
+      }
+      renameSync(temporary, next.object);
+      done++;
+      if (done % 4 === 0 || done === total) log(`compiled ${done} of ${total} files`);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(jobs(), Math.max(total, 1)) }, work));
+  if (failure) throw failure;
+
+  const temporary = `${output}.${process.pid}.tmp`;
+  const link = [
+    ...compiler.words.slice(1),
+    ...sources.map(({ object }) => object),
+    ...linkFlags(libtorch),
+    ...words(process.env.LDFLAGS),
+    '-o',
+    temporary,
+  ];
+  const linked = await ended(compiler.words[0], link);
+  if (linked.error) {
+    rmSync(temporary, { force: true });
+    throw explainFailure({ ...context, ...linked, file: output });
+  }
+  renameSync(temporary, output);
+  const kept = new Set(sources.map(({ object }) => object));
+  for (const file of filesBelow(objects)) if (!kept.has(file)) rmSync(file);
+  return compiler.version;
+}
