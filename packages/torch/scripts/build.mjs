@@ -17,8 +17,9 @@ import { fileURLToPath } from 'node:url';
 import { compileAddon, findCompiler, sourcesHash } from './compile.mjs';
 import { explainFailure } from './diagnose.mjs';
 import { checkHost } from './host.mjs';
-import { libtorchCandidates, PINNED } from './libtorch.mjs';
+import { libtorchCandidates } from './libtorch.mjs';
 import { readPrebuilt, whyNotPrebuilt } from './prebuilt.mjs';
+import { PINNED } from './wheels/pinned.mjs';
 
 const package_ = join(dirname(fileURLToPath(import.meta.url)), '..');
 

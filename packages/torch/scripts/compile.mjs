@@ -105,7 +105,7 @@ export async function compileAddon({ here, libtorch, output, log }) {
   const compiler = findCompiler();
   const context = { compiler, libtorch, folder: dirname(output) };
   if (compiler === undefined) throw explainFailure({ ...context, missing: true });
-  const objects = join(here, 'build', 'objects');
+  const objects = join(dirname(output), '..', 'objects');
   mkdirSync(objects, { recursive: true });
   mkdirSync(dirname(output), { recursive: true });
   const flags = compileFlags(libtorch);

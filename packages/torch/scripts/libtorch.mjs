@@ -3,27 +3,23 @@
  *
  *   1. LIBTORCH, a folder with `lib` and `include` (an unpacked libtorch, or the `torch` folder of a Python installation);
  *   2. a Python `torch` 2.6 or newer that `python3` can import;
- *   3. the pinned wheel, fetched with pip; only its `lib` and `include` are unpacked, into the user's cache folder.
+ *   3. the pinned version in the user's cache folder, fetched when it is not there yet: the CUDA build that the NVIDIA driver can run, else
+ *      the CPU build. LIBTORCH_BUILD (cpu, cu130, cu126) chooses another, LIBTORCH_INDEX (addresses with spaces between them) other indexes.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { cacheFolder, findPython } from './host.mjs';
+import { cacheFolder, compareVersions, findPython, nvidiaDriver, platformOf } from './host.mjs';
+import { fetchLibtorch } from './wheels/fetch.mjs';
+import { BUILDS, PINNED } from './wheels/pinned.mjs';
 
-export const PINNED = '2.13.0';
-const OLDEST = [2, 6];
-const CPU_INDEX = 'https://download.pytorch.org/whl/cpu';
-const PLATFORMS = {
-  'linux-x64': 'manylinux_2_28_x86_64',
-  'linux-arm64': 'manylinux_2_28_aarch64',
-  'darwin-arm64': 'macosx_11_0_arm64',
-};
+const OLDEST = '2.6';
 
-const isLibtorch = (root) =>
+export const isLibtorch = (root) =>
   existsSync(join(root, 'include', 'ATen', 'ATen.h')) &&
   ['libtorch_cpu.so', 'libtorch_cpu.dylib'].some((file) => existsSync(join(root, 'lib', file)));
 
-function versionOf(root) {
+export function versionOf(root) {
   const header = join(root, 'include', 'torch', 'csrc', 'api', 'include', 'torch', 'version.h');
   const other = join(root, 'include', 'torch', 'headeronly', 'version.h');
   for (const file of [header, other]) {
@@ -33,71 +29,39 @@ function versionOf(root) {
   return 'unknown';
 }
 
-const isNewEnough = (version) => {
-  const [major, minor] = version.split('.').map(Number);
-  return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
-};
-
 function fromPython(interpreter) {
   const script = 'import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)';
   const run = spawnSync(interpreter, ['-c', script], { encoding: 'utf8' });
   if (run.status !== 0) return undefined;
   const [root, version] = run.stdout.trim().split('\n').slice(-2);
-  return isNewEnough(version) && isLibtorch(root)
+  return compareVersions(version, OLDEST) >= 0 && isLibtorch(root)
     ? { root, version, source: `Python torch of ${interpreter}` }
     : undefined;
 }
 
-const UNPACK = `
-import sys, zipfile
-with zipfile.ZipFile(sys.argv[1]) as wheel:
-    names = [n for n in wheel.namelist() if n.startswith(('torch/lib/', 'torch/include/')) or n.startswith('torch.libs/')]
-    wheel.extractall(sys.argv[2], names)
-`;
-
-function fetchWheel(interpreter, target, log) {
-  const platform = PLATFORMS[`${process.platform}-${process.arch}`];
-  if (platform === undefined) throw new Error(`there is no pinned wheel for ${process.platform}-${process.arch}`);
-  const nvidia = existsSync('/proc/driver/nvidia/version');
-  const index = process.platform === 'linux' && !nvidia ? ['--index-url', CPU_INDEX] : [];
-  mkdirSync(cacheFolder(), { recursive: true });
-  const temporary = mkdtempSync(join(cacheFolder(), 'download-'));
-  try {
-    const args = [
-      '-m',
-      'pip',
-      'download',
-      '--no-deps',
-      '--only-binary=:all:',
-      '--retries',
-      '1',
-      '--dest',
-      temporary,
-      ...index,
-    ];
-    args.push(
-      '--platform',
-      platform,
-      '--implementation',
-      'cp',
-      '--python-version',
-      '3.11',
-      '--abi',
-      'cp311',
-      `torch==${PINNED}`,
-    );
-    log(`fetching torch ${PINNED} (about 200 MB): ${interpreter} ${args.join(' ')}`);
-    execFileSync(interpreter, args, { stdio: ['ignore', 'inherit', 'inherit'] });
-    const wheel = readdirSync(temporary).find((name) => name.endsWith('.whl'));
-    log(`unpacking its lib and include into ${target}`);
-    execFileSync(interpreter, ['-c', UNPACK, join(temporary, wheel), join(temporary, 'unpacked')], {
-      stdio: 'inherit',
-    });
-    rmSync(target, { recursive: true, force: true });
-    renameSync(join(temporary, 'unpacked'), target);
-  } finally {
-    rmSync(temporary, { recursive: true, force: true });
+/** The build to fetch for a driver (undefined: none), and a sentence about it where there is something to say. */
+export function chooseBuild(driver, platform = platformOf(), given = process.env.LIBTORCH_BUILD) {
+  if (given) {
+    if (!(given in BUILDS)) {
+      throw new Error(`Expected one of ${Object.keys(BUILDS).join(', ')} for LIBTORCH_BUILD but received ${given}`);
+    }
+    return { build: given };
   }
+  if (driver === undefined || !platform.startsWith('linux')) return { build: 'cpu' };
+  const cuda = Object.entries(BUILDS).filter(([, { driver: oldest }]) => oldest !== undefined);
+  const [newest] = cuda;
+  const fit = cuda.find(([, { driver: oldest }]) => compareVersions(driver, oldest) >= 0);
+  const needs = `CUDA build ${newest[0]} needs NVIDIA driver ${newest[1].driver} or newer and this machine has ${driver}`;
+  if (fit === undefined) {
+    const [name, { driver: oldest }] = cuda.at(-1);
+    return {
+      build: 'cpu',
+      note: `The ${needs}; the oldest one, ${name}, needs ${oldest}. The CPU build is taken: update the driver and run the command again to use the card.`,
+    };
+  }
+  return fit === newest
+    ? { build: fit[0], note: `NVIDIA driver ${driver}: taking CUDA build ${fit[0]}.` }
+    : { build: fit[0], note: `The ${needs}: taking ${fit[0]}, which runs on it. Update the driver for the newer one.` };
 }
 
 /** The libtorch builds that can be used, best first: `{ root, version, source, given }`. Throws with what to do when there is none. */
@@ -115,30 +79,37 @@ export async function* libtorchCandidates(log = console.log) {
   const interpreter = findPython();
   const installed = interpreter && fromPython(interpreter);
   if (installed) yield installed;
-  yield fetchPinned(interpreter, log);
+  yield await pinned(interpreter, log);
 }
 
-function fetchPinned(interpreter, log) {
-  const target = join(cacheFolder(), `libtorch-${PINNED}-${process.platform}-${process.arch}`);
+async function pinned(interpreter, log) {
+  const { build, note } = chooseBuild(nvidiaDriver());
+  if (note) log(note);
+  const name = `libtorch-${PINNED}-${platformOf()}`;
+  const target = join(cacheFolder(), build === 'cpu' ? name : `${name}-${build}`);
   const root = join(target, 'torch');
-  const cached = { root, version: PINNED, source: 'pinned wheel in the cache folder' };
-  if (isLibtorch(root)) return cached;
-  let reason = 'python3 is not there';
-  if (interpreter) {
-    try {
-      fetchWheel(interpreter, target, log);
-      if (isLibtorch(root)) return cached;
-      reason = `the wheel has no libtorch in ${root}`;
-    } catch (error) {
-      reason = error.message.split('\n')[0];
-    }
+  const found = { root, version: PINNED, source: `pinned version, ${build} build, in the cache folder` };
+  if (isLibtorch(root)) return found;
+  log(`fetching libtorch ${PINNED}, ${build} build (about ${BUILDS[build].about})`);
+  const indexes = process.env.LIBTORCH_INDEX?.split(/\s+/).filter((index) => index !== '');
+  try {
+    await fetchLibtorch({ version: PINNED, build, target, indexes, interpreter, log });
+  } catch (error) {
+    throw new Error(
+      [
+        `Expected libtorch but found none, and fetching it failed: ${error.message}. Do one of these, then run the command again:`,
+        ...(process.env.https_proxy || process.env.HTTPS_PROXY
+          ? [
+              '  - HTTPS_PROXY is set: Node uses it from version 24 on when NODE_USE_ENV_PROXY=1 is set, too; pip uses it always;',
+            ]
+          : []),
+        '  - connect this machine to the index, or set LIBTORCH_INDEX to one that it reaches (a mirror of the index above);',
+        `  - install PyTorch ${OLDEST} or newer for python3: python3 -m pip install torch==${PINNED};`,
+        `  - unpack libtorch ${PINNED} from pytorch.org and set LIBTORCH to its folder.`,
+      ].join('\n'),
+      { cause: error },
+    );
   }
-  throw new Error(
-    [
-      `Expected libtorch but found none (${reason}). Do one of these, then run the command again:`,
-      `  - unpack libtorch ${PINNED} from pytorch.org and set LIBTORCH to its folder;`,
-      `  - install PyTorch 2.6 or newer for python3: python3 -m pip install torch==${PINNED};`,
-      '  - give python3 with pip access to a package index, so that the pinned wheel can be fetched.',
-    ].join('\n'),
-  );
+  if (!isLibtorch(root)) throw new Error(`Expected libtorch in ${root} but the wheel has none for this platform.`);
+  return found;
 }
