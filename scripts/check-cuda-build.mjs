@@ -60,7 +60,9 @@ try {
   const fetching = await seconds(() => fetchLibtorch({ ...request, interpreter: findPython(), log }));
   const { unpacked, wheels } = JSON.parse(readFileSync(join(target, 'libtorch.json'), 'utf8'));
   const output = join(folder, 'build', 'Release', 'torch.node');
-  const compiling = await seconds(() => compileAddon({ here, libtorch: join(target, 'torch'), output, log }));
+  const compiling = await seconds(() =>
+    compileAddon({ here, libtorch: join(target, 'torch'), output, objects: join(folder, 'build', 'objects'), log }),
+  );
   rmSync(join(folder, 'libtorch'), { force: true });
   symlinkSync(join(target, 'torch'), join(folder, 'libtorch'));
   let about;

@@ -2,6 +2,7 @@
  * Makes the native addon ready: finds libtorch (or fetches it), then takes the prebuilt addon if that fits, else compiles. Does nothing when
  * all is as it was. npm runs this when the package is installed; in a clone `npm run setup` does.
  */
+import { spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -16,10 +17,9 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compileAddon, findCompiler, sourcesHash } from './compile.mjs';
 import { explainFailure } from './diagnose.mjs';
-import { checkHost } from './host.mjs';
-import { libtorchCandidates } from './libtorch.mjs';
+import { checkHost, nvidiaDriver } from './host.mjs';
+import { chooseBuild, libtorchCandidates } from './libtorch.mjs';
 import { readPrebuilt, whyNotPrebuilt } from './prebuilt.mjs';
-import { PINNED } from './wheels/pinned.mjs';
 
 const package_ = join(dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -47,6 +47,7 @@ function isReady(here) {
   return (
     state !== undefined &&
     state.LIBTORCH === (process.env.LIBTORCH ?? '') &&
+    (state.build === undefined || state.build === chooseBuild(nvidiaDriver()).build) &&
     state.sources === sourcesHash(here) &&
     existsSync(join(here, state.addon)) &&
     linkTarget(here) === state.root &&
@@ -55,25 +56,63 @@ function isReady(here) {
 }
 
 /** Lets `<package>/libtorch` point to the libtorch in use: the addon looks for its libraries there. */
-function linkLibtorch(here, root) {
+export function linkLibtorch(here, root) {
   const temporary = join(here, `.libtorch-${process.pid}`);
   rmSync(temporary, { force: true });
   symlinkSync(root, temporary);
   renameSync(temporary, join(here, 'libtorch'));
 }
 
-function finish(here, { root, version, source }, addon) {
-  linkLibtorch(here, root);
+function finish(here, { root, version, source, build }, addon) {
   mkdirSync(dirname(stateFile(here)), { recursive: true });
   const state = {
     addon: relative(here, addon),
     root,
     version,
     source,
+    build,
     LIBTORCH: process.env.LIBTORCH ?? '',
     sources: sourcesHash(here),
   };
   writeFileSync(stateFile(here), `${JSON.stringify(state, null, 2)}\n`);
+}
+
+/** Loads an addon in a process of its own and returns what Node says when it does not load. */
+export function whyNotLoading(file) {
+  const program = 'try { require(process.argv[1]) } catch (error) { console.error(error.message); process.exit(1) }';
+  const run = spawnSync(process.execPath, ['-e', program, file], { encoding: 'utf8' });
+  if (run.status === 0) return undefined;
+  return run.stderr.trim().split('\n')[0] || `the process ended with ${run.status ?? run.signal}`;
+}
+
+/** Takes the prebuilt addon for a libtorch. Returns why it does not fit, or undefined when it is in use. */
+function usePrebuilt(here, prebuilt, libtorch) {
+  const reason = whyNotPrebuilt(here, prebuilt, libtorch.version);
+  if (reason !== undefined) return reason;
+  linkLibtorch(here, libtorch.root);
+  const failure = whyNotLoading(prebuilt.file);
+  if (failure !== undefined) return failure;
+  rmSync(join(here, 'build', 'Release'), { recursive: true, force: true });
+  finish(here, libtorch, prebuilt.file);
+  return undefined;
+}
+
+async function useCompiled(here, libtorch, log) {
+  await compileAddon({
+    here,
+    libtorch: libtorch.root,
+    output: compiledFile(here),
+    objects: join(here, 'build', 'objects'),
+    log,
+  });
+  linkLibtorch(here, libtorch.root);
+  const failure = whyNotLoading(compiledFile(here));
+  if (failure !== undefined) {
+    throw new Error(
+      `Expected the compiled addon to load but received: ${failure}\nThe libtorch in ${libtorch.root} (${libtorch.version}) is incomplete or of another system. Correct LIBTORCH or repair that PyTorch; with neither, the pinned version is fetched.`,
+    );
+  }
+  finish(here, libtorch, compiledFile(here));
 }
 
 /**
@@ -93,23 +132,16 @@ export async function buildAddon(log = console.log, here = package_) {
   }
   for await (const libtorch of libtorchCandidates(log)) {
     log(`libtorch ${libtorch.version} (${libtorch.source}) in ${libtorch.root}`);
-    const reason = prebuilt && whyNotPrebuilt(here, prebuilt, libtorch.version);
-    if (prebuilt && reason === undefined) {
-      rmSync(join(here, 'build', 'Release'), { recursive: true, force: true });
-      finish(here, libtorch, prebuilt.file);
-      return 'native addon: prebuilt';
-    }
+    const reason = prebuilt ? usePrebuilt(here, prebuilt, libtorch) : 'there is none';
+    if (reason === undefined) return `native addon: prebuilt for libtorch ${prebuilt.libtorch}`;
     if (prebuilt) log(`The prebuilt addon does not fit: ${reason}.`);
-    if (compiler === undefined) {
-      if (libtorch.given) throw explainFailure({ missing: true });
-      log(`There is no compiler to build the addon for libtorch ${libtorch.version}; looking for libtorch ${PINNED}.`);
-      continue;
+    if (compiler !== undefined) {
+      const started = Date.now();
+      log(`compiling the native addon with ${compiler.version} (about two minutes on two cores)`);
+      await useCompiled(here, libtorch, log);
+      return `native addon: compiled in ${((Date.now() - started) / 1000).toFixed(0)} s`;
     }
-    const started = Date.now();
-    log(`compiling the native addon with ${compiler.version} (about two minutes on two cores)`);
-    await compileAddon({ here, libtorch: libtorch.root, output: compiledFile(here), log });
-    finish(here, libtorch, compiledFile(here));
-    return `native addon: compiled in ${((Date.now() - started) / 1000).toFixed(0)} s`;
+    log(`There is no compiler to build the addon for libtorch ${libtorch.version}.`);
   }
   throw explainFailure({ missing: true });
 }

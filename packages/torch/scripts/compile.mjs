@@ -12,6 +12,8 @@ import { explainFailure } from './diagnose.mjs';
 
 /** What one compiler process takes at most: measured 1.3 GB with g++ 12 and libtorch 2.13. */
 const BYTES_PER_JOB = 1.5e9;
+/** The version of Node-API that the addon uses: every Node from 12.22 on has it, so one addon serves them all. */
+export const NAPI_VERSION = 8;
 
 /** The compiler: CXX where it is set (words after the first are arguments), else the first of these on PATH. */
 export function findCompiler() {
@@ -56,7 +58,7 @@ function compileFlags(libtorch) {
   const { own, libtorch: torch } = includeFolders(libtorch);
   const flags = ['-std=c++20', '-O2', '-fPIC', '-pthread', '-fexceptions', '-frtti', '-fno-omit-frame-pointer'];
   flags.push('-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers');
-  flags.push('-DNAPI_VERSION=8', '-DNODE_ADDON_API_DISABLE_DEPRECATED', '-DBUILDING_NODE_EXTENSION');
+  flags.push(`-DNAPI_VERSION=${NAPI_VERSION}`, '-DNODE_ADDON_API_DISABLE_DEPRECATED', '-DBUILDING_NODE_EXTENSION');
   if (process.platform === 'linux') flags.push('-fopenmp');
   if (process.platform === 'darwin') flags.push('-stdlib=libc++', '-mmacosx-version-min=14.0');
   return [
@@ -97,15 +99,14 @@ function jobs() {
 }
 
 /**
- * Compiles native/ against the libtorch in `libtorch` and links `output`.
+ * Compiles native/ against the libtorch in `libtorch` and links `output`; `objects` is the folder of the object files. Returns the compiler's version.
  *
  * @throws with the first error line of the compiler and its cure.
  */
-export async function compileAddon({ here, libtorch, output, log }) {
+export async function compileAddon({ here, libtorch, output, objects, log }) {
   const compiler = findCompiler();
   const context = { compiler, libtorch, folder: dirname(output) };
   if (compiler === undefined) throw explainFailure({ ...context, missing: true });
-  const objects = join(dirname(output), '..', 'objects');
   mkdirSync(objects, { recursive: true });
   mkdirSync(dirname(output), { recursive: true });
   const flags = compileFlags(libtorch);

@@ -79,16 +79,17 @@ export async function* libtorchCandidates(log = console.log) {
   const interpreter = findPython();
   const installed = interpreter && fromPython(interpreter);
   if (installed) yield installed;
-  yield await pinned(interpreter, log);
-}
-
-async function pinned(interpreter, log) {
   const { build, note } = chooseBuild(nvidiaDriver());
   if (note) log(note);
+  yield await pinnedLibtorch({ build, interpreter, log });
+}
+
+/** The pinned version in the cache folder, fetched when it is not there: `{ root, version, source }`. */
+export async function pinnedLibtorch({ build, interpreter, log }) {
   const name = `libtorch-${PINNED}-${platformOf()}`;
   const target = join(cacheFolder(), build === 'cpu' ? name : `${name}-${build}`);
   const root = join(target, 'torch');
-  const found = { root, version: PINNED, source: `pinned version, ${build} build, in the cache folder` };
+  const found = { root, version: PINNED, build, source: `pinned version, ${build} build, in the cache folder` };
   if (isLibtorch(root)) return found;
   log(`fetching libtorch ${PINNED}, ${build} build (about ${BUILDS[build].about})`);
   const indexes = process.env.LIBTORCH_INDEX?.split(/\s+/).filter((index) => index !== '');

@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 
 /** Without a byte for so long, a connection is given up and opened again. */
 const STALL_MS = 60_000;
+/** Files below this many bytes come without lines of progress. */
+const SMALL = 20e6;
 /** Tries in a row that bring nothing. */
 const TRIES = 5;
 
@@ -78,7 +80,7 @@ function progress(label, log) {
   let start;
   return (received, total) => {
     start ??= { time: Date.now(), received };
-    if (!total || (received * 100) / total < next) return;
+    if (!total || total < SMALL || (received * 100) / total < next) return;
     next = Math.floor((received * 10) / total) * 10 + 10;
     const seconds = (Date.now() - start.time) / 1000;
     const speed = seconds > 1 ? `, ${((received - start.received) / 1e6 / seconds).toFixed(1)} MB/s` : '';
