@@ -18,9 +18,10 @@ const HINTS: readonly [RegExp, string][] = [
   [/ENOSPC/, 'The disk is full. Free some space, or write to another one with --output_dir.'],
   [/EACCES|EPERM|EROFS/, 'The file or folder may not be written or read. Check its permissions.'],
   [/EMFILE|ENFILE/, 'Too many files are open. Raise the limit (`ulimit -n 4096`).'],
+  [/native addon of|torch\.node to load/, 'Run what the message above names.'],
   [
     /ERR_MODULE_NOT_FOUND|Cannot find (?:module|package)/,
-    'Something is not built or installed. Run `npm run setup` in the repository.',
+    'Something is not built or installed. Run `npm run setup` in a clone, `npm install` in a project that uses the package.',
   ],
   [
     /out of memory|ENOMEM|can't allocate|cannot allocate|not enough memory|bad_alloc/i,

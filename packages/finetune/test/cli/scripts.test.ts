@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
-import { eventsOf, makePlace } from '../train-support.js';
+import { eventsOf, makePlace } from '../support/run-place.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const SHELLS = ['dash', 'bash'].filter((shell) => spawnSync(shell, ['-c', 'exit 0']).status === 0);

@@ -42,7 +42,9 @@ export async function doctor(folder: string, report: (finding: Finding) => void)
   add(compiler());
   const torch = await loadTorch();
   if (typeof torch === 'string') {
-    add({ name: 'libtorch', status: 'missing', found: torch, cure: 'Run `npm run setup` in the repository.' });
+    // The first line is what failed, the others say why and what to do.
+    const [found = '', ...cure] = torch.split('\n');
+    add({ name: 'libtorch', status: 'missing', found, cure: cure.join(' ') });
     return findings;
   }
   const { version, cpuCapability, mkldnn, cuda, mps } = torch.about();
@@ -99,7 +101,8 @@ function compiler(): Finding {
   const command = process.env.CXX ?? 'c++';
   const first = firstLine(command, ['--version']);
   if (first !== undefined) return { name: 'compiler', status: 'ok', found: first };
-  const cure = 'Needed only to build: install one, such as `apt install g++ make` or the Xcode command line tools.';
+  const cure =
+    'Needed only to compile the addon: install one, such as `apt install g++` or the Xcode command line tools.';
   return { name: 'compiler', status: 'note', found: `${command} does not run`, cure };
 }
 
@@ -110,7 +113,7 @@ async function loadTorch(): Promise<Torch | string> {
   try {
     return await import('@minicpm-finetune/torch');
   } catch (error) {
-    return (error as Error).message.split('\n')[0]!;
+    return (error as Error).message;
   }
 }
 
@@ -120,7 +123,7 @@ function devices(cuda: boolean, mps: boolean): Finding {
   if (card === undefined) return { name: 'devices', status: 'ok', found };
   if (cuda) return { name: 'devices', status: 'ok', found: `${found} (${card})` };
   const cure =
-    'libtorch was built for the CPU alone. Run `npm run setup` again where a CUDA build of torch can be found.';
+    'libtorch was built for the CPU alone. Set-up fetches a CUDA build when neither LIBTORCH nor a Python torch is there: unset or uninstall that one (or replace it by a CUDA build) and run set-up again.';
   return { name: 'devices', status: 'note', found: `${found}; ${card} is not used`, cure };
 }
 
