@@ -104,6 +104,7 @@ export async function pinnedLibtorch({ build, interpreter, log }) {
               '  - HTTPS_PROXY is set: Node uses it from version 24 on when NODE_USE_ENV_PROXY=1 is set, too; pip uses it always;',
             ]
           : []),
+        ...(build === 'cpu' ? [] : ['  - set LIBTORCH_BUILD=cpu, to do without the card;']),
         '  - connect this machine to the index, or set LIBTORCH_INDEX to one that it reaches (a mirror of the index above);',
         `  - install PyTorch ${OLDEST} or newer for python3: python3 -m pip install torch==${PINNED};`,
         `  - unpack libtorch ${PINNED} from pytorch.org and set LIBTORCH to its folder.`,

@@ -14,8 +14,10 @@ export function readPrebuilt(here) {
   return { file: join(folder, 'torch.node'), ...JSON.parse(readFileSync(record, 'utf8')) };
 }
 
+const machine = () => ({ napi: process.versions.napi, glibc: glibcVersion() });
+
 /** Why a prebuilt addon cannot be used with a libtorch of this version on this machine; undefined when it can. */
-export function whyNotPrebuilt(here, record, version, { napi = process.versions.napi, glibc = glibcVersion() } = {}) {
+export function whyNotPrebuilt(here, record, version, { napi, glibc } = machine()) {
   if (version !== undefined && compareVersions(version, record.libtorch) !== 0) {
     return `it was built for libtorch ${record.libtorch}, not ${version}`;
   }

@@ -101,7 +101,7 @@ const isNvidia = (name) => name.startsWith('nvidia-') || name === 'cuda-toolkit'
 const CHECKED = {
   pinned: 'the pinned SHA-256 is right',
   index: 'the SHA-256 is the one that the index lists (none is pinned for this file)',
-  pip: 'pip compared it with its index (no SHA-256 is pinned for this file)',
+  pip: 'pip fetched it from an index of its own (no SHA-256 is pinned for this file)',
 };
 
 /** The NVIDIA packages that a wheel needs, with those that they need: fetched one after the other, `{ name: wheel }`. */
@@ -135,6 +135,7 @@ async function nvidiaRequirements(file, extras) {
  * Fetches libtorch `version` of a build (`cpu`, `cu130`) into the folder `target`, under a temporary name until it is complete: `torch/lib`,
  * `torch/include`, for CUDA `nvidia/…`, and `libtorch.json`, which lists the wheels with their hashes.
  *
+ * @param {{ version: string, build: string, target: string, indexes?: string[], folder?: string, interpreter?: string, log(line: string): void }} request
  * @throws with the reasons when a wheel cannot be had or its SHA-256 is wrong.
  */
 export async function fetchLibtorch({

@@ -156,7 +156,13 @@ export function markerHolds(marker, environment) {
   return either();
 }
 
-/** The requirements of a wheel's METADATA that hold on this platform, with these extras asked for. */
+/**
+ * The requirements of a wheel's METADATA that hold on this platform, with these extras asked for.
+ *
+ * @param {string} metadata
+ * @param {{ platform: string, python: string, extras?: readonly string[] }} where
+ * @returns {{ name: string, extras: string[], specifier: string, marker: string }[]}
+ */
 export function requirementsOf(metadata, { platform, python, extras = [] }) {
   const lines = metadata
     .split(/\r?\n\r?\n/)[0]
