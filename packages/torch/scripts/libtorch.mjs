@@ -29,14 +29,24 @@ export function versionOf(root) {
   return 'unknown';
 }
 
-function fromPython(interpreter) {
+function fromPython(interpreter, log) {
   const script = 'import os, torch; print(os.path.dirname(torch.__file__)); print(torch.__version__)';
   const run = spawnSync(interpreter, ['-c', script], { encoding: 'utf8' });
   if (run.status !== 0) return undefined;
   const [root, version] = run.stdout.trim().split('\n').slice(-2);
-  return compareVersions(version, OLDEST) >= 0 && isLibtorch(root)
-    ? { root, version, source: `Python torch of ${interpreter}` }
-    : undefined;
+  if (compareVersions(version, OLDEST) < 0 || !isLibtorch(root)) {
+    log(
+      `The torch ${version} of ${interpreter} is not used: ${isLibtorch(root) ? `${OLDEST} or newer is needed` : 'it has no headers'}.`,
+    );
+    return undefined;
+  }
+  const driver = nvidiaDriver();
+  if (driver !== undefined && version.endsWith('+cpu')) {
+    log(
+      `The torch ${version} of ${interpreter} is a CPU build, and this machine has NVIDIA driver ${driver}. To use the card, install a CUDA build of PyTorch or uninstall this one, then run the command again.`,
+    );
+  }
+  return { root, version, source: `Python torch of ${interpreter}` };
 }
 
 /** The build to fetch for a driver (undefined: none), and a sentence about it where there is something to say. */
@@ -64,7 +74,7 @@ export function chooseBuild(driver, platform = platformOf(), given = process.env
     : { build: fit[0], note: `The ${needs}: taking ${fit[0]}, which runs on it. Update the driver for the newer one.` };
 }
 
-/** The libtorch builds that can be used, best first: `{ root, version, source, given }`. Throws with what to do when there is none. */
+/** The libtorch builds that can be used, best first: `{ root, version, source, build }`. Throws with what to do when there is none. */
 export async function* libtorchCandidates(log = console.log) {
   const given = process.env.LIBTORCH;
   if (given) {
@@ -73,11 +83,17 @@ export async function* libtorchCandidates(log = console.log) {
         `Expected libtorch in LIBTORCH=${given} (lib/libtorch_cpu and include/ATen) but it is not there. Correct LIBTORCH or unset it.`,
       );
     }
-    yield { root: resolve(given), version: versionOf(given), source: 'LIBTORCH', given: true };
+    const version = versionOf(given);
+    if (version !== 'unknown' && compareVersions(version, OLDEST) < 0) {
+      throw new Error(
+        `Expected libtorch ${OLDEST} or newer in LIBTORCH=${given} but it is ${version}. Set LIBTORCH to a newer one, or unset it: ${PINNED} is then fetched.`,
+      );
+    }
+    yield { root: resolve(given), version, source: 'LIBTORCH' };
     return;
   }
   const interpreter = findPython();
-  const installed = interpreter && fromPython(interpreter);
+  const installed = interpreter && fromPython(interpreter, log);
   if (installed) yield installed;
   const { build, note } = chooseBuild(nvidiaDriver());
   if (note) log(note);
