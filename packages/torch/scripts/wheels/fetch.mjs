@@ -21,8 +21,8 @@ function systemVersion() {
 }
 
 /** The wheel by Node: found in the first index that has it. */
-async function byNode({ name, specifier, local, indexes, folder, log }) {
-  const where = { specifier, local, platform: platformOf(), system: systemVersion(), python: PYTHON };
+async function byNode({ name, specifier, local, plain, indexes, folder, log }) {
+  const where = { specifier, local, plain, platform: platformOf(), system: systemVersion(), python: PYTHON };
   const failures = [];
   for (const index of indexes) {
     try {
@@ -151,7 +151,13 @@ export async function fetchLibtorch({
     if (existsSync(join(target, 'libtorch.json'))) return;
     mkdirSync(folder, { recursive: true });
     const request = { indexes, folder, interpreter, log };
-    const torch = await fetchWheel({ ...request, name: 'torch', specifier: `==${version}`, local: build });
+    const torch = await fetchWheel({
+      ...request,
+      name: 'torch',
+      specifier: `==${version}`,
+      local: build,
+      plain: BUILDS[build].plain,
+    });
     log(`torch ${version} ${sizeText(torch.bytes)}: ${CHECKED[torch.checked]}`);
     const needed = await nvidiaRequirements(torch.file, []);
     if (build === 'cpu' && needed.length > 0) {

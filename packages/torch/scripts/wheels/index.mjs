@@ -85,16 +85,16 @@ function runsOn(tag, platform, system) {
 
 /**
  * The newest wheel among `files` that `specifier` names and that runs here; undefined without. `local` asks for a build (`cpu`, `cu130`):
- * its version ends with `+local` or has no such ending.
+ * its version ends with `+local`; where `plain` is true, a version without such an ending is that build, too.
  */
-export function chooseWheel(files, { specifier, platform, system, python, local }) {
+export function chooseWheel(files, { specifier, platform, system, python, local, plain = true }) {
   const tag = `cp${python.replace('.', '')}`;
   return files
     .map((file) => ({ ...file, wheel: parseWheelName(file.file) }))
     .filter(({ wheel }) => wheel !== undefined && satisfies(wheel.version, specifier))
     .filter(({ wheel }) => {
       const [, build] = wheel.version.split('+');
-      return build === undefined || local === undefined || build === local;
+      return local === undefined || (build === undefined ? plain : build === local);
     })
     .filter(({ wheel }) => wheel.python.some((name) => name === tag || /^py[23]*$/.test(name)))
     .filter(({ wheel }) => wheel.abi.some((name) => name === tag || name === 'none'))

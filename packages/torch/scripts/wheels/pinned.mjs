@@ -4,24 +4,29 @@ export const PINNED = '2.13.0';
 /** Any Python's wheel holds the same libtorch; this one is taken. */
 export const PYTHON = '3.11';
 
-/** One build of the pinned version: what its local version is called, and where it is published. `driver`: the oldest NVIDIA driver for it. */
+/**
+ * The builds of the pinned version by their local version, and where they are published. `driver`: the oldest NVIDIA driver for it; `plain`: a
+ * wheel without a local version is this build (macOS has no other; PyPI's wheel for Linux is cu130).
+ */
 export const BUILDS = {
-  cpu: { indexes: ['https://download.pytorch.org/whl/cpu'], about: '200 MB' },
+  cpu: { indexes: ['https://download.pytorch.org/whl/cpu'], plain: true, about: '200 MB' },
   cu130: {
     indexes: ['https://download.pytorch.org/whl/cu130', 'https://pypi.org/simple'],
     driver: '580.65.06',
+    plain: true,
     about: '2.5 GB',
   },
   cu126: {
     indexes: ['https://download.pytorch.org/whl/cu126', 'https://pypi.org/simple'],
     driver: '525.60.13',
+    plain: false,
     about: '3 GB',
   },
 };
 
 /**
- * SHA-256 by file name. The x86_64 CPU wheel was fetched and its hash computed; the others are the hashes that the index publishes, as two
- * other projects' lock files record them (the CUDA wheel: one). A wheel without a line here is checked against the hash that the index
+ * SHA-256 by file name. The x86_64 CPU wheel was fetched and its hash computed; the others are the hashes that the index publishes, as public
+ * lock files record them: two agree on each CPU wheel, the CUDA wheel stands in one. A wheel without a line here is checked against the hash that the index
  * itself serves, and setup says so.
  */
 export const SHA256 = {

@@ -197,6 +197,7 @@ describe('the wheel that is chosen', () => {
     ['darwin-arm64', '13.0', 'cpu', undefined],
     ['linux-x64', '2.27', 'cpu', undefined],
     ['linux-x64', '2.36', 'cu130', undefined],
+    ['darwin-arm64', '14.0', 'cu126', undefined],
   ])('on %s %s for %s', async (platform, system, local, file) => {
     const chosen = chooseWheel(await listFiles(server.index, 'torch'), {
       specifier: '==9.1.0',
@@ -204,6 +205,7 @@ describe('the wheel that is chosen', () => {
       system,
       python: '3.11',
       local,
+      plain: local !== 'cu126',
     });
     expect(chosen?.file).toBe(file);
   });
