@@ -18,7 +18,7 @@ export const NAPI_VERSION = 8;
 /** The compiler: CXX where it is set (words after the first are arguments), else the first of these on PATH. */
 export function findCompiler() {
   const given = process.env.CXX?.trim();
-  const candidates = given ? [given.split(/\s+/)] : [['c++'], ['g++'], ['clang++']];
+  const candidates = given ? [existsSync(given) ? [given] : given.split(/\s+/)] : [['c++'], ['g++'], ['clang++']];
   for (const words of candidates) {
     const asked = spawnSync(words[0], [...words.slice(1), '--version'], { encoding: 'utf8' });
     if (asked.status === 0) return { words, version: asked.stdout.split('\n')[0] };

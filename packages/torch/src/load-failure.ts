@@ -24,8 +24,8 @@ export function factsOf(here: string): LoadFacts {
   return { here, platform, arch, glibc: report?.header.glibcVersionRuntime, node: process.versions.node };
 }
 
-/** The addon to load: the one compiled here, else the one that came with the package. */
-export function addonFile({ here, platform, arch }: LoadFacts): string | undefined {
+/** The addon to load from this package's folder: the one compiled here, else the one that came with the package. */
+export function addonFile(here: string, { platform, arch } = process): string | undefined {
   const files = [
     join(here, 'build', 'Release', 'torch.node'),
     join(here, 'prebuilds', `${platform}-${arch}`, 'torch.node'),

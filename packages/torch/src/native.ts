@@ -71,9 +71,9 @@ export interface Native {
 }
 
 function load(): Native {
-  const facts = factsOf(fileURLToPath(new URL('..', import.meta.url)));
-  const file = addonFile(facts);
-  if (file === undefined) throw explainMissing(facts);
+  const here = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
+  const file = addonFile(here);
+  if (file === undefined) throw explainMissing(factsOf(here));
   // libtorch reads this once, before its first large allocation: back large blocks with huge pages.
   process.env.THP_MEM_ALLOC_ENABLE ??= '1';
   // GNU OpenMP's threads spin at every barrier, for longer than most operators take. On a machine that has other work (our own loader
@@ -82,7 +82,7 @@ function load(): Native {
   try {
     return createRequire(import.meta.url)(file) as Native;
   } catch (cause) {
-    throw explainLoadFailure(facts, file, cause as Error);
+    throw explainLoadFailure(factsOf(here), file, cause as Error);
   }
 }
 

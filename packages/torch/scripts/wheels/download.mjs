@@ -108,7 +108,8 @@ export async function download({ url, file, sha256, label, log, stallMs = STALL_
     } catch (error) {
       const full = ['ENOSPC', 'EDQUOT', 'EACCES', 'EROFS'].includes(error.code);
       if (size() > before) tries = 0;
-      const said = error.cause?.code ?? error.cause?.message ?? error.message;
+      const broke = ['UND_ERR_SOCKET', 'ECONNRESET'].includes(error.cause?.code ?? error.code);
+      const said = broke ? 'the connection broke off' : (error.cause?.code ?? error.cause?.message ?? error.message);
       if (error.final || full || tries >= TRIES) {
         const kept = size() > 0 ? ` ${sizeText(size())} are kept and will be resumed.` : '';
         throw new Error(

@@ -18,6 +18,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { symbolVersions } from '../../../../scripts/release.mjs';
 import { buildAddon, whyNotLoading } from '../../scripts/build.mjs';
 import { findCompiler, sourcesHash } from '../../scripts/compile.mjs';
 import { explainFailure } from '../../scripts/diagnose.mjs';
@@ -198,7 +199,7 @@ describe.each([
 describe('an addon that does not load', () => {
   const explained = () => {
     const facts = factsOf(here);
-    const file = addonFile(facts)!;
+    const file = addonFile(here)!;
     return explainLoadFailure(facts, file, new Error(whyNotLoading(file))).message;
   };
   const command = () => `\`node "${join(here, 'scripts', 'build.mjs')}"\``;
@@ -274,7 +275,7 @@ describe('the prebuilt addon', () => {
   it('is taken without a compiler', async () => {
     ship();
     expect(await build({ CXX: '/nothing' })).toBe('native addon: prebuilt for libtorch 2.13.0');
-    expect(addonFile(factsOf(here))).toBe(join(prebuilds(), 'torch.node'));
+    expect(addonFile(here)).toBe(join(prebuilds(), 'torch.node'));
     expect(answer(join(prebuilds(), 'torch.node'))).toBe('42');
     expect(await build({ CXX: '/nothing' })).toBe('native addon: up to date');
   });
@@ -282,7 +283,7 @@ describe('the prebuilt addon', () => {
   it('says that the install script has not run when the link to libtorch is not there', () => {
     unlinkSync(join(here, 'libtorch'));
     const facts = factsOf(here);
-    const file = addonFile(facts)!;
+    const file = addonFile(here)!;
     expect(explainLoadFailure(facts, file, new Error(whyNotLoading(file))).message).toContain(
       'The install script has not run',
     );
@@ -307,6 +308,16 @@ describe('the prebuilt addon', () => {
     expect(lines.join('\n')).toMatch(
       /The prebuilt addon does not fit: .*torch\.node: (file too short|invalid ELF header|.*slice is not valid)/,
     );
-    expect(addonFile(factsOf(here))).toBe(compiled());
+    expect(addonFile(here)).toBe(compiled());
   });
+});
+
+it('a release measures what its binary needs by the versions of its symbols', () => {
+  const table = `
+0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.2.5) memcpy
+0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.14) memcpy
+0000000000000000      DF *UND*  0000000000000000 (GLIBC_2.9) pipe2
+0000000000000000      DF *UND*  0000000000000000 (GLIBCXX_3.4.21) _ZNSt7__cxx1112basic_stringIcE
+0000000000000000      DF *UND*  0000000000000000 (GCC_3.0)  _Unwind_Resume`;
+  expect(symbolVersions(table)).toEqual({ GLIBC: '2.14', GLIBCXX: '3.4.21', GCC: '3.0' });
 });

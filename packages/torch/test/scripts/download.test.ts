@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { download } from '../../scripts/wheels/download.mjs';
-import { serveWheels, sha256, type WheelServer } from './wheel-server.js';
+import { serveWheels, sha256, type WheelServer } from '../support/wheel-server.js';
 
 const BYTES = Buffer.alloc(300_000, 'libtorch ');
 let server: WheelServer;

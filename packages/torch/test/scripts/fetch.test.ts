@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { fetchLibtorch } from '../../scripts/wheels/fetch.mjs';
 import { chooseWheel, listFiles } from '../../scripts/wheels/index.mjs';
 import { SHA256 } from '../../scripts/wheels/pinned.mjs';
-import { serveWheels, sha256, type WheelServer, zip } from './wheel-server.js';
+import { serveWheels, sha256, type WheelServer, zip } from '../support/wheel-server.js';
 
 const LINUX = process.platform === 'linux' && process.arch === 'x64';
 const info = (name: string, requires: string[] = []) =>
