@@ -98,8 +98,38 @@ function jobs() {
   return Math.max(1, Math.min(availableParallelism(), Math.floor(memory / BYTES_PER_JOB)));
 }
 
+/** Every source file with the object it becomes, whose name holds a hash of all that it is made from. */
+function planObjects({ here, libtorch, objects, compiler, flags }) {
+  const common = createHash('sha256').update([compiler.version, ...flags].join('\n'));
+  const version = join(libtorch, 'include', 'torch', 'headeronly', 'version.h');
+  if (existsSync(version)) common.update(readFileSync(version));
+  const native = filesBelow(join(here, 'native'));
+  for (const file of native.filter((path) => !path.endsWith('.cc'))) common.update(readFileSync(file));
+  const shared = common.digest('hex');
+  return native
+    .filter((path) => path.endsWith('.cc'))
+    .map((path) => {
+      const name = path.slice(join(here, 'native').length + 1).replaceAll('/', '-');
+      const key = createHash('sha256').update(shared).update(readFileSync(path)).digest('hex').slice(0, 16);
+      return { path, object: join(objects, `${name}-${key}.o`) };
+    });
+}
+
+/** Runs the compiler and gives what it writes its name; throws with its first error line. */
+async function produce(context, args, output, source) {
+  const { words } = context.compiler;
+  const temporary = `${output}.${process.pid}.tmp`;
+  const result = await ended(words[0], [...words.slice(1), ...args, '-o', temporary]);
+  if (result.error) {
+    rmSync(temporary, { force: true });
+    throw explainFailure({ ...context, ...result, file: source });
+  }
+  renameSync(temporary, output);
+}
+
 /**
- * Compiles native/ against the libtorch in `libtorch` and links `output`; `objects` is the folder of the object files. Returns the compiler's version.
+ * Compiles native/ against the libtorch in `libtorch` and links `output`; `objects` is the folder of the object files. Returns the compiler's
+ * version.
  *
  * @throws with the first error line of the compiler and its cure.
  */
@@ -110,63 +140,29 @@ export async function compileAddon({ here, libtorch, output, objects, log }) {
   mkdirSync(objects, { recursive: true });
   mkdirSync(dirname(output), { recursive: true });
   const flags = compileFlags(libtorch);
-  const headers = createHash('sha256').update([compiler.version, ...flags].join('\n'));
-  const version = join(libtorch, 'include', 'torch', 'headeronly', 'version.h');
-  if (existsSync(version)) headers.update(readFileSync(version));
-  const native = filesBelow(join(here, 'native'));
-  for (const file of native.filter((path) => !path.endsWith('.cc'))) headers.update(readFileSync(file));
-  const common = headers.digest('hex');
-
-  const sources = native
-    .filter((path) => path.endsWith('.cc'))
-    .map((path) => {
-      const name = path.slice(join(here, 'native').length + 1).replaceAll('/', '-');
-      const key = createHash('sha256').update(common).update(readFileSync(path)).digest('hex').slice(0, 16);
-      return { path, name, object: join(objects, `${name}-${key}.o`) };
-    });
+  const sources = planObjects({ here, libtorch, objects, compiler, flags });
   const waiting = sources.filter(({ object }) => !existsSync(object));
   const total = waiting.length;
   let done = 0;
-  let failure;
+  let failed = false;
   const work = async () => {
-    for (let next = waiting.shift(); next !== undefined && failure === undefined; next = waiting.shift()) {
-      const temporary = `${next.object}.${process.pid}.tmp`;
-      const result = await ended(compiler.words[0], [
-        ...compiler.words.slice(1),
-        ...flags,
-        '-c',
-        next.path,
-        '-o',
-        temporary,
-      ]);
-      if (result.error) {
-        rmSync(temporary, { force: true });
-        failure ??= explainFailure({ ...context, ...result, file: next.path });
-        return;
+    for (let next = waiting.shift(); next !== undefined && !failed; next = waiting.shift()) {
+      try {
+        await produce(context, [...flags, '-c', next.path], next.object, next.path);
+      } catch (error) {
+        failed = true;
+        throw error;
       }
-      renameSync(temporary, next.object);
       done++;
       if (done % 4 === 0 || done === total) log(`compiled ${done} of ${total} files`);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(jobs(), Math.max(total, 1)) }, work));
-  if (failure) throw failure;
+  const ends = await Promise.allSettled(Array.from({ length: Math.min(jobs(), total) }, work));
+  const failure = ends.find(({ status }) => status === 'rejected');
+  if (failure) throw failure.reason;
 
-  const temporary = `${output}.${process.pid}.tmp`;
-  const link = [
-    ...compiler.words.slice(1),
-    ...sources.map(({ object }) => object),
-    ...linkFlags(libtorch),
-    ...words(process.env.LDFLAGS),
-    '-o',
-    temporary,
-  ];
-  const linked = await ended(compiler.words[0], link);
-  if (linked.error) {
-    rmSync(temporary, { force: true });
-    throw explainFailure({ ...context, ...linked, file: output });
-  }
-  renameSync(temporary, output);
+  const parts = [...sources.map(({ object }) => object), ...linkFlags(libtorch), ...words(process.env.LDFLAGS)];
+  await produce(context, parts, output, output);
   const kept = new Set(sources.map(({ object }) => object));
   for (const file of filesBelow(objects)) if (!kept.has(file)) rmSync(file);
   return compiler.version;

@@ -112,6 +112,7 @@ export async function pinnedLibtorch({ build, interpreter, log }) {
   try {
     await fetchLibtorch({ version: PINNED, build, target, indexes, interpreter, log });
   } catch (error) {
+    if (error.local) throw error;
     throw new Error(
       [
         `Expected libtorch but found none, and fetching it failed: ${error.message}. Do one of these, then run the command again:`,

@@ -15,6 +15,11 @@ const TRIES = 5;
 
 export const sizeText = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
+/** What to do when the cache folder cannot take more. */
+export const ELSEWHERE = 'Free some space, or set XDG_CACHE_HOME to a folder on another disk.';
+/** An error of this machine's disk: no other index and no pip can help. */
+export const localError = (message, cause) => Object.assign(new Error(message, { cause }), { local: true });
+
 /** The SHA-256 of a file, in hexadecimal. */
 export async function hashOf(path) {
   const hash = createHash('sha256');
@@ -112,10 +117,12 @@ export async function download({ url, file, sha256, label, log, stallMs = STALL_
       const said = broke ? 'the connection broke off' : (error.cause?.code ?? error.cause?.message ?? error.message);
       if (error.final || full || tries >= TRIES) {
         const kept = size() > 0 ? ` ${sizeText(size())} are kept and will be resumed.` : '';
-        throw new Error(
-          `Expected to download ${url} but ${full ? `${dirname(file)} cannot take it` : 'it failed'}: ${said}.${kept}`,
-          { cause: error },
-        );
+        if (full)
+          throw localError(
+            `Expected ${dirname(file)} to take ${label} but received: ${said}.${kept} ${ELSEWHERE}`,
+            error,
+          );
+        throw new Error(`Expected to download ${url} but it failed: ${said}.${kept}`, { cause: error });
       }
       log(`${label}: ${said}; trying again`);
       await new Promise((resolve) => setTimeout(resolve, waitMs * 2 ** tries));

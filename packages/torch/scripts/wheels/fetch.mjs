@@ -44,6 +44,7 @@ async function byNode({ name, specifier, local, plain, indexes, folder, log }) {
       await download({ url: wheel.url, file, sha256, label: wheel.file, log });
       return { file, checked: pinned ? 'pinned' : 'index', sha256 };
     } catch (error) {
+      if (error.local) throw error;
       failures.push(error.message);
     }
   }
@@ -80,7 +81,7 @@ export async function fetchWheel(request) {
   try {
     wheel = await byNode(request);
   } catch (error) {
-    if (!interpreter) throw error;
+    if (!interpreter || error.local) throw error;
     log(`Node could not fetch ${request.name}: ${error.message}`);
     try {
       wheel = await byPip(request);

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import yauzl from 'yauzl';
-import { sizeText } from './download.mjs';
+import { ELSEWHERE, localError, sizeText } from './download.mjs';
 
 /** Calls `visit(entry, openStream)` for every file in the zip, one after the other. */
 async function forEachEntry(path, visit) {
@@ -51,8 +51,8 @@ export async function unpack(path, target, wanted) {
   mkdirSync(target, { recursive: true });
   const { bavail, bsize } = statfsSync(target);
   if (bavail * bsize < bytes) {
-    throw new Error(
-      `Expected ${sizeText(bytes)} free on the disk of ${target} to unpack ${path} but there are ${sizeText(bavail * bsize)}. Free some, or set XDG_CACHE_HOME to a folder on another disk.`,
+    throw localError(
+      `Expected ${sizeText(bytes)} free on the disk of ${target} to unpack ${path} but there are ${sizeText(bavail * bsize)}. ${ELSEWHERE}`,
     );
   }
   await forEachEntry(path, async (entry, open) => {

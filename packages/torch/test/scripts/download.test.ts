@@ -1,5 +1,5 @@
 /** Downloads from a server on this machine: whole, resumed, broken off, changed. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -93,6 +93,14 @@ describe('download', () => {
   it('does not try again what the server refuses', async () => {
     const url = server.index.replace('simple', 'files/torch/missing.whl');
     await expect(fetchFile({ url })).rejects.toThrow('the server answered 404 Not Found');
+    expect(lines).toEqual([]);
+  });
+
+  it.runIf(existsSync('/dev/full'))('says what a full disk says, and that another folder can be chosen', async () => {
+    symlinkSync('/dev/full', `${file()}.part`); // every write to it ends with ENOSPC
+    await expect(fetchFile()).rejects.toThrow(
+      /to take a but received: ENOSPC.*set XDG_CACHE_HOME to a folder on another disk/,
+    );
     expect(lines).toEqual([]);
   });
 
