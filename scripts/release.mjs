@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { linkLibtorch, whyNotLoading } from '../packages/torch/scripts/build.mjs';
 import { compileAddon, NAPI_VERSION, sourcesHash } from '../packages/torch/scripts/compile.mjs';
@@ -58,4 +58,4 @@ async function main() {
   console.log(JSON.stringify({ file: output, ...record }));
 }
 
-if (process.argv[1] === import.meta.filename) await main();
+if (process.argv[1] && realpathSync(process.argv[1]) === import.meta.filename) await main();

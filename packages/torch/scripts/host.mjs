@@ -1,13 +1,15 @@
 /** What this machine is: platform, C library, cache folder, NVIDIA driver; and what of it is not supported. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { homedir, release } from 'node:os';
 import { join } from 'node:path';
 
 /** Platforms that libtorch's wheels and the addon exist for. */
 const SUPPORTED = ['linux-x64', 'linux-arm64', 'darwin-arm64'];
 /** libtorch's Linux wheels are built for this glibc. */
 const OLDEST_GLIBC = '2.28';
+/** Its wheel for Macs is built for this macOS. */
+const OLDEST_MACOS = '14.0';
 
 export const platformOf = ({ platform, arch } = process) => `${platform}-${arch}`;
 
@@ -26,8 +28,21 @@ export function glibcVersion() {
   return process.platform === 'linux' ? process.report?.getReport().header.glibcVersionRuntime : undefined;
 }
 
+/** The version of macOS from its kernel's: Darwin 23 is macOS 14, Darwin 25 is macOS 26. undefined elsewhere. */
+export function macosVersion() {
+  const darwin = Number(release().split('.')[0]);
+  return process.platform === 'darwin' ? `${darwin >= 25 ? darwin + 1 : darwin - 9}.0` : undefined;
+}
+
+const thisHost = () => ({
+  platform: process.platform,
+  arch: process.arch,
+  glibc: glibcVersion(),
+  macos: macosVersion(),
+});
+
 /** Throws with what to do when libtorch cannot run here. `host` stands in for this machine in tests. */
-export function checkHost(host = { platform: process.platform, arch: process.arch, glibc: glibcVersion() }) {
+export function checkHost(host = thisHost()) {
   const name = platformOf(host);
   if (host.platform === 'win32') {
     throw new Error(
@@ -37,6 +52,9 @@ export function checkHost(host = { platform: process.platform, arch: process.arc
   if (!SUPPORTED.includes(name)) {
     const intel = name === 'darwin-x64' ? ' PyTorch has had no builds for Intel Macs since 2.3.' : '';
     throw new Error(`Expected one of the platforms ${SUPPORTED.join(', ')} but this is ${name}.${intel}`);
+  }
+  if (host.platform === 'darwin' && compareVersions(host.macos, OLDEST_MACOS) < 0) {
+    throw new Error(`Expected macOS ${OLDEST_MACOS} or newer for libtorch but this is ${host.macos}. Update macOS.`);
   }
   if (host.platform !== 'linux') return;
   if (host.glibc === undefined) {

@@ -3,9 +3,8 @@
  * asks for, unpacked beside it where its libraries look for them. Node downloads; pip does where Node cannot reach an index.
  */
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { release } from 'node:os';
 import { basename, join } from 'node:path';
-import { cacheFolder, glibcVersion, platformOf } from '../host.mjs';
+import { cacheFolder, glibcVersion, macosVersion, platformOf } from '../host.mjs';
 import { download, hashOf, sizeText } from './download.mjs';
 import { chooseWheel, listFiles, parseWheelName } from './index.mjs';
 import { withLock } from './lock.mjs';
@@ -14,15 +13,16 @@ import { pipDownload } from './pip.mjs';
 import { requirementsOf } from './requirement.mjs';
 import { readEntry, unpack } from './unpack.mjs';
 
-/** glibc's version, or macOS' (Darwin 23 is macOS 14, Darwin 25 is macOS 26). */
-function systemVersion() {
-  const darwin = Number(release().split('.')[0]);
-  return process.platform === 'darwin' ? `${darwin >= 25 ? darwin + 1 : darwin - 9}.0` : glibcVersion();
-}
-
 /** The wheel by Node: found in the first index that has it. */
 async function byNode({ name, specifier, local, plain, indexes, folder, log }) {
-  const where = { specifier, local, plain, platform: platformOf(), system: systemVersion(), python: PYTHON };
+  const where = {
+    specifier,
+    local,
+    plain,
+    platform: platformOf(),
+    system: macosVersion() ?? glibcVersion(),
+    python: PYTHON,
+  };
   const failures = [];
   for (const index of indexes) {
     try {

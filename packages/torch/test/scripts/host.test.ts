@@ -7,13 +7,19 @@ import { whyNotPrebuilt } from '../../scripts/prebuilt.mjs';
 import { parseWheelName } from '../../scripts/wheels/index.mjs';
 import { BUILDS, PINNED, SHA256 } from '../../scripts/wheels/pinned.mjs';
 
-const host = (platform: string, arch: string, glibc?: string) => () => checkHost({ platform, arch, glibc } as never);
+const host =
+  (platform: string, arch: string, glibc?: string, macos = '14.0') =>
+  () =>
+    checkHost({ platform, arch, glibc, macos } as never);
 
 describe('machines', () => {
   it('run libtorch with a glibc that is new enough', () => {
     expect(host('linux', 'x64', '2.36')).not.toThrow();
     expect(host('linux', 'arm64', '2.28')).not.toThrow();
     expect(host('darwin', 'arm64')).not.toThrow();
+    expect(host('darwin', 'arm64', undefined, '13.0')).toThrow(
+      'Expected macOS 14.0 or newer for libtorch but this is 13.0',
+    );
   });
 
   it.each([
