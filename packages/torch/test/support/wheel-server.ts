@@ -41,13 +41,18 @@ export function zip(entries: Readonly<Record<string, string | Uint8Array>>): Buf
 
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
+export interface Break {
+  readonly bytes: number;
+  when(): boolean;
+}
+
 export interface WheelServer {
   /** The index's address: `http://127.0.0.1:port/simple`. */
   readonly index: string;
   /** `path range` of every request for a file so far. */
   readonly requests: string[];
-  /** Connections that still break off: after how many bytes. */
-  readonly breaks: number[];
+  /** Connections that still break off: after how many bytes, and as soon as `when` says so. */
+  readonly breaks: Break[];
   /** A server that knows no ranges. */
   ranges: boolean;
   /** Answers with PyPI's JSON in place of a page. */
@@ -59,14 +64,14 @@ export interface WheelServer {
 
 /** Serves wheels, `name -> file name -> bytes`. */
 export async function serveWheels(packages: Readonly<Record<string, Record<string, Buffer>>>): Promise<WheelServer> {
-  const state = { requests: [] as string[], breaks: [] as number[], ranges: true, json: false, hashes: new Map() };
+  const state = { requests: [] as string[], breaks: [] as Break[], ranges: true, json: false, hashes: new Map() };
   const hashOf = (file: string, bytes: Buffer) => (state.hashes.has(file) ? state.hashes.get(file) : sha256(bytes));
-  const server: Server = createServer((request, response): unknown => {
+  const server: Server = createServer((request, response): void => {
     const path = decodeURIComponent(request.url ?? '');
     const [, , name = ''] = path.split('/');
     const wheels = packages[name];
     if (path.startsWith('/simple/')) {
-      if (wheels === undefined) return response.writeHead(404).end();
+      if (wheels === undefined) return void response.writeHead(404).end();
       if (state.json) {
         response.setHeader('content-type', 'application/vnd.pypi.simple.v1+json');
         const files = Object.entries(wheels).map(([file, bytes]) => ({
@@ -75,7 +80,7 @@ export async function serveWheels(packages: Readonly<Record<string, Record<strin
           hashes: { sha256: hashOf(file, bytes) },
           size: bytes.length,
         }));
-        return response.end(JSON.stringify({ files }));
+        return void response.end(JSON.stringify({ files }));
       }
       response.setHeader('content-type', 'text/html');
       const links = Object.entries(wheels).map(([file, bytes]) => {
@@ -83,10 +88,10 @@ export async function serveWheels(packages: Readonly<Record<string, Record<strin
         const target = `/files/${name}/${encodeURIComponent(file)}${hash ? `#sha256=${hash}` : ''}`;
         return `<a href="${target}" data-requires-python="&gt;=3.10">${file}</a><br/>`;
       });
-      return response.end(`<!DOCTYPE html><html><body>${links.join('\n')}</body></html>`);
+      return void response.end(`<!DOCTYPE html><html><body>${links.join('\n')}</body></html>`);
     }
     const bytes = wheels?.[path.split('/')[3] ?? ''];
-    if (bytes === undefined) return response.writeHead(404).end();
+    if (bytes === undefined) return void response.writeHead(404).end();
     state.requests.push(`${path.split('/')[3]} ${request.headers.range ?? ''}`.trim());
     const from = state.ranges ? Number(/bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0) : 0;
     const rest = bytes.subarray(from);
@@ -95,8 +100,14 @@ export async function serveWheels(packages: Readonly<Record<string, Record<strin
       ...(from > 0 ? { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {}),
     });
     const broken = state.breaks.shift();
-    if (broken === undefined) return response.end(rest);
-    return response.write(rest.subarray(0, broken), () => setTimeout(() => response.destroy(), 50));
+    if (broken === undefined) return void response.end(rest);
+    response.flushHeaders();
+    response.write(rest.subarray(0, broken.bytes));
+    const timer = setInterval(() => {
+      if (!broken.when() && !response.destroyed) return;
+      clearInterval(timer);
+      response.destroy();
+    }, 5);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
