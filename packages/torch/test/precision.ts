@@ -10,16 +10,21 @@ const ROUNDING = { float32: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -9 } as 
  */
 export const roundings = (count: number, dtype: keyof typeof ROUNDING = 'float32'): number => count * ROUNDING[dtype];
 
-/** Expects each number within `count` roundings of the largest magnitude that is expected. */
+/** Of features, logits and losses of a tiny float32 model: some 20 operators in a row that sum up to 64 numbers. */
+export const FORWARD = roundings(20 * Math.sqrt(64));
+
+/** Of its gradients, relative to the largest: products of what went forward and what came backward, summed over positions. */
+export const BACKWARD = 3 * FORWARD;
+
+/** Expects each number within `tolerance` of the one expected, relative to the largest magnitude expected. */
 export function expectNear(
   actual: number | readonly number[],
   expected: number | readonly number[],
-  count: number,
-  dtype: keyof typeof ROUNDING = 'float32',
+  tolerance: number,
 ): void {
   const [values, wanted] = [[actual].flat(), [expected].flat()];
   expect(values).toHaveLength(wanted.length);
-  const most = roundings(count, dtype) * Math.max(...wanted.map(Math.abs));
+  const most = tolerance * Math.max(...wanted.map(Math.abs));
   for (const [i, value] of values.entries())
     expect(Math.abs(value - wanted[i]!), `number ${i}: ${value}, expected ${wanted[i]}`).toBeLessThanOrEqual(most);
 }
