@@ -141,9 +141,10 @@ describe('precision', () => {
       const lost = ops.sub(master, ops.to(weights.tensor(name), 'float32'));
       expect(ops.maxAll(ops.abs(lost)).item()).toBeGreaterThan(0);
     });
-    const [float32, bfloat16] = [lossesOf(await run('fp32', { ...flags, dtype: 'float32' })), lossesOf(folder)];
-    // some 60 operators round; such errors have both signs: three times √60 roundings
-    expectNear(bfloat16, float32, roundings(24, 'bfloat16'));
+    // Before an update: later, bfloat16 weights stand still where float32 weights move. The errors of some 60 operators (√60 roundings)
+    // average out over the tokens.
+    const float32 = await run('fp32', { ...flags, dtype: 'float32', max_steps: 1 });
+    expectNear(lossesOf(folder)[0]!, lossesOf(float32)[0]!, roundings(4, 'bfloat16'));
   });
 
   it('float16 scales the loss: the scale falls while gradients overflow, the steps are counted as skipped', async () => {
