@@ -51,7 +51,10 @@ run(chosen, long ? { MINICPM_FINETUNE_LONG_TESTS: '1' } : {});
 // Operators and models once more as on a processor with AVX2 alone, so that every machine tests the path without our own kernels.
 if (chosen.length === 0 && process.arch === 'x64') {
   console.log('again without AVX-512:');
-  run(['packages/torch', 'packages/processor', 'packages/minicpm-v'], { ONEDNN_MAX_CPU_ISA: 'AVX2', ATEN_CPU_CAPABILITY: 'avx2' });
+  run(['packages/torch', 'packages/processor', 'packages/minicpm-v'], {
+    ONEDNN_MAX_CPU_ISA: 'AVX2',
+    ATEN_CPU_CAPABILITY: 'avx2',
+  });
 }
 rmSync(folder, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed`);
