@@ -2,6 +2,7 @@
 //
 // Only functions marked AVX512 may use it, and only after `hasAvx512Bf16()` said yes: the addon itself is compiled for any x86-64.
 #pragma once
+#include <ATen/Version.h>
 #include <c10/util/BFloat16.h>
 
 #if defined(__x86_64__)
@@ -17,9 +18,11 @@ namespace minicpm {
 
 using c10::BFloat16;
 
+// Whether this CPU has the instructions and libtorch uses AVX-512 too: ATEN_CPU_CAPABILITY=avx2 turns off both.
 inline bool hasAvx512Bf16() {
-  static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+  static const bool has = at::get_cpu_capability() == "AVX512" && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512bf16");
   return has;
 }
 

@@ -12,6 +12,7 @@ import {
   type Tensor,
   threads,
 } from '../src/index.js';
+import { expectNear, roundings } from './precision.js';
 
 /** Random numbers that bfloat16 has, so that both types compute from the same. */
 const random = (shape: readonly number[]): Tensor => ops.to(ops.to(ops.randn(shape), 'bfloat16'), 'float32');
@@ -62,6 +63,11 @@ const CASES: [string, number[], number[], number[] | null, boolean][] = [
   ['wide heads', [1, 2, 70, 256], [1, 1, 70, 256], null, true],
 ];
 
+/** Three products one after another (scores, outputs or their gradients, gradients of the operands), each of sums of up to 700 numbers. */
+const EXACT = roundings(3 * Math.sqrt(700));
+/** The probabilities, their gradients, the output (of which the gradient is computed) and the result are rounded. */
+const ROUNDED = roundings(4, 'bfloat16');
+
 describe('attention', () => {
   it.each(CASES)('is what it says and has its gradient: %s', (_, shape, keyShape, lengths, causal) => {
     manualSeed(1);
@@ -72,20 +78,22 @@ describe('attention', () => {
       const exact = both(attention(lengths, causal), inputs, gradient, 'float32');
       const rounded = both(attention(lengths, causal), inputs, gradient, 'bfloat16');
       for (let i = 0; i < 4; i++) {
-        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(2e-6);
-        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(5e-3);
+        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(EXACT);
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(ROUNDED);
       }
     });
   });
 
-  it('reads views, and gives the same bits twice', () => {
+  it('gives the same bits twice, and reads views', () => {
     manualSeed(2);
     scope(() => {
       const stacked = ops.to(random([1, 90, 3, 4, 32]), 'bfloat16');
       const [q, k, v] = ops.unbind(ops.permute(stacked, [2, 0, 3, 1, 4]), 0) as [Tensor, Tensor, Tensor];
       const once = ops.attention(q, k, v, { is_causal: true });
-      const again = ops.attention(ops.contiguous(q), ops.contiguous(k), ops.contiguous(v), { is_causal: true });
-      expect(ops.equal(once, again)).toBe(true);
+      expect(ops.equal(once, ops.attention(q, k, v, { is_causal: true }))).toBe(true);
+      const copies = ops.attention(ops.contiguous(q), ops.contiguous(k), ops.contiguous(v), { is_causal: true });
+      // libtorch may multiply other strides in another order; probabilities and outputs are rounded
+      expect(distance(ops.to(once, 'float32'), ops.to(copies, 'float32'))).toBeLessThan(roundings(2, 'bfloat16'));
     });
   });
 
@@ -121,7 +129,8 @@ describe('swiglu', () => {
       const rounded = both(ops.swiglu, inputs, gradient, 'bfloat16');
       for (let i = 0; i < 3; i++) {
         expect(ops.equal(exact[i]!, expected[i]!)).toBe(true);
-        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(2.5e-3);
+        // the kernel rounds its result; libtorch's operators also round what lies between
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(roundings(2, 'bfloat16'));
       }
     });
   });
@@ -140,6 +149,9 @@ describe('rmsNorm', () => {
   const plain = (x: Tensor, weight: Tensor): Tensor =>
     ops.mul(ops.mul(x, ops.rsqrt(ops.addScalar(ops.mean(ops.square(x), [-1], true), 1e-6))), weight);
 
+  // The kernel rounds its result; libtorch's operators, in some versions, the normalised numbers too.
+  const ROUNDED = roundings(2, 'bfloat16');
+
   it.each([1536, 77])('is what it says and has its gradient: rows of %i', (size) => {
     manualSeed(4);
     scope(() => {
@@ -150,8 +162,8 @@ describe('rmsNorm', () => {
       const exact = both(normed, inputs, gradient, 'float32');
       const rounded = both(normed, inputs, gradient, 'bfloat16');
       for (let i = 0; i < 3; i++) {
-        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(1e-6);
-        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(2.5e-3);
+        expect(distance(exact[i]!, expected[i]!)).toBeLessThan(roundings(Math.sqrt(size)));
+        expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(ROUNDED);
       }
     });
   });
@@ -169,7 +181,7 @@ describe('dropout', () => {
       const y = dropped(5, count, 'float32');
       const zero = ops.to(ops.eqScalar(y, 0), 'float32');
       expect(Math.abs(ops.sumAll(zero).item() / count - 0.25)).toBeLessThan(4 * Math.sqrt((0.25 * 0.75) / count));
-      expect(ops.maxAll(y).item()).toBeCloseTo(4 / 3, 6);
+      expectNear(ops.maxAll(y).item(), 4 / 3, roundings(1));
       for (const distance of [1, 2, 16, 1024]) {
         const together = ops.mul(ops.slice(zero, 0, 0, count - distance), ops.slice(zero, 0, distance));
         expect(Math.abs(ops.sumAll(together).item() / count - 0.0625)).toBeLessThan(0.001);
@@ -208,19 +220,34 @@ describe('dropout', () => {
   });
 });
 
-it('operators of our own refuse a second derivative where they have none', () => {
+/** The gradient of the sum of squares of `f`'s gradient. */
+function secondDerivative(f: (x: Tensor) => Tensor, dtype: DType): Tensor {
+  manualSeed(9);
+  const x = ops.detach(ops.to(random([1, 1, 20, 32]), dtype, false, true));
+  x.requiresGrad = true;
+  const squares = (y: Tensor) => ops.sumAll(ops.square(y), { dtype: 'float32' });
+  return enableGrad(() => {
+    const [first] = grad([squares(f(x))], [x], { createGraph: true });
+    return ops.to(grad([squares(first!)], [x])[0]!, 'float32');
+  });
+}
+
+it.each<[string, (x: Tensor) => Tensor]>([
+  ['attention', (x) => ops.attention(x, x, x)],
+  ['rmsNorm', (x) => ops.rmsNorm(x, ops.arange(1, 33, 1, { dtype: x.dtype }), 1e-6)],
+  ['swiglu', (x) => ops.swiglu(x, x)],
+  ['dropout', (x) => ops.dropout(x, 0.5)],
+])('%s has a right second derivative or refuses it', (_, f) => {
   scope(() => {
-    const x = ops.ones([1, 1, 20, 32], { dtype: 'bfloat16' });
-    x.requiresGrad = true;
-    const functions = [
-      () => ops.attention(x, x, x),
-      () => ops.rmsNorm(x, ops.ones([32], { dtype: 'bfloat16' }), 1e-6),
-      () => ops.dropout(x, 0.5),
-    ];
-    for (const f of functions) {
-      const y = ops.sumAll(enableGrad(f), { dtype: 'float32' });
-      expect(() => ops.sumAll(grad([y], [x], { createGraph: true })[0]!)).toThrow(/first derivative only/);
+    let second: Tensor;
+    try {
+      second = secondDerivative(f, 'bfloat16');
+    } catch (error) {
+      expect((error as Error).message).toMatch(/first derivative only|derivative for .* is not implemented/);
+      return;
     }
+    // put together from libtorch's operators: in each of four passes the result and two numbers on the way are rounded
+    expect(distance(second, secondDerivative(f, 'float32'))).toBeLessThan(roundings(12, 'bfloat16'));
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AdamW, fromTypedArray, keep, liveTensors, ops, scope, type Tensor, tensor } from '../src/index.js';
+import { expectNear, roundings } from './precision.js';
 
 const OPTIONS = { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
 
@@ -25,7 +26,7 @@ describe('AdamW', () => {
         ]),
       );
       const expected = [1 * 0.99 - 0.1, 2 * 0.99 + 0.1, 3 * 0.99, 4 * 0.99 - 0.1, 5 * 0.99 + 0.1, 6 * 0.99];
-      for (const [i, value] of result.entries()) expect(value).toBeCloseTo(expected[i]!, 5);
+      expectNear(result, expected, roundings(8)); // operators of a step
     });
   });
 
@@ -90,7 +91,8 @@ describe('AdamW with gradients of some rows', () => {
   it.each(['float32', 'bfloat16'] as const)('ends as with whole gradients, zero elsewhere, in %s', (dtype) => {
     const [rows, whole] = [trained(dtype, true), trained(dtype, false)];
     expect([rows.seen, whole.seen]).toEqual([5, 7]); // rows 3 and 6 never had a gradient, and have no moments
-    for (const [i, value] of rows.weights.entries()) expect(value).toBeCloseTo(whole.weights[i]!, 6);
+    // four steps of some eight operators in float32; rounded to bfloat16, their last bits can decide between two neighbours
+    expectNear(rows.weights, whole.weights, roundings(dtype === 'float32' ? 4 * 8 : 2, dtype));
   });
 
   it('goes on from moments of all rows', () => {

@@ -4,7 +4,9 @@ import { type DType, ops, scope, synchronize } from '@minicpm-finetune/torch';
 /** Side of the square matrices, large enough for full speed: 17 GFLOP a product, 1.1 TFLOP on a device that works on its own. */
 const SIZE = 2048;
 const DEVICE_SIZE = 8192;
-const SECONDS = 0.5;
+/** Side of those that tell whether a large product would take too long: a CPU without bfloat16 instructions needs a minute for one. */
+const SMALL = 256;
+const MOST_SECONDS = 5;
 
 /**
  * Floating-point operations per second of square products: the best of several, after a warm-up. float16 on a CPU stands for what `linear`
@@ -12,8 +14,15 @@ const SECONDS = 0.5;
  */
 export function matmulSpeed(type: DType, device: string): number {
   const dtype = type === 'float16' && device === 'cpu' ? 'float32' : type;
+  if (device !== 'cpu') return (2 * DEVICE_SIZE ** 3) / bestSeconds(DEVICE_SIZE, dtype, device, 0.5);
+  const small = bestSeconds(SMALL, dtype, device, 0.05);
+  if (small * (SIZE / SMALL) ** 3 > MOST_SECONDS) return (2 * SMALL ** 3) / small;
+  return (2 * SIZE ** 3) / bestSeconds(SIZE, dtype, device, 0.5);
+}
+
+/** The fastest of the square products that begin within some seconds, after a warm-up. */
+function bestSeconds(size: number, dtype: DType, device: string, seconds: number): number {
   return scope(() => {
-    const size = device === 'cpu' ? SIZE : DEVICE_SIZE;
     const make = () => ops.randn([size, size], { dtype, device });
     const [a, b] = [make(), make()];
     const multiply = () => {
@@ -22,12 +31,12 @@ export function matmulSpeed(type: DType, device: string): number {
     };
     multiply();
     let best = Number.POSITIVE_INFINITY;
-    const end = performance.now() + SECONDS * 1000;
+    const end = performance.now() + seconds * 1000;
     do {
       const start = performance.now();
       multiply();
       best = Math.min(best, performance.now() - start);
     } while (performance.now() < end);
-    return (2 * size ** 3) / (best / 1000);
+    return best / 1000;
   });
 }

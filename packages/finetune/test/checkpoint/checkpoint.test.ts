@@ -89,8 +89,8 @@ describe('which checkpoints stay', () => {
 
   it('the best one outlives the limit, also in a resumed run, and its state knows that it is the best', async () => {
     const flags = {
-      max_steps: 6,
-      learning_rate: 0.3, // it gets worse and worse
+      max_steps: 3,
+      learning_rate: 0.3, // the loss rises by a third in the second step, and is chaotic after the third
       eval_data_path: place.data,
       eval_strategy: 'steps',
       eval_steps: 1,
@@ -107,12 +107,12 @@ describe('which checkpoints stay', () => {
     }
     await train(configOf(place, 'best', { ...flags, resume_from_checkpoint: 'latest' }));
     const losses = eventsOf(folder, 'eval').map((event) => event.loss!);
-    expect(losses).toHaveLength(6);
+    expect(losses).toHaveLength(3);
     const best = 1 + losses.indexOf(Math.min(...losses));
-    expect(best).toBeLessThan(6);
-    expect(checkpointsIn(folder).complete).toEqual([`checkpoint-${best}`, 'checkpoint-6']);
+    expect(best).toBeLessThan(3);
+    expect(checkpointsIn(folder).complete).toEqual([`checkpoint-${best}`, 'checkpoint-3']);
     const state = { best_metric: Math.min(...losses), best_model_checkpoint: join(folder, `checkpoint-${best}`) };
-    for (const name of [`checkpoint-${best}`, 'checkpoint-6'])
+    for (const name of [`checkpoint-${best}`, 'checkpoint-3'])
       expect(readJson(folder, name, 'trainer_state.json')).toMatchObject(state);
   });
 });

@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { about } from '@minicpm-finetune/torch';
 import { expect, it } from 'vitest';
 import { doctor } from '../../src/cli/doctor/doctor.js';
 import { main } from '../../src/cli/main.js';
+import { CLI } from '../support/cli-run.js';
 
 it('finds what this machine has, and measures its speed', async () => {
   const reported: unknown[] = [];
@@ -29,4 +31,10 @@ it('as a command prints a line per finding, or JSON', async () => {
   text = '';
   expect(await main(['doctor'], { stdout, stderr: stdout, env: {} })).toBe(0);
   expect(text).toMatch(/^ok {6}Node: /m);
+});
+
+it('takes seconds on a processor that multiplies bfloat16 a hundred times slower', () => {
+  const env = { ...process.env, ONEDNN_MAX_CPU_ISA: 'AVX2', ATEN_CPU_CAPABILITY: 'avx2' };
+  const text = execFileSync(process.execPath, [CLI, 'doctor', '--json'], { env, timeout: 60_000 }).toString();
+  expect(text).toMatch(/"matmul bfloat16".*GFLOP/);
 });

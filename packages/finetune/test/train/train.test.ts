@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { ops, SafetensorsFile, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BACKWARD, expectNear, FORWARD, roundings } from '../../../torch/test/precision.js';
 import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { readRecipe } from '../../src/config/recipe.js';
 import { TRAIN_FLAGS } from '../../src/config/resolve.js';
@@ -92,7 +93,9 @@ describe('a run', () => {
 
 describe('gradient accumulation', () => {
   // Rounding decides the direction of a gradient that is zero; a large epsilon keeps Adam from making a whole step of it.
-  const flags = { max_steps: 2, adam_epsilon: 1e-2, max_grad_norm: 0 };
+  const flags = { max_steps: 2, learning_rate: 1e-3, adam_epsilon: 1e-2, max_grad_norm: 0 };
+  /** An error of a gradient moves a weight in every step by at most learning rate / epsilon times as much. */
+  const WEIGHTS = ((2 * 1e-3) / 1e-2) * BACKWARD;
 
   it('changes nothing: 8 records at once, 4 twice, and 1 eight times', async () => {
     const folders: string[] = [];
@@ -102,9 +105,8 @@ describe('gradient accumulation', () => {
     }
     const [whole, ...split] = folders;
     for (const folder of split) {
-      const losses = lossesOf(whole!);
-      for (const [i, loss] of lossesOf(folder).entries()) expect(Math.abs(loss / losses[i]! - 1)).toBeLessThan(1e-6);
-      expect(largestDifference(whole!, folder)).toBeLessThan(1e-6);
+      expectNear(lossesOf(folder), lossesOf(whole!), FORWARD);
+      expect(largestDifference(whole!, folder)).toBeLessThan(WEIGHTS);
     }
   });
 
@@ -120,7 +122,7 @@ describe('gradient accumulation', () => {
     const byToken = single.reduce((sum, { loss }, i) => sum + (loss! * tokens[i]!) / total, 0);
     const byBatch = mean(single.map(({ loss }) => loss!));
     expect(Math.abs(byToken - byBatch)).toBeGreaterThan(1e-4); // otherwise the test says nothing
-    expect(lossesOf(folder)[0]).toBeCloseTo(compat === 'official' ? byBatch : byToken, 5);
+    expectNear(lossesOf(folder)[0]!, compat === 'official' ? byBatch : byToken, FORWARD);
   });
 });
 
@@ -139,8 +141,10 @@ describe('precision', () => {
       const lost = ops.sub(master, ops.to(weights.tensor(name), 'float32'));
       expect(ops.maxAll(ops.abs(lost)).item()).toBeGreaterThan(0);
     });
-    const [float32, bfloat16] = [lossesOf(await run('fp32', { ...flags, dtype: 'float32' })), lossesOf(folder)];
-    for (const [i, loss] of bfloat16.entries()) expect(Math.abs(loss / float32[i]! - 1)).toBeLessThan(0.02);
+    // Before an update: later, bfloat16 weights stand still where float32 weights move. The errors of some 60 operators (√60 roundings)
+    // average out over the tokens.
+    const float32 = await run('fp32', { ...flags, dtype: 'float32', max_steps: 1 });
+    expectNear(lossesOf(folder)[0]!, lossesOf(float32)[0]!, roundings(4, 'bfloat16'));
   });
 
   it('float16 scales the loss: the scale falls while gradients overflow, the steps are counted as skipped', async () => {

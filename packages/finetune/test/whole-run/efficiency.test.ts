@@ -1,6 +1,7 @@
 /** Flags that save time or memory and change no number, seen in whole runs. */
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { expectNear, FORWARD } from '../../../torch/test/precision.js';
 import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { train } from '../../src/train/train.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
@@ -24,7 +25,7 @@ describe('--packing', () => {
     const packed = await run('packed', { ...all, packing: true, model_max_length: 100 });
     const [before, after] = [lossesOf(plain), lossesOf(packed)];
     expect(after).toHaveLength(3);
-    for (const [i, loss] of before.entries()) expect(Math.abs(after[i]! - loss)).toBeLessThan(1e-5);
+    expectNear(after, before, FORWARD);
     const [start] = eventsOf(packed, 'run_start');
     expect(start!.derived).toContainEqual(expect.stringMatching(/^steps per epoch = ceil\(\d packed sequences/));
   });

@@ -13,6 +13,7 @@ import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, liveTensors, manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { largestDifference, modelInMemory, noiseSample } from '../../../finetune/test/support/model-in-memory.js';
+import { BACKWARD, expectNear, FORWARD } from '../../../torch/test/precision.js';
 import { padBatch } from '../../src/parity/pad.js';
 
 let model: MiniCPMV;
@@ -98,7 +99,7 @@ describe('packed records', () => {
     const packed = compute([collate(records())]);
     const reference = compute([padded(records())]);
     expect(packed.supervisedTokens).toBe(reference.supervisedTokens);
-    expect(Math.abs(packed.loss - reference.loss)).toBeLessThan(1e-5);
+    expectNear(packed.loss, reference.loss, FORWARD);
     expect(packed.gradients.size).toBeGreaterThan(30);
     const whole = ({ gradients, rows }: Gradients) =>
       new Map(
@@ -108,7 +109,7 @@ describe('packed records', () => {
         ),
       );
     expect(packed.rows.size).toBe(1);
-    scope(() => expect(largestDifference(whole(reference), whole(packed))).toBeLessThan(1e-5));
+    scope(() => expect(largestDifference(whole(reference), whole(packed))).toBeLessThan(BACKWARD));
     packed.dispose();
     reference.dispose();
   });
@@ -121,10 +122,10 @@ describe('packed records', () => {
     const other = compute([collate([{ ...third, labels: third.labels.map(() => -100) }, first])]);
     const alone = compute([collate([first])]);
     for (const among of [one, other]) {
-      expect(Math.abs(among.loss - alone.loss)).toBeLessThan(1e-6);
+      expectNear(among.loss, alone.loss, FORWARD);
       const name = 'llm.model.layers.0.self_attn.q_proj.weight';
       const pick = ({ gradients }: Gradients) => new Map([[name, gradients.get(name)!]]);
-      expect(largestDifference(pick(alone), pick(among))).toBeLessThan(1e-5);
+      expect(largestDifference(pick(alone), pick(among))).toBeLessThan(BACKWARD);
       among.dispose();
     }
     alone.dispose();

@@ -7,7 +7,8 @@ import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { describeBase, loadAdapter, saveAdapter } from '../../src/adapters/folder.js';
 import { applyLora, loraAdapters, trainableParameters } from '../../src/adapters/lora.js';
 import { baseFingerprint, readManifest } from '../../src/adapters/manifest.js';
-import { FIXTURES, maxDifference, toy } from '../support/toy.js';
+import { relativeDifference } from '../support/reference.js';
+import { FIXTURES, toy } from '../support/toy.js';
 
 const work = mkdtempSync(join(tmpdir(), 'adapter-'));
 afterAll(() => rmSync(work, { recursive: true }));
@@ -57,7 +58,7 @@ describe('adapters of every kind', () => {
       const original = new SafetensorsFile(join(FIXTURES, kind, 'adapter_model.safetensors'));
       const names = [...original.infos.keys()].filter((name) => !/original_module|modules_to_save/.test(name));
       expect([...written.infos.keys()].sort()).toEqual(names.sort());
-      for (const name of names) expect(maxDifference(written.tensor(name), original.tensor(name))).toBe(0);
+      for (const name of names) expect(relativeDifference(written.tensor(name), original.tensor(name))).toBe(0);
 
       const config = readJson(join(folder, 'adapter_config.json'));
       const peft = readJson(join(FIXTURES, kind, 'adapter_config.json'));
@@ -93,7 +94,7 @@ describe('adapters of every kind', () => {
     expect([...trainableParameters(again).keys()]).toEqual([...trainableParameters(model).keys()]);
     const ids = new SafetensorsFile(join(FIXTURES, 'plain', 'expected.safetensors')).tensor('ids');
     expect(
-      maxDifference(
+      relativeDifference(
         noGrad(() => again.forward(ids)),
         noGrad(() => model.forward(ids)),
       ),

@@ -14,6 +14,7 @@ import {
   setThreads,
 } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
+import { BACKWARD, FORWARD } from '../../../torch/test/precision.js';
 import { loadAdapter } from '../../src/adapters/folder.js';
 import {
   applyLora,
@@ -25,8 +26,9 @@ import {
 } from '../../src/adapters/lora.js';
 import { selectModules } from '../../src/adapters/lora-targets.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
+import { relativeDifference } from '../support/reference.js';
 import { tinyCheckpoint } from '../support/tiny.js';
-import { FIXTURES, maxDifference, Toy, toy } from '../support/toy.js';
+import { FIXTURES, Toy, toy } from '../support/toy.js';
 
 setThreads(1);
 
@@ -141,11 +143,11 @@ describe('the start', () => {
       const model = toy();
       applyLora(model, { ...CONFIG, useDora }, { seed: 0 });
       expect(
-        maxDifference(
+        relativeDifference(
           noGrad(() => model.forward(ids)),
           before,
         ),
-      ).toBeLessThan(1e-6);
+      ).toBeLessThan(FORWARD);
     }
   });
 
@@ -187,7 +189,7 @@ describe('numbers of PEFT', () => {
       const trainable = trainableParameters(model);
       scope(() => {
         const logits = model.forward(expected.tensor('ids'));
-        expect(maxDifference(logits, expected.tensor('logits'))).toBeLessThan(1e-5);
+        expect(relativeDifference(logits, expected.tensor('logits'))).toBeLessThan(FORWARD);
         const names = [...trainable.keys()];
         const gradients = grad(
           [ops.sumAll(ops.square(logits))],
@@ -196,7 +198,7 @@ describe('numbers of PEFT', () => {
         const stored = [...expected.infos.keys()].filter((name) => name.startsWith('grad.'));
         expect(names.map((name) => `grad.${name}`).sort()).toEqual(stored.sort());
         names.forEach((name, i) => {
-          expect(maxDifference(gradients[i]!, expected.tensor(`grad.${name}`)), name).toBeLessThan(2e-4);
+          expect(relativeDifference(gradients[i]!, expected.tensor(`grad.${name}`)), name).toBeLessThan(BACKWARD);
         });
       });
     });
@@ -208,7 +210,7 @@ describe('numbers of PEFT', () => {
     loadAdapter(join(FIXTURES, 'dora'), model, { trainable: false });
     for (let i = 0; i < 2; i++) {
       const logits = noGrad(() => model.forward(expected.tensor('ids')));
-      expect(maxDifference(logits, expected.tensor('logits'))).toBeLessThan(1e-5);
+      expect(relativeDifference(logits, expected.tensor('logits'))).toBeLessThan(FORWARD);
     }
   });
 });

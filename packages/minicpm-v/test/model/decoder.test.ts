@@ -1,16 +1,16 @@
 import { parseConfig, VERSIONS, type VersionName } from '@minicpm-finetune/processor';
 import { fromTypedArray, liveTensors, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
+import { expectNear, FORWARD, roundings } from '../../../torch/test/precision.js';
 import { KVCache } from '../../src/model/kv-cache.js';
 import type { MiniCPMV } from '../../src/model/minicpm-v.js';
 import { runPlan } from '../../src/model/plan.js';
 import { inverseFrequencies, rotaryTable, rotate } from '../../src/model/rope.js';
-import { hashedModel, readReference } from '../support/reference.js';
+import { hashedModel, readReference, relativeDifference } from '../support/reference.js';
 
 const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
 const int64 = (rows: number[][]): Tensor =>
   fromTypedArray(BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length]);
-const difference = (a: Tensor, b: Tensor): number => ops.maxAll(ops.abs(ops.sub(a, b))).item();
 const count = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 const tokens = (length: number, seed: number): number[] => count(0, length).map((i) => (i * 37 + seed * 11) % 90);
 
@@ -48,9 +48,11 @@ describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
         const bounds = [0, 7, 8, 9, 200, 290, 291, 300]; // beyond the first capacity
         const parts = bounds.slice(1).map((to, i) => step(model, [ids], bounds[i]!, to, cache));
         expect(cache.length).toBe(300);
-        expect(difference(ops.cat(parts, 1), expected)).toBeLessThan(2e-5);
+        expect(relativeDifference(ops.cat(parts, 1), expected)).toBeLessThan(FORWARD);
         cache.truncate(290);
-        expect(difference(step(model, [ids], 290, 300, cache), ops.narrow(expected, 1, 290, 10))).toBeLessThan(2e-5);
+        expect(relativeDifference(step(model, [ids], 290, 300, cache), ops.narrow(expected, 1, 290, 10))).toBeLessThan(
+          FORWARD,
+        );
       }),
     );
     cache.dispose();
@@ -76,9 +78,9 @@ describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
         expect(ops.all(ops.isfinite(together)).item()).toBe(1);
         lengths.forEach((length, b) => {
           const alone = whole(model, rows[b]!.slice(12 - length));
-          expect(difference(ops.narrow(ops.narrow(together, 0, b, 1), 1, 12 - length, length), alone)).toBeLessThan(
-            2e-5,
-          );
+          expect(
+            relativeDifference(ops.narrow(ops.narrow(together, 0, b, 1), 1, 12 - length, length), alone),
+          ).toBeLessThan(FORWARD);
         });
       }),
     );
@@ -112,7 +114,7 @@ describe('rotary positions', () => {
       const table = rotaryTable(plain, int64([[0, 1]]), ops.zeros([1]));
       const turned = rotate(ops.ones([1, 1, 2, 2]), table).toNumbers();
       const [c, s] = [Math.cos(1), Math.sin(1)];
-      for (const [i, value] of [1, 1, c - s, c + s].entries()) expect(turned[i]).toBeCloseTo(value, 6);
+      expectNear(turned, [1, 1, c - s, c + s], roundings(4));
     });
   });
 
@@ -122,16 +124,12 @@ describe('rotary positions', () => {
       const expected = (factors: readonly number[]): number[] =>
         factors.map((f, j) => 1 / (f * ropeTheta ** ((2 * j) / headDim)));
       const close = (length: number, factors: readonly number[]): void =>
-        inverseFrequencies(llm, length)
-          .toNumbers()
-          .forEach((value, j) => {
-            expect(value).toBeCloseTo(expected(factors)[j]!, 6);
-          });
+        expectNear(inverseFrequencies(llm, length).toNumbers(), expected(factors), roundings(8));
       close(16, longRope!.shortFactor);
       close(17, longRope!.longFactor);
       const table = (length: number): number =>
         ops.maxAll(rotaryTable(llm, int64([count(0, length)]), ops.zeros([1]))).item();
-      expect(table(16)).toBeCloseTo(longRope!.attentionFactor, 6);
+      expectNear(table(16), longRope!.attentionFactor, roundings(2));
     });
   });
 });

@@ -128,6 +128,15 @@ export function hashedInputs(model: MiniCPMV): { inputs: ModelInputs; labels: Te
   return { inputs, labels: int64(samples.map(({ labels }) => pad(labels, -100))), samples };
 }
 
+/** The largest difference of two tensors, relative to the largest number of the second. */
+export function relativeDifference(a: Tensor, b: Tensor): number {
+  return scope(() => {
+    const [x, y] = [ops.to(a, 'float32'), ops.to(b, 'float32')];
+    const most = ops.maxAll(ops.abs(ops.sub(x, y))).item();
+    return most === 0 ? 0 : most / ops.maxAll(ops.abs(y)).item();
+  });
+}
+
 /** Norm of a tensor, and its product with a fixed vector. */
 export function probe(x: Tensor): Probe {
   return scope(() => {

@@ -57,7 +57,3 @@ export function toy(dtype: DType = 'float32'): Toy {
   }
   return model;
 }
-
-export function maxDifference(a: Tensor, b: Tensor): number {
-  return scope(() => ops.maxAll(ops.abs(ops.sub(ops.to(a, 'float32'), ops.to(b, 'float32')))).item());
-}
