@@ -7,7 +7,8 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     // One thread per test process: two processes with two threads each wait for each other far longer than they compute.
-    env: { OMP_NUM_THREADS: '1' },
+    // The language of the command line must not depend on who runs the tests.
+    env: { OMP_NUM_THREADS: '1', LC_ALL: 'C.UTF-8' },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

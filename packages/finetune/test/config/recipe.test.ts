@@ -3,10 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { parseRecipe } from '../../src/config/recipe.js';
-import { TRAIN_FLAGS } from '../../src/config/resolve.js';
-import { base, refusal, resolve, userError } from '../support/config-words.js';
+import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
+import { base, refusal, resolve, resolveTrainConfig, userError } from '../support/config-words.js';
 
 let folder: string;
 beforeAll(() => {

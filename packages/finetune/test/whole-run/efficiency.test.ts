@@ -1,8 +1,8 @@
 /** Flags that save time or memory and change no number, seen in whole runs. */
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;
