@@ -7,7 +7,7 @@ import type { Command } from 'commander';
 export const LANG_FLAG: FlagSpec = {
   kind: 'choice',
   choices: LANGUAGES,
-  derived: { en: 'by LC_ALL, LC_MESSAGES or LANG', zh: '由 LC_ALL、LC_MESSAGES 或 LANG 决定' },
+  derived: { en: "the locale's", zh: '按系统语言' },
   help: { en: 'Language of help and notices.', zh: '帮助和提示的语言。' },
 };
 
@@ -64,15 +64,15 @@ const TITLES: Readonly<Record<string, string>> = {
   'Commands:': '命令：',
 };
 
-/** Makes commander print its own titles in Chinese, and wrap Chinese text, which has no spaces. */
+/** A command in the list of commands, with the word it takes. */
+const subcommandTerm = (command: Command): string =>
+  [command.name(), ...command.registeredArguments.map((argument) => `[${argument.name()}]`)].join(' ');
+
+/** Makes commander print its own titles in a language, and wrap Chinese text, which has no spaces. */
 export function inLanguage(command: Command, language: Language): Command {
-  if (language === 'en') return command;
-  return command.configureHelp({
-    styleTitle: (title) => TITLES[title] ?? title,
-    displayWidth,
-    boxWrap,
-    minWidthToWrap: 24,
-  });
+  if (language === 'en') return command.configureHelp({ subcommandTerm });
+  const styleTitle = (title: string): string => TITLES[title] ?? title;
+  return command.configureHelp({ subcommandTerm, styleTitle, displayWidth, boxWrap, minWidthToWrap: 24 });
 }
 
 const WIDE = /[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]/;
