@@ -104,6 +104,7 @@ describe('in a command line', () => {
     for (const path of [write('run.json', JSON.stringify(config)), write('run.yaml', stringify(config))]) {
       const again = resolveTrainConfig(['--recipe', path]);
       expect(again.config).toEqual(config);
+      expect(again.notices).toEqual([]); // what a resolved configuration does not use is no mistake
     }
   });
 

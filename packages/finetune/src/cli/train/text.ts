@@ -54,7 +54,7 @@ export const TRAIN_TEXT: CommandText = {
     zh: [
       '示例：',
       '',
-      '  在语言模型上训练适配器，这是让模型学会你的文档的常用方式。得到的适配器目录可以用',
+      '  在语言模型上训练适配器，这是让模型学会你的文档的常用方式。适配器目录可以用',
       '  `minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices` 试用：',
       '',
       ...LORA_EXAMPLE,
