@@ -3,7 +3,7 @@
 export { DEVICE } from './config/computing.js';
 export * from './config/config.js';
 export { OFFICIAL_LORA_TARGETS } from './config/learning.js';
-export { INTERVALS } from './config/observing.js';
+export { INTERVALS, METRIC_NAMES } from './config/observing.js';
 export * from './config/spec.js';
 export * from './derive.js';
 export * from './describe-event.js';

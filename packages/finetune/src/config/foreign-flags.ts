@@ -142,6 +142,11 @@ const NO_FLAG: Readonly<Record<string, string>> = Object.fromEntries(
     ['trust_remote_code', 'code of a model is never run'],
     ['nproc_per_node num_gpus gpus gpu n_gpu num_processes', 'a run uses one device'],
     ['image_folder media_dir image_dir image_root', 'paths of pictures are relative to the data file'],
+    ['do_sample', '--temperature above 0 samples'],
+    ['num_beams beam_size', 'answers are sampled or greedy, without beams'],
+    ['stream', 'chat always shows an answer as it is generated'],
+    ['merge_lora', 'adapters are used as they are; the command merge writes a merged checkpoint'],
+    ['infer_backend', 'there is one backend'],
   ].flatMap(([names, why]) => names!.split(' ').map((name) => [name, why!])),
 );
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -106,6 +106,13 @@ describe('in a command line', () => {
       expect(again.config).toEqual(config);
       expect(again.notices).toEqual([]); // what a resolved configuration does not use is no mistake
     }
+  });
+
+  it('reads a run.json as version 0.1.0 wrote it, value for value', () => {
+    const path = join(import.meta.dirname, '..', 'fixtures', 'run-0.1.0.json');
+    const { config, notices } = resolveTrainConfig(['--recipe', path]);
+    expect(config).toEqual(JSON.parse(readFileSync(path, 'utf8')));
+    expect(notices).toEqual([]);
   });
 
   it('speaks of the recipe where it speaks of its values', () => {

@@ -74,6 +74,3 @@ export type DType = RunConfig['precision']['dtype'];
 export type SchedulerType = RunConfig['schedule']['lr_scheduler_type'];
 
 export type ScheduleConfig = RunConfig['schedule'];
-
-/** Metrics of answers, besides the loss, that `metric_for_best_model` may name. */
-export const METRIC_NAMES = ['exact_match', 'anls', 'rouge_l'] as const;

@@ -2,6 +2,9 @@
 
 import type { FlagTable } from './spec.js';
 
+/** Metrics of answers, besides the loss, that `metric_for_best_model` may name. */
+export const METRIC_NAMES = ['exact_match', 'anls', 'rouge_l'] as const;
+
 export const INTERVALS = ['no', 'steps', 'epoch'] as const;
 
 export const EVAL = {
@@ -48,7 +51,10 @@ export const EVAL = {
     derived: { en: 'loss with --load_best_model_at_end', zh: '有 --load_best_model_at_end 时为 loss' },
     nullable: true,
     freeOnResume: true,
-    help: { en: 'Metric that decides which checkpoint is best.', zh: '判定最佳检查点的指标。' },
+    help: {
+      en: `Metric that decides which checkpoint is best: loss, ${METRIC_NAMES.join(', ')}.`,
+      zh: `判定最佳检查点的指标：loss、${METRIC_NAMES.join('、')}。`,
+    },
   },
   greater_is_better: {
     kind: 'boolean',
