@@ -4,8 +4,8 @@ import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, type Language, shown } fr
 import { type GivenValues, nameAt } from './flags.js';
 
 /**
- * One line for each flag that was given without effect. Passed over are the values of a DeepSpeed file, and those of a recipe that gives every
- * flag (`run.json` or the output of `--dry_run`): both list what they do not use, too.
+ * One line for each flag that was given without effect. Passed over are the values of a DeepSpeed file, and those of a recipe that is a resolved
+ * configuration (`run.json` or the output of `--dry_run`): both list what they do not use, too.
  *
  * @param values the values of all flags by name.
  */
@@ -15,7 +15,7 @@ export function idleNotices(
   given: GivenValues,
   language: Language,
 ): string[] {
-  const whole = flagsOf(CONFIG_FLAGS).every(({ name }) => given.has(name));
+  const whole = isResolved(given);
   return flags.flatMap((flag) => {
     const kind = given.get(flag.name)?.source.kind;
     if (kind === undefined || kind === 'deepspeed' || (kind === 'recipe' && whole)) return [];
@@ -25,4 +25,10 @@ export function idleNotices(
     const written = `${nameAt(flag.name, given.get(flag.name)!.source)} ${typeof value === 'string' ? value : shown(value)}`;
     return [language === 'zh' ? `${written}：没有作用：${reason}。` : `${written}: without effect: ${reason}.`];
   });
+}
+
+/** Whether the values are those of a resolved configuration, perhaps one that an older version with fewer flags wrote. */
+function isResolved(given: GivenValues): boolean {
+  const all = flagsOf(CONFIG_FLAGS);
+  return all.filter(({ name }) => given.has(name)).length > 0.9 * all.length;
 }

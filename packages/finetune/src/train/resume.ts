@@ -87,9 +87,10 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
   });
 }
 
-/** A value of a configuration; undefined where an older checkpoint does not have it. */
-function valueIn(config: RunConfig, { group, name }: Flag): unknown {
-  return (config as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>)[group]?.[name];
+/** A value of a configuration. A flag that is younger than the checkpoint has its default there: the run was without it. */
+function valueIn(config: RunConfig, { group, name, default: usual }: Flag): unknown {
+  const values = (config as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>)[group];
+  return values !== undefined && name in values ? values[name] : usual;
 }
 
 /** Refuses a folder with an earlier run or with a model, or clears it of the run if told to. */
