@@ -9,9 +9,10 @@
 
 import type { Text } from '../language.js';
 import { BATCH, ENGINE, LOADER, PRECISION, SEEDS } from './computing.js';
-import { LORA, OPTIMIZER, SCHEDULE, TRAINABLES } from './learning.js';
+import { LORA, OPTIMIZER, TRAINABLES } from './learning.js';
 import { DATA, MODEL, OUTPUT } from './model-data.js';
 import { EVAL, LOGGING, SAVE } from './observing.js';
+import { SCHEDULE } from './schedule.js';
 import type { FlagTable, ValuesOf } from './spec.js';
 
 /** The groups of a `RunConfig` and their flags, in the order in which they are written and printed. */
