@@ -7,8 +7,9 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     // One thread per test process: two processes with two threads each wait for each other far longer than they compute.
-    // The tests hold for any number: `OMP_NUM_THREADS=2 npm test` runs them with two.
-    env: { OMP_NUM_THREADS: process.env.OMP_NUM_THREADS ?? '1' },
+    // The tests hold for any number: `OMP_NUM_THREADS=2 npm test` runs them with two. The language of the command line must not depend on
+    // who runs the tests.
+    env: { OMP_NUM_THREADS: process.env.OMP_NUM_THREADS ?? '1', LC_ALL: 'C.UTF-8' },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

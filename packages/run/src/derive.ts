@@ -1,6 +1,6 @@
 /** Numbers that follow from the configuration and the size of the data, each with its arithmetic, by transformers' rules. */
 
-import type { RunConfig } from './config.js';
+import type { RunConfig } from './config/config.js';
 import { SCHEDULES, warmupSteps } from './schedule.js';
 
 export interface Derived {

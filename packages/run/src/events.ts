@@ -6,7 +6,7 @@
  * not know; fields are only ever added.
  */
 
-import type { RunConfig } from './config.js';
+import type { RunConfig } from './config/config.js';
 
 /** A number, or null where it was not finite. */
 export type Finite = number | null;

@@ -1,12 +1,17 @@
 /** The contract between trainer and observers of a run: configuration, events, run folder, and the user's errors. */
 
-export * from './config.js';
+export { DEVICE } from './config/computing.js';
+export * from './config/config.js';
+export { OFFICIAL_LORA_TARGETS } from './config/learning.js';
+export { INTERVALS, METRIC_NAMES } from './config/observing.js';
+export * from './config/spec.js';
 export * from './derive.js';
 export * from './describe-event.js';
 export * from './event-log.js';
 export * from './events.js';
 export * from './folder.js';
 export * from './format.js';
+export * from './language.js';
 export * from './nearest-name.js';
 export * from './schedule.js';
 export * from './user-error.js';

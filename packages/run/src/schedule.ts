@@ -5,9 +5,9 @@
  * `step` counts optimizer steps already done, so the first step asks for `schedule(0)`.
  */
 
-import type { ScheduleConfig, SchedulerType } from './config.js';
+import type { ScheduleConfig, SchedulerType } from './config/config.js';
 import { nearestName } from './nearest-name.js';
-import { expected, UserError } from './user-error.js';
+import { type Problem, shown } from './user-error.js';
 
 /** What a schedule depends on. Steps are optimizer steps. */
 export interface ScheduleInputs {
@@ -80,20 +80,14 @@ export const SCHEDULES: Readonly<Record<SchedulerType, ScheduleSpec>> = {
   },
 };
 
-/**
- * The schedule of a run.
- *
- * @throws UserError if `lr_scheduler_kwargs` has a name or value that the schedule does not know.
- */
-export function makeSchedule(config: ScheduleConfig, inputs: ScheduleInputs): Schedule {
-  const { multiplier } = SCHEDULES[config.lr_scheduler_type];
-  const options = resolveScheduleOptions(config.lr_scheduler_type, config.lr_scheduler_kwargs ?? {});
-  if (config.lr_scheduler_type === 'polynomial' && !(inputs.learningRate > Number(options.lr_end))) {
-    throw expected(`less than --learning_rate (${inputs.learningRate})`, 'lr_end', options.lr_end, {
-      flag: '--lr_scheduler_kwargs',
-      cure: 'Give a smaller lr_end, or a larger --learning_rate.',
-    });
-  }
+/** The schedule of a run, whose configuration has no `scheduleProblem`. */
+export function makeSchedule(
+  config: Pick<ScheduleConfig, 'lr_scheduler_type' | 'lr_scheduler_kwargs'>,
+  inputs: ScheduleInputs,
+): Schedule {
+  const { multiplier, options: specs } = SCHEDULES[config.lr_scheduler_type];
+  const defaults = Object.entries(specs).map(([name, spec]) => [name, spec.default]);
+  const options: Options = { ...Object.fromEntries(defaults), ...config.lr_scheduler_kwargs };
   return (step) => multiplier(step, inputs, options);
 }
 
@@ -103,42 +97,49 @@ export function warmupSteps(config: Pick<ScheduleConfig, 'warmup_steps' | 'warmu
   return Math.ceil(totalSteps * (config.warmup_steps > 0 ? config.warmup_steps : config.warmup_ratio));
 }
 
-/** Options with defaults filled in; a `UserError` for an unknown name, a missing or an impossible value. */
-export function resolveScheduleOptions(type: SchedulerType, given: Readonly<Record<string, unknown>>): Options {
+/** What is wrong with the options of a schedule: an unknown name, a missing or an impossible value; undefined: nothing. */
+export function scheduleProblem(
+  type: SchedulerType,
+  given: Readonly<Record<string, unknown>>,
+  learningRate: number,
+): Problem | undefined {
   const specs = SCHEDULES[type].options;
-  const flag = '--lr_scheduler_kwargs';
   for (const [name, value] of Object.entries(given)) {
     const spec = Object.hasOwn(specs, name) ? specs[name] : undefined;
-    if (spec === undefined) {
-      const near = nearestName(name, Object.keys(specs));
-      const known = Object.keys(specs).join(', ');
-      throw new UserError(`Expected an option of the ${type} schedule but received ${JSON.stringify(name)}.`, {
-        flag,
-        cure: `${near === undefined ? '' : `Did you mean ${near}? `}${known === '' ? 'It has no options.' : `It knows ${known}.`}`,
-      });
-    }
-    checkOption(name, value, spec, flag);
+    const problem = spec === undefined ? unknownOption(type, name) : optionProblem(name, value, spec);
+    if (problem !== undefined) return problem;
   }
-  const options = Object.fromEntries(Object.entries(specs).map(([name, spec]) => [name, spec.default]));
   for (const [name, spec] of Object.entries(specs)) {
-    if (spec.required && given[name] === undefined) {
-      throw expected('a number', `${name} of the ${type} schedule`, undefined, {
-        flag,
-        cure: `Give it as ${flag} '{"${name}": 100}'.`,
-      });
-    }
+    if (!spec.required || given[name] !== undefined) continue;
+    const cure = `Give it as --lr_scheduler_kwargs '{"${name}": 100}'.`;
+    return { expected: `a number for ${name} of the ${type} schedule`, received: 'nothing', cure };
   }
-  return { ...options, ...given } as Options;
+  const end = given.lr_end ?? specs.lr_end?.default;
+  if (type !== 'polynomial' || learningRate > Number(end)) return undefined;
+  const cure = 'Give a smaller lr_end, or a larger --learning_rate.';
+  return { expected: `less than --learning_rate (${learningRate}) for lr_end`, received: shown(end), cure };
 }
 
-function checkOption(name: string, value: unknown, spec: OptionSpec, flag: string): void {
-  if (spec.choices !== undefined) {
-    if (!spec.choices.includes(value as string)) {
-      throw expected(`one of ${spec.choices.join(', ')}`, name, value, { flag, cure: 'Choose one of them.' });
-    }
-  } else if (typeof value !== 'number' || !(value >= 0) || !Number.isFinite(value)) {
-    throw expected('a number of at least 0', name, value, { flag, cure: 'Write it without quotes, such as 0.5.' });
+function unknownOption(type: SchedulerType, name: string): Problem {
+  const names = Object.keys(SCHEDULES[type].options);
+  const near = nearestName(name, names);
+  const known = names.length === 0 ? 'It has no options.' : `It knows ${names.join(', ')}.`;
+  return {
+    expected: `an option of the ${type} schedule`,
+    received: shown(name),
+    cure: `${near === undefined ? '' : `Did you mean ${near}? `}${known}`,
+  };
+}
+
+function optionProblem(name: string, value: unknown, { choices }: OptionSpec): Problem | undefined {
+  const received = shown(value);
+  if (choices !== undefined) {
+    if (choices.includes(value as string)) return undefined;
+    return { expected: `one of ${choices.join(', ')} for ${name}`, received, cure: 'Choose one of them.' };
   }
+  if (typeof value === 'number' && value >= 0 && Number.isFinite(value)) return undefined;
+  const cure = 'Write it without quotes, such as 0.5.';
+  return { expected: `a number of at least 0 for ${name}`, received, cure };
 }
 
 /** Linear warmup from 0, then `rest(progress)` with progress from 0 to 1 over the remaining steps, never below 0. */

@@ -85,6 +85,14 @@ export class UserError extends Error {
   }
 }
 
+/** What is wrong with values, before it is known where they were given: `Expected <expected> but received <received>.` */
+export interface Problem {
+  expected: string;
+  received: string;
+  /** What to do about it: a full sentence. */
+  cure: string;
+}
+
 const SHOWN_LENGTH = 120;
 
 /** A received value as an error message shows it: strings quoted, long values cut. */

@@ -1,7 +1,8 @@
 /** What a command is: its text and flags as data, and what it does with the values given. */
 
-import { expected } from '@minicpm-finetune/run';
-import type { Flag, Given, GivenValues } from '../config/flags.js';
+import { expected, type Flag, type Language } from '@minicpm-finetune/run';
+import type { Given, GivenValues } from '../config/flags.js';
+import { idleNotices } from '../config/idle.js';
 import type { TextStream } from '../report/progress.js';
 import type { CommandText } from './command.js';
 
@@ -16,6 +17,8 @@ export interface CommandIO {
   stdout: TextStream;
   stderr: TextStream;
   env: Readonly<Record<string, string | undefined>>;
+  /** Of help and notices; absent: English. */
+  language?: Language;
 }
 
 /** The value of a flag: given, or its default. */
@@ -29,6 +32,12 @@ export function requiredValue<T>(given: GivenValues, flags: readonly Flag[], nam
   if (given.has(name)) return flagValue<T>(given, flag);
   throw expected('a value', `--${name}`, undefined, {
     flag: `--${name}`,
-    cure: `${flag.help} Give it as --${name} <${flag.placeholder}>.`,
+    cure: `${flag.help.en} Give it as --${name} <${flag.placeholder}>.`,
   });
+}
+
+/** Says on standard error which of the given flags have no effect. */
+export function sayIdle(given: GivenValues, flags: readonly Flag[], { stderr, language = 'en' }: CommandIO): void {
+  const values = new Map(flags.map((flag) => [flag.name, flagValue(given, flag)]));
+  for (const notice of idleNotices(flags, values, given, language)) stderr.write(`notice: ${notice}\n`);
 }

@@ -4,45 +4,54 @@
  * commander splits the words and prints the help; names, types and messages are the table's.
  */
 
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, type Flag, type Language, type Text, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { coerce } from '../config/coerce.js';
-import type { Flag, Given } from '../config/flags.js';
-import { unknownName } from '../config/unknown-name.js';
+import type { Given } from '../config/flags.js';
+import { unknownFlag } from '../config/unknown-name.js';
+import { describeFlag, HELP_FLAG, inLanguage, LANG_FLAG, valueWord } from './help.js';
 
 /** What a command shows in `--help` beside its flags. */
 export interface CommandText {
   name: string;
   /** One sentence, shown in the list of commands. */
-  summary: string;
+  summary: Text;
   /** Shown under the usage line of the command's own help. */
-  description: string;
+  description: Text;
   /** The flag that a word without one is the value of. */
   argument?: string;
-  /** Heading for each group of flags; groups without one are hidden. */
-  headings: Readonly<Record<string, string>>;
+  /** Heading for each group of flags, without a colon; groups without one are hidden. */
+  headings: Readonly<Record<string, Text>>;
   /** Shown after the flags: worked examples. */
-  examples: string;
+  examples: Text;
+}
+
+/** One worked example under its heading; the lines of one command line. */
+export function example(...lines: readonly string[]): Text {
+  const text = lines.map((line) => `    ${line}`).join('\n');
+  return { en: `Example:\n\n${text}`, zh: `示例：\n\n${text}` };
 }
 
 /** A commander command with the table's flags. It never exits the process and never prints errors. */
-export function makeCommand(text: CommandText, flags: readonly Flag[]): Command {
-  const command = new Command(text.name)
-    .summary(text.summary)
-    .description(text.description)
-    .usage('[flags]')
+export function makeCommand(text: CommandText, flags: readonly Flag[], language: Language = 'en'): Command {
+  const [words, colon] = language === 'zh' ? ['[参数]', '：'] : ['[flags]', ':'];
+  const command = inLanguage(new Command(text.name), language)
+    .summary(text.summary[language])
+    .description(text.description[language])
+    .usage(words)
     .allowUnknownOption()
     .allowExcessArguments()
     .exitOverride()
     .configureOutput({ writeErr: () => {} })
-    .helpOption('-h, --help', 'Print this.')
-    .addHelpText('after', `\n${text.examples}`);
-  if (text.argument !== undefined) command.argument(`[${text.argument}]`).usage(`[${text.argument}] [flags]`);
+    .helpOption('-h, --help', HELP_FLAG[language])
+    .addOption(new Option(`--lang ${valueWord(LANG_FLAG)}`, describeFlag(LANG_FLAG, language)))
+    .addHelpText('after', `\n${text.examples[language]}`);
+  if (text.argument !== undefined) command.argument(`[${text.argument}]`).usage(`[${text.argument}] ${words}`);
   for (const flag of flags) {
     const heading = text.headings[flag.group];
-    const option = new Option(`--${flag.name}${valuePart(flag)}`, helpOf(flag));
+    const option = new Option(`--${flag.name} ${valueWord(flag)}`, describeFlag(flag, language));
     if (heading === undefined || flag.notice !== undefined) option.hideHelp();
-    else option.helpGroup(heading);
+    else option.helpGroup(`${heading[language]}${colon}`);
     command.addOption(option);
   }
   return command;
@@ -85,7 +94,7 @@ export function asUserError(error: unknown): unknown {
   if (!(error instanceof CommanderError) || error.exitCode === 0) return error;
   const flag = /--[\w-]+/.exec(error.message)?.[0];
   if (error.code === 'commander.optionMissingArgument' && flag !== undefined) {
-    return expected('a value', flag, undefined, { flag, cure: `Write one behind ${flag}.` });
+    return expected('a value', flag, undefined, { flag, cure: `Write one after ${flag}.` });
   }
   return new UserError(`${error.message.replace(/^error: /, '')}.`, { cure: 'See --help.' });
 }
@@ -97,45 +106,8 @@ function refuseStrays(words: readonly string[], command: Command, flags: readonl
   const help = `\`minicpm-finetune ${command.name()} --help\` lists all flags.`;
   if (!stray.startsWith('-')) {
     throw new UserError(`Expected a flag but received ${JSON.stringify(stray)}.`, {
-      cure: `Write the flag it belongs to in front of it, and quote values with spaces. ${help}`,
+      cure: `Write its flag before it, and quote values with spaces. ${help}`,
     });
   }
-  throw unknownName(
-    stray.split('=')[0]!,
-    'a known flag',
-    flags.map((flag) => `--${flag.name}`),
-    help,
-  );
-}
-
-function valuePart(flag: Flag): string {
-  const word = flag.placeholder?.replace('...', '') ?? PLACEHOLDERS[flag.kind];
-  if (flag.kind === 'boolean' || flag.bare !== undefined) return ` [${word}]`;
-  const many = ['strings', 'integers', 'numbers', 'modules'].includes(flag.kind);
-  return ` <${word}${many ? '...' : ''}>`;
-}
-
-const PLACEHOLDERS: Readonly<Record<Flag['kind'], string>> = {
-  string: 'text',
-  boolean: 'true|false',
-  integer: 'n',
-  number: 'x',
-  choice: 'name',
-  strings: 'text',
-  integers: 'n',
-  numbers: 'x',
-  bytes: 'bytes',
-  options: 'json',
-  modules: 'name',
-};
-
-function helpOf(flag: Flag): string {
-  const parts = [flag.help];
-  if (flag.choices !== undefined && flag.kind !== 'boolean') parts.push(`One of ${flag.choices.join(', ')}.`);
-  if (flag.required) parts.push('Required.');
-  else if (flag.derived !== undefined) parts.push(`(default: ${flag.derived})`);
-  else if (flag.default !== null && flag.default !== false && String(flag.default) !== '') {
-    parts.push(`(default: ${String(flag.default)})`);
-  }
-  return parts.join(' ');
+  throw unknownFlag(stray.split('=')[0]!, flags, help);
 }

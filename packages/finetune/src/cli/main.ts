@@ -1,13 +1,15 @@
 /** `minicpm-finetune`: finds the command, hands it its flags, and turns what happens into output and an exit code. */
 
 import { readFileSync } from 'node:fs';
-import { UserError } from '@minicpm-finetune/run';
-import { Command, CommanderError } from 'commander';
+import { type Language, UserError } from '@minicpm-finetune/run';
+import { Command, CommanderError, Option } from 'commander';
 import { unknownName } from '../config/unknown-name.js';
 import type { CommandIO } from './cli-command.js';
 import { asUserError, givenFlags, makeCommand } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, reportError } from './exit.js';
+import { describeFlag, inLanguage, LANG_FLAG, valueWord } from './help.js';
+import { takeLanguage } from './language.js';
 
 /**
  * Runs a command line.
@@ -24,12 +26,14 @@ export async function main(words: readonly string[], io: CommandIO = process): P
   }
 }
 
-async function run(words: readonly string[], io: CommandIO): Promise<number> {
+async function run(all: readonly string[], { stdout, stderr, env }: CommandIO): Promise<number> {
   let exitCode: number = EXIT.ok;
-  const program = makeProgram(io);
+  const { language, words } = takeLanguage(all, env);
+  const io: CommandIO = { stdout, stderr, env, language };
+  const program = makeProgram(io, language);
   for (const command of COMMANDS) {
-    const parsed = makeCommand(command.text, command.flags);
-    parsed.configureOutput({ writeOut: (text) => io.stdout.write(text) });
+    const parsed = makeCommand(command.text, command.flags, language);
+    parsed.configureOutput({ writeOut: (text) => stdout.write(text) });
     parsed.action(async () => {
       exitCode = await command.run(givenFlags(parsed, command.flags), io);
     });
@@ -37,20 +41,42 @@ async function run(words: readonly string[], io: CommandIO): Promise<number> {
   }
   const [first] = words;
   if (first === undefined) {
-    io.stderr.write(program.helpInformation());
+    stderr.write(program.helpInformation());
     return EXIT.usage;
   }
   refuseUnknownCommand(first);
-  await program.parseAsync([...words], { from: 'user' });
+  await program.parseAsync(words, { from: 'user' });
   return exitCode;
 }
 
-function makeProgram(io: CommandIO): Command {
-  return new Command('minicpm-finetune')
-    .description('Fine-tunes MiniCPM-V and MiniCPM-o, vision-language models, on your pictures and conversations.')
-    .usage('<command> [flags]')
-    .version(version(), '-v, --version', 'Print the version.')
-    .helpOption('-h, --help', 'Print this; `minicpm-finetune <command> --help` explains a command.')
+const PROGRAM = {
+  en: {
+    description: 'Fine-tunes MiniCPM-V and MiniCPM-o, vision-language models, on your pictures and conversations.',
+    usage: '<command> [flags]',
+    version: 'Print the version.',
+    help: 'Print this; `minicpm-finetune <command> --help` explains a command.',
+    helpCommand: 'help [command]',
+    helpOfCommand: 'Print the help of a command.',
+  },
+  zh: {
+    description: '用你的图片和对话微调视觉语言模型 MiniCPM-V 和 MiniCPM-o。',
+    usage: '<命令> [参数]',
+    version: '打印版本号。',
+    help: '打印此帮助；`minicpm-finetune <命令> --help` 说明某个命令。',
+    helpCommand: 'help [命令]',
+    helpOfCommand: '打印某个命令的帮助。',
+  },
+} as const;
+
+function makeProgram(io: CommandIO, language: Language): Command {
+  const text = PROGRAM[language];
+  return inLanguage(new Command('minicpm-finetune'), language)
+    .description(text.description)
+    .usage(text.usage)
+    .version(version(), '-v, --version', text.version)
+    .helpOption('-h, --help', text.help)
+    .helpCommand(text.helpCommand, text.helpOfCommand)
+    .addOption(new Option(`--lang ${valueWord(LANG_FLAG)}`, describeFlag(LANG_FLAG, language)))
     .exitOverride()
     .configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: () => {} });
 }

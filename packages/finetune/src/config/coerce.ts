@@ -5,8 +5,8 @@
  * flag or file and line, what was expected and received, and an example that works.
  */
 
-import { expected, type UserError } from '@minicpm-finetune/run';
-import { type FlagSpec, nameAt, placeOf, type Source } from './flags.js';
+import { expected, type FlagKind, type FlagSpec, type UserError } from '@minicpm-finetune/run';
+import { nameAt, placeOf, type Source } from './flags.js';
 
 const TRUE = ['true', 'yes', 'y', 't', '1', 'on'];
 const FALSE = ['false', 'no', 'n', 'f', '0', 'off'];
@@ -41,7 +41,7 @@ export function coerce(name: string, spec: FlagSpec, raw: unknown, source: Sourc
   if (raw === null) throw refuse(describeKind(spec), `Give ${example(name, spec)}, or leave it out.`);
   if (raw === true && spec.bare !== undefined) return spec.bare;
   if (typeof raw === 'string' && source.kind === 'flag' && /^--[a-z]/.test(raw)) {
-    throw refuse('a value', `Write one behind --${name}, such as ${example(name, spec)}.`);
+    throw refuse('a value', `Write one after --${name}, such as ${example(name, spec)}.`);
   }
   return PARSERS[spec.kind](raw, spec, refuse, name);
 }
@@ -53,7 +53,7 @@ function isNull(spec: FlagSpec, raw: unknown): boolean {
 
 type Parser = (raw: unknown, spec: FlagSpec, refuse: Refuse, name: string) => unknown;
 
-const PARSERS: Readonly<Record<FlagSpec['kind'], Parser>> = {
+const PARSERS: Readonly<Record<FlagKind, Parser>> = {
   string: (raw, spec, refuse, name) => {
     if (typeof raw === 'number') return String(raw);
     if (typeof raw !== 'string' || raw === '') throw refuse('a text', `Give ${example(name, spec)}.`);
@@ -147,12 +147,12 @@ function inRange(value: number, spec: FlagSpec): boolean {
 }
 
 /** What a right value is, in words: "an integer of at least 1". */
-export function describeKind(spec: FlagSpec): string {
+function describeKind(spec: FlagSpec): string {
   const limits: string[] = [];
   if (spec.min !== undefined) limits.push(`of at least ${spec.min}`);
   if (spec.above !== undefined) limits.push(`above ${spec.above}`);
   if (spec.max !== undefined) limits.push(`of at most ${spec.max}`);
-  const words: Record<FlagSpec['kind'], string> = {
+  const words: Record<FlagKind, string> = {
     string: 'a text',
     boolean: spec.choices ? `true, false or ${spec.choices.join(' or ')}` : 'true or false',
     integer: 'an integer',
@@ -170,7 +170,7 @@ export function describeKind(spec: FlagSpec): string {
 
 /** A command line that works: "--lora_r 64". */
 function example(name: string, spec: FlagSpec): string {
-  const samples: Record<FlagSpec['kind'], string> = {
+  const samples: Record<FlagKind, string> = {
     string: (spec.placeholder ?? 'name').split('|')[0]!.replace('...', ''),
     boolean: 'true',
     integer: String(Math.max(spec.min ?? 0, 1)),

@@ -6,11 +6,10 @@
  * Not here: ZeRO and offload, which are accepted with a notice.
  */
 
-import { expected, UserError } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, expected, type FlagSpec, UserError } from '@minicpm-finetune/run';
 import { coerce } from './coerce.js';
-import type { FlagSpec, Given, GivenValues } from './flags.js';
+import type { Given, GivenValues } from './flags.js';
 import { readTextFile } from './recipe.js';
-import { CONFIG_FLAGS } from './run-flags.js';
 
 /** Keys of the file and the flags they stand for. */
 const NUMBERS: readonly [key: string, flag: string, spec: FlagSpec][] = [

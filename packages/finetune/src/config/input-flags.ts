@@ -1,43 +1,52 @@
 /**
- * Flags of `minicpm-finetune train` that set others: they are understood on the way to the resolved configuration
- * (`train-config.ts`) and have no place in it.
+ * Flags of `minicpm-finetune train` that set others: they are understood on the way to the resolved configuration (`resolve.ts`) and have no
+ * place in it.
  */
 
-import type { FlagSpec } from './flags.js';
+import { type FlagTable, INTERVALS, type Text } from '@minicpm-finetune/run';
+
+const sameAs = (flag: string): Text => ({ en: `The same as ${flag}.`, zh: `等同于 ${flag}。` });
 
 export const INPUT_FLAGS = {
   recipe: {
     kind: 'string',
     default: null,
     placeholder: 'file',
-    help: 'YAML or JSON file with the same keys as the flags; flags win.',
+    help: {
+      en: 'YAML or JSON file with the same keys as the flags; flags win.',
+      zh: 'YAML 或 JSON 配置文件，键名与参数相同；命令行参数优先。',
+    },
   },
-  config: { kind: 'string', default: null, placeholder: 'file', help: 'The same as --recipe.' },
+  config: { kind: 'string', default: null, placeholder: 'file', help: sameAs('--recipe') },
   deepspeed: {
     kind: 'string',
     default: null,
     placeholder: 'file',
-    help: 'DeepSpeed JSON file, read for precision, optimizer, scheduler and clipping; flags win.',
+    help: {
+      en: 'DeepSpeed JSON file, read for precision, optimizer, scheduler and clipping; flags win.',
+      zh: 'DeepSpeed JSON 文件，读取其中的精度、优化器、调度和梯度裁剪设置；命令行参数优先。',
+    },
   },
   dry_run: {
     kind: 'boolean',
     default: false,
-    help: 'Check everything the command line says, print the resolved recipe, and end.',
+    help: {
+      en: 'Check everything the command line says, print the resolved recipe, and end.',
+      zh: '检查命令行的全部内容，打印解析后的配置，然后结束。',
+    },
   },
-  bf16: { kind: 'boolean', default: false, help: 'The same as --dtype bfloat16.' },
-  fp16: { kind: 'boolean', default: false, help: 'The same as --dtype float16.' },
-  use_cpu: { kind: 'boolean', default: false, help: 'The same as --device cpu.' },
-  no_cuda: { kind: 'boolean', default: false, help: 'The same as --device cpu.' },
-  evaluation_strategy: {
-    kind: 'choice',
-    choices: ['no', 'steps', 'epoch'],
-    default: 'no',
-    help: 'The same as --eval_strategy.',
-  },
+  bf16: { kind: 'boolean', default: false, help: sameAs('--dtype bfloat16') },
+  fp16: { kind: 'boolean', default: false, help: sameAs('--dtype float16') },
+  use_cpu: { kind: 'boolean', default: false, help: sameAs('--device cpu') },
+  no_cuda: { kind: 'boolean', default: false, help: sameAs('--device cpu') },
+  evaluation_strategy: { kind: 'choice', choices: INTERVALS, default: 'no', help: sameAs('--eval_strategy') },
   optim: {
     kind: 'choice',
     choices: ['adamw_torch', 'adamw_torch_fused', 'adamw_hf'],
     default: 'adamw_torch_fused',
-    help: 'AdamW; the names differ in speed alone, and here not even in that.',
+    help: {
+      en: 'AdamW under each of its names; all of them compute the same here.',
+      zh: 'AdamW 的各种名称；在这里计算完全相同。',
+    },
   },
-} as const satisfies Record<string, FlagSpec>;
+} as const satisfies FlagTable;

@@ -10,11 +10,11 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { CONFIG_GROUPS, UserError } from '@minicpm-finetune/run';
+import { CONFIG_GROUPS, type Flag, UserError } from '@minicpm-finetune/run';
 import { isMap, isScalar, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
 import { coerce } from './coerce.js';
-import type { Flag, Given } from './flags.js';
-import { unknownName } from './unknown-name.js';
+import type { Given } from './flags.js';
+import { unknownKey } from './unknown-name.js';
 
 /** A file's text; a `UserError` naming `flag` if it cannot be read. */
 export function readTextFile(file: string, flag: string): string {
@@ -104,9 +104,8 @@ class RecipeReader {
     const place = this.#place(pair);
     const flag = this.#flags.get(key);
     if (flag === undefined) {
-      const known = [...this.#flags.keys(), ...(group === undefined ? CONFIG_GROUPS : [])];
-      const help = 'Recipe keys are the flags of `minicpm-finetune train --help` without dashes.';
-      throw unknownName(key, 'a known key for the recipe', known, help).at(place);
+      const groups = group === undefined ? CONFIG_GROUPS : [];
+      throw unknownKey(key, 'the recipe', [...this.#flags.values()], groups).at(place);
     }
     if (group !== undefined && flag.group !== group) {
       throw new UserError(`Expected a key of the group ${group} but received ${key}.`, {

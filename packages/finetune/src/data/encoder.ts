@@ -12,7 +12,7 @@ import {
   Tokenizer,
   VERSIONS,
 } from '@minicpm-finetune/processor';
-import type { DataConfig, ModelConfig } from '@minicpm-finetune/run';
+import type { RunConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
 
 /** How records of one run become samples. Plain data. */
@@ -21,9 +21,9 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
   readonly tokenizerFolder: string;
 }
 
-export type EncoderModelFlags = Pick<ModelConfig, 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
+export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
 export type EncoderDataFlags = Pick<
-  DataConfig,
+  RunConfig['data'],
   'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
 >;
 

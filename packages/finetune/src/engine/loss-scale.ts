@@ -2,16 +2,16 @@
  * Dynamic loss scaling for float16, by DeepSpeed's rules (runtime/fp16/loss_scaler.py): halve after `hysteresis` overflows, double after
  * `window` steps without one, never below `min`.
  */
-import type { PrecisionConfig } from '@minicpm-finetune/run';
+import type { RunConfig } from '@minicpm-finetune/run';
 
 export class LossScale {
   scale: number;
   #hysteresis: number;
   #lastOverflow = -1;
   #step = 0;
-  readonly #config: PrecisionConfig;
+  readonly #config: RunConfig['precision'];
 
-  constructor(config: PrecisionConfig) {
+  constructor(config: RunConfig['precision']) {
     this.#config = config;
     this.scale = config.fp16_loss_scale > 0 ? config.fp16_loss_scale : 2 ** config.fp16_initial_scale_power;
     this.#hysteresis = config.fp16_hysteresis;

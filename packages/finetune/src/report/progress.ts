@@ -6,7 +6,7 @@
  */
 
 import assert from 'node:assert';
-import type { LoggingConfig, RunEvent, StepEvent } from '@minicpm-finetune/run';
+import type { RunConfig, RunEvent, StepEvent } from '@minicpm-finetune/run';
 import { describeEvent, formatBytes, formatCount, formatDuration, stepFields } from '@minicpm-finetune/run';
 
 /** Where text goes: `process.stderr`, or anything like it. */
@@ -18,7 +18,7 @@ export interface TextStream {
 
 export interface ProgressOptions {
   /** `--progress`; `auto` is a live line if `stream` is a terminal, else plain lines. */
-  mode?: LoggingConfig['progress'];
+  mode?: RunConfig['logging']['progress'];
   /** For the live line and plain lines; standard error unless given. */
   stream?: TextStream;
   /** For JSON lines; standard output unless given. */

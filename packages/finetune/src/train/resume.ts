@@ -1,7 +1,16 @@
 /** Where a run starts: anew in an empty folder, or behind a checkpoint whose data and configuration it shares. */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { checkpointStep, latestCheckpoint, RUN_FILES, type RunConfig, UserError } from '@minicpm-finetune/run';
+import {
+  CONFIG_FLAGS,
+  checkpointStep,
+  type Flag,
+  flagsOf,
+  latestCheckpoint,
+  RUN_FILES,
+  type RunConfig,
+  UserError,
+} from '@minicpm-finetune/run';
 import {
   readCheckpointConfig,
   readTrainerState,
@@ -10,19 +19,6 @@ import {
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
-
-/** Groups that may differ between a run and the checkpoint it goes on from: they do not touch the numbers. */
-const FREE_GROUPS = new Set<keyof RunConfig>(['output', 'save', 'logging', 'loader', 'eval']);
-/** Keys of the other groups that may differ: data are known by their content, wherever they are. */
-const FREE_KEYS = new Set([
-  'data_path',
-  'eval_data_path',
-  'per_device_eval_batch_size',
-  'cache_dir',
-  'memory_budget',
-  'cache_vision',
-  'cache_vision_limit',
-]);
 
 export interface Resumed {
   readonly folder: string;
@@ -78,14 +74,10 @@ export function compareData(resumed: Resumed, fingerprint: string, config: RunCo
 
 function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {
   const differences: string[] = [];
-  for (const group of Object.keys(now) as (keyof RunConfig)[]) {
-    if (FREE_GROUPS.has(group)) continue;
-    const [a, b] = [(before[group] ?? {}) as Record<string, unknown>, now[group] as Record<string, unknown>];
-    for (const key of Object.keys(b)) {
-      if (FREE_KEYS.has(key)) continue;
-      const [was, is] = [JSON.stringify(a[key]), JSON.stringify(b[key])];
-      if (was !== is) differences.push(`${key} was ${was ?? 'not there'} and is ${is}`);
-    }
+  for (const flag of flagsOf(CONFIG_FLAGS)) {
+    if (flag.freeOnResume) continue;
+    const [was, is] = [before, now].map((config) => JSON.stringify(valueIn(config, flag)));
+    if (was !== is) differences.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
   }
   if (differences.length === 0) return;
   throw new UserError(`Expected the checkpoint's configuration but received other values: ${differences.join('; ')}.`, {
@@ -93,6 +85,12 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
     flag: '--resume_from_checkpoint',
     cure: 'Give the same flags, or --resume_anyway true to go on with the new ones.',
   });
+}
+
+/** A value of a configuration. A flag that is younger than the checkpoint has its default there: the run was without it. */
+function valueIn(config: RunConfig, { group, name, default: usual }: Flag): unknown {
+  const values = (config as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>)[group];
+  return values !== undefined && name in values ? values[name] : usual;
 }
 
 /** Refuses a folder with an earlier run or with a model, or clears it of the run if told to. */

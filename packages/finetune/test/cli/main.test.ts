@@ -3,16 +3,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UserError } from '@minicpm-finetune/run';
+import { LANGUAGES, UserError } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from '../../src/cli/chat/flags.js';
 import { parseFlags } from '../../src/cli/command.js';
 import { COMMANDS } from '../../src/cli/commands.js';
 import { EXIT, reportError } from '../../src/cli/exit.js';
 import { main, version } from '../../src/cli/main.js';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
-import { TRAIN_FLAGS } from '../../src/config/resolve.js';
-import { base, userError } from '../support/config-words.js';
+import { base, resolveTrainConfig, userError } from '../support/config-words.js';
 
 class Captured {
   text = '';
@@ -59,34 +57,33 @@ describe('minicpm-finetune', () => {
   });
 });
 
-describe('help of a command', () => {
+const COLON = { en: ':', zh: '：' };
+
+describe.each(LANGUAGES)('help of a command in %s', (language) => {
+  const help = async (name: string) => run([name, '--help', '--lang', language]);
+
   it.each(COMMANDS.map((command) => [command.text.name, command] as const))(
     '%s: groups, flags, examples',
     async (name, command) => {
-      const { code, stdout } = await run([name, '--help']);
+      const { code, stdout } = await help(name);
       expect(code).toBe(EXIT.ok);
-      for (const heading of Object.values(command.text.headings)) expect(stdout).toContain(`\n${heading}\n`);
+      for (const heading of Object.values(command.text.headings)) {
+        expect(stdout).toContain(`\n${heading[language]}${COLON[language]}\n`);
+      }
       for (const flag of command.flags) {
         if (flag.notice === undefined) expect(stdout, flag.name).toContain(`--${flag.name}`);
         else expect(stdout, flag.name).not.toMatch(new RegExp(`--${flag.name}\\b`));
       }
-      expect(stdout).toContain(command.text.examples);
+      expect(stdout).toContain('--lang ');
+      expect(stdout).toContain(command.text.examples[language]);
     },
   );
 
-  it('train: shows defaults and choices', async () => {
-    const text = (await run(['train', '--help'])).stdout.replaceAll(/\s+/g, ' ');
-    expect(text).toContain('--learning_rate <x> Peak learning rate. (default: 0.00005)');
-    expect(text).toContain('One of linear, cosine, cosine_with_restarts');
-    expect(text).toContain('(default: true without --use_lora)');
-    expect(text).toContain('--data_path <file...> Training data (JSON, JSON Lines, parquet). Required.');
-  });
-
   it.each(['train', 'chat'])('%s: the examples are command lines that are accepted', (name) => {
     const command = COMMANDS.find(({ text }) => text.name === name)!;
-    const lines = command.text.examples.replaceAll('\\\n', ' ').matchAll(/^ {4}minicpm-finetune (\w+) (.*)$/gm);
+    const examples = command.text.examples[language].replaceAll('\\\n', ' ');
     let count = 0;
-    for (const [, subcommand, rest] of lines) {
+    for (const [, subcommand, rest] of examples.matchAll(/^ {4}minicpm-finetune (\w+) (.*)$/gm)) {
       count++;
       expect(subcommand).toBe(name);
       const words = [...rest!.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain!);
@@ -94,6 +91,61 @@ describe('help of a command', () => {
       if (name === 'train' && !words.includes('--recipe')) resolveTrainConfig(words);
     }
     expect(count).toBeGreaterThanOrEqual(2);
+  });
+});
+
+describe('help', () => {
+  it('shows defaults and choices', async () => {
+    const text = (await run(['train', '--help'])).stdout.replaceAll(/\s+/g, ' ');
+    expect(text).toContain('--learning_rate <x> Peak learning rate. (default: 0.00005)');
+    expect(text).toContain('One of linear, cosine, cosine_with_restarts');
+    expect(text).toContain('(default: true without --use_lora)');
+    expect(text).toContain('--data_path <file...> Training data (JSON, JSON Lines, parquet). Required.');
+    expect(text).toContain('auto: the best device there is (cuda, else mps, else cpu).');
+    const chinese = (await run(['train', '--help', '--lang', 'zh'])).stdout.replaceAll(/\s+/g, ' ');
+    expect(chinese).toContain('--learning_rate <x> 学习率峰值。（默认：0.00005）');
+    expect(chinese).toContain('可选值：linear、');
+    expect(chinese).toContain('--data_path <file...> 训练数据（JSON、JSON Lines 或 parquet）。必填。');
+  });
+
+  it.each([...COMMANDS.map(({ text }) => text.name), ''])(
+    'in Chinese, %s has no English sentence and no long line',
+    async (name) => {
+      const { stdout } = await run([...(name === '' ? [] : [name]), '--help', '--lang', 'zh']);
+      // what a line says apart from names, values, examples and the terms before two spaces
+      for (const line of stdout.split('\n').filter((line) => !/^ {4,6}(minicpm|--)/.test(line))) {
+        expect(line).not.toMatch(/[a-z]+ (?:the|of|a|is|to|and|for|are|with) [a-z]+/);
+        const columns = [...line].reduce((sum, character) => sum + (/[\u2e80-\uffef]/.test(character) ? 2 : 1), 0);
+        if (!line.includes('minicpm-finetune') && !line.includes('self_attn'))
+          expect(columns, line).toBeLessThanOrEqual(80);
+      }
+    },
+  );
+
+  it('is in the language of --lang, before or after the command, otherwise of the locale', async () => {
+    const chinese = (await run(['train', '--help', '--lang', 'zh'])).stdout;
+    expect(chinese).toContain('用法：');
+    for (const words of [
+      ['--lang', 'zh', 'train', '--help'],
+      ['--lang=zh', 'help', 'train'],
+    ]) {
+      expect((await run(words)).stdout).toBe(chinese);
+    }
+    const ofLocale = async (env: Record<string, string>) => (await run(['train', '--help'], env)).stdout === chinese;
+    expect(await ofLocale({ LANG: 'zh_CN.UTF-8' })).toBe(true);
+    expect(await ofLocale({ LC_MESSAGES: 'zh_TW', LANG: 'en_US.UTF-8' })).toBe(true);
+    expect(await ofLocale({ LC_ALL: 'C', LANG: 'zh_CN.UTF-8' })).toBe(false);
+    expect(await ofLocale({ LC_ALL: '', LANG: 'zh_CN.UTF-8' })).toBe(true);
+    expect(await ofLocale({})).toBe(false);
+    expect((await run(['train', '--help', '--lang', 'en'], { LANG: 'zh_CN' })).stdout).toContain('Usage: ');
+    expect((await run([], { LANG: 'zh_CN.UTF-8' })).stderr).toContain('命令：');
+  });
+
+  it('refuses other languages', async () => {
+    expect((await run(['train', '--lang', 'fr'])).stderr).toContain(
+      'Expected one of en, zh for --lang but received "fr".',
+    );
+    expect((await run(['train', '--lang'])).stderr).toContain('Expected a value for --lang but received nothing.');
   });
 });
 
@@ -116,6 +168,13 @@ describe('train', () => {
     expect(stderr).toMatch(
       /^error: Expected a known flag but received --lora_aplha\.\n {3}at: --lora_aplha\n cure: Did you mean --lora_alpha\?.*\n$/,
     );
+  });
+
+  it('says notices in the language asked for', async () => {
+    const words = ['train', ...base, '--dry_run', '--do_train', '--lora_r', '8', '--lang', 'zh'];
+    const { stderr } = await run(words);
+    expect(stderr).toContain('notice: --do_train true：已接受，但没有作用：此命令总是进行训练。\n');
+    expect(stderr).toContain('notice: --lora_r 8：没有作用：use_lora 为 false。\n');
   });
 
   it('refuses to be one of several processes', async () => {
@@ -212,14 +271,4 @@ describe('the launcher', () => {
     expect(start('--version')).toMatchObject({ status: EXIT.ok, stdout: `${version()}\n` });
     expect(start('train', '--lora_aplha')).toMatchObject({ status: EXIT.usage, stdout: '' });
   });
-});
-
-it('every flag of train has a place in help or a notice', () => {
-  const trainText = COMMANDS.find(({ text }) => text.name === 'train')!.text;
-  for (const flag of TRAIN_FLAGS) {
-    if (flag.notice === undefined) {
-      expect(trainText.headings, flag.name).toHaveProperty(flag.group);
-      expect(flag.help, flag.name).toMatch(/\.$/);
-    } else expect(flag.notice, flag.name).not.toMatch(/\.$/);
-  }
 });

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
-import { base, refusal, resolve } from '../support/config-words.js';
+import { base, refusal, resolve, resolveTrainConfig } from '../support/config-words.js';
 
 describe('the forms of a value', () => {
   it.each([

@@ -1,12 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { parseRecipe } from '../../src/config/recipe.js';
-import { TRAIN_FLAGS } from '../../src/config/resolve.js';
-import { base, refusal, resolve, userError } from '../support/config-words.js';
+import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
+import { base, refusal, resolve, resolveTrainConfig, userError } from '../support/config-words.js';
 
 let folder: string;
 beforeAll(() => {
@@ -105,7 +104,15 @@ describe('in a command line', () => {
     for (const path of [write('run.json', JSON.stringify(config)), write('run.yaml', stringify(config))]) {
       const again = resolveTrainConfig(['--recipe', path]);
       expect(again.config).toEqual(config);
+      expect(again.notices).toEqual([]); // what a resolved configuration does not use is no mistake
     }
+  });
+
+  it('reads a run.json as version 0.1.0 wrote it, value for value', () => {
+    const path = join(import.meta.dirname, '..', 'fixtures', 'run-0.1.0.json');
+    const { config, notices } = resolveTrainConfig(['--recipe', path]);
+    expect(config).toMatchObject(JSON.parse(readFileSync(path, 'utf8')));
+    expect(notices).toEqual([]);
   });
 
   it('speaks of the recipe where it speaks of its values', () => {

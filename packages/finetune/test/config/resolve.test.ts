@@ -1,10 +1,11 @@
-import { CONFIG_GROUPS } from '@minicpm-finetune/run';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CONFIG_FLAGS, CONFIG_GROUPS, OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
-import { OFFICIAL_LORA_TARGETS } from '../../src/config/learning-flags.js';
-import { TRAIN_FLAGS } from '../../src/config/resolve.js';
-import { CONFIG_FLAGS } from '../../src/config/run-flags.js';
-import { base, refusal, resolve } from '../support/config-words.js';
+import { requireResolved, resolveConfig } from '../../src/config/resolve.js';
+import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
+import { base, refusal, resolve, resolveTrainConfig, userError } from '../support/config-words.js';
 
 describe('defaults', () => {
   it("are transformers', PEFT's and the official script's", () => {
@@ -177,5 +178,77 @@ describe('the official command lines', () => {
     expect(config.precision.dtype).toBe('float16');
     expect(config.trainables).toEqual({ tune_vision: true, tune_llm: false });
     expect(config.lora.lora_target_modules).toBe('llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj)');
+  });
+});
+
+describe('resolveConfig', () => {
+  const needed = { model_name_or_path: 'm', data_path: ['d.json'], output_dir: 'o' };
+
+  it('takes typed values by the rules of the command line', () => {
+    const words =
+      '--use_lora --lora_r 8 --learning_rate 1e-4 --bf16 --memory_budget 12GB --lora_layers_to_transform 0 1';
+    const fromWords = resolve(
+      ...words.split(' '),
+      '--lr_scheduler_type',
+      'cosine',
+      '--lr_scheduler_kwargs',
+      '{"num_cycles": 2}',
+    );
+    const fromValues = resolveConfig({
+      ...needed,
+      use_lora: true,
+      lora_r: 8,
+      learning_rate: 1e-4,
+      bf16: true,
+      memory_budget: 12e9,
+      lora_layers_to_transform: [0, 1],
+      lr_scheduler_type: 'cosine',
+      lr_scheduler_kwargs: { num_cycles: 2 },
+      vision_learning_rate: null,
+    });
+    expect(fromValues).toEqual(fromWords);
+  });
+
+  it('reads a recipe, over which values win', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'values-'));
+    const recipe = join(folder, 'r.yaml');
+    writeFileSync(recipe, 'learning_rate: 1e-4\nseed: 7\n');
+    const { config } = resolveConfig({ ...needed, recipe, seed: 8 });
+    expect([config.optimizer.learning_rate, config.seeds.seed]).toEqual([1e-4, 8]);
+    rmSync(folder, { recursive: true });
+  });
+
+  it.each<[Record<string, unknown>, RegExp, RegExp]>([
+    [{ lora_rank: 8 }, /known key for resolveConfig but received lora_rank/, /It is called lora_r here/],
+    [{ lora_r: 0 }, /an integer of at least 1 for --lora_r but received 0/, /range/],
+    [{ lora_r: 1.5 }, /an integer of at least 1 for --lora_r but received 1.5/, /--lora_r 64/],
+    [{ dtype: 'int8' }, /one of float32, bfloat16, float16 for --dtype/, /Choose/],
+    [{ dry_run: true }, /known key for resolveConfig but received dry_run/, /./],
+    [{ q_lora: true }, /--use_lora with --q_lora/, /--use_lora true/],
+    [{ seed: null }, /an integer of at least 0 for --seed but received null/, /leave it out/],
+    [
+      { lr_scheduler_type: 'polynomial', learning_rate: 1e-8 },
+      /less than --learning_rate \(1e-8\) for lr_end/,
+      /lr_end/,
+    ],
+  ])('refuses %j', (values, message, cure) => {
+    const error = userError(() => resolveConfig({ ...needed, ...values }));
+    expect(error.message).toMatch(message);
+    expect(error.cure).toMatch(cure);
+  });
+
+  it('needs what the command line needs', () => {
+    expect(userError(() => resolveConfig({})).message).toBe(
+      'Expected a value for --model_name_or_path but received nothing.',
+    );
+  });
+
+  it('is the only maker of configurations', () => {
+    const { config } = resolveConfig(needed);
+    expect(requireResolved(config)).toBeUndefined();
+    expect(userError(() => requireResolved(structuredClone(config))).cure).toMatch(/resolveConfig/);
+    expect(userError(() => requireResolved({ ...config, seeds: { seed: -1, data_seed: 0 } })).message).toMatch(
+      /another object/,
+    );
   });
 });

@@ -5,12 +5,12 @@ import { UserError } from '@minicpm-finetune/run';
 import { liveTensors, noGrad, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { expectNear, FORWARD } from '../../../torch/test/precision.js';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { type Batch, collate } from '../../src/engine/collate.js';
 import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
 import { type StepOptions, type StepResult, trainStep } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { largestDifference, modelInMemory, noiseSample } from '../support/model-in-memory.js';
 import { configOf, lossesOf, makePlace } from '../support/run-place.js';
 

@@ -4,12 +4,12 @@ import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { UserError } from '@minicpm-finetune/run';
 import { ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { collate } from '../../src/engine/collate.js';
 import { MemoryPlan, type MemoryPlanOptions } from '../../src/engine/memory-plan.js';
 import { lossAndGradients } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { largestDifference, modelInMemory, noiseSample } from '../support/model-in-memory.js';
 import { configOf, lossesOf, makePlace } from '../support/run-place.js';
 

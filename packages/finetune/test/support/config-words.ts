@@ -1,12 +1,19 @@
 import { UserError } from '@minicpm-finetune/run';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
-import type { ResolvedTrainConfig } from '../../src/config/resolve.js';
+import { parseFlags } from '../../src/cli/command.js';
+import { TRAIN_TEXT } from '../../src/cli/train/text.js';
+import { type ResolvedConfig, resolveGiven } from '../../src/config/resolve.js';
+import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
+
+/** The configuration that the words after `train` mean, for `worldSize` processes. */
+export function resolveTrainConfig(words: readonly string[], worldSize = 1): ResolvedConfig {
+  return resolveGiven(parseFlags(TRAIN_TEXT, TRAIN_FLAGS, words), { worldSize });
+}
 
 /** The three flags that are required. */
 export const base = ['--model_name_or_path', 'm', '--data_path', 'd.json', '--output_dir', 'o'];
 
 /** The configuration of a command line with the required flags. */
-export function resolve(...words: string[]): ResolvedTrainConfig {
+export function resolve(...words: string[]): ResolvedConfig {
   return resolveTrainConfig([...base, ...words]);
 }
 

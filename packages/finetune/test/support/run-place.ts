@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunConfig, StampedEvent } from '@minicpm-finetune/run';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
+import { resolveTrainConfig } from './config-words.js';
 import { tinyModel, writePicture } from './tiny-model.js';
 
 export interface Place {

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { ops, SafetensorsFile, scope, type Tensor, writeSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import type { Finding } from '../../src/train/nonfinite.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 
 let place: Place;

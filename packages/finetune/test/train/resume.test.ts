@@ -2,7 +2,9 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sealFolder } from '../../src/checkpoint/durable.js';
 import { train } from '../../src/train/train.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 
@@ -146,6 +148,19 @@ describe('what is refused', () => {
     await refused({ learning_rate: 0.5, lora_r: 8 }).toThrow(
       /lora_r was 4 and is 8; learning_rate was 0.001 and is 0.5/,
     );
+  });
+
+  it('a flag that is younger than the checkpoint only with another value than its default', async () => {
+    const older = join(place.folder, 'older', 'checkpoint-1');
+    cpSync(checkpoint(), older, { recursive: true });
+    const { engine, ...config } = readJson<RunConfig>(older, 'run.json');
+    const { tf32: _, ...others } = engine;
+    writeFileSync(join(older, 'run.json'), JSON.stringify({ ...config, engine: others }));
+    rmSync(join(older, 'manifest.json'));
+    sealFolder(older, 1);
+    const from = { resume_from_checkpoint: older };
+    await refused({ ...from, learning_rate: 0.5 }).toThrow(/other values: learning_rate was 0.001 and is 0.5\.$/);
+    await refused({ ...from, tf32: true }).toThrow(/other values: tf32 was false and is true\.$/);
   });
 
   it('other data', async () => {

@@ -4,10 +4,10 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import { ops, SafetensorsFile, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BACKWARD, expectNear, FORWARD, roundings } from '../../../torch/test/precision.js';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { readRecipe } from '../../src/config/recipe.js';
-import { TRAIN_FLAGS } from '../../src/config/resolve.js';
+import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place, readJson } from '../support/run-place.js';
 
 let place: Place;

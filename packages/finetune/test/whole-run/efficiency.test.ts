@@ -2,8 +2,8 @@
 import { rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectNear, FORWARD } from '../../../torch/test/precision.js';
-import { resolveTrainConfig } from '../../src/cli/train/command.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;

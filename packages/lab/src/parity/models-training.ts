@@ -231,14 +231,7 @@ export function checkTrajectory(report: Report, folder: ReferenceFolder, kind: '
     masterWeights: report.setting.precision === 'bfloat16', // in bfloat16 alone, small updates are lost
   });
   const schedule = makeSchedule(
-    {
-      lr_scheduler_type: 'cosine',
-      lr_scheduler_kwargs: null,
-      warmup_steps,
-      warmup_ratio: 0,
-      num_train_epochs: 1,
-      max_steps: total_steps,
-    },
+    { lr_scheduler_type: 'cosine', lr_scheduler_kwargs: null },
     { totalSteps: total_steps, warmupSteps: warmup_steps, learningRate: lr },
   );
   const results = expected.steps.map(({ step, batch }) => {

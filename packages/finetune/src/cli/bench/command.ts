@@ -1,36 +1,51 @@
 /** `minicpm-finetune bench`: takes the flags of a training and prints what its steps spend their time and memory on. */
 
-import { type FlagSpec, flagsOf } from '../../config/flags.js';
-import { resolveGiven, TRAIN_FLAGS } from '../../config/resolve.js';
+import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import { resolveGiven } from '../../config/resolve.js';
+import { TRAIN_FLAGS } from '../../config/train-flags.js';
 import type { CliCommand } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { TRAIN_TEXT } from '../train/text.js';
 
 const OWN = flagsOf({
   bench: {
-    bench_steps: { kind: 'integer', min: 1, default: 6, help: 'Steps that are measured, after two that are not.' },
-    json: { kind: 'boolean', default: false, help: 'Print one JSON object instead of a table.' },
-  } satisfies Record<string, FlagSpec>,
+    bench_steps: {
+      kind: 'integer',
+      min: 1,
+      default: 6,
+      help: { en: 'Steps that are measured, after two that are not.', zh: '测量的步数；之前另有两步不计。' },
+    },
+    json: {
+      kind: 'boolean',
+      default: false,
+      help: { en: 'Print one JSON object instead of a table.', zh: '打印一个 JSON 对象而不是表格。' },
+    },
+  } satisfies FlagTable,
 });
 const OWN_NAMES = new Set(OWN.map(({ name }) => name));
 
 export const benchCommand: CliCommand = {
   text: {
     name: 'bench',
-    summary: 'Measure where the time and the memory of a training go.',
-    description:
-      'Takes the flags of a training and runs some of its steps: data, vision, language model, loss, optimizer; the speed of the ' +
-      "language model's blocks against plain matrix products; memory. Nothing is saved; --output_dir may be left out.",
-    headings: { bench: 'Flags of its own:', ...TRAIN_TEXT.headings },
-    examples:
-      'Example:\n\n    minicpm-finetune bench --model_name_or_path DIR --data_path train.json --use_lora --bf16',
+    summary: { en: 'Measure where the time and the memory of a training go.', zh: '测量训练的时间和内存用在哪里。' },
+    description: {
+      en:
+        'Takes the flags of a training and runs some of its steps: data, vision, language model, loss, optimizer; the speed of the ' +
+        "language model's blocks against plain matrix products; memory. Nothing is saved; --output_dir may be left out.",
+      zh:
+        '接受训练的参数并运行其中几步：数据、视觉、语言模型、损失、优化器；语言模型各块的速度与纯矩阵乘法相比；内存。' +
+        '不保存任何内容；可以不给 --output_dir。',
+    },
+    headings: { bench: { en: 'Flags of its own', zh: '自己的参数' }, ...TRAIN_TEXT.headings },
+    examples: example('minicpm-finetune bench --model_name_or_path DIR --data_path train.json --use_lora --bf16'),
   },
   flags: [...OWN, ...TRAIN_FLAGS.filter(({ name }) => name !== 'dry_run')],
   async run(given, io) {
     const value = (name: string): unknown => given.get(name)?.value ?? OWN.find((flag) => flag.name === name)!.default;
     const forTraining = new Map([...given].filter(([name]) => !OWN_NAMES.has(name)));
     if (!forTraining.has('output_dir')) forTraining.set('output_dir', { value: '.', source: { kind: 'flag' } });
-    const { config, notices } = resolveGiven(forTraining);
+    const { config, notices } = resolveGiven(forTraining, io.language === undefined ? {} : { language: io.language });
     for (const notice of notices) io.stderr.write(`notice: ${notice}\n`);
     const { describeFigures, measureTraining } = await import('./measure.js');
     const figures = await measureTraining(config, value('bench_steps') as number);

@@ -1,6 +1,6 @@
 /** `minicpm-finetune chat`. */
 
-import type { CliCommand } from '../cli-command.js';
+import { type CliCommand, sayIdle } from '../cli-command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
 import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from './flags.js';
@@ -8,7 +8,9 @@ import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from './flags.js';
 export const chatCommand: CliCommand = {
   text: CHAT_TEXT,
   flags: CHAT_FLAGS,
-  async run(given, { stdout, stderr }) {
+  async run(given, io) {
+    const { stdout, stderr } = io;
+    sayIdle(given, CHAT_FLAGS, io);
     const asked = resolveChatOptions(given);
     const options = { ...asked, model: await modelFolder(given, CHAT_FLAGS, 'model', stderr) };
     const { chat } = await import('./chat.js');

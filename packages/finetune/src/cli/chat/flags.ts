@@ -1,95 +1,162 @@
 /** The flags of `minicpm-finetune chat` as data, and the options they resolve to. */
 
-import { type FlagSpec, flagsOf, type GivenValues } from '../../config/flags.js';
-import { CONFIG_FLAGS } from '../../config/run-flags.js';
+import { CONFIG_FLAGS, DEVICE, type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import type { GivenValues } from '../../config/flags.js';
 import { flagValue, requiredValue } from '../cli-command.js';
 import type { CommandText } from '../command.js';
 import type { ChatOptions } from './options.js';
 
 /** Which model a command uses, and on what. */
 export const MODEL_FLAGS = {
-  model: { kind: 'string', required: true, placeholder: 'dir|hub-id', help: 'Checkpoint to talk to.' },
+  model: {
+    kind: 'string',
+    required: true,
+    placeholder: 'dir|hub-id',
+    help: { en: 'Checkpoint to talk to.', zh: '用来对话的检查点。' },
+  },
   cache_dir: CONFIG_FLAGS.model.cache_dir,
   adapter: {
     kind: 'strings',
     default: [],
     placeholder: 'dir',
-    help: 'Adapter to put on it; given several times, each goes on what the ones before made of it.',
+    help: {
+      en: 'Adapter folder. Repeat the flag to stack adapters; each is applied on top of the previous result.',
+      zh: '适配器目录。可重复给出以叠加多个适配器；每个都作用在前面的结果之上。',
+    },
   },
   dtype: {
     kind: 'choice',
     choices: ['float32', 'bfloat16', 'float16'],
     default: null,
-    help: "Type to compute in; the weights' own unless given.",
+    help: { en: "Type to compute in; the weights' own unless given.", zh: '计算所用的数据类型；默认与权重相同。' },
   },
-  device: {
-    kind: 'choice',
-    choices: ['auto', 'cpu', 'cuda', 'mps'],
-    default: 'auto',
-    help: 'Where to compute; auto: the best there is.',
+  ...DEVICE,
+} as const satisfies FlagTable;
+
+/** Most slices, where the checkpoint has a number of its own. */
+export const MAX_SLICE_NUMS = {
+  kind: 'integer',
+  min: 1,
+  default: null,
+  help: {
+    en: "Most slices a picture is cut into; the checkpoint's unless given.",
+    zh: '一张图片最多切成的切片数；默认取检查点中的值。',
   },
-  threads: { kind: 'integer', min: 1, default: null, help: 'Threads of libtorch; one per physical core unless given.' },
-} as const satisfies Record<string, FlagSpec>;
+} as const satisfies FlagTable[string];
 
 const CONVERSATION = {
   image: {
     kind: 'strings',
     default: [],
     placeholder: 'file',
-    help: 'Picture to ask about; may be given several times.',
+    help: { en: 'Picture to ask about; may be given several times.', zh: '要提问的图片；可以给出多次。' },
   },
-  prompt: { kind: 'string', default: null, help: 'One question to answer; without it, a conversation starts.' },
-  system: { kind: 'string', default: null, help: 'System prompt.' },
-  max_slice_nums: {
-    kind: 'integer',
-    min: 1,
+  prompt: {
+    kind: 'string',
     default: null,
-    help: "Most slices a picture is cut into; the checkpoint's unless given.",
+    help: {
+      en: 'One question to answer; without it, a conversation starts.',
+      zh: '要回答的一个问题；不给则开始对话。',
+    },
   },
-} as const satisfies Record<string, FlagSpec>;
+  system: { kind: 'string', default: null, help: { en: 'System prompt.', zh: '系统提示词。' } },
+  max_slice_nums: MAX_SLICE_NUMS,
+} as const satisfies FlagTable;
 
 /** How answers are made. */
 export const SAMPLING_FLAGS = {
-  max_new_tokens: { kind: 'integer', min: 1, default: 1024, help: 'Longest answer in tokens.' },
-  temperature: { kind: 'number', min: 0, default: 0, help: 'Randomness; 0: always the most likely token.' },
+  max_new_tokens: {
+    kind: 'integer',
+    min: 1,
+    default: 1024,
+    help: { en: 'Longest answer in tokens.', zh: '回答的最大长度（词元数）。' },
+  },
+  temperature: {
+    kind: 'number',
+    min: 0,
+    default: 0,
+    help: { en: 'Randomness; 0: always the most likely token.', zh: '采样温度；0 表示总是取概率最大的词元。' },
+  },
   top_p: {
     kind: 'number',
     above: 0,
     max: 1,
     default: 1,
-    help: 'Choose among the likeliest tokens with this much probability.',
+    idle: [{ when: [{ flag: 'temperature', is: [0] }] }],
+    help: {
+      en: 'Sample from the likeliest tokens whose probabilities sum to this.',
+      zh: '只在累计概率达到此值的最可能词元中采样。',
+    },
   },
-  top_k: { kind: 'integer', min: 0, default: 0, help: 'Choose among this many likeliest tokens; 0: among all.' },
+  top_k: {
+    kind: 'integer',
+    min: 0,
+    default: 0,
+    idle: [{ when: [{ flag: 'temperature', is: [0] }] }],
+    help: {
+      en: 'Sample from this many likeliest tokens; 0: from all.',
+      zh: '只在这么多个最可能的词元中采样；0 表示全部。',
+    },
+  },
   repetition_penalty: {
     kind: 'number',
     above: 0,
     default: 1,
-    help: 'Above 1: tokens already used become less likely.',
+    help: { en: 'Above 1: tokens already used become less likely.', zh: '大于 1 时降低已出现词元的概率。' },
   },
-  seed: { kind: 'integer', min: 0, default: 42, help: 'Seed of the random choices.' },
-} as const satisfies Record<string, FlagSpec>;
+  seed: {
+    kind: 'integer',
+    min: 0,
+    default: 42,
+    idle: [{ when: [{ flag: 'temperature', is: [0] }] }],
+    help: { en: 'Seed of sampling.', zh: '采样的随机种子。' },
+  },
+} as const satisfies FlagTable;
 
 export const CHAT_FLAGS = flagsOf({ model: MODEL_FLAGS, conversation: CONVERSATION, sampling: SAMPLING_FLAGS });
 
 export const CHAT_TEXT: CommandText = {
   name: 'chat',
-  summary: 'Ask a model about pictures.',
-  description: [
-    'Talks with a checkpoint, with or without adapters on it, in the terminal. Answers appear as they are made.',
-    "MiniCPM-V's own demos sample: --temperature 0.7 --top_p 0.8 --top_k 100 --repetition_penalty 1.05.",
-  ].join('\n'),
-  headings: { model: 'Model:', conversation: 'Conversation:', sampling: 'Answers:' },
-  examples: [
-    'Examples:',
-    '',
-    '  One answer, on standard output:',
-    '',
-    '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --image invoice.png --prompt "What is the total?"',
-    '',
-    '  A conversation with your adapter:',
-    '',
-    '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --image invoice.png',
-  ].join('\n'),
+  summary: { en: 'Ask a model about pictures.', zh: '就图片向模型提问。' },
+  description: {
+    en: [
+      'Talks with a checkpoint, with or without adapters, in the terminal. Answers are shown token by token.',
+      "MiniCPM-V's own demos sample: --temperature 0.7 --top_p 0.8 --top_k 100 --repetition_penalty 1.05.",
+    ].join('\n'),
+    zh: [
+      '在终端里与检查点对话，可以加适配器。回答逐词元显示。',
+      'MiniCPM-V 自己的演示使用采样：--temperature 0.7 --top_p 0.8 --top_k 100 --repetition_penalty 1.05。',
+    ].join('\n'),
+  },
+  headings: {
+    model: { en: 'Model', zh: '模型' },
+    conversation: { en: 'Conversation', zh: '对话' },
+    sampling: { en: 'Answers', zh: '回答' },
+  },
+  examples: {
+    en: [
+      'Examples:',
+      '',
+      '  One answer, on standard output:',
+      '',
+      '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --image invoice.png --prompt "What is the total?"',
+      '',
+      '  A conversation with your adapter:',
+      '',
+      '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --image invoice.png',
+    ].join('\n'),
+    zh: [
+      '示例：',
+      '',
+      '  在标准输出上给出一个回答：',
+      '',
+      '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --image invoice.png --prompt "总金额是多少？"',
+      '',
+      '  用你的适配器对话：',
+      '',
+      '    minicpm-finetune chat --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --image invoice.png',
+    ].join('\n'),
+  },
 };
 
 /** @throws UserError without a model. */

@@ -1,11 +1,10 @@
 /** `minicpm-finetune check-data`: the whole data before any training, with exit code 2 if a record is bad. */
 
-import type { Flag, FlagSpec } from '../../config/flags.js';
-import { flagsOf } from '../../config/flags.js';
-import { CONFIG_FLAGS } from '../../config/run-flags.js';
+import { CONFIG_FLAGS, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { Task } from '../../report/progress.js';
 import type { CliCommand } from '../cli-command.js';
 import { flagValue, requiredValue } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { encoderFromFlags } from '../shared/encoder-flags.js';
 
@@ -13,8 +12,14 @@ const { data, model, loader } = CONFIG_FLAGS;
 
 const FLAGS: readonly Flag[] = flagsOf({
   data: {
-    data_path: { ...data.data_path, help: 'Data to check (JSON, JSON Lines, parquet).' },
-    model_name_or_path: { ...model.model_name_or_path, help: 'Checkpoint whose tokenizer and slicing are used.' },
+    data_path: {
+      ...data.data_path,
+      help: { en: 'Data to check (JSON, JSON Lines, parquet).', zh: '要检查的数据（JSON、JSON Lines 或 parquet）。' },
+    },
+    model_name_or_path: {
+      ...model.model_name_or_path,
+      help: { en: 'Checkpoint whose tokenizer and slicing are used.', zh: '使用其分词器和切片方式的检查点。' },
+    },
     cache_dir: model.cache_dir,
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
@@ -26,25 +31,46 @@ const FLAGS: readonly Flag[] = flagsOf({
     allow_special_text: data.allow_special_text,
   },
   output: {
-    dataloader_num_workers: { ...loader.dataloader_num_workers, help: 'Threads; one per core unless given.' },
-    max_shown: { kind: 'integer', min: 0, default: 20, help: 'Errors, and warnings, that are printed.' },
-    json: { kind: 'boolean', default: false, help: 'Print the whole report as one JSON object on standard output.' },
+    dataloader_num_workers: {
+      ...loader.dataloader_num_workers,
+      help: { en: 'Threads; one per core unless given.', zh: '线程数；默认每个核一个。' },
+    },
+    max_shown: {
+      kind: 'integer',
+      min: 0,
+      default: 20,
+      help: { en: 'Most errors, and most warnings, that are printed.', zh: '最多打印的错误数，以及最多打印的警告数。' },
+    },
+    json: {
+      kind: 'boolean',
+      default: false,
+      help: {
+        en: 'Print the whole report as one JSON object on standard output.',
+        zh: '在标准输出上把整份报告打印成一个 JSON 对象。',
+      },
+    },
   },
-} satisfies Record<string, Record<string, FlagSpec>>);
+} satisfies Record<string, FlagTable>);
 
 export const checkDataCommand: CliCommand = {
   text: {
     name: 'check-data',
-    summary: 'Find every bad record before training does.',
-    description:
-      'Reads, encodes and measures every record as training would. Changes nothing. Ends with 2 if a record is bad.\n' +
-      'Lengths are those of whole records, so that --model_max_length can be chosen by them.',
-    headings: { data: 'Data, as for train:', output: 'Work and report:' },
-    examples: [
-      'Example:',
-      '',
-      '    minicpm-finetune check-data --model_name_or_path openbmb/MiniCPM-V-2_6 --data_path invoices.json',
-    ].join('\n'),
+    summary: { en: 'Find every bad record before training does.', zh: '在训练之前找出所有坏记录。' },
+    description: {
+      en:
+        'Reads, encodes and measures every record as training would. Changes nothing. Ends with 2 if a record is bad.\n' +
+        'Lengths are those of whole records, so that --model_max_length can be chosen by them.',
+      zh:
+        '像训练时一样读取、编码并统计每条记录。不改动任何文件。有坏记录时退出码为 2。\n' +
+        '长度按完整记录统计，可据此选择 --model_max_length。',
+    },
+    headings: {
+      data: { en: 'Data, as for train', zh: '数据（与 train 相同）' },
+      output: { en: 'Work and report', zh: '执行与报告' },
+    },
+    examples: example(
+      'minicpm-finetune check-data --model_name_or_path openbmb/MiniCPM-V-2_6 --data_path invoices.json',
+    ),
   },
   flags: FLAGS,
   async run(given, io) {

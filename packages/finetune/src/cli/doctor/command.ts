@@ -1,26 +1,41 @@
 /** `minicpm-finetune doctor`: one line per finding, with the cure below what is amiss. */
 
-import { type FlagSpec, flagsOf } from '../../config/flags.js';
+import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import type { Finding } from './doctor.js';
 
 const FLAGS = flagsOf({
   doctor: {
-    output_dir: { kind: 'string', default: '.', placeholder: 'dir', help: 'Folder whose disk is looked at.' },
-    json: { kind: 'boolean', default: false, help: 'Print one JSON object per finding.' },
-  } satisfies Record<string, FlagSpec>,
+    output_dir: {
+      kind: 'string',
+      default: '.',
+      placeholder: 'dir',
+      help: { en: 'Folder whose disk is examined.', zh: '要检查其磁盘的目录。' },
+    },
+    json: {
+      kind: 'boolean',
+      default: false,
+      help: { en: 'Print one JSON object per finding.', zh: '每项结果打印一个 JSON 对象。' },
+    },
+  } satisfies FlagTable,
 });
 
 export const doctorCommand: CliCommand = {
   text: {
     name: 'doctor',
-    summary: 'Check what this machine has and what it lacks.',
-    description:
-      'Looks at Node, compiler, libtorch, devices, memory and disk, and measures how fast matrices are multiplied. ' +
-      'Changes nothing. Ends with 1 if something is missing without which nothing can be trained.',
-    headings: { doctor: 'Flags:' },
-    examples: 'Example:\n\n    minicpm-finetune doctor --output_dir runs',
+    summary: { en: 'Check what this machine has and what it lacks.', zh: '检查这台机器具备什么、缺少什么。' },
+    description: {
+      en:
+        'Examines Node, compiler, libtorch, devices, memory and disk, and measures the speed of matrix products. ' +
+        'Changes nothing. Ends with 1 if something is missing without which nothing can be trained.',
+      zh:
+        '检查 Node、编译器、libtorch、设备、内存和磁盘，并测量矩阵乘法的速度。不改动任何内容。' +
+        '缺少训练必需的东西时退出码为 1。',
+    },
+    headings: { doctor: { en: 'Flags', zh: '参数' } },
+    examples: example('minicpm-finetune doctor --output_dir runs'),
   },
   flags: FLAGS,
   async run(given, io) {

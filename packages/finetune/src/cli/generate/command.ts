@@ -1,11 +1,11 @@
 /** `minicpm-finetune generate`: answers for a data file, as JSON Lines. */
 
-import type { DType } from '@minicpm-finetune/run';
-import { type FlagSpec, flagsOf, type GivenValues } from '../../config/flags.js';
-import { CONFIG_FLAGS } from '../../config/run-flags.js';
+import { CONFIG_FLAGS, type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import type { GivenValues } from '../../config/flags.js';
 import type { Task } from '../../report/progress.js';
-import { MODEL_FLAGS, SAMPLING_FLAGS } from '../chat/flags.js';
-import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';
+import { MAX_SLICE_NUMS, MODEL_FLAGS, SAMPLING_FLAGS } from '../chat/flags.js';
+import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
 import type { GenerateOptions, GenerateSummary } from './generate.js';
@@ -13,42 +13,61 @@ import type { GenerateOptions, GenerateSummary } from './generate.js';
 const FLAGS = flagsOf({
   model: MODEL_FLAGS,
   data: {
-    data_path: { ...CONFIG_FLAGS.data.data_path, help: 'Records to answer (JSON, JSON Lines, parquet).' },
+    data_path: {
+      ...CONFIG_FLAGS.data.data_path,
+      help: {
+        en: 'Records to answer (JSON, JSON Lines, parquet).',
+        zh: '要回答的记录（JSON、JSON Lines 或 parquet）。',
+      },
+    },
     output: {
       kind: 'string',
       required: true,
       placeholder: 'file',
-      help: 'JSON Lines file to write; an unfinished one is gone on with.',
+      help: {
+        en: 'JSON Lines output file; an unfinished file is resumed.',
+        zh: 'JSON Lines 输出文件；未完成的文件会接着写。',
+      },
     },
-    batch_size: { kind: 'integer', min: 1, default: 8, help: 'Records answered side by side.' },
-    max_slice_nums: {
+    batch_size: {
       kind: 'integer',
       min: 1,
-      default: null,
-      help: "Most slices a picture is cut into; the checkpoint's unless given.",
+      default: 8,
+      help: { en: 'Records answered at the same time.', zh: '同时回答的记录数。' },
     },
+    max_slice_nums: MAX_SLICE_NUMS,
     allow_special_text: CONFIG_FLAGS.data.allow_special_text,
   },
   sampling: SAMPLING_FLAGS,
-} satisfies Record<string, Record<string, FlagSpec>>);
+} satisfies Record<string, FlagTable>);
 
 export const generateCommand: CliCommand = {
   text: {
     name: 'generate',
-    summary: 'Answer every record of a data file.',
-    description: [
-      "Asks a checkpoint, with or without adapters on it, each record's last question, and writes the answers beside the record's own.",
-      'Can be stopped and started again: what is answered stays. The last line counts the answers that are exactly the reference.',
-    ].join('\n'),
-    headings: { model: 'Model:', data: 'Data and output:', sampling: 'Answers:' },
-    examples: [
-      'Example:',
-      '',
-      '    minicpm-finetune generate --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --data_path test.json --output answers.jsonl',
-    ].join('\n'),
+    summary: { en: 'Answer every record of a data file.', zh: '回答数据文件中的每条记录。' },
+    description: {
+      en: [
+        "Asks a checkpoint, with or without adapters, each record's last question and writes the answers beside the record's own.",
+        'Can be stopped and resumed: finished answers are kept. The last line counts the answers that equal the reference exactly.',
+      ].join('\n'),
+      zh: [
+        '用检查点（可加适配器）回答每条记录的最后一个问题，并把回答写在记录自带的回答旁边。',
+        '可以停止后再继续：已完成的回答会保留。最后一行统计与参考答案完全一致的回答。',
+      ].join('\n'),
+    },
+    headings: {
+      model: { en: 'Model', zh: '模型' },
+      data: { en: 'Data and output', zh: '数据与输出' },
+      sampling: { en: 'Answers', zh: '回答' },
+    },
+    examples: example(
+      'minicpm-finetune generate --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --data_path test.json --output answers.jsonl',
+    ),
   },
   flags: FLAGS,
-  async run(given, { stdout, stderr }) {
+  async run(given, io) {
+    const { stdout, stderr } = io;
+    sayIdle(given, FLAGS, io);
     const asked = resolveGenerateOptions(given);
     const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', stderr) };
     const [{ generateAnswers }, { Progress }] = await Promise.all([

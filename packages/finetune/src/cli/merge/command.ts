@@ -1,42 +1,61 @@
 /** `minicpm-finetune merge`: adapters into their base, as a checkpoint that needs none. */
 
-import type { DType } from '@minicpm-finetune/run';
-import { type FlagSpec, flagsOf } from '../../config/flags.js';
+import { type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { MODEL_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
 
 const FLAGS = flagsOf({
   merge: {
-    model: { ...MODEL_FLAGS.model, help: 'Base checkpoint of the adapter.' },
+    model: { ...MODEL_FLAGS.model, help: { en: 'Base checkpoint of the adapter.', zh: '适配器的基础检查点。' } },
     cache_dir: MODEL_FLAGS.cache_dir,
     adapter: {
       ...MODEL_FLAGS.adapter,
       required: true,
-      help: 'Adapter to merge; given several times, each goes on what the ones before made of the base.',
+      help: {
+        en: 'Adapter folder. Repeat the flag to merge several; each is applied on top of the previous result.',
+        zh: '适配器目录。可重复给出以合并多个适配器；每个都作用在前面的结果之上。',
+      },
     },
-    output_dir: { kind: 'string', required: true, placeholder: 'dir', help: 'Folder to make; new or empty.' },
-    dtype: { ...MODEL_FLAGS.dtype, help: "Type to save in; the base's own unless given." },
-    max_shard_size: { kind: 'bytes', default: 5e9, help: 'Largest file of weights.' },
+    output_dir: {
+      kind: 'string',
+      required: true,
+      placeholder: 'dir',
+      help: { en: 'Folder to make; new or empty.', zh: '输出目录；须为新目录或空目录。' },
+    },
+    dtype: {
+      ...MODEL_FLAGS.dtype,
+      help: { en: "Type to save in; the base's own unless given.", zh: '保存所用的数据类型；默认与基础检查点相同。' },
+    },
+    max_shard_size: {
+      kind: 'bytes',
+      default: 5e9,
+      help: { en: 'Largest file of weights.', zh: '单个权重文件的最大字节数。' },
+    },
     threads: MODEL_FLAGS.threads,
   },
-} satisfies Record<string, Record<string, FlagSpec>>);
+} satisfies Record<string, FlagTable>);
 
 export const mergeCommand: CliCommand = {
   text: {
     name: 'merge',
-    summary: 'Merge an adapter into its base.',
-    description: [
-      'Writes a checkpoint that computes what base and adapter compute together: sharded safetensors under the names of the base, its',
-      'configuration, tokenizer and code beside them. What was written is opened again, and its tensors and logits are compared.',
-    ].join('\n'),
-    headings: { merge: 'Flags:' },
-    examples: [
-      'Example:',
-      '',
-      '    minicpm-finetune merge --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --output_dir merged',
-    ].join('\n'),
+    summary: { en: 'Merge an adapter into its base.', zh: '把适配器合并到基础模型中。' },
+    description: {
+      en: [
+        'Writes a checkpoint that computes the same as base and adapter together: sharded safetensors under the names of the base, with its',
+        'configuration, tokenizer and code. The result is opened again, and its tensors and logits are compared.',
+      ].join('\n'),
+      zh: [
+        '写出一个检查点，计算结果与基础模型加适配器相同：分片的 safetensors，张量名与基础模型一致，并附上它的配置、分词器和代码。',
+        '写完后会重新打开，并比较张量和 logits。',
+      ].join('\n'),
+    },
+    headings: { merge: { en: 'Flags', zh: '参数' } },
+    examples: example(
+      'minicpm-finetune merge --model openbmb/MiniCPM-V-2_6 --adapter runs/invoices --output_dir merged',
+    ),
   },
   flags: FLAGS,
   async run(given, { stdout, stderr }) {

@@ -1,10 +1,9 @@
 /** `minicpm-finetune render`: one record as tokens, and its pictures as a PNG. */
 
 import { writeFile } from 'node:fs/promises';
-import type { Compat } from '@minicpm-finetune/run';
-import { type Flag, type FlagSpec, flagsOf } from '../../config/flags.js';
-import { CONFIG_FLAGS } from '../../config/run-flags.js';
+import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
+import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { encoderFromFlags } from '../shared/encoder-flags.js';
 import type { RenderedSample } from './render.js';
@@ -13,9 +12,23 @@ const { data, model } = CONFIG_FLAGS;
 
 const FLAGS: readonly Flag[] = flagsOf({
   data: {
-    data_path: { ...data.data_path, help: 'Data with the record (JSON, JSON Lines, parquet).' },
-    record: { kind: 'integer', min: 0, default: 0, help: 'Which record, counted from 0 through all files.' },
-    model_name_or_path: { ...model.model_name_or_path, help: 'Checkpoint whose tokenizer and slicing are used.' },
+    data_path: {
+      ...data.data_path,
+      help: {
+        en: 'Data with the record (JSON, JSON Lines, parquet).',
+        zh: '记录所在的数据（JSON、JSON Lines 或 parquet）。',
+      },
+    },
+    record: {
+      kind: 'integer',
+      min: 0,
+      default: 0,
+      help: { en: 'Which record, counted from 0 through all files.', zh: '第几条记录，从 0 开始，跨所有文件计数。' },
+    },
+    model_name_or_path: {
+      ...model.model_name_or_path,
+      help: { en: 'Checkpoint whose tokenizer and slicing are used.', zh: '使用其分词器和切片方式的检查点。' },
+    },
     cache_dir: model.cache_dir,
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
@@ -30,37 +43,43 @@ const FLAGS: readonly Flag[] = flagsOf({
       kind: 'choice',
       choices: ['inference', 'official', 'both'],
       default: 'inference',
-      help: 'How the record is encoded; both: the difference.',
+      help: { en: 'How the record is encoded; both: the difference.', zh: '记录的编码方式；both 显示两者的差别。' },
     },
     contact_sheet: {
       kind: 'string',
       default: null,
       placeholder: 'file.png',
-      help: 'Write the pictures the model sees to this PNG.',
+      help: { en: 'Write the pictures the model sees to this PNG.', zh: '把模型看到的图片写到这个 PNG 文件。' },
     },
     color: {
       kind: 'choice',
       choices: ['auto', 'always', 'never'],
       default: 'auto',
-      help: 'Colours; auto: on a terminal.',
+      help: { en: 'Colours; auto: on a terminal.', zh: '彩色输出；auto 表示仅在终端上使用。' },
     },
   },
-} satisfies Record<string, Record<string, FlagSpec>>);
+} satisfies Record<string, FlagTable>);
 
 export const renderCommand: CliCommand = {
   text: {
     name: 'render',
-    summary: 'Show one record as the model gets it.',
-    description:
-      'Prints the tokens of a record, who says them, and which the model learns to produce; on a terminal in colours.\n' +
-      'With --contact_sheet, its pictures and their slices are written to a PNG.',
-    headings: { data: 'Record, as for train:', output: 'What to show:' },
-    examples: [
-      'Example:',
-      '',
-      '    minicpm-finetune render --model_name_or_path openbmb/MiniCPM-V-2_6 --data_path invoices.json \\',
-      '      --record 7 --contact_sheet record-7.png',
-    ].join('\n'),
+    summary: { en: 'Show one record as the model gets it.', zh: '按模型看到的样子显示一条记录。' },
+    description: {
+      en:
+        'Prints the tokens of a record, who says them, and which the model learns to produce; on a terminal in colours.\n' +
+        'With --contact_sheet, its pictures and their slices are written to a PNG.',
+      zh:
+        '打印一条记录的词元、由谁说出、以及模型学习生成哪些；在终端上以颜色区分。\n' +
+        '使用 --contact_sheet 时，图片及其切片会写入一个 PNG 文件。',
+    },
+    headings: {
+      data: { en: 'Record, as for train', zh: '记录（与 train 相同）' },
+      output: { en: 'What to show', zh: '显示内容' },
+    },
+    examples: example(
+      'minicpm-finetune render --model_name_or_path openbmb/MiniCPM-V-2_6 --data_path invoices.json \\',
+      '  --record 7 --contact_sheet record-7.png',
+    ),
   },
   flags: FLAGS,
   async run(given, io) {

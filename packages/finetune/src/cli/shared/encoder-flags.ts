@@ -1,6 +1,7 @@
 /** What check-data and render share: from flags to how records are encoded. */
 
-import type { Flag, GivenValues } from '../../config/flags.js';
+import type { Flag } from '@minicpm-finetune/run';
+import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
 import type { TextStream } from '../../report/progress.js';
 import { flagValue } from '../cli-command.js';

@@ -1,6 +1,7 @@
 /** The model that a flag names, as a folder: what all commands share that use one. */
 
-import type { Flag, GivenValues } from '../../config/flags.js';
+import type { Flag } from '@minicpm-finetune/run';
+import type { GivenValues } from '../../config/flags.js';
 import type { TextStream } from '../../report/progress.js';
 import { flagValue, requiredValue } from '../cli-command.js';
 

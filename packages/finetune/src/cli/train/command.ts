@@ -2,9 +2,9 @@
 
 import { UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
-import { type ResolvedTrainConfig, resolveGiven, TRAIN_FLAGS } from '../../config/resolve.js';
+import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
+import { TRAIN_FLAGS } from '../../config/train-flags.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
-import { parseFlags } from '../command.js';
 import { EXIT } from '../exit.js';
 import { TRAIN_TEXT } from './text.js';
 
@@ -13,8 +13,8 @@ export const trainCommand: CliCommand = {
   flags: TRAIN_FLAGS,
   async run(given, io) {
     refuseSeveralProcesses(io.env);
-    const resolved = resolveGiven(given);
-    if (resolved.dryRun) return printDryRun(resolved, io);
+    const resolved = resolveGiven(given, io.language === undefined ? {} : { language: io.language });
+    if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
     const { train } = await import('../../train/train.js');
     const result = await train(resolved.config, { notices: resolved.notices, derived: resolved.derived });
     return result.stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;
@@ -22,7 +22,7 @@ export const trainCommand: CliCommand = {
 };
 
 /** A recipe that repeats the run on standard output; notices and arithmetic beside it. */
-function printDryRun(resolved: ResolvedTrainConfig, io: CommandIO): number {
+function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
   for (const notice of resolved.notices) io.stderr.write(`notice: ${notice}\n`);
   for (const line of resolved.derived) io.stderr.write(`${line}\n`);
   io.stdout.write(stringify(resolved.config));
@@ -35,13 +35,4 @@ function refuseSeveralProcesses(env: CommandIO['env']): void {
   throw new UserError(`Expected one process but received WORLD_SIZE=${env.WORLD_SIZE}.`, {
     cure: 'Start the command without torchrun, or with --nproc_per_node 1 --nnodes 1.',
   });
-}
-
-/**
- * @param words the command line behind `train`.
- * @param worldSize number of processes (torchrun's WORLD_SIZE).
- * @throws UserError
- */
-export function resolveTrainConfig(words: readonly string[], worldSize = 1): ResolvedTrainConfig {
-  return resolveGiven(parseFlags(TRAIN_TEXT, TRAIN_FLAGS, words), worldSize);
 }

@@ -1,0 +1,31 @@
+/** The language of a command line: `--lang`, otherwise the locale's. */
+
+import { expected, type Language, localeLanguage } from '@minicpm-finetune/run';
+import { coerce } from '../config/coerce.js';
+import { LANG_FLAG } from './help.js';
+
+/**
+ * Takes `--lang` out of the words of a command line, before or after the command; the last one counts.
+ *
+ * @throws UserError for a language that there is not.
+ */
+export function takeLanguage(
+  words: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): { language: Language; words: string[] } {
+  let language = localeLanguage(env);
+  const rest: string[] = [];
+  for (let i = 0; i < words.length; i++) {
+    const [name, inline] = words[i]!.split(/=(.*)/s, 2);
+    if (name !== '--lang') {
+      rest.push(words[i]!);
+      continue;
+    }
+    const value = inline ?? words[++i];
+    if (value === undefined) {
+      throw expected('a value', '--lang', value, { flag: '--lang', cure: 'Write --lang en or --lang zh.' });
+    }
+    language = coerce('lang', LANG_FLAG, value, { kind: 'flag' }) as Language;
+  }
+  return { language, words: rest };
+}

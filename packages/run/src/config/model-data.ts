@@ -1,0 +1,176 @@
+/** Flags of a training: which model learns from which data, and where the run is kept. */
+
+import type { FlagTable } from './spec.js';
+
+export const MODEL = {
+  model_name_or_path: {
+    kind: 'string',
+    required: true,
+    placeholder: 'dir|hub-id',
+    help: { en: 'Checkpoint to start from.', zh: '作为起点的检查点。' },
+  },
+  llm_type: {
+    kind: 'choice',
+    choices: ['minicpm', 'llama3', 'qwen', 'llama'],
+    default: null,
+    help: {
+      en: 'Chat format; recognised from the checkpoint, and checked against it if given.',
+      zh: '对话格式；默认从检查点识别，给出时会与检查点核对。',
+    },
+  },
+  cache_dir: {
+    kind: 'string',
+    default: null,
+    placeholder: 'dir',
+    freeOnResume: true,
+    help: {
+      en: 'Folder of downloaded checkpoints; the Hugging Face cache unless given.',
+      zh: '下载的检查点所在的目录；默认为 Hugging Face 缓存。',
+    },
+  },
+  max_slice_nums: {
+    kind: 'integer',
+    min: 1,
+    default: 9,
+    help: {
+      en: 'Most slices a picture is cut into, besides the overview picture.',
+      zh: '一张图片最多切成的切片数（不含缩略图）。',
+    },
+  },
+  scale_resolution: {
+    kind: 'integer',
+    min: 14,
+    default: null,
+    help: {
+      en: "Side in pixels of the square a slice's area aims at; the checkpoint's unless given.",
+      zh: '切片面积所对应正方形的边长（像素）；默认取检查点中的值。',
+    },
+  },
+  vision_batch_size: {
+    kind: 'integer',
+    min: 1,
+    default: null,
+    help: {
+      en: "Most slices in the vision tower at once; the checkpoint's unless given.",
+      zh: '视觉编码器一次最多处理的切片数；默认取检查点中的值。',
+    },
+  },
+} as const satisfies FlagTable;
+
+export const DATA = {
+  data_path: {
+    kind: 'strings',
+    required: true,
+    placeholder: 'file...',
+    freeOnResume: true,
+    help: { en: 'Training data (JSON, JSON Lines, parquet).', zh: '训练数据（JSON、JSON Lines 或 parquet）。' },
+  },
+  data_weights: {
+    kind: 'numbers',
+    above: 0,
+    default: null,
+    help: {
+      en: 'Mixing weight of each training file; without weights every record is used once an epoch.',
+      zh: '各训练文件的混合权重；不给时每条记录每轮使用一次。',
+    },
+  },
+  eval_data_path: {
+    kind: 'strings',
+    default: [],
+    placeholder: 'file...',
+    freeOnResume: true,
+    idle: [
+      {
+        when: [
+          { flag: 'do_eval', is: [false] },
+          { flag: 'eval_on_start', is: [false] },
+        ],
+        why: {
+          en: 'nothing says when to evaluate; give --eval_strategy steps, or --do_eval',
+          zh: '没有指定何时评估；请给出 --eval_strategy steps 或 --do_eval',
+        },
+      },
+    ],
+    help: { en: 'Evaluation data.', zh: '评估数据。' },
+  },
+  model_max_length: {
+    kind: 'integer',
+    min: 16,
+    default: 2048,
+    help: { en: 'Longest sequence in tokens.', zh: '序列的最大长度（词元数）。' },
+  },
+  overlong: {
+    kind: 'choice',
+    choices: ['fewer_slices', 'truncate_text', 'drop', 'error'],
+    default: 'fewer_slices',
+    help: {
+      en: 'What to do with a longer one. A picture is never cut in two; fewer_slices falls back to truncate_text.',
+      zh: '超长序列的处理方式。绝不会把一张图片截成两半；fewer_slices 仍不够时改用 truncate_text。',
+    },
+  },
+  compat: {
+    kind: 'choice',
+    choices: ['inference', 'official'],
+    default: 'inference',
+    help: {
+      en: 'Train on what inference will see, or on what the official dataset code makes of a record.',
+      zh: '按推理时的样子训练，或按官方数据代码生成的样子训练。',
+    },
+  },
+  on_bad_record: {
+    kind: 'choice',
+    choices: ['stop', 'skip'],
+    default: 'stop',
+    help: { en: 'Stop at a bad record, or count, report and skip it.', zh: '遇到坏记录时停止，或计数、报告并跳过。' },
+  },
+  max_bad_fraction: {
+    kind: 'number',
+    min: 0,
+    max: 1,
+    default: 0.01,
+    idle: [{ when: [{ flag: 'on_bad_record', is: ['stop'] }] }],
+    help: {
+      en: 'With skip: the share of bad records above which the run stops.',
+      zh: '跳过坏记录时：坏记录的比例超过此值则停止训练。',
+    },
+  },
+  allow_special_text: {
+    kind: 'boolean',
+    default: false,
+    help: {
+      en: 'Encode special tokens typed in a text as plain text; otherwise they are an error.',
+      zh: '把文本中写出的特殊词元当作普通文字编码；否则视为错误。',
+    },
+  },
+  max_image_pixels: {
+    kind: 'integer',
+    min: 1,
+    default: 100_000_000,
+    help: {
+      en: 'Largest picture accepted, in pixels (width times height).',
+      zh: '可接受的最大图片，以像素计（宽乘高）。',
+    },
+  },
+} as const satisfies FlagTable;
+
+export const OUTPUT = {
+  output_dir: {
+    kind: 'string',
+    required: true,
+    placeholder: 'dir',
+    freeOnResume: true,
+    help: { en: 'The run folder: checkpoints, events, results.', zh: '运行目录：检查点、事件记录和结果。' },
+  },
+  overwrite_output_dir: {
+    kind: 'boolean',
+    default: false,
+    freeOnResume: true,
+    help: { en: 'Remove an earlier run in the run folder.', zh: '删除运行目录中先前的运行。' },
+  },
+  run_name: {
+    kind: 'string',
+    default: null,
+    freeOnResume: true,
+    help: { en: "Name shown in logs; the run folder's unless given.", zh: '日志中显示的名称；默认为运行目录名。' },
+  },
+} as const satisfies FlagTable;
