@@ -28,7 +28,7 @@ import {
   keep,
   noGrad,
   ops,
-  rngState,
+  RandomState,
   SafetensorsFile,
   scope,
   setRngState,
@@ -128,10 +128,8 @@ function write(runFolder: string, parts: CheckpointParts): { path: string; bytes
     parts.writeModel(unfinished);
     if (parts.optimizer) {
       writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
-      writeSafetensors(
-        join(unfinished, RNG_FILE),
-        new Map([...new Set(['cpu', parts.device])].map((device) => [device, rngState(device)] as const)),
-      );
+      using random = new RandomState([parts.device]);
+      writeSafetensors(join(unfinished, RNG_FILE), random.tensors);
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));

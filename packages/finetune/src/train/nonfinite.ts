@@ -5,7 +5,7 @@
  *       report.json                where it began, loss, gradient norm, records
  *       records.json               the step's records, as a data file
  *       batch-<i>.safetensors      the tensors of each micro-batch: ids, positions, labels, pictures
- *       rng_state.safetensors      the random state before the step
+ *       rng_state.safetensors      the random states before the step, by device
  *       run.json                   the configuration
  *       model/                     the weights or the adapter before the step (if the run ends)
  */
@@ -14,13 +14,12 @@ import { join, relative } from 'node:path';
 import { RUN_FILES, UserError } from '@minicpm-finetune/run';
 import {
   fromTypedArray,
-  keep,
   noGrad,
   ops,
-  rngState,
+  type RandomState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
 import type { MicroBatch } from '../data/loader.js';
@@ -48,7 +47,7 @@ export async function handleNonfinite(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  { scaleHelps, random }: { scaleHelps: boolean; random: Tensor },
+  { scaleHelps, random }: { scaleHelps: boolean; random: RandomState },
 ): Promise<void> {
   run.skippedSteps++;
   if (scaleHelps && Number.isFinite(result.loss)) return;
@@ -86,15 +85,14 @@ const allFinite = (tensor: Tensor): boolean => scope(() => noGrad(() => ops.all(
  * Computes the step again, with the random numbers it had, and looks at every module's output, the loss and every gradient. The parameters
  * must be those of the step. The random state is left as it was.
  */
-export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: Tensor): Finding | null {
+export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): Finding | null {
   const found: Finding[] = [];
   let microBatch = -1;
   const note = (what: Finding['what'], module: string, parameters: readonly string[]): void => {
     if (found.length === 0) found.push({ what, module, microBatch, parameters });
   };
-  const now = keep(rngState());
-  setRngState(random);
-  try {
+  withRandomState([run.training.device], () => {
+    random.restore();
     const batches = collateAll(micros, run.training.device);
     const { dispose } = lossAndGradients(run.training.model, batches, {
       ...stepOptions(run),
@@ -132,10 +130,7 @@ export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: T
       },
     });
     dispose();
-  } finally {
-    setRngState(now);
-    now.dispose();
-  }
+  });
   return found[0] ?? null;
 }
 
@@ -144,7 +139,7 @@ async function saveStep(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  random: Tensor,
+  random: RandomState,
   finding: Finding | null,
   withModel: boolean,
 ): Promise<string | null> {
@@ -162,7 +157,7 @@ async function saveStep(
     write('report.json', { step, ...numbers, first: finding, micro_batches: places });
     write('records.json', await recordsOf(run, indices.flat()));
     write(RUN_FILES.config, config);
-    writeSafetensors(join(folder, 'rng_state.safetensors'), new Map([['cpu', random]]));
+    writeSafetensors(join(folder, 'rng_state.safetensors'), random.tensors);
     for (const [i, micro] of micros.entries()) saveBatch(join(folder, `batch-${i}.safetensors`), micro);
     if (withModel) training.save(join(folder, 'model'));
     return relative(config.output.output_dir, folder);

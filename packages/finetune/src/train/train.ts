@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, allowTf32, rngState } from '@minicpm-finetune/torch';
+import { about, allowTf32, RandomState } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
@@ -175,7 +175,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
   const lossScale = run.lossScale?.scale ?? null;
-  using random = rngState();
+  using random = new RandomState([run.training.device]);
   const compute = (): StepResult =>
     trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
   const result = profile ? profile.step(step + 1, compute) : compute();

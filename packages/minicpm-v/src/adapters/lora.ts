@@ -19,10 +19,9 @@ import {
   noGrad,
   ops,
   type Parameter,
-  rngState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
 } from '@minicpm-finetune/torch';
 import { type LoraConfig, type LoraSelection, selectModules } from './lora-targets.js';
 
@@ -152,13 +151,12 @@ function rowNorms(weight: Tensor): Tensor {
  */
 export function applyLora(model: Module, config: LoraConfig, options: { seed: number; dtype?: DType }): AppliedLora {
   const applied = attachLora(model, config, true);
-  const before = rngState();
-  manualSeed(options.seed);
-  for (const [, linear, adapter] of loraAdapters(model)) {
-    adapter.initialize(linear.weight.data, options.dtype ?? linear.weight.data.dtype);
-  }
-  setRngState(before);
-  before.dispose();
+  withRandomState([], () => {
+    manualSeed(options.seed, 'cpu'); // where the start is drawn, wherever the weights are
+    for (const [, linear, adapter] of loraAdapters(model)) {
+      adapter.initialize(linear.weight.data, options.dtype ?? linear.weight.data.dtype);
+    }
+  });
   markTrainable(model, applied);
   return applied;
 }
