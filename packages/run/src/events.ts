@@ -126,7 +126,7 @@ export interface RunEndEvent {
   event: 'run_end';
   status: 'finished' | 'stopped' | 'failed';
   step: number;
-  /** Mean training loss over the steps of this start. */
+  /** Mean training loss over all steps of the run, those before it was resumed included. */
   train_loss?: Finite;
   /** Wall-clock seconds of this start. */
   seconds: number;

@@ -35,6 +35,7 @@ import {
   type Tensor,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
+import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 
@@ -77,7 +78,10 @@ export interface TrainerState {
   bad_records: number[];
   data_fingerprint: string;
   skipped_steps: number;
-  loss_scale: Record<string, number> | null;
+  loss_scale: LossScaleState | null;
+  /** Losses added up: of all steps, and of those since the last one that was logged. Not in the checkpoints of earlier versions. */
+  train_loss?: { sum: number; steps: number };
+  unlogged_loss?: { sum: number; steps: number };
 }
 
 export interface CheckpointParts {

@@ -1,4 +1,4 @@
-/** What a run says: events.jsonl, the progress line, and the log_history of its checkpoints. Turns steps into rates. */
+/** What a run says: events.jsonl, the progress line, TensorBoard. Turns steps into rates. What it has to remember is in the run's state. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
@@ -10,12 +10,13 @@ import { TensorBoard } from './tensorboard.js';
 export interface StepRecord {
   readonly step: number;
   readonly epoch: number;
-  readonly loss: number;
   readonly gradNorm: number;
   readonly learningRate: number;
   readonly samples: number;
   readonly tokens: number;
   readonly supervisedTokens: number;
+  /** Mean over the steps since the last one that was logged; null: none of them had a finite loss. */
+  readonly meanLoss: number | null;
   readonly lossScale: number | null;
   readonly skippedSteps: number;
   /** Seconds waited for data since the start of the run. */
@@ -28,36 +29,27 @@ const finite = (value: number): number | null => (Number.isFinite(value) ? value
 
 interface Totals {
   steps: number;
-  /** Of the steps with a finite loss. */
-  losses: number;
-  lossSum: number;
   samples: number;
   tokens: number;
   supervised: number;
 }
 
-const EMPTY: Totals = { steps: 0, losses: 0, lossSum: 0, samples: 0, tokens: 0, supervised: 0 };
+const EMPTY: Totals = { steps: 0, samples: 0, tokens: 0, supervised: 0 };
 
 export class RunLog {
   readonly progress: Progress;
   /** With --report_to tensorboard. */
   readonly board: TensorBoard | null;
-  /** Hugging Face's log_history. */
-  readonly history: Record<string, number>[] = [];
   readonly #writer: EventWriter;
   #since: Totals = { ...EMPTY };
   #sinceTime = performance.now();
   #sinceWait = 0;
   #sinceVision = { pictures: 0, hits: 0 };
-  #runLoss = 0;
-  #runSteps = 0;
-  #lastStep: number;
   /** Whether the last event could not be written. */
   #losing = false;
 
   /** `startStep` is the step resumed from. */
   constructor({ logging, output: { output_dir: folder } }: RunConfig, startStep = 0) {
-    this.#lastStep = startStep;
     this.progress = new Progress({ mode: logging.progress });
     mkdirSync(folder, { recursive: true });
     this.#writer = new EventWriter(join(folder, RUN_FILES.events));
@@ -87,36 +79,22 @@ export class RunLog {
     this.event({ event: 'warning', kind, message, ...(step === undefined ? {} : { step }) });
   }
 
-  /** Takes in a step; writes a step event when it is time for one. */
-  step(record: StepRecord, totalSteps: number, due: boolean): void {
+  /** Takes in a step; writes a step event if it is `due`, and returns it. */
+  step(record: StepRecord, totalSteps: number, due: boolean): StepEvent | null {
     this.#since.steps++;
-    this.#lastStep = record.step;
     this.#since.samples += record.samples;
     this.#since.tokens += record.tokens;
     this.#since.supervised += record.supervisedTokens;
-    if (Number.isFinite(record.loss)) {
-      // a step that was skipped for its loss says nothing about the mean
-      this.#since.lossSum += record.loss;
-      this.#since.losses++;
-      this.#runLoss += record.loss;
-      this.#runSteps++;
-    }
     const event = this.#stepEvent(record, totalSteps);
     if (due) {
       this.event(event);
-      this.history.push({
-        epoch: event.epoch,
-        grad_norm: record.gradNorm,
-        learning_rate: record.learningRate,
-        loss: event.loss ?? Number.NaN,
-        step: record.step,
-      });
       this.#since = { ...EMPTY };
       this.#sinceTime = performance.now();
       this.#sinceWait = record.dataWaitSeconds;
       if (record.vision) this.#sinceVision = record.vision;
     }
     this.progress.step(event);
+    return due ? event : null;
   }
 
   /** Time that is no training (evaluation, saving) does not count in the rates. */
@@ -125,13 +103,13 @@ export class RunLog {
   }
 
   #stepEvent(record: StepRecord, totalSteps: number): StepEvent {
-    const { steps, lossSum, losses, samples, tokens, supervised } = this.#since;
+    const { steps, samples, tokens, supervised } = this.#since;
     const seconds = Math.max(1e-9, (performance.now() - this.#sinceTime) / 1000);
     return {
       event: 'step',
       step: record.step,
-      epoch: Number(record.epoch.toFixed(4)),
-      loss: finite(lossSum / losses),
+      epoch: record.epoch,
+      loss: record.meanLoss,
       grad_norm: finite(record.gradNorm),
       learning_rate: record.learningRate,
       ...(record.lossScale === null ? {} : { loss_scale: record.lossScale }),
@@ -152,16 +130,6 @@ export class RunLog {
     return vision === null || pictures === 0
       ? {}
       : { vision_hit_rate: (vision.hits - this.#sinceVision.hits) / pictures };
-  }
-
-  /** Optimizer steps done. */
-  get lastStep(): number {
-    return this.#lastStep;
-  }
-
-  /** Mean loss over the steps of this start. */
-  get trainLoss(): number | null {
-    return this.#runSteps === 0 ? null : finite(this.#runLoss / this.#runSteps);
   }
 
   close(): void {

@@ -48,8 +48,9 @@ export function fixedRecords(length: number, count: number): number[] {
 }
 
 /** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
-export async function answerRecords(run: Run, step: number): Promise<EvalAnswers> {
+export async function answerRecords(run: Run): Promise<EvalAnswers> {
   const { config, data, log } = run;
+  const { step } = run.state;
   const dataset = data.evaluation!;
   const asked: Asked[] = [];
   for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
@@ -62,7 +63,7 @@ export async function answerRecords(run: Run, step: number): Promise<EvalAnswers
   );
   const metrics = scored.length === 0 ? null : meanMetrics(scored);
   try {
-    return { metrics, file: await writeAnswers(run, step, asked, lines) };
+    return { metrics, file: await writeAnswers(run, asked, lines) };
   } catch (error) {
     log.warn('write_failed', `ANSWERS NOT SAVED at step ${step}: ${(error as Error).message} The run goes on.`, step);
     return { metrics, file: null };
@@ -138,12 +139,8 @@ function extensionOf(bytes: Uint8Array): string {
 }
 
 /** Writes images and lines; returns the file of the lines relative to the run folder. */
-async function writeAnswers(
-  run: Run,
-  step: number,
-  asked: readonly Asked[],
-  lines: readonly EvalAnswer[],
-): Promise<string> {
+async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
+  const { step } = run.state;
   const folder = run.config.output.output_dir;
   const images = join(folder, RUN_FILES.answers, 'images');
   mkdirSync(images, { recursive: true });
@@ -153,7 +150,7 @@ async function writeAnswers(
       if (existsSync(path)) continue;
       if (typeof source === 'string') copyFileSync(source, path);
       else writeFileSync(path, source);
-      await showImage(run, step, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
+      await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
@@ -163,13 +160,13 @@ async function writeAnswers(
   return file;
 }
 
-async function showImage({ log, config }: Run, step: number, tag: string, source: ImageSource): Promise<void> {
+async function showImage({ log, config, state }: Run, tag: string, source: ImageSource): Promise<void> {
   if (log.board === null) return;
   const { width, height, data } = await decodeImage(source, { maxImagePixels: config.data.max_image_pixels });
   const raw = { width, height, channels: 3 } as const;
   const small = { width: BOARD_SIDE, height: BOARD_SIDE, fit: 'inside', withoutEnlargement: true } as const;
   const made = await sharp(data, { raw }).resize(small).png().toBuffer({ resolveWithObject: true });
-  log.board.image(step, { tag, png: made.data, width: made.info.width, height: made.info.height });
+  log.board.image(state.step, { tag, png: made.data, width: made.info.width, height: made.info.height });
 }
 
 function markdown(lines: readonly EvalAnswer[]): string {

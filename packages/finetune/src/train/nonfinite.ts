@@ -49,14 +49,15 @@ export async function handleNonfinite(
   micros: readonly MicroBatch[],
   { scaleHelps, random }: { scaleHelps: boolean; random: RandomState },
 ): Promise<void> {
-  run.skippedSteps++;
+  run.state.skippedSteps++;
   if (scaleHelps && Number.isFinite(result.loss)) return;
   const ends = run.config.precision.on_nonfinite === 'stop';
   const step = micros[0]!.step + 1;
   const finding = findNonfinite(run, micros, random);
   const records = micros.flatMap((micro) => micro.indices).join(', ');
   const what = `the loss was ${result.loss} and the gradient norm ${result.gradNorm} at step ${step} (records ${records}); ${describe(finding)}`;
-  const folder = ends || run.skippedSteps === 1 ? await saveStep(run, result, micros, random, finding, ends) : null;
+  const folder =
+    ends || run.state.skippedSteps === 1 ? await saveStep(run, result, micros, random, finding, ends) : null;
   const where = folder === null ? '' : ` The step is in ${folder}.`;
   if (!ends) {
     run.log.warn('nonfinite', `The step was skipped: ${what}.${where}`, step);

@@ -53,7 +53,7 @@ export function trainingOrder(config: RunConfig, sizes: readonly number[], lengt
 export function openLoader(
   config: RunConfig,
   data: RunData,
-  steps: { start: number; end: number; knownBad: readonly number[] },
+  steps: { start: number; end: number; knownBad: number[] },
   notice: Notice,
 ): Promise<Loader> {
   return Loader.open({

@@ -1,9 +1,9 @@
-/** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
+/** Everything a run holds while training, and how it is opened: fresh, or resumed from a checkpoint. */
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/checkpoint.js';
-import { LossScale } from '../engine/loss-scale.js';
+import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import type { DeviceName } from '../engine/machine.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
@@ -15,10 +15,11 @@ import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
-import { compareData, type Resumed } from './resume.js';
+import { compareData, type Start } from './resume.js';
+import type { RunState } from './state.js';
 import { StopRequests } from './stop.js';
 
-/** Everything a run has while it trains. */
+/** Everything a run holds while training: parts that are made once, and the state, which changes. */
 export interface Run {
   readonly config: RunConfig;
   readonly log: RunLog;
@@ -34,27 +35,26 @@ export interface Run {
   readonly memory: MemoryPlan | null;
   /** With --profile. */
   readonly profile: Profiler | null;
-  bestMetric: number | null;
-  bestCheckpoint: string | null;
-  tokensSeen: number;
-  skippedSteps: number;
-  /** The step of the newest checkpoint that this start wrote. */
-  savedStep: number | null;
+  readonly state: RunState;
 }
 
 /**
- * Finds the model, opens the data and makes everything else; for a run that goes on, with the model that `resumed` has. `closeRun` frees it.
- * Throws UserErrors.
+ * Finds the model, opens the data and makes everything else, for a resumed run as the checkpoint has it, but for the random state, which is
+ * restored last (`restoreRandomState`). `closeRun` frees it.
+ *
+ * @throws UserError
  */
-export async function openRun(config: RunConfig, log: RunLog, resumed: Resumed | null): Promise<Run> {
+export async function openRun(config: RunConfig, log: RunLog, { state, checkpoint }: Start): Promise<Run> {
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
   const data = await openData(config, folder, (message) => log.progress.print(message));
-  if (resumed) compareData(resumed, data.train.fingerprint, config);
+  if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
-  return makeRun(config, log, data, training, derived);
+  const training = prepareModel(config, folder, log.progress, checkpoint?.folder ?? null);
+  const run = makeRun(config, log, data, training, derived, state);
+  if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
+  return run;
 }
 
 export async function closeRun({ stop, optimizer, training, data }: Run): Promise<void> {
@@ -65,7 +65,14 @@ export async function closeRun({ stop, optimizer, training, data }: Run): Promis
   await data.evaluation?.close();
 }
 
-function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
+function makeRun(
+  config: RunConfig,
+  log: RunLog,
+  data: RunData,
+  training: TrainingModel,
+  derived: Derived,
+  state: RunState,
+): Run {
   const { optimizer: o, precision, lora } = config;
   const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
   const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
@@ -82,6 +89,8 @@ function makeRun(config: RunConfig, log: RunLog, data: RunData, training: Traini
     stochasticRounding: !masterWeights,
   });
   const { totalSteps, warmupSteps } = derived;
+  const scaled = precision.dtype === 'float16';
+  if (scaled) state.lossScale ??= initialLossScale(precision);
   return {
     config,
     log,
@@ -90,16 +99,12 @@ function makeRun(config: RunConfig, log: RunLog, data: RunData, training: Traini
     optimizer,
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
     derived,
-    lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
+    lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
     stop: new StopRequests(config.output.output_dir),
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
     memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
-    bestMetric: null,
-    bestCheckpoint: null,
-    tokensSeen: 0,
-    skippedSteps: 0,
-    savedStep: null,
+    state,
   };
 }
 
@@ -129,16 +134,4 @@ export function stepOptions({ config, training: { model }, lossScale, memory, vi
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };
-}
-
-/** Puts everything back but the model, which was loaded from the checkpoint, and the random state, which comes last. */
-export function restore(run: Run, { folder, state }: Resumed): number {
-  restoreOptimizer(folder, run.optimizer);
-  if (run.lossScale && state.loss_scale) run.lossScale.state = state.loss_scale;
-  run.bestMetric = state.best_metric;
-  run.bestCheckpoint = state.best_model_checkpoint;
-  run.tokensSeen = state.num_input_tokens_seen;
-  run.skippedSteps = state.skipped_steps;
-  run.log.history.push(...state.log_history);
-  return state.global_step;
 }

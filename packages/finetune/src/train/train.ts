@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
+import { epochAt, RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
 import { about, allowTf32, RandomState } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
@@ -17,9 +17,10 @@ import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
-import { type Resumed, startOf } from './resume.js';
-import { closeRun, openRun, type Run, restore, stepOptions } from './run.js';
+import { type Start, startOf } from './resume.js';
+import { closeRun, openRun, type Run, stepOptions } from './run.js';
 import { save, saveResult } from './saving.js';
+import { addLoss, addToHistory, meanLoss } from './state.js';
 
 export interface TrainOptions {
   readonly notices?: readonly string[];
@@ -45,13 +46,14 @@ const LESS_MEMORY =
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
-  const resumed = startOf(config);
-  const log = new RunLog(config, resumed?.state.global_step);
+  const start = startOf(config);
+  const { state } = start;
+  const log = new RunLog(config, state.step);
   if (device === 'mps') log.warn('untested_device', UNTESTED);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
-    const result = await runTraining(config, log, resumed, options);
+    const result = await runTraining(config, log, start, options);
     const status = result.stopped === null ? 'finished' : 'stopped';
     log.event({
       event: 'run_end',
@@ -69,7 +71,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     log.event({
       event: 'run_end',
       status: 'failed',
-      step: log.lastStep,
+      step: state.step,
       seconds: seconds(),
       error: (error as Error).message,
     });
@@ -79,26 +81,20 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   }
 }
 
-async function runTraining(
-  config: RunConfig,
-  log: RunLog,
-  resumed: Resumed | null,
-  options: TrainOptions,
-): Promise<TrainResult> {
+async function runTraining(config: RunConfig, log: RunLog, start: Start, options: TrainOptions): Promise<TrainResult> {
   const notice = (message: string): void => log.progress.print(message);
-  const run = await openRun(config, log, resumed);
-  const { data, derived, training } = run;
-  const start = resumed ? restore(run, resumed) : 0;
-  announce(run, start, options);
-  const known = resumed?.state.bad_records ?? [];
-  const loader = await openLoader(config, data, { start, end: derived.totalSteps, knownBad: known }, notice);
+  const run = await openRun(config, log, start);
+  const { data, derived, training, state } = run;
+  announce(run, options);
+  const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
+  const loader = await openLoader(config, data, steps, notice);
   try {
-    if (resumed) restoreRandomState(resumed.folder, training.device);
-    if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
-    const { steps, stopped } = await trainLoop(run, loader, start);
-    if (stopped === null) saveResult(run, steps, loader);
+    if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
+    if (config.eval.eval_on_start && state.step === 0) await runEvaluation(run);
+    const stopped = await trainLoop(run, loader);
+    if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
-    return { stopped, steps, trainLoss: log.trainLoss, vision };
+    return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
   } finally {
     if (run.profile?.active) run.profile.write();
     await loader.close();
@@ -106,8 +102,8 @@ async function runTraining(
   }
 }
 
-function announce(run: Run, start: number, options: TrainOptions): void {
-  const { config, log, derived, training, data } = run;
+function announce(run: Run, options: TrainOptions): void {
+  const { config, log, derived, training, data, state } = run;
   writeFileSync(join(config.output.output_dir, RUN_FILES.config), `${JSON.stringify(config, null, 2)}\n`);
   log.event({
     event: 'run_start',
@@ -122,37 +118,32 @@ function announce(run: Run, start: number, options: TrainOptions): void {
     total_parameters: training.totalNumbers,
     world_size: 1,
     device: training.device,
-    resumed_at_step: start,
+    resumed_at_step: state.step,
   });
   if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
   log.progress.training({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }
 
-async function trainLoop(
-  run: Run,
-  loader: Loader,
-  start: number,
-): Promise<{ steps: number; stopped: StopEvent['reason'] | null }> {
-  const { config, derived, log } = run;
-  let done = start;
+/** Takes the steps that are left. Returns why it stopped before the last one, or null. */
+async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] | null> {
+  const { config, derived, log, state } = run;
   for await (const micros of optimizerSteps(loader)) {
     await oneStep(run, micros, loader);
-    done = micros[0]!.step + 1;
-    const epochEnds = done % derived.stepsPerEpoch === 0;
-    const last = done === derived.totalSteps;
-    if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds) || (last && config.eval.do_eval))
-      await runEvaluation(run, done, loader);
-    const stopped = last ? null : run.stop.reason; // behind the last step there is nothing to stop
-    if (stopped !== null) log.event({ event: 'stop', reason: stopped, step: done });
+    const { step } = state;
+    const epochEnds = step % derived.stepsPerEpoch === 0;
+    const last = step === derived.totalSteps;
+    if (isDue(config.eval.eval_strategy, derived.evalSteps, step, epochEnds) || (last && config.eval.do_eval))
+      await runEvaluation(run);
+    const stopped = last ? null : run.stop.reason; // after the last step there is nothing to stop
+    if (stopped !== null) log.event({ event: 'stop', reason: stopped, step });
     const asked = run.stop.takeSaveRequest();
-    if (isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds)) save(run, done, loader, 'interval');
-    else if (stopped !== null && config.save.save_on_stop)
-      save(run, done, loader, stopped === 'stop_file' ? 'stop' : 'signal');
-    else if (asked) save(run, done, loader, 'signal');
-    if (stopped !== null) return { steps: done, stopped };
+    if (isDue(config.save.save_strategy, derived.saveSteps, step, epochEnds)) save(run, 'interval');
+    else if (stopped !== null && config.save.save_on_stop) save(run, stopped === 'stop_file' ? 'stop' : 'signal');
+    else if (asked) save(run, 'signal');
+    if (stopped !== null) return stopped;
     await new Promise(setImmediate); // lets signals in and finalizers run
   }
-  return { steps: done, stopped: null };
+  return null;
 }
 
 function isDue(
@@ -166,12 +157,15 @@ function isDue(
 
 /** One optimizer step and its line in the log. */
 async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
-  const { config, derived, log, optimizer } = run;
+  const { config, derived, log, optimizer, state } = run;
   const { step } = micros[0]!;
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
   const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
-  if (batches.length === 0) return; // every record of this step is bad and was left out
+  if (batches.length === 0) {
+    state.step = step + 1; // every record of this step is bad and was left out
+    return;
+  }
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
   const lossScale = run.lossScale?.scale ?? null;
@@ -182,25 +176,31 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
-  run.tokensSeen += tokens;
-  const done = step + 1;
-  const due = isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0);
-  log.step(
+  state.step = step + 1;
+  state.tokensSeen += tokens;
+  addLoss(state, result.loss);
+  const done = state.step;
+  const due =
+    isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0) ||
+    done === derived.totalSteps ||
+    (done === 1 && config.logging.logging_first_step);
+  const logged = log.step(
     {
       step: done,
-      epoch: done / derived.stepsPerEpoch,
-      loss: result.loss,
+      epoch: epochAt(done, derived.stepsPerEpoch),
+      meanLoss: meanLoss(state.unloggedLoss),
       gradNorm: result.gradNorm,
       learningRate: optimizer.groups[0]!.baseLr * run.schedule(step),
       samples,
       tokens,
       supervisedTokens: result.supervisedTokens,
       lossScale,
-      skippedSteps: run.skippedSteps,
+      skippedSteps: state.skippedSteps,
       dataWaitSeconds: loader.dataWaitSeconds,
       vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
     },
     derived.totalSteps,
-    due || done === derived.totalSteps || (done === 1 && config.logging.logging_first_step),
+    due,
   );
+  if (logged !== null) addToHistory(state, logged, result.gradNorm);
 }

@@ -12,6 +12,7 @@ import { trainStep } from '../../engine/step.js';
 import { RunLog } from '../../report/run-log.js';
 import { openLoader, optimizerSteps } from '../../train/open-data.js';
 import { closeRun, openRun, type Run, stepOptions } from '../../train/run.js';
+import { freshState } from '../../train/state.js';
 import { type Measurement, StepMeter } from './meter.js';
 
 /** Steps in front that are not counted: moments are made, kernels chosen. */
@@ -39,7 +40,7 @@ export async function measureTraining(config: RunConfig, steps: number): Promise
 }
 
 async function measure(config: RunConfig, log: RunLog, total: number): Promise<Measurement> {
-  const run = await openRun(config, log, null);
+  const run = await openRun(config, log, { state: freshState(), checkpoint: null });
   const steps = { start: 0, end: total, knownBad: [] };
   const loader = await openLoader(config, run.data, steps, (message) => log.progress.print(message));
   try {
