@@ -98,7 +98,7 @@ export interface CheckpointEvent {
   bytes: number;
   seconds: number;
   /** Why it was written. */
-  reason: 'interval' | 'signal' | 'stop' | 'best' | 'end';
+  reason: 'interval' | 'signal' | 'stop' | 'best';
   /** Folders removed afterwards because of save_total_limit, relative to the run folder. */
   removed: string[];
 }
@@ -117,7 +117,7 @@ export interface WarningEvent {
 /** The run was asked to end early and will do so after the current step. */
 export interface StopEvent {
   event: 'stop';
-  reason: 'sigint' | 'sigterm' | 'stop_file' | 'nonfinite' | 'bad_records';
+  reason: 'sigint' | 'sigterm' | 'stop_file' | 'abort' | 'nonfinite';
   step: number;
 }
 

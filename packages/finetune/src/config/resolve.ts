@@ -7,12 +7,14 @@
 
 import { CONFIG_GROUPS, expected, type RunConfig, UserError } from '@minicpm-finetune/run';
 import { checkCombinations } from './checks.js';
+import { coerce } from './coerce.js';
 import { readDeepSpeed } from './deepspeed.js';
 import { type Flag, flagsOf, type Given, nameAt, placeOf } from './flags.js';
 import { INPUT_FLAGS } from './input-flags.js';
 import { OFFICIAL_FLAGS } from './official-flags.js';
 import { readRecipe } from './recipe.js';
 import { CONFIG_FLAGS } from './run-flags.js';
+import { unknownName } from './unknown-name.js';
 
 /** Every flag of `train`, grouped by the headings of its help. */
 export const TRAIN_FLAGS: readonly Flag[] = flagsOf({
@@ -20,6 +22,28 @@ export const TRAIN_FLAGS: readonly Flag[] = flagsOf({
   ...CONFIG_FLAGS,
   official: OFFICIAL_FLAGS,
 });
+
+/** Values for `resolveConfig`: the flags of `minicpm-finetune train` without dashes. */
+export type ConfigValues = Readonly<Record<string, unknown>>;
+
+export type ResolvedConfig = ResolvedTrainConfig;
+
+/**
+ * The configuration of a training from values in a program, with the defaults, rules and checks of the command line.
+ *
+ * @throws UserError for an unknown name, a value of the wrong type or outside its limits, and a combination that cannot work
+ */
+export function resolveConfig(values: ConfigValues): ResolvedConfig {
+  const given = new Map<string, Given>();
+  for (const [name, value] of Object.entries(values)) {
+    if (value === undefined) continue;
+    const flag = TRAIN_FLAGS.find((one) => one.name === name);
+    const names = TRAIN_FLAGS.map((one) => one.name);
+    if (flag === undefined) throw unknownName(name, 'a known flag', names, 'They are those of minicpm-finetune train.');
+    given.set(name, { value: coerce(name, flag, value, { kind: 'flag' }), source: { kind: 'flag' } });
+  }
+  return resolveGiven(given);
+}
 
 export interface ResolvedTrainConfig {
   config: RunConfig;

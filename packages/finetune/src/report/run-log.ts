@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
-import { Progress } from './progress.js';
+import { type Reporter, SILENT } from './reporter.js';
 import { TensorBoard } from './tensorboard.js';
 
 /** One optimizer step as the log takes it in. */
@@ -25,6 +25,14 @@ export interface StepRecord {
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
 
+export interface RunLogOptions {
+  /** The step resumed from. */
+  readonly startStep?: number;
+  readonly reporter?: Reporter | undefined;
+  /** Gets every event after it was written. */
+  readonly onEvent?: ((event: RunEvent) => void) | undefined;
+}
+
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 
 interface Totals {
@@ -37,7 +45,7 @@ interface Totals {
 const EMPTY: Totals = { steps: 0, samples: 0, tokens: 0, supervised: 0 };
 
 export class RunLog {
-  readonly progress: Progress;
+  readonly reporter: Reporter;
   /** With --report_to tensorboard. */
   readonly board: TensorBoard | null;
   readonly #writer: EventWriter;
@@ -48,9 +56,12 @@ export class RunLog {
   /** Whether the last event could not be written. */
   #losing = false;
 
-  /** `startStep` is the step resumed from. */
-  constructor({ logging, output: { output_dir: folder } }: RunConfig, startStep = 0) {
-    this.progress = new Progress({ mode: logging.progress });
+  readonly #onEvent: (event: RunEvent) => void;
+
+  constructor({ logging, output: { output_dir: folder } }: RunConfig, options: RunLogOptions = {}) {
+    const { startStep = 0, reporter = SILENT, onEvent = () => {} } = options;
+    this.reporter = reporter;
+    this.#onEvent = onEvent;
     mkdirSync(folder, { recursive: true });
     this.#writer = new EventWriter(join(folder, RUN_FILES.events));
     const logs = logging.logging_dir ?? join(folder, RUN_FILES.logs);
@@ -67,12 +78,17 @@ export class RunLog {
       if (!this.#losing) this.#tellLost((error as Error).message);
       this.#losing = true;
     }
-    this.progress.event(event);
+    this.#tell(event);
+  }
+
+  #tell(event: RunEvent): void {
+    this.reporter.event?.(event);
+    this.#onEvent(event);
   }
 
   #tellLost(reason: string): void {
     const message = `EVENTS ARE NOT RECORDED in ${this.#writer.path}: ${reason}. The run goes on.`;
-    this.progress.event({ event: 'warning', kind: 'write_failed', message });
+    this.#tell({ event: 'warning', kind: 'write_failed', message });
   }
 
   warn(kind: string, message: string, step?: number): void {
@@ -93,7 +109,7 @@ export class RunLog {
       this.#sinceWait = record.dataWaitSeconds;
       if (record.vision) this.#sinceVision = record.vision;
     }
-    this.progress.step(event);
+    this.reporter.step?.(event);
     return due ? event : null;
   }
 
@@ -133,7 +149,6 @@ export class RunLog {
   }
 
   close(): void {
-    this.progress.close();
     this.#writer.close();
     this.board?.close();
   }

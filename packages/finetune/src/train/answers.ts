@@ -14,6 +14,7 @@ import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { type AnswerLine, type Question, questionOf } from '../data/question.js';
 import type { DataRecord, ImageSource } from '../data/record.js';
+import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
 
@@ -75,24 +76,25 @@ async function answerAll({ config, data, training, log }: Run, asked: readonly A
   const model = new LoadedModel(training.model, chatTemplate(options.llmType, options.tokenizer));
   const maxNewTokens = await answerLength(asked, options.tokenizer);
   const size = config.batch.per_device_eval_batch_size;
-  const task = log.progress.task('Answering', asked.length, 'records');
+  const task = { label: 'Answering', total: asked.length, unit: 'records' };
   const lines: EvalAnswer[] = [];
   setLoraTraining(training.model, false);
   try {
-    for (let i = 0; i < asked.length; i += size) {
-      const batch = asked.slice(i, i + size);
-      const prompts = [];
-      for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
-      const answers = await model.answer(prompts, { maxNewTokens });
-      batch.forEach((one, k) => {
-        const { text: answer, tokens, end } = answers[k]!;
-        lines.push(lineOf(one, { answer, tokens, end }));
-      });
-      task.update(lines.length);
-    }
+    await asTask(log.reporter, task, async (update) => {
+      for (let i = 0; i < asked.length; i += size) {
+        const batch = asked.slice(i, i + size);
+        const prompts = [];
+        for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
+        const answers = await model.answer(prompts, { maxNewTokens });
+        batch.forEach((one, k) => {
+          const { text: answer, tokens, end } = answers[k]!;
+          lines.push(lineOf(one, { answer, tokens, end }));
+        });
+        update(lines.length);
+      }
+    });
   } finally {
     setLoraTraining(training.model, true);
-    task.finish(lines.length);
   }
   return lines;
 }

@@ -1,51 +1,44 @@
 /** Evaluation: the mean cross entropy over the supervised tokens of a data set, in the memory of one batch. */
 import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
-import { epochAt, type RunConfig } from '@minicpm-finetune/run';
-import type { Dataset, Notice } from '../data/dataset.js';
+import { epochAt } from '@minicpm-finetune/run';
+import { yieldToEventLoop } from '@minicpm-finetune/torch';
+import type { Dataset } from '../data/dataset.js';
 import { collate } from '../engine/collate.js';
 import { evaluateBatch } from '../engine/step.js';
-import type { VisionCache } from '../engine/vision-cache.js';
-import type { Progress } from '../report/progress.js';
+import { asTask } from '../report/reporter.js';
 import { answerRecords } from './answers.js';
-import { openPass, type RunData } from './open-data.js';
-import type { TrainingModel } from './open-model.js';
+import { openPass } from './open-data.js';
 import type { Run } from './run.js';
 import { saveBest } from './saving.js';
 
-export interface Evaluation {
+interface Evaluation {
   readonly loss: number;
   readonly samples: number;
   readonly seconds: number;
 }
 
-/** Goes through the data once. Dropout is off meanwhile; nothing is kept of a batch but its summed loss. */
-export async function evaluate(
-  config: RunConfig,
-  data: RunData,
-  dataset: Dataset,
-  { model, device }: TrainingModel,
-  progress: Progress,
-  notice: Notice,
-  vision: VisionCache | null = null,
-): Promise<Evaluation> {
+/** Goes through the evaluation data once. Dropout is off meanwhile; nothing is kept of a batch but its summed loss. */
+async function evaluate({ config, data, log, training, vision }: Run, dataset: Dataset): Promise<Evaluation> {
+  const { model, device } = training;
   const started = performance.now();
-  const loader = await openPass(config, data, dataset, config.batch.per_device_eval_batch_size, notice);
-  const task = progress.task('Evaluating', dataset.length, 'records');
+  const loader = await openPass(config, data, dataset, config.batch.per_device_eval_batch_size, log.reporter);
+  const task = { label: 'Evaluating', total: dataset.length, unit: 'records' };
   let [sum, tokens, samples] = [0, 0, 0];
   setLoraTraining(model, false);
   try {
-    for await (const micro of loader) {
-      if (micro.samples.length === 0) continue;
-      const result = evaluateBatch(model, collate(micro.samples, device), vision);
-      sum += result.sum;
-      tokens += result.count;
-      samples += micro.samples.length;
-      task.update(samples, tokens > 0 ? `loss ${(sum / tokens).toFixed(4)}` : '');
-      await new Promise(setImmediate);
-    }
+    await asTask(log.reporter, task, async (update) => {
+      for await (const micro of loader) {
+        if (micro.samples.length === 0) continue;
+        const result = evaluateBatch(model, collate(micro.samples, device), vision);
+        sum += result.sum;
+        tokens += result.count;
+        samples += micro.samples.length;
+        update(samples, tokens > 0 ? `loss ${(sum / tokens).toFixed(4)}` : '');
+        await yieldToEventLoop();
+      }
+    });
   } finally {
     setLoraTraining(model, true);
-    task.finish(samples);
     await loader.close();
   }
   return { loss: sum / tokens, samples, seconds: (performance.now() - started) / 1000 };
@@ -57,15 +50,7 @@ export async function runEvaluation(run: Run): Promise<void> {
   const { step } = state;
   if (data.evaluation === null) return;
   const started = performance.now();
-  const { loss, samples, seconds } = await evaluate(
-    config,
-    data,
-    data.evaluation,
-    run.training,
-    log.progress,
-    (m) => log.progress.print(m),
-    run.vision,
-  );
+  const { loss, samples, seconds } = await evaluate(run, data.evaluation);
   const answers = config.eval.eval_generate > 0 ? await answerRecords(run) : null;
   log.exclude((performance.now() - started) / 1000);
   const metrics = { ...answers?.metrics };

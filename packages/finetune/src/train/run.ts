@@ -17,7 +17,7 @@ import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { compareData, type Start } from './resume.js';
 import type { RunState } from './state.js';
-import { StopRequests } from './stop.js';
+import { type StopOptions, StopRequests } from './stop.js';
 
 /** Everything a run holds while training: parts that are made once, and the state, which changes. */
 export interface Run {
@@ -44,21 +44,22 @@ export interface Run {
  *
  * @throws UserError
  */
-export async function openRun(config: RunConfig, log: RunLog, { state, checkpoint }: Start): Promise<Run> {
+export async function openRun(config: RunConfig, log: RunLog, start: Start, stop: StopOptions = {}): Promise<Run> {
+  const { state, checkpoint } = start;
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
-  const data = await openData(config, folder, (message) => log.progress.print(message));
+  const { reporter } = log;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
+  const data = await openData(config, folder, reporter);
   if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, log.progress, checkpoint?.folder ?? null);
-  const run = makeRun(config, log, data, training, derived, state);
+  const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
+  const run = makeRun(config, log, data, training, derived, state, new StopRequests(config.output.output_dir, stop));
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
   return run;
 }
 
-export async function closeRun({ stop, optimizer, training, data }: Run): Promise<void> {
-  stop.close();
+export async function closeRun({ optimizer, training, data }: Run): Promise<void> {
   optimizer.dispose();
   training.model.dispose();
   await data.train.close();
@@ -72,6 +73,7 @@ function makeRun(
   training: TrainingModel,
   derived: Derived,
   state: RunState,
+  stop: StopRequests,
 ): Run {
   const { optimizer: o, precision, lora } = config;
   const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
@@ -100,8 +102,8 @@ function makeRun(
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
     derived,
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
-    stop: new StopRequests(config.output.output_dir),
-    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
+    stop,
+    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
     memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
     state,
@@ -117,7 +119,7 @@ function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): Mem
   const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
   if (recompute !== 'auto' && budget === null) return null;
   const memory = device === 'cpu' ? hostMemory : memoryOf(device);
-  return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.progress.print(message) });
+  return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.reporter.notice(message) });
 }
 
 /** How a step of the run is computed, now. */

@@ -86,7 +86,7 @@ function copyBest({ config, log, state }: Run, target: string): boolean {
   mkdirSync(target, { recursive: true });
   for (const name of readdirSync(bestCheckpoint))
     if (!TRAINER_FILES.has(name)) cpSync(join(bestCheckpoint, name), join(target, name), { recursive: true });
-  log.progress.print(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
+  log.reporter.notice(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
   return true;
 }
 

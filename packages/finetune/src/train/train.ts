@@ -4,14 +4,15 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { epochAt, RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, allowTf32, RandomState } from '@minicpm-finetune/torch';
+import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
+import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
 import { explainMemory, startEngine } from '../engine/machine.js';
 import { traced } from '../engine/profiler.js';
 import { type StepResult, trainStep } from '../engine/step.js';
+import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
@@ -21,15 +22,24 @@ import { type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
 import { save, saveResult } from './saving.js';
 import { addLoss, addToHistory, meanLoss } from './state.js';
+import type { StopOptions } from './stop.js';
 
-export interface TrainOptions {
+export interface TrainOptions extends StopOptions {
+  /** Gets every event of the run after it was written to events.jsonl. What it throws ends the run. */
+  readonly onEvent?: ((event: RunEvent) => void) | undefined;
+  /** Shows what goes on. Nothing is shown without one. */
+  readonly reporter?: Reporter | undefined;
+  /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
   readonly derived?: readonly string[];
 }
 
 export interface TrainResult {
+  /** Why the run ended before its last step; null: it is finished. */
   readonly stopped: StopEvent['reason'] | null;
+  /** Optimizer steps done, those before it was resumed included. */
   readonly steps: number;
+  /** Mean over all steps of the run; null: none had a finite loss. */
   readonly trainLoss: number | null;
   /** Pictures looked up in the vision cache, and found; null: no cache. */
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
@@ -42,13 +52,20 @@ const LESS_MEMORY =
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
   'a smaller --model_max_length or --max_slice_nums, --use_lora true, or --q_lora true with it.';
 
-/** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
+/**
+ * Trains as the configuration says: loads model and data, takes the steps, and saves in `config.output.output_dir`. When `signal` is aborted,
+ * the step under way is finished and a checkpoint saved (unless `save_on_stop` is false), and the result says `stopped`. Prints nothing and
+ * installs no signal handlers.
+ *
+ * @throws UserError before any training time is spent where it can; for a run that cannot go on
+ */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
   const start = startOf(config);
   const { state } = start;
-  const log = new RunLog(config, state.step);
+  const { reporter, onEvent } = options;
+  const log = new RunLog(config, { startStep: state.step, reporter, onEvent });
   if (device === 'mps') log.warn('untested_device', UNTESTED);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
@@ -64,7 +81,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
       ...(result.vision ? { vision_cache: result.vision } : {}),
       output: '.',
     });
-    log.progress.print(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
+    log.reporter.notice(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
     return result;
   } catch (cause) {
     const error = explainMemory(cause, device, LESS_MEMORY);
@@ -82,12 +99,11 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
 }
 
 async function runTraining(config: RunConfig, log: RunLog, start: Start, options: TrainOptions): Promise<TrainResult> {
-  const notice = (message: string): void => log.progress.print(message);
-  const run = await openRun(config, log, start);
+  const run = await openRun(config, log, start, options);
   const { data, derived, training, state } = run;
   announce(run, options);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
-  const loader = await openLoader(config, data, steps, notice);
+  const loader = await openLoader(config, data, steps, log.reporter);
   try {
     if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
     if (config.eval.eval_on_start && state.step === 0) await runEvaluation(run);
@@ -120,13 +136,17 @@ function announce(run: Run, options: TrainOptions): void {
     device: training.device,
     resumed_at_step: state.step,
   });
-  if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
-  log.progress.training({ totalSteps: derived.totalSteps, epochs: derived.epochs });
+  if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
+  log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }
 
 /** Takes the steps that are left. Returns why it stopped before the last one, or null. */
 async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] | null> {
   const { config, derived, log, state } = run;
+  if (run.stop.aborted !== null) {
+    log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
+    return run.stop.aborted;
+  }
   for await (const micros of optimizerSteps(loader)) {
     await oneStep(run, micros, loader);
     const { step } = state;
@@ -141,7 +161,7 @@ async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] 
     else if (stopped !== null && config.save.save_on_stop) save(run, stopped === 'stop_file' ? 'stop' : 'signal');
     else if (asked) save(run, 'signal');
     if (stopped !== null) return stopped;
-    await new Promise(setImmediate); // lets signals in and finalizers run
+    await yieldToEventLoop();
   }
   return null;
 }

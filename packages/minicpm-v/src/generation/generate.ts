@@ -7,7 +7,7 @@
 
 import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, keep, noGrad, ops, scope, type Tensor, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import type { Picture } from '../model/patches.js';
@@ -116,7 +116,7 @@ export async function* generateFromEmbeds(
         return [{ sequence, id, end }];
       });
       yield fresh;
-      await new Promise((resolve) => setImmediate(resolve));
+      await yieldToEventLoop();
     }
   } finally {
     cache.dispose();
