@@ -7,6 +7,7 @@ import {
   type AppliedLora,
   applyLora,
   describeBase,
+  type LoraOptions,
   loadAdapter,
   loadWeights,
   MiniCPMV,
@@ -46,7 +47,7 @@ export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
   return device === 'auto' ? bestDevice() : device;
 }
 
-function loraConfig({ lora, trainables }: RunConfig) {
+function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
   return {
     r: lora.lora_r,
     alpha: lora.lora_alpha,
@@ -57,8 +58,6 @@ function loraConfig({ lora, trainables }: RunConfig) {
     useRslora: lora.use_rslora,
     useDora: lora.use_dora,
     layersToTransform: lora.lora_layers_to_transform,
-    rankPattern: {},
-    alphaPattern: {},
   };
 }
 
@@ -67,7 +66,7 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
   const from = resumeFrom ?? config.lora.lora_weight_path;
   const applied =
     from === null
-      ? applyLora(model, loraConfig(config), { seed: config.seeds.seed })
+      ? applyLora(model, loraOptions(config), { seed: config.seeds.seed })
       : loadAdapter(from, model, { fingerprint, trainable: true });
   setLoraTraining(model, true);
   return applied;
