@@ -41,7 +41,7 @@ export {
   type UserErrorDetails,
   type WarningEvent,
 } from '@minicpm-finetune/run';
-export type { CheckReport, Distribution, Finding } from './cli/check-data/check-data.js';
+export type { CheckReport, Distribution, RecordFinding } from './cli/check-data/check-data.js';
 export type { GenerateContext, GenerateSummary } from './cli/generate/generate.js';
 export type { MergeOptions } from './cli/merge/merge.js';
 export { type ConfigValues, type ResolvedConfig, resolveConfig } from './config/resolve.js';

@@ -7,6 +7,7 @@ export * from './event-log.js';
 export * from './events.js';
 export * from './folder.js';
 export * from './format.js';
+export * from './median.js';
 export * from './nearest-name.js';
 export * from './schedule.js';
 export * from './user-error.js';

@@ -1,9 +1,9 @@
 /** `minicpm-finetune`: finds the command, hands it its flags, and turns what happens into output and an exit code. */
 
-import { readFileSync } from 'node:fs';
 import { UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError } from 'commander';
 import { unknownName } from '../config/unknown-name.js';
+import { VERSION } from '../version.js';
 import type { CommandIO } from './cli-command.js';
 import { asUserError, givenFlags, makeCommand } from './command.js';
 import { COMMANDS } from './commands.js';
@@ -49,7 +49,7 @@ function makeProgram(io: CommandIO): Command {
   return new Command('minicpm-finetune')
     .description('Fine-tunes MiniCPM-V and MiniCPM-o, vision-language models, on your pictures and conversations.')
     .usage('<command> [flags]')
-    .version(version(), '-v, --version', 'Print the version.')
+    .version(VERSION, '-v, --version', 'Print the version.')
     .helpOption('-h, --help', 'Print this; `minicpm-finetune <command> --help` explains a command.')
     .exitOverride()
     .configureOutput({ writeOut: (text) => io.stdout.write(text), writeErr: () => {} });
@@ -66,10 +66,4 @@ function refuseUnknownCommand(word: string): void {
     });
   }
   throw unknownName(word, 'a command', names, `The commands are ${names.join(', ')}.`);
-}
-
-/** The version in package.json. */
-export function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -9,11 +9,11 @@
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { extname, join, posix } from 'node:path';
 import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
-import { chatTemplate, decodeImage, encodePrompt, Tokenizer } from '@minicpm-finetune/processor';
+import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { type AnswerLine, type Question, questionOf } from '../data/question.js';
-import type { DataRecord, ImageSource } from '../data/record.js';
+import { type DataRecord, imagesOf } from '../data/record.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
@@ -121,12 +121,7 @@ function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'an
   };
 }
 
-function imagesOf({ image }: DataRecord): ImageSource[] {
-  if (image === undefined) return [];
-  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
-}
-
-/** `<record>-<number><.ext>`; bytes have the name of what they begin like. */
+/** `<record>-<number><.ext>`; for embedded bytes, the extension follows from their magic number. */
 function imageName(index: number, k: number, source: ImageSource): string {
   return `${index}-${k}${typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source)}`;
 }

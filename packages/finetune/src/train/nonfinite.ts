@@ -11,6 +11,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import type { ImageSource } from '@minicpm-finetune/processor';
 import { RUN_FILES, UserError } from '@minicpm-finetune/run';
 import {
   fromTypedArray,
@@ -23,13 +24,12 @@ import {
   writeSafetensors,
 } from '@minicpm-finetune/torch';
 import type { MicroBatch } from '../data/loader.js';
-import type { ImageSource } from '../data/record.js';
 import { collate, collateAll, disposeBatch } from '../engine/collate.js';
 import { HEAD, lossAndGradients, type StepResult } from '../engine/step.js';
 import { type Run, stepOptions } from './run.js';
 
 /** Where the first value that is not finite came from. */
-export interface Finding {
+export interface NonfiniteOrigin {
   /** What it is: a module's output, the loss, or a gradient of a module's parameters. */
   readonly what: 'output' | 'loss' | 'gradient';
   /** Module path, such as `llm.model.layers.3`. */
@@ -69,7 +69,7 @@ export async function handleNonfinite(
   });
 }
 
-function describe(finding: Finding | null): string {
+function describe(finding: NonfiniteOrigin | null): string {
   if (finding === null) return 'every value is finite when computed again, only the norm of all gradients is not';
   const { what, module, microBatch, parameters } = finding;
   const which = what === 'loss' ? 'the loss' : what === 'output' ? 'the output' : 'a gradient';
@@ -86,10 +86,10 @@ const allFinite = (tensor: Tensor): boolean => scope(() => noGrad(() => ops.all(
  * Computes the step again, with the random numbers it had, and looks at every module's output, the loss and every gradient. The parameters
  * must be those of the step. The random state is left as it was.
  */
-export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): Finding | null {
-  const found: Finding[] = [];
+export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): NonfiniteOrigin | null {
+  const found: NonfiniteOrigin[] = [];
   let microBatch = -1;
-  const note = (what: Finding['what'], module: string, parameters: readonly string[]): void => {
+  const note = (what: NonfiniteOrigin['what'], module: string, parameters: readonly string[]): void => {
     if (found.length === 0) found.push({ what, module, microBatch, parameters });
   };
   withRandomState([run.training.device], () => {
@@ -141,7 +141,7 @@ async function saveStep(
   result: StepResult,
   micros: readonly MicroBatch[],
   random: RandomState,
-  finding: Finding | null,
+  finding: NonfiniteOrigin | null,
   withModel: boolean,
 ): Promise<string | null> {
   const { config, data, training, log } = run;

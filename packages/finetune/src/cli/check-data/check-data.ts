@@ -23,7 +23,7 @@ export interface CheckRecordsOptions {
 }
 
 /** Something about one record. */
-export interface Finding extends UserErrorData {
+export interface RecordFinding extends UserErrorData {
   readonly file: string;
   readonly record: number;
 }
@@ -44,9 +44,9 @@ export interface CheckReport {
   readonly files: readonly { readonly path: string; readonly records: number; readonly description: string }[];
   readonly records: number;
   /** One for each record that training would stop at or leave out. */
-  readonly errors: readonly Finding[];
+  readonly errors: readonly RecordFinding[];
   /** What is allowed but probably not meant, or changes a record: several per record are possible. */
-  readonly warnings: readonly Finding[];
+  readonly warnings: readonly RecordFinding[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;
   /** Share, 0 to 1, of all tokens that the model learns to produce. */
@@ -91,8 +91,8 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
 }
 
 class Tally {
-  private readonly errors: Finding[] = [];
-  private readonly warnings: Finding[] = [];
+  private readonly errors: RecordFinding[] = [];
+  private readonly warnings: RecordFinding[] = [];
   private readonly lengths: number[] = [];
   private supervised = 0;
   private textOnly = 0;

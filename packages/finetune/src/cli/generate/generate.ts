@@ -7,7 +7,7 @@
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { type AnswerOptions, type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
+import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { EncodedPrompt } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
@@ -15,7 +15,7 @@ import { type AnswerLine, type Question, questionOf } from '../../data/question.
 import type { DataRecord } from '../../data/record.js';
 import { startEngine } from '../../engine/machine.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
-import type { ChatOptions } from '../chat/options.js';
+import { answerOptions, type ChatOptions } from '../chat/options.js';
 
 export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
   readonly dataPaths: readonly string[];
@@ -96,19 +96,19 @@ async function answerBatch(
   model: LoadedModel,
   options: AnswerFileOptions,
 ): Promise<AnswerLine[]> {
-  const answerOptions = answerOptionsOf(options);
+  const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
   const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
   for (const index of records) {
     try {
       const record = await data.read(index);
       const question = questionOf(record);
-      questions.push({ record, question, prompt: await model.encode(question.messages, answerOptions) });
+      questions.push({ record, question, prompt: await model.encode(question.messages, how) });
     } catch (error) {
       throw error instanceof UserError ? error.at(data.place(index)) : error;
     }
   }
   const prompts = questions.map(({ prompt }) => prompt);
-  const answers = await model.answer(prompts, { ...answerOptions, streams: records });
+  const answers = await model.answer(prompts, { ...how, streams: records });
   return questions.map(({ record, question: { text, reference } }, i) => {
     const { text: answer, tokens, end } = answers[i]!;
     return {
@@ -123,13 +123,7 @@ async function answerBatch(
   });
 }
 
-function answerOptionsOf(options: AnswerFileOptions): AnswerOptions {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums, allowSpecialText } = options;
-  const all = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, allowSpecialText };
-  return maxSliceNums === null ? all : { ...all, maxSliceNums };
-}
-
-/** What decides the answers; an output file is gone on with only under the same. */
+/** Settings that determine the answers. An existing output file is resumed only if they match. */
 function settingsOf(options: AnswerFileOptions, data: string): Record<string, unknown> {
   const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, maxSliceNums } =
     options;
