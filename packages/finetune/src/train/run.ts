@@ -7,7 +7,7 @@ import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import type { DeviceName } from '../engine/machine.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
-import { Optimizer, withoutDecay } from '../engine/optimizer.js';
+import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
 import { Profiler } from '../engine/profiler.js';
 import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
@@ -75,21 +75,7 @@ function makeRun(
   state: RunState,
   stop: StopRequests,
 ): Run {
-  const { optimizer: o, precision, lora } = config;
-  const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
-  const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
-    learningRate: o.learning_rate,
-    visionLearningRate: o.vision_learning_rate,
-    resamplerLearningRate: o.resampler_learning_rate,
-    embeddingLearningRate: o.embedding_learning_rate,
-    loraPlusRatio: lora.loraplus_lr_ratio,
-    weightDecay: o.weight_decay,
-    beta1: o.adam_beta1,
-    beta2: o.adam_beta2,
-    eps: o.adam_epsilon,
-    masterWeights,
-    stochasticRounding: !masterWeights,
-  });
+  const { precision } = config;
   const { totalSteps, warmupSteps } = derived;
   const scaled = precision.dtype === 'float16';
   if (scaled) state.lossScale ??= initialLossScale(precision);
@@ -98,8 +84,8 @@ function makeRun(
     log,
     data,
     training,
-    optimizer,
-    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
+    optimizer: new Optimizer(training.trainable, withoutDecay(training.model), optimizerSettings(config)),
+    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     derived,
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
     stop,
