@@ -156,10 +156,6 @@ describe('--vision_batch_size', () => {
 describe('flags that mean something this version does not do', () => {
   it.each<[Readonly<Record<string, unknown>>, string]>([
     [
-      { device: 'cuda', use_lora: true, q_lora: true },
-      'Expected cpu or auto with --q_lora for --device but received cuda.',
-    ],
-    [
       { metric_for_best_model: 'bleu' },
       'Expected one of loss, exact_match, anls, rouge_l for --metric_for_best_model but received bleu.',
     ],
