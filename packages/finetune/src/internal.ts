@@ -3,13 +3,16 @@
  * change in any version.
  */
 export { type Measurement, StepMeter } from './cli/bench/meter.js';
+export { resolveConfig } from './config/resolve.js';
 export { type Batch, collate, disposeBatch, pack, type Sequence } from './engine/collate.js';
 export { denseRows } from './engine/gradients.js';
 export { lossSum } from './engine/loss.js';
 export { type DeviceName, startEngine } from './engine/machine.js';
 export { matmulSpeed } from './engine/matmul.js';
-export { Optimizer, withoutDecay } from './engine/optimizer.js';
+export { Optimizer, optimizerSettings, withoutDecay } from './engine/optimizer.js';
 export { evaluateBatch, type Gradients, headOf, lossAndGradients, type StepResult, trainStep } from './engine/step.js';
 export { tuneFully } from './engine/trainables.js';
 export { VisionCache } from './engine/vision-cache.js';
 export { Progress } from './report/progress.js';
+export { SILENT } from './report/reporter.js';
+export { prepareModel } from './train/open-model.js';

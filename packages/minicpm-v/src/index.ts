@@ -1,20 +1,44 @@
-/** The MiniCPM-V models: what the other packages may use. */
-export * from './adapters/folder.js';
-export * from './adapters/lora.js';
-export * from './adapters/merge.js';
-export * from './adapters/quantize.js';
-export * from './checkpoint/create.js';
-export * from './checkpoint/weights.js';
-export * from './generation/generate.js';
-export * from './generation/load.js';
-export * from './generation/sampling.js';
-export { type Attend, Decoder, DecoderLayer, LanguageModel, type Packed } from './model/decoder.js';
-export * from './model/inputs.js';
-export * from './model/kv-cache.js';
-export * from './model/minicpm-v.js';
-export { PatchEmbedding, type Picture } from './model/patches.js';
-export * from './model/plan.js';
-export { sinCosTable } from './model/resampler.js';
-export { inverseFrequencies } from './model/rope.js';
-export { positionBuckets } from './model/siglip.js';
-export { TimmVisionTower } from './model/timm-vit.js';
+/**
+ * The MiniCPM-V models: a checkpoint that answers (`loadModel`), and the parts from which a training is built. What only tests of this
+ * repository need is in internal.ts.
+ */
+export {
+  type BaseModel,
+  describeBase,
+  type LoadAdapterOptions,
+  loadAdapter,
+  saveAdapter,
+} from './adapters/folder.js';
+export {
+  type AppliedLora,
+  applyLora,
+  freeze,
+  type LoraConfig,
+  type LoraOptions,
+  setLoraTraining,
+  trainableParameters,
+} from './adapters/lora.js';
+export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
+export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
+export { type CreateOptions, createModel } from './checkpoint/create.js';
+export {
+  type LoadOptions,
+  loadWeights,
+  openCheckpoint,
+  type SaveOptions,
+  saveCheckpoint,
+  type WeightSource,
+} from './checkpoint/weights.js';
+export {
+  type Answer,
+  type AnswerOptions,
+  LoadedModel,
+  type LoadModelOptions,
+  loadModel,
+  moveTo,
+} from './generation/load.js';
+export type { Sampling } from './generation/sampling.js';
+export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
+export { MiniCPMV } from './model/minicpm-v.js';
+export type { Picture } from './model/patches.js';
+export { type Plan, type PlanNode, runPlan } from './model/plan.js';

@@ -4,10 +4,6 @@ import type { RunConfig } from './config/config.js';
 import { SCHEDULES, warmupSteps } from './schedule.js';
 
 export interface Derived {
-  /** Records, or packed sequences, per optimizer step, over all devices. */
-  totalBatch: number;
-  /** Micro-batches per device and epoch. */
-  microBatchesPerEpoch: number;
   /** Optimizer steps per epoch; the last one may be smaller. */
   stepsPerEpoch: number;
   /** Optimizer steps of the run. */
@@ -23,6 +19,11 @@ export interface Derived {
   lines: string[];
 }
 
+/** Passes over the data after a number of optimizer steps, as logs and checkpoints have it: to four places. */
+export function epochAt(step: number, stepsPerEpoch: number): number {
+  return Number((step / stepsPerEpoch).toFixed(4));
+}
+
 /**
  * @param numSamples records, or with --packing packed sequences, in an epoch, over all devices.
  * @param worldSize number of devices that share them.
@@ -31,7 +32,6 @@ export function derive(config: RunConfig, numSamples: number, worldSize = 1): De
   const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = config.batch;
   const { max_steps: maxSteps, num_train_epochs: wantedEpochs } = config.schedule;
   const lines: string[] = [];
-  const totalBatch = size * accumulation * worldSize;
   const across = worldSize === 1 ? '' : ` × ${worldSize} devices`;
   const divide = config.batch.dataloader_drop_last && !config.batch.packing ? 'floor' : 'ceil';
   const microBatchesPerEpoch = Math[divide](numSamples / (size * worldSize));
@@ -59,8 +59,6 @@ export function derive(config: RunConfig, numSamples: number, worldSize = 1): De
     return every;
   };
   return {
-    totalBatch,
-    microBatchesPerEpoch,
     stepsPerEpoch,
     totalSteps,
     epochs,

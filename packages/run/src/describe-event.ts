@@ -33,8 +33,8 @@ const STOP_REASONS = {
   sigint: 'Ctrl-C',
   sigterm: 'SIGTERM',
   stop_file: 'a STOP file in the run folder',
+  abort: 'the program asked for it',
   nonfinite: 'a loss or gradient that is not finite',
-  bad_records: 'too many bad records',
 } as const;
 
 /** The lines for an event that is no step. */

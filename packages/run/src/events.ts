@@ -98,7 +98,7 @@ export interface CheckpointEvent {
   bytes: number;
   seconds: number;
   /** Why it was written. */
-  reason: 'interval' | 'signal' | 'stop' | 'best' | 'end';
+  reason: 'interval' | 'signal' | 'stop' | 'best';
   /** Folders removed afterwards because of save_total_limit, relative to the run folder. */
   removed: string[];
 }
@@ -117,7 +117,7 @@ export interface WarningEvent {
 /** The run was asked to end early and will do so after the current step. */
 export interface StopEvent {
   event: 'stop';
-  reason: 'sigint' | 'sigterm' | 'stop_file' | 'nonfinite' | 'bad_records';
+  reason: 'sigint' | 'sigterm' | 'stop_file' | 'abort' | 'nonfinite';
   step: number;
 }
 
@@ -126,7 +126,7 @@ export interface RunEndEvent {
   event: 'run_end';
   status: 'finished' | 'stopped' | 'failed';
   step: number;
-  /** Mean training loss over the steps of this start. */
+  /** Mean training loss over all steps of the run, those before it was resumed included. */
   train_loss?: Finite;
   /** Wall-clock seconds of this start. */
   seconds: number;

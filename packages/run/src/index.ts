@@ -12,6 +12,7 @@ export * from './events.js';
 export * from './folder.js';
 export * from './format.js';
 export * from './language.js';
+export * from './median.js';
 export * from './nearest-name.js';
 export * from './schedule.js';
 export * from './user-error.js';

@@ -62,8 +62,14 @@ static at::Generator generatorOf(const Napi::Value& name) {
   return at::globalContext().defaultGenerator(device.is_meta() ? c10::Device(c10::kCPU) : device);
 }
 
-static void manualSeed(const Napi::CallbackInfo& info) {
-  guarded(info.Env(), "manualSeed", [&] { at::manual_seed(static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value())); });
+static void manualSeed(const Napi::CallbackInfo& info) {  // (seed, device or null for all)
+  guarded(info.Env(), "manualSeed", [&] {
+    const auto seed = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
+    if (info[1].IsNull()) return at::manual_seed(seed);
+    at::Generator generator = generatorOf(info[1]);
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_current_seed(seed);
+  });
 }
 
 static Napi::Value rngState(const Napi::CallbackInfo& info) {  // (device) -> handle of a uint8 tensor

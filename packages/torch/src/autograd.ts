@@ -1,4 +1,4 @@
-/** Gradients, gradient mode and random numbers. The arithmetic is libtorch's autograd. */
+/** Gradients and gradient mode. The arithmetic is libtorch's autograd. */
 import { native } from './native.js';
 import { guard, Tensor } from './tensor.js';
 
@@ -53,18 +53,4 @@ export function noGrad<T>(fn: () => T): T {
 /** Runs `fn` recording a graph, whatever is set around. Synchronous. */
 export function enableGrad<T>(fn: () => T): T {
   return withGradMode(true, fn);
-}
-
-/** Seeds the generators of all devices. */
-export function manualSeed(seed: number): void {
-  guard(() => native.manualSeed(seed));
-}
-
-/** The state of a device's generator, as a uint8 tensor that belongs to the caller's scope. */
-export function rngState(device = 'cpu'): Tensor {
-  return new Tensor(guard(() => native.rngState(device)));
-}
-
-export function setRngState(state: Tensor, device = 'cpu'): void {
-  guard(() => native.setRngState(device, state.handle('setRngState')));
 }

@@ -7,6 +7,7 @@ export * from './nn.js';
 export { type OperatorListener, type Ops, ops, traceOperators } from './ops.js';
 export * from './optim.js';
 export * from './process.js';
+export * from './random.js';
 export * from './safetensors.js';
 export * from './safetensors-write.js';
 export { keep, scope } from './scope.js';

@@ -38,7 +38,7 @@ export interface Native {
   requiresGrad(handle: Handle): boolean;
   setRequiresGrad(handle: Handle, value: boolean): void;
   setGradMode(enabled: boolean): boolean;
-  manualSeed(seed: number): void;
+  manualSeed(seed: number, device: string | null): void;
   rngState(device: string): Handle;
   setRngState(device: string, state: Handle): void;
 

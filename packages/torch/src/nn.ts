@@ -227,24 +227,3 @@ export class RMSNorm extends Module {
     return ops.rmsNorm(x, this.weight.data, this.eps);
   }
 }
-
-/** 2-D convolution without padding; x (N, in, H, W). */
-export class Conv2d extends Module {
-  readonly weight: Parameter;
-  readonly bias: Parameter;
-
-  constructor(
-    inChannels: number,
-    outChannels: number,
-    readonly kernel: number,
-    readonly stride: number,
-  ) {
-    super();
-    this.weight = this.parameter('weight', [outChannels, inChannels, kernel, kernel]);
-    this.bias = this.parameter('bias', [outChannels]);
-  }
-
-  forward(x: Tensor): Tensor {
-    return ops.conv2d(x, this.weight.data, this.bias.data, [this.stride, this.stride]);
-  }
-}

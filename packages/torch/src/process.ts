@@ -48,6 +48,14 @@ export function about(): { version: string; cpuCapability: string; cuda: boolean
   return native.about();
 }
 
+/**
+ * Lets the event loop turn once. A long run of synchronous steps has to do this between them: signals, messages of worker threads and
+ * finalizers wait for it.
+ */
+export async function yieldToEventLoop(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
 /** Refuses operators that give other numbers at each run. */
 export function setDeterministic(enabled: boolean): void {
   native.setDeterministic(enabled);

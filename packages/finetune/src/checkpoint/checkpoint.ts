@@ -28,13 +28,14 @@ import {
   keep,
   noGrad,
   ops,
-  rngState,
+  RandomState,
   SafetensorsFile,
   scope,
   setRngState,
   type Tensor,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
+import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 
@@ -77,7 +78,10 @@ export interface TrainerState {
   bad_records: number[];
   data_fingerprint: string;
   skipped_steps: number;
-  loss_scale: Record<string, number> | null;
+  loss_scale: LossScaleState | null;
+  /** Losses added up: of all steps, and of those since the last one that was logged. Not in the checkpoints of earlier versions. */
+  train_loss?: { sum: number; steps: number };
+  unlogged_loss?: { sum: number; steps: number };
 }
 
 export interface CheckpointParts {
@@ -128,10 +132,8 @@ function write(runFolder: string, parts: CheckpointParts): { path: string; bytes
     parts.writeModel(unfinished);
     if (parts.optimizer) {
       writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
-      writeSafetensors(
-        join(unfinished, RNG_FILE),
-        new Map([...new Set(['cpu', parts.device])].map((device) => [device, rngState(device)] as const)),
-      );
+      using random = new RandomState([parts.device]);
+      writeSafetensors(join(unfinished, RNG_FILE), random.tensors);
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));

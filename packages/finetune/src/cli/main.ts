@@ -1,9 +1,9 @@
 /** `minicpm-finetune`: finds the command, hands it its flags, and turns what happens into output and an exit code. */
 
-import { readFileSync } from 'node:fs';
 import { type Language, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { unknownName } from '../config/unknown-name.js';
+import { VERSION } from '../version.js';
 import type { CommandIO } from './cli-command.js';
 import { asUserError, givenFlags, makeCommand } from './command.js';
 import { COMMANDS } from './commands.js';
@@ -73,7 +73,7 @@ function makeProgram(io: CommandIO, language: Language): Command {
   return inLanguage(new Command('minicpm-finetune'), language)
     .description(text.description)
     .usage(text.usage)
-    .version(version(), '-v, --version', text.version)
+    .version(VERSION, '-v, --version', text.version)
     .helpOption('-h, --help', text.help)
     .helpCommand(text.helpCommand, text.helpOfCommand)
     .addOption(new Option(`--lang ${valueWord(LANG_FLAG)}`, describeFlag(LANG_FLAG, language)))
@@ -92,10 +92,4 @@ function refuseUnknownCommand(word: string): void {
     });
   }
   throw unknownName(word, 'a command', names, `The commands are ${names.join(', ')}.`);
-}
-
-/** The version in package.json. */
-export function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }

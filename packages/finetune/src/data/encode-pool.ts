@@ -6,7 +6,14 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { type Notice, saidOnce } from './dataset.js';
-import { type Outcome, openTask, type Task, type TaskName, type TaskResults, type TaskSetup } from './encode-task.js';
+import {
+  type EncodeTask,
+  type Outcome,
+  openTask,
+  type TaskName,
+  type TaskResults,
+  type TaskSetup,
+} from './encode-task.js';
 
 /** What a worker thread says. */
 export type WorkerMessage =
@@ -48,7 +55,7 @@ export class EncodePool<Name extends TaskName> {
   private constructor(
     private readonly setup: TaskSetup,
     private readonly threads: readonly Thread[],
-    private readonly local: Task<Name> | undefined,
+    private readonly local: EncodeTask<Name> | undefined,
   ) {}
 
   /**
@@ -126,7 +133,7 @@ export class EncodePool<Name extends TaskName> {
   }
 
   private died(thread: Thread, number: number, reason: string, cause: unknown): Error {
-    const places = [...thread.jobs.values()].slice(0, 4).map(({ index }) => placeOf(this.setup, index));
+    const places = [...thread.jobs.values()].slice(0, 4).map(({ index }) => describePlace(this.setup, index));
     const doing = places.length === 0 ? 'while it had nothing to do' : `while it had ${places.join(', ')}`;
     return new Error(
       `Expected data thread ${number} to go on but it died ${doing}: ${reason}. If memory ran out, use fewer --dataloader_num_workers; with 0 the records are encoded in the main thread, where the reason shows.`,
@@ -143,7 +150,7 @@ function settle(thread: Thread, message: Extract<WorkerMessage, { job: number }>
 }
 
 /** "record 17 of a.json" for index 17 of the whole data. */
-export function placeOf(setup: TaskSetup, index: number): string {
+export function describePlace(setup: TaskSetup, index: number): string {
   let rest = index;
   for (const file of setup.dataset.files) {
     if (rest < file.records) return `record ${rest} of ${file.path}`;

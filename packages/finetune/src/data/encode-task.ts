@@ -30,7 +30,7 @@ export type Outcome<T> =
   | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
   | { readonly ok: false; readonly error: UserErrorData };
 
-export interface Task<Name extends TaskName> {
+export interface EncodeTask<Name extends TaskName> {
   /** Does the task for record `index`. Rejects only for what is not the record's fault. */
   run(index: number): Promise<Outcome<TaskResults[Name]>>;
   close(): Promise<void>;
@@ -44,7 +44,7 @@ export async function openTask<Name extends TaskName>(
   name: Name,
   setup: TaskSetup,
   notice: Notice,
-): Promise<Task<Name>> {
+): Promise<EncodeTask<Name>> {
   const dataset = Dataset.restore(setup.dataset, notice);
   const encoder = await Encoder.open(setup.encoder);
   const lane = new AtMost(AT_ONCE);

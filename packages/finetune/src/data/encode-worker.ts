@@ -7,7 +7,14 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { UserError } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import type { WorkerJob, WorkerMessage } from './encode-pool.js';
-import { type Outcome, openTask, type Task, type TaskName, type TaskResults, type TaskSetup } from './encode-task.js';
+import {
+  type EncodeTask,
+  type Outcome,
+  openTask,
+  type TaskName,
+  type TaskResults,
+  type TaskSetup,
+} from './encode-task.js';
 
 assert(parentPort);
 const port = parentPort;
@@ -15,7 +22,7 @@ function say(message: WorkerMessage, transfer: ArrayBuffer[] = []): void {
   port.postMessage(message, transfer);
 }
 
-async function answer(task: Task<TaskName>, { job, index }: WorkerJob): Promise<void> {
+async function answer(task: EncodeTask<TaskName>, { job, index }: WorkerJob): Promise<void> {
   try {
     const outcome = await task.run(index);
     say({ kind: 'result', job, outcome }, transferables(outcome));

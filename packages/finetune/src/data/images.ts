@@ -1,11 +1,13 @@
 /**
  * From what a data file says about an image to an absolute path or to bytes. Does not open or decode images (minicpm-v does).
  */
+
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { ImageSource } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
-import type { ImageSource, RecordPlace } from './record.js';
+import type { RecordPlace } from './record.js';
 
 /** Finds the images of one data file. */
 export class ImageResolver {

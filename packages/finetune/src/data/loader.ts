@@ -25,8 +25,8 @@ export interface LoaderOptions {
   /** Micro-batches made ahead per thread; null: 2. */
   readonly prefetchFactor: number | null;
   readonly badRecords: BadRecordPolicy;
-  /** Bad records that a resumed run knows already. */
-  readonly knownBad?: readonly number[];
+  /** Indices of the records known to be bad; those that are found are added. */
+  readonly knownBad?: number[];
   readonly notice: Notice;
 }
 

@@ -13,7 +13,7 @@ import {
 } from '@minicpm-finetune/processor';
 import sharp from 'sharp';
 import type { Encoder } from './encoder.js';
-import type { DataRecord } from './record.js';
+import { type DataRecord, imagesOf } from './record.js';
 
 /** Marks around each picture. */
 const TOKENS_PER_PICTURE = 2;
@@ -29,17 +29,12 @@ export async function look(record: DataRecord, encoder: Encoder): Promise<number
   for (const { content } of record.conversations) {
     tokens += TOKENS_PER_TURN + (await tokenizer.encode(content, { plain: true })).length;
   }
-  for (const source of sources(record)) {
+  for (const source of imagesOf(record)) {
     const [width, height] = await imageSize(source, setup.maxImagePixels ?? PILLOW_MAX_PIXELS);
     const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
     tokens += (1 + (grid ? grid[0] * grid[1] : 0)) * (setup.queryNum + TOKENS_PER_PICTURE);
   }
   return tokens;
-}
-
-function sources({ image }: DataRecord): ImageSource[] {
-  if (image === undefined) return [];
-  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
 }
 
 /** Size in pixels from the file's header; what has no readable header, or is too large, is left to the decoder and its messages. */

@@ -18,7 +18,7 @@ export interface Packing {
  * Where each sequence starts in `order`, and at the end the number of records: shape (sequences + 1). At least `least` sequences come of
  * as many records or more; for that, the sequences with the most records are cut in halves.
  */
-export function pack(order: Uint32Array, { lengths, capacity }: Packing, least: number): Uint32Array {
+export function packOrder(order: Uint32Array, { lengths, capacity }: Packing, least: number): Uint32Array {
   const starts = [0];
   let filled = 0;
   order.forEach((record, i) => {

@@ -2,9 +2,10 @@
  * Puts the images of a record's list into its text: the n-th `<image>` (or image part) gets the n-th image. The result is the seed form.
  * For the messages and LLaVA forms of forms.ts; the seed form names its images by placeholder and does not come here.
  */
+import type { ImageSource } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
 import { type ImageResolver, isObject } from './images.js';
-import type { DataRecord, ImageSource, RecordPlace, Turn } from './record.js';
+import type { DataRecord, RecordPlace, Turn } from './record.js';
 
 const TAG = '<image>';
 

@@ -4,8 +4,9 @@
  */
 import { availableParallelism } from 'node:os';
 import { UserError } from '@minicpm-finetune/run';
+import { asTask, type Reporter } from '../report/reporter.js';
 import { type BadRecordPolicy, BadRecords } from './bad-records.js';
-import type { Dataset, Notice } from './dataset.js';
+import type { Dataset } from './dataset.js';
 import { EncodePool } from './encode-pool.js';
 import type { EncoderSetup } from './encoder.js';
 import { inOrder } from './in-order.js';
@@ -17,27 +18,27 @@ export interface PreflightOptions {
   readonly badRecords: Omit<BadRecordPolicy, 'reportFile'>;
   /** Worker threads; null: one per core; 0: this thread. */
   readonly threads: number | null;
-  readonly notice: Notice;
-  /** Told the number of records done, of how many. */
-  readonly progress?: (done: number, total: number) => void;
+  readonly reporter: Reporter;
 }
 
 /**
  * Lengths of all records in tokens, close to the true ones and at most the longest sequence; 0 for a bad record that is left out. Shape: (records).
  * Throws UserError for the first bad record, or under `skip` for too many.
  */
-export async function preflight(options: PreflightOptions): Promise<Uint32Array> {
-  const { dataset, encoder } = options;
+export async function preflight({ dataset, encoder, reporter, ...options }: PreflightOptions): Promise<Uint32Array> {
   const lengths = new Uint32Array(dataset.length);
   const bad = new BadRecords({ ...options.badRecords, reportFile: undefined }, dataset.length);
   const threads = options.threads ?? availableParallelism();
-  const pool = await EncodePool.open('look', { dataset: dataset.index, encoder }, threads, options.notice);
+  const setup = { dataset: dataset.index, encoder };
+  const pool = await EncodePool.open('look', setup, threads, (message) => reporter.notice(message));
   try {
-    for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 16)) {
-      if (outcome.ok) lengths[index] = Math.min(outcome.value, encoder.maxLength);
-      else bad.add(index, UserError.fromData(outcome.error));
-      options.progress?.(index + 1, dataset.length);
-    }
+    await asTask(reporter, { label: 'Reading records', total: dataset.length, unit: 'records' }, async (update) => {
+      for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 16)) {
+        if (outcome.ok) lengths[index] = Math.min(outcome.value, encoder.maxLength);
+        else bad.add(index, UserError.fromData(outcome.error));
+        update(index + 1);
+      }
+    });
   } finally {
     await pool.close();
   }

@@ -3,8 +3,7 @@
  * already resolved. forms.ts makes it, encodeRecord (minicpm-v) reads it.
  */
 
-/** An image: the absolute path of a file, or the bytes of one (parquet, data: URLs). */
-export type ImageSource = string | Uint8Array;
+import type { ImageSource } from '@minicpm-finetune/processor';
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
@@ -15,12 +14,18 @@ export interface DataRecord {
   /** The record's own id, for messages only. */
   readonly id: string | undefined;
   /**
-   * One image, whose place is `<image>` in the first user turn or else in front of it; or images by placeholder (`<image_00>`), in the order
+   * Absolute paths, or bytes (parquet, data: URLs). One image, whose place is `<image>` in the first user turn or else in front of it; or images by placeholder (`<image_00>`), in the order
    * of the data; or undefined: a text-only record.
    */
   readonly image: ImageSource | Readonly<Record<string, ImageSource>> | undefined;
   /** System turn first, if any; then user and assistant. */
   readonly conversations: readonly Turn[];
+}
+
+/** The images of a record, in the order of the data. */
+export function imagesOf({ image }: DataRecord): ImageSource[] {
+  if (image === undefined) return [];
+  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
 }
 
 /** Where a record stands, for messages. */

@@ -13,7 +13,7 @@
  */
 import assert from 'node:assert/strict';
 import { UserError } from '@minicpm-finetune/run';
-import { type Packing, pack } from './packing.js';
+import { type Packing, packOrder } from './packing.js';
 import { Random } from './random.js';
 
 export interface SamplerOptions {
@@ -115,7 +115,7 @@ export class Sampler {
   private mostSequences(packing: Packing): number {
     const counts = Array.from(
       { length: packing.epochs ?? 1 },
-      (_, epoch) => pack(this.order(epoch), packing, 1).length - 1,
+      (_, epoch) => packOrder(this.order(epoch), packing, 1).length - 1,
     );
     return Math.max(...counts);
   }
@@ -124,7 +124,7 @@ export class Sampler {
   private starts(epoch: number): Uint32Array | null {
     const cached = this.epochOf(epoch);
     const { packing } = this.options;
-    if (packing) cached.starts ??= pack(cached.order, packing, this.stepsPerEpoch);
+    if (packing) cached.starts ??= packOrder(cached.order, packing, this.stepsPerEpoch);
     return cached.starts;
   }
 

@@ -17,10 +17,10 @@ import {
   liveTensors,
   noGrad,
   ops,
-  rngState,
+  RandomState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
 } from '@minicpm-finetune/torch';
 import type { Phase } from './profiler.js';
 
@@ -42,8 +42,8 @@ interface Saved {
   readonly inputs: readonly Tensor[];
   /** The output with its graph; null when it is recomputed. */
   readonly output: Tensor | null;
-  /** The generator's state before the block ran; null when the graph is kept. */
-  readonly random: Tensor | null;
+  /** The random state before the block ran; null when the graph is kept. */
+  readonly random: RandomState | null;
 }
 
 /** The same values without graph, outside of every scope. */
@@ -65,6 +65,10 @@ export class Execution {
   constructor(plan: Plan, options: ExecutorOptions) {
     this.#plan = plan;
     this.#options = options;
+  }
+
+  get #devices(): readonly string[] {
+    return this.#options.device === undefined ? [] : [this.#options.device];
   }
 
   /** Whether anything before the end of the plan trains, so that the backward pass has something to do. */
@@ -95,7 +99,7 @@ export class Execution {
     if (node.rows) this.#saved[i] = { inputs: [], output: null, random: null };
     if (!needsGrad || node.rows) return scope(() => noGrad(() => node.forward(...values)));
     if (this.#options.recompute?.(node, values) || isCompact(node)) {
-      this.#saved[i] = { inputs: values.map(owned), output: null, random: keep(rngState(this.#options.device)) };
+      this.#saved[i] = { inputs: values.map(owned), output: null, random: new RandomState(this.#devices) };
       return scope(() => noGrad(() => node.forward(...values)));
     }
     const inputs = this.#leaves(i, values);
@@ -170,16 +174,15 @@ export class Execution {
   }
 
   /** Runs a block again with the random numbers it had. */
-  #recompute(node: PlanNode, inputs: readonly Tensor[], random: Tensor): Tensor {
-    const { device } = this.#options;
-    const now = rngState(device);
-    setRngState(random, device);
+  #recompute(node: PlanNode, inputs: readonly Tensor[], random: RandomState): Tensor {
     const { onRecomputed } = this.#options;
-    const before = onRecomputed ? liveTensors().bytes : 0;
-    const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
-    onRecomputed?.(node, inputs, liveTensors().bytes - before);
-    setRngState(now, device);
-    return output;
+    return withRandomState(this.#devices, () => {
+      random.restore();
+      const before = onRecomputed ? liveTensors().bytes : 0;
+      const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
+      onRecomputed?.(node, inputs, liveTensors().bytes - before);
+      return output;
+    });
   }
 
   #release(i: number): void {

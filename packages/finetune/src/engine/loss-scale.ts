@@ -4,49 +4,57 @@
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 
-export class LossScale {
+/** What the rules remember. The names are those of `trainer_state.json`. */
+export interface LossScaleState {
   scale: number;
-  #hysteresis: number;
-  #lastOverflow = -1;
-  #step = 0;
-  readonly #config: RunConfig['precision'];
+  hysteresis: number;
+  /** Step of the last overflow; -1: none yet. */
+  last_overflow: number;
+  /** Steps so far. */
+  step: number;
+}
 
-  constructor(config: RunConfig['precision']) {
+/** The state before the first step. */
+export function initialLossScale(config: RunConfig['precision']): LossScaleState {
+  const scale = config.fp16_loss_scale > 0 ? config.fp16_loss_scale : 2 ** config.fp16_initial_scale_power;
+  return { scale, hysteresis: config.fp16_hysteresis, last_overflow: -1, step: 0 };
+}
+
+export class LossScale {
+  readonly #config: RunConfig['precision'];
+  readonly #state: LossScaleState;
+
+  /** @param state is the caller's, and kept up to date. */
+  constructor(config: RunConfig['precision'], state: LossScaleState) {
     this.#config = config;
-    this.scale = config.fp16_loss_scale > 0 ? config.fp16_loss_scale : 2 ** config.fp16_initial_scale_power;
-    this.#hysteresis = config.fp16_hysteresis;
+    this.#state = state;
+  }
+
+  /** What losses are multiplied by. */
+  get scale(): number {
+    return this.#state.scale;
   }
 
   /** Takes note of a step. False: gradients overflow and the scale is fixed or at its minimum, so that scaling cannot help. */
   update(overflow: boolean): boolean {
     const { fp16_loss_scale, fp16_loss_scale_window, fp16_hysteresis, fp16_min_loss_scale } = this.#config;
-    const step = this.#step++;
+    const state = this.#state;
+    const step = state.step++;
     if (fp16_loss_scale > 0) return !overflow; // a fixed scale does not give way
     if (overflow) {
-      this.#lastOverflow = step;
-      if (this.#hysteresis > 1) {
-        this.#hysteresis--;
+      state.last_overflow = step;
+      if (state.hysteresis > 1) {
+        state.hysteresis--;
         return true;
       }
-      if (this.scale <= fp16_min_loss_scale) return false;
-      this.scale = Math.max(this.scale / 2, fp16_min_loss_scale);
+      if (state.scale <= fp16_min_loss_scale) return false;
+      state.scale = Math.max(state.scale / 2, fp16_min_loss_scale);
       return true;
     }
-    if ((step - this.#lastOverflow) % fp16_loss_scale_window === 0) {
-      this.#hysteresis = fp16_hysteresis;
-      this.scale *= 2;
+    if ((step - state.last_overflow) % fp16_loss_scale_window === 0) {
+      state.hysteresis = fp16_hysteresis;
+      state.scale *= 2;
     }
     return true;
-  }
-
-  get state(): Record<string, number> {
-    return { scale: this.scale, hysteresis: this.#hysteresis, last_overflow: this.#lastOverflow, step: this.#step };
-  }
-
-  set state(state: Record<string, number>) {
-    this.scale = state.scale!;
-    this.#hysteresis = state.hysteresis!;
-    this.#lastOverflow = state.last_overflow!;
-    this.#step = state.step!;
   }
 }

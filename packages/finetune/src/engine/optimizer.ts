@@ -4,6 +4,7 @@
  *
  * Not here: the kernels (packages/torch, stochastic.ts), the schedule (schedule.ts).
  */
+import type { RunConfig } from '@minicpm-finetune/run';
 import {
   AdamW,
   keep,
@@ -34,6 +35,24 @@ export interface OptimizerSettings {
   readonly masterWeights: boolean;
   /** Without masters: compute bfloat16 updates in float32 and round them stochastically, instead of to the nearest. */
   readonly stochasticRounding?: boolean;
+}
+
+/** The settings that a configuration means. */
+export function optimizerSettings({ optimizer, precision, lora }: RunConfig): OptimizerSettings {
+  const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
+  return {
+    learningRate: optimizer.learning_rate,
+    visionLearningRate: optimizer.vision_learning_rate,
+    resamplerLearningRate: optimizer.resampler_learning_rate,
+    embeddingLearningRate: optimizer.embedding_learning_rate,
+    loraPlusRatio: lora.loraplus_lr_ratio,
+    weightDecay: optimizer.weight_decay,
+    beta1: optimizer.adam_beta1,
+    beta2: optimizer.adam_beta2,
+    eps: optimizer.adam_epsilon,
+    masterWeights,
+    stochasticRounding: !masterWeights,
+  };
 }
 
 /**

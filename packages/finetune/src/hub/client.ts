@@ -6,11 +6,11 @@
  * answers carry the reason of a refusal in the header X-Error-Code.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UserError, type UserErrorDetails } from '@minicpm-finetune/run';
 import { VERSION } from '../version.js';
+import { huggingFaceHome } from './home.js';
 
 /** What is asked for, for messages. */
 export interface HubSubject {
@@ -123,8 +123,7 @@ export class HubClient {
 function storedToken(): string | null {
   const given = (process.env.HF_TOKEN ?? '').trim();
   if (given !== '') return given;
-  const home = process.env.HF_HOME ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface');
-  const file = process.env.HF_TOKEN_PATH ?? join(home, 'token');
+  const file = process.env.HF_TOKEN_PATH ?? join(huggingFaceHome(), 'token');
   return (existsSync(file) && readFileSync(file, 'utf8').trim()) || null;
 }
 

@@ -9,7 +9,7 @@ import { mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises'
 import { dirname, extname, join, relative } from 'node:path';
 import { listFiles, modelInfo } from '@huggingface/hub';
 import { formatBytes, UserError } from '@minicpm-finetune/run';
-import type { Progress } from '../report/progress.js';
+import { asTask, type Reporter } from '../report/reporter.js';
 import { HubClient } from './client.js';
 import { fetchBlob, partialFile, type RemoteFile } from './transfer.js';
 
@@ -17,7 +17,7 @@ export interface HubOptions {
   /** The flag that names the model, with dashes. */
   readonly flag: string;
   /** Shows the download, and says that there is one. */
-  readonly progress: Progress;
+  readonly reporter: Reporter;
   /** Hugging Face's cache unless given. */
   readonly cacheDir?: string | null;
   /** False where tokenizer and configuration are enough. */
@@ -43,14 +43,14 @@ const CONNECTIONS = 4;
 
 /** Downloads into `root`, the folder of `repo` in the cache, and returns the snapshot's folder. Throws as `downloadModel` does. */
 export async function downloadInto(root: string, repo: string, options: DownloadOptions): Promise<string> {
-  const { revision = 'main', flag, pauses, progress } = options;
+  const { revision = 'main', flag, pauses, reporter } = options;
   const client = new HubClient({ repo, revision, flag }, pauses);
   const { commit, listing } = await lookUp(client);
   const files = select(listing, client, options);
   const blobs = new Map(files.map((file) => [join(root, 'blobs', file.hash.hex), file]));
   await mkdir(join(root, 'blobs'), { recursive: true });
   const missing = [...blobs].filter(([blob, { size }]) => sizeOf(blob) !== size);
-  if (missing.length > 0) await fetchAll(missing, client, progress);
+  if (missing.length > 0) await fetchAll(missing, client, reporter);
   const snapshot = join(root, 'snapshots', commit);
   for (const { path, hash } of files) await link(join(root, 'blobs', hash.hex), join(snapshot, path), client);
   if (revision !== commit) await writeRef(join(root, 'refs', revision), commit);
@@ -98,7 +98,7 @@ const isHex = (text: string): boolean => /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(te
 /** The files to fetch, weights last. */
 function select(listing: readonly RemoteFile[], client: HubClient, options: DownloadOptions): RemoteFile[] {
   const { repo, revision } = client.subject;
-  const { allow, weights = true, progress } = options;
+  const { allow, weights = true, reporter } = options;
   const patterns = allow?.map(wildcards);
   const isWeights = ({ path }: RemoteFile): boolean => extname(path) === WEIGHTS;
   const wanted = listing.filter((file) => {
@@ -108,7 +108,7 @@ function select(listing: readonly RemoteFile[], client: HubClient, options: Down
   const names = (files: readonly RemoteFile[]): string => files.map(({ path }) => path).join(', ');
   const pickles = (patterns ? wanted : listing).filter(({ path }) => PICKLES.has(extname(path)));
   if (patterns && pickles.length > 0) {
-    progress.print(`notice: left out, because opening pickles can run code: ${names(pickles)}`);
+    reporter.notice(`left out, because opening pickles can run code: ${names(pickles)}`);
   }
   const files = wanted.filter((file) => !pickles.includes(file));
   if (patterns && files.length === 0) {
@@ -136,7 +136,7 @@ const sizeOf = (path: string): number | null => statSync(path, { throwIfNoEntry:
 async function fetchAll(
   missing: readonly (readonly [blob: string, file: RemoteFile])[],
   client: HubClient,
-  progress: Progress,
+  reporter: Reporter,
 ): Promise<void> {
   const rest = ([blob, { size }]: (typeof missing)[number]): number => {
     const there = sizeOf(partialFile(blob)) ?? 0;
@@ -144,27 +144,35 @@ async function fetchAll(
   };
   const total = missing.reduce((sum, one) => sum + rest(one), 0);
   await requireRoom(total, dirname(missing[0]![0]), client);
-  const task = progress.task(`Downloading ${client.subject.repo}`, total, 'bytes');
+  const task = { label: `Downloading ${client.subject.repo}`, total, unit: 'bytes' };
+  await asTask(reporter, task, (update) => fetchQueue([...missing], client, update));
+}
+
+/** Fetches several files at once. The first failure stops all of them, and is thrown. */
+async function fetchQueue(
+  queue: (readonly [blob: string, file: RemoteFile])[],
+  client: HubClient,
+  update: (bytes: number, note: string) => void,
+): Promise<void> {
+  const count = queue.length;
   const stop = new AbortController();
-  let bytes = 0;
-  let files = 0;
-  const onBytes = (count: number): void => {
-    bytes += count;
-    task.update(Math.max(0, bytes), `${files}/${missing.length} files`);
+  let [bytes, files] = [0, 0];
+  const tell = (): void => update(Math.max(0, bytes), `${files}/${count} ${count === 1 ? 'file' : 'files'}`);
+  const onBytes = (more: number): void => {
+    bytes += more;
+    tell();
   };
-  const queue = [...missing];
   const work = async (): Promise<void> => {
     for (let next = queue.shift(); next && !stop.signal.aborted; next = queue.shift()) {
       const [blob, file] = next;
       await fetchBlob(file, blob, { client, signal: stop.signal, onBytes });
       files++;
+      tell();
     }
   };
   const stopAll = (error: unknown): void => stop.abort(error); // the first error is the reason
   await Promise.all(Array.from({ length: CONNECTIONS }, () => work().catch(stopAll)));
-  if (stop.signal.aborted) progress.close();
   stop.signal.throwIfAborted();
-  task.finish(bytes, `${files} ${files === 1 ? 'file' : 'files'}`);
 }
 
 async function requireRoom(bytes: number, folder: string, client: HubClient): Promise<void> {

@@ -20,9 +20,7 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
   requireRepoId(argument, options.flag);
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;
-  options.progress.print(
-    `notice: there is no folder ${argument}, so the model of that name is downloaded from the hub`,
-  );
+  options.reporter.notice(`there is no folder ${argument}, so the model of that name is downloaded from the hub`);
   return await downloadModel(argument, options);
 }
 

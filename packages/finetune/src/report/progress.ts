@@ -6,8 +6,9 @@
  */
 
 import assert from 'node:assert';
-import type { RunConfig, RunEvent, StepEvent } from '@minicpm-finetune/run';
+import type { RunConfig, RunEvent } from '@minicpm-finetune/run';
 import { describeEvent, formatBytes, formatCount, formatDuration, stepFields } from '@minicpm-finetune/run';
+import type { Reporter, StepStatus, Task, TrainingLength } from './reporter.js';
 
 /** Where text goes: `process.stderr`, or anything like it. */
 export interface TextStream {
@@ -27,22 +28,13 @@ export interface ProgressOptions {
   now?: () => number;
 }
 
-/** Optimizer steps of the whole run and its passes over the data, for `step 3/100  epoch 0.1/3`. */
-export interface TrainingLength {
-  totalSteps: number;
-  epochs: number;
-}
-
-/** What the live line shows after every step: a step event's numbers. */
-export type StepStatus = Omit<StepEvent, 'event'>;
-
 /** Seconds between repaints of the live line, and between plain lines of a task. */
 const REPAINT_SECONDS = 0.1;
 const PLAIN_SECONDS = 10;
 
 const CLEAR_LINE = '\r\u001b[2K';
 
-export class Progress {
+export class Progress implements Reporter {
   readonly mode: 'live' | 'plain' | 'quiet' | 'json';
   readonly #stream: TextStream;
   readonly #output: TextStream;
@@ -50,7 +42,8 @@ export class Progress {
   #live = '';
   #paintedAt = Number.NEGATIVE_INFINITY;
   #length: TrainingLength | undefined;
-  #task: Task | undefined;
+  /** Label of the task under way. */
+  #task: string | undefined;
 
   constructor(options: ProgressOptions = {}) {
     this.#stream = options.stream ?? process.stderr;
@@ -64,6 +57,11 @@ export class Progress {
   print(text: string): void {
     if (this.mode === 'json') this.#json({ message: text });
     else if (this.mode !== 'quiet') this.#above(text);
+  }
+
+  /** A notice, as such a line. */
+  notice(message: string): void {
+    this.print(this.mode === 'json' ? message : `notice: ${message}`);
   }
 
   /** An event of the run. Warnings, and a failed end, are shown even when quiet. */
@@ -95,19 +93,12 @@ export class Progress {
     );
   }
 
-  /**
-   * Progress of a piece of work that is no training: loading, checking data, set-up. One at a time.
-   *
-   * @param label what is done, such as "Reading records".
-   * @param total in units; undefined if not known beforehand.
-   * @param unit of the count, such as "records"; "bytes" are shown as sizes.
-   */
   task(label: string, total: number | undefined, unit: string): Task {
-    assert(this.#task === undefined, `progress: "${label}" started before "${this.#task?.label}" was finished`);
+    assert(this.#task === undefined, `progress: "${label}" started before "${this.#task}" was finished`);
     const started = this.#now();
     let shownAt = started;
-    const task: Task = {
-      label,
+    this.#task = label;
+    return {
       update: (done, note = '') => {
         const now = this.#now();
         const fields = taskFields(label, done, total, unit, now - started, note);
@@ -127,9 +118,11 @@ export class Progress {
         if (this.mode === 'json') this.#json({ task: label, done, total: done, unit, seconds, finished: true });
         else if (this.mode !== 'quiet') this.#above(taskSummary(label, done, unit, seconds, note));
       },
+      stop: () => {
+        this.#task = undefined;
+        this.#live = '';
+      },
     };
-    this.#task = task;
-    return task;
   }
 
   /** Removes the live line, so that the terminal is left clean. Call it before the process ends, also after an error. */
@@ -166,14 +159,6 @@ export class Progress {
     const filled = Math.floor(Math.min(1, Math.max(0, share)) * width);
     return `[${'='.repeat(filled)}${' '.repeat(width - filled)}]`;
   }
-}
-
-export interface Task {
-  readonly label: string;
-  /** So much is done; `note` follows the numbers. */
-  update(done: number, note?: string): void;
-  /** The work is complete; leaves one line saying so. */
-  finish(done: number, note?: string): void;
 }
 
 /** Fields joined as far as they fit; the bar goes first, then fields from the right. The first field always stays. */

@@ -1,21 +1,22 @@
-/** What a run says: events.jsonl, the progress line, and the log_history of its checkpoints. Turns steps into rates. */
+/** What a run says: events.jsonl, the progress line, TensorBoard. Turns steps into rates. What it has to remember is in the run's state. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
-import { Progress } from './progress.js';
+import { type Reporter, SILENT } from './reporter.js';
 import { TensorBoard } from './tensorboard.js';
 
 /** One optimizer step as the log takes it in. */
 export interface StepRecord {
   readonly step: number;
   readonly epoch: number;
-  readonly loss: number;
   readonly gradNorm: number;
   readonly learningRate: number;
   readonly samples: number;
   readonly tokens: number;
   readonly supervisedTokens: number;
+  /** Mean over the steps since the last one that was logged; null: none of them had a finite loss. */
+  readonly meanLoss: number | null;
   readonly lossScale: number | null;
   readonly skippedSteps: number;
   /** Seconds waited for data since the start of the run. */
@@ -24,41 +25,43 @@ export interface StepRecord {
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
 
+export interface RunLogOptions {
+  /** The step resumed from. */
+  readonly startStep?: number;
+  readonly reporter?: Reporter | undefined;
+  /** Gets every event after it was written. */
+  readonly onEvent?: ((event: RunEvent) => void) | undefined;
+}
+
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 
 interface Totals {
   steps: number;
-  /** Of the steps with a finite loss. */
-  losses: number;
-  lossSum: number;
   samples: number;
   tokens: number;
   supervised: number;
 }
 
-const EMPTY: Totals = { steps: 0, losses: 0, lossSum: 0, samples: 0, tokens: 0, supervised: 0 };
+const EMPTY: Totals = { steps: 0, samples: 0, tokens: 0, supervised: 0 };
 
 export class RunLog {
-  readonly progress: Progress;
+  readonly reporter: Reporter;
   /** With --report_to tensorboard. */
   readonly board: TensorBoard | null;
-  /** Hugging Face's log_history. */
-  readonly history: Record<string, number>[] = [];
   readonly #writer: EventWriter;
   #since: Totals = { ...EMPTY };
   #sinceTime = performance.now();
   #sinceWait = 0;
   #sinceVision = { pictures: 0, hits: 0 };
-  #runLoss = 0;
-  #runSteps = 0;
-  #lastStep: number;
   /** Whether the last event could not be written. */
   #losing = false;
 
-  /** `startStep` is the step resumed from. */
-  constructor({ logging, output: { output_dir: folder } }: RunConfig, startStep = 0) {
-    this.#lastStep = startStep;
-    this.progress = new Progress({ mode: logging.progress });
+  readonly #onEvent: (event: RunEvent) => void;
+
+  constructor({ logging, output: { output_dir: folder } }: RunConfig, options: RunLogOptions = {}) {
+    const { startStep = 0, reporter = SILENT, onEvent = () => {} } = options;
+    this.reporter = reporter;
+    this.#onEvent = onEvent;
     mkdirSync(folder, { recursive: true });
     this.#writer = new EventWriter(join(folder, RUN_FILES.events));
     const logs = logging.logging_dir ?? join(folder, RUN_FILES.logs);
@@ -75,48 +78,39 @@ export class RunLog {
       if (!this.#losing) this.#tellLost((error as Error).message);
       this.#losing = true;
     }
-    this.progress.event(event);
+    this.#tell(event);
+  }
+
+  #tell(event: RunEvent): void {
+    this.reporter.event?.(event);
+    this.#onEvent(event);
   }
 
   #tellLost(reason: string): void {
     const message = `EVENTS ARE NOT RECORDED in ${this.#writer.path}: ${reason}. The run goes on.`;
-    this.progress.event({ event: 'warning', kind: 'write_failed', message });
+    this.#tell({ event: 'warning', kind: 'write_failed', message });
   }
 
   warn(kind: string, message: string, step?: number): void {
     this.event({ event: 'warning', kind, message, ...(step === undefined ? {} : { step }) });
   }
 
-  /** Takes in a step; writes a step event when it is time for one. */
-  step(record: StepRecord, totalSteps: number, due: boolean): void {
+  /** Takes in a step; writes a step event if it is `due`, and returns it. */
+  step(record: StepRecord, totalSteps: number, due: boolean): StepEvent | null {
     this.#since.steps++;
-    this.#lastStep = record.step;
     this.#since.samples += record.samples;
     this.#since.tokens += record.tokens;
     this.#since.supervised += record.supervisedTokens;
-    if (Number.isFinite(record.loss)) {
-      // a step that was skipped for its loss says nothing about the mean
-      this.#since.lossSum += record.loss;
-      this.#since.losses++;
-      this.#runLoss += record.loss;
-      this.#runSteps++;
-    }
     const event = this.#stepEvent(record, totalSteps);
     if (due) {
       this.event(event);
-      this.history.push({
-        epoch: event.epoch,
-        grad_norm: record.gradNorm,
-        learning_rate: record.learningRate,
-        loss: event.loss ?? Number.NaN,
-        step: record.step,
-      });
       this.#since = { ...EMPTY };
       this.#sinceTime = performance.now();
       this.#sinceWait = record.dataWaitSeconds;
       if (record.vision) this.#sinceVision = record.vision;
     }
-    this.progress.step(event);
+    this.reporter.step?.(event);
+    return due ? event : null;
   }
 
   /** Time that is no training (evaluation, saving) does not count in the rates. */
@@ -125,13 +119,13 @@ export class RunLog {
   }
 
   #stepEvent(record: StepRecord, totalSteps: number): StepEvent {
-    const { steps, lossSum, losses, samples, tokens, supervised } = this.#since;
+    const { steps, samples, tokens, supervised } = this.#since;
     const seconds = Math.max(1e-9, (performance.now() - this.#sinceTime) / 1000);
     return {
       event: 'step',
       step: record.step,
-      epoch: Number(record.epoch.toFixed(4)),
-      loss: finite(lossSum / losses),
+      epoch: record.epoch,
+      loss: record.meanLoss,
       grad_norm: finite(record.gradNorm),
       learning_rate: record.learningRate,
       ...(record.lossScale === null ? {} : { loss_scale: record.lossScale }),
@@ -154,18 +148,7 @@ export class RunLog {
       : { vision_hit_rate: (vision.hits - this.#sinceVision.hits) / pictures };
   }
 
-  /** Optimizer steps done. */
-  get lastStep(): number {
-    return this.#lastStep;
-  }
-
-  /** Mean loss over the steps of this start. */
-  get trainLoss(): number | null {
-    return this.#runSteps === 0 ? null : finite(this.#runLoss / this.#runSteps);
-  }
-
   close(): void {
-    this.progress.close();
     this.#writer.close();
     this.board?.close();
   }

@@ -9,11 +9,12 @@
 import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { extname, join, posix } from 'node:path';
 import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
-import { chatTemplate, decodeImage, encodePrompt, Tokenizer } from '@minicpm-finetune/processor';
+import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { type AnswerLine, type Question, questionOf } from '../data/question.js';
-import type { DataRecord, ImageSource } from '../data/record.js';
+import { type DataRecord, imagesOf } from '../data/record.js';
+import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
 
@@ -48,8 +49,9 @@ export function fixedRecords(length: number, count: number): number[] {
 }
 
 /** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
-export async function answerRecords(run: Run, step: number): Promise<EvalAnswers> {
+export async function answerRecords(run: Run): Promise<EvalAnswers> {
   const { config, data, log } = run;
+  const { step } = run.state;
   const dataset = data.evaluation!;
   const asked: Asked[] = [];
   for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
@@ -62,7 +64,7 @@ export async function answerRecords(run: Run, step: number): Promise<EvalAnswers
   );
   const metrics = scored.length === 0 ? null : meanMetrics(scored);
   try {
-    return { metrics, file: await writeAnswers(run, step, asked, lines) };
+    return { metrics, file: await writeAnswers(run, asked, lines) };
   } catch (error) {
     log.warn('write_failed', `ANSWERS NOT SAVED at step ${step}: ${(error as Error).message} The run goes on.`, step);
     return { metrics, file: null };
@@ -74,24 +76,25 @@ async function answerAll({ config, data, training, log }: Run, asked: readonly A
   const model = new LoadedModel(training.model, chatTemplate(options.llmType, options.tokenizer));
   const maxNewTokens = await answerLength(asked, options.tokenizer);
   const size = config.batch.per_device_eval_batch_size;
-  const task = log.progress.task('Answering', asked.length, 'records');
+  const task = { label: 'Answering', total: asked.length, unit: 'records' };
   const lines: EvalAnswer[] = [];
   setLoraTraining(training.model, false);
   try {
-    for (let i = 0; i < asked.length; i += size) {
-      const batch = asked.slice(i, i + size);
-      const prompts = [];
-      for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
-      const answers = await model.answer(prompts, { maxNewTokens });
-      batch.forEach((one, k) => {
-        const { text: answer, tokens, end } = answers[k]!;
-        lines.push(lineOf(one, { answer, tokens, end }));
-      });
-      task.update(lines.length);
-    }
+    await asTask(log.reporter, task, async (update) => {
+      for (let i = 0; i < asked.length; i += size) {
+        const batch = asked.slice(i, i + size);
+        const prompts = [];
+        for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
+        const answers = await model.answer(prompts, { maxNewTokens });
+        batch.forEach((one, k) => {
+          const { text: answer, tokens, end } = answers[k]!;
+          lines.push(lineOf(one, { answer, tokens, end }));
+        });
+        update(lines.length);
+      }
+    });
   } finally {
     setLoraTraining(training.model, true);
-    task.finish(lines.length);
   }
   return lines;
 }
@@ -118,12 +121,7 @@ function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'an
   };
 }
 
-function imagesOf({ image }: DataRecord): ImageSource[] {
-  if (image === undefined) return [];
-  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
-}
-
-/** `<record>-<number><.ext>`; bytes have the name of what they begin like. */
+/** `<record>-<number><.ext>`; for embedded bytes, the extension follows from their magic number. */
 function imageName(index: number, k: number, source: ImageSource): string {
   return `${index}-${k}${typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source)}`;
 }
@@ -138,12 +136,8 @@ function extensionOf(bytes: Uint8Array): string {
 }
 
 /** Writes images and lines; returns the file of the lines relative to the run folder. */
-async function writeAnswers(
-  run: Run,
-  step: number,
-  asked: readonly Asked[],
-  lines: readonly EvalAnswer[],
-): Promise<string> {
+async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
+  const { step } = run.state;
   const folder = run.config.output.output_dir;
   const images = join(folder, RUN_FILES.answers, 'images');
   mkdirSync(images, { recursive: true });
@@ -153,7 +147,7 @@ async function writeAnswers(
       if (existsSync(path)) continue;
       if (typeof source === 'string') copyFileSync(source, path);
       else writeFileSync(path, source);
-      await showImage(run, step, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
+      await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
@@ -163,13 +157,13 @@ async function writeAnswers(
   return file;
 }
 
-async function showImage({ log, config }: Run, step: number, tag: string, source: ImageSource): Promise<void> {
+async function showImage({ log, config, state }: Run, tag: string, source: ImageSource): Promise<void> {
   if (log.board === null) return;
   const { width, height, data } = await decodeImage(source, { maxImagePixels: config.data.max_image_pixels });
   const raw = { width, height, channels: 3 } as const;
   const small = { width: BOARD_SIDE, height: BOARD_SIDE, fit: 'inside', withoutEnlargement: true } as const;
   const made = await sharp(data, { raw }).resize(small).png().toBuffer({ resolveWithObject: true });
-  log.board.image(step, { tag, png: made.data, width: made.info.width, height: made.info.height });
+  log.board.image(state.step, { tag, png: made.data, width: made.info.width, height: made.info.height });
 }
 
 function markdown(lines: readonly EvalAnswer[]): string {

@@ -5,32 +5,31 @@
  *       report.json                where it began, loss, gradient norm, records
  *       records.json               the step's records, as a data file
  *       batch-<i>.safetensors      the tensors of each micro-batch: ids, positions, labels, pictures
- *       rng_state.safetensors      the random state before the step
+ *       rng_state.safetensors      the random states before the step, by device
  *       run.json                   the configuration
  *       model/                     the weights or the adapter before the step (if the run ends)
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import type { ImageSource } from '@minicpm-finetune/processor';
 import { RUN_FILES, UserError } from '@minicpm-finetune/run';
 import {
   fromTypedArray,
-  keep,
   noGrad,
   ops,
-  rngState,
+  type RandomState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
 import type { MicroBatch } from '../data/loader.js';
-import type { ImageSource } from '../data/record.js';
 import { collate, collateAll, disposeBatch } from '../engine/collate.js';
 import { HEAD, lossAndGradients, type StepResult } from '../engine/step.js';
 import { type Run, stepOptions } from './run.js';
 
 /** Where the first value that is not finite came from. */
-export interface Finding {
+export interface NonfiniteOrigin {
   /** What it is: a module's output, the loss, or a gradient of a module's parameters. */
   readonly what: 'output' | 'loss' | 'gradient';
   /** Module path, such as `llm.model.layers.3`. */
@@ -48,16 +47,17 @@ export async function handleNonfinite(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  { scaleHelps, random }: { scaleHelps: boolean; random: Tensor },
+  { scaleHelps, random }: { scaleHelps: boolean; random: RandomState },
 ): Promise<void> {
-  run.skippedSteps++;
+  run.state.skippedSteps++;
   if (scaleHelps && Number.isFinite(result.loss)) return;
   const ends = run.config.precision.on_nonfinite === 'stop';
   const step = micros[0]!.step + 1;
   const finding = findNonfinite(run, micros, random);
   const records = micros.flatMap((micro) => micro.indices).join(', ');
   const what = `the loss was ${result.loss} and the gradient norm ${result.gradNorm} at step ${step} (records ${records}); ${describe(finding)}`;
-  const folder = ends || run.skippedSteps === 1 ? await saveStep(run, result, micros, random, finding, ends) : null;
+  const folder =
+    ends || run.state.skippedSteps === 1 ? await saveStep(run, result, micros, random, finding, ends) : null;
   const where = folder === null ? '' : ` The step is in ${folder}.`;
   if (!ends) {
     run.log.warn('nonfinite', `The step was skipped: ${what}.${where}`, step);
@@ -69,7 +69,7 @@ export async function handleNonfinite(
   });
 }
 
-function describe(finding: Finding | null): string {
+function describe(finding: NonfiniteOrigin | null): string {
   if (finding === null) return 'every value is finite when computed again, only the norm of all gradients is not';
   const { what, module, microBatch, parameters } = finding;
   const which = what === 'loss' ? 'the loss' : what === 'output' ? 'the output' : 'a gradient';
@@ -86,15 +86,14 @@ const allFinite = (tensor: Tensor): boolean => scope(() => noGrad(() => ops.all(
  * Computes the step again, with the random numbers it had, and looks at every module's output, the loss and every gradient. The parameters
  * must be those of the step. The random state is left as it was.
  */
-export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: Tensor): Finding | null {
-  const found: Finding[] = [];
+export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): NonfiniteOrigin | null {
+  const found: NonfiniteOrigin[] = [];
   let microBatch = -1;
-  const note = (what: Finding['what'], module: string, parameters: readonly string[]): void => {
+  const note = (what: NonfiniteOrigin['what'], module: string, parameters: readonly string[]): void => {
     if (found.length === 0) found.push({ what, module, microBatch, parameters });
   };
-  const now = keep(rngState());
-  setRngState(random);
-  try {
+  withRandomState([run.training.device], () => {
+    random.restore();
     const batches = collateAll(micros, run.training.device);
     const { dispose } = lossAndGradients(run.training.model, batches, {
       ...stepOptions(run),
@@ -132,10 +131,7 @@ export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: T
       },
     });
     dispose();
-  } finally {
-    setRngState(now);
-    now.dispose();
-  }
+  });
   return found[0] ?? null;
 }
 
@@ -144,8 +140,8 @@ async function saveStep(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  random: Tensor,
-  finding: Finding | null,
+  random: RandomState,
+  finding: NonfiniteOrigin | null,
   withModel: boolean,
 ): Promise<string | null> {
   const { config, data, training, log } = run;
@@ -162,7 +158,7 @@ async function saveStep(
     write('report.json', { step, ...numbers, first: finding, micro_batches: places });
     write('records.json', await recordsOf(run, indices.flat()));
     write(RUN_FILES.config, config);
-    writeSafetensors(join(folder, 'rng_state.safetensors'), new Map([['cpu', random]]));
+    writeSafetensors(join(folder, 'rng_state.safetensors'), random.tensors);
     for (const [i, micro] of micros.entries()) saveBatch(join(folder, `batch-${i}.safetensors`), micro);
     if (withModel) training.save(join(folder, 'model'));
     return relative(config.output.output_dir, folder);

@@ -1,11 +1,12 @@
 /** From the configuration to the data of a run: training and evaluation data, their order, and loaders over them. */
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { Dataset, type Notice } from '../data/dataset.js';
+import { Dataset } from '../data/dataset.js';
 import { type EncoderSetup, encoderSetup } from '../data/encoder.js';
 import { Loader, type MicroBatch } from '../data/loader.js';
 import { preflight } from '../data/preflight.js';
 import { Sampler } from '../data/sampler.js';
+import type { Reporter } from '../report/reporter.js';
 
 export const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
@@ -17,13 +18,14 @@ export interface RunData {
 }
 
 /** Opens the data files and looks at every record, for the model in `folder`. Throws UserErrors naming file and record. */
-export async function openData(config: RunConfig, folder: string, notice: Notice): Promise<RunData> {
+export async function openData(config: RunConfig, folder: string, reporter: Reporter): Promise<RunData> {
+  const notice = (message: string): void => reporter.notice(message);
   const encoder = encoderSetup(folder, config.model, config.data);
   const train = await Dataset.open(config.data.data_path, notice);
   const evaluation =
     config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
   const badRecords = { onBadRecord: config.data.on_bad_record, maxBadFraction: config.data.max_bad_fraction };
-  const look = { encoder, badRecords, threads: null, notice };
+  const look = { encoder, badRecords, threads: null, reporter };
   const lengths = await preflight({ ...look, dataset: train });
   if (evaluation) await preflight({ ...look, dataset: evaluation });
   const sampler = trainingOrder(config, train.sizes, lengths);
@@ -53,8 +55,8 @@ export function trainingOrder(config: RunConfig, sizes: readonly number[], lengt
 export function openLoader(
   config: RunConfig,
   data: RunData,
-  steps: { start: number; end: number; knownBad: readonly number[] },
-  notice: Notice,
+  steps: { start: number; end: number; knownBad: number[] },
+  reporter: Reporter,
 ): Promise<Loader> {
   return Loader.open({
     dataset: data.train,
@@ -70,7 +72,7 @@ export function openLoader(
       reportFile: join(config.output.output_dir, BAD_RECORDS_FILE),
     },
     knownBad: steps.knownBad,
-    notice,
+    notice: (message) => reporter.notice(message),
   });
 }
 
@@ -80,7 +82,7 @@ export function openPass(
   data: RunData,
   dataset: Dataset,
   batchSize: number,
-  notice: Notice,
+  reporter: Reporter,
 ): Promise<Loader> {
   const sampler = new Sampler({ sizes: dataset.sizes, seed: 0, shuffle: false, batchSize });
   return Loader.open({
@@ -96,7 +98,7 @@ export function openPass(
       maxBadFraction: config.data.max_bad_fraction,
       reportFile: undefined,
     },
-    notice,
+    notice: (message) => reporter.notice(message),
   });
 }
 

@@ -7,6 +7,7 @@ import {
   type AppliedLora,
   applyLora,
   describeBase,
+  type LoraOptions,
   loadAdapter,
   loadWeights,
   MiniCPMV,
@@ -23,7 +24,7 @@ import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
-import type { Progress } from '../report/progress.js';
+import type { Reporter } from '../report/reporter.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -46,7 +47,7 @@ export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
   return device === 'auto' ? bestDevice() : device;
 }
 
-function loraConfig({ lora, trainables }: RunConfig) {
+function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
   return {
     r: lora.lora_r,
     alpha: lora.lora_alpha,
@@ -57,8 +58,6 @@ function loraConfig({ lora, trainables }: RunConfig) {
     useRslora: lora.use_rslora,
     useDora: lora.use_dora,
     layersToTransform: lora.lora_layers_to_transform,
-    rankPattern: {},
-    alphaPattern: {},
   };
 }
 
@@ -67,14 +66,14 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
   const from = resumeFrom ?? config.lora.lora_weight_path;
   const applied =
     from === null
-      ? applyLora(model, loraConfig(config), { seed: config.seeds.seed })
+      ? applyLora(model, loraOptions(config), { seed: config.seeds.seed })
       : loadAdapter(from, model, { fingerprint, trainable: true });
   setLoraTraining(model, true);
   return applied;
 }
 
 /** Quantizes what the adapters stand beside; says what that saves. Behind the adapters, for what they train whole stays as it is. */
-function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progress: Progress): string {
+function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], reporter: Reporter): string {
   const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
   if (tensors === 0) {
     throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
@@ -86,7 +85,7 @@ function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progr
     `q_lora: ${tensors} linear weights of the language model are kept in ${type}, ${formatBytes(bytesAfter)} instead of ` +
     `${formatBytes(bytesBefore)}; each layer is computed again in the backward pass, with its ${formatBytes(layerBytes)} of ` +
     'dequantized weights freed behind it.';
-  progress.print(notice);
+  reporter.notice(notice);
   return notice;
 }
 
@@ -96,7 +95,7 @@ function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], progr
 export function prepareModel(
   config: RunConfig,
   folder: string,
-  progress: Progress,
+  reporter: Reporter,
   resumeFrom: string | null,
 ): TrainingModel {
   const { dtype } = config.precision;
@@ -104,7 +103,7 @@ export function prepareModel(
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
   const model = new MiniCPMV({ ...read, vision: { ...read.vision, batchSize } });
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
-  const task = progress.task('Loading weights', undefined, 'bytes');
+  const task = reporter.task('Loading weights', undefined, 'bytes');
   let bytes = 0;
   const loaded = loadWeights(model, full, {
     dtype,
@@ -128,7 +127,7 @@ export function prepareModel(
       cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
     });
   }
-  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, progress)] : [];
+  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [];
   const device = trainingDevice(config);
   if (device !== 'cpu') moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;

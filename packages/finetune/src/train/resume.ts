@@ -1,4 +1,4 @@
-/** Where a run starts: anew in an empty folder, or behind a checkpoint whose data and configuration it shares. */
+/** Where a run starts: fresh in an empty folder, or after a checkpoint whose data and configuration it shares. */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -15,23 +15,31 @@ import {
   readCheckpointConfig,
   readTrainerState,
   removeUnfinished,
-  type TrainerState,
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
+import { freshState, type RunState, stateOf } from './state.js';
 
-export interface Resumed {
-  readonly folder: string;
-  readonly state: TrainerState;
+/** Where a run starts. */
+export interface Start {
+  readonly state: RunState;
+  /** The checkpoint it is resumed from; null: a fresh run. */
+  readonly checkpoint: Checkpoint | null;
 }
 
-/** The checkpoint to go on from, checked; null: a fresh run, for which the run folder was made ready. Throws UserErrors. */
-export function startOf(config: RunConfig): Resumed | null {
+export interface Checkpoint {
+  readonly folder: string;
+  /** Of the data that it was trained on. */
+  readonly fingerprint: string;
+}
+
+/** The start of a run: after the checkpoint to resume, which is checked, or fresh, for which the run folder is made ready. Throws UserErrors. */
+export function startOf(config: RunConfig): Start {
   const { output_dir: runFolder, overwrite_output_dir: overwrite } = config.output;
   const asked = config.save.resume_from_checkpoint;
   if (asked === null) {
     makeReady(runFolder, overwrite);
-    return null;
+    return { state: freshState(), checkpoint: null };
   }
   removeUnfinished(runFolder);
   const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
@@ -56,12 +64,13 @@ export function startOf(config: RunConfig): Resumed | null {
     );
   }
   if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
-  return { folder, state: readTrainerState(folder) };
+  const saved = readTrainerState(folder);
+  return { state: stateOf(saved), checkpoint: { folder, fingerprint: saved.data_fingerprint } };
 }
 
 /** A resumed run must see the data it saw before. */
-export function compareData(resumed: Resumed, fingerprint: string, config: RunConfig): void {
-  if (config.save.resume_anyway || resumed.state.data_fingerprint === fingerprint) return;
+export function compareData(checkpoint: Checkpoint, fingerprint: string, config: RunConfig): void {
+  if (config.save.resume_anyway || checkpoint.fingerprint === fingerprint) return;
   throw new UserError(
     `Expected the data the checkpoint was trained on for --data_path but received ${config.data.data_path.join(', ')} with another content.`,
     {

@@ -1,13 +1,13 @@
-/** Everything a run has while it trains, and how it comes to be: anew or behind a checkpoint. */
+/** Everything a run holds while training, and how it is opened: fresh, or resumed from a checkpoint. */
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/checkpoint.js';
-import { LossScale } from '../engine/loss-scale.js';
+import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import type { DeviceName } from '../engine/machine.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
-import { Optimizer, withoutDecay } from '../engine/optimizer.js';
+import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
 import { Profiler } from '../engine/profiler.js';
 import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
@@ -15,10 +15,11 @@ import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
-import { compareData, type Resumed } from './resume.js';
-import { StopRequests } from './stop.js';
+import { compareData, type Start } from './resume.js';
+import type { RunState } from './state.js';
+import { type StopOptions, StopRequests } from './stop.js';
 
-/** Everything a run has while it trains. */
+/** Everything a run holds while training: parts that are made once, and the state, which changes. */
 export interface Run {
   readonly config: RunConfig;
   readonly log: RunLog;
@@ -34,72 +35,64 @@ export interface Run {
   readonly memory: MemoryPlan | null;
   /** With --profile. */
   readonly profile: Profiler | null;
-  bestMetric: number | null;
-  bestCheckpoint: string | null;
-  tokensSeen: number;
-  skippedSteps: number;
-  /** The step of the newest checkpoint that this start wrote. */
-  savedStep: number | null;
+  readonly state: RunState;
 }
 
 /**
- * Finds the model, opens the data and makes everything else; for a run that goes on, with the model that `resumed` has. `closeRun` frees it.
- * Throws UserErrors.
+ * Finds the model, opens the data and makes everything else, for a resumed run as the checkpoint has it, but for the random state, which is
+ * restored last (`restoreRandomState`). `closeRun` frees it.
+ *
+ * @throws UserError
  */
-export async function openRun(config: RunConfig, log: RunLog, resumed: Resumed | null): Promise<Run> {
+export async function openRun(config: RunConfig, log: RunLog, start: Start, stop: StopOptions = {}): Promise<Run> {
+  const { state, checkpoint } = start;
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, progress: log.progress });
-  const data = await openData(config, folder, (message) => log.progress.print(message));
-  if (resumed) compareData(resumed, data.train.fingerprint, config);
+  const { reporter } = log;
+  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
+  const data = await openData(config, folder, reporter);
+  if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, log.progress, resumed?.folder ?? null);
-  return makeRun(config, log, data, training, derived);
+  const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
+  const run = makeRun(config, log, data, training, derived, state, new StopRequests(config.output.output_dir, stop));
+  if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
+  return run;
 }
 
-export async function closeRun({ stop, optimizer, training, data }: Run): Promise<void> {
-  stop.close();
+export async function closeRun({ optimizer, training, data }: Run): Promise<void> {
   optimizer.dispose();
   training.model.dispose();
   await data.train.close();
   await data.evaluation?.close();
 }
 
-function makeRun(config: RunConfig, log: RunLog, data: RunData, training: TrainingModel, derived: Derived): Run {
-  const { optimizer: o, precision, lora } = config;
-  const masterWeights = precision.dtype !== 'bfloat16' || precision.bf16_master_weights;
-  const optimizer = new Optimizer(training.trainable, withoutDecay(training.model), {
-    learningRate: o.learning_rate,
-    visionLearningRate: o.vision_learning_rate,
-    resamplerLearningRate: o.resampler_learning_rate,
-    embeddingLearningRate: o.embedding_learning_rate,
-    loraPlusRatio: lora.loraplus_lr_ratio,
-    weightDecay: o.weight_decay,
-    beta1: o.adam_beta1,
-    beta2: o.adam_beta2,
-    eps: o.adam_epsilon,
-    masterWeights,
-    stochasticRounding: !masterWeights,
-  });
+function makeRun(
+  config: RunConfig,
+  log: RunLog,
+  data: RunData,
+  training: TrainingModel,
+  derived: Derived,
+  state: RunState,
+  stop: StopRequests,
+): Run {
+  const { precision } = config;
   const { totalSteps, warmupSteps } = derived;
+  const scaled = precision.dtype === 'float16';
+  if (scaled) state.lossScale ??= initialLossScale(precision);
   return {
     config,
     log,
     data,
     training,
-    optimizer,
-    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: o.learning_rate }),
+    optimizer: new Optimizer(training.trainable, withoutDecay(training.model), optimizerSettings(config)),
+    schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     derived,
-    lossScale: precision.dtype === 'float16' ? new LossScale(precision) : null,
-    stop: new StopRequests(config.output.output_dir),
-    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.progress.print(message)),
+    lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
+    stop,
+    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
     memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
-    bestMetric: null,
-    bestCheckpoint: null,
-    tokensSeen: 0,
-    skippedSteps: 0,
-    savedStep: null,
+    state,
   };
 }
 
@@ -112,7 +105,7 @@ function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): Mem
   const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
   if (recompute !== 'auto' && budget === null) return null;
   const memory = device === 'cpu' ? hostMemory : memoryOf(device);
-  return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.progress.print(message) });
+  return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.reporter.notice(message) });
 }
 
 /** How a step of the run is computed, now. */
@@ -129,16 +122,4 @@ export function stepOptions({ config, training: { model }, lossScale, memory, vi
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };
-}
-
-/** Puts everything back but the model, which was loaded from the checkpoint, and the random state, which comes last. */
-export function restore(run: Run, { folder, state }: Resumed): number {
-  restoreOptimizer(folder, run.optimizer);
-  if (run.lossScale && state.loss_scale) run.lossScale.state = state.loss_scale;
-  run.bestMetric = state.best_metric;
-  run.bestCheckpoint = state.best_model_checkpoint;
-  run.tokensSeen = state.num_input_tokens_seen;
-  run.skippedSteps = state.skipped_steps;
-  run.log.history.push(...state.log_history);
-  return state.global_step;
 }

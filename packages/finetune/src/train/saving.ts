@@ -10,57 +10,33 @@ import {
 } from '@minicpm-finetune/run';
 import { removeOldCheckpoints, TRAINER_FILES, type TrainerState, writeCheckpoint } from '../checkpoint/checkpoint.js';
 import { checkSpace, moveFiles } from '../checkpoint/durable.js';
-import type { Loader } from '../data/loader.js';
 import type { Run } from './run.js';
+import { trainerState } from './state.js';
 
-function trainerState(run: Run, step: number, loader: Loader): TrainerState {
-  const { config, derived } = run;
-  return {
-    global_step: step,
-    epoch: Number((step / derived.stepsPerEpoch).toFixed(4)),
-    max_steps: derived.totalSteps,
-    num_train_epochs: Math.ceil(derived.epochs),
-    train_batch_size: config.batch.per_device_train_batch_size,
-    logging_steps: derived.loggingSteps ?? null,
-    eval_steps: derived.evalSteps ?? null,
-    save_steps: derived.saveSteps ?? null,
-    best_metric: run.bestMetric,
-    best_model_checkpoint: run.bestCheckpoint,
-    num_input_tokens_seen: run.tokensSeen,
-    total_flos: 0,
-    is_hyper_param_search: false,
-    is_local_process_zero: true,
-    is_world_process_zero: true,
-    stateful_callbacks: {},
-    trial_name: null,
-    trial_params: null,
-    log_history: run.log.history,
-    bad_records: [...loader.bad.indices],
-    data_fingerprint: run.data.train.fingerprint,
-    skipped_steps: run.skippedSteps,
-    loss_scale: run.lossScale?.state ?? null,
-  };
+function savedState({ config, derived, data, state }: Run): TrainerState {
+  return trainerState(state, { config, derived, fingerprint: data.train.fingerprint });
 }
 
 /**
  * Writes a checkpoint, unless this step has one; a failed write is a loud warning and the run goes on. Returns the folder, or null if it
  * failed.
  */
-export function save(run: Run, step: number, loader: Loader, reason: CheckpointEvent['reason']): string | null {
-  const { config, log, training } = run;
+export function save(run: Run, reason: CheckpointEvent['reason']): string | null {
+  const { config, log, training, state } = run;
+  const { step } = state;
   const folder = config.output.output_dir;
-  if (run.savedStep === step) return join(folder, checkpointName(step));
+  if (state.savedStep === step) return join(folder, checkpointName(step));
   const started = performance.now();
   try {
     const { path, bytes } = writeCheckpoint(folder, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
       device: training.device,
-      state: trainerState(run, step, loader),
+      state: savedState(run),
       config,
       modelBytes: training.savedBytes,
     });
-    run.savedStep = step;
+    state.savedStep = step;
     const removed = removeOld(run, path);
     const seconds = (performance.now() - started) / 1000;
     log.exclude(seconds);
@@ -77,10 +53,10 @@ export function save(run: Run, step: number, loader: Loader, reason: CheckpointE
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */
-function removeOld({ config, log, bestCheckpoint }: Run, newest: string): string[] {
+function removeOld({ config, log, state }: Run, newest: string): string[] {
   const folder = config.output.output_dir;
   try {
-    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [bestCheckpoint, newest]);
+    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [state.bestCheckpoint, newest]);
     return removed.map((old) => relative(folder, old));
   } catch (error) {
     log.warn('write_failed', `OLD CHECKPOINTS NOT REMOVED in ${folder}: ${(error as Error).message} The run goes on.`);
@@ -89,15 +65,17 @@ function removeOld({ config, log, bestCheckpoint }: Run, newest: string): string
 }
 
 /** Saves what is the best so far; it stays until something is better. If that fails, the best so far is the one before. */
-export function saveBest(run: Run, step: number, loader: Loader, metric: number): void {
-  const before = { bestMetric: run.bestMetric, bestCheckpoint: run.bestCheckpoint };
-  run.bestMetric = metric;
-  run.bestCheckpoint = join(run.config.output.output_dir, checkpointName(step));
-  if (save(run, step, loader, 'best') === null) Object.assign(run, before);
+export function saveBest(run: Run, metric: number): void {
+  const { state } = run;
+  const { bestMetric, bestCheckpoint } = state;
+  state.bestMetric = metric;
+  state.bestCheckpoint = join(run.config.output.output_dir, checkpointName(state.step));
+  if (save(run, 'best') === null) Object.assign(state, { bestMetric, bestCheckpoint });
 }
 
 /** --load_best_model_at_end: copies the best checkpoint's model, if that is another than the model in training. Says which it is. */
-function copyBest({ config, log, bestCheckpoint, bestMetric }: Run, step: number, target: string): boolean {
+function copyBest({ config, log, state }: Run, target: string): boolean {
+  const { bestCheckpoint, bestMetric, step } = state;
   const { load_best_model_at_end: wanted, metric_for_best_model: metric } = config.eval;
   if (!wanted || (bestCheckpoint !== null && checkpointStep(basename(bestCheckpoint)) === step)) return false;
   if (bestCheckpoint === null || !existsSync(bestCheckpoint)) {
@@ -108,7 +86,7 @@ function copyBest({ config, log, bestCheckpoint, bestMetric }: Run, step: number
   mkdirSync(target, { recursive: true });
   for (const name of readdirSync(bestCheckpoint))
     if (!TRAINER_FILES.has(name)) cpSync(join(bestCheckpoint, name), join(target, name), { recursive: true });
-  log.progress.print(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
+  log.reporter.notice(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
   return true;
 }
 
@@ -119,17 +97,14 @@ const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
  * The trained model in the run folder itself: written aside and moved into place, so that a failure leaves an earlier result whole.
  * Throws a UserError that says which checkpoint has the training up to where.
  */
-export function saveResult(run: Run, step: number, loader: Loader): void {
+export function saveResult(run: Run): void {
   const { output_dir: folder } = run.config.output;
   const unfinished = join(folder, RESULT_FOLDER);
   rmSync(unfinished, { recursive: true, force: true });
   try {
     checkSpace(folder, run.training.savedBytes, 'the trained model');
-    if (!copyBest(run, step, unfinished)) run.training.save(unfinished);
-    writeFileSync(
-      join(unfinished, 'trainer_state.json'),
-      `${JSON.stringify(trainerState(run, step, loader), null, 2)}\n`,
-    );
+    if (!copyBest(run, unfinished)) run.training.save(unfinished);
+    writeFileSync(join(unfinished, 'trainer_state.json'), `${JSON.stringify(savedState(run), null, 2)}\n`);
     const fresh = new Set(readdirSync(unfinished));
     for (const name of readdirSync(folder)) if (WEIGHTS.test(name) && !fresh.has(name)) rmSync(join(folder, name));
     moveFiles(unfinished, folder);
@@ -139,7 +114,7 @@ export function saveResult(run: Run, step: number, loader: Loader): void {
     const kept = newest ? `checkpoint-${newest.step} is complete` : 'there is no checkpoint';
     throw new UserError(`Expected to write the trained model but received: ${(cause as Error).message}`, {
       file: folder,
-      cure: `The training ended at step ${step}; ${kept}. Free some space, and go on with --resume_from_checkpoint latest.`,
+      cure: `The training ended at step ${run.state.step}; ${kept}. Free some space, and resume with --resume_from_checkpoint latest.`,
       cause,
     });
   }

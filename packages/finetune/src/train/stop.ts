@@ -1,61 +1,48 @@
 /**
- * How a run is asked to end, or to save: SIGINT and SIGTERM, SIGUSR1, and a file named STOP in the run folder.
- *
- * The first SIGINT or SIGTERM lets the step finish and saves; the second ends the process at once, even in the middle of a step (the last
- * complete checkpoint is whole, since checkpoints are renamed into place). Nothing else interrupts a step.
+ * How a run is asked to end after its step, or to save: by an AbortSignal, by a file named STOP in the run folder, by `saveRequested`. All are
+ * looked at between steps; nothing interrupts a step.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type StopEvent } from '@minicpm-finetune/run';
-import { watchSignals } from '@minicpm-finetune/torch';
 
-const ANSWER = '\nStopping: this step is finished first. Once more ends at once, without saving.\n';
+export interface StopOptions {
+  /** Aborting it ends the run after the step under way. */
+  readonly signal?: AbortSignal | undefined;
+  /** Asked after every step: true saves a checkpoint. */
+  readonly saveRequested?: (() => boolean) | undefined;
+}
 
 export class StopRequests {
-  #reason: StopEvent['reason'] | null = null;
-  #saveNow = false;
   readonly #stopFile: string;
-  readonly #handlers: readonly [NodeJS.Signals, () => void][];
-  readonly #unwatch: () => void;
+  readonly #options: StopOptions;
+  #fileSeen = false;
 
-  /** Starts to listen. */
-  constructor(runFolder: string) {
+  constructor(runFolder: string, options: StopOptions = {}) {
     this.#stopFile = join(runFolder, RUN_FILES.stop);
-    const end = (reason: 'sigint' | 'sigterm') => () => {
-      this.#reason ??= reason;
-    };
-    this.#handlers = [
-      ['SIGINT', end('sigint')],
-      ['SIGTERM', end('sigterm')],
-      [
-        'SIGUSR1',
-        () => {
-          this.#saveNow = true;
-        },
-      ],
-    ];
-    for (const [signal, handler] of this.#handlers) process.on(signal, handler);
-    this.#unwatch = watchSignals(ANSWER);
+    this.#options = options;
   }
 
-  /** Why the run has to end after this step, or null. Asked between steps. */
+  /** Why the signal was aborted, or null. */
+  get aborted(): StopEvent['reason'] | null {
+    const { signal } = this.#options;
+    if (!signal?.aborted) return null;
+    return signal.reason === 'sigint' || signal.reason === 'sigterm' ? signal.reason : 'abort';
+  }
+
+  /** Why the run has to end after this step, or null. The STOP file is removed when it is seen. */
   get reason(): StopEvent['reason'] | null {
-    if (this.#reason === null && existsSync(this.#stopFile)) {
-      this.#reason = 'stop_file';
+    const { aborted } = this;
+    if (aborted !== null) return aborted;
+    if (!this.#fileSeen && existsSync(this.#stopFile)) {
+      this.#fileSeen = true;
       rmSync(this.#stopFile, { force: true });
     }
-    return this.#reason;
+    return this.#fileSeen ? 'stop_file' : null;
   }
 
-  /** Whether a checkpoint was asked for since the last time this was asked. */
+  /** Whether a checkpoint is asked for now. */
   takeSaveRequest(): boolean {
-    const asked = this.#saveNow;
-    this.#saveNow = false;
-    return asked;
-  }
-
-  close(): void {
-    this.#unwatch();
-    for (const [signal, handler] of this.#handlers) process.off(signal, handler);
+    return this.#options.saveRequested?.() ?? false;
   }
 }

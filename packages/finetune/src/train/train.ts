@@ -2,33 +2,46 @@
  * The story of a training run, from the configuration to the saved model. Everything that happens is visible here; the parts are in the
  * files it imports.
  */
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { RUN_FILES, type RunConfig, type StopEvent } from '@minicpm-finetune/run';
-import { about, allowTf32, rngState } from '@minicpm-finetune/torch';
+import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
+import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
+import { requireResolved } from '../config/resolve.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
 import { explainMemory, startEngine } from '../engine/machine.js';
 import { traced } from '../engine/profiler.js';
 import { type StepResult, trainStep } from '../engine/step.js';
+import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
-import { type Resumed, startOf } from './resume.js';
-import { closeRun, openRun, type Run, restore, stepOptions } from './run.js';
+import { type Start, startOf } from './resume.js';
+import { closeRun, openRun, type Run, stepOptions } from './run.js';
 import { save, saveResult } from './saving.js';
+import { addLoss, addToHistory, meanLoss } from './state.js';
+import type { StopOptions } from './stop.js';
 
-export interface TrainOptions {
+export interface TrainOptions extends StopOptions {
+  /** Gets every event of the run after it was written to events.jsonl. What it throws ends the run. */
+  readonly onEvent?: ((event: RunEvent) => void) | undefined;
+  /** Shows what goes on. Nothing is shown without one. */
+  readonly reporter?: Reporter | undefined;
+  /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
   readonly derived?: readonly string[];
 }
 
 export interface TrainResult {
+  /** Why the run ended before its last step; null: it is finished. */
   readonly stopped: StopEvent['reason'] | null;
+  /** Optimizer steps done, those before it was resumed included. */
   readonly steps: number;
+  /** Mean over all steps of the run; null: none had a finite loss. */
   readonly trainLoss: number | null;
   /** Pictures looked up in the vision cache, and found; null: no cache. */
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
@@ -41,17 +54,27 @@ const LESS_MEMORY =
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
   'a smaller --model_max_length or --max_slice_nums, --use_lora true, or --q_lora true with it.';
 
-/** Trains as the configuration says. Throws UserErrors before any training time is spent where it can. */
+/**
+ * Trains as the configuration says: loads model and data, takes the steps, and saves in `config.output.output_dir`. When `signal` is aborted,
+ * the step under way is finished and a checkpoint saved (unless `save_on_stop` is false), and the result says `stopped`. Prints nothing and
+ * installs no signal handlers.
+ *
+ * @throws UserError for a configuration that `resolveConfig` did not make; before any training time is spent where it can; for a run that cannot
+ *   be continued
+ */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
+  requireResolved(config);
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
-  const resumed = startOf(config);
-  const log = new RunLog(config, resumed?.state.global_step);
+  const start = startOf(config);
+  const { state } = start;
+  const { reporter, onEvent } = options;
+  const log = new RunLog(config, { startStep: state.step, reporter, onEvent });
   if (device === 'mps') log.warn('untested_device', UNTESTED);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   try {
-    const result = await runTraining(config, log, resumed, options);
+    const result = await runTraining(config, log, start, options);
     const status = result.stopped === null ? 'finished' : 'stopped';
     log.event({
       event: 'run_end',
@@ -62,14 +85,14 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
       ...(result.vision ? { vision_cache: result.vision } : {}),
       output: '.',
     });
-    log.progress.print(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
+    log.reporter.notice(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
     return result;
   } catch (cause) {
     const error = explainMemory(cause, device, LESS_MEMORY);
     log.event({
       event: 'run_end',
       status: 'failed',
-      step: log.lastStep,
+      step: state.step,
       seconds: seconds(),
       error: (error as Error).message,
     });
@@ -79,26 +102,19 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   }
 }
 
-async function runTraining(
-  config: RunConfig,
-  log: RunLog,
-  resumed: Resumed | null,
-  options: TrainOptions,
-): Promise<TrainResult> {
-  const notice = (message: string): void => log.progress.print(message);
-  const run = await openRun(config, log, resumed);
-  const { data, derived, training } = run;
-  const start = resumed ? restore(run, resumed) : 0;
-  announce(run, start, options);
-  const known = resumed?.state.bad_records ?? [];
-  const loader = await openLoader(config, data, { start, end: derived.totalSteps, knownBad: known }, notice);
+async function runTraining(config: RunConfig, log: RunLog, start: Start, options: TrainOptions): Promise<TrainResult> {
+  const run = await openRun(config, log, start, options);
+  const { data, derived, training, state } = run;
+  announce(run, options);
+  const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
+  const loader = await openLoader(config, data, steps, log.reporter);
   try {
-    if (resumed) restoreRandomState(resumed.folder, training.device);
-    if (config.eval.eval_on_start && start === 0) await runEvaluation(run, 0);
-    const { steps, stopped } = await trainLoop(run, loader, start);
-    if (stopped === null) saveResult(run, steps, loader);
+    if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
+    if (config.eval.eval_on_start && state.step === 0) await runEvaluation(run);
+    const stopped = await trainLoop(run, loader);
+    if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
-    return { stopped, steps, trainLoss: log.trainLoss, vision };
+    return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
   } finally {
     if (run.profile?.active) run.profile.write();
     await loader.close();
@@ -106,8 +122,8 @@ async function runTraining(
   }
 }
 
-function announce(run: Run, start: number, options: TrainOptions): void {
-  const { config, log, derived, training, data } = run;
+function announce(run: Run, options: TrainOptions): void {
+  const { config, log, derived, training, data, state } = run;
   writeFileSync(join(config.output.output_dir, RUN_FILES.config), `${JSON.stringify(config, null, 2)}\n`);
   log.event({
     event: 'run_start',
@@ -122,37 +138,36 @@ function announce(run: Run, start: number, options: TrainOptions): void {
     total_parameters: training.totalNumbers,
     world_size: 1,
     device: training.device,
-    resumed_at_step: start,
+    resumed_at_step: state.step,
   });
-  if (config.output.run_name !== null) log.progress.print(`This is ${config.output.run_name}.`);
-  log.progress.training({ totalSteps: derived.totalSteps, epochs: derived.epochs });
+  if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
+  log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }
 
-async function trainLoop(
-  run: Run,
-  loader: Loader,
-  start: number,
-): Promise<{ steps: number; stopped: StopEvent['reason'] | null }> {
-  const { config, derived, log } = run;
-  let done = start;
+/** Takes the steps that are left. Returns why it stopped before the last one, or null. */
+async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] | null> {
+  const { config, derived, log, state } = run;
+  if (run.stop.aborted !== null) {
+    log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
+    return run.stop.aborted;
+  }
   for await (const micros of optimizerSteps(loader)) {
     await oneStep(run, micros, loader);
-    done = micros[0]!.step + 1;
-    const epochEnds = done % derived.stepsPerEpoch === 0;
-    const last = done === derived.totalSteps;
-    if (isDue(config.eval.eval_strategy, derived.evalSteps, done, epochEnds) || (last && config.eval.do_eval))
-      await runEvaluation(run, done, loader);
-    const stopped = last ? null : run.stop.reason; // behind the last step there is nothing to stop
-    if (stopped !== null) log.event({ event: 'stop', reason: stopped, step: done });
+    const { step } = state;
+    const epochEnds = step % derived.stepsPerEpoch === 0;
+    const last = step === derived.totalSteps;
+    if (isDue(config.eval.eval_strategy, derived.evalSteps, step, epochEnds) || (last && config.eval.do_eval))
+      await runEvaluation(run);
+    const stopped = last ? null : run.stop.reason; // after the last step there is nothing to stop
+    if (stopped !== null) log.event({ event: 'stop', reason: stopped, step });
     const asked = run.stop.takeSaveRequest();
-    if (isDue(config.save.save_strategy, derived.saveSteps, done, epochEnds)) save(run, done, loader, 'interval');
-    else if (stopped !== null && config.save.save_on_stop)
-      save(run, done, loader, stopped === 'stop_file' ? 'stop' : 'signal');
-    else if (asked) save(run, done, loader, 'signal');
-    if (stopped !== null) return { steps: done, stopped };
-    await new Promise(setImmediate); // lets signals in and finalizers run
+    if (isDue(config.save.save_strategy, derived.saveSteps, step, epochEnds)) save(run, 'interval');
+    else if (stopped !== null && config.save.save_on_stop) save(run, stopped === 'stop_file' ? 'stop' : 'signal');
+    else if (asked) save(run, 'signal');
+    if (stopped !== null) return stopped;
+    await yieldToEventLoop();
   }
-  return { steps: done, stopped: null };
+  return null;
 }
 
 function isDue(
@@ -166,41 +181,50 @@ function isDue(
 
 /** One optimizer step and its line in the log. */
 async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
-  const { config, derived, log, optimizer } = run;
+  const { config, derived, log, optimizer, state } = run;
   const { step } = micros[0]!;
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
   const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
-  if (batches.length === 0) return; // every record of this step is bad and was left out
+  if (batches.length === 0) {
+    state.step = step + 1; // every record of this step is bad and was left out
+    return;
+  }
   const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
   const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
   const lossScale = run.lossScale?.scale ?? null;
-  using random = rngState();
+  using random = new RandomState([run.training.device]);
   const compute = (): StepResult =>
     trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
   const result = profile ? profile.step(step + 1, compute) : compute();
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
-  run.tokensSeen += tokens;
-  const done = step + 1;
-  const due = isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0);
-  log.step(
+  state.step = step + 1;
+  state.tokensSeen += tokens;
+  addLoss(state, result.loss);
+  const done = state.step;
+  const due =
+    isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0) ||
+    done === derived.totalSteps ||
+    (done === 1 && config.logging.logging_first_step);
+  const logged = log.step(
     {
       step: done,
-      epoch: done / derived.stepsPerEpoch,
-      loss: result.loss,
+      epoch: epochAt(done, derived.stepsPerEpoch),
+      meanLoss: meanLoss(state.unloggedLoss),
       gradNorm: result.gradNorm,
       learningRate: optimizer.groups[0]!.baseLr * run.schedule(step),
       samples,
       tokens,
       supervisedTokens: result.supervisedTokens,
       lossScale,
-      skippedSteps: run.skippedSteps,
+      skippedSteps: state.skippedSteps,
       dataWaitSeconds: loader.dataWaitSeconds,
       vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
     },
     derived.totalSteps,
-    due || done === derived.totalSteps || (done === 1 && config.logging.logging_first_step),
+    due,
   );
+  if (logged !== null) addToHistory(state, logged, result.gradNorm);
 }

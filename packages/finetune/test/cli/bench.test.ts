@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeFigures, measureTraining } from '../../src/cli/bench/measure.js';
 import { type Measurement, PARTS } from '../../src/cli/bench/meter.js';
+import { SILENT } from '../../src/report/reporter.js';
 import { configOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;
@@ -21,7 +22,7 @@ describe('bench', () => {
   beforeAll(async () => {
     before = leftBehind();
     const started = performance.now();
-    figures = await measureTraining(configOf(place, 'bench', { gradient_checkpointing: true }), 3);
+    figures = (await measureTraining(configOf(place, 'bench', { gradient_checkpointing: true }), 3))!;
     seconds = (performance.now() - started) / 1000;
   });
 
@@ -54,6 +55,16 @@ describe('bench', () => {
         part,
       ).toBe(true);
     expect(lines.some((line) => /GFLOP\/s = \d+ % of the \d+ GFLOP\/s/.test(line))).toBe(true);
+  });
+
+  it('has no figures when it is stopped before the first step that counts', async () => {
+    const stop = new AbortController();
+    const task = { update: () => stop.abort(), finish: () => {}, stop: () => {} };
+    const reporter = {
+      notice: () => {},
+      task: (label: string) => (label === 'Measuring' ? task : SILENT.task('', 0, '')),
+    };
+    expect(await measureTraining(configOf(place, 'stopped'), 3, { reporter, signal: stop.signal })).toBeNull();
   });
 
   it('leaves nothing behind', () => {

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { checkData, distribution } from '../../src/cli/check-data/check-data.js';
+import { checkRecords, distribution } from '../../src/cli/check-data/check-data.js';
 import { checkDataCommand } from '../../src/cli/check-data/command.js';
 import { formatReport } from '../../src/cli/check-data/report.js';
 import { parseFlags } from '../../src/cli/command.js';
@@ -17,10 +17,11 @@ import {
   plantFaults,
   soundRecord,
 } from '../support/made-data.js';
+import { Reports } from '../support/reports.js';
 
 const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
-const check = (paths: string[], more: Partial<Parameters<typeof checkData>[0]> = {}) =>
-  checkData({ paths, encoder, threads: 1, notice: () => {}, ...more });
+const check = (paths: string[], more: Partial<Parameters<typeof checkRecords>[0]> = {}) =>
+  checkRecords({ paths, encoder, threads: 1, ...more });
 
 /** Runs the command as main does. */
 async function run(...words: string[]): Promise<{ code: number; out: string; err: string }> {
@@ -35,13 +36,13 @@ async function run(...words: string[]): Promise<{ code: number; out: string; err
   return { code, ...io };
 }
 
-describe('checkData', () => {
+describe('checkRecords', () => {
   it('finds exactly the planted faults among 2000 records, each with its place and message', async () => {
     const faults = plantFaults(2000);
     expect(faults.size).toBe(FAULTS.length);
     const data = await makeData(2000, new Map([...faults].map(([index, [line]]) => [index, line])));
-    const seen: number[] = [];
-    const report = await check([data.file], { threads: 2, progress: (done) => seen.push(done) });
+    const reporter = new Reports();
+    const report = await check([data.file], { threads: 2, reporter });
     const planted = [...faults.keys()].sort((a, b) => a - b);
     expect(report.errors.map(({ record }) => record)).toEqual(planted);
     for (const error of report.errors) {
@@ -49,7 +50,8 @@ describe('checkData', () => {
       expect(error).toMatchObject({ file: data.file, line: error.record + 1, cure: expect.stringMatching(/\w/) });
     }
     expect(report).toMatchObject({ records: 2000, warnings: [], too_long: 0, model_max_length: 2048 });
-    expect(seen).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1));
+    expect(reporter.tasks).toMatchObject([{ label: 'Checking', total: 2000, end: 'finished' }]);
+    expect(reporter.tasks[0]!.updates).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1));
 
     const sound = Array.from({ length: 2000 }, (_, i) => i).filter((i) => !faults.has(i));
     expect(report.text_only).toBe(sound.filter((i) => i % 10 === 9).length);

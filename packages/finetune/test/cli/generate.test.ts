@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type GenerateOptions, generateAnswers } from '../../src/cli/generate/generate.js';
+import { type AnswerFileOptions, generateAnswers } from '../../src/cli/generate/generate.js';
 import { type AnswerLine, questionOf } from '../../src/data/question.js';
+import { Reports } from '../support/reports.js';
 import { tinyAdapter, tinyModel, writePicture } from '../support/tiny-model.js';
 
 setThreads(1);
@@ -30,7 +31,7 @@ const RECORDS = [
 const data = join(work, 'data.json');
 writeFileSync(data, JSON.stringify(RECORDS));
 
-const OPTIONS: GenerateOptions = {
+const OPTIONS: AnswerFileOptions = {
   model,
   adapters: [],
   dataPaths: [data],
@@ -55,16 +56,13 @@ const lines = (file: string): AnswerLine[] =>
     .slice(0, -1)
     .map((line) => JSON.parse(line) as AnswerLine);
 
-async function run(options: Partial<GenerateOptions> = {}) {
-  const progress: number[][] = [];
-  const summary = await generateAnswers(
-    { ...OPTIONS, ...options },
-    { notice: () => {}, progress: (...numbers) => progress.push(numbers) },
-  );
-  return { summary, progress };
+async function run(options: Partial<AnswerFileOptions> = {}) {
+  const reporter = new Reports();
+  const summary = await generateAnswers({ ...OPTIONS, ...options }, { reporter });
+  return { summary, progress: reporter.tasks.flatMap(({ updates }) => updates) };
 }
 
-const refusal = async (options: Partial<GenerateOptions>): Promise<string> => {
+const refusal = async (options: Partial<AnswerFileOptions>): Promise<string> => {
   const error = await run(options).catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(UserError);
   return (error as UserError).format();
@@ -74,11 +72,7 @@ describe('answers for a data file', () => {
   it('come with question and reference, one line a record', async () => {
     const { summary, progress } = await run();
     expect(summary).toEqual({ records: 5, resumed: 0, exactMatch: 0 });
-    expect(progress.map(([done, total]) => [done, total])).toEqual([
-      [2, 5],
-      [4, 5],
-      [5, 5],
-    ]);
+    expect(progress).toEqual([2, 4, 5]);
     const all = lines(OPTIONS.output);
     expect(all.map(({ record, id }) => [record, id])).toEqual([
       [0, 'x'],

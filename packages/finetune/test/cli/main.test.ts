@@ -9,7 +9,8 @@ import { CHAT_FLAGS, CHAT_TEXT, resolveChatOptions } from '../../src/cli/chat/fl
 import { parseFlags } from '../../src/cli/command.js';
 import { COMMANDS } from '../../src/cli/commands.js';
 import { EXIT, reportError } from '../../src/cli/exit.js';
-import { main, version } from '../../src/cli/main.js';
+import { main } from '../../src/cli/main.js';
+import { VERSION } from '../../src/version.js';
 import { base, resolveTrainConfig, userError } from '../support/config-words.js';
 
 class Captured {
@@ -36,8 +37,8 @@ describe('minicpm-finetune', () => {
   });
 
   it('prints its version', async () => {
-    expect(await run(['--version'])).toEqual({ code: EXIT.ok, stdout: `${version()}\n`, stderr: '' });
-    expect(version()).toMatch(/^\d+\.\d+\.\d+$/);
+    expect(await run(['--version'])).toEqual({ code: EXIT.ok, stdout: `${VERSION}\n`, stderr: '' });
+    expect(VERSION).toMatch(/^\d+\.\d+\.\d+$/);
   });
 
   it('names the nearest command', async () => {
@@ -268,7 +269,7 @@ describe('the launcher', () => {
     const launcher = fileURLToPath(new URL('../../bin/minicpm-finetune.js', import.meta.url));
     const start = (...words: string[]) =>
       spawnSync(process.execPath, [launcher, ...words], { cwd: empty, encoding: 'utf8' });
-    expect(start('--version')).toMatchObject({ status: EXIT.ok, stdout: `${version()}\n` });
+    expect(start('--version')).toMatchObject({ status: EXIT.ok, stdout: `${VERSION}\n` });
     expect(start('train', '--lora_aplha')).toMatchObject({ status: EXIT.usage, stdout: '' });
   });
 });

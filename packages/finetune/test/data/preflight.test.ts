@@ -4,14 +4,16 @@ import { describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
 import { Encoder, encoderSetup } from '../../src/data/encoder.js';
 import { type PreflightOptions, preflight } from '../../src/data/preflight.js';
+import { SILENT } from '../../src/report/reporter.js';
 import { DATA_FLAGS, FAULTS, MODEL, MODEL_FLAGS, makeData, plantFaults } from '../support/made-data.js';
+import { Reports } from '../support/reports.js';
 
 const STOP = { onBadRecord: 'stop', maxBadFraction: 0.01 } as const;
 const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
 
 async function run(file: string, more: Partial<PreflightOptions> = {}): Promise<Uint32Array> {
   const dataset = await Dataset.open([file], () => {});
-  return preflight({ dataset, encoder, badRecords: STOP, threads: 1, notice: () => {}, ...more });
+  return preflight({ dataset, encoder, badRecords: STOP, threads: 1, reporter: SILENT, ...more });
 }
 
 /** Faults that only decoding finds: a picture that is cut off, or too thin. */
@@ -20,10 +22,11 @@ const DECODED = [FAULTS[1]!, FAULTS[4]!];
 describe('preflight', () => {
   it('measures lengths that are close to the true ones', async () => {
     const data = await makeData(400);
-    const seen: number[] = [];
-    const lengths = await run(data.file, { threads: 2, progress: (done) => seen.push(done) });
+    const reporter = new Reports();
+    const lengths = await run(data.file, { threads: 2, reporter });
     expect(lengths).toHaveLength(400);
-    expect(seen.at(-1)).toBe(400);
+    expect(reporter.tasks).toMatchObject([{ total: 400, end: 'finished' }]);
+    expect(reporter.tasks[0]!.updates.at(-1)).toBe(400);
     const dataset = await Dataset.open([data.file], () => {});
     const whole = await Encoder.open(encoder);
     for (let i = 0; i < 400; i += 7) {

@@ -50,7 +50,7 @@ describe('download', () => {
     expect(readFileSync(blob(gitHash(CONFIG)))).toEqual(CONFIG);
     expect(readFileSync(join(root(), 'refs', 'main'), 'utf8')).toBe(COMMIT);
     expect(readdirSync(join(root(), 'blobs')).filter((name) => name.endsWith('.incomplete'))).toEqual([]);
-    expect(said).toMatch(/Downloading openbmb\/Tiny-V: 300 kB in .*, 5 files/);
+    expect(said).toMatch(/Downloading openbmb\/Tiny-V: 300 kB in .*, 5\/5 files/);
   });
 
   it('fetches nothing twice', async () => {

@@ -122,10 +122,10 @@ describe('live line', () => {
     progress.step(status);
     progress.event(stepEvent);
     progress.event(checkpoint);
-    progress.print('a notice');
+    progress.notice('a notice');
     expect(terminal.lines).toEqual([
       'saved checkpoint-100 (1.3 GB in 3.4 s), removed checkpoint-50',
-      'a notice',
+      'notice: a notice',
       `[====            ]  ${stepText}`,
     ]);
   });
@@ -221,7 +221,7 @@ describe('quiet and JSON', () => {
     progress.step(status);
     progress.event(stepEvent);
     progress.event(checkpoint);
-    progress.print('a notice');
+    progress.notice('a notice');
     const task = progress.task('Reading', 10, 'records');
     task.update(5);
     task.finish(10);
@@ -238,7 +238,7 @@ describe('quiet and JSON', () => {
     progress.step(status);
     progress.event(stepEvent);
     progress.event(checkpoint);
-    progress.print('a notice');
+    progress.notice('a notice');
     const task = progress.task('Reading', 10, 'records');
     clock += 2;
     task.finish(10);

@@ -50,7 +50,7 @@ export function useHub(): void {
 export const root = (): string => join(home, 'hub', 'models--openbmb--Tiny-V');
 export const blob = (hash: string): string => join(root(), 'blobs', hash);
 
-const progress = new Progress({
+const reporter = new Progress({
   mode: 'plain',
   stream: {
     write: (text: string) => {
@@ -58,7 +58,7 @@ const progress = new Progress({
     },
   },
 });
-export const options = { flag: '--model', progress, pauses: [1, 1] };
+export const options = { flag: '--model', reporter, pauses: [1, 1] };
 export const download = (more: object = {}): Promise<string> => downloadModel(REPO, { ...options, ...more });
 export const resolve = (argument: string, more: object = {}): Promise<string> =>
   resolveModel(argument, { ...options, ...more });

@@ -34,9 +34,8 @@ export function tinyModel(folder: string, seed = 1): string {
 export function tinyAdapter(base: string, folder: string, seed = 1): string {
   const model = new MiniCPMV(readConfig(base));
   loadWeights(model, base);
-  const config = { r: 4, alpha: 8, dropout: 0, bias: 'none', useRslora: false, useDora: false } as const;
-  const where = { targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler', 'vpm'], layersToTransform: null };
-  const applied = applyLora(model, { ...config, ...where, rankPattern: {}, alphaPattern: {} }, { seed });
+  const lora = { r: 4, alpha: 8, targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler', 'vpm'] };
+  const applied = applyLora(model, lora, { seed });
   noGrad(() =>
     scope(() => {
       for (const [, { data }] of trainableParameters(model)) ops.add_(data, ops.mulScalar(ops.randn(data.shape), 0.1));

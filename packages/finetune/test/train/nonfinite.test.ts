@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { ops, SafetensorsFile, scope, type Tensor, writeSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Finding } from '../../src/train/nonfinite.js';
+import type { NonfiniteOrigin } from '../../src/train/nonfinite.js';
 import { train } from '../../src/train/train.js';
 import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
@@ -54,7 +54,7 @@ describe('a loss that is not finite', () => {
     expect(eventsOf(run, 'run_end')).toMatchObject([{ status: 'failed', step: 0 }]);
 
     const folder = join(run, 'nonfinite', 'step-1');
-    const report = readJson<{ first: Finding; micro_batches: { index: number; record: number }[][] }>(
+    const report = readJson<{ first: NonfiniteOrigin; micro_batches: { index: number; record: number }[][] }>(
       folder,
       'report.json',
     );

@@ -60,7 +60,7 @@ const CASES: readonly (readonly [name: string, flags: Flags])[] = [
   ['pure bfloat16', { ...BASE, bf16: true, bf16_master_weights: false }],
   ['float16 with a scale that falls and rises', { ...BASE, fp16: true, fp16_loss_scale_window: 2, fp16_hysteresis: 1 }],
   ['float16 adapters', { ...LORA, fp16: true, fp16_initial_scale_power: 8 }],
-  ['noise on the embeddings', { ...BASE, neftune_noise_alpha: 5 }],
+  ['noise on the embeddings, every second step logged', { ...BASE, neftune_noise_alpha: 5, logging_steps: 2 }],
   ['evaluation in between', () => ({ ...LORA, eval_data_path: evaluation, eval_strategy: 'steps', eval_steps: 2 })],
 ].map(([name, flags]) => [name as string, flags as Flags] as const);
 
@@ -82,6 +82,8 @@ describe('a run in pieces equals a run in one piece', () => {
     expect(losses(pieces)).toEqual(losses(whole));
     const scales = (folder: string) => eventsOf(folder, 'step').map((event) => event.loss_scale);
     expect(scales(pieces)).toEqual(scales(whole));
+    const trainLoss = (folder: string) => eventsOf(folder, 'run_end').at(-1)!.train_loss;
+    expect(trainLoss(pieces)).toBe(trainLoss(whole));
   });
 });
 

@@ -13,6 +13,7 @@ import { preflight } from '../../src/data/preflight.js';
 import { Random } from '../../src/data/random.js';
 import { Sampler } from '../../src/data/sampler.js';
 import { collate } from '../../src/engine/collate.js';
+import { SILENT } from '../../src/report/reporter.js';
 import { train } from '../../src/train/train.js';
 import { resolveTrainConfig } from '../support/config-words.js';
 import { LONG } from '../support/long.js';
@@ -42,7 +43,7 @@ async function readWhole(file: string): Promise<number> {
   const dataset = await Dataset.open([file], notice);
   try {
     const badRecords = { onBadRecord: 'stop', maxBadFraction: 0 } as const;
-    await preflight({ dataset, encoder, badRecords, threads: 0, notice });
+    await preflight({ dataset, encoder, badRecords, threads: 0, reporter: SILENT });
     const sampler = new Sampler({ sizes: dataset.sizes, seed: 0, shuffle: false, batchSize: 3 });
     const steps = { startStep: 0, endStep: sampler.stepsPerEpoch, threads: 0, prefetchFactor: null };
     const policy = { ...badRecords, reportFile: undefined };

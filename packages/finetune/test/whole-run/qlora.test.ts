@@ -3,15 +3,13 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   applyLora,
-  Int8Tensor,
-  type LoraConfig,
   loadAdapter,
   loadWeights,
   MiniCPMV,
-  Nf4Tensor,
   quantizeLayers,
   trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
+import { Int8Tensor, Nf4Tensor } from '@minicpm-finetune/minicpm-v/internal';
 import { readConfig } from '@minicpm-finetune/processor';
 import { keep, liveTensors, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -27,10 +25,7 @@ beforeAll(() => {
 afterAll(() => rmSync(place.folder, { recursive: true }));
 
 const TYPES = ['nf4', 'int8'] as const;
-const LORA: LoraConfig = {
-  ...{ r: 4, alpha: 8, dropout: 0, targetModules: 'all-linear', modulesToSave: [], bias: 'none' as const },
-  ...{ useRslora: false, useDora: false, layersToTransform: null, rankPattern: {}, alphaPattern: {} },
-};
+const LORA = { r: 4, alpha: 8, targetModules: 'all-linear' };
 /** Few numbers that train, many steps over four records. */
 const TRAIN = { use_lora: true, q_lora: true, lora_r: 4, lora_modules_to_save: '', max_steps: 12, learning_rate: 1e-2 };
 

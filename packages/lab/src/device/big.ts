@@ -15,6 +15,7 @@ import {
 } from '@minicpm-finetune/finetune/internal';
 import { applyLora, MiniCPMV, setLoraTraining, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
+import { OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
 import { deviceMemory, keep, noGrad, ops, peakResidentBytes, scope, synchronize } from '@minicpm-finetune/torch';
 import { TINY_CONFIG } from '../quickstart/tiny-config.js';
 
@@ -69,15 +70,7 @@ async function main(words: readonly string[]): Promise<void> {
   const device = startEngine({ device: values.device as DeviceName, threads: null });
   const raw = values.tiny ? TINY_CONFIG : { ...TINY_CONFIG, ...SIZES };
   const model = randomModel(parseConfig(JSON.stringify(raw), 'check:device'), device);
-  const targets = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)';
-  applyLora(
-    model,
-    {
-      ...{ r: 64, alpha: 64, dropout: 0, targetModules: targets, modulesToSave: [], bias: 'none', useRslora: false },
-      ...{ useDora: false, layersToTransform: null, rankPattern: {}, alphaPattern: {} },
-    },
-    { seed: 0 },
-  );
+  applyLora(model, { r: 64, alpha: 64, targetModules: OFFICIAL_LORA_TARGETS }, { seed: 0 });
   setLoraTraining(model, true);
   const optimizer = new Optimizer(trainableParameters(model), withoutDecay(model), {
     ...{ learningRate: 1e-4, visionLearningRate: null, resamplerLearningRate: null, embeddingLearningRate: null },

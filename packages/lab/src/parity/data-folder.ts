@@ -53,7 +53,7 @@ const LLM_TYPES: Readonly<Record<string, LlmType>> = {
   'minicpm-v-2': 'minicpm',
 };
 
-export class ReferenceFolder {
+export class DataReference {
   constructor(readonly root: string) {
     if (existsSync(root)) return;
     throw new UserError(`Expected a folder of reference data but there is none at ${root}.`, {

@@ -12,7 +12,7 @@ import {
   resizeBicubic,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import { type Profile, type ReferenceFolder, type Sample, type StoredArray, sha256 } from './data-folder.js';
+import { type DataReference, type Profile, type Sample, type StoredArray, sha256 } from './data-folder.js';
 import { Check, type CheckLine } from './data-report.js';
 
 type Lines = (CheckLine | undefined)[];
@@ -21,12 +21,12 @@ type Lines = (CheckLine | undefined)[];
 const LOSSY = /\.(jpe?g|webp|avif|tiff?)$/i;
 const ONE_LEVEL = 1 / 255;
 
-async function decode(folder: ReferenceFolder, path: string): Promise<RgbImage> {
+async function decode(folder: DataReference, path: string): Promise<RgbImage> {
   return await decodeImage(folder.path(path), { maxImagePixels: PILLOW_MAX_PIXELS });
 }
 
 /** Slicing geometry and the placeholders that go with it. */
-export function checkSlices(folder: ReferenceFolder): Lines {
+export function checkSlices(folder: DataReference): Lines {
   interface Case {
     size: [number, number];
     max_slice_nums: number;
@@ -71,7 +71,7 @@ export function checkSlices(folder: ReferenceFolder): Lines {
 }
 
 /** Decoded images, and files that cannot be decoded. */
-export async function checkImages(folder: ReferenceFolder): Promise<Lines> {
+export async function checkImages(folder: DataReference): Promise<Lines> {
   interface Stored {
     file: string;
     rgb_size?: number[];
@@ -107,7 +107,7 @@ export async function checkImages(folder: ReferenceFolder): Promise<Lines> {
 }
 
 /** The resize by itself. */
-export function checkResize(folder: ReferenceFolder): Lines {
+export function checkResize(folder: DataReference): Lines {
   const file = folder.json<{ cases: { name: string; file: string }[] }>('pil_resize/index.json');
   const check = new Check('common', 'resize');
   for (const { name, file: path } of file?.cases ?? []) {
@@ -180,7 +180,7 @@ function pixelChecks(suffix: string, tolerance: number): PixelChecks {
 }
 
 /** Pixels of every picture of every sample. */
-export async function checkPixels(folder: ReferenceFolder): Promise<Lines> {
+export async function checkPixels(folder: DataReference): Promise<Lines> {
   const expected = folder.json<{ samples: Record<string, StoredPicture[]> }>('expected/pixels.json')?.samples ?? {};
   const { samples, profiles } = folder.samples() ?? { samples: [], profiles: new Map<string, Profile>() };
   const full = folder.arrays('expected/pixels_full.safetensors');

@@ -14,10 +14,10 @@ import {
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import {
+  type DataReference,
   type ModelCase,
   type Profile,
   pairs,
-  type ReferenceFolder,
   type Sample,
   type StoredArray,
   sha256,
@@ -29,19 +29,19 @@ type Lines = (CheckLine | undefined)[];
 type Encoded = Awaited<ReturnType<typeof encodeOfficial>>;
 
 /** A model of the folder, ready to encode. */
-export interface LoadedModel extends ModelCase {
+export interface OpenedModel extends ModelCase {
   name: string;
   loaded: Tokenizer;
 }
 
-function promptOptions(folder: ReferenceFolder, model: LoadedModel, profile: Profile): PromptOptions {
+function promptOptions(folder: DataReference, model: OpenedModel, profile: Profile): PromptOptions {
   const { llmType, batchVision, loaded } = model;
   return { ...profile, llmType, batchVision, tokenizer: loaded, imageRoot: folder.root };
 }
 
 async function official(
-  folder: ReferenceFolder,
-  model: LoadedModel,
+  folder: DataReference,
+  model: OpenedModel,
   sample: Sample,
   variant: 'cookbook' | 'openbmb',
 ): Promise<Encoded | undefined> {
@@ -87,7 +87,7 @@ function tgtSizes(pictures: readonly EncodedPicture[]): [number, number][] {
 }
 
 /** `expected/<name>.json`: both copies of the official code on every sample. */
-export async function checkSamples(folder: ReferenceFolder, model: LoadedModel): Promise<Lines> {
+export async function checkSamples(folder: DataReference, model: OpenedModel): Promise<Lines> {
   const expected = folder.json<{ samples: Record<string, ExpectedSample> }>(`expected/${model.name}.json`)?.samples;
   const samples = folder.samples()?.samples ?? [];
   if (!expected) return [];
@@ -158,7 +158,7 @@ interface CollatedBatch {
 }
 
 /** `collate.json`: batches of records. */
-export async function checkCollate(folder: ReferenceFolder, model: LoadedModel): Promise<Lines> {
+export async function checkCollate(folder: DataReference, model: OpenedModel): Promise<Lines> {
   const batches = folder.json<{ batches: CollatedBatch[] }>('collate.json')?.batches ?? [];
   const all = folder.samples()?.samples ?? [];
   const arrays = folder.arrays('collate.safetensors');
@@ -223,7 +223,7 @@ function splitMessage(content: string, images: Iterator<string>): Part[] {
 }
 
 /** `inference.json`: prompts as the models' own processors make them, and training records that begin with them. */
-export async function checkInference(folder: ReferenceFolder, model: LoadedModel): Promise<Lines> {
+export async function checkInference(folder: DataReference, model: OpenedModel): Promise<Lines> {
   const cases = folder.json<{ cases: InferenceCase[] }>('inference.json')?.cases ?? [];
   const arrays = folder.arrays('inference.safetensors');
   const names = ['ids', 'image_bound', 'tgt_sizes', 'patches', 'training_prompt'];
@@ -258,7 +258,7 @@ export async function checkInference(folder: ReferenceFolder, model: LoadedModel
   return Object.values(checks).map((check) => check.line());
 }
 
-function processorMessages(c: InferenceCase, { llmType }: LoadedModel): ChatMessage[] {
+function processorMessages(c: InferenceCase, { llmType }: OpenedModel): ChatMessage[] {
   const images = c.images[Symbol.iterator]();
   const messages = c.messages.map(({ role, content }) => ({ role, content: splitMessage(content, images) }));
   // MiniCPM-V-2's processor puts the header of the answer twice: as if an empty answer came before.

@@ -1,7 +1,7 @@
 /** Parity of tokenizers and chat templates with their reference results. */
 
 import { renderChatTemplate, type Tokenizer } from '@minicpm-finetune/processor';
-import type { ReferenceFolder } from './data-folder.js';
+import type { DataReference } from './data-folder.js';
 import { Check, type CheckLine } from './data-report.js';
 
 interface TokenizeFile {
@@ -54,7 +54,7 @@ function checkAttributes(check: Check, tokenizer: Tokenizer, attributes: Record<
 
 /** All checks of `tokenize/<name>.json`. */
 export async function checkTokenizer(
-  folder: ReferenceFolder,
+  folder: DataReference,
   name: string,
   tokenizer: Tokenizer,
 ): Promise<(CheckLine | undefined)[]> {

@@ -7,16 +7,16 @@ import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Tokenizer } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import { ReferenceFolder } from './data-folder.js';
+import { DataReference } from './data-folder.js';
 import { checkImages, checkPixels, checkResize, checkSlices } from './data-pictures.js';
 import type { CheckLine } from './data-report.js';
-import { checkCollate, checkInference, checkSamples, type LoadedModel } from './data-samples.js';
+import { checkCollate, checkInference, checkSamples, type OpenedModel } from './data-samples.js';
 import { checkTokenizer } from './data-text.js';
 
 const USAGE = 'npm run parity:data -- DIR… [--model NAME], NAME as in minicpm-v-2_6 or minicpm-v-2_6.tiny';
 
 /** Names (`<model>.<variant>`) of the tokenizers that a folder has results for. */
-function modelNames(folder: ReferenceFolder, wanted: string | undefined): string[] {
+function modelNames(folder: DataReference, wanted: string | undefined): string[] {
   const inference = folder.json<{ cases: { tokenizer: string; variant: string }[] }>('inference.json')?.cases ?? [];
   const found = new Set([
     ...folder.list('tokenize'),
@@ -45,16 +45,16 @@ async function attempt(model: string, check: string, run: () => Lines | Promise<
   }
 }
 
-function loadModel(folder: ReferenceFolder, name: string): LoadedModel {
+function openModel(folder: DataReference, name: string): OpenedModel {
   const dot = name.lastIndexOf('.');
   const model = folder.model(name.slice(0, dot), name.slice(dot + 1));
   return { ...model, name, loaded: Tokenizer.load(model.folder) };
 }
 
-async function* checkModel(folder: ReferenceFolder, name: string): AsyncGenerator<CheckLine | undefined> {
-  let model: LoadedModel | undefined;
+async function* checkModel(folder: DataReference, name: string): AsyncGenerator<CheckLine | undefined> {
+  let model: OpenedModel | undefined;
   yield* await attempt(name, 'load', () => {
-    model = loadModel(folder, name);
+    model = openModel(folder, name);
     return [];
   });
   if (!model) return;
@@ -70,7 +70,7 @@ async function* checkModel(folder: ReferenceFolder, name: string): AsyncGenerato
 }
 
 async function* checkFolder(root: string, wanted: string | undefined): AsyncGenerator<CheckLine | undefined> {
-  const folder = new ReferenceFolder(root);
+  const folder = new DataReference(root);
   const names = modelNames(folder, wanted);
   const common = { slices: checkSlices, resize: checkResize, images: checkImages, pixels: checkPixels };
   for (const [check, run] of Object.entries(common)) yield* await attempt('common', check, () => run(folder));

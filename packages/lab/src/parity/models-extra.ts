@@ -1,12 +1,12 @@
 /** Checks of tables: position buckets, sine-cosine table, resampled position table, rotary frequencies. */
 import { dirname, join } from 'node:path';
+import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import {
   inverseFrequencies,
-  type MiniCPMV,
   positionBuckets,
   sinCosTable,
   TimmVisionTower,
-} from '@minicpm-finetune/minicpm-v';
+} from '@minicpm-finetune/minicpm-v/internal';
 import { parseConfig } from '@minicpm-finetune/processor';
 import { noGrad, ops, scope, tensor } from '@minicpm-finetune/torch';
 import { ReferenceFolder } from './models-folder.js';

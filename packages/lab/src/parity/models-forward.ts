@@ -1,15 +1,8 @@
 /** Checks of the forward pass: features, embeddings, logits and loss of every case, the dummy picture, the sharded copy, generation. */
 import { join } from 'node:path';
 import { headOf, lossSum } from '@minicpm-finetune/finetune/internal';
-import {
-  GREEDY,
-  generateFromEmbeds,
-  loadWeights,
-  MiniCPMV,
-  type ModelInputs,
-  moveTo,
-  runPlan,
-} from '@minicpm-finetune/minicpm-v';
+import { loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
+import { GREEDY, generateFromEmbeds } from '@minicpm-finetune/minicpm-v/internal';
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: trains on fixed batches from a file and prints one JSON line: losses, seconds per step, samples/s, peak memory. Takes the
+ * `npm run bench:own`: trains on fixed batches from a file and prints one JSON line: losses, seconds per step, samples/s, peak memory. Takes the
  * files and flags of a PyTorch side that trains the same way, so that both can be compared in one sitting. See packages/lab/README.md.
  */
 
@@ -7,24 +7,25 @@ import {
   type DeviceName,
   type Measurement,
   Optimizer,
+  optimizerSettings,
+  prepareModel,
+  resolveConfig,
+  SILENT,
   StepMeter,
   type StepResult,
   startEngine,
   trainStep,
-  tuneFully,
   VisionCache,
   withoutDecay,
 } from '@minicpm-finetune/finetune/internal';
-import { applyLora, loadWeights, MiniCPMV, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { median, type RunConfig } from '@minicpm-finetune/run';
 import {
   allowTf32,
-  type DType,
   deviceMemory,
   deviceWaits,
-  type Parameter,
   peakResidentBytes,
   synchronize,
+  yieldToEventLoop,
 } from '@minicpm-finetune/torch';
 import { Command, Option } from 'commander';
 import { BatchFile, batchTo } from './batches.js';
@@ -52,14 +53,12 @@ interface Flags {
 /** Steps that are measured in parts on a device that works on its own. */
 const PARTS_STEPS = 3;
 
-const TARGETS = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|k_proj|v_proj|o_proj)';
-
 function parseFlags(words: readonly string[]): Flags {
   const number = (text: string): number => {
     if (!Number.isFinite(Number(text)) || text.trim() === '') throw new Error(`Expected a number but received ${text}`);
     return Number(text);
   };
-  const command = new Command('bench')
+  const command = new Command('bench:own')
     .description('Trains on fixed batches and prints one JSON line of figures.')
     .requiredOption('--checkpoint <dir>', 'folder with config.json and model.safetensors')
     .requiredOption('--batches <file>', 'safetensors file with collated batches')
@@ -81,59 +80,48 @@ function parseFlags(words: readonly string[]): Flags {
   return command.parse([...words], { from: 'user' }).opts<Flags>();
 }
 
-/** Loads the model and marks what trains. */
-function prepare(flags: Flags, dtype: DType): MiniCPMV {
-  const model = new MiniCPMV(readConfig(flags.checkpoint));
-  loadWeights(model, flags.checkpoint, { dtype });
-  if (!flags.lora) {
-    tuneFully(model, { tuneVision: !flags.freeze_vision, tuneLlm: true });
-    return model;
-  }
+/** The configuration of `train` that means the same. Neither data nor output folder are used. */
+function configOf(flags: Flags): RunConfig {
   const saved = flags.modules_to_save.split(',').filter((name) => name !== '');
-  applyLora(
-    model,
-    {
-      r: flags.lora_r,
-      alpha: flags.lora_r,
-      dropout: 0,
-      targetModules: TARGETS,
-      modulesToSave: [...saved, ...(flags.freeze_vision ? [] : ['vpm'])],
-      bias: 'none',
-      useRslora: false,
-      useDora: false,
-      layersToTransform: null,
-      rankPattern: {},
-      alphaPattern: {},
-    },
-    { seed: flags.seed },
-  );
-  return model;
+  return resolveConfig({
+    model_name_or_path: flags.checkpoint,
+    data_path: [flags.batches],
+    output_dir: '.',
+    tune_vision: !flags.freeze_vision,
+    use_lora: flags.lora,
+    ...(flags.lora ? loraValues(flags, saved) : {}),
+    learning_rate: flags.lr,
+    weight_decay: 0.1,
+    adam_beta1: 0.9,
+    adam_beta2: 0.95,
+    adam_epsilon: 1e-8,
+    max_grad_norm: 1,
+    dtype: flags.bf16 ? 'bfloat16' : 'float32',
+    ...(flags.bf16 ? { bf16_master_weights: flags.master_weights } : {}),
+    gradient_checkpointing: flags.gradient_checkpointing,
+    fused_backward: flags.fused_backward,
+    device: flags.device,
+    threads: flags.threads,
+    tf32: flags.tf32,
+    seed: flags.seed,
+  }).config;
 }
 
-function makeOptimizer(flags: Flags, model: MiniCPMV, parameters: ReadonlyMap<string, Parameter>): Optimizer {
-  return new Optimizer(parameters, withoutDecay(model), {
-    learningRate: flags.lr,
-    visionLearningRate: null,
-    resamplerLearningRate: null,
-    embeddingLearningRate: null,
-    loraPlusRatio: null,
-    weightDecay: 0.1,
-    beta1: 0.9,
-    beta2: 0.95,
-    eps: 1e-8,
-    masterWeights: flags.master_weights,
-  });
+function loraValues({ lora_r: r, freeze_vision: frozen }: Flags, saved: readonly string[]) {
+  return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save: [...saved, ...(frozen ? [] : ['vpm'])] };
 }
 
 async function main(words: readonly string[]): Promise<void> {
   const flags = parseFlags(words);
-  const device = startEngine(flags);
-  allowTf32(flags.tf32);
-  const dtype: DType = flags.bf16 ? 'bfloat16' : 'float32';
-  const model = prepare(flags, dtype);
-  if (device !== 'cpu') moveTo(model, device);
-  const parameters = trainableParameters(model);
-  const optimizer = makeOptimizer(flags, model, parameters);
+  const config = configOf(flags);
+  const device = startEngine(config.engine);
+  allowTf32(config.engine.tf32);
+  const { dtype } = config.precision;
+  const training = prepareModel(config, flags.checkpoint, SILENT, null);
+  const { model, trainable } = training;
+  // the other side's AdamW rounds to the nearest
+  const settings = { ...optimizerSettings(config), stochasticRounding: false };
+  const optimizer = new Optimizer(trainable, withoutDecay(model), settings);
   const folder = flags.cache_vision;
   const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
   const file = new BatchFile(flags.batches);
@@ -145,9 +133,9 @@ async function main(words: readonly string[]): Promise<void> {
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
   const options = {
-    maxGradNorm: 1,
-    recompute: flags.gradient_checkpointing,
-    fused: flags.fused_backward,
+    maxGradNorm: config.optimizer.max_grad_norm,
+    recompute: config.engine.gradient_checkpointing !== false,
+    fused: config.engine.fused_backward,
     vision,
     perMicroBatch: false,
   };
@@ -180,7 +168,7 @@ async function main(words: readonly string[]): Promise<void> {
     if (!metered) peak = deviceMemory(device).peak;
     if (step === 0) meter.restart();
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
-    await new Promise(setImmediate); // lets finalizers run
+    await yieldToEventLoop();
   }
   const counted = seconds.slice(1);
   console.log(
@@ -188,14 +176,14 @@ async function main(words: readonly string[]): Promise<void> {
       losses,
       start_s: Number((start / 1000).toFixed(3)),
       step_s: seconds.map((s) => Number(s.toFixed(4))),
-      median_step_s: [...counted].sort((a, b) => a - b)[Math.floor(counted.length / 2)] ?? null,
+      median_step_s: counted.length === 0 ? null : median(counted),
       samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
       peak_rss_mib_by_step: peaks,
       ...(device === 'cpu' ? {} : { peak_device_mib: Number((peak / 2 ** 20).toFixed(1)) }),
       device_waits: waits,
       peak_rss_mib: Number((peakResidentBytes() / 2 ** 20).toFixed(1)),
       ...partsOf(meter.measurement()),
-      trainable: [...parameters.values()].reduce((sum, { shape }) => sum + shape.reduce((n, size) => n * size, 1), 0),
+      trainable: training.trainableNumbers,
     }),
   );
 }

@@ -68,12 +68,6 @@ const lora = (dropout: number) => ({
   dropout,
   targetModules: ['q_proj', 'v_proj', 'up_proj'],
   modulesToSave: ['embed_tokens', 'resampler', 'vpm'],
-  bias: 'none' as const,
-  useRslora: false,
-  useDora: false,
-  layersToTransform: null,
-  rankPattern: {},
-  alphaPattern: {},
 });
 
 describe('collate', () => {

@@ -40,6 +40,25 @@ export interface LoraConfig {
   readonly alphaPattern: Readonly<Record<string, number>>;
 }
 
+/** What PEFT's LoraConfig takes for what is not given. */
+const LORA_DEFAULTS = {
+  dropout: 0,
+  modulesToSave: [],
+  bias: 'none',
+  useRslora: false,
+  useDora: false,
+  layersToTransform: null,
+  rankPattern: {},
+  alphaPattern: {},
+} satisfies Partial<LoraConfig>;
+
+/** New adapters: rank, alpha and targets have to be chosen, the rest has PEFT's defaults. */
+export type LoraOptions = Omit<LoraConfig, keyof typeof LORA_DEFAULTS> & Partial<LoraConfig>;
+
+export function loraConfig(options: LoraOptions): LoraConfig {
+  return { ...LORA_DEFAULTS, ...options };
+}
+
 /** What a configuration selects: module names, in the model's order. */
 export interface LoraSelection {
   /** Linear layers that get an adapter. */

@@ -19,14 +19,13 @@ import {
   noGrad,
   ops,
   type Parameter,
-  rngState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
 } from '@minicpm-finetune/torch';
-import { type LoraConfig, type LoraSelection, selectModules } from './lora-targets.js';
+import { type LoraConfig, type LoraOptions, type LoraSelection, loraConfig, selectModules } from './lora-targets.js';
 
-export type { LoraConfig };
+export type { LoraConfig, LoraOptions };
 
 /** Adapters on a model: what they were asked to be, and where they are. */
 export interface AppliedLora extends LoraSelection {
@@ -145,20 +144,19 @@ function rowNorms(weight: Tensor): Tensor {
 }
 
 /**
- * Puts new adapters on the layers that `config` selects, freezes every other parameter, and makes the modules to save (each of their
- * parameters) and the biases that `config` asks for trainable. `seed` decides the random start; the generator is left as it was.
+ * Puts new adapters on the layers that `lora` selects, freezes every other parameter, and makes the modules to save (each of their
+ * parameters) and the biases that `lora` asks for trainable. `seed` decides the random start; the generator is left as it was.
  *
  * @throws UserError when a pattern, name or layer index selects nothing.
  */
-export function applyLora(model: Module, config: LoraConfig, options: { seed: number; dtype?: DType }): AppliedLora {
-  const applied = attachLora(model, config, true);
-  const before = rngState();
-  manualSeed(options.seed);
-  for (const [, linear, adapter] of loraAdapters(model)) {
-    adapter.initialize(linear.weight.data, options.dtype ?? linear.weight.data.dtype);
-  }
-  setRngState(before);
-  before.dispose();
+export function applyLora(model: Module, lora: LoraOptions, options: { seed: number; dtype?: DType }): AppliedLora {
+  const applied = attachLora(model, loraConfig(lora), true);
+  withRandomState([], () => {
+    manualSeed(options.seed, 'cpu'); // where the start is drawn, wherever the weights are
+    for (const [, linear, adapter] of loraAdapters(model)) {
+      adapter.initialize(linear.weight.data, options.dtype ?? linear.weight.data.dtype);
+    }
+  });
   markTrainable(model, applied);
   return applied;
 }

@@ -10,10 +10,9 @@ import {
   manualSeed,
   noGrad,
   ops,
-  rngState,
   scope,
-  setRngState,
   type Tensor,
+  withRandomState,
 } from '@minicpm-finetune/torch';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { sinCosTable } from '../model/resampler.js';
@@ -27,13 +26,11 @@ export interface CreateOptions {
 export function createModel(config: ModelConfig, { seed, dtype = 'float32' }: CreateOptions): MiniCPMV {
   const model = new MiniCPMV(config);
   noGrad(() =>
-    scope(() => {
-      const before = rngState();
-      manualSeed(seed);
+    withRandomState([], () => {
+      manualSeed(seed, 'cpu');
       for (const [name, parameter] of model.namedParameters()) {
         parameter.data = scope(() => keep(ops.to(initial(name, parameter.shape, config), dtype)));
       }
-      setRngState(before);
     }),
   );
   return model;

@@ -7,13 +7,13 @@
 
 import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, keep, noGrad, ops, scope, type Tensor, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import type { Picture } from '../model/patches.js';
 import { checkSampling, pickTokens, type Sampling } from './sampling.js';
 
-export interface GenerateOptions {
+export interface GenerationOptions {
   readonly sampling: Sampling;
   readonly maxNewTokens: number;
   /** An id of these ends its sequence. */
@@ -65,7 +65,7 @@ function positions(padding: readonly number[], length: number, device: string): 
 export async function* generate(
   model: MiniCPMV,
   prompts: readonly EncodedPrompt[],
-  options: GenerateOptions,
+  options: GenerationOptions,
 ): AsyncGenerator<readonly NewToken[]> {
   const embeds: Tensor[] = [];
   try {
@@ -85,7 +85,7 @@ export async function* generate(
 export async function* generateFromEmbeds(
   model: MiniCPMV,
   embeds: readonly Tensor[],
-  options: GenerateOptions,
+  options: GenerationOptions,
 ): AsyncGenerator<readonly NewToken[]> {
   const { sampling, maxNewTokens, stopTokens, streams, signal } = options;
   checkSampling(sampling);
@@ -116,7 +116,7 @@ export async function* generateFromEmbeds(
         return [{ sequence, id, end }];
       });
       yield fresh;
-      await new Promise((resolve) => setImmediate(resolve));
+      await yieldToEventLoop();
     }
   } finally {
     cache.dispose();

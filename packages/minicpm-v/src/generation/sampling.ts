@@ -23,7 +23,7 @@ export interface Sampling {
 export const GREEDY: Sampling = { temperature: 0, topP: 1, topK: 0, repetitionPenalty: 1, seed: 0 };
 
 /** A sequence under way. */
-export interface Sequence {
+export interface SampledSequence {
   /** Number that tells its draws from those of other sequences. */
   readonly stream: number;
   /** Ids generated so far. */
@@ -53,7 +53,7 @@ export function checkSampling({ temperature, topP, topK, repetitionPenalty, seed
  * @param logits (B, V) float32; written to when there is a penalty.
  * @throws UserError when the model computes NaN.
  */
-export function pickTokens(logits: Tensor, sampling: Sampling, sequences: readonly Sequence[]): number[] {
+export function pickTokens(logits: Tensor, sampling: Sampling, sequences: readonly SampledSequence[]): number[] {
   return scope(() => {
     if (sampling.repetitionPenalty !== 1) {
       sequences.forEach(({ ids }, b) => {

@@ -9,6 +9,7 @@ import type { VisionConfig } from '@minicpm-finetune/processor';
 import { Embedding, fromTypedArray, LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';
 import { PatchEmbedding, type PictureGroup } from './patches.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
+import { VisionMlp } from './vision-mlp.js';
 
 const LANES = 8;
 const UNROLLED = 16;
@@ -88,32 +89,17 @@ class SiglipAttention extends Module {
   }
 }
 
-class SiglipMlp extends Module {
-  readonly fc1: Linear;
-  readonly fc2: Linear;
-
-  constructor(dim: number, hidden: number) {
-    super();
-    this.fc1 = this.child('fc1', new Linear(dim, hidden, { bias: true }));
-    this.fc2 = this.child('fc2', new Linear(hidden, dim, { bias: true }));
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.fc2.forward(ops.gelu(this.fc1.forward(x), { approximate: 'tanh' }));
-  }
-}
-
 class SiglipLayer extends Module {
   readonly selfAttn: SiglipAttention;
   readonly layerNorm1: LayerNorm;
-  readonly mlp: SiglipMlp;
+  readonly mlp: VisionMlp;
   readonly layerNorm2: LayerNorm;
 
   constructor({ hiddenSize, intermediateSize, numHeads, layerNormEps }: VisionConfig) {
     super();
     this.selfAttn = this.child('self_attn', new SiglipAttention(hiddenSize, numHeads));
     this.layerNorm1 = this.child('layer_norm1', new LayerNorm(hiddenSize, layerNormEps));
-    this.mlp = this.child('mlp', new SiglipMlp(hiddenSize, intermediateSize));
+    this.mlp = this.child('mlp', new VisionMlp(hiddenSize, intermediateSize, 'tanh'));
     this.layerNorm2 = this.child('layer_norm2', new LayerNorm(hiddenSize, layerNormEps));
   }
 

@@ -10,6 +10,7 @@ import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@mi
 import { PatchEmbedding, type PictureGroup } from './patches.js';
 import { parametersOf } from './plan.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
+import { VisionMlp } from './vision-mlp.js';
 
 class TimmPatchEmbed extends Module {
   readonly proj: PatchEmbedding;
@@ -42,33 +43,18 @@ class TimmAttention extends Module {
   }
 }
 
-class TimmMlp extends Module {
-  readonly fc1: Linear;
-  readonly fc2: Linear;
-
-  constructor(dim: number, hidden: number) {
-    super();
-    this.fc1 = this.child('fc1', new Linear(dim, hidden, { bias: true }));
-    this.fc2 = this.child('fc2', new Linear(hidden, dim, { bias: true }));
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.fc2.forward(ops.gelu(this.fc1.forward(x)));
-  }
-}
-
 class TimmBlock extends Module {
   readonly norm1: LayerNorm;
   readonly attn: TimmAttention;
   readonly norm2: LayerNorm;
-  readonly mlp: TimmMlp;
+  readonly mlp: VisionMlp;
 
   constructor({ hiddenSize, intermediateSize, numHeads, layerNormEps }: VisionConfig) {
     super();
     this.norm1 = this.child('norm1', new LayerNorm(hiddenSize, layerNormEps));
     this.attn = this.child('attn', new TimmAttention(hiddenSize, numHeads));
     this.norm2 = this.child('norm2', new LayerNorm(hiddenSize, layerNormEps));
-    this.mlp = this.child('mlp', new TimmMlp(hiddenSize, intermediateSize));
+    this.mlp = this.child('mlp', new VisionMlp(hiddenSize, intermediateSize, 'none'));
   }
 
   forward(x: Tensor): Tensor {

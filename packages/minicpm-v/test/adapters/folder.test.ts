@@ -103,13 +103,8 @@ describe('adapters of every kind', () => {
 
   it('writes targets that PEFT reads otherwise as a list of modules', () => {
     const model = toy();
-    const config = { r: 2, alpha: 4, dropout: 0, modulesToSave: [], bias: 'none', useRslora: false } as const;
-    const more = { useDora: false, rankPattern: {}, alphaPattern: {} };
-    const applied = applyLora(
-      model,
-      { ...config, ...more, targetModules: '.*q_proj', layersToTransform: [1] },
-      { seed: 0 },
-    );
+    const lora = { r: 2, alpha: 4, targetModules: '.*q_proj', layersToTransform: [1] };
+    const applied = applyLora(model, lora, { seed: 0 });
     saveAdapter(join(work, 'layers'), model, applied, describeBase(base));
     const written = readJson(join(work, 'layers', 'adapter_config.json'));
     expect(written.target_modules).toEqual(['llm.model.layers.1.self_attn.q_proj']);

@@ -24,7 +24,7 @@ import {
   setLoraTraining,
   trainableParameters,
 } from '../../src/adapters/lora.js';
-import { selectModules } from '../../src/adapters/lora-targets.js';
+import { loraConfig, selectModules } from '../../src/adapters/lora-targets.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 import { relativeDifference } from '../support/reference.js';
 import { tinyCheckpoint } from '../support/tiny.js';
@@ -33,19 +33,7 @@ import { FIXTURES, Toy, toy } from '../support/toy.js';
 setThreads(1);
 
 const PATTERN = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|o_proj)';
-const CONFIG: LoraConfig = {
-  r: 2,
-  alpha: 8,
-  dropout: 0,
-  targetModules: PATTERN,
-  modulesToSave: [],
-  bias: 'none',
-  useRslora: false,
-  useDora: false,
-  layersToTransform: null,
-  rankPattern: {},
-  alphaPattern: {},
-};
+const CONFIG: LoraConfig = loraConfig({ r: 2, alpha: 8, targetModules: PATTERN });
 
 function targets(config: Partial<LoraConfig>): readonly string[] {
   return applyLora(toy(), { ...CONFIG, ...config }, { seed: 0 }).targets;

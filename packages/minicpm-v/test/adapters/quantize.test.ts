@@ -213,15 +213,14 @@ describe('a parameter in a smaller form', () => {
 describe('quantizeLayers', () => {
   const parent = mkdtempSync(join(tmpdir(), 'quantize-'));
   afterAll(() => rmSync(parent, { recursive: true }));
-  const LORA = { r: 4, alpha: 8, dropout: 0, bias: 'all', useRslora: false, useDora: false } as const;
-  const WHERE = { targetModules: ['q_proj'], layersToTransform: null, rankPattern: {}, alphaPattern: {} };
+  const LORA = { r: 4, alpha: 8, targetModules: ['q_proj'], bias: 'all' } as const;
 
   it("takes the frozen linear weights of the language model's layers, and nothing else", () => {
     const folder = tinyCheckpoint(parent, 'minicpm-v-2_6');
     const model = new MiniCPMV(readConfig(folder));
     loadWeights(model, folder);
     const whole = 'llm.model.layers.1.mlp.up_proj';
-    applyLora(model, { ...LORA, ...WHERE, modulesToSave: [whole, 'resampler'] }, { seed: 1 });
+    applyLora(model, { ...LORA, modulesToSave: [whole, 'resampler'] }, { seed: 1 });
     const before = new Map([...model.namedParameters()].map(([name, p]) => [name, scope(() => numbers(p.data))]));
     const done = quantizeLayers(model, 'nf4');
     const compact = [...model.namedParameters()].filter(([, p]) => p.compact !== undefined).map(([name]) => name);

@@ -6,7 +6,7 @@ import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, liveTensors, noGrad, ops, scope, setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { loadWeights } from '../../src/checkpoint/weights.js';
-import { type GenerateOptions, generate, type NewToken, pictureTensor } from '../../src/generation/generate.js';
+import { type GenerationOptions, generate, type NewToken, pictureTensor } from '../../src/generation/generate.js';
 import { GREEDY } from '../../src/generation/sampling.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 import { runPlan } from '../../src/model/plan.js';
@@ -47,12 +47,12 @@ function prompt(
   };
 }
 
-const OPTIONS: GenerateOptions = { sampling: GREEDY, maxNewTokens: 12, stopTokens: new Set() };
+const OPTIONS: GenerationOptions = { sampling: GREEDY, maxNewTokens: 12, stopTokens: new Set() };
 
 async function ids(
   model: MiniCPMV,
   prompts: readonly EncodedPrompt[],
-  options: Partial<GenerateOptions> = {},
+  options: Partial<GenerationOptions> = {},
 ): Promise<number[][]> {
   const all = prompts.map((): number[] => []);
   for await (const step of generate(model, prompts, { ...OPTIONS, ...options })) {

@@ -21,12 +21,7 @@ export function randomAdapter(base: string, folder: string, seed: number, useDor
       dropout: 0.1,
       targetModules: PATTERN,
       modulesToSave: ['resampler'],
-      bias: 'none',
-      useRslora: false,
       useDora,
-      layersToTransform: null,
-      rankPattern: {},
-      alphaPattern: {},
     },
     { seed },
   );

@@ -1,12 +1,13 @@
 /** `minicpm-finetune bench`: takes the flags of a training and prints what its steps spend their time and memory on. */
 
-import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import { type FlagTable, flagsOf, type RunConfig } from '@minicpm-finetune/run';
 import { resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
-import type { CliCommand } from '../cli-command.js';
+import type { CliCommand, CommandIO } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { TRAIN_TEXT } from '../train/text.js';
+import type { Measurement } from './meter.js';
 
 const OWN = flagsOf({
   bench: {
@@ -47,8 +48,12 @@ export const benchCommand: CliCommand = {
     if (!forTraining.has('output_dir')) forTraining.set('output_dir', { value: '.', source: { kind: 'flag' } });
     const { config, notices } = resolveGiven(forTraining, io.language === undefined ? {} : { language: io.language });
     for (const notice of notices) io.stderr.write(`notice: ${notice}\n`);
-    const { describeFigures, measureTraining } = await import('./measure.js');
-    const figures = await measureTraining(config, value('bench_steps') as number);
+    const figures = await measured(config, value('bench_steps') as number, io);
+    if (figures === null) {
+      io.stderr.write('notice: stopped before a step was counted: there are no figures.\n');
+      return EXIT.interrupted;
+    }
+    const { describeFigures } = await import('./measure.js');
     const asObject = {
       ...figures,
       seconds: Object.fromEntries(figures.seconds),
@@ -58,3 +63,20 @@ export const benchCommand: CliCommand = {
     return EXIT.ok;
   },
 };
+
+async function measured(config: RunConfig, steps: number, { stdout, stderr }: CommandIO): Promise<Measurement | null> {
+  const [{ measureTraining }, { Progress }, { ProcessSignals }] = await Promise.all([
+    import('./measure.js'),
+    import('../../report/progress.js'),
+    import('../shared/signals.js'),
+  ]);
+  const reporter = new Progress({ mode: config.logging.progress, stream: stderr, output: stdout });
+  const signals = new ProcessSignals();
+  signals.listen();
+  try {
+    return await measureTraining(config, steps, { reporter, signal: signals.signal });
+  } finally {
+    signals.close();
+    reporter.close();
+  }
+}

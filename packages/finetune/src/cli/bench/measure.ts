@@ -4,21 +4,38 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { formatBytes } from '@minicpm-finetune/run';
+import { yieldToEventLoop } from '@minicpm-finetune/torch';
 import type { Loader } from '../../data/loader.js';
 import { collateAll } from '../../engine/collate.js';
 import { startEngine } from '../../engine/machine.js';
 import { traced } from '../../engine/profiler.js';
 import { trainStep } from '../../engine/step.js';
+import { asTask, type Reporter } from '../../report/reporter.js';
 import { RunLog } from '../../report/run-log.js';
 import { openLoader, optimizerSteps } from '../../train/open-data.js';
 import { closeRun, openRun, type Run, stepOptions } from '../../train/run.js';
+import { freshState } from '../../train/state.js';
 import { type Measurement, StepMeter } from './meter.js';
 
 /** Steps in front that are not counted: moments are made, kernels chosen. */
 const WARMUP = 2;
 
-/** Trains `steps` steps, after some that are not counted, and forgets the result. Throws UserErrors as `train` does. */
-export async function measureTraining(config: RunConfig, steps: number): Promise<Measurement> {
+export interface MeasureOptions {
+  readonly reporter?: Reporter;
+  /** Aborting it ends the measurement after the step under way. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Trains `steps` steps, after some that are not counted, and forgets the result. Null if it was stopped before a step was counted.
+ *
+ * @throws UserError as `train` does
+ */
+export async function measureTraining(
+  config: RunConfig,
+  steps: number,
+  { reporter, signal }: MeasureOptions = {},
+): Promise<Measurement | null> {
   startEngine(config.engine);
   const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-bench-'));
   const total = WARMUP + steps;
@@ -29,48 +46,51 @@ export async function measureTraining(config: RunConfig, steps: number): Promise
     save: { ...config.save, save_strategy: 'no', resume_from_checkpoint: null },
     logging: { ...config.logging, report_to: [], profile: 0 },
   };
-  const log = new RunLog(own);
+  const log = new RunLog(own, { reporter });
   try {
-    return await measure(own, log, total);
+    return await measure(own, log, total, signal);
   } finally {
     log.close();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function measure(config: RunConfig, log: RunLog, total: number): Promise<Measurement> {
-  const run = await openRun(config, log, null);
-  const steps = { start: 0, end: total, knownBad: [] };
-  const loader = await openLoader(config, run.data, steps, (message) => log.progress.print(message));
+async function measure(
+  config: RunConfig,
+  log: RunLog,
+  total: number,
+  signal: AbortSignal | undefined,
+): Promise<Measurement | null> {
+  const run = await openRun(config, log, { state: freshState(), checkpoint: null }, { signal });
+  const steps = { start: 0, end: total, knownBad: run.state.badRecords };
+  const loader = await openLoader(config, run.data, steps, log.reporter);
   try {
-    return await measureSteps(run, loader, total);
+    const task = { label: 'Measuring', total, unit: 'steps' };
+    return await asTask(log.reporter, task, (update) => measureSteps(run, loader, update));
   } finally {
     await loader.close();
     await closeRun(run);
   }
 }
 
-async function measureSteps(run: Run, loader: Loader, total: number): Promise<Measurement> {
-  const { log, optimizer, training } = run;
+async function measureSteps(run: Run, loader: Loader, update: (steps: number) => void): Promise<Measurement | null> {
+  const { optimizer, training, state } = run;
   const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype, training.device);
-  const task = log.progress.task('Measuring', total, 'steps');
-  let done = 0;
   for await (const micros of optimizerSteps(loader)) {
     const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device));
     if (batches.length === 0) continue;
     const options = { ...stepOptions(run), profile: meter };
     meter.step(batches, loader.dataWaitSeconds, () =>
-      trainStep(training.model, batches, optimizer, run.schedule(done), options),
+      trainStep(training.model, batches, optimizer, run.schedule(state.step), options),
     );
     run.memory?.endStep();
-    done++;
-    if (done === WARMUP) meter.restart();
-    task.update(done);
+    state.step++;
+    if (state.step === WARMUP) meter.restart();
+    update(state.step);
     if (run.stop.reason !== null) break;
-    await new Promise(setImmediate); // lets signals in and finalizers run
+    await yieldToEventLoop();
   }
-  task.finish(done);
-  return meter.measurement();
+  return state.step > WARMUP ? meter.measurement() : null;
 }
 
 const gigaflops = (perSecond: number): string => `${(perSecond / 1e9).toFixed(0)} GFLOP/s`;

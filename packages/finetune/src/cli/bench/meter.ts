@@ -5,6 +5,7 @@
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
  */
 import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
+import { median } from '@minicpm-finetune/run';
 import { blockBytes, type DType, deviceMemory, peakResidentBytes, synchronize } from '@minicpm-finetune/torch';
 import type { Batch } from '../../engine/collate.js';
 import { matmulSpeed } from '../../engine/matmul.js';
@@ -138,7 +139,7 @@ export class StepMeter implements StepProfile {
       samplesPerSecond: this.#totals.samples / all,
       tokensPerSecond: this.#totals.tokens / all,
       languageFlops: this.#flops / this.#layerSeconds,
-      matmulFlops: [...this.#matmul].sort((a, b) => a - b)[this.#matmul.length >> 1]!,
+      matmulFlops: median(this.#matmul),
       memory: this.#memory,
     };
   }

@@ -5,12 +5,12 @@
  */
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
-import { type AnswerOptions, type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
+import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, Part } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
-import type { ChatOptions } from './options.js';
+import { answerOptions, type ChatOptions } from './options.js';
 
 export interface ChatIO {
   readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
@@ -55,12 +55,6 @@ const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ i
 
 const opening = ({ system }: ChatOptions): ChatMessage[] =>
   system === null ? [] : [{ role: 'system', content: system }];
-
-function answerOptions(options: ChatOptions): AnswerOptions {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums } = options;
-  const sampling = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed };
-  return maxSliceNums === null ? sampling : { ...sampling, maxSliceNums };
-}
 
 /** A conversation in the making. */
 class Conversation {

@@ -1,5 +1,6 @@
 /** What a chat needs to know: the flags of `minicpm-finetune chat`, resolved. */
 
+import type { AnswerOptions } from '@minicpm-finetune/minicpm-v';
 import type { DType } from '@minicpm-finetune/run';
 
 export interface ChatOptions {
@@ -28,4 +29,16 @@ export interface ChatOptions {
   readonly device: 'auto' | 'cpu' | 'cuda' | 'mps';
   /** null: one per physical core. */
   readonly threads: number | null;
+}
+
+/** How answers are made, in the model's terms. */
+export function answerOptions(
+  options: Pick<
+    ChatOptions,
+    'maxNewTokens' | 'temperature' | 'topP' | 'topK' | 'repetitionPenalty' | 'seed' | 'maxSliceNums'
+  >,
+): AnswerOptions {
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums } = options;
+  const sampling = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed };
+  return maxSliceNums === null ? sampling : { ...sampling, maxSliceNums };
 }

@@ -4,27 +4,26 @@
  */
 import { availableParallelism } from 'node:os';
 import type { UserErrorData } from '@minicpm-finetune/run';
-import { Dataset, type Notice } from '../../data/dataset.js';
+import { Dataset } from '../../data/dataset.js';
 import { EncodePool } from '../../data/encode-pool.js';
 import type { Outcome } from '../../data/encode-task.js';
 import type { EncoderSetup } from '../../data/encoder.js';
 import { inOrder } from '../../data/in-order.js';
 import type { RecordSummary } from '../../data/summary.js';
+import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 
-export interface CheckDataOptions {
+export interface CheckRecordsOptions {
   /** JSON, JSON Lines and parquet files. */
   readonly paths: readonly string[];
   readonly encoder: EncoderSetup;
   /** Worker threads; null: one per core; 0: this thread. */
   readonly threads: number | null;
-  /** Told what is odd but works, once each. */
-  readonly notice: Notice;
-  /** Told the number of records done, of how many. */
-  readonly progress?: (done: number, total: number) => void;
+  /** Is told what is odd but works, once each. */
+  readonly reporter?: Reporter;
 }
 
 /** Something about one record. */
-export interface Finding extends UserErrorData {
+export interface RecordFinding extends UserErrorData {
   readonly file: string;
   readonly record: number;
 }
@@ -45,9 +44,9 @@ export interface CheckReport {
   readonly files: readonly { readonly path: string; readonly records: number; readonly description: string }[];
   readonly records: number;
   /** One for each record that training would stop at or leave out. */
-  readonly errors: readonly Finding[];
+  readonly errors: readonly RecordFinding[];
   /** What is allowed but probably not meant, or changes a record: several per record are possible. */
-  readonly warnings: readonly Finding[];
+  readonly warnings: readonly RecordFinding[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;
   /** Share, 0 to 1, of all tokens that the model learns to produce. */
@@ -64,19 +63,26 @@ export interface CheckReport {
   readonly seconds: number;
 }
 
-/** Checks all records. Throws UserError only for what concerns no single record: a file that is no data, a model folder without a tokenizer. */
-export async function checkData(options: CheckDataOptions): Promise<CheckReport> {
+/**
+ * Checks all records.
+ *
+ * @throws UserError only for what concerns no single record: a file that is no data, a model folder without a tokenizer
+ */
+export async function checkRecords({ reporter = SILENT, ...options }: CheckRecordsOptions): Promise<CheckReport> {
   const started = performance.now();
-  const dataset = await Dataset.open(options.paths, options.notice);
+  const notice = (message: string): void => reporter.notice(message);
+  const dataset = await Dataset.open(options.paths, notice);
   const setup = { dataset: dataset.index, encoder: options.encoder };
   const threads = options.threads ?? availableParallelism();
-  const pool = await EncodePool.open('summary', setup, threads, options.notice);
+  const pool = await EncodePool.open('summary', setup, threads, notice);
   const tally = new Tally(dataset, options.encoder.maxLength);
   try {
-    for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 8)) {
-      tally.add(index, outcome);
-      options.progress?.(index + 1, dataset.length);
-    }
+    await asTask(reporter, { label: 'Checking', total: dataset.length, unit: 'records' }, async (update) => {
+      for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 8)) {
+        tally.add(index, outcome);
+        update(index + 1);
+      }
+    });
   } finally {
     await pool.close();
     await dataset.close();
@@ -85,8 +91,8 @@ export async function checkData(options: CheckDataOptions): Promise<CheckReport>
 }
 
 class Tally {
-  private readonly errors: Finding[] = [];
-  private readonly warnings: Finding[] = [];
+  private readonly errors: RecordFinding[] = [];
+  private readonly warnings: RecordFinding[] = [];
   private readonly lengths: number[] = [];
   private supervised = 0;
   private textOnly = 0;

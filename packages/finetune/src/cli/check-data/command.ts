@@ -1,7 +1,6 @@
 /** `minicpm-finetune check-data`: the whole data before any training, with exit code 2 if a record is bad. */
 
 import { CONFIG_FLAGS, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
-import type { Task } from '../../report/progress.js';
 import type { CliCommand } from '../cli-command.js';
 import { flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
@@ -74,7 +73,7 @@ export const checkDataCommand: CliCommand = {
   },
   flags: FLAGS,
   async run(given, io) {
-    const [{ checkData }, { formatReport }, { Progress }] = await Promise.all([
+    const [{ checkRecords }, { formatReport }, { Progress }] = await Promise.all([
       import('./check-data.js'),
       import('./report.js'),
       import('../../report/progress.js'),
@@ -83,19 +82,9 @@ export const checkDataCommand: CliCommand = {
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
     const encoder = await encoderFromFlags(given, FLAGS, io.stderr);
     const progress = new Progress({ stream: io.stderr });
-    let task: Task | undefined;
     try {
-      const report = await checkData({
-        paths,
-        encoder,
-        threads: value<number | null>('dataloader_num_workers'),
-        notice: (message) => progress.print(`notice: ${message}`),
-        progress: (done, total) => {
-          task ??= progress.task('Checking', total, 'records');
-          task.update(done);
-        },
-      });
-      task?.finish(report.records);
+      const threads = value<number | null>('dataloader_num_workers');
+      const report = await checkRecords({ paths, encoder, threads, reporter: progress });
       io.stdout.write(
         `${value<boolean>('json') ? JSON.stringify(report) : formatReport(report, value<number>('max_shown'))}\n`,
       );

@@ -1,6 +1,6 @@
 /** The report of check-data as text for people; the numbers are made in checkData.ts. */
 import { UserError } from '@minicpm-finetune/run';
-import type { CheckReport, Distribution, Finding } from './check-data.js';
+import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 
 /** The report in lines, without a trailing newline; of errors and warnings the first `shown` each. */
 export function formatReport(report: CheckReport, shown: number): string {
@@ -58,7 +58,7 @@ function bars(rows: readonly (readonly [label: string, count: number])[]): strin
   );
 }
 
-function findings(kind: 'error' | 'warning', all: readonly Finding[], shown: number): string[] {
+function findings(kind: 'error' | 'warning', all: readonly RecordFinding[], shown: number): string[] {
   const lines = all
     .slice(0, shown)
     .map((finding) => new UserError(finding.message, finding).format().replace(/^error/, kind));

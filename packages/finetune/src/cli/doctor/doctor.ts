@@ -5,9 +5,10 @@
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, statfsSync } from 'node:fs';
-import { availableParallelism, cpus, freemem, homedir, release, totalmem } from 'node:os';
+import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { formatBytes } from '@minicpm-finetune/run';
+import { huggingFaceHome } from '../../hub/home.js';
 
 export interface Finding {
   /** What was looked at. */
@@ -81,10 +82,9 @@ function memory(): Finding {
 }
 
 function diskFolders(folder: string): [name: string, path: string][] {
-  const home = process.env.HF_HOME ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface');
   return [
     ['disk of the run folder', resolve(folder)],
-    ['disk of the Hugging Face cache', process.env.HF_HUB_CACHE ?? join(home, 'hub')],
+    ['disk of the Hugging Face cache', process.env.HF_HUB_CACHE ?? join(huggingFaceHome(), 'hub')],
   ];
 }
 

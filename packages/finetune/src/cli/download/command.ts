@@ -74,7 +74,7 @@ export const downloadCommand: CliCommand = {
     try {
       const folder = await downloadModel(repo, {
         flag: '--model_name_or_path',
-        progress,
+        reporter: progress,
         revision: value<string>('revision'),
         cacheDir: value<string | null>('cache_dir'),
         ...(allow === null ? {} : { allow }),

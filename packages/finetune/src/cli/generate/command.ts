@@ -2,13 +2,12 @@
 
 import { CONFIG_FLAGS, type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
-import type { Task } from '../../report/progress.js';
 import { MAX_SLICE_NUMS, MODEL_FLAGS, SAMPLING_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
-import type { GenerateOptions, GenerateSummary } from './generate.js';
+import type { AnswerFileOptions, GenerateSummary } from './generate.js';
 
 const FLAGS = flagsOf({
   model: MODEL_FLAGS,
@@ -75,16 +74,8 @@ export const generateCommand: CliCommand = {
       import('../../report/progress.js'),
     ]);
     const progress = new Progress({ stream: stderr });
-    let task: Task | undefined;
     try {
-      const summary = await generateAnswers(options, {
-        notice: (message) => progress.print(`notice: ${message}`),
-        progress: (done, total, tokens) => {
-          task ??= progress.task('Answering', total, 'records');
-          task.update(done, `${tokens} tokens`);
-        },
-      });
-      task?.finish(summary.records);
+      const summary = await generateAnswers(options, { reporter: progress });
       stdout.write(`${describe(summary, options.output)}\n`);
       return EXIT.ok;
     } finally {
@@ -100,7 +91,7 @@ function describe({ records, resumed, exactMatch }: GenerateSummary, output: str
 }
 
 /** @throws UserError without a model, data or output. */
-export function resolveGenerateOptions(given: GivenValues): GenerateOptions {
+export function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
   const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
   return {
     model: requiredValue<string>(given, FLAGS, 'model'),
@@ -117,7 +108,7 @@ export function resolveGenerateOptions(given: GivenValues): GenerateOptions {
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
     dtype: value<DType | null>('dtype'),
-    device: value<GenerateOptions['device']>('device'),
+    device: value<AnswerFileOptions['device']>('device'),
     threads: value<number | null>('threads'),
   };
 }

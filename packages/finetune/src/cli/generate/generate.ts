@@ -7,18 +7,19 @@
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { type AnswerOptions, type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
+import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { EncodedPrompt } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
 import type { DataRecord } from '../../data/record.js';
 import { startEngine } from '../../engine/machine.js';
-import type { ChatOptions } from '../chat/options.js';
+import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
+import { answerOptions, type ChatOptions } from '../chat/options.js';
 
-export interface GenerateOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
+export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
   readonly dataPaths: readonly string[];
-  /** JSON Lines file; gone on with if it is there. */
+  /** JSON Lines file; an unfinished file is resumed. */
   readonly output: string;
   /** Records answered side by side. */
   readonly batchSize: number;
@@ -26,6 +27,7 @@ export interface GenerateOptions extends Omit<ChatOptions, 'images' | 'prompt' |
 }
 
 export interface GenerateSummary {
+  /** Answered so far: all, unless it was aborted. */
   readonly records: number;
   /** Of them, answered by earlier runs. */
   readonly resumed: number;
@@ -33,9 +35,10 @@ export interface GenerateSummary {
   readonly exactMatch: number | null;
 }
 
-export interface GenerateReport {
-  notice(message: string): void;
-  progress(done: number, total: number, tokens: number): void;
+export interface GenerateContext {
+  readonly reporter?: Reporter;
+  /** Aborting it ends the work after the batch under way; what is answered stays in the file. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -43,13 +46,18 @@ export interface GenerateReport {
  *
  * @throws UserError for a record that cannot be asked (with file and record), and for an output file made with other settings.
  */
-export async function generateAnswers(options: GenerateOptions, report: GenerateReport): Promise<GenerateSummary> {
-  const data = await Dataset.open(options.dataPaths, (message) => report.notice(message));
+export async function generateAnswers(
+  options: AnswerFileOptions,
+  { reporter = SILENT, signal }: GenerateContext = {},
+): Promise<GenerateSummary> {
+  const data = await Dataset.open(options.dataPaths, (message) => reporter.notice(message));
   try {
     const lines = openOutput(options, data.fingerprint);
     const done = new Set(lines.map(({ record }) => record));
     const missing = Array.from({ length: data.length }, (_, record) => record).filter((record) => !done.has(record));
-    if (missing.length > 0) await answerMissing(missing, data, lines, options, report);
+    const task = { label: 'Answering', total: data.length, unit: 'records' };
+    if (missing.length > 0)
+      await asTask(reporter, task, (update) => answerMissing(missing, data, lines, options, update, signal));
     return summarize(lines, done.size);
   } finally {
     await data.close();
@@ -60,8 +68,9 @@ async function answerMissing(
   missing: readonly number[],
   data: Dataset,
   lines: AnswerLine[],
-  options: GenerateOptions,
-  report: GenerateReport,
+  options: AnswerFileOptions,
+  update: (done: number, note: string) => void,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const device = startEngine(options);
   const { dtype } = options;
@@ -72,12 +81,12 @@ async function answerMissing(
     ...(dtype === null ? {} : { dtype }),
   });
   let tokens = 0;
-  for (let i = 0; i < missing.length; i += options.batchSize) {
+  for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
     const batch = await answerBatch(missing.slice(i, i + options.batchSize), data, model, options);
     appendFileSync(options.output, batch.map((line) => `${JSON.stringify(line)}\n`).join(''));
     lines.push(...batch);
     tokens += batch.reduce((sum, line) => sum + line.tokens, 0);
-    report.progress(lines.length, data.length, tokens);
+    update(lines.length, `${tokens} tokens`);
   }
 }
 
@@ -85,21 +94,21 @@ async function answerBatch(
   records: readonly number[],
   data: Dataset,
   model: LoadedModel,
-  options: GenerateOptions,
+  options: AnswerFileOptions,
 ): Promise<AnswerLine[]> {
-  const answerOptions = answerOptionsOf(options);
+  const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
   const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
   for (const index of records) {
     try {
       const record = await data.read(index);
       const question = questionOf(record);
-      questions.push({ record, question, prompt: await model.encode(question.messages, answerOptions) });
+      questions.push({ record, question, prompt: await model.encode(question.messages, how) });
     } catch (error) {
       throw error instanceof UserError ? error.at(data.place(index)) : error;
     }
   }
   const prompts = questions.map(({ prompt }) => prompt);
-  const answers = await model.answer(prompts, { ...answerOptions, streams: records });
+  const answers = await model.answer(prompts, { ...how, streams: records });
   return questions.map(({ record, question: { text, reference } }, i) => {
     const { text: answer, tokens, end } = answers[i]!;
     return {
@@ -114,14 +123,8 @@ async function answerBatch(
   });
 }
 
-function answerOptionsOf(options: GenerateOptions): AnswerOptions {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums, allowSpecialText } = options;
-  const all = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, allowSpecialText };
-  return maxSliceNums === null ? all : { ...all, maxSliceNums };
-}
-
-/** What decides the answers; an output file is gone on with only under the same. */
-function settingsOf(options: GenerateOptions, data: string): Record<string, unknown> {
+/** Settings that determine the answers. An existing output file is resumed only if they match. */
+function settingsOf(options: AnswerFileOptions, data: string): Record<string, unknown> {
   const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, maxSliceNums } =
     options;
   return {
@@ -140,7 +143,7 @@ function settingsOf(options: GenerateOptions, data: string): Record<string, unkn
 }
 
 /** The lines that are there already. Starts the file, or checks that it was made the same way and cuts off a line without end. */
-function openOutput(options: GenerateOptions, data: string): AnswerLine[] {
+function openOutput(options: AnswerFileOptions, data: string): AnswerLine[] {
   const { output } = options;
   const settingsFile = `${output}.settings.json`;
   const settings = settingsOf(options, data);

@@ -68,8 +68,8 @@ export const mergeCommand: CliCommand = {
       threads: value<number | null>('threads'),
       model: await modelFolder(given, FLAGS, 'model', stderr),
     };
-    const { merge } = await import('./merge.js');
-    const { tensors, changed, logitsError } = merge(options);
+    const { mergeAdapters } = await import('./merge.js');
+    const { tensors, changed, logitsError } = mergeAdapters(options);
     stdout.write(
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
         `Their logits are those of base and adapter to ${logitsError.toExponential(1)} of the largest.\n`,

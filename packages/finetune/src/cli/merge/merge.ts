@@ -1,21 +1,25 @@
-/** `minicpm-finetune merge`: adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the command's side of it. */
+/** Adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the engine around it. */
 import { type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
 import type { DType } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 
-export interface MergeCommandOptions {
+export interface MergeOptions {
+  /** Folder of the base checkpoint. */
   readonly model: string;
+  /** Adapter folders; each is applied on top of the previous result. */
   readonly adapters: readonly string[];
+  /** Folder to make; new or empty. */
   readonly output: string;
-  /** null: as stored in the base. */
-  readonly dtype: DType | null;
-  readonly maxShardBytes: number;
-  readonly threads: number | null;
+  /** Type to save in; as stored in the base unless given. */
+  readonly dtype?: DType | null;
+  /** Largest file of weights, in bytes. Default 5 GB. */
+  readonly maxShardBytes?: number;
+  /** Threads of libtorch; one per physical core unless given. */
+  readonly threads?: number | null;
 }
 
 /** Merges on the CPU. @throws UserError as `mergeCheckpoint` does. */
-export function merge(options: MergeCommandOptions): MergeReport {
-  startEngine({ device: 'cpu', threads: options.threads });
-  const { model, adapters, output, dtype, maxShardBytes } = options;
-  return mergeCheckpoint({ model, adapters, output, maxShardBytes, ...(dtype === null ? {} : { dtype }) });
+export function mergeAdapters({ dtype, threads = null, ...options }: MergeOptions): MergeReport {
+  startEngine({ device: 'cpu', threads });
+  return mergeCheckpoint({ ...options, ...(dtype ? { dtype } : {}) });
 }

@@ -27,7 +27,7 @@ export async function modelFolder(
   ]);
   const progress = new Progress({ stream: stderr });
   try {
-    return await resolveModel(argument, { flag: `--${name}`, cacheDir, progress, weights });
+    return await resolveModel(argument, { flag: `--${name}`, cacheDir, reporter: progress, weights });
   } finally {
     progress.close();
   }

@@ -1,6 +1,6 @@
 /** `minicpm-finetune train`: resolves the configuration, says what it found, and trains. */
 
-import { UserError } from '@minicpm-finetune/run';
+import { type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
@@ -15,11 +15,38 @@ export const trainCommand: CliCommand = {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given, io.language === undefined ? {} : { language: io.language });
     if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
-    const { train } = await import('../../train/train.js');
-    const result = await train(resolved.config, { notices: resolved.notices, derived: resolved.derived });
-    return result.stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;
+    return await runTraining(resolved, io);
   },
 };
+
+/** Trains with what the command line adds: the terminal, and signals. */
+async function runTraining({ config, notices, derived }: ResolvedConfig, io: CommandIO): Promise<number> {
+  const [{ train }, { Progress }, { ProcessSignals }] = await Promise.all([
+    import('../../train/train.js'),
+    import('../../report/progress.js'),
+    import('../shared/signals.js'),
+  ]);
+  const reporter = new Progress({ mode: config.logging.progress, stream: io.stderr, output: io.stdout });
+  const signals = new ProcessSignals();
+  const onEvent = ({ event }: RunEvent): void => {
+    if (event === 'run_start') signals.listen(); // before that there is nothing to finish
+  };
+  const saveRequested = (): boolean => signals.takeSaveRequest();
+  try {
+    const { stopped } = await train(config, {
+      notices,
+      derived,
+      reporter,
+      onEvent,
+      signal: signals.signal,
+      saveRequested,
+    });
+    return stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;
+  } finally {
+    signals.close();
+    reporter.close();
+  }
+}
 
 /** A recipe that repeats the run on standard output; notices and arithmetic beside it. */
 function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {

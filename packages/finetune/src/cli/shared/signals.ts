@@ -1,0 +1,52 @@
+/**
+ * How the command line is asked to end, or to save: SIGINT and SIGTERM, and SIGUSR1.
+ *
+ * The first SIGINT or SIGTERM aborts `signal`: the training finishes its step and saves. The second ends the process at once, even in the
+ * middle of a step (the last complete checkpoint is whole, since checkpoints are renamed into place). Not here: what a training does then
+ * (train/stop.ts).
+ */
+import { watchSignals } from '@minicpm-finetune/torch';
+
+const ANSWER = '\nStopping: this step is finished first. Once more ends at once, without saving.\n';
+
+export class ProcessSignals {
+  readonly #abort = new AbortController();
+  readonly #handlers: readonly [NodeJS.Signals, () => void][];
+  #saveAsked = false;
+  #unwatch: (() => void) | null = null;
+
+  constructor() {
+    this.#handlers = [
+      ['SIGINT', () => this.#abort.abort('sigint')],
+      ['SIGTERM', () => this.#abort.abort('sigterm')],
+      ['SIGUSR1', () => (this.#saveAsked = true)],
+    ];
+  }
+
+  /** Aborted at the first SIGINT or SIGTERM; the reason is `sigint` or `sigterm`. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Starts to listen. Before, signals end the process. */
+  listen(): void {
+    if (this.#unwatch !== null) return;
+    for (const [signal, handler] of this.#handlers) process.on(signal, handler);
+    this.#unwatch = watchSignals(ANSWER);
+  }
+
+  /** Whether a SIGUSR1 came since the last call. */
+  takeSaveRequest(): boolean {
+    const asked = this.#saveAsked;
+    this.#saveAsked = false;
+    return asked;
+  }
+
+  /** Stops listening. */
+  close(): void {
+    if (this.#unwatch === null) return;
+    this.#unwatch();
+    for (const [signal, handler] of this.#handlers) process.off(signal, handler);
+    this.#unwatch = null;
+  }
+}

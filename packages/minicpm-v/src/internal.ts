@@ -1,0 +1,9 @@
+/** What the private packages and the tests of this repository use of the models. Not a public interface: it may change in any version. */
+export { adapterFileParameters } from './adapters/folder.js';
+export { Int8Tensor, Nf4Tensor } from './adapters/quantize.js';
+export { generateFromEmbeds } from './generation/generate.js';
+export { GREEDY } from './generation/sampling.js';
+export { sinCosTable } from './model/resampler.js';
+export { inverseFrequencies } from './model/rope.js';
+export { positionBuckets } from './model/siglip.js';
+export { TimmVisionTower } from './model/timm-vit.js';
