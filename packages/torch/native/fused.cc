@@ -1,9 +1,12 @@
-// Operators of a decoder block that libtorch runs as several: minicpm::swiglu and minicpm::rms_norm.
+// Operators of a decoder block that libtorch runs as several: minicpm::swiglu, minicpm::rms_norm and minicpm::rotary.
 //
 // One pass through memory each way, and nothing kept for the gradient but the operands (and a number per row). bfloat16 on a CPU with AVX-512
 // has kernels here, in float32 inside; everything else is put together from libtorch's operators.
 #include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
@@ -128,7 +131,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
       return y;
     }
 #endif
-    return at::silu(gate).mul(up);
+    return at::silu(gate).mul_(up);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -146,7 +149,11 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
       return {gradGate, gradUp};
     }
 #endif
-    return {at::silu_backward(gradients[0].mul(up), gate), gradients[0].mul(at::silu(gate))};
+    const Tensor& grad = gradients[0];
+    if (c10::GradMode::is_enabled()) return {at::silu_backward(grad.mul(up), gate), grad.mul(at::silu(gate))};
+    Tensor gradGate = grad.mul(up);
+    at::silu_backward_out(gradGate, gradGate, gate);
+    return {gradGate, at::silu(gate).mul_(grad)};
   }
 };
 
@@ -165,7 +172,43 @@ static Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) {
   return at::rms_norm(x, {x.size(-1)}, weight, eps);
 }
 
+// (…, L, size) turned by cosines and sines (2, …, L, size / 2): the first half of the last dimension is paired with the second. `back` turns
+// the other way. Written into the halves of one tensor, which has the memory layout of `x`.
+static Tensor turned(const Tensor& x, const Tensor& table, bool back) {
+  const Tensor y = at::empty_like(x), cosines = table.select(0, 0), sines = table.select(0, 1);
+  const int64_t half = x.size(-1) / 2;
+  const Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
+  Tensor left = y.narrow(-1, 0, half), right = y.narrow(-1, half, half);
+  at::mul_out(left, first, cosines).addcmul_(second, sines, back ? 1 : -1);
+  at::mul_out(right, second, cosines).addcmul_(first, sines, back ? -1 : 1);
+  return y;
+}
+
+struct Rotary : torch::autograd::Function<Rotary> {
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& table) {
+    context->save_for_backward({table});
+    return turned(x, table, false);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    refuseSecondDerivative();
+    return {turned(gradients[0], context->get_saved_variables()[0], true), Tensor()};
+  }
+};
+
+// On a CPU, types of 16 bits are rounded after every product, as transformers does.
+static Tensor rotary(const Tensor& x, const Tensor& table) {
+  TORCH_CHECK(x.dim() > 1 && table.dim() == x.dim() + 1 && table.size(0) == 2 && 2 * table.size(-1) == x.size(-1),
+              "expected cosines and sines for half of the last dimension but received ", x.sizes(), " and ", table.sizes());
+  TORCH_CHECK(!table.requires_grad(), "expected a table without gradient");
+  if (!x.is_cpu() || x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble) return Rotary::apply(x, table);
+  const int64_t half = x.size(-1) / 2;
+  const Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half), cosines = table.select(0, 0), sines = table.select(0, 1);
+  return at::cat({first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines))}, -1);
+}
+
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
+  library.def("rotary(Tensor x, Tensor table) -> Tensor", rotary);
   library.def("swiglu(Tensor gate, Tensor up) -> Tensor", swiglu);
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rmsNorm);
 }

@@ -110,6 +110,7 @@ export const OPERATORS = {
   layerNorm:
     'layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor',
   rmsNorm: 'minicpm::rms_norm(Tensor x, Tensor weight, float eps) -> Tensor',
+  rotary: 'minicpm::rotary(Tensor x, Tensor table) -> Tensor',
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:
     'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor',

@@ -38,10 +38,5 @@ export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor
 
 /** Rotates x (B, H, L, headDim) by a table of `rotaryTable`: the first half of a head's dimensions is paired with the second. */
 export function rotate(x: Tensor, table: Tensor): Tensor {
-  const [cos, sin] = ops.unbind(table, 0) as [Tensor, Tensor];
-  const [first, second] = ops.chunk(x, 2, -1) as [Tensor, Tensor];
-  return ops.cat(
-    [ops.sub(ops.mul(first, cos), ops.mul(second, sin)), ops.add(ops.mul(second, cos), ops.mul(first, sin))],
-    -1,
-  );
+  return ops.rotary(x, table);
 }
