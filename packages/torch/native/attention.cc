@@ -3,6 +3,7 @@
 // bfloat16 on a CPU with the instructions for it runs in the kernels of attention-*.cc: libtorch's own flash attention multiplies
 // bfloat16 at a quarter of that speed where there is no AMX. Packed sequences in half precision on a GPU run in one call of libtorch's
 // flash attention (Dao, 2023) with cumulative lengths. Everything else is libtorch's scaled_dot_product_attention.
+#include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -75,7 +76,9 @@ struct TiledAttention : torch::autograd::Function<TiledAttention> {
   }
 };
 
-static void check(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
+// Packed sequences (1, heads, rows, size): `lengths` of key and value, `queryLengths` of the query where they differ.
+static void check(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths,
+                  at::OptionalIntArrayRef queryLengths, bool causal) {
   for (const Tensor* tensor : {&query, &key, &value}) {
     TORCH_CHECK(tensor->dim() == 4, "expected (batches, heads, rows, head size) but received ", tensor->sizes());
     TORCH_CHECK(tensor->scalar_type() == query.scalar_type(), "expected query, key and value of one type");
@@ -84,15 +87,22 @@ static void check(const Tensor& query, const Tensor& key, const Tensor& value, a
                   query.size(1) % key.size(1) == 0,
               "expected key and value of one shape, with the query's batches and head size and a divisor of its heads, but received ",
               query.sizes(), ", ", key.sizes(), " and ", value.sizes());
-  TORCH_CHECK(!(causal || lengths) || key.size(2) == query.size(2), "expected as many keys as queries but received ", key.size(2), " and ",
+  TORCH_CHECK(!causal || (key.size(2) == query.size(2) && !queryLengths), "expected as many keys as queries but received ", key.size(2), " and ",
               query.size(2));
+  TORCH_CHECK(lengths || !queryLengths, "expected lengths of keys beside those of queries");
   if (!lengths) return;
-  int64_t all = 0;
-  for (const int64_t length : *lengths) {
-    TORCH_CHECK(length > 0, "expected lengths above 0 but received ", *lengths);
-    all += length;
-  }
-  TORCH_CHECK(query.size(0) == 1 && all == query.size(2), "expected one row of sequences of lengths ", *lengths, " but received ", query.sizes());
+  const auto checkRow = [](const Tensor& row, at::IntArrayRef own) {
+    int64_t all = 0;
+    for (const int64_t length : own) {
+      TORCH_CHECK(length > 0, "expected lengths above 0 but received ", own);
+      all += length;
+    }
+    TORCH_CHECK(row.size(0) == 1 && all == row.size(2), "expected one row of sequences of lengths ", own, " but received ", row.sizes());
+  };
+  checkRow(query, queryLengths.value_or(*lengths));
+  checkRow(key, *lengths);
+  TORCH_CHECK(!queryLengths || queryLengths->size() == lengths->size(), "expected lengths of as many queries as keys but received ", *queryLengths,
+              " and ", *lengths);
 }
 
 static bool isForKernel(const Tensor& query, const Tensor& key) {
@@ -121,25 +131,49 @@ static Tensor cumulativeLengths(at::IntArrayRef lengths, c10::Device device) {
 }
 
 // Packed sequences (1, heads, rows, size) in one call. Query heads share key heads inside of the kernel.
-static Tensor flashAttention(const Tensor& query, const Tensor& key, const Tensor& value, at::IntArrayRef lengths, bool causal) {
-  const auto rows = [](const Tensor& tensor) { return dense(tensor).squeeze(0).transpose(0, 1); };  // (rows, heads, size)
-  const Tensor starts = cumulativeLengths(lengths, query.device());
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  const auto result = at::_flash_attention_forward(rows(query), rows(key), rows(value), starts, starts, longest, longest, 0.0, causal, false);
-  return std::get<0>(result).transpose(0, 1).unsqueeze(0);
-}
+// A function of ours, so that the views around the kernels are not recorded.
+struct FlashAttention : torch::autograd::Function<FlashAttention> {
+  static Tensor rowsOf(const Tensor& heads) { return dense(heads).squeeze(0).transpose(0, 1); }  // (rows, heads, size)
+  static Tensor headsOf(const Tensor& rows) { return rows.transpose(0, 1).unsqueeze(0); }
+  static int64_t longest(at::IntArrayRef lengths) { return *std::max_element(lengths.begin(), lengths.end()); }
 
-// Whether a GPU and this libtorch have flash attention: only an attempt tells without CUDA's headers. Once for each GPU.
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& queryGiven, const Tensor& keyGiven, const Tensor& valueGiven,
+                        at::IntArrayRef queries, at::IntArrayRef keys, bool causal) {
+    const Tensor query = rowsOf(queryGiven), key = rowsOf(keyGiven), value = rowsOf(valueGiven);
+    const Tensor queryStarts = cumulativeLengths(queries, query.device()), keyStarts = cumulativeLengths(keys, query.device());
+    const int64_t mostQueries = longest(queries), mostKeys = longest(keys);
+    const auto [output, logSums, random, unused, debug] =
+        at::_flash_attention_forward(query, key, value, queryStarts, keyStarts, mostQueries, mostKeys, 0.0, causal, false);
+    context->save_for_backward({query, key, value, output, logSums, queryStarts, keyStarts, random, unused});
+    context->saved_data["queries"] = mostQueries;
+    context->saved_data["keys"] = mostKeys;
+    context->saved_data["causal"] = causal;
+    return headsOf(output);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
+    const auto saved = context->get_saved_variables();
+    const auto number = [&](const char* name) { return context->saved_data[name].toInt(); };
+    const auto [query, key, value] =
+        at::_flash_attention_backward(rowsOf(gradients[0]), saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6], number("queries"),
+                                      number("keys"), 0.0, context->saved_data["causal"].toBool(), saved[7], saved[8]);
+    return {headsOf(query), headsOf(key), headsOf(value), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// Whether a GPU and this libtorch have flash attention: only an attempt tells without CUDA's headers. Once for each GPU. The meta device stands
+// for a GPU (meta.cc).
 bool hasFlashAttention(c10::Device device) {
   static thread_local std::map<c10::Device, bool, bool (*)(c10::Device, c10::Device)> known(
-      +[](c10::Device a, c10::Device b) { return a.index() < b.index(); });
+      +[](c10::Device a, c10::Device b) { return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index()); });
   const auto found = known.find(device);
   if (found != known.end()) return found->second;
   bool has = false;
   try {
     const c10::NoGradGuard quiet;
     const Tensor probe = at::zeros({1, 1, 16, 64}, at::TensorOptions().dtype(at::kBFloat16).device(device));
-    flashAttention(probe, probe, probe, {16}, true);
+    FlashAttention::apply(probe, probe, probe, at::IntArrayRef({16}), at::IntArrayRef({16}), true);
     has = true;
   } catch (const c10::Error&) {
   }
@@ -148,7 +182,7 @@ bool hasFlashAttention(c10::Device device) {
 
 static bool isForFlash(const Tensor& query) {
   const int64_t size = query.size(3);
-  return query.is_cuda() && isHalf(query) && size % 8 == 0 && size <= 256 && query.numel() > 0 && hasFlashAttention(query.device());
+  return (query.is_cuda() || query.is_meta()) && isHalf(query) && size % 8 == 0 && size <= 256 && query.numel() > 0 && hasFlashAttention(query.device());
 }
 
 // The kernels that GPUs have for float32 want a key head for each query head.
@@ -156,25 +190,26 @@ static Tensor headForEach(const Tensor& tensor, int64_t heads) {
   return tensor.size(1) == heads ? tensor : tensor.repeat_interleave(heads / tensor.size(1), 1);
 }
 
-static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths, bool causal) {
-  check(query, key, value, lengths, causal);
-  if (isForKernel(query, key)) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
+static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths,
+                        at::OptionalIntArrayRef queryLengths, bool causal) {
+  check(query, key, value, lengths, queryLengths, causal);
+  if (isForKernel(query, key) && !queryLengths) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
   const bool flash = isForFlash(query);
-  if (flash && lengths) return flashAttention(query, key, value, *lengths, causal);
+  if (flash && lengths) return FlashAttention::apply(query, key, value, queryLengths.value_or(*lengths), *lengths, causal);
   const bool grouped = query.size(1) != key.size(1), expands = grouped && query.is_cuda() && !flash;
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
     if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), {}, 0.0, causal);
     return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, grouped);
   };
   if (!lengths) return plain(query, key, value);
-  const auto queries = query.split_with_sizes(*lengths, 2), keys = key.split_with_sizes(*lengths, 2), values = value.split_with_sizes(*lengths, 2);
+  const auto queries = query.split_with_sizes(queryLengths.value_or(*lengths), 2), keys = key.split_with_sizes(*lengths, 2), values = value.split_with_sizes(*lengths, 2);
   std::vector<Tensor> outputs;
   for (size_t i = 0; i < queries.size(); i++) outputs.push_back(plain(queries[i], keys[i], values[i]));
   return at::cat(outputs, 2);
 }
 
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
-  library.def("attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor", attention);
+  library.def("attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, int[]? query_lengths=None, bool is_causal=False) -> Tensor", attention);
 }
 
 }  // namespace minicpm

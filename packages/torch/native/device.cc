@@ -130,10 +130,11 @@ void emptyDeviceCache(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "emptyDeviceCache", [&] { c10::getDeviceAllocator(indexed(deviceOf(info[0])).type())->emptyCache(); });
 }
 
-// (device) -> whether packed sequences run in one call of flash attention
+// (device) -> whether packed sequences run in one call of flash attention.
 Napi::Value flashAttention(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), "flashAttention", [&]() -> Napi::Value {
     const auto device = deviceOf(info[0]);
+    if (device.is_meta()) return Napi::Boolean::New(info.Env(), hasFlashAttention(device));
     return Napi::Boolean::New(info.Env(), device.is_cuda() && hasFlashAttention(indexed(device)));
   });
 }

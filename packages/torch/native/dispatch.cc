@@ -148,12 +148,10 @@ static void refuseMixedMeta(const std::vector<c10::IValue>& stack) {
     if (tensor.is_meta()) meta = &tensor;
     else if (tensor.dim() > 0) other = &tensor;
   };
-  std::vector<std::vector<at::Tensor>> lists;  // keeps what `meta` and `other` point to
   for (const auto& value : stack) {
     if (value.isTensor()) look(value.toTensor());
     if (!value.isTensorList()) continue;
-    lists.push_back(value.toTensorVector());
-    for (const auto& tensor : lists.back()) look(tensor);
+    for (const auto& element : value.toListRef()) look(element.toTensor());
   }
   TORCH_CHECK(meta == nullptr || other == nullptr, "Expected all tensors on one device but received ", other->device(), " and ", meta->device());
 }

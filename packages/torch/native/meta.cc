@@ -4,6 +4,7 @@
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/result_type.h>
@@ -75,6 +76,31 @@ static Tensor dropoutBackward(const Tensor& grad, const Tensor&, double) { retur
 static void fusedAdamW(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, double, double,
                        double, double, double, bool, bool, const Optional&, const Optional&) {}
 
+// Packed queries (rows, heads, size): the output, a float32 number for each head and row, and what else is kept. Boxed, because the declaration
+// has grown with libtorch's versions.
+static void flashAttention(const c10::OperatorHandle& op, c10::Stack* stack) {
+  const size_t count = op.schema().arguments().size();
+  const Tensor query = torch::jit::peek(*stack, 0, count).toTensor();
+  torch::jit::drop(*stack, count);
+  const auto floats = query.options().dtype(at::kFloat), bytes = query.options().dtype(at::kByte);
+  torch::jit::push(*stack, at::empty_like(query), at::empty({query.size(1), query.size(0)}, floats), at::empty({2}, bytes), at::empty({}, bytes),
+                   at::empty({0}, query.options()));
+}
+
+static void flashAttentionBackward(const c10::OperatorHandle& op, c10::Stack* stack) {
+  const size_t count = op.schema().arguments().size();
+  const auto like = [&](size_t i) { return at::empty_like(torch::jit::peek(*stack, i, count).toTensor()); };
+  const Tensor query = like(1), key = like(2), value = like(3);
+  torch::jit::drop(*stack, count);
+  torch::jit::push(*stack, query, key, value);
+}
+
+template <c10::BoxedKernel::BoxedKernelFunction* kernel>
+static void addBoxed(torch::Library& library, const char* name) {
+  const auto found = c10::Dispatcher::singleton().findSchema({std::string("aten::") + name, ""});
+  if (found && !found->hasKernelForDispatchKey(c10::DispatchKey::Meta)) library.impl(name, torch::CppFunction::makeFromBoxedFunction<kernel>());
+}
+
 // Adds a kernel where an operator has none for meta tensors. Another libtorch may declare the operator differently: then it stays without.
 template <typename Function>
 static void add(torch::Library& library, const char* name, const char* overload, Function* kernel) {
@@ -99,6 +125,8 @@ TORCH_LIBRARY_IMPL(aten, Meta, library) {
   add(library, "native_dropout", "", dropout);
   add(library, "native_dropout_backward", "", dropoutBackward);
   add(library, "_fused_adamw_", "", fusedAdamW);
+  addBoxed<flashAttention>(library, "_flash_attention_forward");
+  addBoxed<flashAttentionBackward>(library, "_flash_attention_backward");
 }
 
 }  // namespace minicpm

@@ -113,7 +113,7 @@ export const OPERATORS = {
   rotary: 'minicpm::rotary(Tensor x, Tensor table) -> Tensor',
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:
-    'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, bool is_causal=False) -> Tensor',
+    'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, int[]? query_lengths=None, bool is_causal=False) -> Tensor',
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   logSoftmax: 'log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',

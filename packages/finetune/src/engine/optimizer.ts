@@ -153,11 +153,33 @@ export class Optimizer {
   }
 }
 
+/** Places of tensors in a list, by their type: libtorch has one kernel for many tensors of one type, and goes through a mixed list one by one. */
+function placesByType(tensors: readonly Tensor[]): number[][] {
+  const places = new Map<string, number[]>();
+  tensors.forEach(({ dtype }, i) => {
+    const own = places.get(dtype);
+    if (own === undefined) places.set(dtype, [i]);
+    else own.push(i);
+  });
+  return [...places.values()];
+}
+
 /** L2 norm over all gradients, as a float32 number. */
 export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
   if (gradients.size === 0) return 0;
+  const all = [...gradients.values()];
   return scope(() => {
-    const norms = ops.foreachNorm([...gradients.values()], 2, 'float32');
+    const norms = new Array<Tensor>(all.length);
+    for (const places of placesByType(all)) {
+      const own = ops.foreachNorm(
+        places.map((i) => all[i]!),
+        2,
+        'float32',
+      );
+      places.forEach((i, k) => {
+        norms[i] = own[k]!;
+      });
+    }
     return ops.linalgVectorNorm(ops.stack(norms)).item();
   });
 }
@@ -166,5 +188,13 @@ export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
 export function clipGradients(gradients: ReadonlyMap<string, Tensor>, norm: number, maxNorm: number): void {
   if (maxNorm <= 0 || gradients.size === 0) return;
   const coefficient = maxNorm / (norm + 1e-6);
-  if (coefficient < 1) noGrad(() => ops.foreachMul_([...gradients.values()], coefficient));
+  if (coefficient >= 1) return;
+  const all = [...gradients.values()];
+  for (const places of placesByType(all))
+    noGrad(() =>
+      ops.foreachMul_(
+        places.map((i) => all[i]!),
+        coefficient,
+      ),
+    );
 }

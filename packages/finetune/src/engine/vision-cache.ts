@@ -125,7 +125,7 @@ const CHUNK = 64 << 20;
 
 function hashTensor(hash: ReturnType<typeof createHash>, tensor: Tensor): void {
   scope(() => {
-    const whole = ops.contiguous(ops.detach(tensor));
+    const whole = ops.contiguous(copyTo(ops.detach(tensor), 'cpu'));
     for (let offset = 0; offset < whole.nbytes; offset += CHUNK) {
       const bytes = new Uint8Array(Math.min(CHUNK, whole.nbytes - offset));
       whole.readBytes(offset, bytes);

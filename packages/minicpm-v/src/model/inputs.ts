@@ -34,4 +34,9 @@ export interface PlanOptions {
   readonly train: boolean;
   /** Not where the pictures of a batch influence each other (2.5). */
   readonly known?: KnownPictures;
+  /**
+   * Whether pictures of all shapes lie one after the other in a row that goes through tower and resampler at once, instead of the pictures of
+   * one shape as a batch. Absent: where attention over such a row is one call, as it is in half precision on a GPU with flash attention.
+   */
+  readonly packPictures?: boolean;
 }

@@ -8,21 +8,23 @@
 import { strict as assert } from 'node:assert';
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { VERSIONS, type Version } from '@minicpm-finetune/processor';
-import { fromTypedArray, keep, Module, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, hasFlashAttention, keep, Module, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import { LanguageModel } from './decoder.js';
 import { appendEmbedding, scatter } from './embedding.js';
 import type { KnownPictures, ModelInputs, PlanOptions } from './inputs.js';
-import { groupByShape, type Picture, type PictureGroup, split } from './patches.js';
+import { groupByShape, type Picture, type PictureGroup, rowsOfPictures, split } from './patches.js';
 import { type Plan, type PlanNode, parametersOf, runPlan } from './plan.js';
 import { Resampler } from './resampler.js';
 import { SiglipVisionTower } from './siglip.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
 import { TimmVisionTower } from './timm-vit.js';
 
-/** Output of a plan node that belongs to some of the pictures, one row each. */
+/** Output of a plan node that belongs to some of the pictures: a row each, or, packed, one row in which they lie one after the other. */
 interface Part {
   readonly node: number;
   readonly indices: readonly number[];
+  /** Of a packed row. */
+  readonly lengths?: readonly number[];
 }
 
 const DUMMY_SIDE = 224;
@@ -110,7 +112,7 @@ export class MiniCPMV extends Module {
   visionFeatures(pictures: readonly Picture[]): Tensor[] {
     const nodes: PlanNode[] = [];
     const parts = this.#appendTower(nodes, this.#groups(pictures), pictures);
-    return rowsOfParts(nodes, parts, pictures.length, (row, i) => {
+    return outputsOfPictures(nodes, parts, pictures.length, (row, i) => {
       const { rows, cols } = pictures[i]!;
       return ops.narrow(row, 0, 0, rows * cols);
     });
@@ -120,7 +122,7 @@ export class MiniCPMV extends Module {
   pictureTokens(pictures: readonly Picture[]): Tensor[] {
     const nodes: PlanNode[] = [];
     const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures));
-    return rowsOfParts(nodes, parts, pictures.length, (row) => row);
+    return outputsOfPictures(nodes, parts, pictures.length, (row) => row);
   }
 
   /** Tokens (1, Q, D) of the zero picture that stands in for pictures in training. */
@@ -137,12 +139,12 @@ export class MiniCPMV extends Module {
   }
 
   /** Embedding of the tokens with the pictures scattered into it. */
-  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known }: PlanOptions): number {
+  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known, packPictures }: PlanOptions): number {
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
     const embed = appendEmbedding(nodes, this.llm, inputs, train);
     if (pictures.length > 0) {
-      const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures), known);
+      const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures, packPictures), known);
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));
       const from = parts.map((part) => part.node);
       return embed((x, ...tokens) => scatter(x, tokens, places), from);
@@ -170,11 +172,28 @@ export class MiniCPMV extends Module {
     });
   }
 
+  /** Whether attention over packed pictures is one call. On other devices, pictures of one shape are computed together instead. */
+  get #packsPictures(): boolean {
+    const { device, dtype } = this.#visionWeight;
+    return dtype !== 'float32' && hasFlashAttention(device);
+  }
+
+  get #visionWeight(): Tensor {
+    return [...this.vpm.namedParameters()][0]![1].data;
+  }
+
   /** Which pictures go through the tower together: indices and the grid of their positions. */
-  #groups(pictures: readonly Picture[]): PictureIndices[] {
+  #groups(pictures: readonly Picture[], packs = this.#packsPictures): PictureIndices[] {
     const { batchSize } = this.config.vision;
     const group = (rows: number, cols: number, members: readonly number[]): PictureIndices[] =>
       split(members, rows * cols, batchSize).map((indices) => ({ indices, rows, cols }));
+    if (this.version.positions === 'grid' && packs) {
+      const all = pictures.map(({ rows, cols }) => rows * cols);
+      return rowsOfPictures(all, batchSize).map((indices) => {
+        const lengths = indices.map((i) => all[i]!);
+        return { indices, lengths, rows: 1, cols: lengths.reduce((sum, length) => sum + length, 0) };
+      });
+    }
     if (this.version.positions === 'grid')
       return groupByShape(pictures).flatMap((indices) => {
         const { rows, cols } = pictures[indices[0]!]!;
@@ -186,9 +205,10 @@ export class MiniCPMV extends Module {
   }
 
   #appendTower(nodes: PlanNode[], groups: readonly PictureIndices[], pictures: readonly Picture[]): Part[] {
-    return groups.map(({ indices, rows, cols }) => {
-      const group: PictureGroup = { pictures: indices.map((i) => pictures[i]!), rows, cols };
-      return { node: this.vpm.stages('vpm', group).reduce((from, next) => append(nodes, next, from), -1), indices };
+    return groups.map(({ indices, ...shape }) => {
+      const group: PictureGroup = { pictures: indices.map((i) => pictures[i]!), ...shape };
+      const node = this.vpm.stages('vpm', group).reduce((from, next) => append(nodes, next, from), -1);
+      return { node, indices, ...(shape.lengths && { lengths: shape.lengths }) };
     });
   }
 
@@ -196,13 +216,16 @@ export class MiniCPMV extends Module {
   #appendKnown(nodes: PlanNode[], groups: readonly PictureIndices[], { level, values }: KnownPictures): Part[] {
     assert.equal(this.version.positions, 'grid', 'pictures do not influence each other');
     assert.equal(values.length, groups.flatMap(({ indices }) => indices).length, 'a value for each picture');
-    return groups.map(({ indices }) => {
-      const forward = (): Tensor => ops.stack(indices.map((i) => values[i]!));
-      return { node: append(nodes, { name: `vpm.${level}`, parameters: new Map(), forward }), indices };
+    return groups.map(({ indices, lengths }) => {
+      const own = indices.map((i) => values[i]!);
+      const packed = level === 'features' ? lengths : undefined;
+      const forward = (): Tensor => (packed ? ops.unsqueeze(ops.cat(own), 0) : ops.stack(own));
+      const node = append(nodes, { name: `vpm.${level}`, parameters: new Map(), forward });
+      return { node, indices, ...(packed && { lengths: packed }) };
     });
   }
 
-  /** Tower and resampler. The resampler sees the pictures of one shape at a time, so that it needs no mask either. */
+  /** Tower and resampler. Unless packed, the resampler sees the pictures of one shape at a time, so that it needs no mask either. */
   #appendPictures(
     nodes: PlanNode[],
     pictures: readonly Picture[],
@@ -211,8 +234,12 @@ export class MiniCPMV extends Module {
   ): Part[] {
     const parts = known ? this.#appendKnown(nodes, groups, known) : this.#appendTower(nodes, groups, pictures);
     if (known?.level === 'tokens') return parts;
-    return parts.flatMap(({ node, indices }) => {
+    return parts.flatMap(({ node, indices, lengths }) => {
       const members = indices.map((i) => pictures[i]!);
+      if (lengths) {
+        const forward = (x: Tensor): Tensor => this.resampler.forwardPacked(x, members);
+        return [{ node: append(nodes, stage('resampler', this.resampler, forward), node), indices }];
+      }
       return groupByShape(members).map((rows) => {
         const { rows: down, cols: across } = members[rows[0]!]!;
         const forward = (x: Tensor): Tensor =>
@@ -225,18 +252,14 @@ export class MiniCPMV extends Module {
 
   #appendDummy(nodes: PlanNode[]): number {
     const side = DUMMY_SIDE / this.config.vision.patchSize;
-    const { device } = [...this.vpm.namedParameters()][0]![1].data;
+    const { device } = this.#visionWeight;
     this.#zeroPicture ??= scope(() => keep(ops.zeros([3, DUMMY_SIDE, DUMMY_SIDE], { device })));
     const picture = { pixels: this.#zeroPicture, rows: side, cols: side };
     return this.#appendPictures(nodes, [picture], [{ indices: [0], rows: side, cols: side }])[0]!.node;
   }
 }
 
-interface PictureIndices {
-  readonly indices: readonly number[];
-  readonly rows: number;
-  readonly cols: number;
-}
+type PictureIndices = Omit<PictureGroup, 'pictures'> & { readonly indices: readonly number[] };
 
 /** Adds a block behind another one (-1: it has no input) and returns its index. */
 function append(nodes: PlanNode[], block: Stage, from = -1): number {
@@ -250,8 +273,8 @@ function rowsOf(x: Tensor, rows: readonly number[]): Tensor {
   return ops.indexSelect(x, 0, fromTypedArray(BigInt64Array.from(rows, BigInt), [rows.length], 'int64', x.device));
 }
 
-/** Runs a plan and returns, for each of `count` pictures, its row of the part it is in. */
-function rowsOfParts(
+/** Runs a plan and returns, for each of `count` pictures, its row of the part it is in, or its piece of a packed row. */
+function outputsOfPictures(
   nodes: Plan,
   parts: readonly Part[],
   count: number,
@@ -266,10 +289,14 @@ function rowsOfParts(
         if (!ends.has(j) && nodes.findLastIndex(({ inputs }) => inputs.includes(j)) === i) outputs[j]!.dispose();
     });
     const rows = new Array<Tensor>(count);
-    for (const { node, indices } of parts)
+    for (const { node, indices, lengths } of parts) {
+      const own = lengths
+        ? ops.splitWithSizes(ops.select(outputs[node]!, 0, 0), lengths)
+        : ops.unbind(outputs[node]!);
       indices.forEach((index, k) => {
-        rows[index] = pick(ops.select(outputs[node]!, 0, k), index);
+        rows[index] = pick(own[k]!, index);
       });
+    }
     return rows;
   });
 }

@@ -6,24 +6,29 @@
  */
 import { linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
 
-/** One picture or slice. */
-export interface Picture {
+/** A grid of patches. */
+export interface Grid {
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** One picture or slice, with its size in patches. */
+export interface Picture extends Grid {
   /**
    * [3, patch, patch * rows * cols] (a strip of patches, row by row) or [3, H, W]: RGB bytes as they were encoded, or floats that are
    * normalised already
    */
   readonly pixels: Tensor;
-  /** Size in patches. */
-  readonly rows: number;
-  readonly cols: number;
 }
 
-/** Pictures that go through the tower as one batch. */
-export interface PictureGroup {
+/** Pictures that go through the tower as one batch, with the grid that gives patches their positions (packed: one row of all patches). */
+export interface PictureGroup extends Grid {
   readonly pictures: readonly Picture[];
-  /** Size of the grid that gives patches their positions. */
-  readonly rows: number;
-  readonly cols: number;
+  /**
+   * Packed: the pictures lie one after the other in a batch of one row, these are their patches, and each has the positions of its own grid.
+   * Absent: a picture a row.
+   */
+  readonly lengths?: readonly number[];
 }
 
 /** Patches of a picture of full size, 448 px. */
@@ -48,23 +53,49 @@ export function split(indices: readonly number[], patches: number, batchSize: nu
   return Array.from({ length: parts }, (_, i) => indices.slice(i * count, (i + 1) * count));
 }
 
-/** (N, length, 3 * patch * patch), values in the order channel, row, column; shorter pictures are padded with zeros behind. */
+/** Puts pictures, in order, into rows of at most `batchSize` pictures' patches of full size; a larger picture has a row of its own. */
+export function rowsOfPictures(lengths: readonly number[], batchSize: number): number[][] {
+  const rows: number[][] = [];
+  let room = 0;
+  lengths.forEach((length, i) => {
+    room -= length;
+    if (rows.length > 0 && room >= 0) return rows.at(-1)!.push(i);
+    room = batchSize * FULL_PICTURE - length;
+    return rows.push([i]);
+  });
+  return rows;
+}
+
+/** [3, H, W] to (patches, 3 * patch * patch), row by row, values in the order channel, row, column. */
+function patchesOf(given: Tensor, patch: number): Tensor {
+  const pixels = normalised(given);
+  const [C, H, W] = pixels.shape as [number, number, number];
+  const down = Math.ceil(H / patch);
+  const across = Math.ceil(W / patch);
+  const whole =
+    H % patch === 0 && W % patch === 0
+      ? pixels
+      : ops.constantPadNd(pixels, [0, across * patch - W, 0, down * patch - H]);
+  const grid = ops.permute(ops.reshape(whole, [C, down, patch, across, patch]), [1, 3, 0, 2, 4]);
+  return ops.reshape(grid, [down * across, C * patch * patch]);
+}
+
+/** (N, length, 3 * patch * patch); shorter pictures are padded with zeros behind. */
 function patchify(pictures: readonly Picture[], patch: number, length: number): Tensor {
   return ops.stack(
-    pictures.map((picture) => {
-      const pixels = normalised(picture.pixels);
-      const [C, H, W] = pixels.shape as [number, number, number];
-      const down = Math.ceil(H / patch);
-      const across = Math.ceil(W / patch);
-      const whole =
-        H % patch === 0 && W % patch === 0
-          ? pixels
-          : ops.constantPadNd(pixels, [0, across * patch - W, 0, down * patch - H]);
-      const grid = ops.permute(ops.reshape(whole, [C, down, patch, across, patch]), [1, 3, 0, 2, 4]);
-      const rows = ops.reshape(grid, [down * across, C * patch * patch]);
-      return down * across === length ? rows : ops.constantPadNd(rows, [0, 0, 0, length - down * across]);
+    pictures.map(({ pixels }) => {
+      const rows = patchesOf(pixels, patch);
+      return rows.size(0) === length ? rows : ops.constantPadNd(rows, [0, 0, 0, length - rows.size(0)]);
     }),
   );
+}
+
+/** (1, patches of all pictures, 3 * patch * patch). Strips of patches are joined first, so that all are cut at once. */
+function patchifyPacked(pictures: readonly Picture[], patch: number): Tensor {
+  const pixels = pictures.map((picture) => picture.pixels);
+  const strips = pixels.every((x) => x.size(1) === patch && x.size(2) % patch === 0 && x.dtype === pixels[0]!.dtype);
+  const rows = strips ? patchesOf(ops.cat(pixels, 2), patch) : ops.cat(pixels.map((x) => patchesOf(x, patch)));
+  return ops.unsqueeze(rows, 0);
 }
 
 /** (x / 255 - 0.5) / 0.5 in float32 of bytes, as the reference's ToTensor and Normalize compute it; floats pass. */
@@ -87,10 +118,11 @@ export class PatchEmbedding extends Module {
     this.bias = this.parameter('bias', [dim]);
   }
 
-  /** (N, length, dim) in the type of the weights. */
-  forward(pictures: readonly Picture[], length: number): Tensor {
+  /** (N, patches, dim), N = 1 for a packed group, in the type of the weights. */
+  forward({ pictures, rows, cols, lengths }: PictureGroup): Tensor {
     const weight = this.weight.data;
-    const patches = ops.to(patchify(pictures, this.patch, length), weight.dtype);
+    const pixels = lengths ? patchifyPacked(pictures, this.patch) : patchify(pictures, this.patch, rows * cols);
+    const patches = ops.to(pixels, weight.dtype);
     return linear(patches, ops.reshape(weight, [this.dim, 3 * this.patch * this.patch]), this.bias.data);
   }
 }

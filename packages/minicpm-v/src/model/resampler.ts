@@ -4,7 +4,8 @@
  *
  * Shapes: N pictures, n patches, V vision width, D hidden size of the language model, Q queries, H heads.
  */
-import { LayerNorm, Linear, linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, LayerNorm, Linear, linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import type { Grid } from './patches.js';
 
 const HEAD_DIM = 128;
 const EPS = 1e-6;
@@ -26,6 +27,23 @@ export function sinCosTable(rows: number, cols: number, dim: number, device = 'c
   return ops.reshape(ops.cat([ops.expand(across, half), ops.expand(down, half)], 2), [rows * cols, dim]);
 }
 
+/** The tables of grids one after the other: (patches of all, dim), float32. */
+function packedTable(grids: readonly Grid[], dim: number, device: string): Tensor {
+  const count = grids.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+  const [across, down] = [new Int32Array(count), new Int32Array(count)];
+  let at = 0;
+  for (const { rows, cols } of grids)
+    for (let row = 0; row < rows; row++)
+      for (let col = 0; col < cols; col++, at++) {
+        across[at] = col;
+        down[at] = row;
+      }
+  const table = axisTable(Math.max(...grids.flatMap(({ rows, cols }) => [rows, cols])), dim / 2, device);
+  const pick = (places: Int32Array): Tensor =>
+    ops.indexSelect(table, 0, fromTypedArray(places, [count], 'int32', device));
+  return ops.cat([pick(across), pick(down)], 1);
+}
+
 /** PyTorch's MultiheadAttention, whose stacked projection it stores. */
 class ResamplerAttention extends Module {
   readonly inProjWeight: Parameter;
@@ -41,8 +59,13 @@ class ResamplerAttention extends Module {
     this.outProj = this.child('out_proj', new Linear(dim, dim, { bias: true }));
   }
 
-  /** query (Q, D), the same for all pictures; key and value (N, n, D); result (N, Q, D) */
-  forward(query: Tensor, key: Tensor, value: Tensor): Tensor {
+  /**
+   * @param query (Q, D), the same for all pictures
+   * @param key (N, n, D), as `value`
+   * @param lengths patches of each picture, where all lie one after the other in one row: key and value (1, n, D)
+   * @returns (N, Q, D)
+   */
+  forward(query: Tensor, key: Tensor, value: Tensor, lengths?: readonly number[]): Tensor {
     const D = this.dim;
     const weights = ops.split(this.inProjWeight.data, D);
     const biases = ops.split(this.inProjBias.data, D);
@@ -52,10 +75,13 @@ class ResamplerAttention extends Module {
     };
     const k = project(key, 1); // (N, H, n, D/H)
     const v = project(value, 2);
-    const N = k.size(0);
+    const N = lengths?.length ?? k.size(0);
     const Q = query.size(0);
-    const q = ops.expand(project(query, 0), [N, this.heads, Q, D / this.heads]);
-    const y = ops.attention(q, k, v);
+    const each = ops.expand(project(query, 0), [N, this.heads, Q, D / this.heads]);
+    const row = (x: Tensor): Tensor => ops.transpose(ops.reshape(ops.transpose(x, 1, 2), [1, N * Q, this.heads, -1]), 1, 2);
+    const y = lengths
+      ? ops.attention(row(each), k, v, { lengths, query_lengths: lengths.map(() => Q) })
+      : ops.attention(each, k, v);
     return this.outProj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, Q, D]));
   }
 }
@@ -93,11 +119,21 @@ export class Resampler extends Module {
 
   /** Features (N, rows * cols, V) of pictures of one shape, row by row, to their tokens (N, Q, D). */
   forward(features: Tensor, rows: number, cols: number): Tensor {
+    return this.#tokens(features, sinCosTable(rows, cols, this.proj.shape[0]!, features.device));
+  }
+
+  /** Features (1, n, V) of pictures of any shapes, one after the other, to their tokens (N, Q, D). */
+  forwardPacked(features: Tensor, grids: readonly Grid[]): Tensor {
+    const table = packedTable(grids, this.proj.shape[0]!, features.device);
+    const lengths = grids.map(({ rows, cols }) => rows * cols);
+    return this.#tokens(features, table, lengths);
+  }
+
+  #tokens(features: Tensor, table: Tensor, lengths?: readonly number[]): Tensor {
     const value = this.lnKv.forward(this.kvProj?.forward(features) ?? features);
-    const table = sinCosTable(rows, cols, this.proj.shape[0]!, value.device);
     const key = ops.add(value, ops.to(table, value.dtype));
     const learned = this.lnQ.forward(this.query.data);
     const query = this.posEmbed === undefined ? learned : ops.add(learned, this.posEmbed.data);
-    return ops.matmul(this.lnPost.forward(this.attn.forward(query, key, value)), this.proj.data);
+    return ops.matmul(this.lnPost.forward(this.attn.forward(query, key, value, lengths)), this.proj.data);
   }
 }

@@ -7,7 +7,7 @@
 
 import type { VisionConfig } from '@minicpm-finetune/processor';
 import { Embedding, fromTypedArray, LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';
-import { PatchEmbedding, type PictureGroup } from './patches.js';
+import { type Grid, PatchEmbedding, type PictureGroup } from './patches.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
 import { VisionMlp } from './vision-mlp.js';
 
@@ -44,6 +44,20 @@ export function positionIds(rows: number, cols: number, side: number): BigInt64A
   return BigInt64Array.from(down.flatMap((row) => across.map((col) => BigInt(row * side + col))));
 }
 
+/** The same of all grids, one after the other. Pictures of one shape share the work. */
+function positionIdsOf(grids: readonly Grid[], side: number): BigInt64Array {
+  const known = new Map<string, BigInt64Array>();
+  const ids = new BigInt64Array(grids.reduce((sum, { rows, cols }) => sum + rows * cols, 0));
+  let start = 0;
+  for (const { rows, cols } of grids) {
+    const shape = `${rows}x${cols}`;
+    if (!known.has(shape)) known.set(shape, positionIds(rows, cols, side));
+    ids.set(known.get(shape)!, start);
+    start += rows * cols;
+  }
+  return ids;
+}
+
 class SiglipEmbeddings extends Module {
   readonly patchEmbedding: PatchEmbedding;
   readonly positionEmbedding: Embedding;
@@ -56,11 +70,10 @@ class SiglipEmbeddings extends Module {
   }
 
   /** (N, n, D) */
-  forward({ pictures, rows, cols }: PictureGroup): Tensor {
-    const n = rows * cols;
-    const x = this.patchEmbedding.forward(pictures, n);
-    const ids = fromTypedArray(positionIds(rows, cols, this.config.positionSide), [n], 'int64', x.device);
-    return ops.add(x, this.positionEmbedding.forward(ids));
+  forward(group: PictureGroup): Tensor {
+    const x = this.patchEmbedding.forward(group);
+    const ids = positionIdsOf(group.lengths ? group.pictures : [group], this.config.positionSide);
+    return ops.add(x, this.positionEmbedding.forward(fromTypedArray(ids, [ids.length], 'int64', x.device)));
   }
 }
 
@@ -81,10 +94,11 @@ class SiglipAttention extends Module {
     this.outProj = this.child('out_proj', new Linear(dim, dim, { bias: true }));
   }
 
-  forward(x: Tensor): Tensor {
+  forward(x: Tensor, lengths?: readonly number[]): Tensor {
     const [N, n, D] = x.shape as [number, number, number];
     const split = (y: Tensor): Tensor => ops.transpose(ops.reshape(y, [N, n, this.heads, D / this.heads]), 1, 2); // (N, H, n, D/H)
-    const y = ops.attention(split(this.qProj.forward(x)), split(this.kProj.forward(x)), split(this.vProj.forward(x)));
+    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((proj) => split(proj.forward(x)));
+    const y = ops.attention(q!, k!, v!, { lengths });
     return this.outProj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, n, D]));
   }
 }
@@ -103,8 +117,8 @@ class SiglipLayer extends Module {
     this.layerNorm2 = this.child('layer_norm2', new LayerNorm(hiddenSize, layerNormEps));
   }
 
-  forward(x: Tensor): Tensor {
-    const y = ops.add(x, this.selfAttn.forward(this.layerNorm1.forward(x)));
+  forward(x: Tensor, lengths?: readonly number[]): Tensor {
+    const y = ops.add(x, this.selfAttn.forward(this.layerNorm1.forward(x), lengths));
     return ops.add(y, this.mlp.forward(this.layerNorm2.forward(y)));
   }
 }
@@ -125,11 +139,13 @@ export class SiglipVisionTower extends Module implements VisionTower {
     this.postLayernorm = this.child('post_layernorm', new LayerNorm(config.hiddenSize, config.layerNormEps));
   }
 
-  /** The tower for one group of pictures, block by block; the last output is (N, n, D). */
+  /** The tower for one group of pictures, block by block; the last output is (N, n, D), N = 1 for a packed group. */
   stages(path: string, group: PictureGroup): Stage[] {
     return [
       stage(`${path}.embeddings`, this.embeddings, () => this.embeddings.forward(group)),
-      ...this.layers.map((layer, i) => stage(`${path}.encoder.layers.${i}`, layer, (x) => layer.forward(x))),
+      ...this.layers.map((layer, i) =>
+        stage(`${path}.encoder.layers.${i}`, layer, (x) => layer.forward(x, group.lengths)),
+      ),
       stage(`${path}.post_layernorm`, this.postLayernorm, (x) => this.postLayernorm.forward(x)),
     ];
   }

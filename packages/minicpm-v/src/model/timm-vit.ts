@@ -7,7 +7,7 @@
 
 import type { VisionConfig } from '@minicpm-finetune/processor';
 import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
-import { PatchEmbedding, type PictureGroup } from './patches.js';
+import { type Grid, PatchEmbedding, type PictureGroup } from './patches.js';
 import { parametersOf } from './plan.js';
 import { type Stage, stage, type VisionTower } from './stage.js';
 import { VisionMlp } from './vision-mlp.js';
@@ -34,11 +34,11 @@ class TimmAttention extends Module {
     this.proj = this.child('proj', new Linear(dim, dim, { bias: true }));
   }
 
-  forward(x: Tensor): Tensor {
+  forward(x: Tensor, lengths?: readonly number[]): Tensor {
     const [N, n, D] = x.shape as [number, number, number];
     const qkv = ops.reshape(this.qkv.forward(x), [N, n, 3, this.heads, D / this.heads]);
     const [q, k, v] = ops.unbind(ops.permute(qkv, [2, 0, 3, 1, 4]), 0) as [Tensor, Tensor, Tensor]; // (N, H, n, D/H)
-    const y = ops.attention(q, k, v);
+    const y = ops.attention(q, k, v, { lengths });
     return this.proj.forward(ops.reshape(ops.transpose(y, 1, 2), [N, n, D]));
   }
 }
@@ -57,8 +57,8 @@ class TimmBlock extends Module {
     this.mlp = this.child('mlp', new VisionMlp(hiddenSize, intermediateSize, 'none'));
   }
 
-  forward(x: Tensor): Tensor {
-    const y = ops.add(x, this.attn.forward(this.norm1.forward(x)));
+  forward(x: Tensor, lengths?: readonly number[]): Tensor {
+    const y = ops.add(x, this.attn.forward(this.norm1.forward(x), lengths));
     return ops.add(y, this.mlp.forward(this.norm2.forward(y)));
   }
 }
@@ -91,19 +91,37 @@ export class TimmVisionTower extends Module implements VisionTower {
     return ops.to(ops.reshape(ops.permute(resampled, [0, 2, 3, 1]), [1, rows * cols, D]), table.dtype);
   }
 
-  /** The tower for one group of pictures, block by block; the last output is (N, n, D). */
-  stages(path: string, { pictures, rows, cols }: PictureGroup): Stage[] {
+  /** `positions` of pictures one after the other: (1, n, D). Pictures of one shape share them. */
+  #positionsOf(pictures: readonly Grid[]): Tensor {
+    const shapes = pictures.map(({ rows, cols }) => `${rows}x${cols}`);
+    const known = new Map<string, Tensor>();
+    pictures.forEach(({ rows, cols }, i) => {
+      if (!known.has(shapes[i]!)) known.set(shapes[i]!, this.positions(rows, cols));
+    });
+    return ops.cat(
+      shapes.map((shape) => known.get(shape)!),
+      1,
+    );
+  }
+
+  /** The tower for one group of pictures, block by block; the last output is (N, n, D), N = 1 for a packed group. */
+  stages(path: string, group: PictureGroup): Stage[] {
+    const { pictures, rows, cols, lengths } = group;
     const embed: Stage = {
       name: `${path}.patch_embed`,
       parameters: new Map([
         ...parametersOf(`${path}.patch_embed`, this.patchEmbed),
         [`${path}.pos_embed`, this.posEmbed],
       ]),
-      forward: () => ops.add(this.patchEmbed.proj.forward(pictures, rows * cols), this.positions(rows, cols)),
+      forward: () =>
+        ops.add(
+          this.patchEmbed.proj.forward(group),
+          lengths ? this.#positionsOf(pictures) : this.positions(rows, cols),
+        ),
     };
     return [
       embed,
-      ...this.blocks.map((block, i) => stage(`${path}.blocks.${i}`, block, (x) => block.forward(x))),
+      ...this.blocks.map((block, i) => stage(`${path}.blocks.${i}`, block, (x) => block.forward(x, lengths))),
       stage(`${path}.norm`, this.norm, (x) => this.norm.forward(x)),
     ];
   }
