@@ -1,7 +1,7 @@
 /**
  * Devices beside the CPU: copies that do not wait, streams, waiting, memory. All through libtorch's generic interfaces.
  *
- * Compiled and type-checked; not tested on a device yet.
+ * Tested on an NVIDIA H200 with libtorch 2.11 (LOG.md). Not tested on `mps`.
  */
 import { native } from './native.js';
 import { ops } from './ops.js';

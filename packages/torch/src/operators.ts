@@ -114,6 +114,8 @@ export const OPERATORS = {
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:
     'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, int[]? query_lengths=None, bool is_causal=False) -> Tensor',
+  geluMlp:
+    'minicpm::gelu_mlp(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, float eps, bool tanh) -> Tensor',
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   logSoftmax: 'log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',

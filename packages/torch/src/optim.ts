@@ -90,7 +90,8 @@ export class AdamW {
     );
     ops.fusedAdamw_(
       updates.map(({ parameter }) => parameter),
-      updates.map(({ gradient }) => ops.contiguous(gradient)), // the kernel walks through memory, whatever the strides
+      // the kernel walks through memory, whatever the strides
+      updates.map(({ gradient }) => (gradient.isContiguous ? gradient : ops.contiguous(gradient))),
       updates.map(({ state }) => state.expAvg),
       updates.map(({ state }) => state.expAvgSq),
       [],

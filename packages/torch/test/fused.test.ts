@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import {
+  blockBytes,
   type DType,
   enableGrad,
   grad,
@@ -11,6 +12,7 @@ import {
   setThreads,
   type Tensor,
   threads,
+  tuneAllocator,
 } from '../src/index.js';
 import { expectNear, roundings } from './precision.js';
 
@@ -267,5 +269,98 @@ it('operators of our own keep no tensor: the count stays flat', () => {
     expect(liveTensors()).toEqual(before);
     x.dispose();
     weight.dispose();
+  });
+});
+
+describe('attention of packed queries over packed keys', () => {
+  it.each([
+    ['float32', 1e-5],
+    ['bfloat16', 0.02],
+  ] as const)('is that of each sequence alone, in %s', (dtype, tolerance) => {
+    scope(() => {
+      manualSeed(5);
+      const [keys, queries] = [
+        [30, 7, 12],
+        [4, 4, 4],
+      ] as const;
+      const inputs = [random([1, 2, 12, 32]), random([1, 2, 49, 32]), random([1, 2, 49, 32])];
+      const gradient = random([1, 2, 12, 32]);
+      const alone = (q: Tensor, k: Tensor, v: Tensor): Tensor => {
+        const [own, of, values] = [
+          ops.splitWithSizes(q, queries, 2),
+          ...[k, v].map((x) => ops.splitWithSizes(x, keys, 2)),
+        ];
+        return ops.cat(
+          own!.map((query, i) => plainAttention(null, false)(query, of![i]!, values![i]!)),
+          2,
+        );
+      };
+      const packed = (q: Tensor, k: Tensor, v: Tensor): Tensor =>
+        ops.attention(q, k, v, { lengths: keys, query_lengths: queries });
+      const expected = both(alone, inputs, gradient, 'float32');
+      both(packed, inputs, gradient, dtype).forEach((x, i) => {
+        expect(distance(x, expected[i]!), `number ${i}`).toBeLessThan(tolerance);
+      });
+    });
+  });
+
+  it('refuses lengths that do not fit', () => {
+    scope(() => {
+      const [q, k] = [ops.zeros([1, 2, 8, 16]), ops.zeros([1, 2, 9, 16])];
+      expect(() => ops.attention(q, k, k, { lengths: [4, 5], query_lengths: [8] })).toThrow(/as many queries as keys/);
+      expect(() => ops.attention(q, k, k, { lengths: [9], query_lengths: [7] })).toThrow(/lengths \[7\]/);
+      expect(() => ops.attention(q, k, k, { query_lengths: [8] })).toThrow(/lengths of keys/);
+    });
+  });
+});
+
+describe('geluMlp', () => {
+  const written =
+    (approximate: string) =>
+    (...[x, scale, shift, w1, b1, w2, b2]: Tensor[]): Tensor => {
+      const hidden = ops.linear(ops.layerNorm(x!, [24], scale!, shift!, 1e-6), w1!, b1!);
+      return ops.add(x!, ops.linear(ops.gelu(hidden, { approximate }), w2!, b2!));
+    };
+  const fused =
+    (approximate: string) =>
+    (...[x, scale, shift, w1, b1, w2, b2]: Tensor[]): Tensor =>
+      ops.geluMlp(x!, scale!, shift!, w1!, b1!, w2!, b2!, 1e-6, approximate === 'tanh');
+  const shapes = [[2, 5, 24], [24], [24], [40, 24], [40], [24, 40], [24]];
+
+  it.each(['tanh', 'none'])('is what it says and has its gradients: gelu %s', (approximate) => {
+    scope(() => {
+      manualSeed(6);
+      const [inputs, gradient] = [shapes.map(random), random([2, 5, 24])];
+      const expected = both(written(approximate), inputs, gradient, 'float32');
+      both(fused(approximate), inputs, gradient, 'float32').forEach((x, i) => {
+        expect(distance(x, expected[i]!), `number ${i}`).toBeLessThan(1e-5);
+      });
+    });
+  });
+
+  it('has the gradient of its input alone where the weights are frozen', () => {
+    scope(() => {
+      manualSeed(7);
+      const [x, ...weights] = shapes.map(random) as [Tensor, ...Tensor[]];
+      const gradient = random([2, 5, 24]);
+      const own = both((leaf) => fused('tanh')(leaf!, ...weights), [x], gradient, 'float32');
+      const expected = both((leaf) => written('tanh')(leaf!, ...weights), [x], gradient, 'float32');
+      own.forEach((value, i) => {
+        expect(distance(value, expected[i]!), `number ${i}`).toBeLessThan(1e-5);
+      });
+    });
+  });
+
+  it('keeps less than the layers one by one', () => {
+    tuneAllocator(); // which counts
+    const kept = (f: (...inputs: Tensor[]) => Tensor): number =>
+      scope(() => {
+        const inputs = [[1 << 16, 24], ...shapes.slice(1)].map(random);
+        for (const input of inputs) input.requiresGrad = true;
+        const before = blockBytes().inUse;
+        enableGrad(() => f(...inputs));
+        return blockBytes().inUse - before;
+      });
+    expect(kept(fused('tanh'))).toBeLessThan(kept(written('tanh')) * 0.7);
   });
 });

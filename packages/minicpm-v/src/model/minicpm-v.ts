@@ -8,7 +8,16 @@
 import { strict as assert } from 'node:assert';
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { VERSIONS, type Version } from '@minicpm-finetune/processor';
-import { fromTypedArray, hasFlashAttention, keep, Module, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
+import {
+  fromTypedArray,
+  hasFlashAttention,
+  keep,
+  Module,
+  ops,
+  type Parameter,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
 import { LanguageModel } from './decoder.js';
 import { appendEmbedding, scatter } from './embedding.js';
 import type { KnownPictures, ModelInputs, PlanOptions } from './inputs.js';
@@ -290,9 +299,7 @@ function outputsOfPictures(
     });
     const rows = new Array<Tensor>(count);
     for (const { node, indices, lengths } of parts) {
-      const own = lengths
-        ? ops.splitWithSizes(ops.select(outputs[node]!, 0, 0), lengths)
-        : ops.unbind(outputs[node]!);
+      const own = lengths ? ops.splitWithSizes(ops.select(outputs[node]!, 0, 0), lengths) : ops.unbind(outputs[node]!);
       indices.forEach((index, k) => {
         rows[index] = pick(own[k]!, index);
       });

@@ -57,12 +57,14 @@ export function split(indices: readonly number[], patches: number, batchSize: nu
 export function rowsOfPictures(lengths: readonly number[], batchSize: number): number[][] {
   const rows: number[][] = [];
   let room = 0;
-  lengths.forEach((length, i) => {
+  for (const [i, length] of lengths.entries()) {
+    if (rows.length === 0 || length > room) {
+      rows.push([]);
+      room = batchSize * FULL_PICTURE;
+    }
+    rows.at(-1)!.push(i);
     room -= length;
-    if (rows.length > 0 && room >= 0) return rows.at(-1)!.push(i);
-    room = batchSize * FULL_PICTURE - length;
-    return rows.push([i]);
-  });
+  }
   return rows;
 }
 

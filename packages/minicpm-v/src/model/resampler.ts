@@ -4,7 +4,16 @@
  *
  * Shapes: N pictures, n patches, V vision width, D hidden size of the language model, Q queries, H heads.
  */
-import { fromTypedArray, LayerNorm, Linear, linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
+import {
+  fromTypedArray,
+  LayerNorm,
+  Linear,
+  linear,
+  Module,
+  ops,
+  type Parameter,
+  type Tensor,
+} from '@minicpm-finetune/torch';
 import type { Grid } from './patches.js';
 
 const HEAD_DIM = 128;
@@ -78,7 +87,8 @@ class ResamplerAttention extends Module {
     const N = lengths?.length ?? k.size(0);
     const Q = query.size(0);
     const each = ops.expand(project(query, 0), [N, this.heads, Q, D / this.heads]);
-    const row = (x: Tensor): Tensor => ops.transpose(ops.reshape(ops.transpose(x, 1, 2), [1, N * Q, this.heads, -1]), 1, 2);
+    const row = (x: Tensor): Tensor =>
+      ops.transpose(ops.reshape(ops.transpose(x, 1, 2), [1, N * Q, this.heads, -1]), 1, 2);
     const y = lengths
       ? ops.attention(row(each), k, v, { lengths, query_lengths: lengths.map(() => Q) })
       : ops.attention(each, k, v);

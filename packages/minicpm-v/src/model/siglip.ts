@@ -39,9 +39,12 @@ export function positionBuckets(n: number, side: number): number[] {
 
 /** Rows of the position table for a grid of patches, row by row. */
 export function positionIds(rows: number, cols: number, side: number): BigInt64Array {
-  const down = positionBuckets(rows, side);
   const across = positionBuckets(cols, side);
-  return BigInt64Array.from(down.flatMap((row) => across.map((col) => BigInt(row * side + col))));
+  const ids = new BigInt64Array(rows * cols);
+  positionBuckets(rows, side).forEach((row, i) => {
+    for (let j = 0; j < cols; j++) ids[i * cols + j] = BigInt(row * side + across[j]!);
+  });
+  return ids;
 }
 
 /** The same of all grids, one after the other. Pictures of one shape share the work. */
@@ -119,7 +122,7 @@ class SiglipLayer extends Module {
 
   forward(x: Tensor, lengths?: readonly number[]): Tensor {
     const y = ops.add(x, this.selfAttn.forward(this.layerNorm1.forward(x), lengths));
-    return ops.add(y, this.mlp.forward(this.layerNorm2.forward(y)));
+    return this.mlp.residual(y, this.layerNorm2);
   }
 }
 

@@ -59,7 +59,7 @@ class TimmBlock extends Module {
 
   forward(x: Tensor, lengths?: readonly number[]): Tensor {
     const y = ops.add(x, this.attn.forward(this.norm1.forward(x), lengths));
-    return ops.add(y, this.mlp.forward(this.norm2.forward(y)));
+    return this.mlp.residual(y, this.norm2);
   }
 }
 

@@ -3,6 +3,7 @@ import { grad, liveTensors, noGrad, ops, scope, type Tensor } from '@minicpm-fin
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BACKWARD, expectNear, FORWARD, roundings } from '../../../torch/test/precision.js';
 import type { MiniCPMV } from '../../src/model/minicpm-v.js';
+import type { Picture } from '../../src/model/patches.js';
 import { runPlan } from '../../src/model/plan.js';
 import {
   distance,
@@ -27,6 +28,9 @@ function expectClose(actual: readonly Tensor[], expected: readonly Probe[]): voi
 /** The positions of each sequence that are no padding. */
 const valid = (x: Tensor, lengths: readonly number[]): Tensor[] =>
   lengths.map((length, b) => ops.narrow(ops.select(x, 0, b), 0, 0, length));
+
+const shapesOf = (pictures: readonly Picture[]): number =>
+  new Set(pictures.map(({ rows, cols }) => `${rows}x${cols}`)).size;
 
 describe.each(VERSION_NAMES)('%s', (version) => {
   let reference: Reference;
@@ -63,13 +67,16 @@ describe.each(VERSION_NAMES)('%s', (version) => {
     );
   });
 
-  it('has its gradients', () => {
+  it.each([false, true])('has its gradients, pictures of all shapes in one row: %s', (packPictures) => {
     const trained = [...model.namedParameters()].filter(([name]) => !model.fixedParameters.has(name));
     expect(trained.map(([name]) => name).sort()).toEqual(Object.keys(reference.gradients).sort());
     for (const [, parameter] of trained) parameter.data.requiresGrad = true;
     scope(() => {
       const { inputs, labels } = hashedInputs(model);
-      const logits = model.logits(runPlan(model.plan(inputs, { train: true })));
+      const plan = model.plan(inputs, { train: true, packPictures });
+      const towers = plan.filter(({ name }) => name === 'resampler').length;
+      expect(towers).toBe(packPictures && model.version.positions === 'grid' ? 1 : shapesOf(inputs.pictures.flat()));
+      const logits = model.logits(runPlan(plan));
       const loss = ops.crossEntropyLoss(ops.reshape(logits, [-1, logits.size(-1)]), ops.reshape(labels, [-1]));
       const gradients = grad(
         [loss],
