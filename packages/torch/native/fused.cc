@@ -202,12 +202,12 @@ struct Rotary : torch::autograd::Function<Rotary> {
   }
 };
 
-// On a CPU, types of 16 bits are rounded after every product, as transformers does.
+// On a CPU, every product is rounded, as transformers does.
 static Tensor rotary(const Tensor& x, const Tensor& table) {
   TORCH_CHECK(x.dim() > 1 && table.dim() == x.dim() + 1 && table.size(0) == 2 && 2 * table.size(-1) == x.size(-1),
               "expected cosines and sines for half of the last dimension but received ", x.sizes(), " and ", table.sizes());
   TORCH_CHECK(!table.requires_grad(), "expected a table without gradient");
-  if (!x.is_cpu() || x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble) return Rotary::apply(x, table);
+  if (!x.is_cpu()) return Rotary::apply(x, table);
   const int64_t half = x.size(-1) / 2;
   const Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half), cosines = table.select(0, 0), sines = table.select(0, 1);
   return at::cat({first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines))}, -1);

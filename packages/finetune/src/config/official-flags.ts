@@ -107,7 +107,13 @@ export const OFFICIAL_FLAGS: FlagTable = {
     { en: 'a resumed run always continues where its data stopped', zh: '恢复的训练总是从数据中断处继续' },
     'boolean',
   ),
-  full_determinism: meaningless({ en: 'runs are always deterministic', zh: '训练总是确定性的' }, 'boolean'),
+  full_determinism: meaningless(
+    {
+      en: 'runs on the CPU are always deterministic; on a GPU, some sums are added in any order',
+      zh: 'CPU 上的训练总是确定性的；GPU 上有些求和的次序不固定',
+    },
+    'boolean',
+  ),
   restore_callback_states_from_checkpoint: meaningless({ en: 'there are no callbacks', zh: '没有回调' }, 'boolean'),
   enable_jit_checkpoint: meaningless(
     { en: 'SIGTERM always saves; see --save_on_stop', zh: '收到 SIGTERM 时总会保存；见 --save_on_stop' },

@@ -34,6 +34,15 @@ export function bestDevice(): DeviceName {
   return cuda ? 'cuda' : mps ? 'mps' : 'cpu';
 }
 
+/** Runs `body`; its error for want of memory on a device becomes that of `explainMemory`. */
+export async function explainingMemory<T>(device: DeviceName, cure: string, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    throw explainMemory(error, device, cure);
+  }
+}
+
 /**
  * What a user is told when a device has no memory left. Other errors are returned as they are.
  *

@@ -8,7 +8,7 @@ import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, Part } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
-import { startEngine } from '../../engine/machine.js';
+import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
 
@@ -25,6 +25,8 @@ const HELP = [
   '  /quit         end; Ctrl-D and Ctrl-C do, too (Ctrl-C during an answer ends the answer)',
 ].join('\n');
 
+const LESS_MEMORY = 'Take --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.';
+
 /**
  * Answers `options.prompt`, or every line of standard input until it ends.
  *
@@ -33,6 +35,10 @@ const HELP = [
 export async function chat(options: ChatOptions, io: ChatIO = process): Promise<void> {
   for (const image of options.images) requireImage(image);
   const device = startEngine(options);
+  await explainingMemory(device, LESS_MEMORY, () => chatOn(device, options, io));
+}
+
+async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Promise<void> {
   const { dtype } = options;
   using model = await loadModel({
     model: options.model,

@@ -13,7 +13,7 @@ import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
 import type { DataRecord } from '../../data/record.js';
-import { startEngine } from '../../engine/machine.js';
+import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 import { answerOptions, type ChatOptions } from '../chat/options.js';
 
@@ -56,15 +56,25 @@ export async function generateAnswers(
     const done = new Set(lines.map(({ record }) => record));
     const missing = Array.from({ length: data.length }, (_, record) => record).filter((record) => !done.has(record));
     const task = { label: 'Answering', total: data.length, unit: 'records' };
-    if (missing.length > 0)
-      await asTask(reporter, task, (update) => answerMissing(missing, data, lines, options, update, signal));
+    if (missing.length > 0) {
+      const device = startEngine(options);
+      await asTask(reporter, task, (update) =>
+        explainingMemory(device, LESS_MEMORY, () =>
+          answerMissing(device, missing, data, lines, options, update, signal),
+        ),
+      );
+    }
     return summarize(lines, done.size);
   } finally {
     await data.close();
   }
 }
 
+const LESS_MEMORY =
+  'Take a smaller --batch_size, --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.';
+
 async function answerMissing(
+  device: DeviceName,
   missing: readonly number[],
   data: Dataset,
   lines: AnswerLine[],
@@ -72,7 +82,6 @@ async function answerMissing(
   update: (done: number, note: string) => void,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const device = startEngine(options);
   const { dtype } = options;
   using model = await loadModel({
     model: options.model,
