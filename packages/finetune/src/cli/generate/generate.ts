@@ -57,7 +57,7 @@ export async function generateAnswers(
     const missing = Array.from({ length: data.length }, (_, record) => record).filter((record) => !done.has(record));
     const task = { label: 'Answering', total: data.length, unit: 'records' };
     if (missing.length > 0)
-      await asTask(reporter, task, (update) => answerMissing(missing, data, lines, options, update, signal));
+      await asTask(reporter, task, (update) => answerMissing(missing, data, lines, options, { update, signal }));
     return summarize(lines, done.size);
   } finally {
     await data.close();
@@ -69,8 +69,7 @@ async function answerMissing(
   data: Dataset,
   lines: AnswerLine[],
   options: AnswerFileOptions,
-  update: (done: number, note: string) => void,
-  signal: AbortSignal | undefined,
+  { update, signal }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined },
 ): Promise<void> {
   const device = startEngine(options);
   const { dtype } = options;
