@@ -13,14 +13,19 @@ import { makePlace, type Place } from '../support/run-place.js';
 
 const LIMIT_MS = 600_000;
 const PROGRAM = `
-import { type LoadedModel, loadModel, train } from 'minicpm-finetune';
+import { loadModel, resolveConfig, type RunEvent, train } from 'minicpm-finetune';
 
-const model: LoadedModel = await loadModel({ model: process.argv[2]! });
-const [answer] = await model.generate([[{ role: 'user', content: ['Who are you?'] }]], { maxNewTokens: 3 });
+const [model, data, output] = process.argv.slice(2) as [string, string, string];
+const values = { model_name_or_path: model, data_path: [data], output_dir: output, model_max_length: 256, max_steps: 2, use_lora: true };
+const { config } = resolveConfig(values);
+const events: RunEvent['event'][] = [];
+const { trainLoss } = await train(config, { onEvent: ({ event }) => events.push(event) });
+using trained = await loadModel({ model, adapter: output });
+const [answer] = await trained.generate([[{ role: 'user', content: ['Who are you?'] }]], { maxNewTokens: 3 });
 const tokens: number = answer!.tokens;
 // @ts-expect-error a count of tokens is no text
 const text: string = answer!.tokens;
-console.log(JSON.stringify({ tokens, text, train: typeof train }));
+console.log(JSON.stringify({ trainLoss, events, tokens, text }));
 `;
 
 let folder: string;
@@ -101,9 +106,17 @@ describe('packed and installed', () => {
     ];
     const checked = run(process.execPath, [COMPILER, ...options, 'program.ts'], user, environment);
     expect(checked.status, checked.output).toBe(0);
-    const { status, output } = run('node', ['program.js', place.model], user, environment);
+    const { status, output } = run(
+      'node',
+      ['program.js', place.model, place.data, join(folder, 'adapter')],
+      user,
+      environment,
+    );
     expect(status, output).toBe(0);
-    expect(JSON.parse(output)).toMatchObject({ train: 'function' });
+    const { trainLoss, events, tokens, text } = JSON.parse(output);
+    expect(trainLoss).toBeGreaterThan(0);
+    expect(events.filter((event: string) => event === 'step')).toHaveLength(2);
+    expect(text).toBe(tokens);
   });
 
   test.runIf(LONG)(
