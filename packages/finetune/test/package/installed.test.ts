@@ -16,7 +16,7 @@ const PROGRAM = `
 import { loadModel, resolveConfig, type RunEvent, train } from 'minicpm-finetune';
 
 const [model, data, output] = process.argv.slice(2) as [string, string, string];
-const values = { model_name_or_path: model, data_path: [data], output_dir: output, model_max_length: 256, max_steps: 2, use_lora: true };
+const values = { model_name_or_path: model, data_path: [data], output_dir: output, model_max_length: 256, max_steps: 2, logging_steps: 1, use_lora: true };
 const { config } = resolveConfig(values);
 const events: RunEvent['event'][] = [];
 const { trainLoss } = await train(config, { onEvent: ({ event }) => events.push(event) });
