@@ -1,27 +1,16 @@
 /**
- * Lint, the types of the tests and the README's file tree, then all tests, and those of operators and models again without AVX-512; the last line is `N passed, N failed`.
+ * Everything of `npm run lint`, then all tests, and those of operators and models again without AVX-512; the last line is `N passed, N failed`.
  * `npm test -- --long` adds the long part (kills, mutations, whole official scripts: some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { lint } from './lint.mjs';
 
 const folder = mkdtempSync(join(tmpdir(), 'minicpm-finetune-test-'));
 const report = join(folder, 'report.json');
-let passed = 0;
-let failed = 0;
-
-/** Checks beside the tests: each counts as one. */
-const CHECKS = [
-  ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],
-  ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.tests.json'],
-  ['scripts/tree.mjs'],
-];
-for (const check of CHECKS) {
-  if (spawnSync(process.execPath, check, { stdio: 'inherit' }).status === 0) passed++;
-  else failed++;
-}
+let { passed, failed } = await lint();
 
 const words = process.argv.slice(2);
 const long = words.includes('--long');

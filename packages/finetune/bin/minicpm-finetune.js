@@ -1,10 +1,13 @@
 #!/usr/bin/env node
 // Starts the compiled command line.
 import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 
 const compiled = new URL('../dist/cli/main.js', import.meta.url);
 if (!existsSync(compiled)) {
-  process.stderr.write('error: minicpm-finetune is not built yet.\n cure: Run `npm run setup` in the repository.\n');
+  const clone = existsSync(new URL('../../../scripts/setup.mjs', import.meta.url));
+  const cure = clone ? 'Run `npm run setup` in the repository.' : 'Install it again: `npm install minicpm-finetune`.';
+  process.stderr.write(`error: Expected ${fileURLToPath(compiled)} but it is not there.\n cure: ${cure}\n`);
   process.exit(1);
 }
 // A reader that goes away (`| head`) ends the output, not the world.

@@ -147,7 +147,6 @@ export class Tokenizer {
 
   private constructor(
     readonly folder: string,
-    private readonly path: string,
     json: TokenizerJson,
     private readonly hf: HfTokenizer,
     config: Record<string, unknown>,
@@ -184,7 +183,7 @@ export class Tokenizer {
       const message = `Expected a tokenizer in ${path} but received: ${(cause as Error).message}.`;
       throw new UserError(message, { file: path, cure: CURE, cause });
     }
-    return new Tokenizer(folder, path, json, hf, config, template);
+    return new Tokenizer(folder, json, hf, config, template);
   }
 
   /** Ids of a text. */
@@ -257,7 +256,7 @@ export class Tokenizer {
     const key = `${plain} ${bare}`;
     let variant = this.variants.get(key);
     if (!variant) {
-      const json = readJson(this.path) as TokenizerJson;
+      const json = readJson(join(this.folder, 'tokenizer.json')) as TokenizerJson;
       if (plain) json.added_tokens = withoutStructure(json);
       if (bare) {
         json.normalizer = withoutPrefix(json.normalizer);

@@ -63,7 +63,7 @@ function freeOn(folder) {
 }
 
 /** The first line that reports an error; warnings and notes are passed over. */
-export function firstError(output) {
+function firstError(output) {
   const lines = output.split('\n').map((line) => line.trim());
   const error =
     /\b(?:fatal )?error\b|undefined reference|undefined symbol|cannot find -l|No space left|Killed|not found/i;

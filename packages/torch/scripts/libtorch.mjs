@@ -15,11 +15,11 @@ import { BUILDS, PINNED } from './wheels/pinned.mjs';
 
 const OLDEST = '2.6';
 
-export const isLibtorch = (root) =>
+const isLibtorch = (root) =>
   existsSync(join(root, 'include', 'ATen', 'ATen.h')) &&
   ['libtorch_cpu.so', 'libtorch_cpu.dylib'].some((file) => existsSync(join(root, 'lib', file)));
 
-export function versionOf(root) {
+function versionOf(root) {
   const header = join(root, 'include', 'torch', 'csrc', 'api', 'include', 'torch', 'version.h');
   const other = join(root, 'include', 'torch', 'headeronly', 'version.h');
   for (const file of [header, other]) {

@@ -9,7 +9,9 @@ import { addonFile, explainLoadFailure, explainMissing, factsOf } from './load-f
 
 /** A tensor in the native table. 0 is never a tensor. */
 export type Handle = number;
-export type Mapping = { readonly mapping: unique symbol };
+export interface Mapping {
+  readonly mapping: unique symbol;
+}
 
 export interface Native {
   fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number): Handle;

@@ -73,7 +73,7 @@ type Result<R extends string> = R extends '()'
         : Tensor;
 
 /** The TypeScript function of a declaration. */
-export type Operator<S extends string> = S extends `${string}(${infer A}) -> ${infer R}`
+type Operator<S extends string> = S extends `${string}(${infer A}) -> ${infer R}`
   ? (...args: Arguments<A>) => Result<R>
   : never;
 

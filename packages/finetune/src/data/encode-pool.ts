@@ -150,7 +150,7 @@ function settle(thread: Thread, message: Extract<WorkerMessage, { job: number }>
 }
 
 /** "record 17 of a.json" for index 17 of the whole data. */
-export function describePlace(setup: TaskSetup, index: number): string {
+function describePlace(setup: TaskSetup, index: number): string {
   let rest = index;
   for (const file of setup.dataset.files) {
     if (rest < file.records) return `record ${rest} of ${file.path}`;

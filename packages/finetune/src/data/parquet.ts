@@ -27,16 +27,21 @@ interface Group {
   readonly bytes: number;
 }
 
+/** What the footer told, and the file to read on. */
+interface Opened {
+  readonly handle: FileHandle;
+  readonly buffer: AsyncBuffer;
+  readonly metadata: FileMetaData;
+  readonly columns: string[];
+  readonly groups: readonly Group[];
+}
+
 export class ParquetFile {
   private readonly cache = new Map<number, Promise<Record<string, unknown>[]>>();
 
   private constructor(
     readonly path: string,
-    private readonly handle: FileHandle,
-    private readonly buffer: AsyncBuffer,
-    private readonly metadata: FileMetaData,
-    private readonly columns: string[],
-    private readonly groups: readonly Group[],
+    private readonly opened: Opened,
   ) {}
 
   /** Reads the footer. Throws UserError for a damaged file, for one without the columns of a record, and for row groups that do not fit memory. */
@@ -57,15 +62,8 @@ export class ParquetFile {
           },
         );
       }
-      const groups = rowGroups(metadata, path);
-      return new ParquetFile(
-        path,
-        handle,
-        buffer,
-        metadata,
-        names.filter((name) => COLUMNS.includes(name)),
-        groups,
-      );
+      const columns = names.filter((name) => COLUMNS.includes(name));
+      return new ParquetFile(path, { handle, buffer, metadata, columns, groups: rowGroups(metadata, path) });
     } catch (error) {
       await handle.close();
       throw error;
@@ -73,18 +71,18 @@ export class ParquetFile {
   }
 
   get rows(): number {
-    return this.groups.reduce((sum, group) => sum + group.rows, 0);
+    return this.opened.groups.reduce((sum, group) => sum + group.rows, 0);
   }
 
   /** Uncompressed bytes of the largest row group: what reading one record at random costs. */
   get largestGroupBytes(): number {
-    return Math.max(0, ...this.groups.map((group) => group.bytes));
+    return Math.max(0, ...this.opened.groups.map((group) => group.bytes));
   }
 
   /** Row `index` as an object of its columns. Throws UserError if the file is damaged there. */
   async read(index: number): Promise<Record<string, unknown>> {
-    const number = this.groups.findIndex((group) => index < group.start + group.rows);
-    const group = this.groups[number]!;
+    const number = this.opened.groups.findIndex((group) => index < group.start + group.rows);
+    const group = this.opened.groups[number]!;
     let rows: Record<string, unknown>[];
     try {
       rows = await this.group(number);
@@ -100,7 +98,7 @@ export class ParquetFile {
 
   async close(): Promise<void> {
     this.cache.clear();
-    await this.handle.close();
+    await this.opened.handle.close();
   }
 
   private group(number: number): Promise<Record<string, unknown>[]> {
@@ -110,8 +108,8 @@ export class ParquetFile {
       this.cache.set(number, cached);
       return cached;
     }
-    const { start, rows } = this.groups[number]!;
-    const { buffer, metadata, columns } = this;
+    const { start, rows } = this.opened.groups[number]!;
+    const { buffer, metadata, columns } = this.opened;
     const read = parquetReadObjects({
       file: buffer,
       metadata,
@@ -129,8 +127,8 @@ export class ParquetFile {
   private evict(): void {
     let bytes = 0;
     for (const key of [...this.cache.keys()].reverse()) {
-      bytes += this.groups[key]!.bytes;
-      if (bytes > CACHE_BYTES && bytes > this.groups[key]!.bytes) this.cache.delete(key);
+      bytes += this.opened.groups[key]!.bytes;
+      if (bytes > CACHE_BYTES && bytes > this.opened.groups[key]!.bytes) this.cache.delete(key);
     }
   }
 }

@@ -14,7 +14,7 @@ import { type RecordOffsets, scanJson } from './json-scan.js';
 import { ParquetFile } from './parquet.js';
 import type { DataRecord, RecordPlace } from './record.js';
 
-export type Container = 'JSON array' | 'JSON Lines' | 'parquet';
+type Container = 'JSON array' | 'JSON Lines' | 'parquet';
 
 /** All that another thread needs to read the file: plain data and shared memory. */
 export interface RecordFileIndex {

@@ -48,6 +48,13 @@ export interface StepPlan {
   readonly batches: readonly (readonly number[])[];
 }
 
+interface EpochOrder {
+  readonly epoch: number;
+  readonly order: Uint32Array;
+  /** Where its sequences start once they are known; null while each record is a unit. */
+  starts: Uint32Array | null;
+}
+
 export class Sampler {
   /** Records of one epoch, over all ranks. */
   readonly recordsPerEpoch: number;
@@ -60,7 +67,7 @@ export class Sampler {
   private readonly unitsPerStep: number;
   private readonly draws: readonly number[];
   private readonly offsets: readonly number[];
-  private cached: { epoch: number; order: Uint32Array; starts: Uint32Array | null } | undefined;
+  private cached: EpochOrder | undefined;
 
   constructor(private readonly options: SamplerOptions) {
     const { sizes, batchSize, accumulation = 1, worldSize = 1, rank = 0 } = options;
@@ -128,7 +135,7 @@ export class Sampler {
     return cached.starts;
   }
 
-  private epochOf(epoch: number): NonNullable<Sampler['cached']> {
+  private epochOf(epoch: number): EpochOrder {
     if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch), starts: null };
     return this.cached;
   }

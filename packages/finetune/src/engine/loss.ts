@@ -32,7 +32,7 @@ export interface LossResult {
   readonly gradients: ReadonlyMap<string, Tensor>;
 }
 
-export const DEFAULT_CHUNK = 256;
+const DEFAULT_CHUNK = 256;
 const SUM = 2; // at::Reduction::Sum
 
 /** A sum of losses that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */

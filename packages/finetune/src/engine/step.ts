@@ -42,7 +42,7 @@ export interface StepOptions {
 }
 
 /** Someone who looks at everything that is computed. The values are only lent. */
-export interface StepWatch {
+interface StepWatch {
   /** A micro-batch begins; the plan returned is run. */
   plan(plan: Plan): Plan;
   /** Its summed cross entropy, a scalar. */

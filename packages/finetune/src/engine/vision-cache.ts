@@ -23,7 +23,7 @@ export interface VisionCacheOptions {
 }
 
 /** The user's cache folder for vision features. */
-export function userCacheFolder(): string {
+function userCacheFolder(): string {
   const base =
     process.env.XDG_CACHE_HOME ||
     (process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache'));

@@ -101,7 +101,7 @@ export class Progress implements Reporter {
     return {
       update: (done, note = '') => {
         const now = this.#now();
-        const fields = taskFields(label, done, total, unit, now - started, note);
+        const fields = taskFields({ label, total, unit }, done, now - started, note);
         if (this.mode === 'live') {
           this.#paint(fitted(fields, total === undefined ? '' : this.#bar(done / total), this.#width));
         } else if (now - shownAt >= PLAIN_SECONDS) {
@@ -161,6 +161,12 @@ export class Progress implements Reporter {
   }
 }
 
+interface TaskName {
+  readonly label: string;
+  readonly total: number | undefined;
+  readonly unit: string;
+}
+
 /** Fields joined as far as they fit; the bar goes first, then fields from the right. The first field always stays. */
 function fitted(fields: readonly string[], bar: string, width: number): string {
   const full = [bar, ...fields].filter((part) => part !== '').join('  ');
@@ -173,14 +179,7 @@ function fitted(fields: readonly string[], bar: string, width: number): string {
   return line.slice(0, width);
 }
 
-function taskFields(
-  label: string,
-  done: number,
-  total: number | undefined,
-  unit: string,
-  seconds: number,
-  note: string,
-): string[] {
+function taskFields({ label, total, unit }: TaskName, done: number, seconds: number, note: string): string[] {
   const amount = (n: number) => (unit === 'bytes' ? formatBytes(n) : String(n));
   const rate = done / seconds;
   const fields = [label, total === undefined ? amount(done) : `${amount(done)}/${amount(total)}`];

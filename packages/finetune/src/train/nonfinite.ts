@@ -57,7 +57,9 @@ export async function handleNonfinite(
   const records = micros.flatMap((micro) => micro.indices).join(', ');
   const what = `the loss was ${result.loss} and the gradient norm ${result.gradNorm} at step ${step} (records ${records}); ${describe(finding)}`;
   const folder =
-    ends || run.state.skippedSteps === 1 ? await saveStep(run, result, micros, random, finding, ends) : null;
+    ends || run.state.skippedSteps === 1
+      ? await saveStep(run, result, micros, { random, finding, withModel: ends })
+      : null;
   const where = folder === null ? '' : ` The step is in ${folder}.`;
   if (!ends) {
     run.log.warn('nonfinite', `The step was skipped: ${what}.${where}`, step);
@@ -86,7 +88,7 @@ const allFinite = (tensor: Tensor): boolean => scope(() => noGrad(() => ops.all(
  * Computes the step again, with the random numbers it had, and looks at every module's output, the loss and every gradient. The parameters
  * must be those of the step. The random state is left as it was.
  */
-export function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): NonfiniteOrigin | null {
+function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): NonfiniteOrigin | null {
   const found: NonfiniteOrigin[] = [];
   let microBatch = -1;
   const note = (what: NonfiniteOrigin['what'], module: string, parameters: readonly string[]): void => {
@@ -140,10 +142,9 @@ async function saveStep(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  random: RandomState,
-  finding: NonfiniteOrigin | null,
-  withModel: boolean,
+  found: { random: RandomState; finding: NonfiniteOrigin | null; withModel: boolean },
 ): Promise<string | null> {
+  const { random, finding, withModel } = found;
   const { config, data, training, log } = run;
   const step = micros[0]!.step + 1;
   const folder = join(config.output.output_dir, RUN_FILES.nonfinite, `step-${step}`);

@@ -8,7 +8,7 @@ import { preflight } from '../data/preflight.js';
 import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
 
-export const BAD_RECORDS_FILE = 'bad_records.jsonl';
+const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
 export interface RunData {
   readonly train: Dataset;
@@ -33,7 +33,7 @@ export async function openData(config: RunConfig, folder: string, reporter: Repo
 }
 
 /** Which records of the training data make up which step. `lengths` are those of all records, in tokens. */
-export function trainingOrder(config: RunConfig, sizes: readonly number[], lengths: Uint32Array): Sampler {
+function trainingOrder(config: RunConfig, sizes: readonly number[], lengths: Uint32Array): Sampler {
   const { data_weights: weights, model_max_length: capacity } = config.data;
   const { packing, group_by_length: grouped, dataloader_drop_last: dropLast } = config.batch;
   const order = {

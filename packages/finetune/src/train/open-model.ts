@@ -43,7 +43,7 @@ export interface TrainingModel {
 }
 
 /** Where a training computes. */
-export function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
+function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
   return device === 'auto' ? bestDevice() : device;
 }
 

@@ -54,7 +54,8 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
-  const run = makeRun(config, log, data, training, derived, state, new StopRequests(config.output.output_dir, stop));
+  const requests = new StopRequests(config.output.output_dir, stop);
+  const run = makeRun({ config, log, data, training, derived, state, stop: requests });
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
   return run;
 }
@@ -66,33 +67,21 @@ export async function closeRun({ optimizer, training, data }: Run): Promise<void
   await data.evaluation?.close();
 }
 
-function makeRun(
-  config: RunConfig,
-  log: RunLog,
-  data: RunData,
-  training: TrainingModel,
-  derived: Derived,
-  state: RunState,
-  stop: StopRequests,
-): Run {
+/** Makes from what was opened what a run needs beside it. */
+function makeRun(opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'stop'>): Run {
+  const { config, log, training, derived, state } = opened;
   const { precision } = config;
   const { totalSteps, warmupSteps } = derived;
   const scaled = precision.dtype === 'float16';
   if (scaled) state.lossScale ??= initialLossScale(precision);
   return {
-    config,
-    log,
-    data,
-    training,
+    ...opened,
     optimizer: new Optimizer(training.trainable, withoutDecay(training.model), optimizerSettings(config)),
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
-    derived,
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
-    stop,
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
     memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
-    state,
   };
 }
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { UserError } from '@minicpm-finetune/run';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
 import { defaultThreads } from '../../src/data/encode-pool.js';
 import { encoderSetup } from '../../src/data/encoder.js';
@@ -261,11 +262,13 @@ describe('long records', () => {
 
 describe('threads', () => {
   it('that die end the run with a clear error', async () => {
+    const posted = vi.spyOn(Worker.prototype, 'postMessage');
     const loader = await load({ threads: 2, prefetchFactor: 1 });
     const iterator = loader[Symbol.asyncIterator]();
     await iterator.next();
-    // biome-ignore lint/complexity/useLiteralKeys: the way to a private member
-    await loader['pool'].workers[1]!.terminate();
+    const workers = [...new Set(posted.mock.contexts)] as Worker[];
+    posted.mockRestore();
+    await workers[1]!.terminate();
     await expect(async () => {
       for (;;) if ((await iterator.next()).done) return;
     }).rejects.toThrow(/Expected data thread 1 to go on but it died .*data.jsonl: it ended with code 1/);

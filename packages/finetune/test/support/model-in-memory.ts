@@ -22,7 +22,7 @@ export function modelInMemory(seed = 1, dtype: DType = 'float32'): MiniCPMV {
 }
 
 /** A picture of noise, `rows` by `cols` patches. */
-export function noisePicture(model: MiniCPMV, rows: number, cols: number, seed: number): EncodedPicture {
+function noisePicture(model: MiniCPMV, rows: number, cols: number, seed: number): EncodedPicture {
   const patch = model.config.vision.patchSize;
   const random = new Random(seed, rows, cols);
   const shape: [number, number, number] = [3, patch, patch * rows * cols];

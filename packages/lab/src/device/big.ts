@@ -3,6 +3,10 @@
  * one JSON line: seconds per step, the language blocks' share of plain products, peak memory. A program of its own, so that its memory is.
  */
 import { parseArgs } from 'node:util';
+import { applyLora, MiniCPMV, setLoraTraining, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { parseConfig } from '@minicpm-finetune/processor';
+import { OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
+import { deviceMemory, keep, noGrad, ops, peakResidentBytes, scope, synchronize } from '@minicpm-finetune/torch';
 import {
   type Batch,
   type DeviceName,
@@ -12,11 +16,7 @@ import {
   startEngine,
   trainStep,
   withoutDecay,
-} from '@minicpm-finetune/finetune/internal';
-import { applyLora, MiniCPMV, setLoraTraining, trainableParameters } from '@minicpm-finetune/minicpm-v';
-import { parseConfig } from '@minicpm-finetune/processor';
-import { OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
-import { deviceMemory, keep, noGrad, ops, peakResidentBytes, scope, synchronize } from '@minicpm-finetune/torch';
+} from 'minicpm-finetune/internal';
 import { TINY_CONFIG } from '../quickstart/tiny-config.js';
 
 /** Sizes of the published MiniCPM-V 2.6 over those of the tiny one. */

@@ -6,9 +6,9 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type DeviceName, startEngine } from '@minicpm-finetune/finetune/internal';
 import { UserError } from '@minicpm-finetune/run';
 import { about, deviceMemory, emptyDeviceCache, hasFlashAttention, ops, scope } from '@minicpm-finetune/torch';
+import { type DeviceName, startEngine } from 'minicpm-finetune/internal';
 import { KINDNESS, type Precision } from '../parity/models-report.js';
 import { Board, line, type Outcome } from './board.js';
 import { parityOf } from './parity.js';

@@ -2,8 +2,8 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { matmulSpeed } from '@minicpm-finetune/finetune/internal';
 import { allowTf32, type DType, emptyDeviceCache } from '@minicpm-finetune/torch';
+import { matmulSpeed } from 'minicpm-finetune/internal';
 import type { Outcome } from './board.js';
 import { type Finished, runProgram } from './place.js';
 

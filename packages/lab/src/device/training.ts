@@ -1,16 +1,9 @@
 /** Checks of training: a device's losses beside the CPU's, recompute and resume, memory over many steps, tracing of what is not finite. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  type Batch,
-  collate,
-  Optimizer,
-  trainStep,
-  tuneFully,
-  withoutDecay,
-} from '@minicpm-finetune/finetune/internal';
 import { createModel, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { blockBytes, deviceMemory, deviceWaits, liveTensors } from '@minicpm-finetune/torch';
+import { type Batch, collate, Optimizer, trainStep, tuneFully, withoutDecay } from 'minicpm-finetune/internal';
 import type { Outcome } from './board.js';
 import { command, type Losses, type Place, TINY, trainIn } from './place.js';
 

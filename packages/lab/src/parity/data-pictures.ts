@@ -196,7 +196,13 @@ export async function checkPixels(folder: DataReference): Promise<Lines> {
       for (const picture of pictures) {
         const name = `${sample.id}/${index}`;
         const want = stored[index++];
-        if (want) comparePicture(LOSSY.test(path) ? lossy : exact, picture, want, name, grid, profile.patchSize, full);
+        if (want)
+          comparePicture(
+            LOSSY.test(path) ? lossy : exact,
+            { name, picture, grid, patchSize: profile.patchSize },
+            want,
+            full,
+          );
       }
     }
     count.equal(sample.id, index, stored.length);
@@ -206,13 +212,17 @@ export async function checkPixels(folder: DataReference): Promise<Lines> {
   );
 }
 
+interface CutPicture {
+  readonly name: string;
+  readonly picture: RgbImage;
+  readonly grid: number[] | null;
+  readonly patchSize: number;
+}
+
 function comparePicture(
   checks: PixelChecks,
-  picture: RgbImage,
+  { name, picture, grid, patchSize }: CutPicture,
   want: StoredPicture,
-  name: string,
-  grid: number[] | null,
-  patchSize: number,
   full: Map<string, StoredArray>,
 ): void {
   const box = [0, 0, picture.width, picture.height] as [number, number, number, number];

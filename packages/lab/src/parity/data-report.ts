@@ -65,7 +65,7 @@ function show(value: unknown): string {
 }
 
 /** Where two values (numbers, strings, null, lists of them at any depth) differ first, in words; undefined when nowhere. */
-export function firstDifference(received: unknown, expected: unknown): string | undefined {
+function firstDifference(received: unknown, expected: unknown): string | undefined {
   if (!isList(received) || !isList(expected)) {
     return Object.is(received, expected) ? undefined : `expected ${show(expected)} but received ${show(received)}`;
   }

@@ -106,13 +106,11 @@ export async function checkSamples(folder: DataReference, model: OpenedModel): P
   for (const sample of samples) {
     const want = expected[sample.id];
     if (!want) continue;
-    const [cookbook, openbmb] = [
-      await official(folder, model, sample, 'cookbook'),
-      await official(folder, model, sample, 'openbmb'),
-    ];
+    const cookbook = await official(folder, model, sample, 'cookbook');
+    const openbmb = await official(folder, model, sample, 'openbmb');
     checks.errors!.equal(`${sample.id} cookbook`, cookbook !== undefined, succeeds(want.cookbook));
     checks.errors!.equal(`${sample.id} openbmb`, openbmb !== undefined, succeeds(want.openbmb));
-    compareSample(checks, sample.id, cookbook, openbmb, want, (field) => arrays.get(`${sample.id}/${field}`));
+    compareSample(checks, sample.id, { cookbook, openbmb }, want, (field) => arrays.get(`${sample.id}/${field}`));
   }
   return Object.values(checks).map((check) => check.line());
 }
@@ -120,8 +118,7 @@ export async function checkSamples(folder: DataReference, model: OpenedModel): P
 function compareSample(
   checks: Record<string, Check>,
   id: string,
-  cookbook: Encoded | undefined,
-  openbmb: Encoded | undefined,
+  { cookbook, openbmb }: Partial<Record<'cookbook' | 'openbmb', Encoded | undefined>>,
   want: ExpectedSample,
   stored: (field: string) => StoredArray | undefined,
 ): void {

@@ -4,9 +4,9 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { Batch } from '@minicpm-finetune/finetune/internal';
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
 import { copyTo, keep, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+import type { Batch } from 'minicpm-finetune/internal';
 import { onCpu } from './models-report.js';
 
 /** What meta.json says of a case. */
@@ -21,7 +21,7 @@ export interface CaseMeta {
   };
 }
 
-export function readJson<T>(...path: string[]): T {
+function readJson<T>(...path: string[]): T {
   return JSON.parse(readFileSync(join(...path), 'utf8')) as T;
 }
 

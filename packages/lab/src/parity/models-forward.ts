@@ -1,10 +1,10 @@
 /** Checks of the forward pass: features, embeddings, logits and loss of every case, the dummy picture, the sharded copy, generation. */
 import { join } from 'node:path';
-import { headOf, lossSum } from '@minicpm-finetune/finetune/internal';
 import { loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
 import { GREEDY, generateFromEmbeds } from '@minicpm-finetune/minicpm-v/internal';
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { headOf, lossSum } from 'minicpm-finetune/internal';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
 import {
   largest,

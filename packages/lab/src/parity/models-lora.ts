@@ -1,9 +1,9 @@
 /** Checks of a LoRA fine-tuning from the folder's adapter: what trains, logits, loss, gradients. */
 import { join } from 'node:path';
-import { headOf, lossAndGradients, lossSum } from '@minicpm-finetune/finetune/internal';
 import { type AppliedLora, loadAdapter, type MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
 import { adapterFileParameters } from '@minicpm-finetune/minicpm-v/internal';
 import { noGrad, type Parameter } from '@minicpm-finetune/torch';
+import { headOf, lossAndGradients, lossSum } from 'minicpm-finetune/internal';
 import type { ReferenceFolder } from './models-folder.js';
 import { FEATURES, LOSS, loadModel } from './models-forward.js';
 import { nameDifference, type Report, scaledDifference } from './models-report.js';

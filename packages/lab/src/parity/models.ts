@@ -6,9 +6,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { startEngine } from '@minicpm-finetune/finetune/internal';
 import { UserError } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
+import { startEngine } from 'minicpm-finetune/internal';
 import { checkFolder } from './models-check.js';
 import { KINDNESS, type Precision, type Setting, setPrecision } from './models-report.js';
 

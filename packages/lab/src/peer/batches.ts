@@ -1,8 +1,8 @@
 /** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
 
-import { type Batch, disposeBatch, pack, type Sequence } from '@minicpm-finetune/finetune/internal';
 import type { Picture } from '@minicpm-finetune/minicpm-v';
 import { copyTo, type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
+import { type Batch, disposeBatch, pack, type Sequence } from 'minicpm-finetune/internal';
 
 /**
  * `<b>.input_ids`, `<b>.labels`, `<b>.attention_mask` (B, L), `<b>.<s>.image_bound`, `<b>.<s>.tgt_sizes` (n, 2),

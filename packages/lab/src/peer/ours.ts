@@ -3,6 +3,16 @@
  * files and flags of a PyTorch side that trains the same way, so that both can be compared in one sitting. See packages/lab/README.md.
  */
 
+import { median, type RunConfig } from '@minicpm-finetune/run';
+import {
+  allowTf32,
+  deviceMemory,
+  deviceWaits,
+  peakResidentBytes,
+  synchronize,
+  yieldToEventLoop,
+} from '@minicpm-finetune/torch';
+import { Command, Option } from 'commander';
 import {
   type DeviceName,
   type Measurement,
@@ -17,17 +27,7 @@ import {
   trainStep,
   VisionCache,
   withoutDecay,
-} from '@minicpm-finetune/finetune/internal';
-import { median, type RunConfig } from '@minicpm-finetune/run';
-import {
-  allowTf32,
-  deviceMemory,
-  deviceWaits,
-  peakResidentBytes,
-  synchronize,
-  yieldToEventLoop,
-} from '@minicpm-finetune/torch';
-import { Command, Option } from 'commander';
+} from 'minicpm-finetune/internal';
 import { BatchFile, batchTo } from './batches.js';
 
 interface Flags {
@@ -111,12 +111,20 @@ function loraValues({ lora_r: r, freeze_vision: frozen }: Flags, saved: readonly
   return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save: [...saved, ...(frozen ? [] : ['vpm'])] };
 }
 
+function stepSettings({ engine, optimizer }: RunConfig) {
+  return {
+    maxGradNorm: optimizer.max_grad_norm,
+    recompute: engine.gradient_checkpointing !== false,
+    fused: engine.fused_backward,
+    perMicroBatch: false,
+  };
+}
+
 async function main(words: readonly string[]): Promise<void> {
   const flags = parseFlags(words);
   const config = configOf(flags);
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
-  const { dtype } = config.precision;
   const training = prepareModel(config, flags.checkpoint, SILENT, null);
   const { model, trainable } = training;
   // the other side's AdamW rounds to the nearest
@@ -129,22 +137,16 @@ async function main(words: readonly string[]): Promise<void> {
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
   const peaks: number[] = [];
-  const meter = new StepMeter(model, optimizer, dtype, device);
+  const meter = new StepMeter(model, optimizer, config.precision.dtype, device);
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
-  const options = {
-    maxGradNorm: config.optimizer.max_grad_norm,
-    recompute: config.engine.gradient_checkpointing !== false,
-    fused: config.engine.fused_backward,
-    vision,
-    perMicroBatch: false,
-  };
+  const options = { ...stepSettings(config), vision };
   let samples = 0;
   let waits = 0;
   let peak = 0; // of a device, without what the meter's own products take
   for (let step = 0; step < flags.steps + extra; step++) {
     const started = performance.now();
-    const onHost = file.batch(step % file.length, dtype);
+    const onHost = file.batch(step % file.length, config.precision.dtype);
     const read = performance.now();
     const metered = device === 'cpu' || step >= flags.steps;
     const batch = batchTo(onHost, device);

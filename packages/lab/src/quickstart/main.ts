@@ -8,9 +8,9 @@ import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Progress } from '@minicpm-finetune/finetune/internal';
 import { createModel, loadModel, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
+import { Progress } from 'minicpm-finetune/internal';
 import { type DigitRecord, type DigitSet, reworded, withoutPictures, writeDigits, writeRecords } from './digits.js';
 import { TINY_CONFIG } from './tiny-config.js';
 

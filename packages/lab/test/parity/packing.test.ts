@@ -1,16 +1,9 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
 
-import {
-  type Batch,
-  collate,
-  denseRows,
-  type Gradients,
-  lossAndGradients,
-  tuneFully,
-} from '@minicpm-finetune/finetune/internal';
 import { applyLora, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, liveTensors, manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { type Batch, collate, denseRows, type Gradients, lossAndGradients, tuneFully } from 'minicpm-finetune/internal';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { largestDifference, modelInMemory, noiseSample } from '../../../finetune/test/support/model-in-memory.js';
 import { BACKWARD, expectNear, FORWARD } from '../../../torch/test/precision.js';

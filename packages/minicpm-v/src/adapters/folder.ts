@@ -32,7 +32,7 @@ import {
 } from './lora.js';
 import { baseFingerprint, checkBase, checkTensors, MANIFEST_FILE, makeManifest, readManifest } from './manifest.js';
 
-export const WEIGHTS_FILE = 'adapter_model.safetensors';
+const WEIGHTS_FILE = 'adapter_model.safetensors';
 const PREFIX = 'base_model.model.';
 
 /** The checkpoint that an adapter belongs to. */

@@ -85,7 +85,7 @@ export function checkTensors(source: TensorSource, manifest: AdapterManifest): v
 const CHUNK_BYTES = 4 << 20;
 
 /** sha256 of the elements in row-major order, little-endian. */
-export function tensorChecksum(tensor: Tensor): string {
+function tensorChecksum(tensor: Tensor): string {
   const hash = createHash('sha256');
   scope(() => {
     const host = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));

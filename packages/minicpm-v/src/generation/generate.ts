@@ -38,7 +38,7 @@ export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, dev
 }
 
 /** A prompt's embeddings (L, D) with the pictures' tokens in place. Nothing around it influences them, so a batch changes no answer. */
-export function promptEmbeds(model: MiniCPMV, prompt: EncodedPrompt): Tensor {
+function promptEmbeds(model: MiniCPMV, prompt: EncodedPrompt): Tensor {
   const { device } = model.llm.model.embedTokens.weight.data;
   const length = prompt.inputIds.length;
   return noGrad(() =>

@@ -32,7 +32,7 @@ export function readReference(version: VersionName): Reference {
 }
 
 /** Numbers in [-0.5, 0.5) that follow from a name. */
-export function hashed(name: string, count: number): Float64Array {
+function hashed(name: string, count: number): Float64Array {
   const seed = crc32(name);
   return Float64Array.from({ length: count }, (_, i) => {
     let h = Math.imul(i + 1, 0x9e3779b1) ^ seed;

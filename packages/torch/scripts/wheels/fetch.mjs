@@ -75,7 +75,7 @@ async function byPip({ name, specifier, indexes, interpreter, folder, log }) {
 }
 
 /** Fetches one wheel into `folder`: `{ file, checked, sha256, bytes }`; `checked` says whose hash it was compared with. */
-export async function fetchWheel(request) {
+async function fetchWheel(request) {
   const { interpreter, log } = request;
   let wheel;
   try {

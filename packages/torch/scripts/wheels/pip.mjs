@@ -6,7 +6,7 @@ import { join } from 'node:path';
 const ARCH = { x64: 'x86_64', arm64: 'aarch64' };
 
 /** pip's names of the platforms whose wheels run here: pip does not add the older ones by itself. */
-export function pipPlatforms(platform) {
+function pipPlatforms(platform) {
   const [system, arch] = platform.split('-');
   if (system === 'darwin') return [14, 13, 12, 11].map((version) => `macosx_${version}_0_arm64`);
   const names = ['manylinux2014', 'manylinux2010', 'manylinux1', 'linux'];

@@ -41,7 +41,7 @@ export function zip(entries: Readonly<Record<string, string | Uint8Array>>): Buf
 
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-export interface Break {
+interface Break {
   readonly bytes: number;
   when(): boolean;
 }

@@ -91,7 +91,7 @@ function describe({ records, resumed, exactMatch }: GenerateSummary, output: str
 }
 
 /** @throws UserError without a model, data or output. */
-export function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
+function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
   const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
   return {
     model: requiredValue<string>(given, FLAGS, 'model'),

@@ -60,7 +60,7 @@ export async function generateAnswers(
       const device = startEngine(options);
       await asTask(reporter, task, (update) =>
         explainingMemory(device, LESS_MEMORY, () =>
-          answerMissing(device, missing, data, lines, options, update, signal),
+          answerMissing(missing, data, lines, { ...options, device }, { update, signal }),
         ),
       );
     }
@@ -74,15 +74,13 @@ const LESS_MEMORY =
   'Take a smaller --batch_size, --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.';
 
 async function answerMissing(
-  device: DeviceName,
   missing: readonly number[],
   data: Dataset,
   lines: AnswerLine[],
-  options: AnswerFileOptions,
-  update: (done: number, note: string) => void,
-  signal: AbortSignal | undefined,
+  options: AnswerFileOptions & { readonly device: DeviceName },
+  { update, signal }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined },
 ): Promise<void> {
-  const { dtype } = options;
+  const { device, dtype } = options;
   using model = await loadModel({
     model: options.model,
     adapter: options.adapters,
