@@ -1,6 +1,7 @@
 /**
- * Lint, the types of the tests and the README's file tree, then all tests, and those of operators and models again without AVX-512; the last line is `N passed, N failed`.
- * `npm test -- --long` adds the long part (kills, mutations, whole official scripts: some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
+ * `npm test`: lint, types and documents, then all tests. Those of operators and models run again without AVX-512. The
+ * last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official scripts:
+ * some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -17,6 +18,7 @@ const CHECKS = [
   ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],
   ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.tests.json'],
   ['scripts/tree.mjs'],
+  ['scripts/flags.mjs'],
 ];
 for (const check of CHECKS) {
   if (spawnSync(process.execPath, check, { stdio: 'inherit' }).status === 0) passed++;

@@ -1,7 +1,6 @@
-// Operators of a decoder block that libtorch runs as several: minicpm::swiglu and minicpm::rms_norm.
-//
-// One pass through memory each way, and nothing kept for the gradient but the operands (and a number per row). bfloat16 on a CPU with AVX-512
-// has kernels here, in float32 inside; everything else is put together from libtorch's operators.
+// minicpm::swiglu and minicpm::rms_norm, fused. libtorch runs each as several operators. These make one pass through
+// memory each way and keep only the operands (and one number per row) for the gradient. bfloat16 on a CPU with AVX-512
+// has kernels here, computed in float32; all other cases are composed of libtorch's operators.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/rms_norm.h>

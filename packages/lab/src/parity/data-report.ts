@@ -1,6 +1,6 @@
-/** What the parity checks say: one line of JSON per check. Comparing is done where the checks are. */
+/** Prints data parity checks as lines of JSON. The checks themselves compare. */
 
-/** How one check went over all of its cases. */
+/** The result of one check over all of its cases. */
 export interface CheckLine {
   /** Tokenizer and variant, or `common` where no tokenizer is involved. */
   model: string;
@@ -64,7 +64,7 @@ function show(value: unknown): string {
   return text.length <= 100 ? text : `${text.slice(0, 100)}…`;
 }
 
-/** Where two values (numbers, strings, null, lists of them at any depth) differ first, in words; undefined when nowhere. */
+/** The first difference of two values (numbers, strings, null, lists of them at any depth), in words; undefined if none. */
 export function firstDifference(received: unknown, expected: unknown): string | undefined {
   if (!isList(received) || !isList(expected)) {
     return Object.is(received, expected) ? undefined : `expected ${show(expected)} but received ${show(received)}`;

@@ -1,4 +1,6 @@
-/** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
+/**
+ * Reads collated batches from one safetensors file. In the layout of the PyTorch side; packs them as the collator does.
+ */
 
 import { type Batch, disposeBatch, pack, type Sequence } from '@minicpm-finetune/finetune/internal';
 import type { Picture } from '@minicpm-finetune/minicpm-v';

@@ -1,5 +1,5 @@
 /**
- * Pictures as the vision towers take them: cut into patches, in groups that need no padding. Pictures of one shape share a group (all
+ * Pictures cut into patches, in groups of one shape. Groups need no padding. Pictures of one shape share a group (all
  * slices of one image have one shape), so neither padding nor attention masks exist, whatever the sizes in a batch.
  *
  * Not here: slicing and resizing (image/), the towers (siglip.ts, timm-vit.ts).
@@ -48,7 +48,7 @@ export function split(indices: readonly number[], patches: number, batchSize: nu
   return Array.from({ length: parts }, (_, i) => indices.slice(i * count, (i + 1) * count));
 }
 
-/** (N, length, 3 * patch * patch), values in the order channel, row, column; shorter pictures are padded with zeros behind. */
+/** (N, length, 3 * patch * patch), values in the order channel, row, column; shorter pictures are padded with zeros at the end. */
 function patchify(pictures: readonly Picture[], patch: number, length: number): Tensor {
   return ops.stack(
     pictures.map((picture) => {
