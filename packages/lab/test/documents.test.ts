@@ -66,7 +66,8 @@ describe('documents', () => {
     for (const path of links) expect(existsSync(join(ROOT, dirname(name), path)), path).toBe(true);
   });
 
-  it.each(DOCUMENTS)('%s names npm scripts that are there', (name) => {
+  const current = DOCUMENTS.filter((name) => name !== 'LOG.md'); // the log names commands as they were
+  it.each(current)('%s names npm scripts that are there', (name) => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const named = [...read(name).matchAll(/npm run ([\w:]+)/g)].map(([, script]) => script!);
     for (const script of named) expect(Object.keys(scripts)).toContain(script);
