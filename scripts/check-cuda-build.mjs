@@ -1,6 +1,7 @@
 /**
- * Shows that a CUDA build of libtorch can be fetched with all it needs, that the addon compiles against it without CUDA's toolkit, and that it
- * loads: on a machine without a card it then reports `cuda: false`. Takes about 6 GB of disk in a temporary folder. Prints JSON last.
+ * Shows that the CUDA build compiles and loads. A CUDA build of libtorch is fetched with everything it needs, the addon
+ * compiles against it without CUDA's toolkit, and it loads: on a machine without a card it then reports `cuda: false`.
+ * Takes about 6 GB of disk in a temporary folder. Prints JSON last.
  *
  *     node scripts/check-cuda-build.mjs [--version 2.14.1] [--index URL]… [--folder DIR] [--keep]
  */

@@ -1,5 +1,5 @@
 /**
- * Checks that imports point down: between packages, and between the rooms of a package. Types count as imports, too.
+ * Checks that imports point down. Between packages, and between the rooms of a package. Types count as imports, too.
  *
  * Not here: import circles (Biome's noImportCycles) and undeclared dependencies (knip).
  */

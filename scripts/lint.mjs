@@ -11,6 +11,7 @@ const CHECKS = [
   ['imports point down', 'scripts/imports.mjs'],
   ['one version', 'scripts/version.mjs'],
   ['file tree', 'scripts/tree.mjs'],
+  ['docs of flags', 'scripts/flags.mjs'],
 ];
 
 /** Runs one check and says how it went. */

@@ -1,4 +1,4 @@
-/** The packages of this repository, as their package.json files say. */
+/** The packages of this repository. As their package.json files say. */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

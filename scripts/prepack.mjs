@@ -1,4 +1,7 @@
-/** Makes `dist` of a package ready to be packed: compiles it and removes outputs whose source is gone. npm runs this before `npm pack`. */
+/**
+ * Makes `dist` of a package ready to be packed. Compiles it and removes outputs whose source is gone. npm runs this
+ * before `npm pack`.
+ */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * Publishes all packages to npm with provenance: `node scripts/publish.mjs v0.2.0 https://HOST/OWNER/NAME`. The tag must name the version of
- * the packages, and the prebuilt addon of every platform must be there and fit. `--dry-run` does all but publish. The release workflow runs it.
+ * Publishes all packages to npm with provenance. `node scripts/publish.mjs v0.2.0 https://HOST/OWNER/NAME`. The tag
+ * must name the version of the packages, and the prebuilt addon of every platform must be there and fit. `--dry-run`
+ * does all but publish. The release workflow runs it.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

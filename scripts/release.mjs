@@ -1,6 +1,7 @@
 /**
- * Builds what a release ships for this platform: packages/torch/prebuilds/<platform>-<arch>/torch.node for the pinned libtorch, and torch.json
- * beside it with what the addon needs, measured from the binary. Build on the oldest system that is to be supported: its glibc is the floor.
+ * Builds the prebuilt addon of this platform. packages/torch/prebuilds/<platform>-<arch>/torch.node for the pinned
+ * libtorch, and torch.json beside it with the requirements of the addon, measured from the binary. Build on the oldest
+ * system that is to be supported: its glibc is the floor.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

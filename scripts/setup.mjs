@@ -1,6 +1,6 @@
 /**
- * Brings a clone to where it can run: npm packages, libtorch with the native addon, compiled TypeScript. Skips what is done.
- * `--quiet` prints only when something has to be done. Plain JavaScript without dependencies, since it runs before any are installed.
+ * Sets up a clone: npm packages, libtorch, addon, TypeScript. Skips what is done. `--quiet` prints only when something
+ * has to be done. Plain JavaScript without dependencies, since it runs before any are installed.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

@@ -1,6 +1,7 @@
 /**
- * Everything of `npm run lint`, then all tests, and those of operators and models again without AVX-512; the last line is `N passed, N failed`.
- * `npm test -- --long` adds the long part (kills, mutations, whole official scripts: some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
+ * `npm test`: lint, types and documents, then all tests. Those of operators and models run again without AVX-512. The
+ * last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official scripts:
+ * some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

@@ -1,40 +1,40 @@
 /**
- * The README's file tree, made from the first sentence of every source file. `node scripts/tree.mjs` checks it, `--write` brings it up to date.
+ * The file trees of the package READMEs. They are made from the first sentence of every source file. `node
+ * scripts/tree.mjs` checks them and refuses a first sentence that is missing or longer than 60 characters; `--write`
+ * brings them up to date.
  */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const FOLDERS = [
-  'packages/torch/native',
-  'packages/torch/scripts',
-  'packages/torch/src',
-  'packages/run/src',
-  'packages/processor/src',
-  'packages/minicpm-v/src',
-  'packages/finetune/src',
-  'packages/lab/src',
-  'packages/lab/python',
-  'scripts',
-];
-const LONGEST = 130;
+const FOLDERS = ['bin', 'native', 'python', 'scripts', 'src'];
+const LONGEST = 60;
 const BEGIN = '<!-- file tree: node scripts/tree.mjs --write -->';
 const END = '<!-- end of file tree -->';
+const complaints = [];
 
+/** The first sentence of the comment that opens a file. */
 function firstSentence(path) {
-  const text = readFileSync(path, 'utf8').replace(/^#!.*\n/, '');
+  const text = readFileSync(join(root, path), 'utf8').replace(/^#!.*\n/, '');
   const block =
     /^\s*\/\*\*?([\s\S]*?)\*\//.exec(text)?.[1] ??
-    /^((?:\/\/.*\n)+)/.exec(text)?.[1] ??
+    /^((?:(?:\/\/|;;).*\n)+)/.exec(text)?.[1] ??
     /^\s*"""([\s\S]*?)"""/.exec(text)?.[1] ??
     '';
   const plain = block
-    .replace(/^\s*(\*|\/\/)( |$)?/gm, '')
+    .replace(/^\s*(\*|\/\/|;;)( |$)?/gm, '')
     .replace(/\s+/g, ' ')
     .trim();
   const sentence = /^(.*?)\.( |$)/.exec(plain)?.[1] ?? plain;
-  return sentence.length <= LONGEST ? sentence : `${sentence.slice(0, sentence.lastIndexOf(' ', LONGEST))} …`;
+  if (sentence === '')
+    complaints.push(`${path}: Expected a comment at the top that says what the file is but received none.`);
+  else if (sentence.length > LONGEST)
+    complaints.push(
+      `${path}: Expected a first sentence of at most ${LONGEST} characters but received ${sentence.length}: ` +
+        `"${sentence}". Say the rest in a second sentence.`,
+    );
+  return sentence;
 }
 
 function* filesOf(folder) {
@@ -43,29 +43,34 @@ function* filesOf(folder) {
   )) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) yield* filesOf(path);
-    else if (/\.(ts|mjs|cc|h|py)$/.test(entry.name) && entry.name !== 'index.ts') yield path;
+    else if (/\.(ts|js|mjs|cc|h|py|wat)$/.test(entry.name)) yield path;
   }
 }
 
-function tree() {
+function tree(folder) {
   const lines = [];
-  for (const folder of FOLDERS) {
-    lines.push(`${folder}/`);
-    for (const path of filesOf(folder))
-      lines.push(`  ${path.slice(folder.length + 1).padEnd(30)} ${firstSentence(join(root, path))}`);
+  for (const name of FOLDERS.filter((name) => existsSync(join(root, folder, name)))) {
+    const files = [...filesOf(join(folder, name))].map((path) => [path.slice(join(folder, name).length + 1), path]);
+    const width = Math.max(...files.map(([short]) => short.length));
+    lines.push(`${name}/`, ...files.map(([short, path]) => `  ${short.padEnd(width)}  ${firstSentence(path)}`));
   }
   return `${BEGIN}\n\n\`\`\`text\n${lines.join('\n')}\n\`\`\`\n\n${END}`;
 }
 
-const file = join(root, 'README.md');
-const readme = readFileSync(file, 'utf8');
-const start = readme.indexOf(BEGIN);
-const end = readme.indexOf(END) + END.length;
-const wanted = readme.slice(0, start) + tree() + readme.slice(end);
-if (wanted !== readme) {
-  if (process.argv.includes('--write')) writeFileSync(file, wanted);
-  else {
-    console.error('README.md: the file tree is not that of the sources. Run `node scripts/tree.mjs --write`.');
-    process.exitCode = 1;
+for (const entry of readdirSync(join(root, 'packages'), { withFileTypes: true })) {
+  const folder = join('packages', entry.name);
+  if (!existsSync(join(root, folder, 'package.json'))) continue;
+  const readme = join(folder, 'README.md');
+  const now = existsSync(join(root, readme)) ? readFileSync(join(root, readme), 'utf8') : '';
+  if (!now.includes(BEGIN) || !now.includes(END)) {
+    complaints.push(`${readme}: Expected a README with the lines "${BEGIN}" and "${END}" but received none.`);
+    continue;
   }
+  const wanted = now.slice(0, now.indexOf(BEGIN)) + tree(folder) + now.slice(now.indexOf(END) + END.length);
+  if (wanted === now) continue;
+  if (process.argv.includes('--write')) writeFileSync(join(root, readme), wanted);
+  else complaints.push(`${readme}: the file tree is not that of the sources. Run \`node scripts/tree.mjs --write\`.`);
 }
+for (const path of filesOf('scripts')) firstSentence(path);
+for (const complaint of complaints) console.error(complaint);
+if (complaints.length > 0) process.exitCode = 1;

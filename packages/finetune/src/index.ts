@@ -1,7 +1,7 @@
 /**
- * The program API: what the commands of `minicpm-finetune` do, as functions. They print nothing unless a `reporter` that prints is given
- * (`new Progress()` shows what the commands show), install no signal handlers and never end the process; a mistake of the caller is a
- * `UserError`. Computing is synchronous inside of a step: the event loop turns between steps.
+ * The program API: the commands as functions. They print nothing unless a `reporter` that prints is given (`new
+ * Progress()` shows what the commands show), install no signal handlers and never end the process; a mistake of the
+ * caller is a `UserError`. Computing is synchronous inside of a step: the event loop turns between steps.
  *
  *     const { config } = resolveConfig({ model_name_or_path: 'model', data_path: ['train.json'], output_dir: 'run', use_lora: true });
  *     const { trainLoss } = await train(config, { onEvent: (event) => console.log(event) });

@@ -1,6 +1,6 @@
 /**
- * What the private packages of this repository use of the training: single steps, the optimizer, the meter. Not a public interface: it may
- * change in any version.
+ * Training parts for this repository's private packages. Single steps, the optimizer, the meter. Not a public
+ * interface: it may change in any version.
  */
 export { type Measurement, StepMeter } from './cli/bench/meter.js';
 export { resolveConfig } from './config/resolve.js';

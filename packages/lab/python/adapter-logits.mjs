@@ -1,4 +1,5 @@
-// Writes what a model computes with an adapter on it, for packages/lab/python/check_adapter.py to compare: inputs and logits as one safetensors file.
+// Writes the logits of a model with an adapter. check_adapter.py compares them: inputs and logits are one safetensors
+// file.
 //
 //     node packages/lab/python/adapter-logits.mjs --model DIR --adapter DIR --out FILE
 //

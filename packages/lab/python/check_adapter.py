@@ -1,4 +1,5 @@
-"""Checks from the other side: do PEFT and safetensors read what this project wrote, and does PyTorch compute the same with it?
+"""Checks adapters and merged checkpoints with PEFT. Do PEFT and safetensors read the files of this project, and does PyTorch
+compute the same with them?
 
 Needs torch, peft, safetensors (and transformers for `logits`). Prints one JSON line per check; exit 1 if any fails.
 

@@ -1,4 +1,4 @@
-"""Reads TensorBoard event files with TensorBoard itself and prints what is in them as JSON.
+"""Reads event files with TensorBoard and prints them as JSON.
 
     python packages/lab/python/check_tensorboard.py RUN_FOLDER/logs        (pip install tensorboard)
 

@@ -1,5 +1,5 @@
-"""Reference numbers of the five models for packages/minicpm-v/test: small models whose weights follow from a hash of their names, computed with
-PyTorch and transformers, independent of this project's code. Needs torch, transformers, safetensors.
+"""Makes the reference numbers of packages/minicpm-v/test. Small models whose weights follow from a hash of their names,
+computed with PyTorch and transformers, independent of this project's code. Needs torch, transformers, safetensors.
 
     python packages/lab/python/model_fixtures.py --out packages/minicpm-v/test/fixtures/models      writes <model>.json
     python packages/lab/python/model_fixtures.py --check DIR…     compares this file's arithmetic with folders that hold reference values

@@ -1,7 +1,4 @@
-/**
- * The MiniCPM-V models: a checkpoint that answers (`loadModel`), and the parts from which a training is built. What only tests of this
- * repository need is in internal.ts.
- */
+/** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
 export {
   type BaseModel,
   describeBase,

@@ -1,4 +1,4 @@
-/** What the private packages and the tests of this repository use of the models. Not a public interface: it may change in any version. */
+/** Model parts for this repository's packages and tests. Not a public interface: it may change in any version. */
 export { adapterFileParameters } from './adapters/folder.js';
 export { Int8Tensor, Nf4Tensor } from './adapters/quantize.js';
 export { generateFromEmbeds } from './generation/generate.js';

@@ -1,6 +1,6 @@
 /**
- * The keys of Hugging Face's config.json that matter here, with their types and the defaults of the official configuration classes.
- * Keys not listed are left alone. What the keys mean is config.ts' business.
+ * The keys of config.json that are read, and their defaults. Types and defaults are those of the official configuration
+ * classes. Keys not listed are left alone. What the keys mean is config.ts' business.
  */
 import { expected, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';

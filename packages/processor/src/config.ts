@@ -1,6 +1,6 @@
 /**
- * The one border to Hugging Face's config.json: checks it, recognises the model, and hands on camelCase numbers with every default
- * filled in. Nothing else reads the file's keys.
+ * Reads config.json and recognises the model. Checks the file and returns camelCase numbers with every default filled
+ * in. Nothing else reads the file's keys.
  *
  * Not here: what differs between the models beside sizes (versions.ts, llms.ts).
  */
@@ -48,7 +48,7 @@ export interface LlmConfig {
 export interface VisionConfig {
   readonly hiddenSize: number;
   readonly intermediateSize: number;
-  /** Layers that are really there: one less than configured where the last is dropped. */
+  /** Number of existing layers: one less than configured where the last is dropped. */
   readonly numLayers: number;
   readonly numHeads: number;
   readonly patchSize: number;
@@ -222,7 +222,7 @@ function navitConfig(raw: RawConfig): VisionConfig {
   };
 }
 
-/** Sizes that do not show in the shapes of weights, or only in wrong ones. */
+/** Sizes that cannot be checked by the shapes of weights, or only indirectly. */
 function checkVision(vision: VisionConfig, slicePatchSize: number, file: string): void {
   const { hiddenSize, numHeads, numLayers, patchSize, positionSide } = vision;
   const fail = (what: string, where: string, received: number): never => {

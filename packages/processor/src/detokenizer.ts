@@ -1,8 +1,8 @@
 /**
- * Ids to text while they come: gives out only text that later ids cannot change. A token may end within a character (byte-level
- * vocabularies), so half a UTF-8 sequence waits for its rest; a run of byte tokens (byte fallback) is decoded as a whole, all of it
- * U+FFFD if any of it is wrong, so it waits for its end; white space waits for what follows it, so that the text in all is stripped at
- * both ends, as the reference strips answers.
+ * Streaming ids to text. Emits only text that later ids cannot change. A token may end within a character (byte-level
+ * vocabularies), so half a UTF-8 sequence waits for its rest; a run of byte tokens (byte fallback) is decoded as a
+ * whole, all of it U+FFFD if any of it is wrong, so it waits for its end; white space waits for what follows it, so
+ * that the text in all is stripped at both ends, as the reference strips answers.
  *
  * A few ids before the new ones are decoded along with them, because decoders treat the first id of a text in another way.
  */

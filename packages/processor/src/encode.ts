@@ -1,6 +1,6 @@
 /**
- * One record of training data, or one prompt, to what the collator takes: token ids, labels, image bounds and pixels.
- * Pure data in and out, no tensors, no files but the images': runs in worker threads.
+ * A record or prompt to ids, labels, bounds and pixels. The result is what the collator takes. Pure data in and out, no
+ * tensors, no files but the images': runs in worker threads.
  */
 
 import { isAbsolute, join } from 'node:path';

@@ -1,4 +1,4 @@
-/** What Hugging Face calls the processor: configurations, tokenizers, chat formats, pictures, records to tokens. Imports no libtorch. */
+/** The processor: configurations, tokenizers, chats, pictures. Imports no libtorch. */
 export * from './chat/jinja.js';
 export { type ChatMessage, checkMessages, type Part, recordMessages } from './chat/messages.js';
 export * from './chat/official.js';

@@ -1,6 +1,6 @@
 /**
- * The language models as differences from one decoder (decoder.ts): Qwen2, Llama, MiniCPM. Defaults are those of the Hugging Face
- * configuration classes, for keys that a config.json leaves out.
+ * The language models as differences from one decoder. Qwen2, Llama and MiniCPM (minicpm-v's decoder.ts). Defaults are
+ * those of the Hugging Face configuration classes, for keys that a config.json leaves out.
  */
 
 export type LlmKind = 'qwen2' | 'llama' | 'minicpm';

@@ -1,4 +1,4 @@
-/** What the data pipeline takes and gives: the types that encoder, loader, collator and generation share. */
+/** The types of encoded samples. Encoder, loader, collator and generation share them. */
 
 import type { Compat, LlmType } from '@minicpm-finetune/run';
 import type { SliceConfig } from './image/geometry.js';
@@ -28,7 +28,7 @@ export type EncodedPrompt = Omit<EncodedSample, 'labels'>;
 /** What to do with a record longer than `maxLength`. */
 export type Overlong = 'fewer_slices' | 'truncate_text' | 'drop' | 'error';
 
-/** Something that happened to a record which is worth counting. */
+/** A change of a record that is counted. */
 export interface EncodeNotice {
   kind: 'first_frame' | 'fewer_slices' | 'truncate_text' | 'drop';
   message: string;
@@ -42,7 +42,7 @@ export interface ModelInput {
   sliceConfig: SliceConfig | null;
   /** Pixels on the side of a patch. */
   patchSize: number;
-  /** Features that the resampler makes of a picture. */
+  /** Features of a picture after the resampler. */
   queryNum: number;
   /** Pictures in patch layout (all models but MiniCPM-V-2). */
   batchVision: boolean;

@@ -1,6 +1,6 @@
 /**
- * The tokenizer of a checkpoint folder: text to ids and back, with the names and ids of the special tokens that the
- * MiniCPM-V models use. Tokenizing itself is Hugging Face's `tokenizers` library; conversations are in `chat/`.
+ * The tokenizer of a checkpoint folder. Text to ids and back, with the names and ids of the special tokens of the
+ * MiniCPM-V models. Tokenizing itself is Hugging Face's `tokenizers` library; conversations are in `chat/`.
  */
 
 import { existsSync, readFileSync } from 'node:fs';
@@ -31,7 +31,7 @@ export interface EncodeOptions {
   addSpecialTokens?: boolean;
   /** Read special tokens in the text as ordinary characters. Default: false. */
   plain?: boolean;
-  /** The text goes on from earlier text: no space is put in front of it. Default: false. */
+  /** The text continues earlier text: no space is put in front of it. Default: false. */
   continuation?: boolean;
 }
 
@@ -41,7 +41,7 @@ interface AddedToken {
   special: boolean;
 }
 
-/** The parts of tokenizer.json that are looked into. */
+/** The parts of tokenizer.json that are read. */
 interface TokenizerJson {
   added_tokens?: AddedToken[];
   normalizer?: Step | null;
@@ -95,8 +95,8 @@ function isStructure(token: AddedToken): boolean {
 }
 
 /**
- * The added tokens with none left that a text could spell as structure. The library numbers added tokens by their order
- * behind the vocabulary, so those behind it are renamed to something that no text holds, not removed.
+ * The added tokens, without those that a text could spell as structure. The library numbers added tokens by their order
+ * after the vocabulary, so those tokens are renamed to a string that occurs in no text, instead of removed.
  */
 function withoutStructure({ added_tokens = [], model }: TokenizerJson): AddedToken[] {
   const vocabulary = new Set(

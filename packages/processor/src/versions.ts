@@ -1,6 +1,7 @@
 /**
- * What differs between the supported models, as data: how a config is recognised, which language model and vision tower it has, and
- * where its arithmetic departs from MiniCPM-V 2.6, the last of the plain ones. Nothing else in the package asks for a version by name.
+ * The differences between the supported models, as data. How a config is recognised, which language model and vision
+ * tower it has, and where its arithmetic departs from MiniCPM-V 2.6, the last of the plain ones. Nothing else in the
+ * package asks for a version by name.
  *
  * Not here: sizes (config.ts) and what differs between the language models (llms.ts). No import of torch: chat and image code read this
  * table in threads that have none.
@@ -105,7 +106,7 @@ export const VERSIONS: Readonly<Record<VersionName, Version>> = {
   },
 };
 
-/** What of a config tells the version. */
+/** The keys of a config that identify the version. */
 export interface VersionMarks {
   readonly architecture: string | undefined;
   readonly version: number | null;
@@ -113,7 +114,7 @@ export interface VersionMarks {
   readonly hasVisionEncoder: boolean;
 }
 
-/** The version whose marks a config bears, or undefined. */
+/** The version that a config identifies, or undefined. */
 export function recogniseVersion(marks: VersionMarks): VersionName | undefined {
   const names = Object.keys(VERSIONS) as VersionName[];
   return names.find((name) => {

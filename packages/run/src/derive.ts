@@ -1,4 +1,4 @@
-/** Numbers that follow from the configuration and the size of the data, each with its arithmetic, by transformers' rules. */
+/** Numbers derived from configuration and data size. Each with its arithmetic, by transformers' rules. */
 
 import type { RunConfig } from './config/config.js';
 import { SCHEDULES, warmupSteps } from './schedule.js';

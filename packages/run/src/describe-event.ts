@@ -1,4 +1,4 @@
-/** Events of a run in words: the fields of a training line, and the lines for everything else. Text only, no output. */
+/** Events of a run in words. The fields of a training line, and the lines of all other events. Text only, no output. */
 
 import type { RunEvent, StepEvent } from './events.js';
 import { formatBytes, formatCount, formatDuration, formatNumber, formatRate } from './format.js';

@@ -1,8 +1,6 @@
 /**
- * Writing and reading `events.jsonl`.
- *
- * Appending only: a resumed run goes on in the same file. A process may be killed in the middle of a line, so a reader
- * ignores an unfinished last line and a writer removes it before appending.
+ * Writing and reading `events.jsonl`. The file is append-only: a resumed run appends to the same file. A process may be
+ * killed in the middle of a line, so a reader ignores an unfinished last line and a writer removes it before appending.
  */
 
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
@@ -52,7 +50,7 @@ export class EventWriter {
   }
 }
 
-/** Cuts the file behind its last newline. */
+/** Cuts the file after its last newline. */
 function removeUnfinishedLine(fd: number): void {
   const block = Buffer.alloc(64 * 1024);
   const { size } = fstatSync(fd);
@@ -77,7 +75,7 @@ export function readEvents(path: string): StampedEvent[] {
 }
 
 /**
- * Events of a piece of the file, for readers that follow it: hand over the text behind `consumed` again, with more.
+ * Events of a piece of the file, for readers that follow it: pass the text after `consumed` again, with more appended.
  *
  * @returns the events of the finished lines, and how many characters those lines took.
  */

@@ -1,5 +1,5 @@
 /**
- * The events of a run: one JSON object per line of `events.jsonl`, in the order in which they happened.
+ * The events of a run, one JSON object per line. In the order in which they happened.
  *
  * Every event has `event` (its kind) and `time`. Times are seconds, sizes bytes, rates per second. JSON knows no NaN:
  * a number that was not finite is written, and typed here, as null. A reader has to ignore kinds and fields it does

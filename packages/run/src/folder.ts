@@ -1,5 +1,5 @@
 /**
- * What lies where in a run folder (`--output_dir`).
+ * The layout of a run folder (`--output_dir`).
  *
  *     run.json            the resolved RunConfig, usable as a recipe
  *     events.jsonl        the events of all starts

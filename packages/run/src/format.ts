@@ -1,4 +1,4 @@
-/** Numbers as people read them: durations, sizes, rates, learning rates. */
+/** Numbers as text: durations, sizes, rates, learning rates. */
 
 import type { Finite } from './events.js';
 

@@ -1,4 +1,4 @@
-/** The contract between trainer and observers of a run: configuration, events, run folder, and the user's errors. */
+/** The contract between a trainer and observers of a run. Configuration, events, run folder, and user errors. */
 
 export { DEVICE } from './config/computing.js';
 export * from './config/config.js';

@@ -1,4 +1,4 @@
-/** "Did you mean …?": the known name closest to a mistyped one, by edit distance. */
+/** "Did you mean …?": the nearest known name. By edit distance. */
 
 /**
  * The candidate with the fewest edits (insertion, deletion, substitution, swap of neighbours) to `name`, or undefined

@@ -1,5 +1,5 @@
 /**
- * Learning-rate schedules: multipliers of the peak learning rate as pure functions of the step.
+ * Learning-rate schedules as pure functions of the step. They return multipliers of the peak learning rate.
  *
  * Numerically those of `transformers.optimization` (and, for WarmupLR, of DeepSpeed's `runtime/lr_schedules.py`).
  * `step` counts optimizer steps already done, so the first step asks for `schedule(0)`.
@@ -9,7 +9,7 @@ import type { ScheduleConfig, SchedulerType } from './config/config.js';
 import { nearestName } from './nearest-name.js';
 import { type Problem, shown } from './user-error.js';
 
-/** What a schedule depends on. Steps are optimizer steps. */
+/** The inputs of a schedule. Steps are optimizer steps. */
 export interface ScheduleInputs {
   totalSteps: number;
   warmupSteps: number;

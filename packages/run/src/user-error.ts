@@ -1,11 +1,11 @@
 /**
- * The error for mistakes a user can repair: a wrong flag, a bad record, a broken checkpoint.
+ * The error for mistakes a user can repair. For example a wrong flag, a bad record, a broken checkpoint.
  *
  * Not for broken invariants (use `assert`) nor for failures of the machine. It is printed without a stack, so its text
  * has to say everything: where, what was expected, what was received, and the cure.
  */
 
-/** Where a mistake was found and how to repair it. Pure data: survives `postMessage` between threads. */
+/** The place of a mistake and its cure. Pure data: survives `postMessage` between threads. */
 export interface UserErrorDetails {
   /** The file at fault: a data file, an image, a recipe, a checkpoint. */
   file?: string;
@@ -17,7 +17,7 @@ export interface UserErrorDetails {
   turn?: number;
   /** The command-line flag at fault, with its dashes. */
   flag?: string;
-  /** What to do about it: a full sentence. */
+  /** The cure, as a full sentence. */
   cure?: string;
 }
 
@@ -55,7 +55,7 @@ export class UserError extends Error {
     return error;
   }
 
-  /** What is known beside the message. */
+  /** The details besides the message. */
   details(): UserErrorDetails {
     return Object.fromEntries(DETAILS.filter((key) => this[key] !== undefined).map((key) => [key, this[key]]));
   }
@@ -89,7 +89,7 @@ export class UserError extends Error {
 export interface Problem {
   expected: string;
   received: string;
-  /** What to do about it: a full sentence. */
+  /** The cure, as a full sentence. */
   cure: string;
 }
 

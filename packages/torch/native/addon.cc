@@ -1,4 +1,4 @@
-// Table of contents of the native part: everything here is one of a few small files.
+// Registers the native functions of every file in this folder.
 //
 //   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
 //   tensor.cc    creating tensors from bytes, reading them back, their metadata

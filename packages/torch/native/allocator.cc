@@ -1,9 +1,8 @@
-// Memory of CPU tensors. A training step allocates and frees the same sizes over and over: fresh pages from the system cost a fault each,
-// and glibc's heap, which keeps them, lets freed and used blocks mix until the peak grows from step to step.
-//
-// Here blocks of 256 KiB and more are kept when they are freed, handed out again best fit first, split, and joined with free neighbours.
-// What is kept never raises the peak: before new memory is mapped, kept blocks go back to the system as far as tensors and kept blocks
-// together would pass the most that tensors alone ever took.
+// Caching allocator for the memory of CPU tensors. A training step allocates and frees the same sizes over and over.
+// Fresh pages from the system cost a fault each, and in glibc's heap freed and used blocks mix until the peak grows
+// from step to step. Here freed blocks of 256 KiB and more are cached, handed out again best fit first, split, and
+// joined with free neighbours. Caching never raises the peak: before mapping new memory, cached blocks are returned to
+// the system until live plus cached bytes fit within the highest live total so far.
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 

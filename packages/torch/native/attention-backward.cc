@@ -1,4 +1,5 @@
-// The backward pass: probabilities are computed again from the scores and the logarithms of their sums, tile by tile.
+// Backward pass of attention, tile by tile. Probabilities are recomputed from the scores and the logarithms of their
+// sums.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -87,7 +88,7 @@ AVX512 void storeRows(const float* from, int64_t rows, int64_t size, int64_t wid
     for (int64_t d = 0; d < size; d += 16) store(to + i * stride + d, _mm512_loadu_ps(from + i * width + d), firstLanes(size - d));
 }
 
-// What the backward pass of one head and sequence reads.
+// Inputs of the backward pass of one head and sequence.
 struct BackwardOperands {
   const BFloat16 *keysTransposed, *keyPairs, *valuesTransposed;
   HeadRows query, output, gradOutput, gradQuery;

@@ -1,4 +1,4 @@
-// The forward pass: online softmax over blocks of keys, one tile of queries at a time.
+// Forward pass of attention: online softmax over key blocks. One tile of queries at a time.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 

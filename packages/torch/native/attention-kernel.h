@@ -1,7 +1,7 @@
-// Exact attention in tiles (FlashAttention-2; Dao, 2023) for bfloat16 on CPUs with AVX-512 BF16.
-//
-// Products are oneDNN's, through ATen's brgemm; what stands here is the order of the work, softmax and its gradient, and the layouts that
-// those products want. Scores, probabilities' sums and all accumulators are float32; probabilities are rounded to bfloat16 for the products.
+// Exact attention in bfloat16 tiles for AVX-512 BF16 CPUs. FlashAttention-2 (Dao, 2023). The matrix products are
+// oneDNN's, through ATen's brgemm; these files hold the order of the work, softmax and its gradient, and the layouts of
+// the operands. Scores, sums of probabilities and all accumulators are float32; probabilities are rounded to bfloat16
+// for the products.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <ATen/native/CPUBlas.h>
@@ -65,7 +65,7 @@ enum class Layout { Transposed, Pairs };
 // Keys or values of all heads for the right-hand side of a product: (key heads, problem.keyRows, width).
 at::Tensor pack(const AttentionProblem& problem, HeadRows keys, Layout layout);
 
-// Where a sequence begins in what `pack` made.
+// Start of a sequence in the output of `pack`.
 inline BFloat16* packedAt(const at::Tensor& packed, int64_t keyHead, const Sequence& sequence) {
   return packed.data_ptr<BFloat16>() + keyHead * packed.stride(0) + sequence.offset * packed.stride(1);
 }

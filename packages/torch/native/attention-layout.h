@@ -1,4 +1,5 @@
-// Layouts of matrices for oneDNN's bfloat16 products, in tiles of 64 rows: the right-hand side comes in pairs of rows, [rows / 2][columns][2].
+// Matrix layouts for oneDNN's bfloat16 products. Tiles have 64 rows. The right-hand side comes in pairs of rows: [rows
+// / 2][columns][2].
 #pragma once
 #include <algorithm>
 
@@ -53,7 +54,7 @@ AVX512 inline void copyRows(const BFloat16* from, int64_t stride, int64_t count,
                                       : _mm256_setzero_si256());
 }
 
-// What packTransposed made, as a plain matrix: (paddedWidth, kTile).
+// The output of packTransposed as a plain matrix: (paddedWidth, kTile).
 AVX512 inline void splitPairs(const BFloat16* from, int64_t paddedWidth, BFloat16* to) {
   const auto* in = reinterpret_cast<const int32_t*>(from);
   for (int64_t pair = 0; pair < paddedWidth / 2; pair++) {

@@ -1,4 +1,4 @@
-// Keys and values in the layouts of the products, and whether this machine has those products.
+// Packs keys and values into the layouts of the products. Also says whether this machine has those products.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 

@@ -1,4 +1,4 @@
-// minicpm::attention: softmax(q kᵀ / √d) v, causal or not, for sequences packed into one row or not, as an operator with a gradient.
+// minicpm::attention: packed or padded, causal or not. Computes softmax(q kᵀ / √d) v and its gradient.
 //
 // bfloat16 on a CPU with the instructions for it runs in the kernels of attention-*.cc: libtorch's own flash attention multiplies
 // bfloat16 at a quarter of that speed where there is no AMX. Packed sequences in half precision on a GPU run in one call of libtorch's

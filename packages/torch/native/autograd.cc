@@ -1,4 +1,4 @@
-// Gradients, gradient mode, and the random number generators that recompute depends on.
+// Gradients, gradient mode and random number generators. Recompute depends on the state of the generators.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/core/GradMode.h>

@@ -1,4 +1,4 @@
-// What the bfloat16 kernels of this folder share: 16 numbers at a time, in float32 inside.
+// AVX-512 vector helpers of the bfloat16 kernels. Sixteen numbers at a time, computed in float32.
 //
 // Only functions marked AVX512 may use it, and only after `hasAvx512Bf16()` said yes: the addon itself is compiled for any x86-64.
 #pragma once

@@ -1,5 +1,5 @@
-// Devices beside the CPU: streams, waiting for them, memory figures. Through c10's generic interfaces alone, so that the same code compiles
-// without CUDA's headers and serves every backend.
+// Accelerators: streams, synchronisation, memory figures. Uses c10's generic interfaces alone, so the same code
+// compiles without CUDA's headers and serves every backend.
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/CachingDeviceAllocator.h>

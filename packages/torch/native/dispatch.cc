@@ -1,4 +1,5 @@
-// Any operator by name (ATen's or our own): look it up once, convert the arguments by its own schema, call it boxed, convert back.
+// Calls any operator by name through libtorch's dispatcher. Looks it up once, converts the arguments by its own schema,
+// calls it boxed, and converts the results back.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/core/jit_type.h>

@@ -1,7 +1,6 @@
-// minicpm::dropout: on a CPU without a mask in memory and in all threads. libtorch's draws one number after the other from one generator.
-//
-// One number is drawn from the generator; what becomes of element i is a function of that number and i (SplitMix64; Steele et al., 2014), so
-// the gradient makes the same choice again.
+// minicpm::dropout: CPU dropout without a stored mask. libtorch's dropout draws the numbers one after the other in one
+// thread. Here one number is drawn from the generator; whether element i is dropped is a function of that number and i
+// (SplitMix64; Steele et al., 2014), so all threads work at once and the gradient makes the same choice again.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>

@@ -1,5 +1,4 @@
-// Operators of a block that libtorch runs as several: minicpm::swiglu, minicpm::rms_norm and minicpm::rotary of decoders, minicpm::gelu_mlp of
-// vision towers.
+// minicpm::swiglu and minicpm::rms_norm, fused.
 //
 // One pass through memory each way, and nothing kept for the gradient but the operands (and a number per row). bfloat16 on a CPU with AVX-512
 // has kernels here, in float32 inside; everything else is put together from libtorch's operators.

@@ -1,4 +1,4 @@
-// The handle table, and the border where C++ exceptions become JavaScript errors. See handles.h.
+// The handle table, and C++ exceptions as JavaScript errors. See handles.h.
 #include "handles.h"
 
 #include <ATen/ATen.h>

@@ -1,4 +1,4 @@
-// Handles: JavaScript holds a tensor as a number, this table holds the tensor.
+// Handles: numbers that stand for tensors in JavaScript.
 //
 // A handle is `generation * 2^26 + slot`, so a handle that was freed never reaches a later tensor of the same slot.
 // One table per Node environment (main thread or worker thread); no locking, a table never leaves its thread.

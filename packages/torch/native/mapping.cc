@@ -1,4 +1,4 @@
-// Files mapped into memory as tensors: no copy, pages come from the file when they are touched.
+// Files mapped into memory as tensors, without a copy. Pages are read when they are touched.
 //
 // The mapping is private (copy on write): writing to such a tensor changes this process's memory, never the file.
 #include <ATen/ATen.h>
@@ -50,7 +50,7 @@ static Napi::Value mappedTensor(const Napi::CallbackInfo& info) {  // (mapping, 
     const auto dtype = static_cast<at::ScalarType>(info[3].As<Napi::Number>().Int32Value());
     size_t bytes = c10::elementSize(dtype);
     for (const int64_t size : shape) bytes *= static_cast<size_t>(size);
-    TORCH_CHECK(offset + bytes <= mapping->size, "the tensor ends behind the end of the file");
+    TORCH_CHECK(offset + bytes <= mapping->size, "the tensor ends after the end of the file");
     at::Tensor tensor = at::from_blob(static_cast<char*>(mapping->data) + offset, shape, [mapping](void*) {},
                                       at::TensorOptions().dtype(dtype));
     if (offset % c10::elementSize(dtype) != 0) {  // allowed by the format, not by the processor: the one case that copies

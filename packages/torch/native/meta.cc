@@ -1,4 +1,6 @@
-// Shapes of results on libtorch's `meta` device, for operators whose meta kernels PyTorch has in Python alone. Tests run whole steps there.
+// Shapes on the meta device for operators that lack them. PyTorch has some meta kernels in Python alone. Tests run
+// whole steps on libtorch's `meta` device. A kernel that this libtorch already has stays in use. Tests run whole steps
+// there.
 //
 // A kernel that this libtorch has already is left as it is.
 #include <ATen/ExpandUtils.h>

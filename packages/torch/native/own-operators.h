@@ -1,4 +1,4 @@
-// What the operators of our own share, beside the vector instructions of avx512.h.
+// Shared helpers of this package's own operators.
 #pragma once
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -8,7 +8,7 @@ namespace minicpm {
 
 constexpr int64_t kGrain = 1 << 14;  // numbers for which a thread is worth waking
 
-// Kernels leave no graph behind: without this, a gradient of a gradient would be wrong and say nothing.
+// Kernels record no graph: without this, a gradient of a gradient would be wrong and say nothing.
 inline void refuseSecondDerivative() { TORCH_CHECK(!c10::GradMode::is_enabled(), "has a first derivative only: it cannot be part of createGraph"); }
 
 }  // namespace minicpm

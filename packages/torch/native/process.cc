@@ -1,4 +1,4 @@
-// What concerns the whole process: threads, glibc's allocator, memory figures, devices, versions.
+// Process-wide state: threads, allocator, devices, versions.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>

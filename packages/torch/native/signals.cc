@@ -1,5 +1,6 @@
-// SIGINT and SIGTERM while JavaScript cannot listen: Node tells its handlers between two turns of the event loop, and a training step is one
-// long turn. The first signal is answered at once and handed on to Node; the second ends the process where it stands.
+// SIGINT and SIGTERM during a step that blocks Node. Node runs signal handlers between two turns of the event loop, and
+// a training step is one long turn. The first signal is answered at once and handed on to Node; the second ends the
+// process where it stands.
 #include <csignal>
 #include <ctime>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// Tensors from bytes and back, and what they say of themselves. Dtypes travel as c10::ScalarType's numbers.
+// Tensors from bytes and back, and their metadata. Dtypes travel as c10::ScalarType's numbers.
 #include <ATen/ATen.h>
 
 #include <cstring>

@@ -1,6 +1,7 @@
 /**
- * Makes the native addon ready: finds libtorch (or fetches it), then takes the prebuilt addon if that fits, else compiles. Does nothing when
- * all is as it was. npm runs this when the package is installed; in a clone `npm run setup` does.
+ * Makes the native addon ready. Finds libtorch (or fetches it), then takes the prebuilt addon if that fits, else
+ * compiles. Does nothing when all is as it was. npm runs this when the package is installed; in a clone `npm run setup`
+ * does.
  */
 import { spawnSync } from 'node:child_process';
 import {

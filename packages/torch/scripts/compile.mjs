@@ -1,6 +1,7 @@
 /**
- * Compiles the native addon: one call of the C++ compiler for each file of native/, then one that links. No make, no Python, no shell, so
- * paths may have spaces; Node-API's headers come from npm. Objects are kept by what they were made from, so that only changes compile.
+ * Compiles and links the native addon. One call of the C++ compiler for each file of native/, then one that links. No
+ * make, no Python, no shell, so paths may have spaces; Node-API's headers come from npm. Objects are kept by what they
+ * were made from, so that only changes compile.
  */
 import { execFile, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

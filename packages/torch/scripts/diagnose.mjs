@@ -1,4 +1,4 @@
-/** Says why a compilation failed: the compiler's own first error line, and the cure that fits it. */
+/** Says why a compilation failed. The compiler's own first error line, and the cure that fits it. */
 import { statfsSync } from 'node:fs';
 
 const INSTALL =

@@ -1,4 +1,4 @@
-/** What this machine is: platform, C library, cache folder, NVIDIA driver; and what of it is not supported. */
+/** Describes this machine, and whether it is supported. Platform, C library, cache folder, NVIDIA driver. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { homedir, release } from 'node:os';

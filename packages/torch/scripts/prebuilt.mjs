@@ -1,4 +1,7 @@
-/** The addon as it comes with a package: prebuilds/<platform>-<arch>/torch.node and what it was built for, torch.json beside it. */
+/**
+ * The prebuilt addon of a package. prebuilds/<platform>-<arch>/torch.node, and in torch.json beside it what it was
+ * built for.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { sourcesHash } from './compile.mjs';

@@ -13,7 +13,7 @@ export interface GradOptions {
 
 /**
  * d(outputs)/d(inputs), like `torch.autograd.grad` with `allow_unused`: null for an input that no output depends on.
- * Nothing is accumulated anywhere: the gradients are what is returned.
+ * Nothing is accumulated: the gradients are returned.
  */
 export function grad(
   outputs: readonly Tensor[],
@@ -50,7 +50,7 @@ export function noGrad<T>(fn: () => T): T {
   return withGradMode(false, fn);
 }
 
-/** Runs `fn` recording a graph, whatever is set around. Synchronous. */
+/** Runs `fn` recording a graph, also inside `noGrad`. Synchronous. */
 export function enableGrad<T>(fn: () => T): T {
   return withGradMode(true, fn);
 }

@@ -1,5 +1,5 @@
 /**
- * Devices beside the CPU: copies that do not wait, streams, waiting, memory. All through libtorch's generic interfaces.
+ * Accelerators: asynchronous copies, streams, memory. All through libtorch's generic interfaces.
  *
  * Tested on an NVIDIA H200 with libtorch 2.11 (LOG.md). Not tested on `mps`.
  */
@@ -25,7 +25,7 @@ export class Stream {
     }
   }
 
-  /** What comes next in the stream in use waits for what is in this one now; `tensors` made here may be used there. */
+  /** Later work of the current stream waits for the work in this one; `tensors` made here may be used there. */
   join(tensors: readonly Tensor[]): void {
     guard(() => {
       const current = native.currentStream(this.device);

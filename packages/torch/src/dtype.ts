@@ -1,4 +1,4 @@
-/** Element types: PyTorch's names, their numbers in c10::ScalarType, their names in safetensors, their sizes in bytes. */
+/** Element types: names, c10 numbers, sizes in bytes. Names are PyTorch's and those of safetensors. */
 
 export type DType =
   | 'float32'

@@ -1,5 +1,5 @@
 /**
- * Which file is the native addon, and why it did not load: by platform, C library, Node and libtorch, with what to do.
+ * Why the native addon did not load, with the cure. Names the file, and checks platform, C library, Node and libtorch.
  *
  * Not here: building it (scripts/build.mjs). The addon finds libtorch through the link `<package>/libtorch`.
  */

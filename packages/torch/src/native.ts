@@ -1,5 +1,5 @@
 /**
- * The border to the native addon: its functions with their types, and how it is loaded.
+ * Loads the native addon and types its functions.
  *
  * Not here: anything that knows what a tensor means. Tensors are numbers (handles) on this side of the border.
  */

@@ -1,5 +1,6 @@
 /**
- * Layers with PyTorch's names and arithmetic. A module is a tree of named children and parameters; its names are the checkpoint's names.
+ * Layers with PyTorch's names and arithmetic. A module is a tree of named children and parameters; its names are the
+ * checkpoint's names.
  *
  * Parameters are declared by shape only: nothing is allocated until a checkpoint (or an initialiser) gives them data. There are no
  * hooks and no training flag: what changes a layer from outside is the one `adapter` of a Linear (LoRA), and a parameter that is kept in
@@ -46,7 +47,7 @@ export class Parameter {
     this.#data = tensor;
   }
 
-  /** The smaller form that stands for the tensor, if that is how it is kept. A parameter kept so does not train. */
+  /** The smaller form that is kept instead of the tensor, if there is one. Such a parameter does not train. */
   get compact(): CompactTensor | undefined {
     return this.#compact;
   }
@@ -125,7 +126,7 @@ export class Module {
   }
 }
 
-/** What is added to a Linear from outside: gets the layer, its input and its output, gives the new output. */
+/** An addition to a Linear from outside: takes the layer, its input and its output, and returns the new output. */
 export abstract class LinearAdapter extends Module {
   abstract apply(linear: Linear, x: Tensor, y: Tensor): Tensor;
 }
@@ -140,7 +141,7 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
   return ops.to(ops.linear(wideX, wideWeight, bias && ops.to(bias, 'float32')), 'float16');
 }
 
-/** y = x Wᵀ + b, and what an adapter makes of it. */
+/** y = x Wᵀ + b, changed by an adapter if there is one. */
 export class Linear extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter | undefined;

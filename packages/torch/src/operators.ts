@@ -1,8 +1,9 @@
 /**
- * The curated list of ATen operators in use. Both the runtime functions and their TypeScript types come from it: see ops.ts.
+ * The curated list of ATen operators in use. Both the runtime functions and their TypeScript types come from it: see
+ * ops.ts.
  *
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
- * layouts and memory formats, are left out at the end). What stands before `*` is given by position, what stands behind it in a
+ * layouts and memory formats, are left out at the end). Arguments before `*` are given by position, those after it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
  * package's own (native/attention.cc, native/fused.cc, native/dropout.cc).
  */

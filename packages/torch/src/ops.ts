@@ -1,7 +1,7 @@
 /**
- * `ops`: one function for each operator of the curated list, typed by the operator's own declaration.
+ * `ops`: one typed function for each operator of the list.
  *
- * Arguments before `*` are positional (those with a default may be left out), those behind it go into a last object. In-place
+ * Arguments before `*` are positional (those with a default may be left out), those after it go into a last object. In-place
  * operators (`add_`) return their first operand itself. `ops.linear(x, weight, bias)` costs about 2 µs beside the arithmetic.
  */
 import { DTYPES, type DType } from './dtype.js';
@@ -127,7 +127,7 @@ export type OperatorListener = (name: string, start: number, end: number) => voi
 
 let listener: OperatorListener | null = null;
 
-/** Tells `listen` of every operator called from JavaScript from now on; null: no one. */
+/** Calls `listen` for every operator called from JavaScript from now on; null: no listener. */
 export function traceOperators(listen: OperatorListener | null): void {
   listener = listen;
 }

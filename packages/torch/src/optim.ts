@@ -1,5 +1,6 @@
 /**
- * AdamW with decoupled weight decay (Loshchilov & Hutter, 2019), libtorch's fused kernel: one pass over parameter, gradient and moments.
+ * AdamW by libtorch's fused kernel. Decoupled weight decay (Loshchilov & Hutter, 2019); one pass over parameter,
+ * gradient and moments.
  *
  * Not here: learning-rate schedules, clipping, which parameters decay (packages/finetune).
  */
@@ -28,18 +29,18 @@ export interface AdamWState {
   readonly expAvg: Tensor;
   readonly expAvgSq: Tensor;
   readonly step: Tensor;
-  /** The rows of the parameter that the moments are of, those that ever had a gradient; absent: all. */
+  /** The rows of the parameter that have moments, those that ever had a gradient; absent: all. */
   readonly rows?: BigInt64Array;
 }
 
-/** What one parameter's update reads and writes. */
+/** The tensors that one parameter's update reads and writes. */
 export interface AdamWUpdate {
   readonly parameter: Tensor;
   readonly gradient: Tensor;
   readonly state: AdamWState;
 }
 
-/** The kernel would read behind the end of a smaller one. */
+/** The kernel would read past the end of a smaller one. */
 function checkShape(name: string, gradient: Tensor, expected: readonly number[]): void {
   if (gradient.shape.join() !== expected.join())
     throw new RangeError(
@@ -49,7 +50,7 @@ function checkShape(name: string, gradient: Tensor, expected: readonly number[])
 
 export class AdamW {
   readonly state = new Map<string, AdamWState>();
-  /** Of parameters with moments of some rows: where in the moments a row is. */
+  /** For parameters with moments of some rows: the index of a row in the moments. */
   readonly #places = new Map<string, Map<bigint, number>>();
 
   constructor(
@@ -101,8 +102,8 @@ export class AdamW {
   }
 
   /**
-   * Rows that ever had a gradient go through the update; without moments, it leaves only the decay of the others. That is less than half of
-   * what bfloat16 can tell apart unless it is large, and rounds to nothing, as it does in the update.
+   * Only rows that ever had a gradient are updated; the other rows only decay. In bfloat16 a decay below 2^-9 would round
+   * to nothing, as it does in a whole update, so it is skipped.
    */
   #updateRows(group: ParamGroup, name: string, gradient: Tensor, rows: BigInt64Array): void {
     const parameter = group.params.get(name)!;

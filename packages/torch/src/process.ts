@@ -1,4 +1,4 @@
-/** What concerns the whole process: threads, allocator, memory figures, devices, versions. */
+/** Process-wide state: threads, allocator, devices, versions. */
 import { native } from './native.js';
 import { guard } from './tensor.js';
 
@@ -19,7 +19,7 @@ export function setThreads(count: number): void {
 
 /**
  * Keeps the memory of freed tensors for the next ones instead of giving it back to the system: a training step frees and allocates the
- * same sizes over and over, and every fresh page costs a fault. What is kept never makes the process larger than its tensors once were.
+ * same sizes over and over, and every fresh page costs a fault. The cache never makes the process larger than its tensors once were.
  */
 export function tuneAllocator(): void {
   native.tuneAllocator();
@@ -64,7 +64,7 @@ export function setDeterministic(enabled: boolean): void {
 /**
  * Answers SIGINT and SIGTERM at once, also in the middle of a long native call, when Node's own handlers (set before) cannot run yet: the
  * first one writes `answer` to standard error and goes on to Node, another one half a second later or more ends the process with code 130.
- * Returns what undoes it, to be called before Node's handlers are taken away.
+ * Returns a function that undoes it, to be called before Node's handlers are removed.
  */
 export function watchSignals(answer: string): () => void {
   native.watchSignals(answer);

@@ -1,6 +1,7 @@
 /**
- * safetensors, written atomically: to a temporary name first, flushed to the disk, then renamed, so that a file of its name is always whole.
- * Large checkpoints are split into shards with an index, named as Hugging Face names them. Reading: safetensors.ts.
+ * Writes safetensors files atomically. A file is written under a temporary name, flushed to the disk, then renamed, so
+ * a file of the final name is always complete. Large checkpoints are split into shards with an index, named as Hugging
+ * Face names them. Reading: safetensors.ts.
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * safetensors, read by memory-map without copying. Format: 8 bytes little-endian header length, JSON header, data
- * (https://huggingface.co/docs/safetensors). Folders with `model.safetensors.index.json` are read as one. Writing: safetensors-write.ts.
+ * Reads safetensors files by memory map, without copying. Format: 8 bytes little-endian header length, JSON header,
+ * data (https://huggingface.co/docs/safetensors). Folders with `model.safetensors.index.json` are read as one. Writing:
+ * safetensors-write.ts.
  *
  * Everything the header claims is checked before a tensor is made: a file that is cut, overlaps or lies is refused.
  */
@@ -11,7 +12,7 @@ import { type Mapping, native } from './native.js';
 import { ops } from './ops.js';
 import { guard, Tensor } from './tensor.js';
 
-/** A file that is not what it says it is. The message names the file and the tensor. */
+/** A file whose content contradicts its header. The message names the file and the tensor. */
 export class SafetensorsError extends Error {
   override readonly name = 'SafetensorsError';
 }
@@ -138,7 +139,7 @@ export class SafetensorsFile implements TensorSource {
   }
 }
 
-/** Several files behind one index. */
+/** Several files with one index. */
 class ShardedSafetensors implements TensorSource {
   readonly infos = new Map<string, TensorInfo>();
   readonly metadata: Readonly<Record<string, string>>;
@@ -191,7 +192,7 @@ class ShardedSafetensors implements TensorSource {
   }
 }
 
-/** Opens `<folder>/<stem>.safetensors`, or the shards behind `<folder>/<stem>.safetensors.index.json`. */
+/** Opens `<folder>/<stem>.safetensors`, or the shards of `<folder>/<stem>.safetensors.index.json`. */
 export function openSafetensors(folder: string, stem = 'model'): TensorSource {
   const single = join(folder, `${stem}.safetensors`);
   if (existsSync(single)) return new SafetensorsFile(single);

@@ -1,12 +1,12 @@
 /**
- * Who frees a tensor: the scope it was made in.
+ * Scopes: who frees a tensor.
  *
  * `scope(fn)` runs `fn` and frees every tensor made inside, except what `fn` returns and what was kept; those belong to
  * the scope around. It is synchronous on purpose: a scope that waits would also collect what others make meanwhile.
  * A tensor made outside of any scope lives until `dispose()`; the garbage collector is only the net below.
  */
 
-/** What a scope owns: a tensor, seen from here. */
+/** A tensor as a scope sees it. */
 export interface Scoped {
   dispose(): void;
   /** Registers it with the garbage collector's net: no scope frees it any more. */

@@ -1,5 +1,5 @@
 /**
- * A tensor: a handle of libtorch's tensor, with its shape and type, its values, and its end.
+ * A tensor: handle, shape, type, values and disposal.
  *
  * Operators are not methods: they are in `ops` (see operators.ts), one function for each operator of the curated list.
  */
@@ -7,7 +7,7 @@ import { DTYPES, type DType, dtypeOfCode } from './dtype.js';
 import { type Handle, native } from './native.js';
 import { adopt } from './scope.js';
 
-/** libtorch refused: the message names the operator and its operands' types and shapes. */
+/** An error of libtorch: the message names the operator and its operands' types and shapes. */
 export class TorchError extends Error {
   override readonly name: string = 'TorchError';
 }
@@ -27,7 +27,7 @@ export function guard<T>(fn: () => T): T {
   }
 }
 
-/** The net: frees what nobody disposed of once JavaScript has forgotten it. */
+/** The net: frees a tensor that nobody disposed of after JavaScript has dropped it. */
 const collector = new FinalizationRegistry<Handle>((handle) => native.release(handle));
 
 export type TypedArray =

@@ -95,7 +95,7 @@ describe('AdamW with gradients of some rows', () => {
     expectNear(rows.weights, whole.weights, roundings(dtype === 'float32' ? 4 * 8 : 2, dtype));
   });
 
-  it('goes on from moments of all rows', () => {
+  it('continues from moments of all rows', () => {
     scope(() => {
       const weight = ops.ones([4, 2]);
       const optimizer = new AdamW(

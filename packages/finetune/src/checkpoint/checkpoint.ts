@@ -1,5 +1,5 @@
 /**
- * Checkpoints: everything a run needs to go on as if it had never stopped.
+ * Checkpoints: everything a run needs to resume exactly.
  *
  *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
  *     optimizer.safetensors                moments (and the rows they are of), steps, float32 masters
@@ -42,7 +42,7 @@ import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } fro
 const OPTIMIZER_FILE = 'optimizer.safetensors';
 const RNG_FILE = 'rng_state.safetensors';
 const STATE_FILE = 'trainer_state.json';
-/** What a checkpoint has beside the model. */
+/** The parts of a checkpoint besides the model. */
 export const TRAINER_FILES: ReadonlySet<string> = new Set([
   OPTIMIZER_FILE,
   RNG_FILE,
@@ -88,7 +88,7 @@ export interface CheckpointParts {
   /** Writes the weights or the adapter into a folder. */
   writeModel(folder: string): void;
   readonly optimizer: Optimizer | null;
-  /** Whose generator is saved beside the CPU's. */
+  /** The device whose generator is saved besides the CPU's. */
   readonly device: string;
   readonly state: TrainerState;
   readonly config: RunConfig;
@@ -161,7 +161,7 @@ export function removeOldCheckpoints(
   return doomed;
 }
 
-/** Removes what a killed process left half written. */
+/** Removes incomplete folders of a killed process. */
 export function removeUnfinished(runFolder: string): void {
   for (const path of listUnfinishedCheckpoints(runFolder)) rmSync(path, { recursive: true, force: true });
 }
@@ -179,7 +179,7 @@ export function readCheckpointConfig(folder: string): RunConfig {
   return JSON.parse(readFileSync(join(folder, RUN_FILES.config), 'utf8')) as RunConfig;
 }
 
-/** Puts moments, steps, masters and random states back. */
+/** Restores moments, steps, masters and random states. */
 export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
   const path = join(folder, OPTIMIZER_FILE);
   if (!existsSync(path)) {

@@ -1,7 +1,8 @@
 /**
- * Folders that are whole or not there: a folder is written under a hidden name, flushed, described by a manifest with sizes and checksums,
- * and renamed; it is renamed away before it is removed. Whenever the process or the machine stops, what carries a checkpoint's name is
- * complete. Not here: what a checkpoint consists of (checkpoint.ts), and the names (packages/run).
+ * Folders that are complete or absent. A folder is written under a hidden name, flushed, described by a manifest with
+ * sizes and checksums, and renamed; before it is removed it is renamed away. Whenever the process or the machine stops,
+ * a folder that has a checkpoint's name is complete. Not here: the contents of a checkpoint (checkpoint.ts), and the
+ * names (packages/run).
  */
 import { createHash } from 'node:crypto';
 import {
@@ -74,7 +75,7 @@ export function sealFolder(folder: string, step: number): number {
   return files.reduce((sum, file) => sum + file.bytes, 0);
 }
 
-/** Gives a sealed folder its name; a checkpoint of that name makes way. */
+/** Renames a sealed folder to its final name, replacing an older checkpoint of that name. */
 export function publishFolder(unfinished: string, final: string): void {
   if (existsSync(final)) removeFolder(final);
   renameSync(unfinished, final);

@@ -1,4 +1,4 @@
-/** What a command is: its text and flags as data, and what it does with the values given. */
+/** A command: its text and flags as data, and its action. */
 
 import { expected, type Flag, type Language } from '@minicpm-finetune/run';
 import type { Given, GivenValues } from '../config/flags.js';

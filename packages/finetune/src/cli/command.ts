@@ -1,7 +1,6 @@
 /**
- * Flags on commander: a command made from a flag table, and the words of a command line back as checked values.
- *
- * commander splits the words and prints the help; names, types and messages are the table's.
+ * Builds commander commands from flag tables. commander splits the words and prints the help; names, types and messages
+ * come from the table. The words of a command line come back as checked values.
  */
 
 import { expected, type Flag, type Language, type Text, UserError } from '@minicpm-finetune/run';
@@ -11,7 +10,7 @@ import type { Given } from '../config/flags.js';
 import { unknownFlag } from '../config/unknown-name.js';
 import { describeFlag, HELP_FLAG, inLanguage, LANG_FLAG, valueWord } from './help.js';
 
-/** What a command shows in `--help` beside its flags. */
+/** The text of a command's `--help` around its flags. */
 export interface CommandText {
   name: string;
   /** One sentence, shown in the list of commands. */

@@ -1,4 +1,4 @@
-/** The commands of `minicpm-finetune`, in the order in which help lists them: adding one is one line. */
+/** The list of commands, in the order of the help. A new command is one line here. */
 
 import { benchCommand } from './bench/command.js';
 import { chatCommand } from './chat/command.js';

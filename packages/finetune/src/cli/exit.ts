@@ -1,4 +1,4 @@
-/** How a command ends: exit codes, and what a failure prints. */
+/** Exit codes, and what a failure prints. */
 
 import { UserError } from '@minicpm-finetune/run';
 import type { TextStream } from '../report/progress.js';
@@ -13,7 +13,7 @@ export const EXIT = {
   interrupted: 130,
 } as const;
 
-/** What to try, by system error code or by words of the message. */
+/** Cures, by system error code or by words of the message. */
 const HINTS: readonly [RegExp, string][] = [
   [/ENOSPC/, 'The disk is full. Free some space, or write to another one with --output_dir.'],
   [/EACCES|EPERM|EROFS/, 'The file or folder may not be written or read. Check its permissions.'],
@@ -30,7 +30,7 @@ const HINTS: readonly [RegExp, string][] = [
 ];
 
 const UNKNOWN =
-  'This was not foreseen. If it happens again, please report it with the command line and the lines above.';
+  'This is an unexpected error. If it happens again, please report it with the command line and the lines above.';
 
 /** Prints an error and gives the exit code: a user's mistake without stack, anything else with stack and a hint. */
 export function reportError(error: unknown, stream: TextStream): number {

@@ -1,4 +1,4 @@
-/** What `--help` says about a flag, and commander's own words, in both languages. */
+/** The text of `--help` in both languages. For flags, and for commander's own words. */
 
 import { type Flag, type FlagKind, type FlagSpec, LANGUAGES, type Language, type Text } from '@minicpm-finetune/run';
 import type { Command } from 'commander';

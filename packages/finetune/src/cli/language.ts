@@ -1,4 +1,4 @@
-/** The language of a command line: `--lang`, otherwise the locale's. */
+/** The language of a command line. `--lang`, otherwise the locale's. */
 
 import { expected, type Language, localeLanguage } from '@minicpm-finetune/run';
 import { coerce } from '../config/coerce.js';

@@ -1,4 +1,4 @@
-/** `minicpm-finetune`: finds the command, hands it its flags, and turns what happens into output and an exit code. */
+/** Entry of the command line: finds and runs the command. Turns the result into output and an exit code. */
 
 import { type Language, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
@@ -51,7 +51,7 @@ async function run(all: readonly string[], { stdout, stderr, env }: CommandIO): 
 
 const PROGRAM = {
   en: {
-    description: 'Fine-tunes MiniCPM-V and MiniCPM-o, vision-language models, on your pictures and conversations.',
+    description: 'Fine-tunes the vision-language models MiniCPM-V and MiniCPM-o on your pictures and conversations.',
     usage: '<command> [flags]',
     version: 'Print the version.',
     help: 'Print this; `minicpm-finetune <command> --help` explains a command.',

@@ -1,6 +1,7 @@
 /**
- * Checks of values against each other, after each was checked by itself: combinations that cannot work are errors,
- * combinations in which one value means nothing are notices. Whatever can be known from the configuration alone is checked here.
+ * Checks of values against each other. Each value was checked by itself before. Combinations that cannot work are
+ * errors; combinations in which one value has no effect are notices. Whatever can be known from the configuration alone
+ * is checked here.
  */
 
 import {

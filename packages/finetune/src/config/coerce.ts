@@ -1,5 +1,6 @@
 /**
- * From a value as given (words of the command line, or a value of a recipe) to a checked value of the flag's type.
+ * From a given value to a checked value of the flag's type. The value is a word of the command line or a value of a
+ * recipe.
  *
  * Command line and recipe share these rules, so `lora_r: "8"` in a recipe is as good as `lora_r: 8`. Every refusal names
  * flag or file and line, what was expected and received, and an example that works.

@@ -1,5 +1,5 @@
 /**
- * DeepSpeed's JSON file (`--deepspeed`), read for what it says about precision, optimizer, scheduler, clipping and batch.
+ * Reads DeepSpeed's JSON file (`--deepspeed`). For precision, optimizer, scheduler, clipping and batch.
  *
  * "auto" means the flag's value, as in `transformers.integrations.deepspeed`. A number there stands in for the flag's
  * default. Where it contradicts a flag (or a recipe), transformers refuses to start; here the flag wins and the run says so.

@@ -1,4 +1,4 @@
-/** From values that were given to all values of a configuration: defaults, and values that follow from others. */
+/** Fills in defaults and values derived from others. */
 
 import { CONFIG_FLAGS, CONFIG_GROUPS, expected, type Flag, flagsOf, type UserError } from '@minicpm-finetune/run';
 import type { GivenValues } from './flags.js';

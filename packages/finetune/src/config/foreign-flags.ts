@@ -1,6 +1,7 @@
 /**
- * Names that other tools give to what a flag does here: ms-swift, LLaMA-Factory, Unsloth and TRL, LLaVA's scripts, transformers' examples.
- * Each stands for what to write instead: a flag, or a flag with its value. Of several, the first that the command knows is suggested.
+ * Other tools' names of flags, for suggestions. From ms-swift, LLaMA-Factory, Unsloth and TRL, LLaVA's scripts,
+ * transformers' examples. Each stands for what to write instead: a flag, or a flag with its value. Of several, the
+ * first that the command knows is suggested.
  */
 
 /** `flag` or `flag value`, without dashes. */

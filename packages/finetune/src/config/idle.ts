@@ -1,4 +1,4 @@
-/** Notices about values that were given but that another value makes meaningless. */
+/** Notices about given values that have no effect. Because another value switches them off. */
 
 import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, type Language, shown } from '@minicpm-finetune/run';
 import { type GivenValues, nameAt } from './flags.js';

@@ -1,7 +1,4 @@
-/**
- * Flags of `minicpm-finetune train` that set others: they are understood on the way to the resolved configuration (`resolve.ts`) and have no
- * place in it.
- */
+/** Flags of `train` that only set other flags. They have no key in the resolved configuration (`resolve.ts`). */
 
 import { type FlagTable, INTERVALS, type Text } from '@minicpm-finetune/run';
 

@@ -1,7 +1,8 @@
 /**
- * Flags of transformers' TrainingArguments and the official `finetune.py` that have nothing to set here. They are
- * accepted, so that existing command lines work, and the run says in one line what each of them comes to. A value that
- * would have changed the training, and cannot here, is an error instead (`neutral` lists the values that change nothing).
+ * Flags of the official scripts that have no effect here. From transformers' TrainingArguments and the official
+ * `finetune.py`. They are accepted, so that existing command lines work, and the run says in one line what each of them
+ * comes to. A value that would have changed the training, and cannot here, is an error instead (`neutral` lists the
+ * values that change nothing).
  */
 
 import type { FlagKind, FlagSpec, FlagTable, Text } from '@minicpm-finetune/run';

@@ -1,5 +1,5 @@
 /**
- * Recipes: YAML or JSON files with the same keys as the command line's flags.
+ * Recipes: YAML or JSON files with the flags as keys.
  *
  *     learning_rate: 1e-5        # flat, as flags are, or
  *     lora:                      # by the groups of the resolved configuration (so that run.json is a recipe)

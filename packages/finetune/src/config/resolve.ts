@@ -1,5 +1,5 @@
 /**
- * From flags as they were given to the resolved, frozen RunConfig.
+ * From given flags to the resolved, frozen RunConfig.
  *
  * Precedence: flag, then recipe, then DeepSpeed file, then default. Whatever is decided for the user on the way ends up
  * in `notices` (something given means less than it seems) or `derived` (a number computed from others).

@@ -1,4 +1,4 @@
-/** Flags that are other words for another flag or for one of its values, and names of loggers. */
+/** Flags that stand for another flag or its value. Also names of loggers. */
 
 import { expected, type Language, UserError } from '@minicpm-finetune/run';
 import { type Given, nameAt, placeOf } from './flags.js';

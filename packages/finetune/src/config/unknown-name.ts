@@ -1,4 +1,7 @@
-/** The refusal of an unknown flag, key or command, with the nearest known name or what other tools mean by it. */
+/**
+ * The refusal of an unknown flag, key or command. With the nearest known name, or the flag that stands for another
+ * tool's name.
+ */
 
 import { type Flag, nearestName, UserError } from '@minicpm-finetune/run';
 import { foreignFlag } from './foreign-flags.js';

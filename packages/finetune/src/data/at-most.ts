@@ -1,4 +1,4 @@
-/** Runs asynchronous work, a limited number of pieces at once, in the order in which it was given. */
+/** Runs asynchronous work in order, at most n at once. */
 
 export class AtMost {
   private running = 0;

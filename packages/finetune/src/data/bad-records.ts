@@ -1,6 +1,6 @@
 /**
- * What happens to a record that cannot be used: the run stops, or (`--on_bad_record skip`) the record is counted, written to a report and left
- * out, until too many are bad. Never is another record put in its place.
+ * What happens to a record that cannot be used. The run stops, or (`--on_bad_record skip`) the record is counted,
+ * written to a report and left out, until too many are bad. A bad record is never replaced by another one.
  */
 import { appendFileSync } from 'node:fs';
 import { UserError } from '@minicpm-finetune/run';

@@ -1,6 +1,6 @@
 /**
- * The data of a run: one or more files as one list of records with random access. Reading is cheap to share: `index` is plain data and
- * shared memory, from which every worker thread makes its own `Dataset` on the same files.
+ * The data of a run: its files as one list of records. With random access. Reading is cheap to share: `index` is plain
+ * data and shared memory, from which every worker thread makes its own `Dataset` on the same files.
  */
 import { createHash } from 'node:crypto';
 import { UserError } from '@minicpm-finetune/run';
@@ -29,7 +29,7 @@ export class Dataset {
     this.length = length;
   }
 
-  /** Opens and indexes the files. Throws UserError for the first that is not a data file. `notice` is told what is odd but works, once each. */
+  /** Opens and indexes the files. Throws UserError for the first that is not a data file. `notice` gets a message for everything odd that works, once each. */
   static async open(paths: readonly string[], notice: Notice): Promise<Dataset> {
     if (paths.length === 0)
       throw new UserError('Expected at least one data file but received none.', {
@@ -59,7 +59,7 @@ export class Dataset {
     return hash.digest('hex');
   }
 
-  /** Where record `index` of the whole data stands. */
+  /** The file and place of record `index` of the whole data. */
   place(index: number): RecordPlace {
     const { file, record } = this.find(index);
     return file.place(record);

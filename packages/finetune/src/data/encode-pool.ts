@@ -1,6 +1,6 @@
 /**
- * Encodes records by index, in worker threads or (0 threads) right here; the loader and check-data both stand on it. Results come back
- * for each index by itself; putting them in order is the caller's.
+ * Encodes records by index, in worker threads or here. With 0 threads it encodes in the calling thread. The loader and
+ * check-data both use it. Results come back per index; the caller puts them in order.
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
@@ -15,7 +15,7 @@ import {
   type TaskSetup,
 } from './encode-task.js';
 
-/** What a worker thread says. */
+/** The messages of a worker thread. */
 export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'failed'; readonly error: UserErrorData }
@@ -60,7 +60,7 @@ export class EncodePool<Name extends TaskName> {
 
   /**
    * Starts `threads` worker threads and waits until all of them are ready to encode. Throws UserError if the tokenizer or the data cannot be
-   * loaded. `notice` is told what the workers find odd, once each.
+   * loaded. `notice` gets the oddities that the workers find, once each.
    */
   static async open<Name extends TaskName>(
     name: Name,
@@ -101,7 +101,7 @@ export class EncodePool<Name extends TaskName> {
     });
   }
 
-  /** Ends the threads; what they were doing is dropped. */
+  /** Ends the threads and drops their work. */
   async close(): Promise<void> {
     this.closing = true;
     await this.local?.close();

@@ -1,6 +1,6 @@
 /**
- * What can be asked about a record by its index: the sample itself (training), what there is to say about it (check-data), or a quick look (preflight). The same code
- * in a worker thread and without one.
+ * The three requests about a record: encode, sum up, look. Training asks for the sample, check-data for a summary, the
+ * preflight for a quick look. The same code runs in a worker thread and without one.
  */
 import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
@@ -25,13 +25,13 @@ export interface TaskResults {
 
 export type TaskName = keyof TaskResults;
 
-/** A result, or the mistake of a user that is in the way of it. */
+/** A result, or the user's mistake that prevents it. */
 export type Outcome<T> =
   | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
   | { readonly ok: false; readonly error: UserErrorData };
 
 export interface EncodeTask<Name extends TaskName> {
-  /** Does the task for record `index`. Rejects only for what is not the record's fault. */
+  /** Does the task for record `index`. Rejects only for faults outside of the record. */
   run(index: number): Promise<Outcome<TaskResults[Name]>>;
   close(): Promise<void>;
 }
@@ -61,7 +61,7 @@ export async function openTask<Name extends TaskName>(
   return { run: (index) => lane.run(() => run(index)), close: () => dataset.close() };
 }
 
-/** So many records at the front are encoded whole before a run; a small data set is thus checked as check-data would. */
+/** The preflight fully encodes this many leading records, so a small data set is checked as thoroughly as by check-data. */
 const ENCODED_BY_LOOK = 256;
 
 interface Done<T> {

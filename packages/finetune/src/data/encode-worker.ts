@@ -1,6 +1,6 @@
 /**
- * The worker thread of encode-pool.ts: takes record indices, answers with encoded samples. Holds no order and no policy; those are the
- * loader's. Pixels and ids are transferred, not copied.
+ * The worker thread of encode-pool.ts. Takes record indices, answers with encoded samples. It holds no order and no
+ * policy; those are the loader's. Pixels and ids are transferred, not copied.
  */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';

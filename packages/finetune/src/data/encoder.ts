@@ -1,6 +1,6 @@
 /**
- * From a model folder and the run's configuration to the function that encodes records, by way of plain data that can be sent to worker
- * threads. Encoding itself is minicpm-v's; no libtorch is loaded here.
+ * Creates the function that encodes records of a run. From a model folder and the run's configuration, by way of plain
+ * data that can be sent to worker threads. Encoding itself is the processor's; no libtorch is loaded here.
  */
 import {
   checkLlmType,
@@ -15,7 +15,7 @@ import {
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
 
-/** How records of one run become samples. Plain data. */
+/** Settings of the encoding of a run's records. Plain data. */
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
   /** Folder of tokenizer.json. */
   readonly tokenizerFolder: string;
@@ -52,13 +52,13 @@ export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data
   };
 }
 
-/** What became of a record; `sample` is null where it was too long and --overlong is drop. */
+/** The result for a record; `sample` is null if it was too long and --overlong is drop. */
 export interface Encoded {
   readonly sample: EncodedSample | null;
   readonly notices: readonly EncodeNotice[];
 }
 
-/** A record without fault: what fails on it is the model folder's. */
+/** A valid record: a failure on it is the model folder's fault. */
 const TRIAL: DataRecord = {
   id: undefined,
   image: undefined,

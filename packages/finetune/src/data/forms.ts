@@ -1,5 +1,5 @@
 /**
- * The three ways in which data files write a conversation, made into one (record.ts):
+ * The three forms of records, converted to one. The result is record.ts:
  *
  *   seed      {"id", "image": path | {"<image_00>": path, …}, "conversations": [{"role", "content"}]}      the official MiniCPM-V scripts
  *   messages  {"messages": [{"role", "content": text with <image> | parts}], "images": [path, …]}          OpenAI, TRL, LLaMA-Factory

@@ -1,5 +1,6 @@
 /**
- * Which pictures of a sample belong to one image, read from its tokens: a sample lists overviews and slices one after the other.
+ * Which pictures of a sample belong to one image. Read from its tokens: a sample lists overviews and slices one after
+ * the other.
  */
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { IMAGE_TOKENS, type Tokenizer } from '@minicpm-finetune/processor';

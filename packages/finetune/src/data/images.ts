@@ -1,6 +1,4 @@
-/**
- * From what a data file says about an image to an absolute path or to bytes. Does not open or decode images (minicpm-v does).
- */
+/** A data file's image reference to a path or bytes. Does not open or decode images (the processor does). */
 
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
@@ -13,7 +11,7 @@ import type { RecordPlace } from './record.js';
 export class ImageResolver {
   private readonly folder: string;
 
-  /** `notice` is told once if images were found in the working folder only. */
+  /** `notice` gets one message if images were found in the working folder only. */
   constructor(
     private readonly dataFile: string,
     private readonly notice: (message: string) => void,
@@ -66,7 +64,7 @@ export class ImageResolver {
     const working = resolve(path);
     if (existsSync(working)) {
       this.notice(
-        `Images of ${this.dataFile} are not beside it but in the working folder ${process.cwd()}; they are read from there.`,
+        `Images of ${this.dataFile} are not in its folder but in the working folder ${process.cwd()}; they are read from there.`,
       );
       return working;
     }

@@ -1,4 +1,4 @@
-/** The results of all records of a data set, in order, a limited number of them under way. */
+/** Results of all records in order, a few at a time. */
 import type { EncodePool } from './encode-pool.js';
 import type { Outcome, TaskName, TaskResults } from './encode-task.js';
 

@@ -1,12 +1,13 @@
 /**
- * Finds where a JSON text breaks. `JSON.parse` decides whether a text is JSON; this only locates the first mistake of one that is
- * not, since V8's messages name a position for some mistakes and not for others. Grammar: RFC 8259.
+ * Locates the first error in a JSON text. `JSON.parse` decides whether a text is JSON; this only locates the first
+ * mistake of one that is not, since V8's messages name a position for some mistakes and not for others. Grammar: RFC
+ * 8259.
  */
 
 export interface JsonMistake {
   /** Offset of the first character that cannot stand there, in UTF-16 units; the text's length if it ends too early. */
   readonly offset: number;
-  /** What could stand there. */
+  /** The characters that are allowed there. */
   readonly wanted: string;
 }
 
@@ -29,7 +30,7 @@ export function findJsonMistake(text: string): JsonMistake | undefined {
   }
 }
 
-/** What a JSON text has at `offset`, quoted for a message, or "the end". */
+/** The JSON text at `offset`, quoted for a message, or "the end". */
 export function excerpt(text: string, offset: number): string {
   return offset >= text.length ? 'the end' : JSON.stringify(text.slice(offset, offset + 24).split('\n')[0]);
 }

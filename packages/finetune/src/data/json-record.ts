@@ -1,4 +1,7 @@
-/** The JSON text of one record: parsed, or a message that names line, character and cure. Finding the mistake is json-error.ts. */
+/**
+ * The JSON text of one record, parsed. Or a message that names line, character and cure. Finding the mistake is
+ * json-error.ts.
+ */
 import { UserError } from '@minicpm-finetune/run';
 import { excerpt, findJsonMistake } from './json-error.js';
 import type { RecordPlace } from './record.js';

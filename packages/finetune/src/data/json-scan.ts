@@ -1,13 +1,13 @@
 /**
- * One pass over a JSON array or JSON Lines file that finds where its records lie, in constant memory but for the offsets. Records
- * are parsed when they are read (record-file.ts), not here: this checks only what holds the file together (brackets, commas, one object per
- * line) and hashes the bytes.
+ * Finds the records of a JSON or JSON Lines file. One pass, in constant memory except for the offsets. Records are
+ * parsed when they are read (record-file.ts), not here: this checks only what holds the file together (brackets,
+ * commas, one object per line) and hashes the bytes.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { UserError } from '@minicpm-finetune/run';
 
-/** Where the records of a file lie. The arrays are shared memory, so that threads read by them without a copy. Shapes: (records). */
+/** The positions of a file's records. The arrays are shared memory, so threads use them without a copy. Shapes: (records). */
 export interface RecordOffsets {
   /** First byte of each record. */
   readonly starts: Float64Array;

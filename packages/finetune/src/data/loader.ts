@@ -1,6 +1,7 @@
 /**
- * Micro-batches of encoded samples, made ahead of the training step by worker threads. The order is the sampler's and does not depend on the
- * number of threads; memory is bounded by the number of micro-batches made ahead. Tensors are made later, by the collator.
+ * Micro-batches of encoded samples, prepared ahead. Worker threads prepare them before the training step needs them.
+ * The order is the sampler's and does not depend on the number of threads; memory is bounded by the number of
+ * micro-batches made ahead. Tensors are made later, by the collator.
  */
 import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
@@ -14,7 +15,7 @@ import type { Sampler, StepPlan } from './sampler.js';
 export interface LoaderOptions {
   readonly dataset: Dataset;
   readonly sampler: Sampler;
-  /** How records become samples. */
+  /** Settings of the encoding. */
   readonly encoder: EncoderSetup;
   /** First optimizer step to deliver (a resumed run's step count). */
   readonly startStep: number;
@@ -132,7 +133,7 @@ export class Loader implements AsyncIterable<MicroBatch> {
     return { step, epoch, position, micro, micros: batches.length, samples, indices };
   }
 
-  /** Counts what happened to a record, and tells of the first of each kind. */
+  /** Counts the changes of a record, and reports the first of each kind. */
   private note(index: number, { kind, message }: EncodeNotice): void {
     let indices = this.noticed.get(kind);
     if (!indices) {

@@ -1,6 +1,6 @@
 /**
- * A quick look at a record: everything that can be found wrong or measured without decoding its pictures. For the preflight of a run; encoding
- * finds the rest (a picture that is cut off) when the record's turn comes.
+ * A quick look at a record without decoding pictures. Finds everything that can be wrong or measured that way. For the
+ * preflight of a run; encoding finds the rest (a picture that is cut off) when the record's turn comes.
  */
 import {
   chatTemplate,

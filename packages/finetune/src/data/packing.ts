@@ -1,6 +1,6 @@
 /**
- * Packing of records into sequences of a bounded number of tokens, one after the other in the order they come in (next fit): the order
- * stays the sampler's, and what is packed together is a matter of chance, so that a sequence says nothing about its records.
+ * Packs records into sequences of bounded length. Next fit, in the order in which they come: the order stays the
+ * sampler's, and which records share a sequence is random, so a sequence says nothing about its records.
  *
  * Not here: which sequences make up which step (sampler.ts), tensors (collate.ts). A record longer than a sequence is one by itself.
  */
@@ -15,7 +15,7 @@ export interface Packing {
 }
 
 /**
- * Where each sequence starts in `order`, and at the end the number of records: shape (sequences + 1). At least `least` sequences come of
+ * The start of each sequence in `order`, and at the end the number of records: shape (sequences + 1). At least `least` sequences come of
  * as many records or more; for that, the sequences with the most records are cut in halves.
  */
 export function packOrder(order: Uint32Array, { lengths, capacity }: Packing, least: number): Uint32Array {

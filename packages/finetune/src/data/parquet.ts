@@ -1,6 +1,6 @@
 /**
- * Records out of a parquet file (images embedded as bytes or given as paths), by hyparquet. Whole row groups are decoded, and the last
- * ones used are kept, since a page cannot be found without reading the group.
+ * Reads records from parquet files. Images are embedded as bytes or given as paths. Decoding is hyparquet's. Whole row
+ * groups are decoded, and the last ones used are kept, since a page cannot be found without reading the group.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { expected, UserError } from '@minicpm-finetune/run';

@@ -1,6 +1,7 @@
 /**
- * Puts the images of a record's list into its text: the n-th `<image>` (or image part) gets the n-th image. The result is the seed form.
- * For the messages and LLaVA forms of forms.ts; the seed form names its images by placeholder and does not come here.
+ * Places a record's listed images into its text. The n-th `<image>` (or image part) gets the n-th image. The result is
+ * the seed form. For the messages and LLaVA forms of forms.ts; the seed form names its images by placeholder and does
+ * not come here.
  */
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';

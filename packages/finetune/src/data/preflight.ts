@@ -1,6 +1,7 @@
 /**
- * Looks at all records of a run before its first step, so that a mistake in the data costs no training time, and measures their lengths on the way
- * (for --group_by_length and --packing). The first records are encoded whole, the others only looked at: check-data encodes all of them.
+ * Checks all records before the first step. A mistake in the data then costs no training time. Lengths are measured on
+ * the way (for --group_by_length and --packing). The first records are encoded in full, the others are only looked at:
+ * check-data encodes all of them.
  */
 import { availableParallelism } from 'node:os';
 import { UserError } from '@minicpm-finetune/run';
@@ -14,7 +15,7 @@ import { inOrder } from './in-order.js';
 export interface PreflightOptions {
   readonly dataset: Dataset;
   readonly encoder: EncoderSetup;
-  /** What a bad record does; reports are left to the run itself. */
+  /** Handling of bad records; reports are left to the run itself. */
   readonly badRecords: Omit<BadRecordPolicy, 'reportFile'>;
   /** Worker threads; null: one per core; 0: this thread. */
   readonly threads: number | null;

@@ -1,10 +1,10 @@
-/** What a record asks a model, and the line that its answer becomes. */
+/** The question in a record, and the line of its answer. */
 
 import type { Answer } from '@minicpm-finetune/minicpm-v';
 import { type ChatMessage, recordMessages } from '@minicpm-finetune/processor';
 import type { DataRecord } from './record.js';
 
-/** What a record asks. */
+/** The question of a record. */
 export interface Question {
   readonly messages: readonly ChatMessage[];
   /** The last user turn as written. */

@@ -1,8 +1,9 @@
 /**
- * Seeded random numbers for the order of the data: the same seed gives the same order on every machine, thread and worker count.
- * Not for model weights, dropout or sampling of tokens (libtorch's generators do those).
- * Generator: xoshiro128** (Blackman, Vigna: "Scrambled linear pseudorandom number generators", 2018), its state filled by
- * splitmix32; bounded integers by rejection, so without bias; shuffling by Fisher and Yates, from the last element down.
+ * Seeded random numbers for the order of the data. The same seed gives the same order on every machine and for any
+ * number of threads and workers. Not for model weights, dropout or sampling of tokens (libtorch's generators do those).
+ * Generator: xoshiro128** (Blackman, Vigna: "Scrambled linear pseudorandom number generators", 2018), its state filled
+ * by splitmix32; bounded integers by rejection, so without bias; shuffling by Fisher and Yates, from the last element
+ * down.
  */
 
 /** A stream of 32-bit integers chosen by `seeds` (any number of integers; each of them changes the whole stream). */

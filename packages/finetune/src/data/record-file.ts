@@ -1,6 +1,6 @@
 /**
- * One data file with random access to its records. What the file is (JSON array, JSON Lines, parquet) is told from its bytes, never from its
- * name; how its records are written (forms.ts) from its first record.
+ * One data file with random access to its records. The format (JSON array, JSON Lines, parquet) is recognised from the
+ * bytes, never from the name; the form of the records (forms.ts) from the first record.
  */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * The one form of a record inside the project, whatever file it came from: the seed format of the official scripts, its images
- * already resolved. forms.ts makes it, encodeRecord (minicpm-v) reads it.
+ * The internal form of a record. The seed form of the official scripts, with its images resolved. forms.ts makes it,
+ * encodeRecord (minicpm-v) reads it.
  */
 
 import type { ImageSource } from '@minicpm-finetune/processor';
@@ -28,7 +28,7 @@ export function imagesOf({ image }: DataRecord): ImageSource[] {
   return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
 }
 
-/** Where a record stands, for messages. */
+/** The place of a record, for messages. */
 export interface RecordPlace {
   /** The data file, as the user wrote it. */
   readonly file: string;

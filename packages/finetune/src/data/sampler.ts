@@ -1,12 +1,12 @@
 /**
- * Which records make up which optimizer step: shuffling by seed, mixing of files, grouping by length, cutting into micro-batches.
- * A pure function of the step number, so that a resumed run needs no more state than the number of steps it has done.
- * Not a reader: it deals in indices into the data set and never touches a file.
+ * Which records make up which optimizer step. Shuffling by seed, mixing of files, grouping by length, cutting into
+ * micro-batches. A pure function of the step number, so that a resumed run needs no more state than the number of steps
+ * it has done. Not a reader: it deals in indices into the data set and never touches a file.
  *
  * An epoch holds as many records as all files have together. Without weights each record comes once. With weights w, file f gives
  * round(N * w_f / sum(w)) of the N records (largest remainder), taken one after the other from its own endless stream of shuffled
  * passes (pass p of file f is shuffled by the seeds (seed, 1, f, p)), so that a small file repeats only after all of it was seen,
- * and a large file goes on in the next epoch where it stopped. The epoch's records are then shuffled together by (seed, 2, epoch).
+ * and a large file continues in the next epoch where it stopped. The epoch's records are then shuffled together by (seed, 2, epoch).
  * Packing makes sequences of an epoch's records in this order; a step then takes sequences instead of records. Epochs differ a little in how many
  * sequences they give: the steps of an epoch are as many as the epoch with the most of them needs, and share them evenly.
  * Grouping by length follows transformers' LengthGroupedSampler: blocks of 50 steps sorted longest first, the longest record of all in the very first batch.
@@ -58,7 +58,7 @@ interface EpochOrder {
 export class Sampler {
   /** Records of one epoch, over all ranks. */
   readonly recordsPerEpoch: number;
-  /** What steps are made of: packed sequences, the most of any epoch, or else records. */
+  /** Units of a step: packed sequences (the most of any epoch), or else records. */
   readonly unitsPerEpoch: number;
   /** Optimizer steps of one epoch; the last one takes what is left. */
   readonly stepsPerEpoch: number;
@@ -127,7 +127,7 @@ export class Sampler {
     return Math.max(...counts);
   }
 
-  /** Where the sequences of epoch `epoch` start in its order, and its end; null: every record is a unit. */
+  /** The starts of epoch `epoch`'s sequences in its order, and its end; null: every record is a unit. */
   private starts(epoch: number): Uint32Array | null {
     const cached = this.epochOf(epoch);
     const { packing } = this.options;

@@ -1,6 +1,6 @@
 /**
- * What check-data says of one record: its length, what of it is supervised, how its images are sliced, and what looks odd. Numbers only, so that no
- * pixels travel between threads.
+ * What check-data reports about one record. Its length, its supervised tokens, the slices of its images, and oddities.
+ * Numbers only, so that no pixels travel between threads.
  */
 import type { EncodeNotice } from '@minicpm-finetune/processor';
 import type { Encoder } from './encoder.js';
@@ -14,7 +14,7 @@ export interface RecordSummary {
   readonly supervised: number;
   /** Slices of each image beside its overview; empty for a text-only record. */
   readonly slices: readonly number[];
-  /** What is allowed but probably not meant. */
+  /** Allowed but probably unintended. */
   readonly warnings: readonly string[];
 }
 

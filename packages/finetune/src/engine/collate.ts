@@ -1,7 +1,7 @@
 /**
- * Collator: encoded records to the tensors of one batch, packed one after the other into one row, so that nothing is ever computed for
- * padding. Each record keeps its own positions and attends to itself alone: the numbers are those of a padded batch. The only place where a
- * record becomes tensors.
+ * Collator: encoded records to the tensors of one batch. Records are packed one after the other into one row, so
+ * nothing is computed for padding. Each record keeps its own positions and attends to itself alone: the numbers are
+ * those of a padded batch. The only place where a record becomes tensors.
  */
 
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';

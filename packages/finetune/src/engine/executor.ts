@@ -1,5 +1,5 @@
 /**
- * The executor: runs a plan forward and then backward, block by block, and decides around each block what is kept.
+ * The executor: runs a plan forward and backward. Block by block; around each block it decides what is kept.
  *
  * Every block is differentiated alone: its inputs are cut from the graph before it, so a block's graph can be dropped and built again
  * (recompute, Chen et al., 2016) and its gradients leave through `onGradients` while the blocks before it have not even started. A block
@@ -25,7 +25,7 @@ import {
 import type { Phase } from './profiler.js';
 
 export interface ExecutorOptions {
-  /** Where the blocks compute: its random numbers are drawn again for a block that is recomputed. */
+  /** The device of the blocks: its random numbers are drawn again for a block that is recomputed. */
   readonly device?: string;
   /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
   readonly recompute?: (node: PlanNode, inputs: readonly Tensor[]) => boolean;
@@ -37,7 +37,7 @@ export interface ExecutorOptions {
   readonly onGradients: (gradients: ReadonlyMap<string, Tensor>, node: PlanNode) => void;
 }
 
-/** What is kept of a block between its forward and its backward pass. */
+/** The part of a block that is kept between its forward and its backward pass. */
 interface Saved {
   readonly inputs: readonly Tensor[];
   /** The output with its graph; null when it is recomputed. */

@@ -1,13 +1,14 @@
 /**
- * Where the gradients of a backward pass go, block by block: into a sum over micro-batches, to be clipped and used together, or at once into
- * an update of the block's parameters, so that the gradients of the whole model never exist (LOMO, Lv et al., 2023, with AdamW).
+ * Where the gradients of a backward pass go. Block by block: into a sum over micro-batches, to be clipped and used
+ * together, or at once into an update of the block's parameters, so the gradients of the whole model never exist (LOMO,
+ * Lv et al., 2023, with AdamW).
  */
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
 
 export interface GradientReceiver {
-  /** What becomes of gradients, in a word. */
+  /** How gradients are used, in a word. */
   readonly does: 'sum' | 'update';
   /** A micro-batch's forward pass begins. */
   begin(plan: Plan): void;
@@ -66,7 +67,7 @@ export class GradientSum implements GradientReceiver {
   }
 }
 
-/** Where each of `rows` is in `all`, both ascending. */
+/** The index of each of `rows` in `all`, both ascending. */
 function placesOf(rows: BigInt64Array, all: BigInt64Array): BigInt64Array {
   let at = 0;
   return rows.map((row) => {

@@ -1,6 +1,6 @@
 /**
- * Dynamic loss scaling for float16, by DeepSpeed's rules (runtime/fp16/loss_scaler.py): halve after `hysteresis` overflows, double after
- * `window` steps without one, never below `min`.
+ * Dynamic loss scaling for float16, by DeepSpeed's rules. As in runtime/fp16/loss_scaler.py: halve after `hysteresis`
+ * overflows, double after `window` steps without one, never below `min`.
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 

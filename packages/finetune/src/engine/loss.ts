@@ -1,13 +1,14 @@
 /**
- * The loss and its gradient without the logits: cross entropy over the supervised positions only, in chunks of positions, forward and
- * backward at once. The logits of a chunk are the largest thing that exists; they never outlive the chunk. (The idea of computing the
- * gradient while the chunk is there: Liger Kernel's fused linear cross entropy, Hsu et al., 2024.)
+ * The loss and its gradient without the full logits. Cross entropy over the supervised positions only, in chunks of
+ * positions, forward and backward at once. The logits of a chunk are the largest thing that exists; they never outlive
+ * the chunk. (The idea of computing the gradient while the chunk is there: Liger Kernel's fused linear cross entropy,
+ * Hsu et al., 2024.)
  *
  * The only place that masks: labels of -100 are not supervised. Labels are already shifted.
  */
 import { enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
-/** What maps hidden states to logits, with the parameters that it reads. */
+/** The map from hidden states to logits, with its parameters. */
 export interface Head {
   /** hidden (N, D) -> logits (N, V), float32 */
   logits(hidden: Tensor): Tensor;

@@ -1,4 +1,4 @@
-/** The machine under a command that uses a model: device, threads, allocator. Not here: what is done with them. */
+/** Device, threads and allocator of a command with a model. Not here: what a command computes with them. */
 import { formatBytes, UserError } from '@minicpm-finetune/run';
 import { about, deviceMemory, OutOfMemoryError, setThreads, tuneAllocator } from '@minicpm-finetune/torch';
 

@@ -1,4 +1,4 @@
-/** How fast this machine multiplies matrices: what everything else is measured against. */
+/** The speed of this machine's matrix products. The yardstick of all other speeds. */
 import { type DType, ops, scope, synchronize } from '@minicpm-finetune/torch';
 
 /** Side of the square matrices, large enough for full speed: 17 GFLOP a product, 1.1 TFLOP on a device that works on its own. */

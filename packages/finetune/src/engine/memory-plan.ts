@@ -1,6 +1,7 @@
 /**
- * Which blocks keep their graph and which are recomputed, so that a run stays within a memory budget (--gradient_checkpointing auto), and
- * whether a run does (--memory_budget). Nothing is predicted that can be measured:
+ * Which blocks keep their graph and which are recomputed. So that a run stays within a memory budget
+ * (--gradient_checkpointing auto); also checks whether a run does (--memory_budget). Nothing is predicted that can be
+ * measured:
  *
  * - A batch that is larger than any before, in tokens or patches, is computed with everything recomputed. The resident memory it takes is the
  *   baseline: weights, gradients, optimizer, one block's graph.
@@ -51,7 +52,7 @@ export interface MemoryPlanOptions {
   readonly notice: (message: string) => void;
 }
 
-/** What a micro-batch is measured by. */
+/** The size of a micro-batch. */
 export interface BatchSize {
   readonly tokens: number;
   readonly patches: number;
@@ -109,7 +110,7 @@ export class MemoryPlan {
     return false;
   }
 
-  /** A block was recomputed, and made tensors of so many bytes. */
+  /** A block was recomputed, and its forward pass created tensors of `bytes` bytes. */
   recomputed(node: PlanNode, inputs: readonly Tensor[], bytes: number): void {
     this.sample();
     if (inputs[0] === undefined) return;

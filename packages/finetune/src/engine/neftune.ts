@@ -1,7 +1,8 @@
 /**
- * NEFTune (Jain et al., "Noisy Embeddings Improve Instruction Finetuning", 2023), as transformers does it: in training, every number of the
- * token embeddings (B, L, D) gets uniform noise of ±alpha / sqrt(L · D), padding counted in L. The noise is on the table's output, before
- * MiniCPM's scaling, and pictures replace what it did in their places.
+ * NEFTune: uniform noise on token embeddings. Jain et al., "Noisy Embeddings Improve Instruction Finetuning", 2023, as
+ * transformers does it: in training, every number of the token embeddings (B, L, D) gets uniform noise of ±alpha /
+ * sqrt(L · D), padding counted in L. The noise is on the table's output, before MiniCPM's scaling, and pictures replace
+ * what it did in their places.
  *
  * It is put around a plan from outside; the models know nothing of it.
  */

@@ -1,8 +1,7 @@
 /**
- * Which parameters train, how each group of them is treated, and the update: AdamW with Hugging Face's weight-decay groups, float32
- * master weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global norm.
- *
- * Not here: the kernels (packages/torch, stochastic.ts), the schedule (schedule.ts).
+ * Parameter groups, AdamW, and float32 master weights. AdamW with Hugging Face's weight-decay groups, float32 master
+ * weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global
+ * norm. Not here: the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 import {

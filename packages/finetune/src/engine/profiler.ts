@@ -1,6 +1,7 @@
 /**
- * A trace of a run's first steps in the Trace Event Format of Chrome, which chrome://tracing and ui.perfetto.dev open: steps, blocks forward
- * and backward, loss, update, operators, waiting for data, and memory. Without --profile none of its hooks exist.
+ * A trace of a run's first steps in Chrome's format. chrome://tracing and ui.perfetto.dev open it: steps, blocks
+ * forward and backward, loss, update, operators, waiting for data, and memory. Without --profile none of its hooks
+ * exist.
  *
  * Operators inside a backward pass are libtorch's own and seen as a whole: as the part of the block's span without operators.
  */
@@ -24,7 +25,7 @@ export interface TraceEvent {
 /** What a block is doing. */
 export type Phase = 'forward' | 'recompute' | 'backward';
 
-/** Someone who is told when a step does what. */
+/** Observer of the phases of a step. */
 export interface StepProfile {
   /** Runs something and records when. Categories: data, loss, optimizer. */
   span<T>(name: string, category: string, run: () => T): T;
@@ -43,7 +44,7 @@ export class Profiler implements StepProfile {
   #left: number;
   #waited = 0;
 
-  /** Traces so many steps and then writes `path`; if that fails, `failed` is told and the run goes on. */
+  /** Traces this many steps and then writes `path`; if that fails, `failed` gets the message and the run continues. */
   constructor(
     steps: number,
     readonly path: string,
@@ -66,7 +67,7 @@ export class Profiler implements StepProfile {
     }
   }
 
-  /** Runs a block's pass; records when, and the memory behind it. */
+  /** Runs a block's pass; records its time, and the memory after it. */
   block<T>(phase: Phase, node: PlanNode, run: () => T): T {
     const result = this.span(node.name, phase, run);
     this.#memory();
@@ -80,7 +81,7 @@ export class Profiler implements StepProfile {
     this.#waited = seconds;
   }
 
-  /** Runs an optimizer step. Writes the file behind the last one. */
+  /** Runs an optimizer step. Writes the file after the last one. */
   step<T>(step: number, run: () => T): T {
     traceOperators((name, from, to) => this.#add(name, 'operator', from, to));
     try {

@@ -1,5 +1,5 @@
 /**
- * One optimizer step: forward and backward over the micro-batches, clipping, finite check, update.
+ * One optimizer step. Forward and backward over the micro-batches, clipping, finite check, update.
  *
  * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
  * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
@@ -29,13 +29,13 @@ export interface StepOptions {
   readonly perMicroBatch: boolean;
   /** Multiplies the loss before the backward pass, and divides the gradients after it (float16). */
   readonly lossScale?: number;
-  /** What is put around the plan of a micro-batch: NEFTune's noise. */
+  /** Changes the plan of a micro-batch: NEFTune's noise. */
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
   /** Decides instead of `recompute`, block by block. */
   readonly memory?: MemoryPlan | null;
   /** Update each block's parameters in the backward pass, clipping the norm per block. One micro-batch only, no loss scale. */
   readonly fused?: boolean;
-  /** What is stored of frozen vision towers. */
+  /** Stored features of frozen vision towers. */
   readonly vision?: VisionCache | null;
   readonly watch?: StepWatch;
   readonly profile?: StepProfile | null;
@@ -197,7 +197,7 @@ export function trainStep(
   }
 }
 
-/** The same with the update in the backward pass. If a gradient is not finite, blocks behind its own have been updated already. */
+/** Same, but parameters are updated during the backward pass. If a gradient is not finite, later blocks have already been updated. */
 function fusedStep(
   model: MiniCPMV,
   batches: readonly Batch[],
@@ -222,7 +222,7 @@ function fusedStep(
   }
 }
 
-/** What is stored of the batch's pictures, or is now. */
+/** The stored features of the batch's pictures; missing ones are computed and stored. */
 function knownOf({ inputs }: Batch, vision: VisionCache | null | undefined): Pick<PlanOptions, 'known'> {
   const pictures = inputs.pictures.flat();
   return vision && pictures.length > 0 ? { known: vision.lookup(pictures) } : {};

@@ -1,6 +1,7 @@
 /**
- * AdamW on bfloat16 weights and moments without float32 copies: each update is computed in float32 and rounded stochastically, up or down
- * with the probability that makes the mean exact. What rounding to the nearest would lose at every step then arrives on average.
+ * AdamW in pure bfloat16 with stochastic rounding. Weights and moments are bfloat16 without float32 copies: each update
+ * is computed in float32 and rounded up or down with the probability that makes the mean exact. What rounding to the
+ * nearest would lose at every step then arrives on average.
  *
  * Stochastic rounding: Gupta et al., 2015; for bfloat16 training: Zamirai et al., 2020. The random bits are libtorch's generator's, so a
  * resumed run rounds as an uninterrupted one. Not here: master weights (optimizer.ts), the kernel (packages/torch).

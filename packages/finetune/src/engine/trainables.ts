@@ -1,4 +1,4 @@
-/** Which parameters train without LoRA: the flags `--tune_vision` and `--tune_llm`. */
+/** Which parameters train without LoRA. The flags `--tune_vision` and `--tune_llm`. */
 import { freeze, type MiniCPMV } from '@minicpm-finetune/minicpm-v';
 
 export interface FullTuning {

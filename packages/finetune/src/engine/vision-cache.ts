@@ -1,6 +1,6 @@
 /**
- * Pictures that a frozen vision tower has seen before need not be seen again: its output (and if the resampler is frozen, too, the picture's
- * tokens) is stored once and reused in later epochs and runs.
+ * Stores the output of a frozen vision tower for reuse. A picture is computed once; its features (and if the resampler
+ * is frozen, too, its tokens) are reused in later epochs and runs.
  *
  * A stored value is found by the content of the picture as it was encoded (bytes, shape, grid), below a fingerprint of everything that made
  * it: weights, sizes, type, libtorch's version. So nothing has to be known of slicing flags, and nothing stale can be found. Not for 2.5,
@@ -33,13 +33,13 @@ function userCacheFolder(): string {
 const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['resampler']): boolean =>
   [...module.namedParameters()].every(([, { requiresGrad }]) => !requiresGrad);
 
-/** What of the vision side never changes and may be stored; null: nothing. Training flags have to be set already. */
+/** The frozen part of the vision side, whose output may be stored; null: none. Training flags have to be set before. */
 export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
   if (model.version.positions !== 'grid' || !frozen(model.vpm)) return null;
   return frozen(model.resampler) ? 'tokens' : 'features';
 }
 
-/** The cache that `--cache_vision` asks for, of a run of so many epochs; null: none. */
+/** The cache that `--cache_vision` asks for, for a run of `epochs`; null: none. */
 export function openVisionCache(
   { engine }: RunConfig,
   model: MiniCPMV,
@@ -57,7 +57,7 @@ export function openVisionCache(
 
 const whyNot = ({ version }: MiniCPMV): string =>
   version.positions === 'grid'
-    ? 'the vision tower trains, so what it makes of a picture changes'
+    ? 'the vision tower trains, so its features change'
     : `in ${version.title} the pictures of a batch influence each other`;
 
 export class VisionCache {
@@ -140,7 +140,7 @@ function keyOf({ pixels, rows, cols }: Picture): string {
   return hash.digest('hex');
 }
 
-/** Everything that decides what the vision side makes of a picture. */
+/** Everything that determines the features of a picture. */
 function fingerprint(model: MiniCPMV, level: KnownPictures['level']): string {
   const { vision, queryNum, version } = model.config;
   const { batchSize: _, ...sizes } = vision; // only how many at once

@@ -1,11 +1,11 @@
 /**
- * A folder of tensors' bytes by key, kept across runs: one file for each, written under a temporary name and renamed, its content behind
- * its CRC-32. What is damaged, cut off or of another length is as good as absent. Several processes may use one folder at once; all of them
- * compute the same bytes for a key, so it does not matter whose file stays.
+ * A folder of stored tensors by key, kept across runs. One file per key, written under a temporary name and renamed;
+ * the content follows its CRC-32. What is damaged, cut off or of another length is as good as absent. Several processes
+ * may use one folder at once; all of them compute the same bytes for a key, so it does not matter whose file stays.
  *
  *     <root>/<space>/<2 digits of the key>/<key>
  *
- * The size of the root is bounded, by a look at it from time to time: files of other spaces make way, the oldest first; then nothing more is
+ * The size of the root is bounded, by a look at it from time to time: files of other spaces are removed, the oldest first; then nothing more is
  * stored. (An order of use would be worse: in data that are read in full over and over, it would evict every file just before its use.)
  */
 import { randomBytes } from 'node:crypto';
@@ -27,11 +27,11 @@ interface Found {
 
 export interface VisionStoreOptions {
   readonly root: string;
-  /** What the keys belong to. */
+  /** The namespace of the keys. */
   readonly space: string;
   /** Most bytes of the root. */
   readonly limit: number;
-  /** Told once if no more is stored. */
+  /** Called once if nothing more is stored. */
   readonly notice: (message: string) => void;
 }
 
@@ -57,7 +57,7 @@ export class VisionStore {
     return bytes;
   }
 
-  /** Keeps the bytes of a key if there is room. What cannot be written is said once, and is no error: it is computed again. */
+  /** Stores the bytes of a key if there is room. A failed write is reported once and is no error: the value is computed again. */
   put(key: string, bytes: Uint8Array): void {
     if (this.#room === null) return;
     const size = bytes.length + HEADER;
@@ -93,7 +93,7 @@ export class VisionStore {
     return join(this.folder, key.slice(0, 2), key);
   }
 
-  /** Looks at the root, removes what is stale and what is too much, and returns how many bytes may be written until the next look. */
+  /** Checks the root, removes stale and surplus files, and returns the bytes that may be written until the next check. */
   #makeRoom(wanted: number): number {
     const { root, limit } = this.options;
     mkdirSync(root, { recursive: true });

@@ -1,6 +1,6 @@
 /**
- * Requests to the Hugging Face hub: where it is, the user's token, short outages waited out, and every refusal as an error that says
- * what to do. Which requests are made is decided by hub.ts and hub-transfer.ts.
+ * Requests to the Hugging Face hub. Knows its address and the user's token, retries short outages, and turns every
+ * refusal into an error with the cure. Which requests are made is decided by hub.ts and hub-transfer.ts.
  *
  * HF_ENDPOINT, HF_TOKEN (else the token that `hf auth login` stored) and HF_HUB_OFFLINE mean what they mean to huggingface_hub, whose
  * answers carry the reason of a refusal in the header X-Error-Code.
@@ -12,7 +12,7 @@ import { UserError, type UserErrorDetails } from '@minicpm-finetune/run';
 import { VERSION } from '../version.js';
 import { huggingFaceHome } from './home.js';
 
-/** What is asked for, for messages. */
+/** The requested model, for messages. */
 export interface HubSubject {
   /** `org/name`. */
   readonly repo: string;
@@ -127,7 +127,7 @@ function storedToken(): string | null {
   return (existsSync(file) && readFileSync(file, 'utf8').trim()) || null;
 }
 
-/** What `fetch` hides behind "fetch failed". */
+/** The cause of a "fetch failed". */
 function reason(error: unknown): string {
   const { cause, message } = error as Error;
   if (!(cause instanceof Error)) return message;

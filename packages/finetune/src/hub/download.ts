@@ -1,8 +1,7 @@
 /**
- * A model of the hub into its folder in the cache: which commit, which files, several at once, then links and the ref.
- *
- * Commit and file list come from @huggingface/hub; its downloads neither go on after a break nor check what came, so hub-transfer.ts
- * transfers. Pickles are never fetched: opening them can run code.
+ * Downloads a hub model into its folder in the cache. Finds the commit and its files, fetches several at once, then
+ * writes links and the ref. Commit and file list come from @huggingface/hub; its downloads neither resume nor check the
+ * bytes, so transfer.ts transfers. Pickles are never fetched: opening them can run code.
  */
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises';

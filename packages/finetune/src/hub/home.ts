@@ -1,4 +1,4 @@
-/** The folder of Hugging Face's tools: token, and the cache in `hub`. Python uses the same. */
+/** The folder of Hugging Face's tools. For the token, and the cache in `hub`. Python uses the same. */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 

@@ -1,8 +1,7 @@
 /**
- * Model arguments: a folder, a model of the Hugging Face hub that is in the cache, or one to download into it.
- *
- * The cache is Hugging Face's own, shared with Python: models--org--name/{blobs,refs,snapshots} under HF_HUB_CACHE, else HF_HOME/hub. A branch
- * or tag is noted in refs only when all files asked for are there. How they are downloaded is hub-download.ts.
+ * Model arguments: a folder, a cached or a hub model. The cache is Hugging Face's own, shared with Python:
+ * models--org--name/{blobs,refs,snapshots} under HF_HUB_CACHE, else HF_HOME/hub. A branch or tag is noted in refs only
+ * when all requested files are there. The downloading is in download.ts.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';

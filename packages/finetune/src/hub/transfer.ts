@@ -1,8 +1,8 @@
 /**
- * One file of the hub into the blobs of the cache: `<hash>.incomplete` until it is whole and proven, then renamed to `<hash>`.
- *
- * `downloadFileToCacheDir` of @huggingface/hub neither goes on with a broken download nor checks what it got, so this part is ours. Bytes are
- * written at their positions, so that two processes fetching the same file at once write the same.
+ * Transfers one hub file into the blobs of the cache. It is `<hash>.incomplete` until it is complete and verified, then
+ * renamed to `<hash>`. `downloadFileToCacheDir` of @huggingface/hub neither resumes a broken download nor verifies it,
+ * so this part is our own. Bytes are written at their positions, so two processes that fetch the same file at once
+ * write the same.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
@@ -24,7 +24,7 @@ export interface RemoteFile {
 export interface TransferOptions {
   readonly client: HubClient;
   readonly signal: AbortSignal;
-  /** Told of bytes written; negative when what was there turned out to be useless. */
+  /** Called with bytes written; negative when earlier bytes turned out to be unusable. */
   readonly onBytes: (bytes: number) => void;
 }
 
@@ -32,7 +32,7 @@ export interface TransferOptions {
 export const partialFile = (blob: string): string => `${blob}.incomplete`;
 
 /**
- * Fetches `file` into the path `blob`, going on behind what an earlier try left.
+ * Fetches `file` into the path `blob`, resuming an earlier partial download.
  *
  * @throws UserError for a refusal, an answer that stays incomplete, another size or other content than the hub announced, a full disk
  */
@@ -81,7 +81,7 @@ class PartialDownload {
     this.#hash = this.#newHash();
   }
 
-  /** Hashes what is there. */
+  /** Hashes the existing bytes. */
   async takeUp(): Promise<void> {
     const { size } = await this.handle.stat();
     if (size > this.file.size) return await this.handle.truncate(0);
@@ -95,7 +95,7 @@ class PartialDownload {
     }
   }
 
-  /** Asks for the rest until it is there, or nothing more comes. */
+  /** Requests the rest until it is complete or no more bytes come. */
   async complete(): Promise<void> {
     const { pauses } = this.options.client;
     for (let fruitless = 0; this.#have < this.file.size; ) {
@@ -160,7 +160,7 @@ class PartialDownload {
     const { path, size } = this.file;
     return this.options.client.error(
       `Expected ${size} bytes for ${path} but the answers ended after ${this.#have} of them.`,
-      { cure: 'Run the command again: it goes on from there. A proxy that cuts long answers may have to be avoided.' },
+      { cure: 'Run the command again: it resumes there. A proxy that cuts long answers may have to be avoided.' },
     );
   }
 
@@ -193,7 +193,7 @@ function wrongContent(file: RemoteFile, received: string, client: HubClient): Us
 function diskFull(file: RemoteFile, blob: string, cause: unknown, client: HubClient): UserError {
   return client.error(`Expected room for ${file.path} (${file.size} bytes) but the disk is full.`, {
     file: blob,
-    cure: 'Free some space and run the command again: it goes on from there. HF_HOME or --cache_dir put the cache elsewhere.',
+    cure: 'Free some space and run the command again: it resumes there. HF_HOME or --cache_dir put the cache elsewhere.',
     cause,
   });
 }

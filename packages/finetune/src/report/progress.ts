@@ -1,5 +1,6 @@
 /**
- * What a person sees of a long run: one live line on a terminal, plain lines elsewhere, JSON lines for programs, or nothing.
+ * Progress on a terminal, as lines, as JSON, or none. One live line on a terminal, plain lines elsewhere, JSON lines
+ * for programs, or nothing.
  *
  * It shows; it records nothing (that is `events.jsonl`) and measures nothing but its own pace. Only the live line uses
  * control characters, and only on a terminal.
@@ -10,7 +11,7 @@ import type { RunConfig, RunEvent } from '@minicpm-finetune/run';
 import { describeEvent, formatBytes, formatCount, formatDuration, stepFields } from '@minicpm-finetune/run';
 import type { Reporter, StepStatus, Task, TrainingLength } from './reporter.js';
 
-/** Where text goes: `process.stderr`, or anything like it. */
+/** A sink of text: `process.stderr`, or anything like it. */
 export interface TextStream {
   write(text: string): unknown;
   readonly isTTY?: boolean | undefined;

@@ -1,6 +1,6 @@
 /**
- * The one way in which work tells a person about itself: sentences, and tasks with a count. What is told is not recorded; a reporter decides
- * what is shown, and where. `Progress` (progress.ts) is the one for terminals; `SILENT` shows nothing.
+ * How work reports to a person: sentences and tasks. What is told is not recorded; a reporter decides what is shown,
+ * and where. `Progress` (progress.ts) is the one for terminals; `SILENT` shows nothing.
  */
 import type { RunEvent, StepEvent } from '@minicpm-finetune/run';
 

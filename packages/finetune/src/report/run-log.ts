@@ -1,4 +1,6 @@
-/** What a run says: events.jsonl, the progress line, TensorBoard. Turns steps into rates. What it has to remember is in the run's state. */
+/**
+ * Writes events.jsonl, progress and TensorBoard. Turns steps into rates. What it has to remember is in the run's state.
+ */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';

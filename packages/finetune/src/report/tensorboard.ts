@@ -1,8 +1,8 @@
 /**
- * TensorBoard event files, written by hand: TFRecord frames (length, masked CRC-32C, data, masked CRC-32C) around `tensorflow.Event`
- * messages. Tags are those of transformers' trainer (`train/loss`, `eval/loss`, …). tools/check_tensorboard.py reads them with TensorBoard.
- *
- * Formats: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto.
+ * Writes TensorBoard event files. TFRecord frames (length, masked CRC-32C, data, masked CRC-32C) around
+ * `tensorflow.Event` messages, written by hand. Tags are those of transformers' trainer (`train/loss`, `eval/loss`, …).
+ * packages/lab/python/check_tensorboard.py reads them with TensorBoard. Formats:
+ * tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto.
  */
 import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -22,7 +22,7 @@ export class TensorBoard {
   readonly path: string;
   readonly #file: number;
 
-  /** `startStep` is the step resumed from: TensorBoard drops what earlier files say about the steps behind it. */
+  /** `startStep` is the step resumed from: TensorBoard drops the later steps of earlier files. */
   constructor(folder: string, startStep = 0) {
     mkdirSync(folder, { recursive: true });
     const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, '0');

@@ -1,5 +1,5 @@
 /**
- * Answers of the model in training to a few fixed records of the evaluation data (`--eval_generate N`), so that one can watch them change:
+ * The model's answers to fixed evaluation records. `--eval_generate N` shows how they change during a training:
  *
  *     eval/step-<n>/answers.jsonl   question, reference, answer and metrics, a line for each record
  *     eval/images/                  the records' images, once

@@ -1,4 +1,4 @@
-/** Evaluation: the mean cross entropy over the supervised tokens of a data set, in the memory of one batch. */
+/** Evaluation: mean cross entropy of supervised tokens. In the memory of one batch. */
 import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { epochAt } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';

@@ -1,5 +1,5 @@
 /**
- * How good an answer is beside its reference, each as a share from 0 to 1: exact match, ANLS, ROUGE-L. Text only.
+ * Answer metrics: exact match, ANLS, ROUGE-L. Each compares an answer with its reference, from 0 to 1. Text only.
  *
  * Not here: several references per question, stemming, judging by a model.
  */

@@ -1,5 +1,5 @@
 /**
- * A loss or gradient that is not finite: what happens then, where it began, and a folder from which it can be repeated.
+ * Traces and saves a step with a non-finite loss or gradient. The folder names where it began and can repeat the step.
  *
  *     nonfinite/step-<n>/
  *       report.json                where it began, loss, gradient norm, records
@@ -28,9 +28,9 @@ import { collate, collateAll, disposeBatch } from '../engine/collate.js';
 import { HEAD, lossAndGradients, type StepResult } from '../engine/step.js';
 import { type Run, stepOptions } from './run.js';
 
-/** Where the first value that is not finite came from. */
+/** The origin of the first value that is not finite. */
 export interface NonfiniteOrigin {
-  /** What it is: a module's output, the loss, or a gradient of a module's parameters. */
+  /** Its kind: a module's output, the loss, or a gradient of a module's parameters. */
   readonly what: 'output' | 'loss' | 'gradient';
   /** Module path, such as `llm.model.layers.3`. */
   readonly module: string;

@@ -1,4 +1,4 @@
-/** From the configuration to the data of a run: training and evaluation data, their order, and loaders over them. */
+/** Opens the data of a run: datasets, order and loaders. */
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { Dataset } from '../data/dataset.js';

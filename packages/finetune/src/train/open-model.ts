@@ -1,5 +1,6 @@
 /**
- * From the configuration to a model ready for training: weights loaded, adapters put on, what trains marked, and how it is saved.
+ * Opens the model of a run, ready for training. Weights are loaded, adapters applied, trained parameters marked, and
+ * the way of saving chosen.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,15 +29,15 @@ import type { Reporter } from '../report/reporter.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
-  /** Where it is. */
+  /** Its device. */
   readonly device: DeviceName;
-  /** What trains, by full name. */
+  /** Trained parameters, by full name. */
   readonly trainable: ReadonlyMap<string, Parameter>;
   readonly trainableNumbers: number;
   readonly totalNumbers: number;
   /** Bytes that `save` writes. */
   readonly savedBytes: number;
-  /** What was done to the weights, for the run's record. */
+  /** How the weights were changed, for the run's record. */
   readonly notices: readonly string[];
   /** Writes the whole checkpoint, or the adapter. */
   save(folder: string): void;
@@ -72,7 +73,10 @@ function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, re
   return applied;
 }
 
-/** Quantizes what the adapters stand beside; says what that saves. Behind the adapters, for what they train whole stays as it is. */
+/**
+ * Quantizes the frozen weights under the adapters and reports the saving. Runs after the adapters are applied: modules
+ * trained in full must stay unquantized.
+ */
 function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], reporter: Reporter): string {
   const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
   if (tensors === 0) {

@@ -1,4 +1,4 @@
-/** Where a run starts: fresh in an empty folder, or after a checkpoint whose data and configuration it shares. */
+/** Where a run starts: fresh, or from a checkpoint. */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -48,7 +48,7 @@ export function startOf(config: RunConfig): Start {
       `Expected a complete checkpoint for --resume_from_checkpoint but ${folder ?? `${runFolder} has none`}${folder ? ' is not there' : ''}.`,
       {
         flag: '--resume_from_checkpoint',
-        cure: 'Name a checkpoint-<step> folder, or leave the flag out to start anew.',
+        cure: 'Name a checkpoint-<step> folder, or leave the flag out to start from scratch.',
       },
     );
   }
@@ -76,7 +76,7 @@ export function compareData(checkpoint: Checkpoint, fingerprint: string, config:
     {
       file: config.data.data_path[0]!,
       flag: '--data_path',
-      cure: 'Give the same data files in the same order, or --resume_anyway true to go on with other data.',
+      cure: 'Give the same data files in the same order, or --resume_anyway true to continue with other data.',
     },
   );
 }
@@ -92,7 +92,7 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
   throw new UserError(`Expected the checkpoint's configuration but received other values: ${differences.join('; ')}.`, {
     file: join(folder, RUN_FILES.config),
     flag: '--resume_from_checkpoint',
-    cure: 'Give the same flags, or --resume_anyway true to go on with the new ones.',
+    cure: 'Give the same flags, or --resume_anyway true to continue with the new ones.',
   });
 }
 
@@ -113,7 +113,7 @@ function makeReady(runFolder: string, overwrite: boolean): void {
       `Expected a new folder for --output_dir but received ${runFolder}, which holds an earlier run.`,
       {
         flag: '--output_dir',
-        cure: 'Name another folder, go on with --resume_from_checkpoint latest, or start over with --overwrite_output_dir true.',
+        cure: 'Name another folder, resume with --resume_from_checkpoint latest, or start over with --overwrite_output_dir true.',
       },
     );
   }

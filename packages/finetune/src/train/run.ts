@@ -1,4 +1,4 @@
-/** Everything a run holds while training, and how it is opened: fresh, or resumed from a checkpoint. */
+/** Everything a run holds while training, and its opening. */
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed } from '@minicpm-finetune/torch';
@@ -97,7 +97,7 @@ function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): Mem
   return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.reporter.notice(message) });
 }
 
-/** How a step of the run is computed, now. */
+/** The current settings of a step of the run. */
 export function stepOptions({ config, training: { model }, lossScale, memory, vision, profile }: Run): StepOptions {
   const alpha = config.optimizer.neftune_noise_alpha;
   return {

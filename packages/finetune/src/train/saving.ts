@@ -1,4 +1,4 @@
-/** When a run saves: checkpoints on the way, and the trained model at its end. The files themselves are checkpoint.ts's. */
+/** When a run saves, and the trained model at its end. The files themselves are written by checkpoint.ts. */
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import {

@@ -1,6 +1,6 @@
 /**
- * What a run has to remember to be resumed as if it had never stopped, beside the tensors: one value, which can be written as JSON, owned by
- * the run. Everything else a run holds (run.ts) is made again from the configuration.
+ * The state of a run besides its tensors. Everything that a resumed run needs to continue exactly: one value, which can
+ * be written as JSON, owned by the run. Everything else a run holds (run.ts) is made again from the configuration.
  */
 import { type Derived, epochAt, type RunConfig, type StepEvent } from '@minicpm-finetune/run';
 import type { TrainerState } from '../checkpoint/checkpoint.js';

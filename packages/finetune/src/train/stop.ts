@@ -1,6 +1,6 @@
 /**
- * How a run is asked to end after its step, or to save: by an AbortSignal, by a file named STOP in the run folder, by `saveRequested`. All are
- * looked at between steps; nothing interrupts a step.
+ * How a run is asked to stop or save between steps. By an AbortSignal, a file named STOP in the run folder, or
+ * `saveRequested`; nothing interrupts a step.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * The story of a training run, from the configuration to the saved model. Everything that happens is visible here; the parts are in the
- * files it imports.
+ * The story of a training run. From the configuration to the saved model. Everything that happens is visible here; the
+ * parts are in the files it imports.
  */
 
 import { writeFileSync } from 'node:fs';

@@ -127,7 +127,7 @@ describe('a file that is there', () => {
     expect(readFileSync(OPTIONS.output, 'utf8')).toBe(before);
   });
 
-  it('is gone on with, a line cut in the middle written anew', async () => {
+  it('is resumed, a line cut in the middle is written again', async () => {
     const whole = lines(OPTIONS.output);
     const text = readFileSync(OPTIONS.output, 'utf8').split('\n');
     writeFileSync(OPTIONS.output, `${text[0]}\n${text[2]}\n${text[3]!.slice(0, 20)}`);
@@ -137,7 +137,9 @@ describe('a file that is there', () => {
   });
 
   it('is refused when other settings made it', async () => {
-    expect(await refusal({ temperature: 1 })).toContain('temperature 1 but received ones with 0');
+    expect(await refusal({ temperature: 1 })).toContain(
+      'temperature 1 in the output file but received answers made with 0',
+    );
     expect(await refusal({ maxNewTokens: 7 })).toContain('--output');
     const more = join(work, 'more.json');
     writeFileSync(more, JSON.stringify(RECORDS.slice(1)));

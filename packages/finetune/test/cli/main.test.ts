@@ -248,7 +248,7 @@ describe('failures', () => {
     [Object.assign(new Error('write failed'), { code: 'ENOSPC' }), /hint: The disk is full/],
     [new Error('DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes'), /hint: Memory ran out/],
     [Object.assign(new Error('x'), { code: 'ERR_MODULE_NOT_FOUND' }), /hint: .*npm run setup/],
-    [new Error('x'), /hint: This was not foreseen/],
+    [new Error('x'), /hint: This is an unexpected error/],
     ['a text', /^a text\n hint: /],
   ])('of the machine: stack and hint', (error, text) => {
     const reported = report(error);

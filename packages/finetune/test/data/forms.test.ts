@@ -244,7 +244,7 @@ describe('images', () => {
     const notices: string[] = [];
     const resolver = new ImageResolver(file, (message) => notices.push(message));
     expect(resolver.resolve('package.json', 'the key image', place)).toBe(join(process.cwd(), 'package.json'));
-    expect(notices[0]).toContain(`are not beside it but in the working folder ${process.cwd()}`);
+    expect(notices[0]).toContain(`are not in its folder but in the working folder ${process.cwd()}`);
   });
 
   it.each(['http://x.org/a.png', 'HTTPS://x.org/a.png', 's3://bucket/a.png'])('does not fetch %s', (image) => {

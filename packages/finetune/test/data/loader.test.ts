@@ -93,7 +93,7 @@ describe('the order', () => {
     expect(hashed(two!)).toEqual(hashed(none!));
   });
 
-  it('goes on from any step, mid-epoch too', async () => {
+  it('resumes at any step, mid-epoch too', async () => {
     const whole = await all(await load({ threads: 2 }));
     for (const startStep of [1, 7, 15, 22]) {
       expect(hashed(await all(await load({ threads: 1, startStep })))).toEqual(hashed(whole.slice(startStep)));

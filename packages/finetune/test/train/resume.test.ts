@@ -36,7 +36,7 @@ function weightsOf(folder: string): string {
     .digest('hex');
 }
 
-/** Stops behind every step and goes on from the newest checkpoint, until the run is finished; returns the number of starts. */
+/** Stops after every step and resumes from the newest checkpoint, until the run is finished; returns the number of starts. */
 async function inPieces(name: string, flags: Flags): Promise<number> {
   const folder = join(place.folder, name);
   mkdirSync(folder);
@@ -109,7 +109,7 @@ describe('what is beside the weights', () => {
     expect(readJson<{ global_step: number }>(place.folder, name, 'trainer_state.json').global_step).toBe(4);
   });
 
-  it('the checkpoint a run goes on from may be removed while it runs', async () => {
+  it('the checkpoint a run resumes from may be removed while it runs', async () => {
     const flags = { ...BASE, save_strategy: 'steps', save_steps: 1, save_total_limit: 1 };
     mkdirSync(join(place.folder, 'limit'));
     writeFileSync(join(place.folder, 'limit', 'STOP'), '');

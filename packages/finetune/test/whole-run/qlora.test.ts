@@ -119,7 +119,7 @@ describe.each(TYPES)('a run with --q_lora_type %s', (type) => {
     model.dispose();
   });
 
-  it('goes on from a checkpoint with the same bytes', async () => {
+  it('resumes from a checkpoint with the same bytes', async () => {
     const more = { ...flags, max_steps: 3, use_dora: true, lora_dropout: 0.2, bf16: true, bf16_master_weights: false };
     const weights = (name: string): Buffer => readFileSync(join(place.folder, name, 'adapter_model.safetensors'));
     await train(configOf(place, `${type} whole`, more));

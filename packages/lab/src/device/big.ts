@@ -1,6 +1,7 @@
 /**
- * A model of MiniCPM-V 2.6's size with random weights, made on the device: LoRA with everything recomputed on rows of `--tokens` tokens. Prints
- * one JSON line: seconds per step, the language blocks' share of plain products, peak memory. A program of its own, so that its memory is.
+ * Times LoRA steps of a model of 8.1 B parameters. A model of MiniCPM-V 2.6's size with random weights, made on the
+ * device, with everything recomputed, on rows of `--tokens` tokens. Prints one JSON line: seconds per step, the
+ * language blocks' share of plain products, peak memory. A program of its own, so that its memory is.
  */
 import { parseArgs } from 'node:util';
 import { applyLora, MiniCPMV, setLoraTraining, trainableParameters } from '@minicpm-finetune/minicpm-v';

@@ -1,6 +1,7 @@
 /**
- * The board of a device check: one line for each thing looked at, printed as soon as it is known, and all of them as JSON in a file, so that a
- * run that is cut off still tells. A check that fails or throws never keeps the next one from running.
+ * Prints and records the results of a device check. One line for each check, printed as soon as it is known, and all of
+ * them as JSON in a file, so a run that is cut off still reports. A check that fails or throws never keeps the next one
+ * from running.
  */
 import { writeFileSync, writeSync } from 'node:fs';
 

@@ -1,7 +1,8 @@
 /**
- * `npm run check:device -- --device cuda [--peer DIR] [FOLDER…]`: proves a device in one command. Parity with reference folders in float32, TF32
- * and bfloat16; training beside the CPU's; recompute and resume; flat memory; tracing of what is not finite; speed. Prints a line for each
- * check as soon as it is done and writes all of them as JSON. Exit status 1 when one fails, 2 when the command line is wrong.
+ * `npm run check:device`: proves a device in one command. `npm run check:device -- --device cuda [--peer DIR]
+ * [FOLDER…]`. Parity with reference folders in float32, TF32 and bfloat16; training beside the CPU's; recompute and
+ * resume; flat memory; tracing of what is not finite; speed. Prints a line for each check as soon as it is done and
+ * writes all of them as JSON. Exit status 1 when one fails, 2 when the command line is wrong.
  */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';

@@ -1,4 +1,4 @@
-/** Parity with the reference folders on a device, in one precision: all checks of `npm run parity`. */
+/** Parity with reference folders on a device. All checks of `npm run parity`, in one precision. */
 import { basename } from 'node:path';
 import { checkFolder } from '../parity/models-check.js';
 import { type Precision, setPrecision } from '../parity/models-report.js';

@@ -1,4 +1,4 @@
-/** A tiny model with data in a temporary folder, and whole runs of the command line on it: what the checks of training compare. */
+/** Runs the command line on a tiny model. With data in a temporary folder: the checks of training compare such runs. */
 import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** Figures of speed and memory: plain products, steps of a middle-sized model beside PyTorch's, steps of a model of 8.1 B parameters. */
+/**
+ * Figures of speed and memory of a device. Plain products, steps of a middle-sized model beside PyTorch's, steps of a
+ * model of 8.1 B parameters.
+ */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,6 +1,6 @@
 /**
- * A folder of reference results of the data pipeline: its JSON files and arrays, read as plain data. Which files there
- * are, the README of such a folder says; nothing here is checked yet.
+ * Reads a folder of reference results of the data pipeline. Its JSON files and arrays become plain data. The README of
+ * such a folder lists its files; nothing is checked here.
  */
 
 import { createHash } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** Parity of decoding, slicing, resizing and pixel layout with their reference results. No tokenizer is involved. */
+/** Parity of decoding, slicing, resizing and pixel layout. No tokenizer is involved. */
 
 import {
   cutPicture,

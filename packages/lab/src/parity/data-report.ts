@@ -1,6 +1,6 @@
-/** What the parity checks say: one line of JSON per check. Comparing is done where the checks are. */
+/** Prints data parity checks as lines of JSON. The checks themselves compare. */
 
-/** How one check went over all of its cases. */
+/** The result of one check over all of its cases. */
 export interface CheckLine {
   /** Tokenizer and variant, or `common` where no tokenizer is involved. */
   model: string;

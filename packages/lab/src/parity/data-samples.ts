@@ -1,4 +1,4 @@
-/** Parity of encoded records, batches and prompts with what the official code and the inference processors make of them. */
+/** Parity of encoded records, batches and prompts. With the official code and the inference processors. */
 
 import {
   type ChatMessage,
@@ -67,7 +67,7 @@ async function orUndefined<T>(promise: Promise<T>): Promise<T | undefined> {
 interface Outcome {
   ok?: boolean;
   error?: unknown;
-  /** What comes out once the code that always fails is repaired. */
+  /** The result after repairing the code that always fails. */
   repaired?: Outcome;
 }
 

@@ -1,4 +1,4 @@
-/** Parity of tokenizers and chat templates with their reference results. */
+/** Parity of tokenizers and chat templates. */
 
 import { renderChatTemplate, type Tokenizer } from '@minicpm-finetune/processor';
 import type { DataReference } from './data-folder.js';

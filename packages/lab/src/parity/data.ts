@@ -1,6 +1,7 @@
 /**
- * `npm run parity:data -- DIR [--model NAME]`: compares the data pipeline with a folder of reference results, check by
- * check. Prints one line of JSON for each and ends with exit code 1 if any failed. Files that DIR lacks are passed over.
+ * `npm run parity:data`: checks the data pipeline. `npm run parity:data -- DIR [--model NAME]` compares it with a
+ * folder of reference results. Prints one line of JSON per check and ends with exit code 1 if any failed. Files that
+ * DIR lacks are skipped.
  */
 
 import { resolve } from 'node:path';

@@ -1,4 +1,4 @@
-/** All checks that one reference folder allows, in one setting of device and precision. */
+/** All checks of one reference folder. In one setting of device and precision. */
 import { resolve } from 'node:path';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { checkCommon, checkExtra } from './models-extra.js';

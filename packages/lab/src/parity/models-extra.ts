@@ -1,4 +1,4 @@
-/** Checks of tables: position buckets, sine-cosine table, resampled position table, rotary frequencies. */
+/** Parity of tables: positions, sines, rotary frequencies. */
 import { dirname, join } from 'node:path';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import {
@@ -56,7 +56,7 @@ function checkRope(report: Report, expected: Rope, model: MiniCPMV): void {
   }
 }
 
-/** What is common to all models, where `common` lies beside the folder. */
+/** Checks common to all models, if `common` is beside the folder. */
 export function checkCommon(report: Report, folder: ReferenceFolder): void {
   const common = new ReferenceFolder(join(dirname(folder.path), 'common'));
   if (common.has('navit_buckets.safetensors'))

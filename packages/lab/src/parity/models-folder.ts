@@ -1,6 +1,6 @@
 /**
- * A reference folder as files: cases with their collated inputs and expected values. Layout: `cases/<case>/{inputs,expected}.safetensors`
- * and `meta.json`, see the checks for the rest.
+ * Reads a folder of reference results of a model. Cases with their collated inputs and expected values. Layout:
+ * `cases/<case>/{inputs,expected}.safetensors` and `meta.json`, see the checks for the rest.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -9,7 +9,7 @@ import { copyTo, keep, ops, SafetensorsFile, scope, type Tensor } from '@minicpm
 import type { Batch } from 'minicpm-finetune/internal';
 import { onCpu } from './models-report.js';
 
-/** What meta.json says of a case. */
+/** The content of meta.json about a case. */
 export interface CaseMeta {
   readonly grad_l2_norm?: Readonly<Record<string, number>>;
   readonly total_grad_norm?: number;

@@ -1,4 +1,7 @@
-/** Checks of the forward pass: features, embeddings, logits and loss of every case, the dummy picture, the sharded copy, generation. */
+/**
+ * Parity of the forward pass and of generation. Features, embeddings, logits and loss of every case, the dummy picture,
+ * the sharded copy.
+ */
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
 import { GREEDY, generateFromEmbeds } from '@minicpm-finetune/minicpm-v/internal';

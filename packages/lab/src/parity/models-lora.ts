@@ -1,4 +1,4 @@
-/** Checks of a LoRA fine-tuning from the folder's adapter: what trains, logits, loss, gradients. */
+/** Parity of LoRA: trained parts, logits, loss, gradients. */
 import { join } from 'node:path';
 import { type AppliedLora, loadAdapter, type MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
 import { adapterFileParameters } from '@minicpm-finetune/minicpm-v/internal';

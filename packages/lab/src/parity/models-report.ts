@@ -1,6 +1,4 @@
-/**
- * One line per check: what was compared, how far apart it is, how far it may be. Distances between tensors as the checks measure them.
- */
+/** One line per model check, and distances of tensors. What was compared, how far apart it is, how far it may be. */
 import { allowTf32, type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** One result. `error` is null when the check could not be carried out; `message` then says why. */

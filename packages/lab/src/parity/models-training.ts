@@ -1,4 +1,7 @@
-/** Checks of training: gradients, what has none or zero ones, the weight-decay groups, and trajectories of full and LoRA fine-tuning. */
+/**
+ * Parity of training: gradients, groups, trajectories. Also which parameters have no gradient or a zero one;
+ * trajectories of full and LoRA fine-tuning.
+ */
 
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { makeSchedule } from '@minicpm-finetune/run';
@@ -58,7 +61,7 @@ function angle(actual: Tensor, expected: Tensor): number {
   return 1 - dot / (a * b);
 }
 
-/** How much of what is allowed two gradients differ: absolutely, or relative in norm, whichever is kinder. */
+/** The difference of two gradients as a share of the tolerance: absolute, or relative in norm, whichever is smaller. */
 function allowance(actual: Tensor, expected: Tensor): number {
   const absolute = maxDifference(actual, expected) / ABSOLUTE;
   return absolute <= 1

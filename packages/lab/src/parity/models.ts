@@ -1,7 +1,7 @@
 /**
- * `npm run parity -- DIR…`: compares a model with the reference implementation's numbers in folders of tiny checkpoints, inputs and
- * expected values. Every check that a folder allows is carried out and prints one line of JSON. Exit status 1 when any fails, 2 when the
- * command line is wrong.
+ * `npm run parity`: compares models with reference numbers. `npm run parity -- DIR…` takes folders of tiny checkpoints,
+ * inputs and expected values. Every check that a folder allows is carried out and prints one line of JSON. Exit status
+ * 1 when any fails, 2 when the command line is wrong.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * Padding of encoded records to one length, on the right, as the official collator pads: ids and position ids with 0,
- * labels with -100.
+ * Pads encoded records as the official collator does. To one length, on the right: ids and position ids with 0, labels
+ * with -100.
  */
 
 import type { EncodedSample } from '@minicpm-finetune/processor';

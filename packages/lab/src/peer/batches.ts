@@ -1,4 +1,6 @@
-/** Reads collated batches from one safetensors file, in the layout of the benchmarks' other side, and packs them as the collator does. */
+/**
+ * Reads collated batches from one safetensors file. In the layout of the PyTorch side; packs them as the collator does.
+ */
 
 import type { Picture } from '@minicpm-finetune/minicpm-v';
 import { copyTo, type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';

@@ -1,6 +1,7 @@
 /**
- * `npm run bench:own`: trains on fixed batches from a file and prints one JSON line: losses, seconds per step, samples/s, peak memory. Takes the
- * files and flags of a PyTorch side that trains the same way, so that both can be compared in one sitting. See packages/lab/README.md.
+ * `npm run bench:own`: trains on fixed batches, prints figures. One JSON line: losses, seconds per step, samples/s,
+ * peak memory. Takes the files and flags of a PyTorch side that trains the same way, so that both can be compared in
+ * one sitting. See packages/lab/README.md.
  */
 
 import { median, type RunConfig } from '@minicpm-finetune/run';
@@ -190,7 +191,7 @@ async function main(words: readonly string[]): Promise<void> {
   );
 }
 
-/** What only this side reports. */
+/** Figures that only this side reports. */
 function partsOf({ seconds, memory, languageFlops, matmulFlops }: Measurement) {
   return {
     parts_s: Object.fromEntries([...seconds].map(([name, value]) => [name, Number(value.toFixed(4))])),

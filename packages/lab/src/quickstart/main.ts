@@ -1,5 +1,5 @@
 /**
- * `npm run quickstart`: a tiny MiniCPM-V 2.6 learns to read real handwritten digits, on a CPU, in a few minutes.
+ * `npm run quickstart`: a tiny model learns to read digits.
  *
  * It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in `quickstart/` of the working folder.
  * The last line on standard output is JSON: accuracy before and after, and seconds.

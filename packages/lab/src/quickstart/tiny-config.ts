@@ -1,4 +1,7 @@
-/** `config.json` of the quickstart's model: MiniCPM-V 2.6's architecture with small numbers, for pictures of 2x2 patches. */
+/**
+ * The `config.json` of the quickstart's tiny model. MiniCPM-V 2.6's architecture with small numbers, for pictures of
+ * 2x2 patches.
+ */
 
 export const TINY_CONFIG = {
   architectures: ['MiniCPMV'],

@@ -1,5 +1,6 @@
 /**
- * A picture turned, resized and shifted a little.
+ * Turned, resized and shifted pictures of digits. As another hand could have written them: more training data from the
+ * same digits.
  *
  * A digit stays the same digit, as another hand could have written it: more training data from the same digits. Which n gives which
  * picture is fixed, so that every run has the same data.

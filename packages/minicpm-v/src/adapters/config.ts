@@ -1,7 +1,7 @@
 /**
- * `adapter_config.json` in PEFT's form, both ways. What a file asks for and this project does not do is refused by name.
- *
- * Not here: the weights (adapter.ts). Reference: `LoraConfig` of PEFT 0.21; older versions lack keys, which then have their defaults.
+ * `adapter_config.json` in PEFT's form, read and written. Requests that this project does not support are refused by
+ * name. Not here: the weights (folder.ts). Reference: `LoraConfig` of PEFT 0.21; older versions lack keys, which then
+ * have their defaults.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ const FORM = z.looseObject({
   base_model_name_or_path: z.string().nullish(),
 });
 
-/** Keys that change the arithmetic in ways this project does not know: they have to be off. */
+/** Keys that change the arithmetic in ways that are not supported: they have to be off. */
 const UNSUPPORTED = [
   'fan_in_fan_out',
   'lora_bias',
@@ -129,8 +129,8 @@ export interface ModelClass {
 }
 
 /**
- * The file's content for adapters on a model, with every key PEFT 0.21 writes. What PEFT reads in another way than it was meant here
- * (`all-linear`, a pattern together with layer indices) is written as the list of modules it came to.
+ * The file's content for adapters on a model, with every key PEFT 0.21 writes. A setting that PEFT would read differently
+ * (`all-linear`, a pattern together with layer indices) is written as the list of the selected modules.
  */
 export function adapterConfigJson(
   applied: AppliedLora,

@@ -1,9 +1,8 @@
 /**
- * Adapter folders in PEFT's layout, both ways: `adapter_config.json` (adapter-config.ts), `adapter_model.safetensors`, and a manifest
- * beside them (adapter-manifest.ts).
- *
- * In the file a parameter is called `base_model.model.` and its name in the model; the bias of a layer that carries an adapter gets
- * `base_layer.` in between, because PEFT wraps that layer. Not here: where adapters go and what they compute (lora.ts).
+ * Adapter folders in PEFT's layout, read and written. A folder has `adapter_config.json` (config.ts),
+ * `adapter_model.safetensors` and a manifest (manifest.ts). In the file a parameter is called `base_model.model.` and
+ * its name in the model; the bias of a layer that carries an adapter gets `base_layer.` in between, because PEFT wraps
+ * that layer. Not here: where adapters go and what they compute (lora.ts).
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
@@ -44,7 +43,7 @@ export interface BaseModel {
   readonly modelClass: ModelClass | null;
 }
 
-/** What an adapter has to know of its base: read from the checkpoint's folder. */
+/** The base of an adapter, read from the checkpoint's folder. */
 export function describeBase(folder: string): BaseModel {
   const path = resolve(folder);
   const config = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as {
@@ -90,9 +89,9 @@ function writeJson(path: string, value: unknown): void {
 export interface LoadAdapterOptions {
   /** The base's fingerprint; given, an adapter whose manifest names another one is refused. */
   readonly fingerprint?: string;
-  /** Whether the adapter goes on training. False: everything is frozen. */
+  /** Whether the adapter continues to train. False: everything is frozen. */
   readonly trainable: boolean;
-  /** Type of the low-rank parts; absent: that of the weight each stands beside. */
+  /** Type of the low-rank parts; absent: that of the weight each one adapts. */
   readonly dtype?: DType;
 }
 
@@ -175,7 +174,7 @@ function describe(what: string, names: readonly string[]): string[] {
   return [`${names.length} ${what} (${names.slice(0, LISTED).join(', ')}${rest})`];
 }
 
-/** Gives every parameter its tensor: on the device of the weight it stands beside, low-rank parts in `dtype` or that weight's type. */
+/** Gives every parameter its tensor: on the device of the weight it adapts, low-rank parts in `dtype` or that weight's type. */
 function fill(
   model: Module,
   parameters: ReadonlyMap<string, Parameter>,

@@ -1,5 +1,5 @@
 /**
- * Which modules of a model a LoRA configuration means: matching of names by PEFT's rules, with every pattern accounted for.
+ * Which modules a LoRA configuration targets, by PEFT's rules. Every pattern has to match something.
  *
  * Not here: the adapters themselves (lora.ts). Reference: `check_target_module_exists` of PEFT 0.21.
  */
@@ -16,7 +16,7 @@ const OUTPUT_HEAD = /(^|\.)lm_head$/;
 /** Linear layers whose adapters PEFT creates but never applies (they are inside of PyTorch's MultiheadAttention): no new ones go there. */
 const UNREACHED = /(^|\.)resampler\.attn\.out_proj$/;
 
-/** What adapters are asked to be, in PEFT's terms. */
+/** The configuration of adapters, in PEFT's terms. */
 export interface LoraConfig {
   /** Rank. */
   readonly r: number;
@@ -59,7 +59,7 @@ export function loraConfig(options: LoraOptions): LoraConfig {
   return { ...LORA_DEFAULTS, ...options };
 }
 
-/** What a configuration selects: module names, in the model's order. */
+/** The selection of a configuration: module names, in the model's order. */
 export interface LoraSelection {
   /** Linear layers that get an adapter. */
   readonly targets: readonly string[];
@@ -173,7 +173,7 @@ function nothingMatches(
   });
 }
 
-/** A name or a layer that selects nothing beside others that do is a slip of the pen. */
+/** A name or a layer that selects nothing, next to others that do, is a typing mistake. */
 function checkEveryName(
   modules: ReadonlyMap<string, Module>,
   targets: readonly string[],

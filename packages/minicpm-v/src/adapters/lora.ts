@@ -1,12 +1,10 @@
 /**
- * Low-rank adapters put on a model from outside: y + s·B(A(x)) beside each chosen Linear, everything else frozen, some modules
- * trained whole. Names and arithmetic are PEFT's, so that adapters travel (adapter.ts).
- *
- * Not here: files, and merging into the base (merge.ts). Papers: LoRA (Hu et al., 2021), rsLoRA (Kalajdzievski, 2023), DoRA (Liu et
- * al., 2024); reference: PEFT 0.21.
- *
- * An adapter has the type of the weight it stands beside, so a bfloat16 base gets bfloat16 adapters (a trainer that wants float32
- * weights keeps master copies); `dtype` asks for another one, in which the adapter then computes.
+ * Low-rank adapters applied to a model from outside. Each chosen Linear computes y + s·B(A(x)); everything else is
+ * frozen, except modules that are trained in full. Names and arithmetic are PEFT's, so adapters are interchangeable
+ * (folder.ts). Not here: files, and merging into the base (merge.ts). Papers: LoRA (Hu et al., 2021), rsLoRA
+ * (Kalajdzievski, 2023), DoRA (Liu et al., 2024); reference: PEFT 0.21. An adapter has the type of the weight it
+ * adapts, so a bfloat16 base gets bfloat16 adapters (a trainer that wants float32 weights keeps master copies); `dtype`
+ * selects another type, in which the adapter then computes.
  */
 import { UserError } from '@minicpm-finetune/run';
 import {
@@ -27,7 +25,7 @@ import { type LoraConfig, type LoraOptions, type LoraSelection, loraConfig, sele
 
 export type { LoraConfig, LoraOptions };
 
-/** Adapters on a model: what they were asked to be, and where they are. */
+/** Adapters on a model: their configuration and their layers. */
 export interface AppliedLora extends LoraSelection {
   readonly config: LoraConfig;
 }
@@ -101,7 +99,7 @@ export class LoraAdapter extends LinearAdapter {
     return ops.addmm(ops.to(weight, 'float32'), b, a, { alpha: this.scaling });
   }
 
-  /** The weight that does alone what weight and adapter do together (out, in), in the weight's type; computed in float32. */
+  /** The merged weight (out, in), which replaces weight and adapter, in the weight's type; computed in float32. */
   mergedWeight(weight: Tensor): Tensor {
     return noGrad(() =>
       scope(() => {

@@ -1,5 +1,6 @@
 /**
- * `minicpm_manifest.json` beside an adapter: what was trained (names, shapes, checksums) and on which base.
+ * `minicpm_manifest.json`: checksums of an adapter, its base. Lists what was trained (names, shapes, checksums) and on
+ * which base.
  *
  * PEFT ignores the file; an adapter without one loads just as well, only unchecked. A base is known by a fingerprint of its weights
  * alone: the same weights in other shards, or beside an edited config.json, are the same base.
@@ -70,7 +71,7 @@ export function checkBase(folder: string, manifest: AdapterManifest, fingerprint
   );
 }
 
-/** Compares the tensors of an adapter file with what the manifest says of them. */
+/** Compares the tensors of an adapter file with the manifest. */
 export function checkTensors(source: TensorSource, manifest: AdapterManifest): void {
   for (const [name, entry] of Object.entries(manifest.parameters)) {
     const matches = source.infos.has(name) && scope(() => tensorChecksum(source.tensor(name))) === entry.sha256;
@@ -99,7 +100,7 @@ function tensorChecksum(tensor: Tensor): string {
 const SAMPLE_BYTES = 64;
 
 /**
- * What tells one set of weights from another at the cost of a few pages: a hash over names, types, shapes, and 64 bytes from the
+ * A fingerprint of a set of weights at the cost of a few pages: a hash over names, types, shapes, and 64 bytes from the
  * start, the middle and the end of every tensor in the folder's safetensors files.
  */
 export function baseFingerprint(folder: string): string {

@@ -1,8 +1,7 @@
 /**
- * Adapters merged into the weights they stand beside: in memory, and as a checkpoint that needs no adapter any more.
- *
- * Not here: what an adapter computes (lora.ts), the formats (adapter.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic
- * here is float32 whatever the types stored, and rounds once.
+ * Merges adapters into the base weights. In memory, or as a checkpoint that needs no adapter. Not here: what an adapter
+ * computes (lora.ts), the formats (folder.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic is
+ * float32 whatever the stored types, and rounds once.
  */
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -28,7 +27,7 @@ export function mergeLora(model: Module): void {
 export interface MergeOptions {
   /** Folder of the base checkpoint. */
   readonly model: string;
-  /** Adapter folders. Each is put on what the ones before made of the base; a later one's saved modules replace an earlier one's. */
+  /** Adapter folders. Each is applied on top of the previous result; a later one's saved modules replace an earlier one's. */
   readonly adapters: readonly string[];
   /** Folder to make. It must not exist, or be empty. */
   readonly output: string;
@@ -37,7 +36,7 @@ export interface MergeOptions {
   readonly maxShardBytes?: number;
 }
 
-/** What was checked of a merged checkpoint. */
+/** The result of checking a merged checkpoint. */
 export interface MergeReport {
   readonly tensors: number;
   /** Parameters that the merge changed. */
@@ -46,7 +45,7 @@ export interface MergeReport {
   readonly logitsError: number;
 }
 
-/** How far rounding the merged weights may move logits, by the coarsest type involved. */
+/** The largest change of logits by rounding the merged weights, by the coarsest type involved. */
 const TOLERANCE: Partial<Record<DType, number>> = { float32: 1e-4, float16: 2e-2, bfloat16: 1e-1 };
 
 /**
@@ -115,7 +114,7 @@ function mergeInto(folder: string, options: MergeOptions): MergeReport {
   return { ...verify(folder, source, expected!), changed: changed.size };
 }
 
-/** Opens what was saved and compares it. */
+/** Opens the saved checkpoint and compares it. */
 function verify(folder: string, source: WeightSource, expected: Float32Array): Omit<MergeReport, 'changed'> {
   const model = new MiniCPMV(readConfig(folder));
   try {
@@ -149,7 +148,7 @@ const PROBE_TEXT = 8;
 const PROBE_ROWS = 4;
 const PROBE_COLS = 6;
 
-/** Logits of a few positions behind an arbitrary picture and arbitrary tokens, the same for all models of one size. */
+/** Logits of a few positions after an arbitrary picture and arbitrary tokens, the same for all models of one size. */
 function probeLogits(model: MiniCPMV): Float32Array {
   const { queryNum, batchVision, llm, vision } = model.config;
   const length = queryNum + 2 * PROBE_TEXT;

@@ -1,5 +1,5 @@
 /**
- * Frozen weights in 4 or 8 bits, dequantized whenever they are needed: the bases of QLoRA (Dettmers et al., 2023).
+ * Frozen weights in 4 or 8 bits (QLoRA). They are dequantized whenever they are needed (Dettmers et al., 2023).
  *
  * NF4: blocks of 64 weights in row-major order share their largest magnitude; each weight over it becomes the nearest of 16 levels, the
  * quantiles of a normal distribution as bitsandbytes publishes them. Double quantization: the magnitudes themselves, less their mean, are
@@ -49,7 +49,7 @@ function inPieces(total: number, size: number, work: (start: number, length: num
   for (let start = 0; start < total; start += size) scope(() => work(start, Math.min(size, total - start)));
 }
 
-/** x (n) with zeros behind it up to a multiple of `size`, as rows (rows, size). */
+/** x (n) padded with zeros to a multiple of `size`, as rows (rows, size). */
 function rowsOf(x: Tensor, size: number): Tensor {
   const missing = (size - (x.numel % size)) % size;
   return ops.view(missing === 0 ? x : ops.constantPadNd(x, [0, missing]), [-1, size]);
@@ -62,7 +62,7 @@ function toInt8(rows: Tensor): { codes: Tensor; scales: Tensor } {
   return { codes: ops.to(ops.clamp(ops.round(scaled), -127, 127), 'int8'), scales };
 }
 
-/** What `toInt8` made, as float32 (rows, n). */
+/** The result of `toInt8` as float32 (rows, n). */
 function fromInt8(codes: Tensor, scales: Tensor): Tensor {
   return ops.mul_(ops.to(codes, 'float32'), ops.divScalar(scales, 127));
 }
@@ -241,7 +241,7 @@ export class Int8Tensor implements CompactTensor {
   }
 }
 
-/** What quantization did. */
+/** The result of quantization. */
 export interface Quantized {
   /** Number of weights that are quantized now, and their bytes before and after. */
   readonly tensors: number;

@@ -1,6 +1,7 @@
 /**
- * Weights between a Hugging Face checkpoint folder and a model: every tensor in its place or an error that lists what is wrong, and all
- * of them back again. Tensors of parts that are not built here (MiniCPM-o's audio and speech) are carried from the source into the copy.
+ * Weights between a Hugging Face checkpoint and a model. Every tensor is placed or an error lists what is wrong; saving
+ * writes all of them back. Tensors of parts that are not built here (MiniCPM-o's audio and speech) are carried from the
+ * source into the copy.
  *
  * Not here: the file format (packages/torch), adapters (adapter.ts), random weights (create.ts).
  */
@@ -27,7 +28,7 @@ import {
 } from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 
-/** Where a model's weights came from, for what a saved checkpoint has beside them. */
+/** The source of a model's weights, from which a saved checkpoint takes its other files. */
 export interface WeightSource {
   readonly folder: string;
   readonly tensors: TensorSource;
@@ -45,7 +46,7 @@ export interface SaveOptions {
   /** Type of the saved weights; as they are when absent. Carried tensors keep theirs. */
   readonly dtype?: DType;
   readonly maxShardBytes?: number;
-  /** Where weights, code and tokenizer files came from, as `loadWeights` returned it; absent for a model that was created here. */
+  /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
 }
 

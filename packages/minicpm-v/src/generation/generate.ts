@@ -1,5 +1,5 @@
 /**
- * Generation token by token: prompts of unequal length side by side, padded on the left, with a cache of keys and values.
+ * Generation token by token with a key-value cache. Prompts of unequal length form one batch, padded on the left.
  *
  * Not here: which token (sampling.ts), text (detokenizer.ts), prompts from conversations (chat/), beams. Shapes: B sequences, L positions of
  * the longest prompt, D hidden size, V vocabulary.
@@ -154,7 +154,7 @@ function advance(
 ): Tensor {
   const decoder = model.llm.model;
   const { device } = decoder.embedTokens.weight.data;
-  const newest = sequences.map(({ ids }) => BigInt(ids.at(-1)!)); // an ended one goes on with its last id, unread
+  const newest = sequences.map(({ ids }) => BigInt(ids.at(-1)!)); // an ended one repeats its last id, which is not read
   const places = sequences.map((_, b) => BigInt(cache.length - padding[b]!));
   const column = (values: readonly bigint[]): Tensor =>
     fromTypedArray(BigInt64Array.from(values), [values.length, 1], 'int64', device);

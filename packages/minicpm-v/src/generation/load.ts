@@ -1,8 +1,7 @@
 /**
- * A checkpoint, with or without adapters on it, ready to answer: `const model = await loadModel({ model, adapter })`.
- *
- * Several adapters stack in the order given: each but the last is merged into the weights in memory before the next one goes on, so that
- * the result is that of merging them one after the other; the last one stays beside the weights. Not here: training, files of data, terminals.
+ * `loadModel`: a checkpoint with adapters, ready to answer. Several adapters stack in the order given: each but the
+ * last is merged into the weights in memory before the next one is applied, which equals merging them one after the
+ * other; the last one stays an adapter. Not here: training, data files, terminals.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -64,7 +63,7 @@ export interface Answer {
 
 const MAX_NEW_TOKENS = 1024;
 
-/** What ends an answer beside the format's own end token and the tokenizer's, where the tokenizer has it: the reference's terminators. */
+/** Tokens that end an answer besides the format's and the tokenizer's end token, if the tokenizer has them: the reference's terminators. */
 const TERMINATORS: Readonly<Record<LlmType, readonly string[]>> = {
   qwen: ['<|endoftext|>'],
   llama: ['</s>'],

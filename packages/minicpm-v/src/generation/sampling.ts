@@ -1,7 +1,7 @@
 /**
- * Which token comes next: the most likely one, or a draw with temperature, top-k, top-p and repetition penalty, in the order and with the
- * meaning of transformers' logits processors. As in the reference, where prompts enter as embeddings, the penalty is for generated
- * tokens only.
+ * Chooses the next token: greedy or sampled. Sampling has temperature, top-k, top-p and repetition penalty, in the
+ * order and with the meaning of transformers' logits processors. As in the reference, where prompts enter as
+ * embeddings, the penalty is for generated tokens only.
  *
  * Draws depend on the seed, the sequence's number and the step alone: the same sequence gets the same answer in any batch.
  */

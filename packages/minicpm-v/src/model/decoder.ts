@@ -1,8 +1,8 @@
 /**
- * The language model: one pre-norm decoder with rotary positions, grouped key/value heads and SwiGLU for Qwen2, Llama and MiniCPM, which
- * differ by numbers and biases only (config.ts, llms.ts). Parameter names and arithmetic are transformers'.
- *
- * Not here: loss, sampling (generate.ts), gradients. Shapes: B sequences, L positions, D hidden size, H heads, K key/value heads.
+ * The language model: Qwen2, Llama and MiniCPM in one decoder. A pre-norm decoder with rotary positions, grouped
+ * key/value heads and SwiGLU; the models differ by numbers and biases only (the processor's llms.ts). Parameter names
+ * and arithmetic are transformers'. Not here: loss, sampling (generation/), gradients. Shapes: B sequences, L
+ * positions, D hidden size, H heads, K key/value heads.
  */
 
 import type { LlmConfig } from '@minicpm-finetune/processor';
@@ -20,9 +20,9 @@ import {
 import type { KVCache, LayerCache } from './kv-cache.js';
 import { rotaryTable, rotate } from './rope.js';
 
-/** How a forward pass that generates differs from one that trains. */
+/** Options of a forward pass that generates. */
 export interface Attend {
-  /** Where the positions before are, and the new ones go. */
+  /** Holds the earlier positions and receives the new ones. */
   readonly cache: LayerCache;
   /** Which keys a query may see, (B, 1, L, all positions) bool; null when plain causality says it. */
   readonly mask: Tensor | null;
@@ -151,7 +151,7 @@ export class Decoder extends Module {
   }
 
   /**
-   * New positions behind those of a cache: embeddings (B, L, D) and their position ids (B, L) to hidden states (B, L, D), ready for `logits`.
+   * New positions after those of a cache: embeddings (B, L, D) and their position ids (B, L) to hidden states (B, L, D), ready for `logits`.
    * `leftPadding` counts the padding in front of each sequence, the same in every call with this cache.
    */
   forward(embeds: Tensor, positionIds: Tensor, cache: KVCache, leftPadding?: readonly number[]): Tensor {
@@ -167,7 +167,7 @@ export class Decoder extends Module {
 }
 
 /**
- * Which keys the queries of `L` new positions behind `past` old ones may see: (B, 1, L, past + L) bool, or null when `is_causal` or "all" says
+ * Which keys the queries of `L` new positions after `past` old ones may see: (B, 1, L, past + L) bool, or null when `is_causal` or "all" says
  * it. Padding in front sees itself only, so that no row is empty.
  */
 function visibleKeys(
@@ -209,7 +209,7 @@ export class LanguageModel extends Module {
     return ops.to(logits, 'float32');
   }
 
-  /** What `logits` reads, by name. With tied embeddings that is the embedding table. */
+  /** The parameters of `logits`, by name. With tied embeddings that is the embedding table. */
   *headParameters(prefix: string): Generator<[string, Parameter]> {
     if (this.#head === undefined) yield [`${prefix}.model.embed_tokens.weight`, this.model.embedTokens.weight];
     else yield* this.#head.namedParameters(`${prefix}.lm_head`);

@@ -1,6 +1,6 @@
 /**
- * Token embeddings as nodes of a plan. A table that trains is read through a node that has only the rows that occur: the gradient of the
- * whole table, hundreds of megabytes of zeros, never exists.
+ * Token embeddings as nodes of a plan. A table that trains is read through a node that has only the rows that occur:
+ * the gradient of the whole table, hundreds of megabytes of zeros, never exists.
  */
 import { fromTypedArray, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { LanguageModel } from './decoder.js';
@@ -9,7 +9,7 @@ import { type PlanNode, parametersOf } from './plan.js';
 
 const NAME = 'llm.model.embed_tokens';
 
-/** Adds the node whose output is what `put` makes of the tokens' embeddings x (B, L, D) and of other nodes' outputs; returns its index. */
+/** Adds the node whose output is `put` of the tokens' embeddings x (B, L, D) and other nodes' outputs; returns its index. */
 export type AppendEmbedding = (put: (x: Tensor, ...others: Tensor[]) => Tensor, from: readonly number[]) => number;
 
 /** Embeddings of ids (B, L). The node with the rows is left out where nothing trains, and where the table is the head as well: then every row has a gradient. */

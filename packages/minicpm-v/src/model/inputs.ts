@@ -1,4 +1,4 @@
-/** What goes into a forward pass of the model: types only. */
+/** The inputs of a forward pass: types only. */
 import type { Tensor } from '@minicpm-finetune/torch';
 import type { Picture } from './patches.js';
 
@@ -18,7 +18,7 @@ export interface ModelInputs {
   readonly lengths?: readonly number[];
 }
 
-/** What the vision side would compute for the pictures of a batch, computed before: constants that take its place in a plan. */
+/** Features of the pictures of a batch, computed earlier: constants that replace the vision side in a plan. */
 export interface KnownPictures {
   /** features: the tower's output, (rows * cols, vision width). tokens: the resampler's, (Q, D). */
   readonly level: 'features' | 'tokens';

@@ -1,6 +1,6 @@
 /**
- * Keys and values of the positions already seen, so that generation computes only new ones. One block of memory per layer that
- * doubles when it is full; the tensors live outside of all scopes until `dispose`.
+ * Keys and values of earlier positions, for generation. Only new positions are computed. One block of memory per layer
+ * that doubles when it is full; the tensors live outside of all scopes until `dispose`.
  */
 import { keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
@@ -16,7 +16,7 @@ export class LayerCache {
     return this.#length;
   }
 
-  /** Adds new positions behind the old ones and returns all keys and values, old and new. The results are views of the caller's scope. */
+  /** Appends new positions and returns all keys and values, old and new. The results are views of the caller's scope. */
   append(keys: Tensor, values: Tensor): [keys: Tensor, values: Tensor] {
     const start = this.#length;
     const count = keys.size(2);
@@ -45,7 +45,7 @@ export class LayerCache {
     });
   }
 
-  /** Forgets everything behind the first `length` positions. */
+  /** Forgets everything after the first `length` positions. */
   truncate(length: number): void {
     this.#length = Math.min(this.#length, length);
   }
@@ -72,7 +72,7 @@ export class KVCache {
     return this.layers[0]?.length ?? 0;
   }
 
-  /** Forgets everything behind the first `length` positions. */
+  /** Forgets everything after the first `length` positions. */
   truncate(length: number): void {
     for (const layer of this.layers) layer.truncate(length);
   }

@@ -1,6 +1,7 @@
 /**
- * MiniCPM-V (Yao et al., 2024): a vision tower, a resampler that turns every picture into a fixed number of tokens, and a language model
- * in whose embeddings these tokens take their places. A forward pass is a plan (plan.ts) that someone else runs.
+ * The whole model: vision tower, resampler, language model. MiniCPM-V (Yao et al., 2024): the resampler turns every
+ * picture into a fixed number of tokens, which replace embeddings of the language model. A forward pass is a plan
+ * (plan.ts) that someone else runs.
  *
  * Not here: the parts (siglip.ts, timm-vit.ts, resampler.ts, decoder.ts), weights (weights.ts), loss, generation, memory.
  * Shapes: B sequences, L positions, D hidden size, Q tokens of a picture, V vocabulary.
@@ -105,7 +106,7 @@ export class MiniCPMV extends Module {
     return this.llm.logits(hidden);
   }
 
-  /** What `logits` reads, by full name. */
+  /** The parameters of `logits`, by full name. */
   headParameters(): ReadonlyMap<string, Parameter> {
     return new Map(this.llm.headParameters('llm'));
   }
@@ -270,7 +271,7 @@ export class MiniCPMV extends Module {
 
 type PictureIndices = Omit<PictureGroup, 'pictures'> & { readonly indices: readonly number[] };
 
-/** Adds a block behind another one (-1: it has no input) and returns its index. */
+/** Adds a block after another one (-1: it has no input) and returns its index. */
 function append(nodes: PlanNode[], block: Stage, from = -1): number {
   const { name, parameters } = block;
   return nodes.push({ name, parameters, inputs: from < 0 ? [] : [from], forward: (x) => block.forward(x!) }) - 1;

@@ -1,5 +1,5 @@
 /**
- * Pictures as the vision towers take them: cut into patches, in groups that need no padding. Pictures of one shape share a group (all
+ * Pictures cut into patches, in groups of one shape. Groups need no padding. Pictures of one shape share a group (all
  * slices of one image have one shape), so neither padding nor attention masks exist, whatever the sizes in a batch.
  *
  * Not here: slicing and resizing (image/), the towers (siglip.ts, timm-vit.ts).

@@ -1,6 +1,7 @@
 /**
- * A plan: the model's computation for one batch as an ordered list of blocks (vision layers, resampler, embedding + scatter, decoder
- * layers, final norm). Whoever runs a plan decides what is kept, recomputed or gathered; the blocks know nothing of it.
+ * A plan: the forward pass as an ordered list of blocks. Blocks are vision layers, resampler, embedding and scatter,
+ * decoder layers, final norm. Whoever runs a plan decides what is kept, recomputed or gathered; the blocks know nothing
+ * of it.
  *
  * Not here: memory, gradients, devices. See the executor in packages/finetune.
  */

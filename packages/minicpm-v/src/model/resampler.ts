@@ -1,6 +1,7 @@
 /**
- * The resampler: a fixed number of learned queries look once at a picture's patches and become its tokens (one cross-attention layer, as in
- * Qwen-VL, Bai et al., 2023). Keys know their place by a two-dimensional sine-cosine table, values do not.
+ * The resampler: a picture's patches to a few tokens. A fixed number of learned queries attend once to the patches (one
+ * cross-attention layer, as in Qwen-VL, Bai et al., 2023). Keys know their place by a two-dimensional sine-cosine
+ * table, values do not.
  *
  * Shapes: N pictures, n patches, V vision width, D hidden size of the language model, Q queries, H heads.
  */

@@ -1,6 +1,7 @@
 /**
- * Rotary position embeddings (Su et al., 2021) in the half-split form of Hugging Face, and LongRoPE's two sets of frequencies
- * (Ding et al., 2024). Angles are computed in float32; the cosines and sines are cast to the type of what they rotate.
+ * Rotary position embeddings and LongRoPE. Rotary embeddings (Su et al., 2021) in the half-split form of Hugging Face,
+ * and LongRoPE's two sets of frequencies (Ding et al., 2024). Angles are computed in float32; the cosines and sines are
+ * cast to the type of what they rotate.
  */
 
 import type { LlmConfig } from '@minicpm-finetune/processor';

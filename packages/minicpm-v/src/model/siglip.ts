@@ -1,6 +1,7 @@
 /**
- * The vision tower of MiniCPM-V 2.5 and later: SigLIP (Zhai et al., 2023) on pictures of any shape, with the patch positions of NaViT
- * (Dehghani et al., 2023) as transformers' Idefics2 vision model has them. Parameter names are the checkpoint's.
+ * The vision tower of MiniCPM-V 2.5 and later: SigLIP. SigLIP (Zhai et al., 2023) on pictures of any shape, with the
+ * patch positions of NaViT (Dehghani et al., 2023), as in transformers' Idefics2 vision model. Parameter names are the
+ * checkpoint's.
  *
  * Shapes: N pictures, n patches, D hidden size, H heads.
  */

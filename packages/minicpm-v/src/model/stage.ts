@@ -1,4 +1,4 @@
-/** Blocks of a chain: plan nodes that do not yet know their place in the plan. */
+/** Chains of blocks that have no place in a plan yet. */
 import type { Module, Parameter, Tensor } from '@minicpm-finetune/torch';
 import type { PictureGroup } from './patches.js';
 import { parametersOf } from './plan.js';

@@ -1,6 +1,7 @@
 /**
- * The vision tower of MiniCPM-V-2: timm's ViT so400m/14 (SigLIP weights, Zhai et al., 2023) without pooling. The learned position table
- * is resampled to the picture's grid by antialiased bicubic interpolation, through which its gradient flows.
+ * The vision tower of MiniCPM-V-2: timm's ViT so400m/14. With SigLIP weights (Zhai et al., 2023) and without pooling.
+ * The learned position table is resampled to the picture's grid by antialiased bicubic interpolation, through which its
+ * gradient flows.
  *
  * Shapes: N pictures, n patches, D hidden size, H heads.
  */

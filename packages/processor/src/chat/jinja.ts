@@ -1,5 +1,5 @@
 /**
- * A checkpoint's own chat template, rendered as transformers' `apply_chat_template(tokenize=False)` does. The templates
+ * Renders a checkpoint's own chat template. Equal to transformers' `apply_chat_template(tokenize=False)`. The templates
  * of `templates.ts` are checked against it; the official data set code renders conversations with it.
  */
 
@@ -12,7 +12,7 @@ export interface PlainMessage {
   content: string;
 }
 
-// What Python strips and JavaScript does not, stand-ins that JavaScript strips, and the reverse.
+// Characters that Python strips and JavaScript does not, stand-ins that JavaScript strips, and the reverse.
 const PYTHON_ONLY_SPACE = ['\x1c', '\x1d', '\x1e', '\x1f', '\x85'];
 const JAVASCRIPT_SPACE = [
   ...'\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f',

@@ -1,6 +1,6 @@
 /**
- * A conversation as the models see it: turns of text and images in order. A record's tags are put into this form here,
- * and what can be wrong with a conversation is found here; turning it into tokens is `segments.ts`.
+ * A conversation: turns of text and images in order. A record's tags are put into this form here, and what can be wrong
+ * with a conversation is found here; turning it into tokens is `segments.ts`.
  */
 
 import { UserError } from '@minicpm-finetune/run';

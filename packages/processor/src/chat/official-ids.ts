@@ -1,7 +1,7 @@
 /**
- * The official data set code's way from a conversation to ids, labels and image bounds (see `official.ts`): the whole text
- * is tokenized, then roles, answers and images are searched for among the ids. Faithful, not good; `segments.ts` is the
- * way of this project.
+ * Conversation to ids and labels by the official code. The official data set code (see `official.ts`) tokenizes the
+ * whole text, then searches the ids for roles, answers and images. Faithful, not good; `segments.ts` is the way of this
+ * project.
  */
 
 import { expected, type LlmType, UserError } from '@minicpm-finetune/run';
@@ -14,7 +14,7 @@ import { IGNORED } from './segments.js';
 /** Which of the two copies of the code. */
 export type OfficialVariant = 'cookbook' | 'openbmb';
 
-/** A turn before anything about it is known. */
+/** An unchecked turn. */
 export interface RawMessage {
   role?: unknown;
   content?: unknown;
@@ -75,7 +75,7 @@ async function minicpm(conversation: readonly RawMessage[], { tokenizer }: Offic
   return { ids, inLoss };
 }
 
-/** What the official Llama 3 template prints for a turn. It takes any role, and prints contents that are not text. */
+/** The official Llama 3 template's text of a turn. It takes any role, and prints contents that are not text. */
 function llama3Turn({ role, content }: RawMessage, turn: number): string {
   if (typeof role !== 'string') throw expected('text', 'the role of a turn', role, { turn });
   const text = content === undefined ? '' : strip(pythonString(content));

@@ -1,6 +1,6 @@
 /**
- * A record as the official data set code encodes it (`finetune/dataset.py` of the MiniCPM-V cookbook and of OpenBMB's
- * repository), quirks included: `--compat official`. Where that code fails on every record (llm types minicpm and llama:
+ * `--compat official`: records as the official code has them. Follows `finetune/dataset.py` of the MiniCPM-V cookbook
+ * and of OpenBMB's repository, quirks included. Where that code fails on every record (llm types minicpm and llama:
  * lists in place of arrays) it is repaired in that one point. Where it raises, this throws a UserError.
  *
  * Here: images and their places in the text. Tokens and the loss mask are in `official-ids.ts`.

@@ -1,8 +1,8 @@
-/** Cutting a conversation that is longer than the model takes: at the end, and never through an image. */
+/** Truncates conversations that exceed the maximum length. Cuts at the end, and never through an image. */
 
 import { type EncodedText, IGNORED } from './segments.js';
 
-/** Whether anything is left that the model has to produce. */
+/** Whether any supervised token is left. */
 export function isSupervised({ labels }: EncodedText): boolean {
   return labels.some((label) => label !== IGNORED);
 }

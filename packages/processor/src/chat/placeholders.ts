@@ -1,7 +1,7 @@
 /**
- * The text that stands for an image in a prompt: marks around as many `<unk>` as the resampler makes features, for the
- * overview and for each slice. Two schemas: the older one (MiniCPM-V-2, 2.5) puts one pair of slice marks around rows of
- * images, the newer one (2.6, o-2.6, 4) marks each slice and can number the image.
+ * The text that stands for an image in a prompt. Marks around one `<unk>` per resampler query, for the overview and for
+ * each slice. Two schemas: the older one (MiniCPM-V-2, 2.5) puts one pair of slice marks around rows of images, the
+ * newer one (2.6, o-2.6, 4) marks each slice and can number the image.
  */
 
 import { IMAGE_TOKENS } from '../tokenizer.js';
@@ -14,7 +14,7 @@ export interface PlaceholderOptions {
   schema: SliceSchema;
   /** Columns and rows of slices, or null. */
   grid: [columns: number, rows: number] | null;
-  /** What stands between the marks of each picture. */
+  /** The text between the marks of each picture. */
   features: string;
   /** Number of the image, or undefined for none. */
   imageId?: number | undefined;

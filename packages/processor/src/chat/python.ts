@@ -1,6 +1,6 @@
 /**
- * The few places where Python and JavaScript disagree about text and the reference's result depends on it: what counts as
- * white space, which digits a tag may have, and how values look when a template prints them.
+ * Python's text rules where JavaScript differs. The reference's result depends on them: white space, digits of a tag,
+ * and how a template prints values.
  */
 
 const SPACE = '\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000';

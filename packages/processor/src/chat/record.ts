@@ -1,6 +1,6 @@
 /**
- * A record of training data in the seed form of the official scripts: a conversation and the images it is about. Schema
- * and messages only; what a conversation may say is checked where it is encoded.
+ * A training record in the official scripts' form. A conversation and its images. Schema and messages only; what a
+ * conversation may say is checked where it is encoded.
  */
 
 import { shown, UserError } from '@minicpm-finetune/run';

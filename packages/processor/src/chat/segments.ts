@@ -1,8 +1,8 @@
 /**
- * From a conversation to token ids, labels and image bounds, as inference encodes it. The text is laid out in segments
- * that know whether the model has to produce them; neighbours of the same kind are tokenized together, so that a prompt
- * gets exactly the ids it has at inference, and an answer the ids that follow such a prompt. Where images are is
- * recorded while the ids are made, never searched for afterwards.
+ * Conversation to ids, labels and bounds, as at inference. The text is laid out in segments that know whether the model
+ * has to produce them; neighbours of the same kind are tokenized together, so that a prompt gets exactly the ids it has
+ * at inference, and an answer the ids that follow such a prompt. Where images are is recorded while the ids are made,
+ * never searched for afterwards.
  *
  * Supervised is what the model has to produce: each answer and its end token, once. The header's newline is prompt.
  */
@@ -103,7 +103,7 @@ function layOut(
   return segments;
 }
 
-/** How a segment's text continues what is before it. */
+/** How a segment's text continues the text before it. */
 function encodeSegment(template: ChatTemplate, segments: readonly Segment[], i: number): Promise<number[]> {
   const { tokenizer, answerContinues } = template;
   const { text, plain, supervised } = segments[i]!;

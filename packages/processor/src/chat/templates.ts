@@ -1,5 +1,5 @@
 /**
- * The chat formats of the model family as data: what stands around each turn, which image placeholders belong to it, and
+ * The chat formats of the model family, as data. What surrounds each turn, which image placeholders belong to it, and
  * how its tokens are split. One table, no code per model. Where a checkpoint has a Jinja template of its own, the table
  * is checked against it, and the default system prompt is taken from it.
  */

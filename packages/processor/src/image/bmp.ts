@@ -1,6 +1,6 @@
 /**
- * Windows and OS/2 bitmaps, which libvips does not read: uncompressed and bit-field pixels of 1 to 32 bits, the alpha
- * channel dropped. Run-length compressed ones are not read. Colour expansion as in Pillow's BmpImagePlugin.
+ * Reads BMP pictures, which libvips does not. Uncompressed and bit-field pixels of 1 to 32 bits; the alpha channel is
+ * dropped. Run-length compressed ones are not read. Colour expansion as in Pillow's BmpImagePlugin.
  */
 
 import { UserError } from '@minicpm-finetune/run';
@@ -13,7 +13,7 @@ interface Header {
   bits: number;
   /** Masks of red, green and blue in a pixel of 16, 24 or 32 bits. */
   masks: [number, number, number];
-  /** Where the palette starts, how many entries it has and bytes each of them takes. */
+  /** The palette's offset, its number of entries, and the bytes of an entry. */
   palette: { offset: number; entries: number; size: number };
   pixels: number;
 }

@@ -1,7 +1,8 @@
 /**
- * A picture file to RGB bytes, exactly as Pillow's `Image.open(file).convert("RGB")`: EXIF orientation and colour
- * profiles are not applied, alpha is dropped (not blended), 16-bit gray is clipped (not scaled), CMYK is converted
- * without a profile, and of an animation the first frame counts. Decoding itself is libvips'; no resizing here.
+ * Decodes a picture file to RGB bytes as Pillow does. The result is that of `Image.open(file).convert("RGB")`: EXIF
+ * orientation and colour profiles are not applied, alpha is dropped (not blended), 16-bit gray is clipped (not scaled),
+ * CMYK is converted without a profile, and an animation gives its first frame. Decoding itself is libvips'; no resizing
+ * here.
  */
 
 import { readFileSync, statSync } from 'node:fs';
@@ -15,7 +16,7 @@ import type { RgbImage } from './resize.js';
 /** A file's path, or the bytes of a file. */
 export type ImageSource = string | Uint8Array;
 
-/** Something the user should hear about, which is not an error. */
+/** Receives messages for the user that are not errors. */
 export type NoticeHandler = (message: string) => void;
 
 export interface DecodeOptions {
@@ -130,7 +131,7 @@ async function toRgb(image: Sharp, metadata: Metadata, bytes: Uint8Array): Promi
   return { data, width: info.width, height: info.height };
 }
 
-/** What a decoder says of a file that it cannot read: libvips' words, where no other thread's error has taken them. */
+/** A decoder's message about a file that it cannot read: libvips' words, unless another thread's error replaced them. */
 function broken(source: ImageSource, cause: unknown): UserError {
   const words = (cause as Error).message.split('\n')[0]!.trim();
   const reason = words === 'Unknown error' ? 'its data is cut off or damaged' : words;

@@ -1,7 +1,7 @@
 /**
  * The natural logarithm, correctly rounded. The slicing grid is the first one whose logarithmic distance is smallest,
- * and distances of mirrored grids (2x3 against 3x2) differ in the last bit only, so the last bit decides.
- * `Math.log` may be off by one there (7 % of ratios in V8); the C library behind the reference practically never is.
+ * and distances of mirrored grids (2x3 against 3x2) differ in the last bit only, so the last bit decides. `Math.log`
+ * may be off by one there (7 % of ratios in V8); the C library of the reference practically never is.
  */
 
 const FRACTION_BITS = 160n;

@@ -1,7 +1,7 @@
 /**
- * Slicing geometry: how a picture of any size becomes one overview and a grid of slices, all in whole patches.
- * Numbers only, no pixels. LLaVA-UHD's adaptive slicing (arXiv 2403.11703) as `slice_image` of the official data set
- * code computes it, rounding included: Python rounds halves to even and `int` truncates.
+ * Slicing geometry: overview and grid of slices. All sizes are whole patches. Numbers only, no pixels. LLaVA-UHD's
+ * adaptive slicing (arXiv 2403.11703) as `slice_image` of the official data set code computes it, rounding included:
+ * Python rounds halves to even and `int` truncates.
  */
 
 import { exactLog } from './exact-log.js';

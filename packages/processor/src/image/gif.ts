@@ -1,6 +1,7 @@
 /**
- * Makes the first frame of a GIF opaque before libvips decodes it, because Pillow shows the colours behind transparent
- * pixels, and the same colour (else palette entry 0) where the frame does not cover the canvas. Does not decompress.
+ * Makes a GIF's first frame opaque, as Pillow shows it. Pillow shows the colours of transparent pixels, and that colour
+ * (else palette entry 0) where the frame does not cover the canvas; the file is changed so that libvips decodes the
+ * same. Does not decompress.
  */
 
 export interface OpaqueGif {

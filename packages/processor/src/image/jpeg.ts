@@ -1,6 +1,7 @@
 /**
- * Walks through a JPEG file without decoding a pixel: its size, and whether all of its data is there and makes sense. That is what check-data
- * wants to know, and costs a third of decoding. (ITU T.81: baseline and extended sequential files, Huffman coded, in one scan.)
+ * Checks a JPEG file without decoding its pixels. Reads its size, and whether all of its data is present and valid.
+ * That is what check-data wants to know, and costs a third of decoding. (ITU T.81: baseline and extended sequential
+ * files, Huffman coded, in one scan.)
  *
  * Only for files that are plainly whole: of any other, and of rarer kinds (progressive, CMYK), null says "ask the decoder".
  */
@@ -139,7 +140,7 @@ class Walk {
     return at === end;
   }
 
-  /** The scan and the end behind it. */
+  /** The scan and the end marker after it. */
   #scan(start: number, end: number): boolean {
     const { bytes } = this;
     const frame = this.#frame;
@@ -185,10 +186,10 @@ function huffmanCodes(counts: Uint8Array, symbols: Uint8Array): Codes | null {
   return { short, long, from };
 }
 
-const PADDING = 4; // bytes that may be read behind the data
+const PADDING = 4; // bytes that may be read after the data
 let scratch = new Uint8Array(1 << 16);
 
-/** The bytes of a scan up to the next marker, the zero behind each 0xff taken out. Good until the next call. */
+/** The bytes of a scan up to the next marker, the zero after each 0xff removed. Valid until the next call. */
 function unstuffed(bytes: Uint8Array, start: number): { bytes: Uint8Array; length: number; end: number } {
   if (scratch.length < bytes.length - start + PADDING) scratch = new Uint8Array(2 * (bytes.length - start) + PADDING);
   let [from, length] = [start, 0];
@@ -207,7 +208,7 @@ function unstuffed(bytes: Uint8Array, start: number): { bytes: Uint8Array; lengt
   }
 }
 
-/** Whether `length` bytes are so many MCUs, and no more than the bits that fill up the last byte. */
+/** Whether `length` bytes are exactly this many MCUs and the bits that fill up the last byte. */
 function isWhole(data: Uint8Array, length: number, mcus: number, blocks: readonly [dc: Codes, ac: Codes][]): boolean {
   const bits = 8 * length;
   let at = 0; // in bits

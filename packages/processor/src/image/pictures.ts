@@ -1,6 +1,6 @@
 /**
- * From an RGB image to what the vision tower takes: the overview and the slices, resized, cut and laid out in planes or
- * in patches. Pixels stay uint8; `normalize` is what the collator's tensor arithmetic must equal bit for bit.
+ * An RGB image to overview and slices for the vision tower. Resized, cut, and laid out in planes or in patches. Pixels
+ * stay uint8; `normalize` is what the collator's tensor arithmetic must equal bit for bit.
  */
 
 import { UserError } from '@minicpm-finetune/run';
@@ -20,7 +20,7 @@ export interface EncodedPicture {
   cols: number;
 }
 
-/** What one image became. */
+/** The result for one image. */
 export interface SlicedImage {
   /** The overview first, then the slices row by row. */
   pictures: EncodedPicture[];

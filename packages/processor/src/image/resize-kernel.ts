@@ -1,6 +1,6 @@
 /**
- * The inner loops of the resize as a WebAssembly module with 128-bit vectors: about five times as fast as the same loops
- * in JavaScript. Its readable source is `resize-kernel.wat`; a test compiles that and compares. One instance per thread.
+ * The inner loops of the resize, in WebAssembly SIMD. About five times as fast as the same loops in JavaScript. Its
+ * readable source is `resize-kernel.wat`; a test compiles that and compares. One instance per thread.
  */
 
 const WASM = [

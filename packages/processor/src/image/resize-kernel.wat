@@ -1,5 +1,5 @@
-;; The two inner loops of the bicubic resize (see resize.ts), with four 32-bit lanes at once. Source of resize-kernel.ts:
-;;   npx wat2wasm --output=resize-kernel.wasm packages/minicpm-v/src/image/resize-kernel.wat && base64 --wrap=0 resize-kernel.wasm
+;; The two inner loops of the bicubic resize, as text. See resize.ts; four 32-bit lanes at once. Source of resize-kernel.ts:
+;;   npx wat2wasm --output=resize-kernel.wasm packages/processor/src/image/resize-kernel.wat && base64 --wrap=0 resize-kernel.wasm
 ;; All pointers are byte addresses. `first` and `count` hold one int32 per output position, `weights` `size` int32 each,
 ;; fixed point with 22 fractional bits. Sums start at one half and are clipped to 0..255.
 (module

@@ -1,8 +1,8 @@
 /**
- * Bicubic resize of 8-bit RGB, bit-equal to Pillow's `Image.resize(size, BICUBIC)`: two passes (columns first, only the
- * rows that the second pass needs), an antialiasing kernel (a = -0.5) widened by the scale when shrinking, weights in
- * fixed point with 22 fractional bits, and a clip to 0..255 after each pass. After Pillow's `Resample.c`. The weights are
- * computed here, the sums in `resize-kernel.wat`.
+ * Bicubic resize of RGB bytes, bit-equal to Pillow. Equals `Image.resize(size, BICUBIC)`: two passes (columns first,
+ * only the rows that the second pass needs), an antialiasing kernel (a = -0.5) widened by the scale when shrinking,
+ * weights in fixed point with 22 fractional bits, and a clip to 0..255 after each pass. After Pillow's `Resample.c`.
+ * The weights are computed here, the sums in `resize-kernel.wat`.
  */
 
 import { type ResizeKernel, resizeKernel } from './resize-kernel.js';

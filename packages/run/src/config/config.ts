@@ -1,5 +1,5 @@
 /**
- * The configuration of a training run, fully resolved: what the trainer obeys and what `run.json` in the run folder holds.
+ * The fully resolved configuration of a training run. The trainer obeys it and `run.json` in the run folder holds it.
  *
  * `CONFIG_FLAGS` is the only list of its keys. They are the names of the command-line flags (those of transformers, PEFT and the official
  * MiniCPM-V scripts where they have one), so `run.json` is also a valid recipe: `minicpm-finetune train --recipe run.json` repeats the run.

@@ -1,4 +1,4 @@
-/** Flags of a training: which model learns from which data, and where the run is kept. */
+/** Flags of `train`: model, data and run folder. */
 
 import type { FlagTable } from './spec.js';
 

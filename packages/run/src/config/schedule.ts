@@ -1,4 +1,4 @@
-/** Flags of a training: how long it takes, and the course of the learning rate. */
+/** Flags of `train`: length and learning-rate schedule. */
 
 import type { FlagTable } from './spec.js';
 

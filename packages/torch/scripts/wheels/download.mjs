@@ -1,4 +1,7 @@
-/** Downloads one file: resumes what an earlier try left, says how far it is, and keeps a temporary name until its SHA-256 is right. */
+/**
+ * Downloads one file, resumable and verified. It resumes an earlier try, shows its progress, and keeps a temporary name
+ * until its SHA-256 is right.
+ */
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, existsSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * Fetches libtorch with everything it needs to load: PyTorch's wheel, and for a CUDA build the NVIDIA packages that the wheel's own METADATA
- * asks for, unpacked beside it where its libraries look for them. Node downloads; pip does where Node cannot reach an index.
+ * Fetches libtorch with everything it needs to load. PyTorch's wheel, and for a CUDA build the NVIDIA packages that the
+ * wheel's own METADATA asks for, unpacked beside it where its libraries look for them. Node downloads; pip does where
+ * Node cannot reach an index.
  */
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * Package indexes: which wheels of a package there are, where, and with which SHA-256. Reads the "simple" repository as PyPI serves it (JSON)
- * and as everyone else does (a page of links with #sha256=…, such as PyTorch's).
+ * Reads package indexes: wheels, addresses, SHA-256. Reads the "simple" repository as PyPI serves it (JSON) and as
+ * everyone else does (a page of links with #sha256=…, such as PyTorch's).
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,4 @@
-/** One process at a time does something with a folder; the others wait. */
+/** Lets one process at a time work on a folder. The others wait. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 

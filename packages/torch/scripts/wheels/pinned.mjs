@@ -1,4 +1,6 @@
-/** The libtorch that is fetched: its version, its builds, their indexes, and the SHA-256 of those wheels whose hash is known for certain. */
+/**
+ * The pinned libtorch: version, builds, indexes, SHA-256. A SHA-256 only for wheels whose hash is known for certain.
+ */
 
 export const PINNED = '2.13.0';
 /** Any Python's wheel holds the same libtorch; this one is taken. */

@@ -1,4 +1,6 @@
-/** Wheels by pip, where Node cannot reach an index: pip knows the mirrors, proxies and certificates that its user configured. */
+/**
+ * Fetches wheels with pip where Node cannot. pip knows the mirrors, proxies and certificates that its user configured.
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,7 @@
 /**
- * Requirements as wheels name them (`Requires-Dist`, PEP 508): name, extras, versions, and the marker that says for whom they are. As much of
- * it as PyTorch's and NVIDIA's wheels use: release versions without pre-releases, markers of `and`, `or`, parentheses and comparisons.
+ * Parses requirements of wheels (PEP 508). `Requires-Dist`: name, extras, versions, and the marker that says for which
+ * systems they are. As much of it as PyTorch's and NVIDIA's wheels use: release versions without pre-releases, markers
+ * of `and`, `or`, parentheses and comparisons.
  */
 
 const normalName = (name) => name.toLowerCase().replace(/[-_.]+/g, '-');

@@ -1,4 +1,4 @@
-/** Unpacks parts of a wheel (a zip file) as a stream, and reads single entries. */
+/** Unpacks parts of a wheel as a stream. A wheel is a zip file; single entries can be read, too. */
 import { createWriteStream, mkdirSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';

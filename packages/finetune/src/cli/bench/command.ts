@@ -1,4 +1,4 @@
-/** `minicpm-finetune bench`: takes the flags of a training and prints what its steps spend their time and memory on. */
+/** `minicpm-finetune bench`: time and memory of training steps. Takes the flags of a training. */
 
 import { type FlagTable, flagsOf, type RunConfig } from '@minicpm-finetune/run';
 import { resolveGiven } from '../../config/resolve.js';
@@ -29,7 +29,7 @@ const OWN_NAMES = new Set(OWN.map(({ name }) => name));
 export const benchCommand: CliCommand = {
   text: {
     name: 'bench',
-    summary: { en: 'Measure where the time and the memory of a training go.', zh: '测量训练的时间和内存用在哪里。' },
+    summary: { en: 'Measure the time and the memory of training steps.', zh: '测量训练的时间和内存用在哪里。' },
     description: {
       en:
         'Takes the flags of a training and runs some of its steps: data, vision, language model, loss, optimizer; the speed of the ' +

@@ -1,4 +1,4 @@
-/** Measures the steps of a training as it would run, without writing anything that stays: what `minicpm-finetune bench` prints. */
+/** Measures training steps without leaving files behind. The steps are those of a real training. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

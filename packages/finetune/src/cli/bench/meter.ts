@@ -1,5 +1,5 @@
 /**
- * Where a step's time goes, how close the language model's blocks come to the speed of plain matrix products, and what takes the memory.
+ * Where a step's time and memory go. Also compares the language model's blocks with plain matrix products.
  *
  * Floating-point operations are counted as is usual: two for each weight of a matrix and token in the forward pass, as many for the gradient
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
@@ -25,7 +25,7 @@ export interface Measurement {
   readonly tokensPerSecond: number;
   /** In the blocks of the language model, per second. */
   readonly languageFlops: number;
-  /** Of plain matrix products in the model's type, per second: the median of what was measured behind every step. */
+  /** Of plain matrix products in the model's type, per second: the median of measurements after every step. */
   readonly matmulFlops: number;
   /** Bytes, each at its highest. */
   readonly memory: ReadonlyMap<string, number>;

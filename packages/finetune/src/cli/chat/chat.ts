@@ -1,7 +1,6 @@
 /**
- * `minicpm-finetune chat`: one answer on standard output, or a conversation in the terminal.
- *
- * Not here: the model's side of it (loadModel of minicpm-v), flags (cli/chat-flags.ts). Questions may be piped in, a line each.
+ * Chat: one answer on standard output, or a conversation. Not here: the model (loadModel of minicpm-v), the flags
+ * (flags.ts). Questions may be piped in, one per line.
  */
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';

@@ -1,4 +1,4 @@
-/** The flags of `minicpm-finetune chat` as data, and the options they resolve to. */
+/** The flags of `minicpm-finetune chat`. */
 
 import { CONFIG_FLAGS, DEVICE, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
@@ -63,7 +63,7 @@ const CONVERSATION = {
   max_slice_nums: MAX_SLICE_NUMS,
 } as const satisfies FlagTable;
 
-/** How answers are made. */
+/** Settings of the answers. */
 export const SAMPLING_FLAGS = {
   max_new_tokens: {
     kind: 'integer',

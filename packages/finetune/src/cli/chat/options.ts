@@ -1,4 +1,4 @@
-/** What a chat needs to know: the flags of `minicpm-finetune chat`, resolved. */
+/** The resolved options of a chat. */
 
 import type { AnswerOptions } from '@minicpm-finetune/minicpm-v';
 import type { DType } from '@minicpm-finetune/run';

@@ -1,6 +1,6 @@
 /**
- * check-data: encodes every record of the data as training would, in all cores, and reports every mistake, what looks odd, and the numbers from
- * which to choose --model_max_length. Changes nothing. The report as text is check-report.ts.
+ * Encodes every record as training would, and reports. Uses all cores. Reports every mistake, what looks odd, and the
+ * numbers from which to choose --model_max_length. Changes nothing. The report as text is report.ts.
  */
 import { availableParallelism } from 'node:os';
 import type { UserErrorData } from '@minicpm-finetune/run';
@@ -45,7 +45,7 @@ export interface CheckReport {
   readonly records: number;
   /** One for each record that training would stop at or leave out. */
   readonly errors: readonly RecordFinding[];
-  /** What is allowed but probably not meant, or changes a record: several per record are possible. */
+  /** Allowed but probably unintended, or a change of a record: several per record are possible. */
   readonly warnings: readonly RecordFinding[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;

@@ -1,4 +1,4 @@
-/** `minicpm-finetune check-data`: the whole data before any training, with exit code 2 if a record is bad. */
+/** `minicpm-finetune check-data`: checks all data. Exit code 2 if a record is bad. */
 
 import { CONFIG_FLAGS, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
@@ -54,11 +54,11 @@ const FLAGS: readonly Flag[] = flagsOf({
 export const checkDataCommand: CliCommand = {
   text: {
     name: 'check-data',
-    summary: { en: 'Find every bad record before training does.', zh: '在训练之前找出所有坏记录。' },
+    summary: { en: 'Find every bad record before training.', zh: '在训练之前找出所有坏记录。' },
     description: {
       en:
         'Reads, encodes and measures every record as training would. Changes nothing. Ends with 2 if a record is bad.\n' +
-        'Lengths are those of whole records, so that --model_max_length can be chosen by them.',
+        'Lengths are those of whole records, so --model_max_length can be chosen from them.',
       zh:
         '像训练时一样读取、编码并统计每条记录。不改动任何文件。有坏记录时退出码为 2。\n' +
         '长度按完整记录统计，可据此选择 --model_max_length。',

@@ -1,4 +1,4 @@
-/** The report of check-data as text for people; the numbers are made in checkData.ts. */
+/** The report of check-data as text. The numbers come from check-data.ts. */
 import { UserError } from '@minicpm-finetune/run';
 import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 

@@ -1,4 +1,4 @@
-/** `minicpm-finetune doctor`: one line per finding, with the cure below what is amiss. */
+/** `minicpm-finetune doctor`: one line per finding. With the cure below a finding that is wrong. */
 
 import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
@@ -25,11 +25,11 @@ const FLAGS = flagsOf({
 export const doctorCommand: CliCommand = {
   text: {
     name: 'doctor',
-    summary: { en: 'Check what this machine has and what it lacks.', zh: '检查这台机器具备什么、缺少什么。' },
+    summary: { en: 'Check this machine for a training.', zh: '检查这台机器具备什么、缺少什么。' },
     description: {
       en:
         'Examines Node, compiler, libtorch, devices, memory and disk, and measures the speed of matrix products. ' +
-        'Changes nothing. Ends with 1 if something is missing without which nothing can be trained.',
+        'Changes nothing. Ends with 1 if a training cannot run on this machine.',
       zh:
         '检查 Node、编译器、libtorch、设备、内存和磁盘，并测量矩阵乘法的速度。不改动任何内容。' +
         '缺少训练必需的东西时退出码为 1。',

@@ -1,6 +1,7 @@
 /**
- * What this machine offers a training, and what it lacks: versions, compiler, libtorch, devices, memory, disk, and how fast
- * it multiplies matrices. Looks only; installs and changes nothing. Works without a built addon, which is then a finding.
+ * What this machine offers a training, and what it lacks. Versions, compiler, libtorch, devices, memory, disk, and the
+ * speed of matrix products. Only looks: installs and changes nothing. Works without a built addon, which is then a
+ * finding.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -11,13 +12,13 @@ import { formatBytes } from '@minicpm-finetune/run';
 import { huggingFaceHome } from '../../hub/home.js';
 
 export interface Finding {
-  /** What was looked at. */
+  /** The subject. */
   name: string;
   /** `missing`: a training cannot run; `note`: it can, but this is worth knowing. */
   status: 'ok' | 'note' | 'missing';
-  /** What was found. */
+  /** The observation. */
   found: string;
-  /** What to do, unless all is well. */
+  /** The cure, unless all is well. */
   cure?: string;
 }
 

@@ -1,4 +1,4 @@
-/** `minicpm-finetune download`: a model of the Hugging Face hub into its cache. */
+/** `minicpm-finetune download`: a hub model into the cache. The cache is Hugging Face's. */
 
 import { CONFIG_FLAGS, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';
@@ -31,7 +31,7 @@ const FLAGS = flagsOf({
       default: null,
       placeholder: 'file...',
       help: {
-        en: 'Files to download in place of those that a run needs; * and ? stand for any text and any character.',
+        en: 'Files to download instead of those that a run needs; * and ? match any text and any character.',
         zh: '只下载这些文件，代替训练所需的文件；* 和 ? 分别表示任意文本和任意一个字符。',
       },
     },

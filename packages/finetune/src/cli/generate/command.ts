@@ -1,4 +1,4 @@
-/** `minicpm-finetune generate`: answers for a data file, as JSON Lines. */
+/** `minicpm-finetune generate`: answers for a data file. */
 
 import { CONFIG_FLAGS, type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
@@ -86,7 +86,7 @@ export const generateCommand: CliCommand = {
 
 function describe({ records, resumed, exactMatch }: GenerateSummary, output: string): string {
   const before = resumed === 0 ? '' : `, ${resumed} of them by an earlier run`;
-  const match = exactMatch === null ? '' : ` ${(100 * exactMatch).toFixed(1)} % are exactly the reference.`;
+  const match = exactMatch === null ? '' : ` ${(100 * exactMatch).toFixed(1)} % equal the reference.`;
   return `${records} answers in ${output}${before}.${match}`;
 }
 

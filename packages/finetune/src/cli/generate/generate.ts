@@ -1,9 +1,8 @@
 /**
- * `minicpm-finetune generate`: the answers of a model to the questions of a data file, as JSON Lines.
- *
- * The question of a record is everything before its last assistant turn, which is the reference; a record that ends in a user turn has none.
- * The output can be resumed: each batch is appended when it is answered, records whose line is there already are not asked again, and a file
- * beside it (`<output>.settings.json`) says what made them. Not here: reading data (data/), generation (minicpm-v).
+ * Answers a data file's questions, as JSON Lines. The question of a record is everything before its last assistant
+ * turn, which is the reference; a record that ends in a user turn has none. The output can be resumed: each batch is
+ * appended when it is answered, records that already have a line are not asked again, and a file beside it
+ * (`<output>.settings.json`) holds the settings. Not here: reading data (data/), generation (minicpm-v).
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -165,11 +164,11 @@ function openOutput(options: AnswerFileOptions, data: string): AnswerLine[] {
   const other = Object.keys(settings).find((key) => JSON.stringify(before[key]) !== JSON.stringify(settings[key]));
   if (other !== undefined) {
     throw new UserError(
-      `Expected the answers in the output file to be made with ${other} ${shown(settings[other])} but received ones with ${shown(before[other])}.`,
+      `Expected answers made with ${other} ${shown(settings[other])} in the output file but received answers made with ${shown(before[other])}.`,
       {
         file: output,
         flag: '--output',
-        cure: 'Give another file, or delete this one and its settings.json to start anew.',
+        cure: 'Give another file, or delete this one and its settings.json to start from scratch.',
       },
     );
   }

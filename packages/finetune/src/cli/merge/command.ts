@@ -1,4 +1,4 @@
-/** `minicpm-finetune merge`: adapters into their base, as a checkpoint that needs none. */
+/** `minicpm-finetune merge`: adapters merged into their base. The result is a checkpoint that needs no adapter. */
 
 import { type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { MODEL_FLAGS } from '../chat/flags.js';
@@ -23,7 +23,7 @@ const FLAGS = flagsOf({
       kind: 'string',
       required: true,
       placeholder: 'dir',
-      help: { en: 'Folder to make; new or empty.', zh: '输出目录；须为新目录或空目录。' },
+      help: { en: 'Output folder; new or empty.', zh: '输出目录；须为新目录或空目录。' },
     },
     dtype: {
       ...MODEL_FLAGS.dtype,
@@ -72,7 +72,7 @@ export const mergeCommand: CliCommand = {
     const { tensors, changed, logitsError } = mergeAdapters(options);
     stdout.write(
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
-        `Their logits are those of base and adapter to ${logitsError.toExponential(1)} of the largest.\n`,
+        `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.\n`,
     );
     return EXIT.ok;
   },

@@ -1,4 +1,4 @@
-/** `minicpm-finetune render`: one record as tokens, and its pictures as a PNG. */
+/** `minicpm-finetune render`: a record as tokens and as a PNG. */
 
 import { writeFile } from 'node:fs/promises';
 import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
@@ -66,8 +66,8 @@ export const renderCommand: CliCommand = {
     summary: { en: 'Show one record as the model gets it.', zh: '按模型看到的样子显示一条记录。' },
     description: {
       en:
-        'Prints the tokens of a record, who says them, and which the model learns to produce; on a terminal in colours.\n' +
-        'With --contact_sheet, its pictures and their slices are written to a PNG.',
+        'Prints the tokens of a record, their speakers, and which are supervised; on a terminal in colours.\n' +
+        'With --contact_sheet, its pictures and slices are written to a PNG.',
       zh:
         '打印一条记录的词元、由谁说出、以及模型学习生成哪些；在终端上以颜色区分。\n' +
         '使用 --contact_sheet 时，图片及其切片会写入一个 PNG 文件。',

@@ -1,5 +1,5 @@
 /**
- * A sample's pictures as one PNG to look at: each image in a row of its own, its overview first, its slices in their grid beside it, exactly the
+ * A sample's pictures as one PNG. Each image has a row: its overview first, then its slices in their grid, exactly the
  * pixels that the model sees.
  */
 import type { EncodedPicture } from '@minicpm-finetune/processor';

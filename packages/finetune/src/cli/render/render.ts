@@ -1,6 +1,6 @@
 /**
- * render: one record as the model gets it, token by token, with who says it and what is learned of it; its pictures go to contact-sheet.ts.
- * For the eye: nothing is trained on what is made here.
+ * One record as the model gets it, token by token. With the speaker of each token and whether it is supervised; its
+ * pictures go to contact-sheet.ts. For reading only: nothing is trained on this output.
  */
 import { CHAT_FORMATS, type EncodedSample, type Tokenizer } from '@minicpm-finetune/processor';
 import { type Compat, UserError } from '@minicpm-finetune/run';
@@ -14,14 +14,14 @@ export type RenderRole = 'system' | 'user' | 'assistant';
 export interface RenderedToken {
   /** Position in the sequence; the length of the sequence for an end token that is learned but not shown. */
   readonly index: number;
-  /** What the token adds to the text. A character of several tokens is the text of its last one. */
+  /** The text that the token adds. A character of several tokens is the text of its last one. */
   readonly text: string;
   readonly role: RenderRole;
   /** Feature of a picture. */
   readonly image: boolean;
   /** The model learns to produce something here. */
   readonly supervised: boolean;
-  /** What it learns to produce here, where that is not the token itself. */
+  /** The token that is learned here, if it is not the token itself. */
   readonly learned: string | undefined;
 }
 
@@ -30,7 +30,7 @@ export interface RenderedSample {
   readonly sample: EncodedSample;
   readonly tokens: readonly RenderedToken[];
   readonly grids: readonly ImageGrid[];
-  /** What happened to the record: cut, sliced less, … */
+  /** Changes of the record: cut, sliced less, … */
   readonly notices: readonly string[];
 }
 
@@ -107,7 +107,7 @@ const INCOMPLETE = '\uFFFD';
 /** No character has more bytes, and no vocabulary tokens smaller than a byte. */
 const MOST_TOKENS_PER_CHARACTER = 4;
 
-/** What each id adds to the text. Decoders treat the first id of a text in a way of its own, so each is decoded behind another. */
+/** The text that each id adds. Decoders treat the first id of a text differently, so each is decoded after another one. */
 async function tokenTexts(ids: readonly number[], tokenizer: Tokenizer): Promise<string[]> {
   const anchor = (await tokenizer.encode('a', { plain: true })).at(-1)!;
   const before = (await tokenizer.decode([anchor])).length;
@@ -124,7 +124,7 @@ async function tokenTexts(ids: readonly number[], tokenizer: Tokenizer): Promise
   return texts;
 }
 
-/** Who says each token: the turns' headers are looked for one after the other. What stands in front of the first is the system's. */
+/** The speaker of each token: the turns' headers are searched for one after the other. Tokens before the first are the system's. */
 function rolesOf(texts: readonly string[], turns: readonly { role: RenderRole; header: string }[]): RenderRole[] {
   const whole = texts.join('');
   let from = 0;

@@ -1,6 +1,6 @@
 /**
- * A rendered record as text: one line per stretch of tokens of one kind, tokens separated by "|", what is learned marked and (on a terminal)
- * coloured. Two encodings of a record are shown as their difference.
+ * A rendered record as text. One line per run of tokens of one kind, tokens separated by "|", supervised tokens marked
+ * and (on a terminal) coloured. Two encodings of a record are shown as their difference.
  */
 
 import type { RenderedSample, RenderedToken, RenderRole } from './render.js';
@@ -28,7 +28,7 @@ export function formatRendered(rendered: RenderedSample, colour: boolean): strin
   ];
 }
 
-/** What two encodings of the same record have in common and what not: lines with "-" are the first's, lines with "+" the second's. */
+/** The difference of two encodings of one record: lines with "-" are the first's, lines with "+" the second's. */
 export function formatDifference(first: RenderedSample, second: RenderedSample, colour: boolean): string[] {
   const runs = diff(first.tokens, second.tokens, tokenKey);
   const same = runs.every(({ kind }) => kind === 'both');
@@ -49,7 +49,7 @@ function differenceLines(run: DiffRun<RenderedToken>, colour: boolean): string[]
   return [all[0]!, '  …', all.at(-1)!];
 }
 
-/** What makes two tokens the same for the model: the text, and what is learned in their place. */
+/** The identity of a token for the model: its text, and what is learned in its place. */
 function tokenKey({ text, image, supervised, learned }: RenderedToken): string {
   return JSON.stringify([text, image, supervised, learned ?? null]);
 }

@@ -1,4 +1,6 @@
-/** The shortest way from one sequence to another: what both have, what only the first has, what only the second has. */
+/**
+ * The shortest edit script between two sequences. What both have, what only the first has, what only the second has.
+ */
 
 export interface DiffRun<T> {
   readonly kind: 'both' | 'first' | 'second';

@@ -1,4 +1,4 @@
-/** What check-data and render share: from flags to how records are encoded. */
+/** The encoder flags that check-data and render share. */
 
 import type { Flag } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';

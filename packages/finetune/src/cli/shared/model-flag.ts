@@ -1,4 +1,4 @@
-/** The model that a flag names, as a folder: what all commands share that use one. */
+/** The model flag, resolved to a folder. All commands that use a model share it. */
 
 import type { Flag } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';

@@ -1,5 +1,5 @@
 /**
- * How the command line is asked to end, or to save: SIGINT and SIGTERM, and SIGUSR1.
+ * Signals that ask the command line to stop or save. SIGINT and SIGTERM, and SIGUSR1.
  *
  * The first SIGINT or SIGTERM aborts `signal`: the training finishes its step and saves. The second ends the process at once, even in the
  * middle of a step (the last complete checkpoint is whole, since checkpoints are renamed into place). Not here: what a training does then

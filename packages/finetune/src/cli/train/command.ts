@@ -1,4 +1,4 @@
-/** `minicpm-finetune train`: resolves the configuration, says what it found, and trains. */
+/** `minicpm-finetune train`: resolves the configuration, trains. */
 
 import { type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
@@ -48,7 +48,7 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
   }
 }
 
-/** A recipe that repeats the run on standard output; notices and arithmetic beside it. */
+/** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
 function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
   for (const notice of resolved.notices) io.stderr.write(`notice: ${notice}\n`);
   for (const line of resolved.derived) io.stderr.write(`${line}\n`);

@@ -1,4 +1,4 @@
-/** What `minicpm-finetune train --help` says around its flags. */
+/** The text of `train --help` around the flags. */
 
 import { CONFIG_HEADINGS } from '@minicpm-finetune/run';
 import type { CommandText } from '../command.js';
