@@ -2,7 +2,7 @@
 import { cellsOf, type Row } from './terminal.js';
 
 /** A small picture with the answer of a model below it. */
-interface Answered {
+export interface Answered {
   /** Bytes of a PNG file. */
   readonly png: Uint8Array;
   readonly answer: string;
