@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -36,8 +45,10 @@ function commands(name: string): string[] {
 function newcomersFolder(): string {
   const place = makePlace(8);
   const folder = mkdtempSync(join(tmpdir(), 'documents-'));
-  mkdirSync(join(folder, 'openbmb'));
-  cpSync(place.model, join(folder, 'openbmb', 'MiniCPM-V-2_6'), { recursive: true });
+  for (const owner of ['openbmb', 'models'])
+    cpSync(place.model, join(folder, owner, 'MiniCPM-V-2_6'), { recursive: true });
+  cpSync(join(ROOT, 'recipes'), join(folder, 'recipes'), { recursive: true });
+  symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
   for (const name of ['train.json', 'eval.json', 'test.json']) cpSync(place.data, join(folder, name));
   for (let i = 0; i < 4; i++) cpSync(join(place.folder, `${i}.bmp`), join(folder, `${i}.bmp`));
   cpSync(join(place.folder, '0.bmp'), join(folder, 'photo.jpg'));
@@ -56,6 +67,13 @@ describe.each(['README.md', 'docs/data.md'])('%s', (name) => {
     const shell = line.replace('npx minicpm-finetune', `"${process.execPath}" "${CLI}"`);
     const env = { ...process.env, XDG_CACHE_HOME: join(folder, 'cache'), HF_HUB_OFFLINE: '1' };
     const { status, stderr } = spawnSync('sh', ['-c', shell], { cwd: folder, env, input: '', encoding: 'utf8' });
+    expect(status, stderr).toBe(0);
+  });
+
+  it.each(blocks(name, 'ts'))('program %#', (program) => {
+    writeFileSync(join(folder, 'program.mjs'), program);
+    const env = { ...process.env, XDG_CACHE_HOME: join(folder, 'cache'), HF_HUB_OFFLINE: '1' };
+    const { status, stderr } = spawnSync(process.execPath, ['program.mjs'], { cwd: folder, env, encoding: 'utf8' });
     expect(status, stderr).toBe(0);
   });
 });

@@ -1,13 +1,17 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { makePlace } from '../../finetune/test/support/run-place.js';
 import { tinyAdapter, tinyModel, writePicture } from '../../finetune/test/support/tiny-model.js';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 const work = mkdtempSync(join(tmpdir(), 'examples-'));
-afterAll(() => rmSync(work, { recursive: true }));
+const place = makePlace(4);
+afterAll(() => {
+  for (const folder of [work, place.folder]) rmSync(folder, { recursive: true });
+});
 
 /** Runs a compiled example and returns what it printed. */
 function run(name: string, ...words: string[]): string {
@@ -29,6 +33,21 @@ const EXAMPLES: Readonly<Record<string, () => void>> = {
     const answers = JSON.parse(output.trim().split('\n').at(-1)!) as { first: string; second: string };
     expect(output.startsWith(answers.first)).toBe(true); // the streamed answer begins as the shorter one of the batch
     expect(answers.second).not.toBe('');
+  },
+  train: () => {
+    const output = join(work, 'run');
+    const lines = run('train', place.model, place.data, output).trim().split('\n');
+    expect(lines.slice(0, -1).map((line) => line.replace(/[\d.]+$/, ''))).toEqual(['step 1: loss ', 'step 2: loss ']);
+    expect(JSON.parse(lines.at(-1)!)).toMatchObject({ stopped: null, steps: 2 });
+    expect(existsSync(join(output, 'adapter_model.safetensors'))).toBe(true);
+  },
+  answers: () => {
+    const adapter = tinyAdapter(place.model, join(work, 'answers-adapter'));
+    const output = join(work, 'merged');
+    const [summary] = run('answers', place.model, adapter, place.data, output).trim().split('\n');
+    expect(JSON.parse(summary!)).toMatchObject({ records: 4, resumed: 0 });
+    expect(readFileSync(`${output}.jsonl`, 'utf8').trim().split('\n')).toHaveLength(4);
+    expect(existsSync(join(output, 'model.safetensors'))).toBe(true);
   },
 };
 
