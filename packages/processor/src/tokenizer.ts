@@ -139,25 +139,30 @@ export class Tokenizer {
   /** One more than the largest id. */
   readonly size: number;
 
-  private readonly specialTokens: ReadonlySet<string>;
-  private readonly addsPrefix: boolean;
-  private readonly structurePattern: RegExp;
-  private readonly specialPattern: RegExp;
-  private readonly variants = new Map<string, HfTokenizer>();
+  readonly #specialTokens: ReadonlySet<string>;
+  readonly #addsPrefix: boolean;
+  readonly #structurePattern: RegExp;
+  readonly #specialPattern: RegExp;
+  readonly #variants = new Map<string, HfTokenizer>();
+
+  readonly folder: string;
+  readonly #hf: HfTokenizer;
 
   private constructor(
-    readonly folder: string,
+    folder: string,
     json: TokenizerJson,
-    private readonly hf: HfTokenizer,
+    hf: HfTokenizer,
     config: Record<string, unknown>,
     chatTemplate: string | undefined,
   ) {
+    this.folder = folder;
+    this.#hf = hf;
     const added = json.added_tokens ?? [];
-    this.specialTokens = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+    this.#specialTokens = new Set(added.filter(({ special }) => special).map(({ content }) => content));
     this.structureTokens = added.filter(isStructure).map(({ content }) => content);
-    this.addsPrefix = addsPrefix(json);
-    this.structurePattern = anyOf(this.structureTokens);
-    this.specialPattern = anyOf([...this.specialTokens]);
+    this.#addsPrefix = addsPrefix(json);
+    this.#structurePattern = anyOf(this.structureTokens);
+    this.#specialPattern = anyOf([...this.#specialTokens]);
     this.bosToken = tokenName(config.bos_token);
     this.eosToken = tokenName(config.eos_token);
     this.padToken = tokenName(config.pad_token);
@@ -189,58 +194,58 @@ export class Tokenizer {
   /** Ids of a text. */
   async encode(text: string, options: EncodeOptions = {}): Promise<number[]> {
     const { addSpecialTokens = false, plain = false, continuation = false } = options;
-    const bare = continuation && this.addsPrefix;
+    const bare = continuation && this.#addsPrefix;
     // The library puts a space in front of each piece between special tokens; only the first piece goes on from before.
-    const special = bare && !plain ? this.specialPattern.exec(text)?.index : undefined;
+    const special = bare && !plain ? this.#specialPattern.exec(text)?.index : undefined;
     if (special !== undefined) {
       const pieces = [text.slice(0, special), text.slice(special)] as const;
       const [head, rest] = await Promise.all([this.encode(pieces[0], options), this.encode(pieces[1])]);
       return [...head, ...rest];
     }
-    const encoding = await this.variant(plain, bare).encode(text, null, { addSpecialTokens });
+    const encoding = await this.#variant(plain, bare).encode(text, null, { addSpecialTokens });
     return encoding.getIds();
   }
 
   /** Text of ids, special tokens left out if asked. */
   async decode(ids: readonly number[], skipSpecialTokens = false): Promise<string> {
-    return await this.hf.decode([...ids], skipSpecialTokens);
+    return await this.#hf.decode([...ids], skipSpecialTokens);
   }
 
   /** The id of a token, or undefined when the vocabulary has no such token. */
   tokenId(token: string | undefined): number | undefined {
-    return token === undefined ? undefined : (this.hf.tokenToId(token) ?? undefined);
+    return token === undefined ? undefined : (this.#hf.tokenToId(token) ?? undefined);
   }
 
   /** The token of an id, or undefined when it is out of range. */
   token(id: number): string | undefined {
-    return this.hf.idToToken(id) ?? undefined;
+    return this.#hf.idToToken(id) ?? undefined;
   }
 
   /** The id of a token that has to be there. */
   requireId(token: string): number {
     const id = this.tokenId(token);
-    if (id === undefined) throw this.missing([token]);
+    if (id === undefined) throw this.#missing([token]);
     return id;
   }
 
   /** @throws UserError naming those of `tokens` that are not special tokens of this tokenizer */
   requireSpecial(tokens: readonly string[]): void {
-    const missing = tokens.filter((token) => !this.specialTokens.has(token));
-    if (missing.length > 0) throw this.missing(missing);
+    const missing = tokens.filter((token) => !this.#specialTokens.has(token));
+    if (missing.length > 0) throw this.#missing(missing);
   }
 
   /** Whether a text ends in a special token. */
   endsInSpecial(text: string): boolean {
-    for (const token of this.specialTokens) if (text.endsWith(token)) return true;
+    for (const token of this.#specialTokens) if (text.endsWith(token)) return true;
     return false;
   }
 
   /** The first structural special token in a text, or undefined. */
   findStructure(text: string): string | undefined {
-    return this.structurePattern.exec(text)?.[0];
+    return this.#structurePattern.exec(text)?.[0];
   }
 
-  private missing(tokens: readonly string[]): UserError {
+  #missing(tokens: readonly string[]): UserError {
     return new UserError(
       `Expected the special tokens ${tokens.join(', ')} in the tokenizer of ${this.folder} but it has none of that name.`,
       {
@@ -251,10 +256,10 @@ export class Tokenizer {
   }
 
   /** The library's tokenizer changed for plain text or continuations; made when first needed. */
-  private variant(plain: boolean, bare: boolean): HfTokenizer {
-    if (!plain && !bare) return this.hf;
+  #variant(plain: boolean, bare: boolean): HfTokenizer {
+    if (!plain && !bare) return this.#hf;
     const key = `${plain} ${bare}`;
-    let variant = this.variants.get(key);
+    let variant = this.#variants.get(key);
     if (!variant) {
       const json = readJson(join(this.folder, 'tokenizer.json')) as TokenizerJson;
       if (plain) json.added_tokens = withoutStructure(json);
@@ -263,7 +268,7 @@ export class Tokenizer {
         json.pre_tokenizer = withoutPrefix(json.pre_tokenizer);
       }
       variant = HfTokenizer.fromString(JSON.stringify(json));
-      this.variants.set(key, variant);
+      this.#variants.set(key, variant);
     }
     return variant;
   }

@@ -11,7 +11,10 @@ import { guard, type Tensor } from './tensor.js';
 export class Stream {
   readonly #id: number;
 
-  constructor(readonly device: string) {
+  readonly device: string;
+
+  constructor(device: string) {
+    this.device = device;
     this.#id = guard(() => native.newStream(device));
   }
 

@@ -26,7 +26,11 @@ export class Parameter {
   #data: Tensor | undefined;
   #compact: CompactTensor | undefined;
 
-  constructor(readonly shape: readonly number[]) {}
+  readonly shape: readonly number[];
+
+  constructor(shape: readonly number[]) {
+    this.shape = shape;
+  }
 
   get isLoaded(): boolean {
     return this.#data !== undefined || this.#compact !== undefined;
@@ -147,12 +151,13 @@ export class Linear extends Module {
   readonly bias: Parameter | undefined;
   #adapter: LinearAdapter | undefined;
 
-  constructor(
-    readonly inFeatures: number,
-    readonly outFeatures: number,
-    options: { bias: boolean },
-  ) {
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+
+  constructor(inFeatures: number, outFeatures: number, options: { bias: boolean }) {
     super();
+    this.inFeatures = inFeatures;
+    this.outFeatures = outFeatures;
     this.weight = this.parameter('weight', [outFeatures, inFeatures]);
     this.bias = options.bias ? this.parameter('bias', [outFeatures]) : undefined;
   }
@@ -180,11 +185,13 @@ export class Linear extends Module {
 export class Embedding extends Module {
   readonly weight: Parameter;
 
-  constructor(
-    readonly numEmbeddings: number,
-    readonly embeddingDim: number,
-  ) {
+  readonly numEmbeddings: number;
+  readonly embeddingDim: number;
+
+  constructor(numEmbeddings: number, embeddingDim: number) {
     super();
+    this.numEmbeddings = numEmbeddings;
+    this.embeddingDim = embeddingDim;
     this.weight = this.parameter('weight', [numEmbeddings, embeddingDim]);
   }
 
@@ -198,11 +205,13 @@ export class LayerNorm extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
 
-  constructor(
-    readonly dim: number,
-    readonly eps: number,
-  ) {
+  readonly dim: number;
+  readonly eps: number;
+
+  constructor(dim: number, eps: number) {
     super();
+    this.dim = dim;
+    this.eps = eps;
     this.weight = this.parameter('weight', [dim]);
     this.bias = this.parameter('bias', [dim]);
   }
@@ -216,11 +225,13 @@ export class LayerNorm extends Module {
 export class RMSNorm extends Module {
   readonly weight: Parameter;
 
-  constructor(
-    readonly dim: number,
-    readonly eps: number,
-  ) {
+  readonly dim: number;
+  readonly eps: number;
+
+  constructor(dim: number, eps: number) {
     super();
+    this.dim = dim;
+    this.eps = eps;
     this.weight = this.parameter('weight', [dim]);
   }
 

@@ -53,10 +53,13 @@ export class AdamW {
   /** For parameters with moments of some rows: the index of a row in the moments. */
   readonly #places = new Map<string, Map<bigint, number>>();
 
-  constructor(
-    readonly groups: readonly ParamGroup[],
-    readonly options: AdamWOptions,
-  ) {}
+  readonly groups: readonly ParamGroup[];
+  readonly options: AdamWOptions;
+
+  constructor(groups: readonly ParamGroup[], options: AdamWOptions) {
+    this.groups = groups;
+    this.options = options;
+  }
 
   /**
    * Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. A parameter

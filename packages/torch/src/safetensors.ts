@@ -103,7 +103,10 @@ export class SafetensorsFile implements TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
   #mapping: Mapping | undefined;
 
-  constructor(readonly path: string) {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
     const { header, dataStart, size } = readHeader(path);
     const { __metadata__: metadata, ...tensors } = header;
     this.metadata = (metadata ?? {}) as Record<string, string>;
@@ -145,7 +148,10 @@ class ShardedSafetensors implements TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
   readonly #files = new Map<string, SafetensorsFile>();
 
-  constructor(readonly path: string) {
+  readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
     const folder = dirname(path);
     let index: { weight_map?: Record<string, unknown> } | null;
     try {

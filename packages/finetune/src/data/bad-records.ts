@@ -14,34 +14,37 @@ export interface BadRecordPolicy {
 }
 
 export class BadRecords {
-  private readonly known: Set<number>;
+  readonly #known: Set<number>;
+
+  readonly #policy: BadRecordPolicy;
+  readonly #records: number;
+  readonly indices: number[];
 
   /**
    * @param indices of the records known to be bad, into the whole data; those that are found are added. A resumed run passes those of its
    * checkpoint, and neither counts nor reports them again.
    */
-  constructor(
-    private readonly policy: BadRecordPolicy,
-    private readonly records: number,
-    readonly indices: number[] = [],
-  ) {
-    this.known = new Set(indices);
+  constructor(policy: BadRecordPolicy, records: number, indices: number[] = []) {
+    this.#policy = policy;
+    this.#records = records;
+    this.indices = indices;
+    this.#known = new Set(indices);
   }
 
   /** Takes note of bad record `index`. Throws the error itself under `stop`, and under `skip` when the limit is passed. */
   add(index: number, error: UserError): void {
-    if (this.policy.onBadRecord === 'stop') throw withCure(error);
-    if (this.known.has(index)) return;
-    this.known.add(index);
+    if (this.#policy.onBadRecord === 'stop') throw withCure(error);
+    if (this.#known.has(index)) return;
+    this.#known.add(index);
     this.indices.push(index);
-    if (this.policy.reportFile !== undefined) {
-      appendFileSync(this.policy.reportFile, `${JSON.stringify({ index, ...error.toData() })}\n`);
+    if (this.#policy.reportFile !== undefined) {
+      appendFileSync(this.#policy.reportFile, `${JSON.stringify({ index, ...error.toData() })}\n`);
     }
-    const limit = this.policy.maxBadFraction * this.records;
-    if (this.known.size > limit) {
-      const report = this.policy.reportFile === undefined ? '' : ` All of them are in ${this.policy.reportFile}.`;
+    const limit = this.#policy.maxBadFraction * this.#records;
+    if (this.#known.size > limit) {
+      const report = this.#policy.reportFile === undefined ? '' : ` All of them are in ${this.#policy.reportFile}.`;
       throw new UserError(
-        `Expected at most ${percent(this.policy.maxBadFraction)} of ${this.records} records to be bad but received ${this.known.size} bad ones (${percent(this.known.size / this.records)}); the last: ${error.message}`,
+        `Expected at most ${percent(this.#policy.maxBadFraction)} of ${this.#records} records to be bad but received ${this.#known.size} bad ones (${percent(this.#known.size / this.#records)}); the last: ${error.message}`,
         {
           ...error.details(),
           flag: '--max_bad_fraction',

@@ -17,12 +17,15 @@ export class Dataset {
   /** Records of each file. */
   readonly sizes: readonly number[];
   readonly length: number;
-  private readonly starts: readonly number[];
+  readonly #starts: readonly number[];
 
-  private constructor(readonly files: readonly RecordFile[]) {
+  readonly files: readonly RecordFile[];
+
+  private constructor(files: readonly RecordFile[]) {
+    this.files = files;
     this.sizes = files.map((file) => file.records);
     let length = 0;
-    this.starts = this.sizes.map((size) => {
+    this.#starts = this.sizes.map((size) => {
       length += size;
       return length - size;
     });
@@ -61,13 +64,13 @@ export class Dataset {
 
   /** The file and place of record `index` of the whole data. */
   place(index: number): RecordPlace {
-    const { file, record } = this.find(index);
+    const { file, record } = this.#find(index);
     return file.place(record);
   }
 
   /** Record `index` of the whole data (0 … length-1). Throws UserError with file, record, line and turn. */
   read(index: number): Promise<DataRecord> {
-    const { file, record } = this.find(index);
+    const { file, record } = this.#find(index);
     return file.read(record);
   }
 
@@ -75,10 +78,10 @@ export class Dataset {
     for (const file of this.files) await file.close();
   }
 
-  private find(index: number): { file: RecordFile; record: number } {
-    let number = this.starts.length - 1;
-    while (this.starts[number]! > index) number--;
-    return { file: this.files[number]!, record: index - this.starts[number]! };
+  #find(index: number): { file: RecordFile; record: number } {
+    let number = this.#starts.length - 1;
+    while (this.#starts[number]! > index) number--;
+    return { file: this.files[number]!, record: index - this.#starts[number]! };
   }
 }
 

@@ -48,15 +48,19 @@ interface Thread {
 }
 
 export class EncodePool<Name extends TaskName> {
-  private nextJob = 0;
-  private closing = false;
-  private broken: Error | undefined;
+  #nextJob = 0;
+  #closing = false;
+  #broken: Error | undefined;
 
-  private constructor(
-    private readonly setup: TaskSetup,
-    private readonly threads: readonly Thread[],
-    private readonly local: EncodeTask<Name> | undefined,
-  ) {}
+  readonly #setup: TaskSetup;
+  readonly #threads: readonly Thread[];
+  readonly #local: EncodeTask<Name> | undefined;
+
+  private constructor(setup: TaskSetup, threads: readonly Thread[], local: EncodeTask<Name> | undefined) {
+    this.#setup = setup;
+    this.#threads = threads;
+    this.#local = local;
+  }
 
   /**
    * Starts `threads` worker threads and waits until all of them are ready to encode. Throws UserError if the tokenizer or the data cannot be
@@ -76,7 +80,7 @@ export class EncodePool<Name extends TaskName> {
     }));
     const pool = new EncodePool<Name>(setup, started, undefined);
     try {
-      await Promise.all(started.map((thread, number) => pool.watch(thread, number, once)));
+      await Promise.all(started.map((thread, number) => pool.#watch(thread, number, once)));
     } catch (error) {
       await pool.close();
       throw error;
@@ -86,15 +90,15 @@ export class EncodePool<Name extends TaskName> {
 
   /** The worker threads themselves; none if records are encoded in this thread. */
   get workers(): readonly Worker[] {
-    return this.threads.map(({ worker }) => worker);
+    return this.#threads.map(({ worker }) => worker);
   }
 
   /** Encodes record `index`. A mistake in the record is an outcome; only a broken program or a dead thread rejects. */
   run(index: number): Promise<Outcome<TaskResults[Name]>> {
-    if (this.local) return this.local.run(index);
-    if (this.broken) return Promise.reject(this.broken);
-    const thread = this.threads.reduce((least, other) => (other.jobs.size < least.jobs.size ? other : least));
-    const job = this.nextJob++;
+    if (this.#local) return this.#local.run(index);
+    if (this.#broken) return Promise.reject(this.#broken);
+    const thread = this.#threads.reduce((least, other) => (other.jobs.size < least.jobs.size ? other : least));
+    const job = this.#nextJob++;
     return new Promise((resolve, reject) => {
       thread.jobs.set(job, { index, resolve: resolve as Job['resolve'], reject });
       thread.worker.postMessage({ job, index } satisfies WorkerJob);
@@ -103,13 +107,13 @@ export class EncodePool<Name extends TaskName> {
 
   /** Ends the threads and drops their work. */
   async close(): Promise<void> {
-    this.closing = true;
-    await this.local?.close();
-    await Promise.all(this.threads.map(({ worker }) => worker.terminate()));
+    this.#closing = true;
+    await this.#local?.close();
+    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
   }
 
   /** Follows a thread's messages; settles when it is ready or has failed to start. */
-  private watch(thread: Thread, number: number, notice: Notice): Promise<void> {
+  #watch(thread: Thread, number: number, notice: Notice): Promise<void> {
     return new Promise((ready, failed) => {
       thread.worker.on('message', (message: WorkerMessage) => {
         if (message.kind === 'ready') ready();
@@ -118,11 +122,11 @@ export class EncodePool<Name extends TaskName> {
         else settle(thread, message);
       });
       const die = (reason: string, cause?: unknown): void => {
-        if (this.closing) return;
-        const error = this.died(thread, number, reason, cause);
-        this.broken ??= error;
+        if (this.#closing) return;
+        const error = this.#died(thread, number, reason, cause);
+        this.#broken ??= error;
         failed(error);
-        for (const other of this.threads) {
+        for (const other of this.#threads) {
           for (const job of other.jobs.values()) job.reject(error);
           other.jobs.clear();
         }
@@ -132,8 +136,8 @@ export class EncodePool<Name extends TaskName> {
     });
   }
 
-  private died(thread: Thread, number: number, reason: string, cause: unknown): Error {
-    const places = [...thread.jobs.values()].slice(0, 4).map(({ index }) => describePlace(this.setup, index));
+  #died(thread: Thread, number: number, reason: string, cause: unknown): Error {
+    const places = [...thread.jobs.values()].slice(0, 4).map(({ index }) => describePlace(this.#setup, index));
     const doing = places.length === 0 ? 'while it had nothing to do' : `while it had ${places.join(', ')}`;
     return new Error(
       `Expected data thread ${number} to go on but it died ${doing}: ${reason}. If memory ran out, use fewer --dataloader_num_workers; with 0 the records are encoded in the main thread, where the reason shows.`,

@@ -69,10 +69,13 @@ const TRIAL: DataRecord = {
 };
 
 export class Encoder {
-  private constructor(
-    readonly setup: EncoderSetup,
-    readonly tokenizer: Tokenizer,
-  ) {}
+  readonly setup: EncoderSetup;
+  readonly tokenizer: Tokenizer;
+
+  private constructor(setup: EncoderSetup, tokenizer: Tokenizer) {
+    this.setup = setup;
+    this.tokenizer = tokenizer;
+  }
 
   /** Loads the tokenizer and tries it. Throws UserError if it is missing, broken, lacks special tokens or has the template of another model. */
   static async open(setup: EncoderSetup): Promise<Encoder> {

@@ -9,14 +9,16 @@ import type { RecordPlace } from './record.js';
 
 /** Finds the images of one data file. */
 export class ImageResolver {
-  private readonly folder: string;
+  readonly #folder: string;
+
+  readonly #dataFile: string;
+  readonly #notice: (message: string) => void;
 
   /** `notice` gets one message if images were found in the working folder only. */
-  constructor(
-    private readonly dataFile: string,
-    private readonly notice: (message: string) => void,
-  ) {
-    this.folder = dirname(resolve(dataFile));
+  constructor(dataFile: string, notice: (message: string) => void) {
+    this.#dataFile = dataFile;
+    this.#notice = notice;
+    this.#folder = dirname(resolve(dataFile));
   }
 
   /**
@@ -24,25 +26,25 @@ export class ImageResolver {
    * datasets library stores images, or bytes. Throws UserError naming what was tried.
    */
   resolve(value: unknown, where: string, place: RecordPlace): ImageSource {
-    if (value instanceof Uint8Array) return this.bytes(value, where, place);
-    if (typeof value === 'string') return this.path(value, where, place);
+    if (value instanceof Uint8Array) return this.#bytes(value, where, place);
+    if (typeof value === 'string') return this.#path(value, where, place);
     if (isObject(value)) {
-      if (value.bytes instanceof Uint8Array) return this.bytes(value.bytes, where, place);
-      if (typeof value.path === 'string') return this.path(value.path, where, place);
+      if (value.bytes instanceof Uint8Array) return this.#bytes(value.bytes, where, place);
+      if (typeof value.path === 'string') return this.#path(value.path, where, place);
     }
     throw expected('a path or the bytes of an image', where, value, place);
   }
 
-  private bytes(value: Uint8Array, where: string, place: RecordPlace): Uint8Array {
+  #bytes(value: Uint8Array, where: string, place: RecordPlace): Uint8Array {
     if (value.length === 0)
       throw new UserError(`Expected the bytes of an image for ${where} but received 0 bytes.`, { ...place });
     return value;
   }
 
-  private path(value: string, where: string, place: RecordPlace): ImageSource {
+  #path(value: string, where: string, place: RecordPlace): ImageSource {
     const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(value)?.[1]?.toLowerCase();
     if (scheme === 'data') return dataUrl(value, where, place);
-    if (scheme === 'file') return this.file(fileUrl(value, where, place), value, where, place);
+    if (scheme === 'file') return this.#file(fileUrl(value, where, place), value, where, place);
     if (scheme !== undefined && value.startsWith('//', scheme.length + 1)) {
       throw expected('an image file', where, value, {
         ...place,
@@ -54,17 +56,17 @@ export class ImageResolver {
         ...place,
         cure: 'Leave the image out for a text-only record.',
       });
-    return this.file(value, value, where, place);
+    return this.#file(value, value, where, place);
   }
 
-  private file(path: string, written: string, where: string, place: RecordPlace): string {
-    const beside = resolve(this.folder, path);
+  #file(path: string, written: string, where: string, place: RecordPlace): string {
+    const beside = resolve(this.#folder, path);
     if (existsSync(beside)) return beside;
     if (isAbsolute(path)) throw missing(`Expected the file ${path} for ${where} but there is none.`, place);
     const working = resolve(path);
     if (existsSync(working)) {
-      this.notice(
-        `Images of ${this.dataFile} are not in its folder but in the working folder ${process.cwd()}; they are read from there.`,
+      this.#notice(
+        `Images of ${this.#dataFile} are not in its folder but in the working folder ${process.cwd()}; they are read from there.`,
       );
       return working;
     }

@@ -36,73 +36,80 @@ export function excerpt(text: string, offset: number): string {
 }
 
 class Mistake extends Error {
-  constructor(
-    readonly offset: number,
-    readonly wanted: string,
-  ) {
+  readonly offset: number;
+  readonly wanted: string;
+
+  constructor(offset: number, wanted: string) {
     super(wanted);
+    this.offset = offset;
+    this.wanted = wanted;
   }
 }
 
 class Reader {
   at = 0;
-  constructor(private readonly text: string) {}
+  readonly #text: string;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
 
   fail(wanted: string): never {
     throw new Mistake(this.at, wanted);
   }
 
   space(): void {
-    this.take(SPACE);
+    this.#take(SPACE);
   }
 
   value(): void {
     this.space();
-    const head = this.text[this.at];
-    if (head === '{') this.list('}', () => this.member());
-    else if (head === '[') this.list(']', () => this.value());
-    else if (head === '"') this.string();
-    else if (!this.take(LITERAL)) this.fail('a value ({, [, a string in double quotes, a number, true, false or null)');
+    const head = this.#text[this.at];
+    if (head === '{') this.#list('}', () => this.#member());
+    else if (head === '[') this.#list(']', () => this.value());
+    else if (head === '"') this.#string();
+    else if (!this.#take(LITERAL))
+      this.fail('a value ({, [, a string in double quotes, a number, true, false or null)');
   }
 
-  private list(close: string, item: () => void): void {
+  #list(close: string, item: () => void): void {
     this.at++;
     this.space();
-    if (this.accept(close)) return;
+    if (this.#accept(close)) return;
     for (;;) {
       item();
       this.space();
-      if (this.accept(close)) return;
-      if (!this.accept(',')) this.fail(`"," or "${close}"`);
+      if (this.#accept(close)) return;
+      if (!this.#accept(',')) this.fail(`"," or "${close}"`);
     }
   }
 
-  private member(): void {
+  #member(): void {
     this.space();
-    if (this.text[this.at] !== '"') this.fail('a key in double quotes');
-    this.string();
+    if (this.#text[this.at] !== '"') this.fail('a key in double quotes');
+    this.#string();
     this.space();
-    if (!this.accept(':')) this.fail('":"');
+    if (!this.#accept(':')) this.fail('":"');
     this.value();
   }
 
-  private string(): void {
+  #string(): void {
     this.at++;
-    this.take(STRING_BODY);
-    if (!this.accept('"'))
+    this.#take(STRING_BODY);
+    if (!this.#accept('"'))
       this.fail('a character of a string or its closing double quote (line breaks are written \\n)');
   }
 
-  private accept(character: string): boolean {
-    if (this.text[this.at] !== character) return false;
+  #accept(character: string): boolean {
+    if (this.#text[this.at] !== character) return false;
     this.at++;
     return true;
   }
 
   /** Skips what `pattern` (sticky) matches here; false if that is nothing. */
-  private take(pattern: RegExp): boolean {
+  #take(pattern: RegExp): boolean {
     pattern.lastIndex = this.at;
-    const length = pattern.exec(this.text)?.[0].length ?? 0;
+    const length = pattern.exec(this.#text)?.[0].length ?? 0;
     this.at += length;
     return length > 0;
   }

@@ -41,38 +41,42 @@ export async function scanJson(file: string, container: 'array' | 'lines', start
 
 /** Grows the three arrays, and hands them out as shared memory. */
 class Offsets {
-  private starts = new Float64Array(1024);
-  private lengths = new Uint32Array(1024);
-  private lines = new Uint32Array(1024);
+  #starts = new Float64Array(1024);
+  #lengths = new Uint32Array(1024);
+  #lines = new Uint32Array(1024);
   count = 0;
 
-  constructor(private readonly file: string) {}
+  readonly #file: string;
+
+  constructor(file: string) {
+    this.#file = file;
+  }
 
   add(start: number, length: number, line: number): void {
     if (length > 0xffff_ffff) {
       throw new UserError(`Expected records below 4 GiB but record ${this.count} has ${length} bytes.`, {
-        file: this.file,
+        file: this.#file,
         record: this.count,
         line,
       });
     }
-    if (this.count === this.starts.length) {
-      this.starts = grow(this.starts, new Float64Array(this.count * 2));
-      this.lengths = grow(this.lengths, new Uint32Array(this.count * 2));
-      this.lines = grow(this.lines, new Uint32Array(this.count * 2));
+    if (this.count === this.#starts.length) {
+      this.#starts = grow(this.#starts, new Float64Array(this.count * 2));
+      this.#lengths = grow(this.#lengths, new Uint32Array(this.count * 2));
+      this.#lines = grow(this.#lines, new Uint32Array(this.count * 2));
     }
-    this.starts[this.count] = start;
-    this.lengths[this.count] = length;
-    this.lines[this.count] = line;
+    this.#starts[this.count] = start;
+    this.#lengths[this.count] = length;
+    this.#lines[this.count] = line;
     this.count++;
   }
 
   shared(): RecordOffsets {
     const n = this.count;
     return {
-      starts: grow(this.starts.subarray(0, n), new Float64Array(new SharedArrayBuffer(8 * n))),
-      lengths: grow(this.lengths.subarray(0, n), new Uint32Array(new SharedArrayBuffer(4 * n))),
-      lines: grow(this.lines.subarray(0, n), new Uint32Array(new SharedArrayBuffer(4 * n))),
+      starts: grow(this.#starts.subarray(0, n), new Float64Array(new SharedArrayBuffer(8 * n))),
+      lengths: grow(this.#lengths.subarray(0, n), new Uint32Array(new SharedArrayBuffer(4 * n))),
+      lines: grow(this.#lines.subarray(0, n), new Uint32Array(new SharedArrayBuffer(4 * n))),
     };
   }
 }
@@ -83,14 +87,17 @@ function grow<T extends Float64Array | Uint32Array>(from: Float64Array | Uint32A
 }
 
 class LinesScanner {
-  private readonly offsets: Offsets;
-  private line = 1;
+  readonly #offsets: Offsets;
+  #line = 1;
   /** First byte of the line's object, once seen. */
-  private start = -1;
-  private lastByte = -1;
+  #start = -1;
+  #lastByte = -1;
 
-  constructor(private readonly file: string) {
-    this.offsets = new Offsets(file);
+  readonly #file: string;
+
+  constructor(file: string) {
+    this.#file = file;
+    this.#offsets = new Offsets(file);
   }
 
   feed(chunk: Buffer, base: number): void {
@@ -98,43 +105,43 @@ class LinesScanner {
     while (at < chunk.length) {
       const newline = chunk.indexOf(NEWLINE, at);
       const end = newline === -1 ? chunk.length : newline;
-      this.part(chunk, at, end, base);
+      this.#part(chunk, at, end, base);
       at = end;
       if (newline === -1) break;
-      this.endLine();
+      this.#endLine();
       at = newline + 1;
     }
   }
 
   end(_bytes: number): RecordOffsets {
-    this.endLine();
-    return this.offsets.shared();
+    this.#endLine();
+    return this.#offsets.shared();
   }
 
-  private part(chunk: Buffer, from: number, to: number, base: number): void {
-    if (this.start === -1) {
+  #part(chunk: Buffer, from: number, to: number, base: number): void {
+    if (this.#start === -1) {
       let first = from;
       while (first < to && isSpace(chunk[first]!)) first++;
       if (first === to) return;
-      if (chunk[first] !== OPEN_OBJECT) throw this.notAnObject(chunk.subarray(first, Math.min(to, first + 40)));
-      this.start = base + first;
+      if (chunk[first] !== OPEN_OBJECT) throw this.#notAnObject(chunk.subarray(first, Math.min(to, first + 40)));
+      this.#start = base + first;
     }
-    this.lastByte = base + to - 1;
+    this.#lastByte = base + to - 1;
   }
 
-  private endLine(): void {
-    if (this.start !== -1) this.offsets.add(this.start, this.lastByte - this.start + 1, this.line);
-    this.start = -1;
-    this.line++;
+  #endLine(): void {
+    if (this.#start !== -1) this.#offsets.add(this.#start, this.#lastByte - this.#start + 1, this.#line);
+    this.#start = -1;
+    this.#line++;
   }
 
-  private notAnObject(bytes: Buffer): UserError {
+  #notAnObject(bytes: Buffer): UserError {
     return new UserError(
-      `Expected a JSON object for line ${this.line} but received ${JSON.stringify(bytes.toString('utf8'))}.`,
+      `Expected a JSON object for line ${this.#line} but received ${JSON.stringify(bytes.toString('utf8'))}.`,
       {
-        file: this.file,
-        line: this.line,
-        record: this.offsets.count,
+        file: this.#file,
+        line: this.#line,
+        record: this.#offsets.count,
         cure: 'JSON Lines has one whole record {…} per line; a JSON array starts with [ and separates its records by commas. Do not mix the two in one file.',
       },
     );
@@ -145,120 +152,123 @@ class LinesScanner {
 type Expecting = 'opening' | 'first record' | 'record' | 'comma' | 'nothing';
 
 class ArrayScanner {
-  private readonly offsets: Offsets;
-  private expecting: Expecting = 'opening';
-  private line = 1;
+  readonly #offsets: Offsets;
+  #expecting: Expecting = 'opening';
+  #line = 1;
   /** Brackets open inside the current record; empty between records. */
-  private readonly open: number[] = [];
-  private inString = false;
-  private escaped = false;
-  private start = 0;
-  private startLine = 1;
+  readonly #open: number[] = [];
+  #inString = false;
+  #escaped = false;
+  #start = 0;
+  #startLine = 1;
 
-  constructor(private readonly file: string) {
-    this.offsets = new Offsets(file);
+  readonly #file: string;
+
+  constructor(file: string) {
+    this.#file = file;
+    this.#offsets = new Offsets(file);
   }
 
   feed(chunk: Buffer, base: number): void {
     let at = 0;
     while (at < chunk.length) {
-      if (this.inString) {
-        at = this.skipString(chunk, at);
+      if (this.#inString) {
+        at = this.#skipString(chunk, at);
         continue;
       }
       const byte = chunk[at]!;
-      if (byte === NEWLINE) this.line++;
-      else if (this.open.length === 0) this.between(byte, base + at);
-      else if (byte === QUOTE) this.inString = true;
-      else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) this.open.push(byte);
-      else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) this.close(byte, base + at);
+      if (byte === NEWLINE) this.#line++;
+      else if (this.#open.length === 0) this.#between(byte, base + at);
+      else if (byte === QUOTE) this.#inString = true;
+      else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) this.#open.push(byte);
+      else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) this.#close(byte, base + at);
       at++;
     }
   }
 
   end(bytes: number): RecordOffsets {
-    if (this.inString || this.open.length > 0) {
-      throw this.broken(
-        `Expected record ${this.offsets.count}, which starts on line ${this.startLine}, to be closed before the file's end (byte ${bytes}) but ${this.inString ? 'a string' : `${this.open.length} bracket${this.open.length > 1 ? 's' : ''}`} of it ${this.open.length > 1 && !this.inString ? 'are' : 'is'} still open.`,
-        this.startLine,
+    if (this.#inString || this.#open.length > 0) {
+      throw this.#broken(
+        `Expected record ${this.#offsets.count}, which starts on line ${this.#startLine}, to be closed before the file's end (byte ${bytes}) but ${this.#inString ? 'a string' : `${this.#open.length} bracket${this.#open.length > 1 ? 's' : ''}`} of it ${this.#open.length > 1 && !this.#inString ? 'are' : 'is'} still open.`,
+        this.#startLine,
         'The file is probably cut off, or a " or } is missing in this record. Write the file again.',
       );
     }
-    if (this.expecting !== 'nothing') {
-      throw this.broken(
-        `Expected "]" after ${this.offsets.count} records but the file ends at byte ${bytes}.`,
-        this.line,
+    if (this.#expecting !== 'nothing') {
+      throw this.#broken(
+        `Expected "]" after ${this.#offsets.count} records but the file ends at byte ${bytes}.`,
+        this.#line,
         'The file is probably cut off. Write it again, or use JSON Lines, one record per line.',
       );
     }
-    return this.offsets.shared();
+    return this.#offsets.shared();
   }
 
   /** Goes to the end of the string or of the chunk; strings hold most of the bytes, so this is the fast path. */
-  private skipString(chunk: Buffer, from: number): number {
+  #skipString(chunk: Buffer, from: number): number {
     let at = from;
     while (at < chunk.length) {
       const byte = chunk[at++]!;
-      if (this.escaped) this.escaped = false;
-      else if (byte === BACKSLASH) this.escaped = true;
+      if (this.#escaped) this.#escaped = false;
+      else if (byte === BACKSLASH) this.#escaped = true;
       else if (byte === QUOTE) {
-        this.inString = false;
+        this.#inString = false;
         return at;
       }
-      if (byte === NEWLINE) this.line++;
+      if (byte === NEWLINE) this.#line++;
     }
     return at;
   }
 
   /** A byte outside of all records. */
-  private between(byte: number, offset: number): void {
+  #between(byte: number, offset: number): void {
     if (isSpace(byte)) return;
-    if (this.expecting === 'opening' && byte === OPEN_ARRAY) this.expecting = 'first record';
-    else if (this.expecting === 'comma' && byte === COMMA) this.expecting = 'record';
-    else if (byte === CLOSE_ARRAY && (this.expecting === 'comma' || this.expecting === 'first record'))
-      this.expecting = 'nothing';
-    else if (byte === OPEN_OBJECT && (this.expecting === 'record' || this.expecting === 'first record')) {
-      this.open.push(byte);
-      this.start = offset;
-      this.startLine = this.line;
-    } else throw this.unexpected(byte, offset);
+    if (this.#expecting === 'opening' && byte === OPEN_ARRAY) this.#expecting = 'first record';
+    else if (this.#expecting === 'comma' && byte === COMMA) this.#expecting = 'record';
+    else if (byte === CLOSE_ARRAY && (this.#expecting === 'comma' || this.#expecting === 'first record'))
+      this.#expecting = 'nothing';
+    else if (byte === OPEN_OBJECT && (this.#expecting === 'record' || this.#expecting === 'first record')) {
+      this.#open.push(byte);
+      this.#start = offset;
+      this.#startLine = this.#line;
+    } else throw this.#unexpected(byte, offset);
   }
 
-  private close(byte: number, offset: number): void {
-    const wanted = this.open.pop() === OPEN_OBJECT ? CLOSE_OBJECT : CLOSE_ARRAY;
+  #close(byte: number, offset: number): void {
+    const wanted = this.#open.pop() === OPEN_OBJECT ? CLOSE_OBJECT : CLOSE_ARRAY;
     if (byte !== wanted) {
-      throw this.broken(
-        `Expected "${String.fromCharCode(wanted)}" in record ${this.offsets.count} but received "${String.fromCharCode(byte)}" (line ${this.line}, byte ${offset}).`,
-        this.line,
+      throw this.#broken(
+        `Expected "${String.fromCharCode(wanted)}" in record ${this.#offsets.count} but received "${String.fromCharCode(byte)}" (line ${this.#line}, byte ${offset}).`,
+        this.#line,
         'Close every bracket of the record in the order in which it was opened.',
       );
     }
-    if (this.open.length > 0) return;
-    this.offsets.add(this.start, offset - this.start + 1, this.startLine);
-    this.expecting = 'comma';
+    if (this.#open.length > 0) return;
+    this.#offsets.add(this.#start, offset - this.#start + 1, this.#startLine);
+    this.#expecting = 'comma';
   }
 
-  private unexpected(byte: number, offset: number): UserError {
+  #unexpected(byte: number, offset: number): UserError {
     const wanted = {
       opening: '"["',
       'first record': 'a record {…} or "]"',
       record: 'a record {…}',
       comma: '"," or "]"',
       nothing: `the end of the file after the array's "]"`,
-    }[this.expecting];
+    }[this.#expecting];
     const cure =
-      this.expecting === 'record' && byte === CLOSE_ARRAY
+      this.#expecting === 'record' && byte === CLOSE_ARRAY
         ? 'Remove the comma after the last record.'
         : 'A JSON array is [ {record}, {record}, … ]; JSON Lines has one {record} per line and neither [ nor commas. Do not mix the two in one file.';
-    return this.broken(
-      `Expected ${wanted} after ${this.offsets.count} records but received ${JSON.stringify(String.fromCharCode(byte))} (line ${this.line}, byte ${offset}).`,
-      this.line,
+    return this.#broken(
+      `Expected ${wanted} after ${this.#offsets.count} records but received ${JSON.stringify(String.fromCharCode(byte))} (line ${this.#line}, byte ${offset}).`,
+      this.#line,
       cure,
     );
   }
 
-  private broken(message: string, line: number, cure: string): UserError {
-    return new UserError(message, { file: this.file, line, record: this.offsets.count, cure });
+  #broken(message: string, line: number, cure: string): UserError {
+    return new UserError(message, { file: this.#file, line, record: this.#offsets.count, cure });
   }
 }
 

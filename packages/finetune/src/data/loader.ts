@@ -59,16 +59,19 @@ export class Loader implements AsyncIterable<MicroBatch> {
   readonly bad: BadRecords;
   /** Records that were cut, sliced less, left out for their length, or whose animation was reduced to a frame: indices by kind. */
   readonly noticed = new Map<EncodeNotice['kind'], Set<number>>();
-  private readonly queue: Pending[] = [];
-  private readonly upcoming: Iterator<Omit<Pending, 'outcomes'>>;
+  readonly #queue: Pending[] = [];
+  readonly #upcoming: Iterator<Omit<Pending, 'outcomes'>>;
 
-  private constructor(
-    private readonly options: LoaderOptions,
-    private readonly pool: EncodePool<'sample'>,
-    private readonly ahead: number,
-  ) {
+  readonly #options: LoaderOptions;
+  readonly #pool: EncodePool<'sample'>;
+  readonly #ahead: number;
+
+  private constructor(options: LoaderOptions, pool: EncodePool<'sample'>, ahead: number) {
+    this.#options = options;
+    this.#pool = pool;
+    this.#ahead = ahead;
     this.bad = new BadRecords(options.badRecords, options.dataset.length, options.knownBad);
-    this.upcoming = microBatches(options);
+    this.#upcoming = microBatches(options);
   }
 
   /** Starts the threads. Throws UserError if the tokenizer or the data cannot be loaded. */
@@ -81,18 +84,18 @@ export class Loader implements AsyncIterable<MicroBatch> {
 
   /** Records being encoded or waiting to be used: never more than the micro-batches made ahead, and the one in use. */
   get outstanding(): number {
-    return this.queue.reduce((sum, { outcomes }) => sum + outcomes.length, 0);
+    return this.#queue.reduce((sum, { outcomes }) => sum + outcomes.length, 0);
   }
 
   /** Delivers the micro-batches of all steps in order. Throws UserError for a bad record (see BadRecordPolicy), Error if a thread dies. */
   async *[Symbol.asyncIterator](): AsyncGenerator<MicroBatch> {
     for (;;) {
       const asked = performance.now();
-      this.fill(Math.max(1, this.ahead));
-      const next = this.queue.shift();
+      this.#fill(Math.max(1, this.#ahead));
+      const next = this.#queue.shift();
       if (!next) return;
-      const batch = await this.finish(next);
-      this.fill(this.ahead); // so that the threads have work while the step runs
+      const batch = await this.#finish(next);
+      this.#fill(this.#ahead); // so that the threads have work while the step runs
       this.dataWaitSeconds += (performance.now() - asked) / 1000;
       yield batch;
     }
@@ -100,21 +103,21 @@ export class Loader implements AsyncIterable<MicroBatch> {
 
   /** Ends the threads. */
   async close(): Promise<void> {
-    await this.pool.close();
+    await this.#pool.close();
   }
 
-  private fill(count: number): void {
-    while (this.queue.length < count) {
-      const next = this.upcoming.next();
+  #fill(count: number): void {
+    while (this.#queue.length < count) {
+      const next = this.#upcoming.next();
       if (next.done) return;
       const { plan, micro } = next.value;
-      const outcomes = plan.batches[micro]!.map((index) => this.pool.run(index));
+      const outcomes = plan.batches[micro]!.map((index) => this.#pool.run(index));
       for (const outcome of outcomes) outcome.catch(() => {}); // a dead thread is reported when its batch's turn comes
-      this.queue.push({ plan, micro, outcomes });
+      this.#queue.push({ plan, micro, outcomes });
     }
   }
 
-  private async finish({ plan, micro, outcomes }: Pending): Promise<MicroBatch> {
+  async #finish({ plan, micro, outcomes }: Pending): Promise<MicroBatch> {
     const samples: EncodedSample[] = [];
     const indices: number[] = [];
     for (const [i, outcome] of (await Promise.all(outcomes)).entries()) {
@@ -123,24 +126,24 @@ export class Loader implements AsyncIterable<MicroBatch> {
         this.bad.add(index, UserError.fromData(outcome.error));
         continue;
       }
-      for (const notice of outcome.notices) this.note(index, notice);
+      for (const notice of outcome.notices) this.#note(index, notice);
       if (outcome.value === null) continue;
       samples.push(outcome.value);
       indices.push(index);
     }
     const { step, epoch, batches } = plan;
-    const position = plan.position + this.options.sampler.recordsIn(step);
+    const position = plan.position + this.#options.sampler.recordsIn(step);
     return { step, epoch, position, micro, micros: batches.length, samples, indices };
   }
 
   /** Counts the changes of a record, and reports the first of each kind. */
-  private note(index: number, { kind, message }: EncodeNotice): void {
+  #note(index: number, { kind, message }: EncodeNotice): void {
     let indices = this.noticed.get(kind);
     if (!indices) {
       indices = new Set();
       this.noticed.set(kind, indices);
-      const { file, record } = this.options.dataset.place(index);
-      this.options.notice(
+      const { file, record } = this.#options.dataset.place(index);
+      this.#options.notice(
         `${file}, record ${record}: ${message} Further records of this kind are counted, not named; check-data lists them.`,
       );
     }

@@ -37,12 +37,15 @@ interface Opened {
 }
 
 export class ParquetFile {
-  private readonly cache = new Map<number, Promise<Record<string, unknown>[]>>();
+  readonly #cache = new Map<number, Promise<Record<string, unknown>[]>>();
 
-  private constructor(
-    readonly path: string,
-    private readonly opened: Opened,
-  ) {}
+  readonly path: string;
+  readonly #opened: Opened;
+
+  private constructor(path: string, opened: Opened) {
+    this.path = path;
+    this.#opened = opened;
+  }
 
   /** Reads the footer. Throws UserError for a damaged file, for one without the columns of a record, and for row groups that do not fit memory. */
   static async open(path: string): Promise<ParquetFile> {
@@ -71,21 +74,21 @@ export class ParquetFile {
   }
 
   get rows(): number {
-    return this.opened.groups.reduce((sum, group) => sum + group.rows, 0);
+    return this.#opened.groups.reduce((sum, group) => sum + group.rows, 0);
   }
 
   /** Uncompressed bytes of the largest row group: what reading one record at random costs. */
   get largestGroupBytes(): number {
-    return Math.max(0, ...this.opened.groups.map((group) => group.bytes));
+    return Math.max(0, ...this.#opened.groups.map((group) => group.bytes));
   }
 
   /** Row `index` as an object of its columns. Throws UserError if the file is damaged there. */
   async read(index: number): Promise<Record<string, unknown>> {
-    const number = this.opened.groups.findIndex((group) => index < group.start + group.rows);
-    const group = this.opened.groups[number]!;
+    const number = this.#opened.groups.findIndex((group) => index < group.start + group.rows);
+    const group = this.#opened.groups[number]!;
     let rows: Record<string, unknown>[];
     try {
-      rows = await this.group(number);
+      rows = await this.#group(number);
     } catch (cause) {
       throw damaged(this.path, cause, index);
     }
@@ -97,19 +100,19 @@ export class ParquetFile {
   }
 
   async close(): Promise<void> {
-    this.cache.clear();
-    await this.opened.handle.close();
+    this.#cache.clear();
+    await this.#opened.handle.close();
   }
 
-  private group(number: number): Promise<Record<string, unknown>[]> {
-    const cached = this.cache.get(number);
+  #group(number: number): Promise<Record<string, unknown>[]> {
+    const cached = this.#cache.get(number);
     if (cached) {
-      this.cache.delete(number); // to the end: the first of the map is the longest unused
-      this.cache.set(number, cached);
+      this.#cache.delete(number); // to the end: the first of the map is the longest unused
+      this.#cache.set(number, cached);
       return cached;
     }
-    const { start, rows } = this.opened.groups[number]!;
-    const { buffer, metadata, columns } = this.opened;
+    const { start, rows } = this.#opened.groups[number]!;
+    const { buffer, metadata, columns } = this.#opened;
     const read = parquetReadObjects({
       file: buffer,
       metadata,
@@ -119,16 +122,16 @@ export class ParquetFile {
       compressors,
       utf8: false,
     });
-    this.cache.set(number, read);
-    this.evict();
+    this.#cache.set(number, read);
+    this.#evict();
     return read;
   }
 
-  private evict(): void {
+  #evict(): void {
     let bytes = 0;
-    for (const key of [...this.cache.keys()].reverse()) {
-      bytes += this.opened.groups[key]!.bytes;
-      if (bytes > CACHE_BYTES && bytes > this.opened.groups[key]!.bytes) this.cache.delete(key);
+    for (const key of [...this.#cache.keys()].reverse()) {
+      bytes += this.#opened.groups[key]!.bytes;
+      if (bytes > CACHE_BYTES && bytes > this.#opened.groups[key]!.bytes) this.#cache.delete(key);
     }
   }
 }

@@ -12,69 +12,73 @@ const TAG = '<image>';
 
 /** Gives out the images of one record to the placeholders of its turns. */
 export class PlacedImages {
-  private readonly sources: ImageSource[] = [];
-  private taken = 0;
-  private own = 0;
+  readonly #sources: ImageSource[] = [];
+  #taken = 0;
+  #own = 0;
 
-  constructor(
-    private readonly listed: readonly ImageSource[],
-    private readonly place: RecordPlace,
-    private readonly resolver: ImageResolver,
-  ) {}
+  readonly #listed: readonly ImageSource[];
+  readonly #place: RecordPlace;
+  readonly #resolver: ImageResolver;
+
+  constructor(listed: readonly ImageSource[], place: RecordPlace, resolver: ImageResolver) {
+    this.#listed = listed;
+    this.#place = place;
+    this.#resolver = resolver;
+  }
 
   /** The text of a turn, its images as `<image_00>`, `<image_01>`, … counted through the record. */
   content(value: unknown, turn: number): string {
-    if (typeof value === 'string') return this.text(value, turn);
-    if (Array.isArray(value)) return value.map((part, i) => this.part(part, i, turn)).join('');
+    if (typeof value === 'string') return this.#text(value, turn);
+    if (Array.isArray(value)) return value.map((part, i) => this.#part(part, i, turn)).join('');
     throw expected('text or a list of parts', 'the content of a turn', value, {
-      ...this.place,
+      ...this.#place,
       turn,
       cure: 'Write the content as one string.',
     });
   }
 
   finish(turns: readonly Turn[]): Omit<DataRecord, 'id'> {
-    if (this.taken !== this.listed.length) {
+    if (this.#taken !== this.#listed.length) {
       throw new UserError(
-        `Expected one ${TAG} in the text for each of the ${this.listed.length} images of a record but received ${this.taken} of them.`,
+        `Expected one ${TAG} in the text for each of the ${this.#listed.length} images of a record but received ${this.#taken} of them.`,
         {
-          ...this.place,
+          ...this.#place,
           cure: `Write ${TAG} where each image belongs, in the order of the list.`,
         },
       );
     }
-    if (this.sources.length === 0) return { image: undefined, conversations: turns };
+    if (this.#sources.length === 0) return { image: undefined, conversations: turns };
     const firstUser = turns.findIndex(({ role }) => role === 'user');
-    if (this.sources.length === 1 && turns[firstUser]?.content.includes(placeholder(0))) {
+    if (this.#sources.length === 1 && turns[firstUser]?.content.includes(placeholder(0))) {
       const conversations = turns.map((turn, i) =>
         i === firstUser ? { ...turn, content: turn.content.replace(placeholder(0), TAG) } : turn,
       );
-      return { image: this.sources[0]!, conversations };
+      return { image: this.#sources[0]!, conversations };
     }
     return {
-      image: Object.fromEntries(this.sources.map((source, i) => [placeholder(i), source])),
+      image: Object.fromEntries(this.#sources.map((source, i) => [placeholder(i), source])),
       conversations: turns,
     };
   }
 
-  private text(value: string, turn: number): string {
+  #text(value: string, turn: number): string {
     const numbered = /<image_\d+>/u.exec(value)?.[0];
     if (numbered !== undefined) {
       throw new UserError(`Expected ${TAG} for an image in the text but received ${numbered}.`, {
-        ...this.place,
+        ...this.#place,
         turn,
         cure: `Numbered placeholders belong to the seed form ("image": {"${numbered}": path}); here write ${TAG}.`,
       });
     }
-    return value.replaceAll(TAG, () => this.next(turn));
+    return value.replaceAll(TAG, () => this.#next(turn));
   }
 
-  private part(part: unknown, index: number, turn: number): string {
-    const place = { ...this.place, turn };
+  #part(part: unknown, index: number, turn: number): string {
+    const place = { ...this.#place, turn };
     if (!isObject(part)) throw expected('an object with type', `part ${index} of the content`, part, place);
     if (part.type === 'text') {
       if (typeof part.text !== 'string') throw expected('text', `part ${index} of the content`, part.text, place);
-      return this.text(part.text, turn);
+      return this.#text(part.text, turn);
     }
     if (part.type !== 'image' && part.type !== 'image_url')
       throw expected('text, image or image_url', `the type of part ${index}`, part.type, place);
@@ -82,36 +86,36 @@ export class PlacedImages {
     const source = [part.image, url, part.url, part.path, part.bytes].find(
       (value) => value !== undefined && value !== null,
     );
-    if (source === undefined) return this.next(turn);
-    this.own++;
-    return this.add(this.resolver.resolve(source, `part ${index} of the content`, place), turn);
+    if (source === undefined) return this.#next(turn);
+    this.#own++;
+    return this.#add(this.#resolver.resolve(source, `part ${index} of the content`, place), turn);
   }
 
-  private next(turn: number): string {
-    const source = this.listed[this.taken];
+  #next(turn: number): string {
+    const source = this.#listed[this.#taken];
     if (source === undefined) {
       throw new UserError(
-        `Expected an image for every ${TAG} of the text but received ${this.listed.length} image${this.listed.length === 1 ? '' : 's'} for at least ${this.taken + 1} of them.`,
+        `Expected an image for every ${TAG} of the text but received ${this.#listed.length} image${this.#listed.length === 1 ? '' : 's'} for at least ${this.#taken + 1} of them.`,
         {
-          ...this.place,
+          ...this.#place,
           turn,
           cure: `Add the missing image to the record's list or remove the ${TAG}.`,
         },
       );
     }
-    this.taken++;
-    return this.add(source, turn);
+    this.#taken++;
+    return this.#add(source, turn);
   }
 
-  private add(source: ImageSource, turn: number): string {
-    if (this.own > 0 && this.taken > 0) {
+  #add(source: ImageSource, turn: number): string {
+    if (this.#own > 0 && this.#taken > 0) {
       throw new UserError(
         'Expected images in the list of the record or in the parts of the content but received both.',
-        { ...this.place, turn, cure: 'Put all of them into one of the two.' },
+        { ...this.#place, turn, cure: 'Put all of them into one of the two.' },
       );
     }
-    this.sources.push(source);
-    return placeholder(this.sources.length - 1);
+    this.#sources.push(source);
+    return placeholder(this.#sources.length - 1);
   }
 }
 

@@ -8,7 +8,7 @@
 
 /** A stream of 32-bit integers chosen by `seeds` (any number of integers; each of them changes the whole stream). */
 export class Random {
-  private readonly state = new Uint32Array(4);
+  readonly #state = new Uint32Array(4);
 
   constructor(...seeds: readonly number[]) {
     let hash = 0x9e3779b9;
@@ -16,13 +16,13 @@ export class Random {
       hash = mix(hash ^ (seed >>> 0));
       hash = mix(hash ^ (Math.floor(seed / 0x1_0000_0000) >>> 0));
     }
-    for (let i = 0; i < 4; i++) this.state[i] = mix((hash + Math.imul(i + 1, 0x9e3779b9)) >>> 0);
-    if (this.state.every((word) => word === 0)) this.state[0] = 1; // the one state that xoshiro cannot leave
+    for (let i = 0; i < 4; i++) this.#state[i] = mix((hash + Math.imul(i + 1, 0x9e3779b9)) >>> 0);
+    if (this.#state.every((word) => word === 0)) this.#state[0] = 1; // the one state that xoshiro cannot leave
   }
 
   /** The next integer in 0 … 2^32-1. */
   next(): number {
-    const s = this.state;
+    const s = this.#state;
     const [s0, s1, s2, s3] = [s[0]!, s[1]!, s[2]!, s[3]!];
     const result = Math.imul(rotateLeft(Math.imul(s1, 5), 7), 9) >>> 0;
     const n2 = s2 ^ s0;

@@ -32,15 +32,15 @@ export interface RecordFileIndex {
 }
 
 export class RecordFile {
-  private fd: number | undefined;
-  private parquet: Promise<ParquetFile> | undefined;
-  private readonly resolver: ImageResolver;
+  #fd: number | undefined;
+  #parquet: Promise<ParquetFile> | undefined;
+  readonly #resolver: ImageResolver;
 
-  private constructor(
-    readonly index: RecordFileIndex,
-    notice: (message: string) => void,
-  ) {
-    this.resolver = new ImageResolver(index.path, notice);
+  readonly index: RecordFileIndex;
+
+  private constructor(index: RecordFileIndex, notice: (message: string) => void) {
+    this.index = index;
+    this.#resolver = new ImageResolver(index.path, notice);
   }
 
   /** Indexes a file. Throws UserError for everything that is not a data file with at least one record. */
@@ -57,7 +57,7 @@ export class RecordFile {
       });
     const file = new RecordFile({ ...raw, form: 'seed' }, notice);
     try {
-      const form = recognizeForm(await file.raw(0), file.place(0));
+      const form = recognizeForm(await file.#raw(0), file.place(0));
       return new RecordFile({ ...raw, form }, notice);
     } finally {
       await file.close();
@@ -86,24 +86,24 @@ export class RecordFile {
 
   /** Record `record`, checked and with its images found. Throws UserError with file, record, line and turn. */
   async read(record: number): Promise<DataRecord> {
-    return normalizeRecord(await this.raw(record), this.index.form, this.place(record), this.resolver);
+    return normalizeRecord(await this.#raw(record), this.index.form, this.place(record), this.#resolver);
   }
 
   async close(): Promise<void> {
-    if (this.fd !== undefined) closeSync(this.fd);
-    this.fd = undefined;
-    await (await this.parquet)?.close();
-    this.parquet = undefined;
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    await (await this.#parquet)?.close();
+    this.#parquet = undefined;
   }
 
-  private async raw(record: number): Promise<unknown> {
+  async #raw(record: number): Promise<unknown> {
     const { path, bytes, offsets } = this.index;
     if (!offsets) {
-      this.parquet ??= ParquetFile.open(path);
-      return (await this.parquet).read(record);
+      this.#parquet ??= ParquetFile.open(path);
+      return (await this.#parquet).read(record);
     }
-    if (this.fd === undefined) {
-      this.fd = openSync(path, 'r');
+    if (this.#fd === undefined) {
+      this.#fd = openSync(path, 'r');
       const now = statSync(path).size;
       if (now !== bytes) {
         throw new UserError(`Expected ${bytes} bytes for a data file as when it was opened but received ${now}.`, {
@@ -112,7 +112,7 @@ export class RecordFile {
         });
       }
     }
-    return parseRecord(readBytes(this.fd, offsets.starts[record]!, offsets.lengths[record]!), this.place(record));
+    return parseRecord(readBytes(this.#fd, offsets.starts[record]!, offsets.lengths[record]!), this.place(record));
   }
 }
 

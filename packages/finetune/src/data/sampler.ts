@@ -63,45 +63,48 @@ export class Sampler {
   /** Optimizer steps of one epoch; the last one takes what is left. */
   readonly stepsPerEpoch: number;
   /** Records in all files. */
-  private readonly total: number;
-  private readonly unitsPerStep: number;
-  private readonly draws: readonly number[];
-  private readonly offsets: readonly number[];
-  private cached: EpochOrder | undefined;
+  readonly #total: number;
+  readonly #unitsPerStep: number;
+  readonly #draws: readonly number[];
+  readonly #offsets: readonly number[];
+  #cached: EpochOrder | undefined;
 
-  constructor(private readonly options: SamplerOptions) {
+  readonly #options: SamplerOptions;
+
+  constructor(options: SamplerOptions) {
+    this.#options = options;
     const { sizes, batchSize, accumulation = 1, worldSize = 1, rank = 0 } = options;
     assert(batchSize > 0 && accumulation > 0 && rank < worldSize);
     assert(!options.packing || (!options.dropLast && !options.lengths), 'packing goes with neither');
-    this.total = sizes.reduce((sum, size) => sum + size, 0);
-    assert(this.total > 0, 'a sampler needs records');
+    this.#total = sizes.reduce((sum, size) => sum + size, 0);
+    assert(this.#total > 0, 'a sampler needs records');
     const together = batchSize * worldSize;
-    this.recordsPerEpoch = options.dropLast ? this.total - (this.total % together) : this.total;
+    this.recordsPerEpoch = options.dropLast ? this.#total - (this.#total % together) : this.#total;
     if (this.recordsPerEpoch === 0) {
       throw new UserError(
-        `Expected at least ${together} records (batch size ${batchSize} on ${worldSize} device${worldSize > 1 ? 's' : ''}) for --dataloader_drop_last but received ${this.total}.`,
+        `Expected at least ${together} records (batch size ${batchSize} on ${worldSize} device${worldSize > 1 ? 's' : ''}) for --dataloader_drop_last but received ${this.#total}.`,
         { flag: '--dataloader_drop_last', cure: 'Use a smaller batch or keep the last batch.' },
       );
     }
-    this.draws = options.weights ? apportion(this.total, options.weights) : sizes;
+    this.#draws = options.weights ? apportion(this.#total, options.weights) : sizes;
     let offset = 0;
-    this.offsets = sizes.map((size) => {
+    this.#offsets = sizes.map((size) => {
       const start = offset;
       offset += size;
       return start;
     });
-    this.unitsPerStep = batchSize * accumulation * worldSize;
-    this.unitsPerEpoch = options.packing ? this.mostSequences(options.packing) : this.recordsPerEpoch;
-    this.stepsPerEpoch = Math.ceil(this.unitsPerEpoch / this.unitsPerStep);
+    this.#unitsPerStep = batchSize * accumulation * worldSize;
+    this.unitsPerEpoch = options.packing ? this.#mostSequences(options.packing) : this.recordsPerEpoch;
+    this.stepsPerEpoch = Math.ceil(this.unitsPerEpoch / this.#unitsPerStep);
   }
 
   /** The plan of optimizer step `step` (from 0, counted over all epochs). */
   plan(step: number): StepPlan {
     const epoch = Math.floor(step / this.stepsPerEpoch);
-    const [from, to] = this.unitsOf(step);
-    const [order, starts] = [this.order(epoch), this.starts(epoch)];
+    const [from, to] = this.#unitsOf(step);
+    const [order, starts] = [this.order(epoch), this.#starts(epoch)];
     const place = (unit: number): number => starts?.[unit] ?? unit;
-    const batches = this.deal(to - from).map(([start, end]) => [
+    const batches = this.#deal(to - from).map(([start, end]) => [
       ...order.subarray(place(from + start), place(from + end)),
     ]);
     return { step, epoch, position: place(from), batches };
@@ -109,17 +112,17 @@ export class Sampler {
 
   /** Records that all ranks together use in optimizer step `step`. */
   recordsIn(step: number): number {
-    const [from, to] = this.unitsOf(step);
-    const starts = this.starts(Math.floor(step / this.stepsPerEpoch));
+    const [from, to] = this.#unitsOf(step);
+    const starts = this.#starts(Math.floor(step / this.stepsPerEpoch));
     return starts ? starts[to]! - starts[from]! : to - from;
   }
 
   /** Records of epoch `epoch` in the order in which they are used. Shape: (recordsPerEpoch). */
   order(epoch: number): Uint32Array {
-    return this.epochOf(epoch).order;
+    return this.#epochOf(epoch).order;
   }
 
-  private mostSequences(packing: Packing): number {
+  #mostSequences(packing: Packing): number {
     const counts = Array.from(
       { length: packing.epochs ?? 1 },
       (_, epoch) => packOrder(this.order(epoch), packing, 1).length - 1,
@@ -128,33 +131,33 @@ export class Sampler {
   }
 
   /** The starts of epoch `epoch`'s sequences in its order, and its end; null: every record is a unit. */
-  private starts(epoch: number): Uint32Array | null {
-    const cached = this.epochOf(epoch);
-    const { packing } = this.options;
+  #starts(epoch: number): Uint32Array | null {
+    const cached = this.#epochOf(epoch);
+    const { packing } = this.#options;
     if (packing) cached.starts ??= packOrder(cached.order, packing, this.stepsPerEpoch);
     return cached.starts;
   }
 
-  private epochOf(epoch: number): EpochOrder {
-    if (this.cached?.epoch !== epoch) this.cached = { epoch, order: this.makeOrder(epoch), starts: null };
-    return this.cached;
+  #epochOf(epoch: number): EpochOrder {
+    if (this.#cached?.epoch !== epoch) this.#cached = { epoch, order: this.#makeOrder(epoch), starts: null };
+    return this.#cached;
   }
 
   /** First and one past the last unit of a step in its epoch. */
-  private unitsOf(step: number): [from: number, to: number] {
+  #unitsOf(step: number): [from: number, to: number] {
     const local = step % this.stepsPerEpoch;
-    const starts = this.starts(Math.floor(step / this.stepsPerEpoch));
+    const starts = this.#starts(Math.floor(step / this.stepsPerEpoch));
     if (!starts) {
-      const from = local * this.unitsPerStep;
-      return [from, Math.min(from + this.unitsPerStep, this.recordsPerEpoch)];
+      const from = local * this.#unitsPerStep;
+      return [from, Math.min(from + this.#unitsPerStep, this.recordsPerEpoch)];
     }
     const share = (s: number): number => Math.floor((s * (starts.length - 1)) / this.stepsPerEpoch);
     return [share(local), share(local + 1)];
   }
 
   /** Cuts the units of a step into this rank's micro-batches, sizes differing by one at most: first and one past the last of each. */
-  private deal(units: number): [start: number, end: number][] {
-    const { batchSize, worldSize = 1, rank = 0 } = this.options;
+  #deal(units: number): [start: number, end: number][] {
+    const { batchSize, worldSize = 1, rank = 0 } = this.#options;
     const perRank = Math.ceil(units / (batchSize * worldSize));
     const parts = perRank * worldSize;
     const batches: [number, number][] = [];
@@ -163,27 +166,27 @@ export class Sampler {
     return batches;
   }
 
-  private makeOrder(epoch: number): Uint32Array {
-    const { seed, shuffle, lengths } = this.options;
-    const order = new Uint32Array(this.total);
+  #makeOrder(epoch: number): Uint32Array {
+    const { seed, shuffle, lengths } = this.#options;
+    const order = new Uint32Array(this.#total);
     let filled = 0;
-    for (let file = 0; file < this.draws.length; file++) filled = this.fillFromFile(order, filled, file, epoch);
+    for (let file = 0; file < this.#draws.length; file++) filled = this.#fillFromFile(order, filled, file, epoch);
     assert.equal(filled, order.length);
     if (shuffle) new Random(seed, 2, epoch).shuffle(order);
     const used = order.subarray(0, this.recordsPerEpoch);
-    return lengths ? groupByLength(used, lengths, this.unitsPerStep) : used;
+    return lengths ? groupByLength(used, lengths, this.#unitsPerStep) : used;
   }
 
-  private fillFromFile(order: Uint32Array, filled: number, file: number, epoch: number): number {
-    const { seed, shuffle, sizes } = this.options;
+  #fillFromFile(order: Uint32Array, filled: number, file: number, epoch: number): number {
+    const { seed, shuffle, sizes } = this.#options;
     const size = sizes[file]!;
-    const draws = this.draws[file]!;
+    const draws = this.#draws[file]!;
     let position = epoch * draws;
     const end = position + draws;
     let at = filled;
     while (position < end) {
       const pass = Math.floor(position / size);
-      const records = Uint32Array.from({ length: size }, (_, i) => this.offsets[file]! + i);
+      const records = Uint32Array.from({ length: size }, (_, i) => this.#offsets[file]! + i);
       if (shuffle) new Random(seed, 1, file, pass).shuffle(records);
       const part = records.subarray(position - pass * size, Math.min(size, end - pass * size));
       order.set(part, at);

@@ -25,7 +25,11 @@ export class GradientSum implements GradientReceiver {
   readonly gradients = new Map<string, Tensor>();
   readonly rows = new Map<string, BigInt64Array>();
 
-  constructor(private readonly microBatches: number) {}
+  readonly #microBatches: number;
+
+  constructor(microBatches: number) {
+    this.#microBatches = microBatches;
+  }
 
   begin(): void {}
 
@@ -57,7 +61,7 @@ export class GradientSum implements GradientReceiver {
 
   /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
   #summable(gradient: Tensor): Tensor {
-    return this.microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
+    return this.#microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
   }
 
   dispose(): void {
@@ -99,11 +103,15 @@ export class FusedUpdate implements GradientReceiver {
   readonly #waiting = new Map<string, Tensor>();
   #squares = 0;
 
-  constructor(
-    private readonly optimizer: Optimizer,
-    private readonly multiplier: number,
-    private readonly maxGradNorm: number,
-  ) {}
+  readonly #optimizer: Optimizer;
+  readonly #multiplier: number;
+  readonly #maxGradNorm: number;
+
+  constructor(optimizer: Optimizer, multiplier: number, maxGradNorm: number) {
+    this.#optimizer = optimizer;
+    this.#multiplier = multiplier;
+    this.#maxGradNorm = maxGradNorm;
+  }
 
   /** Norm over all gradients so far, before clipping; not finite: no more updates. */
   get gradNorm(): number {
@@ -139,9 +147,9 @@ export class FusedUpdate implements GradientReceiver {
     const norm = globalNorm(complete);
     this.#squares += norm ** 2;
     if (Number.isFinite(this.#squares)) {
-      clipGradients(complete, norm, this.maxGradNorm);
+      clipGradients(complete, norm, this.#maxGradNorm);
       const some: Rows = new Map(rows ? [...complete.keys()].map((name) => [name, rows]) : []);
-      this.optimizer.step(complete, this.multiplier, some);
+      this.#optimizer.step(complete, this.#multiplier, some);
     }
     for (const [name, gradient] of complete) {
       gradient.dispose();

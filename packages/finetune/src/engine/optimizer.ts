@@ -91,11 +91,10 @@ export class Optimizer {
   readonly groups: readonly Group[];
   readonly adamw: AdamW;
 
-  constructor(
-    readonly parameters: ReadonlyMap<string, Parameter>,
-    noDecay: ReadonlySet<string>,
-    settings: OptimizerSettings,
-  ) {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+
+  constructor(parameters: ReadonlyMap<string, Parameter>, noDecay: ReadonlySet<string>, settings: OptimizerSettings) {
+    this.parameters = parameters;
     const byKey = new Map<string, { baseLr: number; weightDecay: number; params: Map<string, Tensor> }>();
     for (const [name, parameter] of parameters) {
       const [rule, baseLr] = learningRateOf(name, settings);

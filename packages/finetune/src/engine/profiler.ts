@@ -44,12 +44,13 @@ export class Profiler implements StepProfile {
   #left: number;
   #waited = 0;
 
+  readonly path: string;
+  readonly #failed: (message: string) => void;
+
   /** Traces this many steps and then writes `path`; if that fails, `failed` gets the message and the run continues. */
-  constructor(
-    steps: number,
-    readonly path: string,
-    private readonly failed: (message: string) => void,
-  ) {
+  constructor(steps: number, path: string, failed: (message: string) => void) {
+    this.path = path;
+    this.#failed = failed;
     this.#left = steps;
   }
 
@@ -100,7 +101,7 @@ export class Profiler implements StepProfile {
     try {
       writeFileSync(this.path, JSON.stringify({ traceEvents: this.events, displayTimeUnit: 'ms' }));
     } catch (error) {
-      this.failed(`THE TRACE WAS NOT SAVED in ${this.path}: ${(error as Error).message}`);
+      this.#failed(`THE TRACE WAS NOT SAVED in ${this.path}: ${(error as Error).message}`);
     }
     this.events.length = 0;
   }

@@ -40,7 +40,10 @@ export class VisionStore {
   /** Bytes that may be written before the folder is looked at again; null: nothing more is stored. */
   #room: number | null = 0;
 
-  constructor(private readonly options: VisionStoreOptions) {
+  readonly #options: VisionStoreOptions;
+
+  constructor(options: VisionStoreOptions) {
+    this.#options = options;
     this.folder = join(options.root, options.space);
   }
 
@@ -64,7 +67,7 @@ export class VisionStore {
     try {
       if (size > this.#room) this.#room = this.#makeRoom(size);
       if (this.#room < size) {
-        this.#end(`Expected more room for vision features in ${this.options.root} but it is full`);
+        this.#end(`Expected more room for vision features in ${this.#options.root} but it is full`);
         return;
       }
       const path = this.#path(key);
@@ -80,13 +83,13 @@ export class VisionStore {
       }
       this.#room -= size;
     } catch (error) {
-      this.#end(`Vision features cannot be stored in ${this.options.root}: ${(error as Error).message}`);
+      this.#end(`Vision features cannot be stored in ${this.#options.root}: ${(error as Error).message}`);
     }
   }
 
   #end(reason: string): void {
     this.#room = null;
-    this.options.notice(`${reason}. No more are stored; those not there are computed.`);
+    this.#options.notice(`${reason}. No more are stored; those not there are computed.`);
   }
 
   #path(key: string): string {
@@ -95,7 +98,7 @@ export class VisionStore {
 
   /** Checks the root, removes stale and surplus files, and returns the bytes that may be written until the next check. */
   #makeRoom(wanted: number): number {
-    const { root, limit } = this.options;
+    const { root, limit } = this.#options;
     mkdirSync(root, { recursive: true });
     const files = filesBelow(root);
     const { bavail, bsize } = statfsSync(root);

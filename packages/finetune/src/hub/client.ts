@@ -32,10 +32,12 @@ export class HubClient {
   /** Something was answered: what fails now may pass. */
   #reached = false;
 
-  constructor(
-    readonly subject: HubSubject,
-    readonly pauses: readonly number[] = PAUSES,
-  ) {
+  readonly subject: HubSubject;
+  readonly pauses: readonly number[];
+
+  constructor(subject: HubSubject, pauses: readonly number[] = PAUSES) {
+    this.subject = subject;
+    this.pauses = pauses;
     if (!['', '0', 'false'].includes((process.env.HF_HUB_OFFLINE ?? '').toLowerCase())) {
       throw this.error(`Expected ${subject.repo} in the cache but received HF_HUB_OFFLINE and no complete copy.`, {
         cure: 'Unset HF_HUB_OFFLINE to download it, or give the folder of a checkpoint.',

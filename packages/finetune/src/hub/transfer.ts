@@ -63,8 +63,11 @@ export async function fetchBlob(file: RemoteFile, blob: string, options: Transfe
 
 /** An error after which the bytes received so far are worth nothing. */
 class Useless extends Error {
-  constructor(readonly error: UserError) {
+  readonly error: UserError;
+
+  constructor(error: UserError) {
     super(error.message);
+    this.error = error;
   }
 }
 
@@ -73,11 +76,14 @@ class PartialDownload {
   #have = 0;
   #hash: Hash;
 
-  constructor(
-    readonly file: RemoteFile,
-    readonly handle: FileHandle,
-    readonly options: TransferOptions,
-  ) {
+  readonly file: RemoteFile;
+  readonly handle: FileHandle;
+  readonly options: TransferOptions;
+
+  constructor(file: RemoteFile, handle: FileHandle, options: TransferOptions) {
+    this.file = file;
+    this.handle = handle;
+    this.options = options;
     this.#hash = this.#newHash();
   }
 

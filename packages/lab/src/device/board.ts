@@ -23,12 +23,20 @@ export class Board {
   readonly entries: Entry[] = [];
   readonly #started = performance.now();
 
+  readonly #about: Readonly<Record<string, unknown>>;
+  /** Names of checks, or beginnings of them: only these, and not those. */
+  readonly #chosen: { readonly only: readonly string[]; readonly skip: readonly string[] };
+  readonly #file: string | null;
+
   constructor(
-    private readonly about: Readonly<Record<string, unknown>>,
-    /** Names of checks, or beginnings of them: only these, and not those. */
-    private readonly chosen: { readonly only: readonly string[]; readonly skip: readonly string[] },
-    private readonly file: string | null,
-  ) {}
+    about: Readonly<Record<string, unknown>>,
+    chosen: { readonly only: readonly string[]; readonly skip: readonly string[] },
+    file: string | null,
+  ) {
+    this.#about = about;
+    this.#chosen = chosen;
+    this.#file = file;
+  }
 
   get failures(): number {
     return this.entries.filter(({ ok }) => ok === false).length;
@@ -41,7 +49,7 @@ export class Board {
 
   wants(check: string): boolean {
     const among = (names: readonly string[]): boolean => names.some((name) => check === name || check.startsWith(name));
-    return (this.chosen.only.length === 0 || among(this.chosen.only)) && !among(this.chosen.skip);
+    return (this.#chosen.only.length === 0 || among(this.#chosen.only)) && !among(this.#chosen.skip);
   }
 
   /** Carries out a check if it was asked for. */
@@ -67,10 +75,10 @@ export class Board {
   }
 
   #write(): void {
-    if (this.file === null) return;
+    if (this.#file === null) return;
     const { failures, seconds, entries } = this;
-    const text = JSON.stringify({ ...this.about, failures, seconds: Math.round(seconds), checks: entries }, null, 1);
-    writeFileSync(this.file, `${text}\n`);
+    const text = JSON.stringify({ ...this.#about, failures, seconds: Math.round(seconds), checks: entries }, null, 1);
+    writeFileSync(this.#file, `${text}\n`);
   }
 }
 

@@ -54,7 +54,10 @@ const LLM_TYPES: Readonly<Record<string, LlmType>> = {
 };
 
 export class DataReference {
-  constructor(readonly root: string) {
+  readonly root: string;
+
+  constructor(root: string) {
+    this.root = root;
     if (existsSync(root)) return;
     throw new UserError(`Expected a folder of reference data but there is none at ${root}.`, {
       cure: 'Give the path of a folder with samples.json, slices.json, tokenize/ and so on.',

@@ -18,22 +18,25 @@ const SHOWN_FAILURES = 5;
 
 /** Gathers the cases of one check. */
 export class Check {
-  private error = 0;
-  private tolerance = 0;
-  private cases = 0;
-  private readonly failures: string[] = [];
+  #error = 0;
+  #tolerance = 0;
+  #cases = 0;
+  readonly #failures: string[] = [];
 
-  constructor(
-    private readonly model: string,
-    private readonly name: string,
-  ) {}
+  readonly #model: string;
+  readonly #name: string;
+
+  constructor(model: string, name: string) {
+    this.#model = model;
+    this.#name = name;
+  }
 
   /** A case whose error is a number. */
   measure(label: string, error: number, tolerance: number, detail = ''): void {
-    this.cases++;
-    this.error = Math.max(this.error, error);
-    this.tolerance = Math.max(this.tolerance, tolerance);
-    if (!(error <= tolerance)) this.failures.push(`${label}: ${detail || `error ${error}`}`);
+    this.#cases++;
+    this.#error = Math.max(this.#error, error);
+    this.#tolerance = Math.max(this.#tolerance, tolerance);
+    if (!(error <= tolerance)) this.#failures.push(`${label}: ${detail || `error ${error}`}`);
   }
 
   /** A case that has to be equal. */
@@ -44,8 +47,13 @@ export class Check {
 
   /** Undefined when there was nothing to check. */
   line(): CheckLine | undefined {
-    if (this.cases === 0) return undefined;
-    const { model, name: check, error, tolerance, cases, failures } = this;
+    if (this.#cases === 0) return undefined;
+    const model = this.#model;
+    const check = this.#name;
+    const error = this.#error;
+    const tolerance = this.#tolerance;
+    const cases = this.#cases;
+    const failures = this.#failures;
     const failed = failures.slice(0, SHOWN_FAILURES);
     if (failures.length > failed.length) failed.push(`and ${failures.length - failed.length} more`);
     const ok = failures.length === 0;

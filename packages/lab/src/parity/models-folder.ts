@@ -29,11 +29,13 @@ export class ReferenceFolder {
   readonly name: string;
   readonly cases: readonly ReferenceCase[];
 
+  readonly path: string;
+  readonly device: string;
+
   /** `device`: where the inputs of the cases go. */
-  constructor(
-    readonly path: string,
-    readonly device = 'cpu',
-  ) {
+  constructor(path: string, device = 'cpu') {
+    this.path = path;
+    this.device = device;
     this.name = basename(path);
     const folder = join(path, 'cases');
     const names = existsSync(folder) ? readdirSync(folder).sort() : [];
@@ -64,11 +66,14 @@ export class ReferenceCase {
   readonly expected: SafetensorsFile;
   readonly meta: CaseMeta;
 
-  constructor(
-    readonly path: string,
-    readonly name: string,
-    readonly device: string,
-  ) {
+  readonly path: string;
+  readonly name: string;
+  readonly device: string;
+
+  constructor(path: string, name: string, device: string) {
+    this.path = path;
+    this.name = name;
+    this.device = device;
     this.#inputs = new SafetensorsFile(join(path, 'inputs.safetensors'));
     this.expected = new SafetensorsFile(join(path, 'expected.safetensors'));
     this.meta = existsSync(join(path, 'meta.json')) ? readJson<CaseMeta>(path, 'meta.json') : {};

@@ -37,11 +37,19 @@ export class Report {
   /** The largest error, as a share of what is allowed, of the checks that allow one. */
   worst = 0;
 
+  readonly model: string;
+  readonly #print: (line: string) => void;
+  readonly setting: Setting;
+
   constructor(
-    readonly model: string,
-    private readonly print: (line: string) => void,
-    readonly setting: Setting = { device: 'cpu', precision: 'float32' },
-  ) {}
+    model: string,
+    print: (line: string) => void,
+    setting: Setting = { device: 'cpu', precision: 'float32' },
+  ) {
+    this.model = model;
+    this.#print = print;
+    this.setting = setting;
+  }
 
   /** Carries out a check: `measure` returns the error. What it throws is a failure of this check alone. */
   check(check: string, tolerance: number, measure: () => number): void {
@@ -80,7 +88,7 @@ export class Report {
   #add(result: Omit<CheckResult, 'model'>): void {
     this.checks++;
     if (!result.ok) this.failures++;
-    this.print(JSON.stringify({ model: this.model, ...result }));
+    this.#print(JSON.stringify({ model: this.model, ...result }));
   }
 }
 

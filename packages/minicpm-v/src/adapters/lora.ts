@@ -39,14 +39,21 @@ export class LoraAdapter extends LinearAdapter {
   training = false;
   #frozenScale: Tensor | undefined;
 
+  readonly r: number;
+  readonly scaling: number;
+  readonly options: { readonly dropout: number; readonly useDora: boolean };
+
   constructor(
     inFeatures: number,
     outFeatures: number,
-    readonly r: number,
-    readonly scaling: number,
-    readonly options: { readonly dropout: number; readonly useDora: boolean },
+    r: number,
+    scaling: number,
+    options: { readonly dropout: number; readonly useDora: boolean },
   ) {
     super();
+    this.r = r;
+    this.scaling = scaling;
+    this.options = options;
     this.loraA = this.child('lora_A', new Linear(inFeatures, r, { bias: false }));
     this.loraB = this.child('lora_B', new Linear(r, outFeatures, { bias: false }));
     this.magnitude = options.useDora ? this.parameter('lora_magnitude_vector', [outFeatures]) : undefined;

@@ -145,10 +145,12 @@ export function moveTo(model: MiniCPMV, device: string): void {
 export class LoadedModel {
   readonly #stop: ReadonlySet<number>;
 
-  constructor(
-    readonly model: MiniCPMV,
-    readonly template: ChatTemplate,
-  ) {
+  readonly model: MiniCPMV;
+  readonly template: ChatTemplate;
+
+  constructor(model: MiniCPMV, template: ChatTemplate) {
+    this.model = model;
+    this.template = template;
     this.#stop = stopTokens(template);
   }
 

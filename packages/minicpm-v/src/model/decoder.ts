@@ -123,8 +123,11 @@ export class Decoder extends Module {
   readonly layers: readonly DecoderLayer[];
   readonly norm: RMSNorm;
 
-  constructor(readonly config: LlmConfig) {
+  readonly config: LlmConfig;
+
+  constructor(config: LlmConfig) {
     super();
+    this.config = config;
     this.embedTokens = this.child('embed_tokens', new Embedding(config.vocabSize, config.hiddenSize));
     this.layers = this.childList(
       'layers',

@@ -46,9 +46,12 @@ export class MiniCPMV extends Module {
   readonly version: Version;
   #zeroPicture: Tensor | undefined;
 
+  readonly config: ModelConfig;
+
   /** Declares the model; nothing is allocated until weights come (weights.ts, create.ts). */
-  constructor(readonly config: ModelConfig) {
+  constructor(config: ModelConfig) {
     super();
+    this.config = config;
     this.version = VERSIONS[config.version];
     const { llm, vision } = config;
     this.llm = this.child('llm', new LanguageModel(llm));

@@ -111,11 +111,13 @@ export class PatchEmbedding extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
 
-  constructor(
-    readonly dim: number,
-    readonly patch: number,
-  ) {
+  readonly dim: number;
+  readonly patch: number;
+
+  constructor(dim: number, patch: number) {
     super();
+    this.dim = dim;
+    this.patch = patch;
     this.weight = this.parameter('weight', [dim, 3, patch, patch]);
     this.bias = this.parameter('bias', [dim]);
   }

@@ -61,8 +61,11 @@ class ResamplerAttention extends Module {
   readonly outProj: Linear;
   readonly heads: number;
 
-  constructor(readonly dim: number) {
+  readonly dim: number;
+
+  constructor(dim: number) {
     super();
+    this.dim = dim;
     this.heads = Math.floor(dim / HEAD_DIM);
     this.inProjWeight = this.parameter('in_proj_weight', [3 * dim, dim]);
     this.inProjBias = this.parameter('in_proj_bias', [3 * dim]);

@@ -66,8 +66,11 @@ class SiglipEmbeddings extends Module {
   readonly patchEmbedding: PatchEmbedding;
   readonly positionEmbedding: Embedding;
 
-  constructor(readonly config: VisionConfig) {
+  readonly config: VisionConfig;
+
+  constructor(config: VisionConfig) {
     super();
+    this.config = config;
     const { hiddenSize, patchSize, positionSide } = config;
     this.patchEmbedding = this.child('patch_embedding', new PatchEmbedding(hiddenSize, patchSize));
     this.positionEmbedding = this.child('position_embedding', new Embedding(positionSide * positionSide, hiddenSize));
@@ -87,11 +90,11 @@ class SiglipAttention extends Module {
   readonly vProj: Linear;
   readonly outProj: Linear;
 
-  constructor(
-    dim: number,
-    readonly heads: number,
-  ) {
+  readonly heads: number;
+
+  constructor(dim: number, heads: number) {
     super();
+    this.heads = heads;
     this.kProj = this.child('k_proj', new Linear(dim, dim, { bias: true }));
     this.vProj = this.child('v_proj', new Linear(dim, dim, { bias: true }));
     this.qProj = this.child('q_proj', new Linear(dim, dim, { bias: true }));

@@ -26,11 +26,11 @@ class TimmAttention extends Module {
   readonly qkv: Linear;
   readonly proj: Linear;
 
-  constructor(
-    dim: number,
-    readonly heads: number,
-  ) {
+  readonly heads: number;
+
+  constructor(dim: number, heads: number) {
     super();
+    this.heads = heads;
     this.qkv = this.child('qkv', new Linear(dim, 3 * dim, { bias: true }));
     this.proj = this.child('proj', new Linear(dim, dim, { bias: true }));
   }
@@ -71,8 +71,11 @@ export class TimmVisionTower extends Module implements VisionTower {
   readonly blocks: readonly TimmBlock[];
   readonly norm: LayerNorm;
 
-  constructor(readonly config: VisionConfig) {
+  readonly config: VisionConfig;
+
+  constructor(config: VisionConfig) {
     super();
+    this.config = config;
     this.posEmbed = this.parameter('pos_embed', [1, config.positionSide ** 2, config.hiddenSize]);
     this.patchEmbed = this.child('patch_embed', new TimmPatchEmbed(config));
     this.blocks = this.childList(

@@ -7,13 +7,12 @@ export class VisionMlp extends Module {
   readonly fc1: Linear;
   readonly fc2: Linear;
 
+  readonly gelu: 'none' | 'tanh';
+
   /** @param gelu computed exactly (`none`), or by its `tanh` approximation. */
-  constructor(
-    dim: number,
-    hidden: number,
-    readonly gelu: 'none' | 'tanh',
-  ) {
+  constructor(dim: number, hidden: number, gelu: 'none' | 'tanh') {
     super();
+    this.gelu = gelu;
     this.fc1 = this.child('fc1', new Linear(dim, hidden, { bias: true }));
     this.fc2 = this.child('fc2', new Linear(hidden, dim, { bias: true }));
   }

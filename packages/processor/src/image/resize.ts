@@ -68,14 +68,14 @@ function computeWeights(inputSize: number, outputSize: number): Weights {
 
 /** Hands out addresses in the kernel's memory, with room for the sixteen bytes that vectors read and write past an end. */
 class Layout {
-  private next = 16;
+  #next = 16;
   reserve(bytes: number): number {
-    const at = this.next;
-    this.next = Math.ceil((at + bytes) / 16) * 16 + 16;
+    const at = this.#next;
+    this.#next = Math.ceil((at + bytes) / 16) * 16 + 16;
     return at;
   }
   get total(): number {
-    return this.next;
+    return this.#next;
   }
 }
 

@@ -65,12 +65,16 @@ export class StepMeter implements StepProfile {
   #matmul: number[] = [];
   #before = 0; // bytes of tensors when the step began
 
-  constructor(
-    private readonly model: MiniCPMV,
-    private readonly optimizer: Optimizer,
-    private readonly dtype: DType,
-    private readonly device = 'cpu',
-  ) {
+  readonly #model: MiniCPMV;
+  readonly #optimizer: Optimizer;
+  readonly #dtype: DType;
+  readonly #device: string;
+
+  constructor(model: MiniCPMV, optimizer: Optimizer, dtype: DType, device = 'cpu') {
+    this.#model = model;
+    this.#optimizer = optimizer;
+    this.#dtype = dtype;
+    this.#device = device;
     const { llm } = model.config;
     this.#attention = 4 * llm.numHeads * llm.headDim;
   }
@@ -92,7 +96,7 @@ export class StepMeter implements StepProfile {
     const inside = [...this.#seconds.values()].reduce((total, seconds) => total + seconds, 0) - before;
     this.#add('other', (this.#now() - start) / 1000 - inside);
     this.#steps++;
-    this.#matmul.push(matmulSpeed(this.dtype, this.device)); // now, and not some time: a shared machine is not always as fast
+    this.#matmul.push(matmulSpeed(this.#dtype, this.#device)); // now, and not some time: a shared machine is not always as fast
     return result;
   }
 
@@ -123,15 +127,15 @@ export class StepMeter implements StepProfile {
 
   measurement(): Measurement {
     const all = [...this.#seconds.values()].reduce((sum, seconds) => sum + seconds, 0);
-    const { masters, adamw } = this.optimizer;
+    const { masters, adamw } = this.#optimizer;
     const moments = [...adamw.state.values()].flatMap(({ expAvg, expAvgSq }) => [expAvg, expAvgSq]);
     this.#most(
       'weights',
-      bytesOf([...this.model.namedParameters()].map(([, parameter]) => parameter.compact ?? parameter.data)),
+      bytesOf([...this.#model.namedParameters()].map(([, parameter]) => parameter.compact ?? parameter.data)),
     );
     this.#most('optimizer', bytesOf([...masters.values(), ...moments]));
-    if (this.device === 'cpu') this.#most('all tensors but mapped weights', blockBytes().peak);
-    else this.#most(`all tensors on ${this.device}`, deviceMemory(this.device).peak);
+    if (this.#device === 'cpu') this.#most('all tensors but mapped weights', blockBytes().peak);
+    else this.#most(`all tensors on ${this.#device}`, deviceMemory(this.#device).peak);
     this.#most('the whole process', peakResidentBytes());
     return {
       steps: this.#steps,
@@ -163,12 +167,12 @@ export class StepMeter implements StepProfile {
 
   /** Milliseconds, when the device has done all that was asked of it. A step that is measured in parts is therefore slower on a GPU. */
   #now(): number {
-    synchronize(this.device);
+    synchronize(this.#device);
     return performance.now();
   }
 
   #inUse(): number {
-    return this.device === 'cpu' ? blockBytes().inUse : deviceMemory(this.device).allocated;
+    return this.#device === 'cpu' ? blockBytes().inUse : deviceMemory(this.#device).allocated;
   }
 
   #add(part: string, seconds: number): void {

@@ -69,10 +69,12 @@ class Conversation {
   /** Ends the answer under way. */
   abort: AbortController | undefined;
 
-  constructor(
-    readonly model: LoadedModel,
-    readonly options: ChatOptions,
-  ) {
+  readonly model: LoadedModel;
+  readonly options: ChatOptions;
+
+  constructor(model: LoadedModel, options: ChatOptions) {
+    this.model = model;
+    this.options = options;
     this.messages = opening(options);
     this.waiting = [...options.images];
   }

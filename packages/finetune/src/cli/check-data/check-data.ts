@@ -91,52 +91,55 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
 }
 
 class Tally {
-  private readonly errors: RecordFinding[] = [];
-  private readonly warnings: RecordFinding[] = [];
-  private readonly lengths: number[] = [];
-  private supervised = 0;
-  private textOnly = 0;
-  private readonly slices = new Map<number, number>();
+  readonly #errors: RecordFinding[] = [];
+  readonly #warnings: RecordFinding[] = [];
+  readonly #lengths: number[] = [];
+  #supervised = 0;
+  #textOnly = 0;
+  readonly #slices = new Map<number, number>();
 
-  constructor(
-    private readonly dataset: Dataset,
-    private readonly maxLength: number,
-  ) {}
+  readonly #dataset: Dataset;
+  readonly #maxLength: number;
+
+  constructor(dataset: Dataset, maxLength: number) {
+    this.#dataset = dataset;
+    this.#maxLength = maxLength;
+  }
 
   add(index: number, outcome: Outcome<RecordSummary>): void {
-    const place = this.dataset.place(index);
+    const place = this.#dataset.place(index);
     if (!outcome.ok) {
-      this.errors.push({ ...outcome.error, ...place });
+      this.#errors.push({ ...outcome.error, ...place });
       return;
     }
     const { tokens, supervised, slices, warnings } = outcome.value;
-    for (const { message } of outcome.notices) this.warnings.push({ message, ...place });
-    for (const message of warnings) this.warnings.push({ message, ...place });
-    this.lengths.push(tokens);
-    this.supervised += supervised;
-    if (slices.length === 0) this.textOnly++;
-    for (const count of slices) this.slices.set(count, (this.slices.get(count) ?? 0) + 1);
+    for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
+    for (const message of warnings) this.#warnings.push({ message, ...place });
+    this.#lengths.push(tokens);
+    this.#supervised += supervised;
+    if (slices.length === 0) this.#textOnly++;
+    for (const count of slices) this.#slices.set(count, (this.#slices.get(count) ?? 0) + 1);
   }
 
   report(): Omit<CheckReport, 'seconds'> {
-    const lengths = Float64Array.from(this.lengths).sort();
+    const lengths = Float64Array.from(this.#lengths).sort();
     const total = lengths.reduce((sum, length) => sum + length, 0);
     return {
-      files: this.dataset.files.map((file) => ({
+      files: this.#dataset.files.map((file) => ({
         path: file.index.path,
         records: file.records,
         description: file.describe(),
       })),
-      records: this.dataset.length,
-      errors: this.errors,
-      warnings: this.warnings,
+      records: this.#dataset.length,
+      errors: this.#errors,
+      warnings: this.#warnings,
       tokens: distribution(lengths),
-      supervised_share: total === 0 ? null : this.supervised / total,
-      text_only: this.textOnly,
-      images: [...this.slices.values()].reduce((sum, count) => sum + count, 0),
-      slices_per_image: Object.fromEntries([...this.slices].sort(([a], [b]) => a - b)),
-      model_max_length: this.maxLength,
-      too_long: lengths.filter((length) => length > this.maxLength).length,
+      supervised_share: total === 0 ? null : this.#supervised / total,
+      text_only: this.#textOnly,
+      images: [...this.#slices.values()].reduce((sum, count) => sum + count, 0),
+      slices_per_image: Object.fromEntries([...this.#slices].sort(([a], [b]) => a - b)),
+      model_max_length: this.#maxLength,
+      too_long: lengths.filter((length) => length > this.#maxLength).length,
       suggested_model_max_length: suggestedLength(lengths),
     };
   }
