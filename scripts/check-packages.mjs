@@ -28,7 +28,7 @@ function pack() {
 
 /** What a tarball must have, and what it must not. */
 function checkFiles(place, name, files) {
-  for (const needed of ['LICENSE', 'package.json']) {
+  for (const needed of ['LICENSE', 'README.md', 'package.json']) {
     if (!files.includes(needed)) wrong.push(`Expected ${needed} in ${name} but it is not there.`);
   }
   const source = new Set(files.filter((path) => path.startsWith('src/')).map((path) => path.replace(/\.\w+$/, '')));

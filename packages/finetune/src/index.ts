@@ -7,25 +7,28 @@
  *     const { trainLoss } = await train(config, { onEvent: (event) => console.log(event) });
  *     using model = await loadModel({ model: 'model', adapter: 'run' });
  */
-import type { MergeReport } from '@minicpm-finetune/minicpm-v';
-import type { DType, RunConfig } from '@minicpm-finetune/run';
+import {
+  type LoadedModel,
+  type LoadModelOptions as LoadFolderOptions,
+  loadModel as loadFolder,
+  type MergeReport,
+} from '@minicpm-finetune/minicpm-v';
+import type { FloatDType, RunConfig } from '@minicpm-finetune/run';
 import { SAMPLING_FLAGS } from './cli/chat/flags.js';
 import { type CheckReport, checkRecords } from './cli/check-data/check-data.js';
 import { type GenerateContext, type GenerateSummary, generateAnswers } from './cli/generate/generate.js';
 import { type MergeOptions, mergeAdapters } from './cli/merge/merge.js';
 import { requireResolved } from './config/resolve.js';
 import { encoderSetup } from './data/encoder.js';
-import type { EngineOptions } from './engine/machine.js';
+import { type EngineOptions, startEngine } from './engine/machine.js';
 import { resolveModel } from './hub/hub.js';
 import { type Reporter, SILENT } from './report/reporter.js';
 
-export {
-  type Answer,
-  type AnswerOptions,
-  type LoadedModel,
-  type LoadModelOptions,
-  loadModel,
-  type MergeReport,
+export type {
+  Answer,
+  AnswerOptions,
+  LoadedModel,
+  MergeReport,
 } from '@minicpm-finetune/minicpm-v';
 export type { ChatMessage, Part } from '@minicpm-finetune/processor';
 export {
@@ -72,6 +75,25 @@ export async function checkData(config: RunConfig, options: CheckOptions = {}): 
   return await checkRecords({ paths, encoder: encoderSetup(folder, config.model, config.data), threads, reporter });
 }
 
+export interface LoadModelOptions extends Omit<LoadFolderOptions, 'device'>, Partial<EngineOptions> {
+  /** Folder of a checkpoint, or the id of a model of the Hugging Face hub. */
+  readonly model: string;
+  /** Hugging Face's cache folder unless given. */
+  readonly cacheDir?: string;
+  readonly reporter?: Reporter;
+}
+
+/**
+ * Loads a model with its adapters, ready to answer, on the best device unless one is given. Free it with `dispose` (or `using`).
+ *
+ * @throws UserError for a model that cannot be found, or a model or adapter that cannot be used
+ */
+export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
+  const { model: named, cacheDir = null, reporter = SILENT, device = 'auto', threads = null, ...rest } = options;
+  const model = await resolveModel(named, { flag: 'model', cacheDir, reporter });
+  return await loadFolder({ ...rest, model, device: startEngine({ device, threads }) });
+}
+
 export interface GenerateOptions extends Partial<EngineOptions> {
   /** Folder of a checkpoint, or the id of a model of the Hugging Face hub. */
   readonly model: string;
@@ -92,7 +114,7 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly repetitionPenalty?: number;
   readonly seed?: number;
   /** Type to compute in; the weights' own unless given. */
-  readonly dtype?: DType;
+  readonly dtype?: FloatDType;
   /** Most slices a picture is cut into; the checkpoint's unless given. */
   readonly maxSliceNums?: number;
   /** Read special tokens in the text as plain text; otherwise they are an error. */

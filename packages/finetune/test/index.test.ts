@@ -148,9 +148,14 @@ describe('the other functions', () => {
         .split('\n')
         .map((line) => (JSON.parse(line) as { answer: string }).answer);
     expect(answers('merged.jsonl')).toEqual(answers('answers.jsonl'));
-    using loaded = await loadModel({ model: inPlace('merged') });
+    using loaded = await loadModel({ model: inPlace('merged'), device: 'cpu', threads: 1 });
     const [answer] = await loaded.generate([[{ role: 'user', content: 'What is this?' }]], { maxNewTokens: 4 });
     expect(answer!.tokens).toBeLessThanOrEqual(4);
+  });
+
+  it('loadModel says which folder or id it cannot find', async () => {
+    await expect(loadModel({ model: inPlace('nothing') })).rejects.toThrow(/nothing/);
+    await expect(loadModel({ model: place.data })).rejects.toThrow(UserError);
   });
 
   it('generate stops between batches when it is aborted, and resumes', async () => {

@@ -6,7 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type DType, expected, type LlmType, UserError } from '@minicpm-finetune/run';
+import { expected, type FloatDType, type LlmType, UserError } from '@minicpm-finetune/run';
 import { CURE, checkRawConfig, type RawConfig } from './config-schema.js';
 import { LLMS } from './llms.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
@@ -73,7 +73,7 @@ export interface ModelConfig {
   readonly useImageId: boolean | null;
   readonly initializerRange: number;
   /** The type the checkpoint's weights were published in. */
-  readonly dtype: DType;
+  readonly dtype: FloatDType;
   /** The file's text, kept so that saved checkpoints carry what is not understood here. */
   readonly text: string;
   readonly file: string;

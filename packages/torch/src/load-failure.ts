@@ -77,7 +77,7 @@ export function explainMissing(facts: LoadFacts): Error {
     );
   }
   return new Error(
-    `Expected the native addon of ${facts.here} but it is not there.\nThe package's install script has not run (--ignore-scripts, or a package manager that asks first) or it failed. Run ${setUp(facts)}: it finds libtorch and takes or compiles the addon.`,
+    `Expected the native addon of ${facts.here} but it is not there.\nThe package's install script has not run (--ignore-scripts, or a package manager that asks first, as npm 12: \`npm approve-scripts @minicpm-finetune/torch && npm rebuild\`) or it failed. Run ${setUp(facts)}: it finds libtorch and takes or compiles the addon.`,
   );
 }
 

@@ -1,6 +1,6 @@
 /** `minicpm-finetune bench`: the parts of a step add up, the figures are there, and nothing stays behind. */
-import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { describeFigures, measureTraining } from '../../src/cli/bench/measure.js';
 import { type Measurement, PARTS } from '../../src/cli/bench/meter.js';
@@ -8,19 +8,26 @@ import { SILENT } from '../../src/report/reporter.js';
 import { configOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;
+let temporary: string;
+const { TMPDIR } = process.env;
 beforeAll(() => {
   place = makePlace(8);
+  temporary = join(place.folder, 'temporary');
+  mkdirSync(temporary);
+  process.env.TMPDIR = temporary;
 });
-afterAll(() => rmSync(place.folder, { recursive: true }));
-
-const leftBehind = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('minicpm-finetune-bench-'));
+afterAll(() => {
+  if (TMPDIR === undefined) delete process.env.TMPDIR;
+  else process.env.TMPDIR = TMPDIR;
+  rmSync(place.folder, { recursive: true });
+});
 
 describe('bench', () => {
   let figures: Measurement;
   let seconds: number;
   let before: string[];
   beforeAll(async () => {
-    before = leftBehind();
+    before = readdirSync(place.folder);
     const started = performance.now();
     figures = (await measureTraining(configOf(place, 'bench', { gradient_checkpointing: true }), 3))!;
     seconds = (performance.now() - started) / 1000;
@@ -68,7 +75,7 @@ describe('bench', () => {
   });
 
   it('leaves nothing behind', () => {
-    expect(leftBehind()).toEqual(before);
-    expect(existsSync(`${place.folder}/bench`)).toBe(false);
+    expect(readdirSync(temporary)).toEqual([]);
+    expect(readdirSync(place.folder)).toEqual(before);
   });
 });

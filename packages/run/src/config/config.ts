@@ -70,7 +70,7 @@ export type LlmType = NonNullable<RunConfig['model']['llm_type']>;
 export type Compat = RunConfig['data']['compat'];
 
 /** The type in which the forward and backward pass compute. */
-export type DType = RunConfig['precision']['dtype'];
+export type FloatDType = RunConfig['precision']['dtype'];
 
 export type SchedulerType = RunConfig['schedule']['lr_scheduler_type'];
 

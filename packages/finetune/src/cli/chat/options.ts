@@ -1,7 +1,7 @@
 /** The resolved options of a chat. */
 
 import type { AnswerOptions } from '@minicpm-finetune/minicpm-v';
-import type { DType } from '@minicpm-finetune/run';
+import type { FloatDType } from '@minicpm-finetune/run';
 
 export interface ChatOptions {
   /** Folder of a checkpoint. */
@@ -23,7 +23,7 @@ export interface ChatOptions {
   readonly repetitionPenalty: number;
   readonly seed: number;
   /** null: the type of the weights. */
-  readonly dtype: DType | null;
+  readonly dtype: FloatDType | null;
   /** Most slices a picture is cut into; null: the checkpoint's. */
   readonly maxSliceNums: number | null;
   readonly device: 'auto' | 'cpu' | 'cuda' | 'mps';

@@ -1,6 +1,6 @@
 /** `minicpm-finetune generate`: answers for a data file. */
 
-import { CONFIG_FLAGS, type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { MAX_SLICE_NUMS, MODEL_FLAGS, SAMPLING_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-command.js';
@@ -107,7 +107,7 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     topK: value<number>('top_k'),
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
-    dtype: value<DType | null>('dtype'),
+    dtype: value<FloatDType | null>('dtype'),
     device: value<AnswerFileOptions['device']>('device'),
     threads: value<number | null>('threads'),
   };

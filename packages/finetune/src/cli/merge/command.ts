@@ -1,6 +1,6 @@
 /** `minicpm-finetune merge`: adapters merged into their base. The result is a checkpoint that needs no adapter. */
 
-import { type DType, type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import { type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import { MODEL_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
@@ -63,7 +63,7 @@ export const mergeCommand: CliCommand = {
     const options = {
       adapters: requiredValue<string[]>(given, FLAGS, 'adapter'),
       output: requiredValue<string>(given, FLAGS, 'output_dir'),
-      dtype: value<DType | null>('dtype'),
+      dtype: value<FloatDType | null>('dtype'),
       maxShardBytes: value<number>('max_shard_size'),
       threads: value<number | null>('threads'),
       model: await modelFolder(given, FLAGS, 'model', stderr),

@@ -1,6 +1,6 @@
 /** Adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the engine around it. */
 import { type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
-import type { DType } from '@minicpm-finetune/run';
+import type { FloatDType } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 
 export interface MergeOptions {
@@ -11,7 +11,7 @@ export interface MergeOptions {
   /** Folder to make; new or empty. */
   readonly output: string;
   /** Type to save in; as stored in the base unless given. */
-  readonly dtype?: DType | null;
+  readonly dtype?: FloatDType | null;
   /** Largest file of weights, in bytes. Default 5 GB. */
   readonly maxShardBytes?: number;
   /** Threads of libtorch; one per physical core unless given. */
