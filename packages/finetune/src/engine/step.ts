@@ -37,6 +37,8 @@ export interface StepOptions {
   readonly fused?: boolean;
   /** Stored features of frozen vision towers. */
   readonly vision?: VisionCache | null;
+  /** Called once all of the step but its update was asked of the device, before its results are waited for. */
+  readonly whileDeviceWorks?: () => void;
   readonly watch?: StepWatch;
   readonly profile?: StepProfile | null;
 }
@@ -92,7 +94,8 @@ export function lossAndGradients(
 ): Gradients {
   const { losses, shares, supervisedTokens, receiver } = gradientsOf(model, batches, options);
   const { gradients, rows } = receiver;
-  const loss = readLosses(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
+  options.whileDeviceWorks?.();
+  const loss = readScalars(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
   return { loss, supervisedTokens, gradients, rows, dispose: () => receiver.dispose() };
 }
 
@@ -116,7 +119,7 @@ export function gradientsOf(
 }
 
 /** The values of scalars, in one wait for the device. Frees them. */
-function readLosses(losses: readonly Tensor[]): number[] {
+function readScalars(losses: readonly Tensor[]): number[] {
   try {
     return losses.length === 0 ? [] : scope(() => ops.stack(losses).toNumbers());
   } finally {
@@ -212,10 +215,11 @@ function fusedStep(
   try {
     const share = 1 / supervisedTokens;
     const sum = keep(runBatch(model, batch, share, options, update));
-    const loss = share * readLosses([sum])[0]!;
     update.finish();
+    options.whileDeviceWorks?.();
+    const [total, squares] = readScalars([sum, update.squares]);
     disposeBatch(batch);
-    const { gradNorm } = update;
+    const [loss, gradNorm] = [share * total!, Math.sqrt(squares!)];
     return { loss, gradNorm, supervisedTokens, updated: Number.isFinite(loss) && Number.isFinite(gradNorm) };
   } finally {
     update.dispose();

@@ -185,7 +185,10 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const { step } = micros[0]!;
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
-  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
+  const { staging } = run;
+  const taken = performance.now();
+  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device, staging));
+  loader.dataWaitSeconds += (performance.now() - taken) / 1000;
   if (batches.length === 0) {
     state.step = step + 1; // every record of this step is bad and was left out
     return;
@@ -195,7 +198,10 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const lossScale = run.lossScale?.scale ?? null;
   using random = new RandomState([run.training.device]);
   const compute = (): StepResult =>
-    trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+    trainStep(run.training.model, batches, optimizer, run.schedule(step), {
+      ...stepOptions(run),
+      ...(staging && { whileDeviceWorks: () => staging.stage(loader.encodedNext) }),
+    });
   const result = profile ? profile.step(step + 1, compute) : compute();
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
@@ -220,7 +226,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
       supervisedTokens: result.supervisedTokens,
       lossScale,
       skippedSteps: state.skippedSteps,
-      dataWaitSeconds: loader.dataWaitSeconds,
+      dataWaitSeconds: loader.dataWaitSeconds + (staging?.idleSeconds ?? 0),
       vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
     },
     derived.totalSteps,
