@@ -110,11 +110,18 @@ export function gradientsOf(
   const shares = batches.map((batch) =>
     options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / supervisedTokens,
   );
-  const losses = batches.map((batch, i) => {
-    const sum = keep(runBatch(model, batch, shares[i]! * (options.lossScale ?? 1), options, receiver));
-    disposeBatch(batch);
-    return sum;
-  });
+  const losses: Tensor[] = [];
+  try {
+    for (const [i, batch] of batches.entries()) {
+      losses.push(keep(runBatch(model, batch, shares[i]! * (options.lossScale ?? 1), options, receiver)));
+      disposeBatch(batch);
+    }
+  } catch (error) {
+    receiver.dispose(); // the device may have no memory left
+    for (const loss of losses) loss.dispose();
+    for (const batch of batches) disposeBatch(batch);
+    throw error;
+  }
   return { losses, shares, supervisedTokens, receiver };
 }
 
@@ -218,11 +225,11 @@ function fusedStep(
     update.finish();
     options.whileDeviceWorks?.();
     const [total, squares] = readScalars([sum, update.squares]);
-    disposeBatch(batch);
     const [loss, gradNorm] = [share * total!, Math.sqrt(squares!)];
     return { loss, gradNorm, supervisedTokens, updated: Number.isFinite(loss) && Number.isFinite(gradNorm) };
   } finally {
     update.dispose();
+    disposeBatch(batch);
   }
 }
 

@@ -18,6 +18,7 @@ import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
+import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
 import { type Start, startOf } from './resume.js';
@@ -115,6 +116,8 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
     if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
     return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
+  } catch (error) {
+    throw training.device === 'cpu' ? error : explainRunMemory(error, run);
   } finally {
     if (run.profile?.active) run.profile.write();
     await loader.close();
