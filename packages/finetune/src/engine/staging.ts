@@ -44,7 +44,7 @@ export class Staging implements Disposable {
     const copies = this.#staged.get(sample);
     if (copies === undefined) return null;
     this.#staged.delete(sample);
-    this.#stream.join(copies);
+    if (copies.length > 0) this.#stream.join(copies);
     return copies;
   }
 
