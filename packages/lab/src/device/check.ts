@@ -138,7 +138,7 @@ async function checkSpeed(board: Board, { device, short, peer }: Given, place: P
       await board.run(`speed/${row.name}`, () => besidePeer(row, { peer, folder, size, device, steps }));
   }
   const made = join(folder, size);
-  const model = existsSync(join(made, 'config.json')) ? made : place.model;
+  const model = device !== 'cpu' && existsSync(join(made, 'config.json')) ? made : place.model;
   await board.run('speed/feeding', () => fed(place, model, device, short ? 6 : 30));
   await board.run('speed/8.1B', () => big(device, big8 ? 2048 : 64, big8 ? 6 : 2, !big8));
 }
