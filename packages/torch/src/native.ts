@@ -14,7 +14,7 @@ export interface Mapping {
 }
 
 export interface Native {
-  fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number): Handle;
+  fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number, pinned: boolean): Handle;
   readBytes(handle: Handle, offset: number, target: Uint8Array): void;
   shape(handle: Handle): number[];
   dtype(handle: Handle): number;
@@ -53,6 +53,7 @@ export interface Native {
   newStream(device: string): number;
   exchangeStream(device: string, stream: number): number;
   currentStream(device: string): number;
+  isIdle(device: string): boolean;
   streamWaits(device: string, waiting: number, awaited: number): void;
   recordStream(handle: Handle, stream: number): void;
   synchronize(device: string): void;
