@@ -14,7 +14,7 @@ export * from './folder.js';
 export * from './format.js';
 export * from './language.js';
 export * from './median.js';
-export { ENGLISH, type Messages, type Say } from './messages/translator.js';
+export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';
 export * from './schedule.js';
 export * from './user-error.js';

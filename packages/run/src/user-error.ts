@@ -5,7 +5,7 @@
  * has to say everything: where, what was expected, what was received, and the cure.
  */
 
-import { ENGLISH, type Say } from './messages/translator.js';
+import { ENGLISH, labelled, type Say } from './messages/translator.js';
 
 /** The place of a mistake and its cure. Pure data: survives `postMessage` between threads. */
 export interface UserErrorDetails {
@@ -86,7 +86,7 @@ export class UserError extends Error {
       this.turn === undefined ? undefined : `turn ${this.turn}`,
     ].filter((part) => part !== undefined);
     const line = (label: string, text: string): string =>
-      say === ENGLISH ? `${label.padStart(5)}: ${text}` : say(`${label}: ${text}`);
+      labelled(say === ENGLISH ? label.padStart(5) : label, text, say);
     const lines = [line(kind, this.message)];
     if (place.length > 0) lines.push(line('at', place.join(', ')));
     if (this.cure !== undefined) lines.push(line('cure', this.cure));

@@ -1,6 +1,6 @@
 /** Exit codes, and what a failure prints. */
 
-import { ENGLISH, type Say, UserError } from '@minicpm-finetune/run';
+import { ENGLISH, labelled, type Say, UserError } from '@minicpm-finetune/run';
 import type { TextStream } from '../report/progress.js';
 
 export const EXIT = {
@@ -41,6 +41,6 @@ export function reportError(error: unknown, stream: TextStream, say: Say = ENGLI
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;
-  stream.write(`${text}\n ${say(`hint: ${hint}`)}\n`);
+  stream.write(`${text}\n ${labelled('hint', hint, say)}\n`);
   return EXIT.failure;
 }

@@ -1,5 +1,5 @@
 /** Commands in Chinese: errors, a training's log, reports. What programs read stays English. */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { displayWidth } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -57,6 +57,16 @@ describe('errors in Chinese', () => {
     expect(err).toContain('错误：对话轮的键 role 应为 user 或 assistant（首轮也可以是 system），但收到 "robot"。');
     expect(err).toContain(`位置：${file}:1, 第 0 条记录, 第 1 轮\n`);
     expect(err).toContain('解决：请给角色改名，或把内容放进 user 轮。');
+  });
+
+  it('with what the system says, which stays as it is', async () => {
+    const folder = join(place.folder, 'nothing-here');
+    mkdirSync(folder);
+    const { err } = await run(['check-data', '--data_path', place.text, '--model_name_or_path', folder]);
+    expect(err).toMatch(/^错误：.*，但收到.*\n位置：/);
+    expect((await run(['nosuch'])).err).toBe(
+      '错误：应为一个命令，但收到 nosuch。\n解决：可用的命令：train, chat, generate, merge, check-data, render, download, doctor, bench。\n',
+    );
   });
 
   it('English where the locale says so', async () => {

@@ -13,9 +13,7 @@ const translator = new Translator(chineseMessages(COMMANDS.flatMap(({ flags }) =
 
 /** Texts that are put together where the parts are known only at run time, each as one of its forms. */
 const COMPOSED = [
-  'error: 41',
-  'at: 41',
-  'cure: 41',
+  ...['error:', 'warning:', 'at:', 'cure:', 'hint:'],
   'an integer of at least 1',
   'integers of at least 1',
   'numbers above 0',

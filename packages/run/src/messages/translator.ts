@@ -19,6 +19,11 @@ export type Say = (text: string) => string;
 /** The text as it is. */
 export const ENGLISH: Say = (text) => text;
 
+/** A text after its label: `error: …`. */
+export function labelled(label: string, text: string, say: Say): string {
+  return say === ENGLISH ? `${label}: ${text}` : `${say(`${label}:`)}${say(text)}`;
+}
+
 /** A translated text, and what was not found on the way: texts that look like English and have no entry. */
 export interface Translation {
   readonly text: string;
@@ -183,7 +188,7 @@ const isQuoted = (text: string): boolean => /^"[^"]*"$|^`[^`]*`$/.test(text);
 /** The text, if it looks like English rather than like values: two words in a row outside of quotes. */
 function prose(text: string): string[] {
   const bare = text.replace(/"[^"]*"|`[^`]*`/g, '""');
-  return /(?:^|[\s(])[A-Za-z][a-z]+,? [a-z]{2,}/.test(bare) ? [text] : [];
+  return /(?:^|[\s(])[A-Za-z][a-z]+ [a-z]{2,}/.test(bare) ? [text] : [];
 }
 
 const WIDE_EDGE = /[\u4e00-\u9fff]/;

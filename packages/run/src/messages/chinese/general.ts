@@ -3,11 +3,12 @@ import type { Messages } from '../translator.js';
 
 export const GENERAL: Messages = {
   // The parts of an error, and other lines.
-  'error: {1}': '错误：{1}',
-  'at: {1}': '位置：{1}',
-  'cure: {1}': '解决：{1}',
-  'hint: {1}': '提示：{1}',
+  'error:': '错误：',
+  'at:': '位置：',
+  'cure:': '解决：',
+  'hint:': '提示：',
   'notice: {1}': '提示：{1}',
+  'warning:': '警告：',
   'warning: {1}': '警告：{1}',
   'record {1}': '第 {1} 条记录',
   'turn {1}': '第 {1} 轮',

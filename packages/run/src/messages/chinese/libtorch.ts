@@ -58,8 +58,8 @@ export const LIBTORCH: Messages = {
   'Expected Linux or macOS but this is Windows, which is not supported. Use WSL 2: `wsl --install`, then install inside it.':
     '应为 Linux 或 macOS，但这是 Windows，不受支持。请使用 WSL 2：先运行 `wsl --install`，再在其中安装。',
   'Expected the native addon of {1} but it is not there.': '应有 {1} 的原生部分，但没有。',
-  "The package's install script has not run (--ignore-scripts, or a package manager that asks first) or it failed. Run {1}: it finds libtorch and takes or compiles the addon.":
-    '本包的安装脚本没有运行（使用了 --ignore-scripts，或包管理器要求先确认），或运行失败。请运行 {1}：它会找到 libtorch，并取用或编译原生部分。',
+  "The package's install script has not run (--ignore-scripts, or a package manager that asks first, as npm 12: {1}) or it failed. Run {2}: it finds libtorch and takes or compiles the addon.":
+    '本包的安装脚本没有运行（使用了 --ignore-scripts，或包管理器要求先确认，如 npm 12：{1}），或运行失败。请运行 {2}：它会找到 libtorch，并取用或编译原生部分。',
   'no glibc': '没有 glibc',
   'addon built for libtorch {1}': '原生部分为 libtorch {1} 构建',
   'libtorch {1} in {2}': '{2} 中的 libtorch {1}',

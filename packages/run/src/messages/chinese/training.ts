@@ -69,6 +69,24 @@ export const TRAINING: Messages = {
     '{2} 上的内存放不下{1}：张量现占 {3}，最多时占 {4}（{5}）。',
   '{1} in all, {2} free': '共 {1}，空闲 {2}',
   'size unknown': '大小未知',
+  'Expected memory for {1} on {2} but received none: a step takes at least {3} ({4}), the allocator keeps {5} for later, and the device has {6}.':
+    '{2} 上的内存放不下{1}：每步至少需要 {3}（{4}），分配器为之后保留 {5}，设备共有{6}。',
+  'Expected memory for {1} on {2} but received none: a step takes at least {3} ({4}), the allocator keeps {5} for later, and the device has {6}, of which other programs take {7}.':
+    '{2} 上的内存放不下{1}：每步至少需要 {3}（{4}），分配器为之后保留 {5}，设备共有 {6}，其中其他程序占用 {7}。',
+  '{1} more': '另外的 {1}',
+  'another tensor': '另一个张量',
+  'an unknown size': '未知大小的内存',
+  'weights {1}': '权重 {1}',
+  'optimizer {1}': '优化器 {1}',
+  'gradients {1}': '梯度 {1}',
+  'gradients of a block': '一块的梯度',
+  'activations at least {1}': '激活值至少 {1}',
+  'about {1}': '约 {1}',
+  'By these figures each of these fits: {1}.': '按这些数字，以下任何一项都放得下：{1}。',
+  'By these figures none of these fits alone: {1}. Take several of them, a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
+    '按这些数字，以下单独一项都放不下：{1}。请同时使用几项，或更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
+  'Take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
+    '请使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
   'a tensor': '一个张量',
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, a smaller --model_max_length or --max_slice_nums, --use_lora true, or --q_lora true with it.':
     '请用 --gradient_checkpointing true 重计算，用更小的 --per_device_train_batch_size 配合更大的 --gradient_accumulation_steps，用更小的 --model_max_length 或 --max_slice_nums，用 --use_lora true，或再加 --q_lora true。',
