@@ -49,7 +49,7 @@ export interface TrainResult {
 }
 
 const UNTESTED =
-  'TRAINING ON mps IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+  'This training runs on mps, which is untested. Compare its first losses with those of --device cpu, and report what is wrong.';
 
 const LESS_MEMORY =
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
