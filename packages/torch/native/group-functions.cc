@@ -1,4 +1,4 @@
-// What JavaScript calls of stores and groups: joining, gather, scatterAdd, alltoall, exchange of numbers.
+// What JavaScript calls of stores and groups. Stores: set, get, add; groups: join, gather, scatterAdd, alltoall.
 #include "group.h"
 
 #include <ATen/ATen.h>

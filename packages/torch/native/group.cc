@@ -1,4 +1,4 @@
-// Groups of processes over Gloo: the thread, the agreement on sizes, and the moving of bytes (group.h).
+// Groups of processes over Gloo (group.h). The thread, the agreement on sizes, and the moving of bytes.
 #define USE_C10D_GLOO
 #include "group.h"
 

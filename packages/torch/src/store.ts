@@ -1,5 +1,5 @@
 /**
- * A store of texts and counters that all processes of a run share. One of them serves it over TCP (c10d's TCPStore).
+ * Texts and counters that all processes of a run share. One of them serves the store over TCP (c10d's TCPStore).
  * Its calls return at once, but for the wait for the server's answer. It has no password: use it in trusted networks.
  */
 import { native } from './native.js';

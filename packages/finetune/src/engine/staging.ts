@@ -1,5 +1,5 @@
 /**
- * Pictures of the next step, copied to the device while it computes the current one. The copies are in a queue of
+ * Pictures of the next step, copied while the device computes. The copies are in a queue of
  * their own and come from pinned memory, so they neither wait for the step nor hold it up. A batch takes what is there
  * and copies the rest itself: its tensors have the same values either way.
  */
