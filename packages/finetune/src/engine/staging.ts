@@ -1,7 +1,7 @@
 /**
- * Pictures of the next step, copied while the device computes. The copies are in a queue of
- * their own and come from pinned memory, so they neither wait for the step nor hold it up. A batch takes what is there
- * and copies the rest itself: its tensors have the same values either way.
+ * Copies the next step's pictures while a step computes. The copies are in a queue of their own and come from pinned
+ * memory, so they neither wait for the step nor hold it up. A batch takes what is there and copies the rest itself: its
+ * tensors have the same values either way.
  */
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, isIdle, keep, Stream, scope, type Tensor } from '@minicpm-finetune/torch';
