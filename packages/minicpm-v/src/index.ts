@@ -3,6 +3,7 @@ export {
   type BaseModel,
   describeBase,
   type LoadAdapterOptions,
+  type LoadedAdapter,
   loadAdapter,
   saveAdapter,
 } from './adapters/folder.js';
@@ -10,11 +11,10 @@ export {
   type AppliedLora,
   applyLora,
   freeze,
-  type LoraConfig,
-  type LoraOptions,
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';
+export type { LoraConfig, LoraOptions } from './adapters/lora-config.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
