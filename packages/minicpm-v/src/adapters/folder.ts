@@ -21,7 +21,7 @@ import {
 } from '@minicpm-finetune/torch';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { baseFingerprint, checkTensors, describeTensors } from './checksums.js';
-import { adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
+import { type AdapterConfig, adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
 import { changedWhole, checkFinite, idleParts } from './effect.js';
 import {
   type AdapterOrigin,
@@ -41,7 +41,7 @@ import {
   markTrainable,
   removeLora,
 } from './lora.js';
-import { ALL_LINEAR, matchesEnd } from './lora-config.js';
+import { ALL_LINEAR, type LoraOptions, loraConfig, matchesEnd } from './lora-config.js';
 import { selectModules } from './lora-targets.js';
 import { type AdapterManifest, MANIFEST_FILE, readManifest } from './manifest.js';
 import { nearestPair, PREFIX, readNames, renameInPython } from './names.js';
@@ -138,6 +138,8 @@ export interface LoadAdapterOptions {
   readonly trainable: boolean;
   /** Type of the low-rank parts; absent: that of the weight each one adapts. */
   readonly dtype?: DType;
+  /** Dropout of the training that goes on; absent: the adapter's own. */
+  readonly dropout?: number;
 }
 
 /** An adapter that was read. */
@@ -158,15 +160,13 @@ export interface LoadedAdapter extends AppliedLora {
  *   are as before.
  */
 export function loadAdapter(folder: string, model: Module, options: LoadAdapterOptions): LoadedAdapter {
-  const config = readAdapterConfig(folder);
-  const manifest = readManifest(folder);
-  const aside = checkSideFiles(folder);
-  const origin: AdapterOrigin = { folder, config, manifest };
   const own = originOf(model);
-  if (own !== null) checkFamily(origin, own);
+  const origin = inspectAdapter(folder, own);
+  const { config, manifest } = origin;
   if (options.fingerprint !== undefined) checkBase(origin, options.fingerprint, own);
   const file = openWeights(join(folder, WEIGHTS_FILE));
-  const applied = attachOrExplain(model, config.lora, file, own);
+  const lora = options.dropout === undefined ? config.lora : { ...config.lora, dropout: options.dropout };
+  const applied = attachOrExplain(model, lora, file, own);
   try {
     const parameters = adapterFileParameters(model, applied);
     const { source, example, renamed } = readNames(file, new Set(parameters.keys()));
@@ -176,12 +176,9 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
     const whole = changedWhole(parameters, source);
     fill(model, parameters, source, options.dtype);
     const idle = idleParts(model, applied, whole);
-    const quantized = quantizedBase(origin);
     const notices = [
-      ...config.notices,
-      ...aside,
+      ...origin.notices,
       ...(example === null ? [] : [`${renamed} names were read without additions: ${example[0]} as ${example[1]}.`]),
-      ...(quantized === undefined ? [] : [quantized]),
       ...idlePatterns(applied),
       ...(idle.notice === null ? [] : [idle.notice]),
     ];
@@ -196,6 +193,51 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
   } catch (error) {
     removeLora(model);
     throw error;
+  }
+}
+
+/** What the files of an adapter say but for its tensors, and sentences about it. */
+interface InspectedAdapter extends AdapterOrigin {
+  readonly config: AdapterConfig;
+  readonly notices: readonly string[];
+}
+
+/** Reads and checks what can be known of an adapter without its tensors. Throws UserErrors as `loadAdapter` does. */
+function inspectAdapter(folder: string, model: ModelOrigin | null): InspectedAdapter {
+  const config = readAdapterConfig(folder);
+  const manifest = readManifest(folder);
+  const aside = checkSideFiles(folder);
+  const origin = { folder, config, manifest };
+  if (model !== null) checkFamily(origin, model);
+  const quantized = quantizedBase(origin);
+  return { ...origin, notices: [...config.notices, ...aside, ...(quantized === undefined ? [] : [quantized])] };
+}
+
+/** Adapters as they would be on a model: where they go, and their parameters by full name, without data. */
+export interface PlannedAdapters extends AppliedLora {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+}
+
+/**
+ * Where new adapters, or those of a folder, would go. The model needs no weights and stays as it is.
+ *
+ * @throws UserError as `applyLora` and `loadAdapter` do, but for what only tensors show
+ */
+export function planAdapters(model: Module, lora: LoraOptions | { readonly folder: string }): PlannedAdapters {
+  const own = originOf(model);
+  const applied =
+    'folder' in lora
+      ? attachOrExplain(
+          model,
+          inspectAdapter(lora.folder, own).config.lora,
+          openWeights(join(lora.folder, WEIGHTS_FILE)),
+          own,
+        )
+      : attachLora(model, loraConfig(lora), true);
+  try {
+    return { ...applied, parameters: adaptedParameters(model, applied) };
+  } finally {
+    removeLora(model);
   }
 }
 

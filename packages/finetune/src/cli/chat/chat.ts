@@ -45,8 +45,11 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
     model: options.model,
     adapter: options.adapters,
     device,
+    notice: (message) => io.stderr.write(`notice: ${message}\n`),
     ...(dtype === null ? {} : { dtype }),
   });
+  const otherSlices = model.otherSlices(answerOptions(options));
+  if (otherSlices !== undefined) io.stderr.write(`notice: ${otherSlices}\n`);
   if (options.prompt === null) return await converse(model, options, io);
   const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
   for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
