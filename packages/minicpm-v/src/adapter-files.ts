@@ -1,4 +1,4 @@
-/** Adapter folders without libtorch: what their files say, for checks before a model is loaded. */
+/** Adapter folders, read without libtorch. For checks before a model is loaded. */
 export { type AdapterConfig, readAdapterConfig } from './adapters/config.js';
 export { type AdapterOrigin, checkFamily, modelOrigin } from './adapters/family.js';
 export { adapterTargets } from './adapters/header.js';

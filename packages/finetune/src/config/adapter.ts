@@ -1,6 +1,7 @@
 /**
- * An adapter that a training goes on with decides what it is: rank, alpha, targets, saved modules, rsLoRA, DoRA, biases. Its
- * values take the place of defaults; a flag that was given and says something else is refused, before any model is loaded.
+ * Flags of a training that goes on with an adapter. The adapter decides what it is: rank, alpha, targets, saved modules, rsLoRA,
+ * DoRA, biases. Its values take the place of defaults; a flag that was given and says something else is refused, before any
+ * model is loaded.
  *
  * Not here: whether the adapter fits the model (train/plan.ts).
  */
@@ -43,7 +44,8 @@ export function fromAdapter(given: GivenValues): FromAdapter {
   const config = readAt(folder, resumed === null ? '--lora_weight_path' : '--resume_from_checkpoint');
   const adapter = new AdapterValues(folder, config, given);
   adapter.settle();
-  adapter.requireNoContradiction();
+  // without --resume_anyway, resuming compares all flags with those of the checkpoint
+  if (resumed === null || given.get('resume_anyway')?.value === true) adapter.requireNoContradiction();
   if (continued !== null) adapter.settleSlices();
   if (resumed === null) adapter.notices.unshift(describe(folder, config));
   return adapter;
@@ -166,9 +168,7 @@ class AdapterValues implements FromAdapter {
     const all = this.#contradictions.map(({ text }) => text).join('; ');
     throw new UserError(`Expected the values of the adapter ${this.#folder} but received others: ${all}.`, {
       ...placeOf(first.name, first.entry.source),
-      cure:
-        'An adapter keeps what it was made with: leave these flags out, or give its values. For other values start a new adapter, without ' +
-        '--lora_weight_path.',
+      cure: 'An adapter keeps what it was made with: leave these flags out, or give its values. Other values need a new run, with new adapters.',
     });
   }
 

@@ -1,6 +1,6 @@
 /**
- * What a run would train, from the configuration and config.json alone: where adapters go, how many numbers train, and the
- * least memory. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
+ * What a run would train, known without weights. From the configuration and config.json alone: where adapters go, how many
+ * numbers train, and the least memory. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
  */
 import { totalmem } from 'node:os';
 import {

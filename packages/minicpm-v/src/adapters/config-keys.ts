@@ -1,5 +1,5 @@
 /**
- * The keys of `adapter_config.json` that are not settings of an adapter here. Each is refused, or named in a notice, if
+ * The keys of `adapter_config.json` that are not obeyed. Each is refused, or named in a notice, if
  * it says something: nothing of the file is passed over. Not here: the keys that are obeyed (config.ts).
  */
 import { shown, UserError } from '@minicpm-finetune/run';

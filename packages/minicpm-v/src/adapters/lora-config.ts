@@ -1,5 +1,5 @@
 /**
- * The configuration of adapters, in PEFT's terms, and what its names and patterns match. Names only: no tensors, and no
+ * The configuration of adapters, in PEFT's terms. Also what its names and patterns match. Names only: no tensors, and no
  * import of torch, so that a command line can be checked before libtorch is loaded.
  *
  * Not here: which modules of a model they select (lora-targets.ts), the file (config.ts). Reference: PEFT 0.21.

@@ -1,5 +1,5 @@
 /**
- * Names of an adapter's tensors as other programs write them: with the wrappers of PyTorch, the adapter's own name, or
+ * Names of an adapter's tensors as other programs write them. With the wrappers of PyTorch, the adapter's own name, or
  * without PEFT's beginning. What fits after known additions are taken off is read; for the rest an error shows one name as
  * it is and as it should be.
  */

@@ -1,4 +1,4 @@
-/** Where adapters are: parts of the model, and how many of their layers, in numbers and in words. */
+/** Where adapters are, in numbers and in words. Parts of the model, and how many of their layers. */
 import { Linear, type Module } from '@minicpm-finetune/torch';
 
 /** The adapters of one part of the model. */

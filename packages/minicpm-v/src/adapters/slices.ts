@@ -1,5 +1,5 @@
 /**
- * How pictures are cut for a model with adapters: as in the training of the last one. Adapters say it in their manifests; those
+ * How pictures are cut for a model with adapters. As in the training of the last one: adapters say it in their manifests; those
  * that do not leave it to the base. No import of torch.
  */
 import type { ModelConfig } from '@minicpm-finetune/processor';
