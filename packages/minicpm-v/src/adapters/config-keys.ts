@@ -42,7 +42,7 @@ const KEEPS_BASE = /^(true|false|gaussian|orthogonal|eva)$/i;
 const WITH_PEFT = 'This kind of adapter is not supported: merge it with PEFT and use the merged model.';
 
 /** Whether a value is what PEFT writes for a key that is off. */
-export function isOff(value: unknown): boolean {
+function isOff(value: unknown): boolean {
   if (value === undefined || value === null || value === false || value === '') return true;
   return typeof value === 'object' && Object.keys(value).length === 0;
 }
