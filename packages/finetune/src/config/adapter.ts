@@ -42,7 +42,8 @@ export function fromAdapter(given: GivenValues): FromAdapter {
   const folder = resumed ?? continued;
   if (folder === null) return NOTHING;
   const config = readAt(folder, resumed === null ? '--lora_weight_path' : '--resume_from_checkpoint');
-  const adapter = new AdapterValues(folder, config, given);
+  // a resumed run has what its configuration said of the vision tower; the list of saved modules may say otherwise
+  const adapter = new AdapterValues(folder, config, given, continued !== null);
   adapter.settle();
   // without --resume_anyway, resuming compares all flags with those of the checkpoint
   if (resumed === null || given.get('resume_anyway')?.value === true) adapter.requireNoContradiction();
@@ -101,7 +102,10 @@ class AdapterValues implements FromAdapter {
   readonly #given: GivenValues;
   readonly #contradictions: { readonly name: string; readonly entry: Given; readonly text: string }[] = [];
 
-  constructor(folder: string, config: AdapterConfig, given: GivenValues) {
+  readonly #decidesVision: boolean;
+
+  constructor(folder: string, config: AdapterConfig, given: GivenValues, decidesVision: boolean) {
+    this.#decidesVision = decidesVision;
     this.#folder = folder;
     this.#config = config;
     this.#given = given;
@@ -205,14 +209,18 @@ class AdapterValues implements FromAdapter {
     this.#contradict(name, entry, (kept ?? layers).join(' '));
   }
 
+  #keepVision(vision: boolean, saved: string): void {
+    const tune = this.#given.get('tune_vision');
+    if (tune === undefined) this.#settled('tune_vision', vision);
+    else if (tune.value !== vision) this.#contradict('tune_vision', tune, `${vision} (${saved} is saved whole)`);
+  }
+
   /** The modules saved whole, and with them whether the vision tower trains. */
   #keepSaved(): void {
     const { modulesToSave: kept } = this.#config.lora;
     const saved = kept.length === 0 ? 'nothing' : kept.join(' ');
     const vision = kept.some((one) => one.split('.')[0] === 'vpm');
-    const tune = this.#given.get('tune_vision');
-    if (tune === undefined) this.#settled('tune_vision', vision);
-    else if (tune.value !== vision) this.#contradict('tune_vision', tune, `${vision} (${saved} is saved whole)`);
+    if (this.#decidesVision) this.#keepVision(vision, saved);
     const name = 'lora_modules_to_save';
     const entry = this.#given.get(name);
     if (entry === undefined) {
