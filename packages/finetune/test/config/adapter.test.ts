@@ -137,3 +137,11 @@ describe('a resumed run', () => {
     }
   });
 });
+
+it('--tune_vision true beside a list of saved modules without the vision tower is said', () => {
+  const words = ['--use_lora', '--lora_modules_to_save', 'resampler'];
+  expect(resolve(...words, '--tune_vision', 'true').notices).toEqual([
+    '--tune_vision true: without effect: lora_modules_to_save is resampler, without vpm.',
+  ]);
+  expect(resolve(...words).notices).toEqual([]);
+});
