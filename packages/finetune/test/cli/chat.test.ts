@@ -30,6 +30,7 @@ const OPTIONS: ChatOptions = {
   seed: 0,
   dtype: null,
   maxSliceNums: null,
+  scaleResolution: null,
   device: 'cpu',
   threads: 1,
 };

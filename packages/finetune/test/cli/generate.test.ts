@@ -46,6 +46,7 @@ const OPTIONS: AnswerFileOptions = {
   seed: 0,
   dtype: null,
   maxSliceNums: null,
+  scaleResolution: null,
   device: 'cpu',
   threads: 1,
 };

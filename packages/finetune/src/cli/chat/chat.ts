@@ -45,12 +45,19 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
     model: options.model,
     adapter: options.adapters,
     device,
+    notice: (message) => tell(io, message),
     ...(dtype === null ? {} : { dtype }),
   });
+  const otherSlices = model.otherSlices(answerOptions(options));
+  if (otherSlices !== undefined) tell(io, otherSlices);
   if (options.prompt === null) return await converse(model, options, io);
   const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
   for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
+}
+
+function tell(io: ChatIO, notice: string): void {
+  io.stderr.write(`${(io.say ?? ENGLISH)(`notice: ${notice}`)}\n`);
 }
 
 function requireImage(path: string): void {

@@ -59,7 +59,7 @@ export async function generateAnswers(
       const device = startEngine(options);
       await asTask(reporter, task, (update) =>
         explainingMemory(device, LESS_MEMORY, () =>
-          answerMissing(missing, data, lines, { ...options, device }, { update, signal }),
+          answerMissing(missing, data, lines, { ...options, device }, { update, signal, reporter }),
         ),
       );
     }
@@ -77,15 +77,22 @@ async function answerMissing(
   data: Dataset,
   lines: AnswerLine[],
   options: AnswerFileOptions & { readonly device: DeviceName },
-  { update, signal }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined },
+  {
+    update,
+    signal,
+    reporter,
+  }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined; reporter: Reporter },
 ): Promise<void> {
   const { device, dtype } = options;
   using model = await loadModel({
     model: options.model,
     adapter: options.adapters,
     device,
+    notice: (message) => reporter.notice(message),
     ...(dtype === null ? {} : { dtype }),
   });
+  const otherSlices = model.otherSlices(answerOptions(options));
+  if (otherSlices !== undefined) reporter.notice(otherSlices);
   let tokens = 0;
   for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
     const batch = await answerBatch(missing.slice(i, i + options.batchSize), data, model, options);
@@ -131,8 +138,8 @@ async function answerBatch(
 
 /** Settings that determine the answers. An existing output file is resumed only if they match. */
 function settingsOf(options: AnswerFileOptions, data: string): Record<string, unknown> {
-  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, maxSliceNums } =
-    options;
+  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype } = options;
+  const { maxSliceNums, scaleResolution } = options;
   return {
     model: resolve(model),
     adapters: adapters.map((path) => resolve(path)),
@@ -145,6 +152,7 @@ function settingsOf(options: AnswerFileOptions, data: string): Record<string, un
     seed,
     dtype,
     max_slice_nums: maxSliceNums,
+    scale_resolution: scaleResolution,
   };
 }
 
