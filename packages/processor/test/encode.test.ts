@@ -76,7 +76,6 @@ describe('a record', () => {
     ['<image>What?', '<image_id>0</image_id><image>#</image>\nWhat?'],
     ['Look at <image> now', 'Look at\n<image_id>0</image_id><image>#</image>\nnow'],
     ['What? \n\n <image>', 'What?\n<image_id>0</image_id><image>#</image>'],
-    ['<image> and <image>', '<image_id>0</image_id><image>#</image>\nand\n<image_id>1</image_id><image>#</image>'],
   ])('joins text and image with one newline: %j', async (content, expected) => {
     const sample = await encoded({ image: 'small.png', conversations: [user(content), assistant('x')] });
     expect(await shown(sample.inputIds)).toBe(

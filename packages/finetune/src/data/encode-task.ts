@@ -9,6 +9,7 @@ import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
 import { look } from './look.js';
 import { type RecordSummary, summarize } from './summary.js';
+import { type RecordTraits, traitsOf } from './traits.js';
 
 export interface TaskSetup {
   readonly dataset: DatasetIndex;
@@ -27,7 +28,13 @@ export type TaskName = keyof TaskResults;
 
 /** A result, or the user's mistake that prevents it. */
 export type Outcome<T> =
-  | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
+  | {
+      readonly ok: true;
+      readonly value: T;
+      readonly notices: readonly EncodeNotice[];
+      /** Of the record, where data is checked. */
+      readonly traits?: RecordTraits;
+    }
   | { readonly ok: false; readonly error: UserErrorData };
 
 export interface EncodeTask<Name extends TaskName> {
@@ -51,8 +58,7 @@ export async function openTask<Name extends TaskName>(
   const work = TASKS[name];
   const run = async (index: number): Promise<Outcome<TaskResults[Name]>> => {
     try {
-      const { value, notices } = await work(dataset, encoder, index);
-      return { ok: true, value, notices };
+      return { ok: true, ...(await work(dataset, encoder, index)) };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       return { ok: false, error: error.at(dataset.place(index)).toData() };
@@ -67,6 +73,7 @@ const ENCODED_BY_LOOK = 256;
 interface Done<T> {
   readonly value: T;
   readonly notices: readonly EncodeNotice[];
+  readonly traits?: RecordTraits;
 }
 
 const TASKS: {
@@ -78,11 +85,12 @@ const TASKS: {
   },
   summary: async (dataset, encoder, index) => {
     const record = await dataset.read(index);
-    return await summarize(record, encoder);
+    return { ...(await summarize(record, encoder)), traits: traitsOf(record) };
   },
   look: async (dataset, encoder, index) => {
     const record = await dataset.read(index);
-    if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [] };
-    return { value: (await summarize(record, encoder)).value.tokens, notices: [] };
+    const traits = traitsOf(record);
+    if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [], traits };
+    return { value: (await summarize(record, encoder)).value.tokens, notices: [], traits };
   },
 };

@@ -5,9 +5,13 @@
 
 import type { ImageSource } from '@minicpm-finetune/processor';
 
+export { imagesOf } from '@minicpm-finetune/processor';
+
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
   readonly content: string;
+  /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
+  readonly supervised?: boolean;
 }
 
 export interface DataRecord {
@@ -20,12 +24,8 @@ export interface DataRecord {
   readonly image: ImageSource | Readonly<Record<string, ImageSource>> | undefined;
   /** System turn first, if any; then user and assistant. */
   readonly conversations: readonly Turn[];
-}
-
-/** The images of a record, in the order of the data. */
-export function imagesOf({ image }: DataRecord): ImageSource[] {
-  if (image === undefined) return [];
-  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
+  /** Keys of the data that mean something elsewhere and are not read here. */
+  readonly unread?: readonly string[];
 }
 
 /** The place of a record, for messages. */

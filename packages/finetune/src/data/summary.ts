@@ -2,7 +2,8 @@
  * What check-data reports about one record. Its length, its supervised tokens, the slices of its images, and oddities.
  * Numbers only, so that no pixels travel between threads.
  */
-import type { EncodeNotice } from '@minicpm-finetune/processor';
+import { type EncodeNotice, foreignPicture } from '@minicpm-finetune/processor';
+import { shown } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
 import { imageGrids } from './image-grids.js';
 import type { DataRecord } from './record.js';
@@ -43,10 +44,22 @@ function countSupervised(labels: Int32Array): number {
   return count;
 }
 
+/** The replacement character: what stands there was lost before. */
+const LOST = '\uFFFD';
+
 function warnings({ conversations }: DataRecord): string[] {
-  return conversations.flatMap(({ role, content }, turn) =>
-    role === 'assistant' && content.trim() === ''
-      ? [`The answer in turn ${turn} is empty: the model learns to say nothing there.`]
-      : [],
-  );
+  return conversations.flatMap(({ role, content }, turn) => {
+    const found: string[] = [];
+    if (role === 'assistant' && content.trim() === '')
+      found.push(`The answer in turn ${turn} is empty: the model learns to say nothing there.`);
+    const lost = content.indexOf(LOST);
+    if (lost !== -1)
+      found.push(
+        `The text of turn ${turn} has the replacement character U+FFFD as character ${lost + 1}: what stood there was lost when the file was written.`,
+      );
+    const picture = role === 'user' ? undefined : foreignPicture(content);
+    if (picture !== undefined)
+      found.push(`The text of turn ${turn} (${role}) names a picture, ${shown(picture.written)}, and is read as text.`);
+    return found;
+  });
 }

@@ -180,7 +180,7 @@ describe('the command', () => {
       '56',
     );
     expect(code).toBe(0);
-    expect(out).toMatch(/data.jsonl: JSON Lines, 30 records in the seed form/);
+    expect(out).toMatch(/data.jsonl: JSON Lines, 30 records, the first in the seed form/);
     expect(out).toMatch(/30 records checked in .* images\/s\): 0 errors, 0 warnings/);
     expect(out).toMatch(/--model_max_length 2048 holds every record; suggested: \d+/);
     expect(out).toMatch(/30 images, 3 text-only records/);
@@ -226,6 +226,8 @@ describe('the command', () => {
       records: 1,
       errors: [{ file: 'a', record: 0, message: 'm' }],
       warnings: [],
+      refused_keys: [],
+      notes: [],
       tokens: null,
       supervised_share: null,
       text_only: 0,

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, Part } from '@minicpm-finetune/processor';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, shown, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
@@ -46,9 +46,19 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
     ...(dtype === null ? {} : { dtype }),
   });
   if (options.prompt === null) return await converse(model, options, io);
+  for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, io);
   const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
   for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
+}
+
+/** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
+function warnOfLost(text: string, { stderr }: ChatIO): void {
+  const at = text.indexOf('\uFFFD');
+  if (at === -1) return;
+  stderr.write(
+    `notice: Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.\n`,
+  );
 }
 
 function requireImage(path: string): void {

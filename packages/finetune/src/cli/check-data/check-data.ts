@@ -10,6 +10,7 @@ import type { Outcome } from '../../data/encode-task.js';
 import type { EncoderSetup } from '../../data/encoder.js';
 import { inOrder } from '../../data/in-order.js';
 import type { RecordSummary } from '../../data/summary.js';
+import { FileNotes, type FileNotesData } from '../../data/traits.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 
 export interface CheckRecordsOptions {
@@ -39,6 +40,13 @@ export interface Distribution {
   readonly histogram: readonly { readonly from: number; readonly to: number; readonly count: number }[];
 }
 
+/** A key for which records are refused. */
+export interface RefusedKey {
+  readonly file: string;
+  readonly key: string;
+  readonly records: number;
+}
+
 /** The keys are those of the JSON that `check-data --json` prints. */
 export interface CheckReport {
   readonly files: readonly { readonly path: string; readonly records: number; readonly description: string }[];
@@ -47,6 +55,10 @@ export interface CheckReport {
   readonly errors: readonly RecordFinding[];
   /** Allowed but probably unintended, or a change of a record: several per record are possible. */
   readonly warnings: readonly RecordFinding[];
+  /** Keys that are the cause of errors, once per file. */
+  readonly refused_keys: readonly RefusedKey[];
+  /** Counts of each file with sound records: without a picture, with answers that are not learned, with keys that are not read. */
+  readonly notes: readonly FileNotesData[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;
   /** Share, 0 to 1, of all tokens that the model learns to produce. */
@@ -93,6 +105,7 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
 class Tally {
   readonly #errors: RecordFinding[] = [];
   readonly #warnings: RecordFinding[] = [];
+  readonly #notes = new FileNotes();
   readonly #lengths: number[] = [];
   #supervised = 0;
   #textOnly = 0;
@@ -112,6 +125,7 @@ class Tally {
       this.#errors.push({ ...outcome.error, ...place });
       return;
     }
+    this.#notes.add(place.file, place.record, outcome.traits!);
     const { tokens, supervised, slices, warnings } = outcome.value;
     for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
     for (const message of warnings) this.#warnings.push({ message, ...place });
@@ -133,6 +147,8 @@ class Tally {
       records: this.#dataset.length,
       errors: this.#errors,
       warnings: this.#warnings,
+      refused_keys: refusedKeys(this.#errors),
+      notes: this.#notes.data,
       tokens: distribution(lengths),
       supervised_share: total === 0 ? null : this.#supervised / total,
       text_only: this.#textOnly,
@@ -143,6 +159,16 @@ class Tally {
       suggested_model_max_length: suggestedLength(lengths),
     };
   }
+}
+
+function refusedKeys(errors: readonly RecordFinding[]): RefusedKey[] {
+  const counts = new Map<string, RefusedKey>();
+  for (const { file, key } of errors) {
+    if (key === undefined) continue;
+    const name = JSON.stringify([file, key]);
+    counts.set(name, { file, key, records: (counts.get(name)?.records ?? 0) + 1 });
+  }
+  return [...counts.values()];
 }
 
 /** Statistics of sorted numbers; null of none. */

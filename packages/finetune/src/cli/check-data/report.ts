@@ -1,6 +1,7 @@
 /** The report of check-data as text. The numbers come from check-data.ts. */
 import { UserError } from '@minicpm-finetune/run';
-import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
+import { notesOf } from '../../data/traits.js';
+import type { CheckReport, Distribution, RecordFinding, RefusedKey } from './check-data.js';
 
 /** The report in lines, without a trailing newline; of errors and warnings the first `shown` each. */
 export function formatReport(report: CheckReport, shown: number): string {
@@ -9,6 +10,7 @@ export function formatReport(report: CheckReport, shown: number): string {
     ...report.files.map(({ path, description }) => `${path}: ${description}`),
     headline(report),
     ...(report.tokens ? [...lengths(report, report.tokens), ...images(report)] : []),
+    ...notes(report),
     ...findings('warning', warnings, shown),
     ...findings('error', errors, shown),
   ].join('\n');
@@ -47,6 +49,15 @@ function images({ images: count, text_only, slices_per_image }: CheckReport): st
   ];
 }
 
+function notes({ notes: files, refused_keys }: CheckReport): string[] {
+  const lines = [...files.flatMap(notesOf), ...refused_keys.map(refused)];
+  return lines.length === 0 ? [] : ['', ...lines];
+}
+
+function refused({ file, key, records }: RefusedKey): string {
+  return `${file}: ${counted(records, 'record')} ${records === 1 ? 'is' : 'are'} refused for the key ${key}.`;
+}
+
 const BAR_WIDTH = 40;
 
 function bars(rows: readonly (readonly [label: string, count: number])[]): string[] {
@@ -59,11 +70,23 @@ function bars(rows: readonly (readonly [label: string, count: number])[]): strin
 }
 
 function findings(kind: 'error' | 'warning', all: readonly RecordFinding[], shown: number): string[] {
-  const lines = all
+  const named = kind === 'error' ? firstOfKeys(all) : all;
+  const lines = named
     .slice(0, shown)
     .map((finding) => new UserError(finding.message, finding).format().replace(/^error/, kind));
-  if (all.length > shown) lines.push(`… and ${counted(all.length - shown, `more ${kind}`)}; --json lists all of them`);
+  const more = all.length - lines.length;
+  if (more > 0) lines.push(`… and ${counted(more, `more ${kind}`)}; --json lists all of them`);
   return lines.length === 0 ? [] : ['', ...lines];
+}
+
+/** Errors without those for a key for which a record of the same file is refused before. */
+function firstOfKeys(errors: readonly RecordFinding[]): RecordFinding[] {
+  const said = new Set<string>();
+  return errors.filter(({ file, key }) => {
+    const name = JSON.stringify([file, key]);
+    if (key === undefined) return true;
+    return !said.has(name) && said.add(name);
+  });
 }
 
 function counted(count: number, noun: string): string {

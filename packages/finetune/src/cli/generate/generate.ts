@@ -7,7 +7,7 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import { checkPictureNames, type EncodedPrompt, imagesOf } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
@@ -107,6 +107,7 @@ async function answerBatch(
   for (const index of records) {
     try {
       const record = await data.read(index);
+      if (!options.allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
       const question = questionOf(record);
       questions.push({ record, question, prompt: await model.encode(question.messages, how) });
     } catch (error) {

@@ -58,11 +58,18 @@ export async function renderRecord(
       sample: sample!,
       tokens,
       grids: imageGrids(sample!, encoder.tokenizer),
-      notices: notices.map(({ message }) => message),
+      notices: [...notices.map(({ message }) => message), ...notLearned(record)],
     };
   } catch (error) {
     throw error instanceof UserError ? error.at(dataset.place(index)) : error;
   }
+}
+
+/** A line for each answer that is not learned. */
+function notLearned({ conversations }: DataRecord): string[] {
+  return conversations.flatMap(({ supervised }, turn) =>
+    supervised === false ? [`The answer in turn ${turn} is marked as not to be learned: it is context only.`] : [],
+  );
 }
 
 async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {
