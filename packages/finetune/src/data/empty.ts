@@ -1,4 +1,4 @@
-/** What merged tables write for a value that a record lacks. */
+/** What merged tables write for an absent value. */
 
 /** null and undefined both mean absent: parquet, pandas and the datasets library write null for missing keys. */
 export function present(value: unknown): boolean {

@@ -136,7 +136,9 @@ function spoken(
   contentOf: (value: unknown, turn: number) => string,
 ): Turn[] {
   const { system } = record;
-  if (present(system) && typeof system !== 'string') throw expected('text', 'the key system', system, { ...place });
+  if (present(system) && typeof system !== 'string') {
+    throw expected('text', 'the key system', system, { ...place, cure: 'Write the system prompt as one string.' });
+  }
   const front: Turn[] = typeof system === 'string' && system !== '' ? [{ role: 'system', content: system }] : [];
   const learned = learnedTurns(record, turns, place);
   const rest = turns.map((turn, index): Turn => {

@@ -1,7 +1,6 @@
 /**
- * Keys of records and turns that belong to a conversation and are not read here: refused by name, or counted where the
- * record says the same in another key. Keys without meaning for a conversation (`source`, `score`, …) are free. Marks of
- * answers are marks.ts.
+ * Keys that mean something in a conversation and are not read. Refused by name, or counted: another name of a picture
+ * beside pictures. Keys without meaning for a conversation (`source`, `score`, …) are free. Marks of answers are marks.ts.
  */
 import { shown, UserError } from '@minicpm-finetune/run';
 import { isEmpty } from './empty.js';

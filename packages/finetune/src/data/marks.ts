@@ -1,5 +1,5 @@
 /**
- * Answers marked as not to be learned, as other tools write it: `weight` (OpenAI), `loss` and `loss_scale` (ms-swift),
+ * Answers marked as not to be learned. As other tools write it: `weight` (OpenAI), `loss` and `loss_scale` (ms-swift),
  * `loss_mask`, `train`, `trainable`, `training` (axolotl). In a turn, or in the record for all turns or as a list of them.
  */
 import { expected, shown, UserError } from '@minicpm-finetune/run';

@@ -1,6 +1,6 @@
 /**
- * What a record has that may be a surprise in numbers: no picture where others have one, answers that are not learned,
- * keys that are not read. Counted for each file by `FileNotes`, for check-data and before a training.
+ * What may surprise in a file, counted over its records. Records without a picture where others have one, answers that
+ * are not learned, keys that are not read: for check-data, and before a training.
  */
 import { imagesOf } from '@minicpm-finetune/processor';
 import type { DataRecord } from './record.js';

@@ -1,4 +1,4 @@
-/** How the turns of a record are written: with role and content, or with from and value. And who speaks in them. */
+/** How turns are written, and who speaks in them. With role and content, or with from and value. */
 import { expected, UserError } from '@minicpm-finetune/run';
 import { present } from './empty.js';
 import { isObject } from './images.js';

@@ -130,6 +130,66 @@ describe('checkRecords', () => {
     expect(strict.errors).toMatchObject([{ record: 5, flag: '--model_max_length' }]);
   });
 
+  it('counts what is learned as text, what is not learned, and the keys of each file', async () => {
+    const turns = soundRecord(9).conversations as object[];
+    const marked = turns.map((turn, i) => (i === 1 ? { ...turn, loss: false } : turn));
+    const lines: [number, Record<string, unknown>][] = [
+      [2, { conversations: [...marked, ...turns] }],
+      [3, { ...soundRecord(0), photo: 'x' }],
+      [4, { ...soundRecord(0), tools: ['zoom'] }],
+      [5, { ...soundRecord(0), tools: ['zoom'] }],
+      [6, { conversations: soundRecord(0).conversations, image_path: 'images/1.jpg' }],
+      [7, { conversations: [{ role: 'user', content: '这张图片里有什么？' }, turns[1]] }],
+    ];
+    const { file } = await makeData(10, new Map(lines));
+    const report = await check([file]);
+    expect(report.errors.map(({ record, key }) => [record, key])).toEqual([
+      [4, 'tools'],
+      [5, 'tools'],
+      [6, 'image_path'],
+    ]);
+    expect(report.refused_keys).toEqual([
+      { file, key: 'tools', records: 2 },
+      { file, key: 'image_path', records: 1 },
+    ]);
+    expect(report.notes).toEqual([
+      {
+        file,
+        records: 7,
+        without_picture: { records: 3, first: 2 },
+        misses_picture: { records: 1, first: 7 },
+        not_learned: { records: 1, first: 2, answers: 1 },
+        unread_keys: { photo: { records: 1, first: 3 } },
+      },
+    ]);
+    const text = formatReport(report, 20);
+    expect(text).toContain(
+      `${file}: 3 of 7 records have no picture and are learned as text; the questions of 1 of them speak of a picture (first: record 7).`,
+    );
+    expect(text).toContain(`${file}: 1 answer in 1 record is marked as not to be learned`);
+    expect(text).toContain(`${file}: the key photo of 1 record is not read (first: record 3).`);
+    expect(text).toContain(`${file}: 2 records are refused for the key tools.`);
+    expect(text.match(/^error: /gm)).toHaveLength(2);
+    expect(text).toContain('… and 1 more error; --json lists all of them');
+  });
+
+  it('warns of lost characters, and of pictures named in answers', async () => {
+    const said = (question: string, answer: string) => ({
+      conversations: [
+        { role: 'user', content: question },
+        { role: 'assistant', content: answer },
+      ],
+    });
+    const lines = [said('lost \ufffd', 'A'), said('Write HTML.', '<img src="a.png">'), said('half \ud83d', 'A')];
+    const { file } = await makeData(3, new Map(lines.entries()));
+    const report = await check([file]);
+    expect(report.warnings).toMatchObject([
+      { record: 0, message: expect.stringMatching(/turn 0 has the replacement character U\+FFFD as character 6/) },
+      { record: 1, message: expect.stringMatching(/turn 1 \(assistant\) names a picture, "<img src=/) },
+    ]);
+    expect(report.errors).toMatchObject([{ record: 2, turn: 0, message: expect.stringMatching(/half of one/) }]);
+  });
+
   it('tells of the animation of which one frame is used', async () => {
     const data = await makeData(3, new Map([[1, { ...soundRecord(0), image: 'images/anim.gif' }]]));
     mkdirSync(data.folder, { recursive: true });

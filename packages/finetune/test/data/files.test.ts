@@ -245,6 +245,15 @@ describe('parquet', () => {
     });
   });
 
+  it('finds texts that were cut inside a character', async () => {
+    const data = await open(join(fixtures, 'half-character.snappy.parquet'));
+    const said = await texts(data);
+    expect(said.map((text) => text.isWellFormed())).toEqual([false, true, true]);
+    expect(said.slice(1)).toEqual(['😀 is whole', 'lost \ufffd']);
+    const turns = await open(join(fixtures, 'other-picture-keys.snappy.parquet'));
+    await expect(turns.read(1)).rejects.toThrow(/image_path/);
+  });
+
   it('refuses a file without the columns of a record', async () => {
     const error = await refused(join(fixtures, 'wrong-columns.parquet'));
     expect(error.message).toMatch(/a column conversations or messages .* received the columns question, answer/);

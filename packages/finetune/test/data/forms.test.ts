@@ -220,6 +220,53 @@ describe('the LLaVA form', () => {
   });
 });
 
+describe('empty values of merged tables', () => {
+  const nothing = { from: null, value: null, weight: null, tool_calls: null };
+
+  it.each([
+    ['turns of both styles', { messages: qa.map((turn) => ({ ...turn, ...nothing })) }],
+    ['turns of both styles, in the seed form', { conversations: qa.map((turn) => ({ ...turn, ...nothing })) }],
+    ['no images in the seed form', { conversations: qa, images: [] }],
+    ['nulls as images in the seed form', { conversations: qa, images: [null], image: null }],
+    ['nulls by placeholder', { conversations: qa, image: { '<image_00>': null } }],
+    ['an empty list beside the turns', { messages: [], conversations: qa }],
+    ['an empty list beside the messages', { messages: qa, conversations: [] }],
+    ['a null beside the messages', { messages: qa, conversations: null, image: [], images: [null] }],
+    [
+      'a null as part',
+      { messages: [{ role: 'user', content: [null, { type: 'text', text: 'Q', image: null }] }, qa[1]] },
+    ],
+    ['a null as text', { messages: [{ role: 'user', content: [{ type: 'text', text: null }, { text: 'Q' }] }, qa[1]] }],
+    ['an empty system prompt', { conversations: qa, system: '' }],
+  ])('are absent: %s', (_, raw) => {
+    expect(normalize(raw)).toEqual({ id: undefined, image: undefined, conversations: qa });
+  });
+
+  it('in the LLaVA form, and among images', () => {
+    const turns = llavaQa.map((turn) => ({ ...turn, role: null, content: null }));
+    expect(normalize({ conversations: turns, image: [null, 'a.png'], images: [] }).image).toBe(a);
+    const messages = [{ role: 'user', content: '<image>Q' }, qa[1]];
+    expect(normalize({ messages, image: [], images: [null, 'a.png', null] }).image).toBe(a);
+    const image = { '<image_00>': 'a.png', '<image_01>': null };
+    expect(normalize({ image, conversations: qa }).image).toEqual({ '<image_00>': a });
+  });
+
+  it.each([
+    [{ id: '1', conversations: null }, 'a list of turns for the key conversations of a record but received null'],
+    [{ messages: null }, 'a list of turns for the key messages of a record but received null'],
+    [{ messages: [], conversations: [] }, 'received an empty list'],
+    [{ messages: [{ role: null, content: null }] }, 'role and content for a turn'],
+    [
+      { messages: [{ role: 'user', content: [{ type: 'text', text: 'Q', image: 'a.png' }] }, qa[1]] },
+      'nothing but text',
+    ],
+  ])('are said where something is missing: %j', (raw, message) => {
+    const error = refused(raw);
+    expect(error.message).toContain(message);
+    expect(error.cure).toBeTruthy();
+  });
+});
+
 describe('images', () => {
   it('names both places where a missing image was looked for', () => {
     expect(refused({ image: 'gone.png', conversations: qa }).message).toContain(

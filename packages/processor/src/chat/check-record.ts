@@ -1,6 +1,5 @@
 /**
- * All that can be wrong with a record's conversation and is found without encoding it. Encoding begins with it, and the
- * preflight of a run does it alone.
+ * Checks of a record that need no encoding. Encoding begins with them, and the preflight of a run does them alone.
  */
 
 import { UserError } from '@minicpm-finetune/run';

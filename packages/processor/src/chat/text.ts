@@ -1,5 +1,5 @@
 /**
- * What the text of a turn may not say: half a character, or a picture in the way of another tool. The model would learn
+ * What the text of a turn may not hold. Half a character, or a picture in the way of another tool: the model would learn
  * a replacement character, or the path of a picture that it never sees.
  */
 
