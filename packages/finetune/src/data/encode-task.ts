@@ -8,6 +8,7 @@ import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
 import { look } from './look.js';
+import { type DataRecord, withWrittenTurn } from './record.js';
 import { type RecordSummary, summarize } from './summary.js';
 import { type RecordTraits, traitsOf } from './traits.js';
 
@@ -79,18 +80,29 @@ interface Done<T> {
 const TASKS: {
   readonly [Name in TaskName]: (dataset: Dataset, encoder: Encoder, index: number) => Promise<Done<TaskResults[Name]>>;
 } = {
-  sample: async (dataset, encoder, index) => {
-    const { sample, notices } = await encoder.encode(await dataset.read(index));
-    return { value: sample, notices };
-  },
-  summary: async (dataset, encoder, index) => {
-    const record = await dataset.read(index);
-    return { ...(await summarize(record, encoder)), traits: traitsOf(record) };
-  },
-  look: async (dataset, encoder, index) => {
-    const record = await dataset.read(index);
-    const traits = traitsOf(record);
-    if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [], traits };
-    return { value: (await summarize(record, encoder)).value.tokens, notices: [], traits };
-  },
+  sample: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => {
+      const { sample, notices } = await encoder.encode(record);
+      return { value: sample, notices };
+    }),
+  summary: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => ({
+      ...(await summarize(record, encoder)),
+      traits: traitsOf(record),
+    })),
+  look: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => {
+      const traits = traitsOf(record);
+      if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [], traits };
+      return { value: (await summarize(record, encoder)).value.tokens, notices: [], traits };
+    }),
 };
+
+async function withRecord<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {
+  const record = await dataset.read(index);
+  try {
+    return await work(record);
+  } catch (error) {
+    throw withWrittenTurn(error, record);
+  }
+}

@@ -9,7 +9,7 @@
  * tokens, placeholders of the seed form) is checked where it is encoded.
  */
 import type { ImageSource } from '@minicpm-finetune/processor';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, shown, UserError } from '@minicpm-finetune/run';
 import { present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
 import { checkRecordKeys, checkTurnKeys } from './keys.js';
@@ -97,8 +97,20 @@ export function normalizeRecord(raw: unknown, place: RecordPlace, resolver: Imag
   const { record, turns } = written;
   for (const [index, turn] of turns.entries()) checkTurnKeys(turn, { ...place, turn: index });
   const unread = checkRecordKeys(record, turns, hasPictures(record, turns), place);
-  const id = present(record.id) ? String(record.id) : undefined;
-  return { id, ...conversation(written, place, resolver), ...(unread.length > 0 ? { unread } : {}) };
+  return {
+    id: present(record.id) ? idText(record.id) : undefined,
+    ...conversation(written, place, resolver),
+    ...(hasSystem(record) ? { systemKey: true } : {}),
+    ...(unread.length > 0 ? { unread } : {}),
+  };
+}
+
+function idText(id: unknown): string {
+  return typeof id === 'object' ? shown(id) : String(id);
+}
+
+function hasSystem({ system }: Keys): boolean {
+  return present(system) && system !== '';
 }
 
 function hasPictures({ image, images }: Keys, turns: readonly Keys[]): boolean {
@@ -111,7 +123,7 @@ function hasEntry(value: unknown): boolean {
   return isObject(value) ? Object.keys(value).length > 0 : present(value);
 }
 
-type Conversation = Omit<DataRecord, 'id' | 'unread'>;
+type Conversation = Pick<DataRecord, 'image' | 'conversations'>;
 
 function conversation(written: Written, place: RecordPlace, resolver: ImageResolver): Conversation {
   const { record, form } = written;
@@ -139,7 +151,7 @@ function spoken(
   if (present(system) && typeof system !== 'string') {
     throw expected('text', 'the key system', system, { ...place, cure: 'Write the system prompt as one string.' });
   }
-  const front: Turn[] = typeof system === 'string' && system !== '' ? [{ role: 'system', content: system }] : [];
+  const front: Turn[] = hasSystem(record) ? [{ role: 'system', content: system as string }] : [];
   const learned = learnedTurns(record, turns, place);
   const rest = turns.map((turn, index): Turn => {
     const role = turnRole(turn, index, style, place);

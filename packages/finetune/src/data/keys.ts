@@ -4,6 +4,7 @@
  */
 import { shown, UserError } from '@minicpm-finetune/run';
 import { isEmpty } from './empty.js';
+import { isObject } from './images.js';
 import { MARKS, UNCERTAIN_MARK } from './marks.js';
 import type { RecordPlace } from './record.js';
 
@@ -163,7 +164,9 @@ function showsPicture(key: string, value: unknown): boolean {
   return bytes instanceof Uint8Array && PICTURE_BYTES.test(Buffer.from(bytes.subarray(0, 4)).toString('latin1'));
 }
 
-function textOf(turn: Keys): string {
-  const { content, value } = turn;
-  return JSON.stringify(content ?? value ?? '');
+/** The text of a turn, that of its parts included. */
+function textOf({ content, value }: Keys): string {
+  const written = content ?? value;
+  const parts = Array.isArray(written) ? written.map((part) => (isObject(part) ? part.text : undefined)) : [written];
+  return parts.filter((part) => typeof part === 'string').join('\n');
 }

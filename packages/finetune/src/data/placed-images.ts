@@ -10,6 +10,7 @@ import { type ImageResolver, isObject } from './images.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
 
 const TAG = '<image>';
+const PARTS_CURE = 'Write each part as {"type": "text", "text"} or {"type": "image", "image": path}.';
 
 /** Gives out the images of one record to the placeholders of its turns. */
 export class PlacedImages {
@@ -77,7 +78,9 @@ export class PlacedImages {
   #part(part: unknown, index: number, turn: number): string {
     const place = { ...this.#place, turn };
     if (!present(part)) return '';
-    if (!isObject(part)) throw expected('an object with type', `part ${index} of the content`, part, place);
+    if (!isObject(part)) {
+      throw expected('an object with type', `part ${index} of the content`, part, { ...place, cure: PARTS_CURE });
+    }
     const type = part.type ?? (present(part.text) ? 'text' : ownImage(part) === undefined ? undefined : 'image');
     const other = type === 'text' ? ownImage(part) : isEmpty(part.text) ? undefined : part.text;
     if (type === 'text' && other === undefined) {
@@ -88,7 +91,7 @@ export class PlacedImages {
     if (type !== 'text' && type !== 'image' && type !== 'image_url') {
       throw expected('text, image or image_url', `the type of part ${index}`, type, {
         ...place,
-        cure: 'Write the part as {"type": "text", "text"} or {"type": "image", "image": path}.',
+        cure: PARTS_CURE,
       });
     }
     if (other !== undefined) {

@@ -37,11 +37,14 @@ export async function preflight({ dataset, encoder, reporter, ...options }: Pref
   try {
     await asTask(reporter, { label: 'Reading records', total: dataset.length, unit: 'records' }, async (update) => {
       for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 16)) {
+        const { file, record } = dataset.place(index);
         if (outcome.ok) {
           lengths[index] = Math.min(outcome.value, encoder.maxLength);
-          const { file, record } = dataset.place(index);
           notes.add(file, record, outcome.traits!);
-        } else bad.add(index, UserError.fromData(outcome.error));
+        } else {
+          bad.add(index, UserError.fromData(outcome.error));
+          notes.refuse(file, record, outcome.error.key);
+        }
         update(index + 1);
       }
     });

@@ -46,6 +46,8 @@ export interface FileNotesData {
   readonly not_learned: (Occurrence & { answers: number }) | null;
   /** Keys that mean something elsewhere and are not read here. */
   readonly unread_keys: Readonly<Record<string, Occurrence>>;
+  /** Keys for which records are refused. */
+  readonly refused_keys: Readonly<Record<string, Occurrence>>;
 }
 
 /** The counts of the files of a data set. */
@@ -54,12 +56,12 @@ export class FileNotes {
 
   /** Counts record `record` of a file. */
   add(file: string, record: number, traits: RecordTraits): void {
-    let counts = this.#files.get(file);
-    if (!counts) {
-      counts = new FileCounts(file);
-      this.#files.set(file, counts);
-    }
-    counts.add(record, traits);
+    this.#of(file).add(record, traits);
+  }
+
+  /** Counts a record that is refused; `key` is the key at fault, if any. */
+  refuse(file: string, record: number, key: string | undefined): void {
+    if (key !== undefined) this.#of(file).refuse(record, key);
   }
 
   get data(): FileNotesData[] {
@@ -69,6 +71,15 @@ export class FileNotes {
   /** What is worth saying, a line each. */
   get lines(): string[] {
     return this.data.flatMap(notesOf);
+  }
+
+  #of(file: string): FileCounts {
+    let counts = this.#files.get(file);
+    if (!counts) {
+      counts = new FileCounts(file);
+      this.#files.set(file, counts);
+    }
+    return counts;
   }
 }
 
@@ -88,21 +99,30 @@ class FileCounts {
     if (pictures === 0) this.#count('without', record);
     if (missesPicture) this.#count('misses', record);
     if (notLearned > 0) this.#count('notLearned', record);
-    for (const key of unread) this.#count(KEY + key, record);
+    for (const key of unread) this.#count(UNREAD + key, record);
+  }
+
+  refuse(record: number, key: string): void {
+    this.#count(REFUSED + key, record);
   }
 
   get data(): FileNotesData {
     const of = (name: string): Occurrence | null => this.#occurrences.get(name) ?? null;
     const notLearned = of('notLearned');
-    const keys = [...this.#occurrences].filter(([name]) => name.startsWith(KEY));
     return {
       file: this.#file,
       records: this.#records,
       without_picture: of('without'),
       misses_picture: of('misses'),
       not_learned: notLearned && { ...notLearned, answers: this.#answers },
-      unread_keys: Object.fromEntries(keys.map(([name, occurrence]) => [name.slice(KEY.length), occurrence])),
+      unread_keys: this.#keys(UNREAD),
+      refused_keys: this.#keys(REFUSED),
     };
+  }
+
+  #keys(prefix: string): Record<string, Occurrence> {
+    const keys = [...this.#occurrences].filter(([name]) => name.startsWith(prefix));
+    return Object.fromEntries(keys.map(([name, occurrence]) => [name.slice(prefix.length), occurrence]));
   }
 
   #count(name: string, record: number): void {
@@ -112,7 +132,8 @@ class FileCounts {
   }
 }
 
-const KEY = 'key ';
+const UNREAD = 'unread ';
+const REFUSED = 'refused ';
 
 /** What is worth saying of a file, a line each. */
 export function notesOf(data: FileNotesData): string[] {
@@ -133,6 +154,9 @@ export function notesOf(data: FileNotesData): string[] {
   }
   for (const [key, occurrence] of Object.entries(data.unread_keys)) {
     notes.push(`${file}: the key ${key} of ${counted(occurrence.records, 'record')} is not read ${first(occurrence)}.`);
+  }
+  for (const [key, { records: count }] of Object.entries(data.refused_keys)) {
+    notes.push(`${file}: ${counted(count, 'record')} ${count === 1 ? 'is' : 'are'} refused for the key ${key}.`);
   }
   return notes;
 }

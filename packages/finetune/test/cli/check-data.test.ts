@@ -148,10 +148,6 @@ describe('checkRecords', () => {
       [5, 'tools'],
       [6, 'image_path'],
     ]);
-    expect(report.refused_keys).toEqual([
-      { file, key: 'tools', records: 2 },
-      { file, key: 'image_path', records: 1 },
-    ]);
     expect(report.notes).toEqual([
       {
         file,
@@ -160,6 +156,7 @@ describe('checkRecords', () => {
         misses_picture: { records: 1, first: 7 },
         not_learned: { records: 1, first: 2, answers: 1 },
         unread_keys: { photo: { records: 1, first: 3 } },
+        refused_keys: { tools: { records: 2, first: 4 }, image_path: { records: 1, first: 6 } },
       },
     ]);
     const text = formatReport(report, 20);
@@ -171,6 +168,27 @@ describe('checkRecords', () => {
     expect(text).toContain(`${file}: 2 records are refused for the key tools.`);
     expect(text.match(/^error: /gm)).toHaveLength(2);
     expect(text).toContain('… and 1 more error; --json lists all of them');
+  });
+
+  it('counts turns as the data does, beside the key system', async () => {
+    const conversations = [
+      { role: 'user', content: 'half \ud83d' },
+      { role: 'assistant', content: '\ufffd' },
+    ];
+    const lines = [
+      { system: 'S', conversations },
+      { system: 'S', conversations: [{ role: 'user', content: 'Q' }, conversations[1]] },
+      { system: '\ude00', conversations: [{ role: 'user', content: 'Q' }, conversations[1]] },
+      { conversations },
+    ];
+    const { file } = await makeData(4, new Map(lines.entries()));
+    const { errors, warnings } = await check([file]);
+    expect(errors.map(({ record, turn, key }) => [record, turn, key])).toEqual([
+      [0, 0, undefined],
+      [2, undefined, 'system'],
+      [3, 0, undefined],
+    ]);
+    expect(warnings).toMatchObject([{ record: 1, message: expect.stringMatching(/turn 1 has the replacement/) }]);
   });
 
   it('warns of lost characters, and of pictures named in answers', async () => {
@@ -286,7 +304,6 @@ describe('the command', () => {
       records: 1,
       errors: [{ file: 'a', record: 0, message: 'm' }],
       warnings: [],
-      refused_keys: [],
       notes: [],
       tokens: null,
       supervised_share: null,

@@ -152,6 +152,7 @@ describe('the messages form', () => {
       id: undefined,
       image: a,
       conversations: [{ role: 'system', content: 'S' }, { role: 'user', content: '<image>Q' }, qa[1]],
+      systemKey: true,
     });
   });
 

@@ -187,6 +187,19 @@ describe('the seed form', () => {
   });
 });
 
+it('takes what is nested deeply where it means nothing, and refuses it by name elsewhere', () => {
+  const deep = JSON.parse(`${'['.repeat(100_000)}${']'.repeat(100_000)}`) as unknown;
+  expect(normalize(FORMS.seed!({ meta: deep })).conversations).toHaveLength(2);
+  for (const key of ['tools', 'image_path', 'loss_mask', 'mask', 'history', 'image', 'images', 'system', 'objects']) {
+    const text = { content: 'Find <bbox>' };
+    expect(refused(FORMS.seed!({ [key]: deep }, text)).message, key).toMatch(/^Expected .* but received /);
+  }
+  for (const key of ['content', 'role', 'tool_calls', 'weight', 'images']) {
+    expect(refused(FORMS.messages!({}, { [key]: deep })).message, key).toMatch(/^Expected .* but received /);
+  }
+  expect(normalize(FORMS.seed!({ id: deep })).id).toMatch(/./);
+});
+
 it('names the key that nearly holds the turns', () => {
   expect(refused({ Conversations: [{ role: 'user', content: 'Q' }] }).cure).toMatch(/^Rename Conversations to/);
 });

@@ -40,13 +40,6 @@ export interface Distribution {
   readonly histogram: readonly { readonly from: number; readonly to: number; readonly count: number }[];
 }
 
-/** A key for which records are refused. */
-export interface RefusedKey {
-  readonly file: string;
-  readonly key: string;
-  readonly records: number;
-}
-
 /** The keys are those of the JSON that `check-data --json` prints. */
 export interface CheckReport {
   readonly files: readonly { readonly path: string; readonly records: number; readonly description: string }[];
@@ -55,9 +48,7 @@ export interface CheckReport {
   readonly errors: readonly RecordFinding[];
   /** Allowed but probably unintended, or a change of a record: several per record are possible. */
   readonly warnings: readonly RecordFinding[];
-  /** Keys that are the cause of errors, once per file. */
-  readonly refused_keys: readonly RefusedKey[];
-  /** Counts of each file with sound records: without a picture, with answers that are not learned, with keys that are not read. */
+  /** Counts of each file: records without a picture, with answers that are not learned, with keys that are not read or refused. */
   readonly notes: readonly FileNotesData[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;
@@ -123,6 +114,7 @@ class Tally {
     const place = this.#dataset.place(index);
     if (!outcome.ok) {
       this.#errors.push({ ...outcome.error, ...place });
+      this.#notes.refuse(place.file, place.record, outcome.error.key);
       return;
     }
     this.#notes.add(place.file, place.record, outcome.traits!);
@@ -147,7 +139,6 @@ class Tally {
       records: this.#dataset.length,
       errors: this.#errors,
       warnings: this.#warnings,
-      refused_keys: refusedKeys(this.#errors),
       notes: this.#notes.data,
       tokens: distribution(lengths),
       supervised_share: total === 0 ? null : this.#supervised / total,
@@ -159,16 +150,6 @@ class Tally {
       suggested_model_max_length: suggestedLength(lengths),
     };
   }
-}
-
-function refusedKeys(errors: readonly RecordFinding[]): RefusedKey[] {
-  const counts = new Map<string, RefusedKey>();
-  for (const { file, key } of errors) {
-    if (key === undefined) continue;
-    const name = JSON.stringify([file, key]);
-    counts.set(name, { file, key, records: (counts.get(name)?.records ?? 0) + 1 });
-  }
-  return [...counts.values()];
 }
 
 /** Statistics of sorted numbers; null of none. */

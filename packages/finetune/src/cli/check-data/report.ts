@@ -1,7 +1,7 @@
 /** The report of check-data as text. The numbers come from check-data.ts. */
 import { UserError } from '@minicpm-finetune/run';
 import { notesOf } from '../../data/traits.js';
-import type { CheckReport, Distribution, RecordFinding, RefusedKey } from './check-data.js';
+import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 
 /** The report in lines, without a trailing newline; of errors and warnings the first `shown` each. */
 export function formatReport(report: CheckReport, shown: number): string {
@@ -49,13 +49,9 @@ function images({ images: count, text_only, slices_per_image }: CheckReport): st
   ];
 }
 
-function notes({ notes: files, refused_keys }: CheckReport): string[] {
-  const lines = [...files.flatMap(notesOf), ...refused_keys.map(refused)];
+function notes({ notes: files }: CheckReport): string[] {
+  const lines = files.flatMap(notesOf);
   return lines.length === 0 ? [] : ['', ...lines];
-}
-
-function refused({ file, key, records }: RefusedKey): string {
-  return `${file}: ${counted(records, 'record')} ${records === 1 ? 'is' : 'are'} refused for the key ${key}.`;
 }
 
 const BAR_WIDTH = 40;
