@@ -101,6 +101,23 @@ export function checkTurnKeys(turn: Keys, place: RecordPlace & { turn: number })
   }
 }
 
+/** The keys of a part of the content that are read. */
+const PART = ['type', 'text', 'image', 'image_url', 'url', 'path', 'bytes'];
+
+/** Checks the keys of a part of a turn's content. @throws UserError for a key that is refused */
+export function checkPartKeys(part: Keys, place: RecordPlace & { turn: number }): void {
+  for (const [key, value] of Object.entries(part)) {
+    if (PART.includes(key) || isEmpty(value)) continue;
+    refuse(key, value, 'a part', place);
+    if (!(PICTURE.test(plain(key)) && isReference(value)) && !(key === 'source' && isObject(value))) continue;
+    throw new UserError(`Expected the key image for the picture of a part but received ${key}: ${shown(value)}.`, {
+      ...place,
+      key,
+      cure: `Rename ${key} to image, with the path of the picture.`,
+    });
+  }
+}
+
 function refuse(key: string, value: unknown, where: string, place: Place): void {
   const name = plain(key);
   const cure = Object.hasOwn(REFUSED, name) ? REFUSED[name] : undefined;

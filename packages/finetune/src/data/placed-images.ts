@@ -7,6 +7,7 @@ import type { ImageSource } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
 import { isEmpty, present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
+import { checkPartKeys } from './keys.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
 
 const TAG = '<image>';
@@ -81,6 +82,7 @@ export class PlacedImages {
     if (!isObject(part)) {
       throw expected('an object with type', `part ${index} of the content`, part, { ...place, cure: PARTS_CURE });
     }
+    checkPartKeys(part, place);
     const type = part.type ?? (present(part.text) ? 'text' : ownImage(part) === undefined ? undefined : 'image');
     const other = type === 'text' ? ownImage(part) : isEmpty(part.text) ? undefined : part.text;
     if (type === 'text' && other === undefined) {

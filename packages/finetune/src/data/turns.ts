@@ -39,11 +39,26 @@ export function keyNames(record: Readonly<Record<string, unknown>>): string {
   return names.length === 0 ? 'an empty object' : `the keys ${names.slice(0, 20).join(', ')}`;
 }
 
-const ROLES: Readonly<Record<string, Turn['role']>> = { system: 'system', user: 'user', assistant: 'assistant' };
-const NAMES: Readonly<Record<TurnStyle, Readonly<Record<string, Turn['role']>>>> = {
-  role: ROLES,
-  from: { ...ROLES, human: 'user', gpt: 'assistant' },
+const ROLES: Readonly<Record<string, Turn['role']>> = {
+  system: 'system',
+  user: 'user',
+  human: 'user',
+  assistant: 'assistant',
+  gpt: 'assistant',
 };
+/** Names of other tools that may mean something else: proposed, not taken. */
+const PROBABLY: Readonly<Record<string, Turn['role']>> = {
+  ...ROLES,
+  bot: 'assistant',
+  model: 'assistant',
+  ai: 'assistant',
+  chatgpt: 'assistant',
+};
+
+function likely(name: unknown): string | undefined {
+  const lower = typeof name === 'string' ? name.trim().toLowerCase() : '';
+  return Object.hasOwn(PROBABLY, lower) ? `Rename ${JSON.stringify(name)} to "${PROBABLY[lower]}".` : undefined;
+}
 
 /** Who speaks in turn `index`. Throws UserError for a name that is not known and for a late system turn. */
 export function turnRole(
@@ -53,13 +68,13 @@ export function turnRole(
   place: RecordPlace,
 ): Turn['role'] {
   const value = turn[style];
-  const role = typeof value === 'string' && Object.hasOwn(NAMES[style], value) ? NAMES[style][value] : undefined;
+  const role = typeof value === 'string' && Object.hasOwn(ROLES, value) ? ROLES[value] : undefined;
   if (role === undefined) {
     const names = style === 'from' ? 'human or gpt (or system first)' : 'user or assistant (or system first)';
     throw expected(names, `the key ${style} of a turn`, value, {
       ...place,
       turn: index,
-      cure: 'Rename the role, or put what it says into a user turn.',
+      cure: likely(value) ?? 'Rename the role, or put what it says into a user turn.',
     });
   }
   if (role === 'system' && index > 0) {

@@ -85,6 +85,29 @@ describe('the seed form', () => {
     expect(error.turn).toBe(turn);
   });
 
+  it.each([
+    ['bot', 'Rename "bot" to "assistant".'],
+    ['USER', 'Rename "USER" to "user".'],
+    ['System', 'Rename "System" to "system".'],
+    ['tool', 'Rename the role, or put what it says into a user turn.'],
+  ])('proposes the right name for the role %s', (role, cure) => {
+    expect(refused({ conversations: [{ role, content: 'Q' }, qa[1]] }).cure).toBe(cure);
+    const turns = [
+      { from: role, value: 'Q' },
+      { from: 'gpt', value: 'A' },
+    ];
+    expect(refused({ conversations: turns }).cure).toBe(cure);
+  });
+
+  it('takes human and gpt as roles, too', () => {
+    const turns = [
+      { role: 'human', content: 'Q' },
+      { role: 'gpt', content: 'A' },
+    ];
+    expect(normalize({ conversations: turns }).conversations).toEqual(qa);
+    expect(normalize({ messages: turns }).conversations).toEqual(qa);
+  });
+
   it.each([[null], [['a', 'b']], [5], [undefined]])('refuses the content %j', (content) => {
     const error = refused({ conversations: [qa[0], { role: 'assistant', content }] });
     expect(error.message).toMatch(/^Expected text for the content of a turn but received/);
@@ -170,7 +193,7 @@ describe('the messages form', () => {
     [{ messages: [{ role: 'user', content: '<image>' }, qa[1]] }, /received 0 images/],
     [{ messages: [{ role: 'user', content: '<image_00>' }, qa[1]], images: ['a.png'] }, /received <image_00>/],
     [{ messages: qa, image: 'a.png', images: ['a.png'] }, /received both/],
-    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /received "video"/],
+    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /without the key video/],
     [{ messages: [{ role: 'user', content: ['Q'] }, qa[1]] }, /an object with type/],
     [{ messages: [{ role: 'user', content: [{ type: 'text', text: 5 }] }, qa[1]] }, /text .* received 5/],
     [

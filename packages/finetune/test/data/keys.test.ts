@@ -200,6 +200,17 @@ it('takes what is nested deeply where it means nothing, and refuses it by name e
   expect(normalize(FORMS.seed!({ id: deep })).id).toMatch(/./);
 });
 
+it.each([
+  [{ type: 'image', image_path: 'a.png' }, 'image_path'],
+  [{ type: 'image', source: { type: 'base64', data: 'AAAA' } }, 'source'],
+  [{ type: 'text', text: 'Q', imgs: ['a.png'] }, 'imgs'],
+  [{ type: 'image', video: 'a.mp4' }, 'video'],
+])('refuses the part %j by the name of its key', (part, key) => {
+  const error = refused({ ...FORMS.messages!({}, { content: [part] }), images: ['b.png'] });
+  expect(error).toMatchObject({ turn: 0, key });
+  expect(error.message).toContain(key);
+});
+
 it('names the key that nearly holds the turns', () => {
   expect(refused({ Conversations: [{ role: 'user', content: 'Q' }] }).cure).toMatch(/^Rename Conversations to/);
 });
