@@ -9,6 +9,8 @@ import type { RecordPlace } from './record.js';
 /** Each says 1 or true for learned, 0 or false for not. */
 export const MARKS = ['weight', 'loss', 'loss_scale', 'loss_mask', 'train', 'trainable', 'training'] as const;
 
+const IS_MARK: ReadonlySet<string> = new Set(MARKS);
+
 /** Says "leave out" in some tools and "learn" in others. */
 export const UNCERTAIN_MARK = 'mask';
 
@@ -41,7 +43,7 @@ function marksOf(keys: Keys, where: string, place: Place): string[] {
       },
     );
   }
-  return MARKS.filter((key) => !isEmpty(keys[key]));
+  return Object.keys(keys).filter((key) => IS_MARK.has(key) && !isEmpty(keys[key]));
 }
 
 /** A mark of the record: one value for all turns, or one for each. */

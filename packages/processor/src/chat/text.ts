@@ -50,7 +50,7 @@ interface PictureName {
 
 /** The first picture that a text names in the way of another tool, outside of code. */
 export function foreignPicture(text: string): PictureName | undefined {
-  if (find(text) === undefined) return undefined;
+  if (!/[<[]/u.test(text) || find(text) === undefined) return undefined;
   return find(text.includes('`') ? text.replace(CODE, '') : text);
 }
 
