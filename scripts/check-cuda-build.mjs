@@ -39,7 +39,7 @@ function load(addon) {
   const program = `
     const native = require(process.argv[1]);
     const { index } = native.resolve('aten::matmul', '');
-    const a = native.fromBytes(new Uint8Array(new Float32Array([1, 2, 3, 4]).buffer), [2, 2], 6);
+    const a = native.fromBytes(new Uint8Array(new Float32Array([1, 2, 3, 4]).buffer), [2, 2], 6, false);
     const product = [...native.doubles(native.call(index, a, a))];
     console.log(JSON.stringify({ ...native.about(), product }));`;
   return JSON.parse(execFileSync(process.execPath, ['-e', program, addon], { encoding: 'utf8' }));

@@ -27,7 +27,7 @@ dashes. A flag without a value means true; of a flag given twice the last counts
     file: 'flags.zh.md',
     head: `# 参数
 
-与 \`minicpm-finetune <命令> --help --lang zh\` 的文字相同。配方文件（\`train --recipe run.yaml\`）使用同样的键名，不带短横线。不带值的参数表示
+与 \`minicpm-finetune <命令> --help --lang zh\` 的文字相同。配置文件（\`train --recipe run.yaml\`）使用同样的键名，不带短横线。不带值的参数表示
 true；同一参数给出两次时以后一次为准。[English](flags.md)`,
     columns: ['参数', '取值', '默认值', '含义'],
     required: '必填',

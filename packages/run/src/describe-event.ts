@@ -45,6 +45,7 @@ export function describeEvent(event: Exclude<RunEvent, StepEvent>): string[] {
       const lines = [
         `${formatCount(event.trainable_parameters)} of ${formatCount(event.total_parameters)} parameters train (${Number(share)} %), on ${event.device}`,
         `${event.train_samples} records, ${event.total_steps} steps`,
+        ...event.derived,
       ];
       if (event.resumed_at_step > 0) lines.push(`continuing after step ${event.resumed_at_step}`);
       return lines;

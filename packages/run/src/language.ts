@@ -1,4 +1,4 @@
-/** The languages of help and notices. A text is written in all of them, side by side. */
+/** The languages of help and messages. The texts of flags are written in all of them, side by side. */
 
 export const LANGUAGES = ['en', 'zh'] as const;
 

@@ -5,6 +5,8 @@
  * has to say everything: where, what was expected, what was received, and the cure.
  */
 
+import { ENGLISH, labelled, type Say } from './messages/translator.js';
+
 /** The place of a mistake and its cure. Pure data: survives `postMessage` between threads. */
 export interface UserErrorDetails {
   /** The file at fault: a data file, an image, a recipe, a checkpoint. */
@@ -72,8 +74,13 @@ export class UserError extends Error {
     return new UserError(data.message, data);
   }
 
-  /** Several readable lines, without a trailing newline: the sentence, the place, the cure. */
-  format(): string {
+  /**
+   * Several readable lines, without a trailing newline: the sentence, the place, the cure.
+   *
+   * @param say in what language; English unless given.
+   * @param kind of the mistake.
+   */
+  format(say: Say = ENGLISH, kind: 'error' | 'warning' = 'error'): string {
     const file = this.line === undefined ? this.file : `${this.file ?? 'line'}:${this.line}`;
     const place = [
       this.flag,
@@ -81,9 +88,11 @@ export class UserError extends Error {
       this.record === undefined ? undefined : `record ${this.record}`,
       this.turn === undefined ? undefined : `turn ${this.turn}`,
     ].filter((part) => part !== undefined);
-    const lines = [`error: ${this.message}`];
-    if (place.length > 0) lines.push(`   at: ${place.join(', ')}`);
-    if (this.cure !== undefined) lines.push(` cure: ${this.cure}`);
+    const line = (label: string, text: string): string =>
+      labelled(say === ENGLISH ? label.padStart(5) : label, text, say);
+    const lines = [line(kind, this.message)];
+    if (place.length > 0) lines.push(line('at', place.join(', ')));
+    if (this.cure !== undefined) lines.push(line('cure', this.cure));
     return lines.join('\n');
   }
 }

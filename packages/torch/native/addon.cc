@@ -7,6 +7,7 @@
 //   autograd.cc  gradients, gradient mode, random number generators
 //   mapping.cc   files mapped into memory as tensors
 //   process.cc   threads, allocator, memory figures, devices
+//   group.cc, group-functions.cc  groups of processes
 //   signals.cc   SIGINT and SIGTERM in the middle of a step
 #include "handles.h"
 
@@ -21,6 +22,8 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerProcess(env, exports);
   registerSignals(env, exports);
   registerDevice(env, exports);
+  registerGroup(env, exports);
+  registerMetaBytes(env, exports);
   return exports;
 }
 

@@ -60,6 +60,16 @@ Napi::Value currentStream(const Napi::CallbackInfo& info) {
   });
 }
 
+// (device) -> whether the stream in use has done all that was asked of it
+Napi::Value isIdle(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "isIdle", [&]() -> Napi::Value {
+    const auto device = deviceOf(info[0]);
+    if (device.is_cpu() || device.is_meta()) return Napi::Boolean::New(info.Env(), true);  // their operators are done when they return
+    const c10::impl::VirtualGuardImpl guard(device.type());
+    return Napi::Boolean::New(info.Env(), guard.queryStream(guard.getStream(indexed(device))));
+  });
+}
+
 // (device, waiting, awaited): what comes next on `waiting` starts when what is on `awaited` now is done
 void streamWaits(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "streamWaits", [&] {
@@ -157,6 +167,7 @@ void registerDevice(Napi::Env env, Napi::Object exports) {
   exports.Set("newStream", Napi::Function::New(env, newStream));
   exports.Set("exchangeStream", Napi::Function::New(env, exchangeStream));
   exports.Set("currentStream", Napi::Function::New(env, currentStream));
+  exports.Set("isIdle", Napi::Function::New(env, isIdle));
   exports.Set("streamWaits", Napi::Function::New(env, streamWaits));
   exports.Set("recordStream", Napi::Function::New(env, recordStream));
   exports.Set("synchronize", Napi::Function::New(env, synchronize));

@@ -1,8 +1,5 @@
-// Shapes on the meta device for operators that lack them. PyTorch has some meta kernels in Python alone. Tests run
-// whole steps on libtorch's `meta` device. A kernel that this libtorch already has stays in use. Tests run whole steps
-// there.
-//
-// A kernel that this libtorch has already is left as it is.
+// Shapes on the meta device for operators that lack them. PyTorch has some meta kernels in Python alone; tests and
+// estimates run whole steps there. A kernel that this libtorch has already is left as it is.
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>

@@ -7,11 +7,13 @@
 
 namespace minicpm {
 
-static Napi::Value fromBytes(const Napi::CallbackInfo& info) {  // (Uint8Array bytes, int[] shape, int dtype) -> handle
+// (Uint8Array bytes, int[] shape, int dtype, bool pinned) -> handle. Pinned memory is what a device copies from without waiting; libtorch keeps
+// its blocks for the next tensors, and gives one out again only after the device has read it.
+static Napi::Value fromBytes(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), "fromBytes", [&]() -> Napi::Value {
     const auto bytes = info[0].As<Napi::Uint8Array>();
     const auto dtype = static_cast<at::ScalarType>(info[2].As<Napi::Number>().Int32Value());
-    at::Tensor tensor = at::empty(integersOf(info[1]), at::TensorOptions().dtype(dtype));
+    at::Tensor tensor = at::empty(integersOf(info[1]), at::TensorOptions().dtype(dtype).pinned_memory(info[3].As<Napi::Boolean>().Value()));
     TORCH_CHECK(tensor.nbytes() == bytes.ByteLength(), "Expected ", tensor.nbytes(), " bytes for ", describe(tensor),
                 " but received ", bytes.ByteLength());
     if (bytes.ByteLength() > 0) std::memcpy(tensor.data_ptr(), bytes.Data(), bytes.ByteLength());

@@ -55,7 +55,7 @@ function includeFolders(libtorch) {
 
 const words = (text) => text?.split(/\s+/).filter((word) => word !== '') ?? [];
 
-function compileFlags(libtorch) {
+function compileFlags(here, libtorch) {
   const { own, libtorch: torch } = includeFolders(libtorch);
   const flags = ['-std=c++20', '-O2', '-fPIC', '-pthread', '-fexceptions', '-frtti', '-fno-omit-frame-pointer'];
   flags.push('-Wall', '-Wextra', '-Wno-unused-parameter', '-Wno-missing-field-initializers');
@@ -64,7 +64,7 @@ function compileFlags(libtorch) {
   if (process.platform === 'darwin') flags.push('-stdlib=libc++', '-mmacosx-version-min=14.0');
   return [
     ...flags,
-    ...own.map((path) => `-I${path}`),
+    ...[join(here, 'native', 'declarations'), ...own].map((path) => `-I${path}`),
     ...torch.flatMap((path) => ['-isystem', path]),
     ...words(process.env.CXXFLAGS),
   ];
@@ -140,7 +140,7 @@ export async function compileAddon({ here, libtorch, output, objects, log }) {
   if (compiler === undefined) throw explainFailure({ ...context, missing: true });
   mkdirSync(objects, { recursive: true });
   mkdirSync(dirname(output), { recursive: true });
-  const flags = compileFlags(libtorch);
+  const flags = compileFlags(here, libtorch);
   const sources = planObjects({ here, libtorch, objects, compiler, flags });
   const waiting = sources.filter(({ object }) => !existsSync(object));
   const total = waiting.length;

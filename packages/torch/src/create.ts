@@ -27,7 +27,8 @@ export function fromTypedArray(
   device = 'cpu',
 ): Tensor {
   const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-  const here = new Tensor(guard(() => native.fromBytes(bytes, shape, DTYPES[dtype].code)));
+  const pinned = device.startsWith('cuda');
+  const here = new Tensor(guard(() => native.fromBytes(bytes, shape, DTYPES[dtype].code, pinned)));
   if (device === 'cpu') return here;
   try {
     return copyTo(here, device);

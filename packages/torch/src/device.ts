@@ -7,20 +7,25 @@ import { native } from './native.js';
 import { ops } from './ops.js';
 import { guard, type Tensor } from './tensor.js';
 
-/** A queue of work on a device, beside the one that is in use from the start. */
+/**
+ * A queue of work on a device, beside the one that is in use from the start. Where a device has no queues to choose from (`cpu`, `meta`, `mps`)
+ * its work is in the one that there is, in order.
+ */
 export class Stream {
-  readonly #id: number;
+  readonly #id: number | null;
 
   readonly device: string;
 
   constructor(device: string) {
     this.device = device;
-    this.#id = guard(() => native.newStream(device));
+    this.#id = /^(cpu|meta|mps)/.test(device) ? null : guard(() => native.newStream(device));
   }
 
   /** Runs a function whose operators go to this stream. */
   run<T>(body: () => T): T {
-    const before = guard(() => native.exchangeStream(this.device, this.#id));
+    const id = this.#id;
+    if (id === null) return body();
+    const before = guard(() => native.exchangeStream(this.device, id));
     try {
       return body();
     } finally {
@@ -28,14 +33,24 @@ export class Stream {
     }
   }
 
-  /** Later work of the current stream waits for the work in this one; `tensors` made here may be used there. */
+  /**
+   * Later work of the current stream waits for the work in this one; `tensors` made here may be used there. Their memory is given out again only
+   * after the current stream is done with what it was asked to do until they are freed.
+   */
   join(tensors: readonly Tensor[]): void {
+    const id = this.#id;
+    if (id === null) return;
     guard(() => {
       const current = native.currentStream(this.device);
-      native.streamWaits(this.device, current, this.#id);
+      native.streamWaits(this.device, current, id);
       for (const tensor of tensors) native.recordStream(tensor.handle('join'), current);
     });
   }
+}
+
+/** Whether a device's current stream has done all that was asked of it. Does not wait. */
+export function isIdle(device: string): boolean {
+  return guard(() => native.isIdle(device));
 }
 
 /**
@@ -45,8 +60,14 @@ export class Stream {
 export function copyTo(tensor: Tensor, device: string): Tensor {
   if (tensor.device === device || tensor.device.startsWith(`${device}:`)) return tensor;
   if (tensor.device !== 'cpu' || device.startsWith('mps')) return ops.toDevice(tensor, device, tensor.dtype);
+  if (!device.startsWith('cuda')) return ops.toDevice(tensor, device, tensor.dtype, true);
   // libtorch keeps pinned blocks for the next copies, and gives one out again only after the device has read it
-  return ops.toDevice(device.startsWith('cuda') ? ops.pinMemory(tensor) : tensor, device, tensor.dtype, true);
+  const pinned = ops.pinMemory(tensor);
+  try {
+    return ops.toDevice(pinned, device, tensor.dtype, true);
+  } finally {
+    pinned.dispose();
+  }
 }
 
 /** Waits until a device has nothing left to do. */

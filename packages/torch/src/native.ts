@@ -14,7 +14,7 @@ export interface Mapping {
 }
 
 export interface Native {
-  fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number): Handle;
+  fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number, pinned: boolean): Handle;
   readBytes(handle: Handle, offset: number, target: Uint8Array): void;
   shape(handle: Handle): number[];
   dtype(handle: Handle): number;
@@ -53,6 +53,7 @@ export interface Native {
   newStream(device: string): number;
   exchangeStream(device: string, stream: number): number;
   currentStream(device: string): number;
+  isIdle(device: string): boolean;
   streamWaits(device: string, waiting: number, awaited: number): void;
   recordStream(handle: Handle, stream: number): void;
   synchronize(device: string): void;
@@ -67,6 +68,20 @@ export interface Native {
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;
+
+  addressTowards(host: string, port: number): string;
+  openStore(host: string, port: number, server: boolean, timeout: number, listening: number): number;
+  closeStore(store: number): void;
+  storeSet(store: number, key: string, text: string): void;
+  storeGet(store: number, key: string): string | null;
+  storeAdd(store: number, key: string, amount: number): number;
+  joinGroup(store: number, name: string, rank: number, size: number, address: string, timeout: number): number;
+  leaveGroup(group: number): void;
+  groupWait(group: number, operation: number): void;
+  groupDone(group: number, operation: number): boolean;
+  gather(group: number, whole: Handle, share: Handle, label: string): number;
+  scatterAdd(group: number, sum: Handle, whole: Handle, label: string): number;
+  alltoall(group: number, outgoing: Handle[], incoming: Handle[], label: string): number;
 
   watchSignals(answer: string): void;
   unwatchSignals(): void;

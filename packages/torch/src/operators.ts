@@ -210,6 +210,7 @@ export const OPERATORS = {
   foreachNorm: '_foreach_norm.Scalar(Tensor[] self, Scalar ord=2, ScalarType? dtype=None) -> Tensor[]',
   foreachMul_: '_foreach_mul_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()',
   foreachAddScalar_: '_foreach_add_.Scalar(Tensor(a!)[] self, Scalar scalar) -> ()',
+  foreachAddTensor_: '_foreach_add_.Tensor(Tensor(a!)[] self, Tensor other, *, Scalar alpha=1) -> ()',
   foreachAdd_: '_foreach_add_.List(Tensor(a!)[] self, Tensor[] other, *, Scalar alpha=1) -> ()',
   foreachCopy_: '_foreach_copy_(Tensor(a!)[] self, Tensor[] src, bool non_blocking=False) -> ()',
 } as const;

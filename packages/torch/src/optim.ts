@@ -65,8 +65,15 @@ export class AdamW {
    * Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. A parameter
    * named in `rows` is a table of which only those rows (each once) have a gradient: the gradient has these rows alone, moments are kept
    * only of rows that ever had one, and the result is that of a whole gradient, zero elsewhere.
+   *
+   * @param skip a float32 scalar on the parameters' device; 1: parameters, moments and steps stay as they are, 0: they are updated. So a
+   *   decision that is made on the device is not waited for. Not for a parameter in `rows`.
    */
-  step(grads: ReadonlyMap<string, Tensor>, rows: ReadonlyMap<string, BigInt64Array> = new Map()): void {
+  step(
+    grads: ReadonlyMap<string, Tensor>,
+    rows: ReadonlyMap<string, BigInt64Array> = new Map(),
+    skip: Tensor | null = null,
+  ): void {
     noGrad(() =>
       scope(() => {
         for (const group of this.groups) {
@@ -77,7 +84,7 @@ export class AdamW {
             checkShape(name, gradient, parameter.shape);
             return { parameter, gradient, state: this.#stateOf(name, parameter) };
           });
-          if (updates.length > 0) this.update(group, updates);
+          if (updates.length > 0) this.update(group, updates, skip);
           for (const name of names.filter((other) => rows.has(other)))
             scope(() => this.#updateRows(group, name, grads.get(name)!, rows.get(name)!));
         }
@@ -86,12 +93,11 @@ export class AdamW {
   }
 
   /** The update itself, inside of a scope and without a graph. */
-  protected update(group: ParamGroup, updates: readonly AdamWUpdate[]): void {
+  protected update(group: ParamGroup, updates: readonly AdamWUpdate[], skip: Tensor | null): void {
     const { beta1, beta2, eps } = this.options;
-    ops.foreachAddScalar_(
-      updates.map(({ state }) => state.step),
-      1,
-    );
+    const steps = updates.map(({ state }) => state.step);
+    ops.foreachAddScalar_(steps, 1);
+    if (skip !== null) ops.foreachAddTensor_(steps, skip, { alpha: -1 });
     ops.fusedAdamw_(
       updates.map(({ parameter }) => parameter),
       // the kernel walks through memory, whatever the strides
@@ -99,8 +105,11 @@ export class AdamW {
       updates.map(({ state }) => state.expAvg),
       updates.map(({ state }) => state.expAvgSq),
       [],
-      updates.map(({ state }) => state.step),
-      { lr: group.lr, beta1, beta2, weight_decay: group.weightDecay, eps, amsgrad: false, maximize: false },
+      steps,
+      {
+        ...{ lr: group.lr, beta1, beta2, weight_decay: group.weightDecay, eps, amsgrad: false, maximize: false },
+        ...(skip === null ? {} : { found_inf: skip }),
+      },
     );
   }
 
@@ -118,7 +127,7 @@ export class AdamW {
     const target = fromTypedArray(own, [own.length], 'int64', parameter.device);
     const seen = ops.indexSelect(parameter, 0, index);
     const none = ops.zeros(seen.shape, { dtype: gradient.dtype, device: gradient.device });
-    this.update(group, [{ parameter: seen, gradient: ops.indexCopy(none, 0, target, gradient), state }]);
+    this.update(group, [{ parameter: seen, gradient: ops.indexCopy(none, 0, target, gradient), state }], null);
     const decay = group.lr * group.weightDecay;
     if (decay !== 0 && !(parameter.dtype === 'bfloat16' && decay < 2 ** -9))
       ops.add_(parameter, parameter, { alpha: -decay });

@@ -58,6 +58,32 @@ describe('AdamW', () => {
     gradient.dispose();
   });
 
+  it('decides on the device whether it updates', () => {
+    scope(() => {
+      const run = (skips: readonly (number | null)[]): unknown => {
+        const weight = tensor([1, 2]);
+        const optimizer = new AdamW(
+          [{ name: 'all', params: new Map([['w', weight]]), lr: 0.1, weightDecay: 0.1 }],
+          OPTIONS,
+        );
+        for (const skip of skips) {
+          const gradient = tensor(skip === 1 ? [Number.NaN, 1] : [3, -1]);
+          optimizer.step(
+            new Map([['w', gradient]]),
+            undefined,
+            skip === null ? null : ops.full([], skip, { dtype: 'float32' }),
+          );
+        }
+        const { expAvg, expAvgSq, step } = optimizer.state.get('w')!;
+        const found = [weight, expAvg, expAvgSq, step].map((x) => x.toNumbers());
+        optimizer.dispose();
+        return found;
+      };
+      expect(run([0, 1, 0, 1])).toEqual(run([null, null]));
+      expect(run([0, 0])).not.toEqual(run([null]));
+    });
+  });
+
   it('refuses a gradient of another shape', () => {
     scope(() => expect(() => stepped(tensor([[1, 2, 3]]))).toThrow(/Expected a gradient of \[2, 3\]/));
   });

@@ -1,6 +1,6 @@
 /** A command: its text and flags as data, and its action. */
 
-import { expected, type Flag, type Language } from '@minicpm-finetune/run';
+import { expected, type Flag, type Say } from '@minicpm-finetune/run';
 import type { Given, GivenValues } from '../config/flags.js';
 import { idleNotices } from '../config/idle.js';
 import type { TextStream } from '../report/progress.js';
@@ -13,12 +13,16 @@ export interface CliCommand {
   run(given: Map<string, Given>, io: CommandIO): Promise<number>;
 }
 
-export interface CommandIO {
+/** What a command line gets from its process. */
+export interface ProcessIO {
   stdout: TextStream;
   stderr: TextStream;
   env: Readonly<Record<string, string | undefined>>;
-  /** Of help and notices; absent: English. */
-  language?: Language;
+}
+
+export interface CommandIO extends ProcessIO {
+  /** A message in the language of the command line. Applied where it is printed; what programs read stays English. */
+  say: Say;
 }
 
 /** The value of a flag: given, or its default. */
@@ -37,7 +41,7 @@ export function requiredValue<T>(given: GivenValues, flags: readonly Flag[], nam
 }
 
 /** Says on standard error which of the given flags have no effect. */
-export function sayIdle(given: GivenValues, flags: readonly Flag[], { stderr, language = 'en' }: CommandIO): void {
+export function sayIdle(given: GivenValues, flags: readonly Flag[], { stderr, say }: CommandIO): void {
   const values = new Map(flags.map((flag) => [flag.name, flagValue(given, flag)]));
-  for (const notice of idleNotices(flags, values, given, language)) stderr.write(`notice: ${notice}\n`);
+  for (const notice of idleNotices(flags, values, given)) stderr.write(`${say(`notice: ${notice}`)}\n`);
 }

@@ -1,6 +1,6 @@
 /** Exit codes, and what a failure prints. */
 
-import { UserError } from '@minicpm-finetune/run';
+import { ENGLISH, labelled, type Say, UserError } from '@minicpm-finetune/run';
 import type { TextStream } from '../report/progress.js';
 
 export const EXIT = {
@@ -33,14 +33,14 @@ const UNKNOWN =
   'This is an unexpected error. If it happens again, please report it with the command line and the lines above.';
 
 /** Prints an error and gives the exit code: a user's mistake without stack, anything else with stack and a hint. */
-export function reportError(error: unknown, stream: TextStream): number {
+export function reportError(error: unknown, stream: TextStream, say: Say = ENGLISH): number {
   if (error instanceof UserError) {
-    stream.write(`${error.format()}\n`);
+    stream.write(`${error.format(say)}\n`);
     return EXIT.usage;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;
-  stream.write(`${text}\n hint: ${hint}\n`);
+  stream.write(`${text}\n ${labelled('hint', hint, say)}\n`);
   return EXIT.failure;
 }

@@ -1,6 +1,15 @@
 /** The text of `--help` in both languages. For flags, and for commander's own words. */
 
-import { type Flag, type FlagKind, type FlagSpec, LANGUAGES, type Language, type Text } from '@minicpm-finetune/run';
+import {
+  displayWidth,
+  type Flag,
+  type FlagKind,
+  type FlagSpec,
+  LANGUAGES,
+  type Language,
+  type Text,
+  WIDE,
+} from '@minicpm-finetune/run';
 import type { Command } from 'commander';
 
 /** The flag of every command that chooses the language. `main` takes it from the words before a command sees them. */
@@ -8,7 +17,7 @@ export const LANG_FLAG: FlagSpec = {
   kind: 'choice',
   choices: LANGUAGES,
   derived: { en: "the locale's", zh: '按系统语言' },
-  help: { en: 'Language of help and notices.', zh: '帮助和提示的语言。' },
+  help: { en: 'Language of help and messages.', zh: '帮助和消息的语言。' },
 };
 
 export const HELP_FLAG: Text = { en: 'Print this.', zh: '打印此帮助。' };
@@ -73,15 +82,6 @@ export function inLanguage(command: Command, language: Language): Command {
   if (language === 'en') return command.configureHelp({ subcommandTerm });
   const styleTitle = (title: string): string => TITLES[title] ?? title;
   return command.configureHelp({ subcommandTerm, styleTitle, displayWidth, boxWrap, minWidthToWrap: 24 });
-}
-
-const WIDE = /[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]/;
-
-/** Columns of a terminal that a text takes: two for each Chinese character. */
-function displayWidth(text: string): number {
-  let width = 0;
-  for (const character of text) width += WIDE.test(character) ? 2 : 1;
-  return width;
 }
 
 /** A word, or one Chinese character, with the brackets and punctuation that must stay on its line. */

@@ -1,7 +1,8 @@
-/** The language of a command line. `--lang`, otherwise the locale's. */
+/** The language of a command line, and its words. `--lang`, otherwise the locale's. */
 
-import { expected, type Language, localeLanguage } from '@minicpm-finetune/run';
+import { ENGLISH, expected, type Language, localeLanguage, type Say } from '@minicpm-finetune/run';
 import { coerce } from '../config/coerce.js';
+import { COMMANDS } from './commands.js';
 import { LANG_FLAG } from './help.js';
 
 /**
@@ -28,4 +29,11 @@ export function takeLanguage(
     language = coerce('lang', LANG_FLAG, value, { kind: 'flag' }) as Language;
   }
   return { language, words: rest };
+}
+
+/** How messages are said in a language. The catalogue is loaded only for another one than English. */
+export async function sayIn(language: Language): Promise<Say> {
+  if (language === 'en') return ENGLISH;
+  const { sayChinese } = await import('@minicpm-finetune/run/messages');
+  return sayChinese(COMMANDS.flatMap(({ flags }) => flags));
 }

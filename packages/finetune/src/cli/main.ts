@@ -1,15 +1,15 @@
 /** Entry of the command line: finds and runs the command. Turns the result into output and an exit code. */
 
-import { type Language, UserError } from '@minicpm-finetune/run';
+import { type Language, localeLanguage, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { unknownName } from '../config/unknown-name.js';
 import { VERSION } from '../version.js';
-import type { CommandIO } from './cli-command.js';
+import type { CommandIO, ProcessIO } from './cli-command.js';
 import { asUserError, givenFlags, makeCommand } from './command.js';
 import { COMMANDS } from './commands.js';
 import { EXIT, reportError } from './exit.js';
 import { describeFlag, inLanguage, LANG_FLAG, valueWord } from './help.js';
-import { takeLanguage } from './language.js';
+import { sayIn, takeLanguage } from './language.js';
 
 /**
  * Runs a command line.
@@ -17,19 +17,21 @@ import { takeLanguage } from './language.js';
  * @param words without `node` and script.
  * @returns the exit code; errors are printed, none is thrown.
  */
-export async function main(words: readonly string[], io: CommandIO = process): Promise<number> {
+export async function main(words: readonly string[], { stdout, stderr, env }: ProcessIO = process): Promise<number> {
+  let say = await sayIn(localeLanguage(env)); // for a --lang that cannot be read
   try {
-    return await run(words, io);
+    const { language, words: rest } = takeLanguage(words, env);
+    say = await sayIn(language);
+    return await run(rest, language, { stdout, stderr, env, say });
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help, --version
-    return reportError(asUserError(error), io.stderr);
+    return reportError(asUserError(error), stderr, say);
   }
 }
 
-async function run(all: readonly string[], { stdout, stderr, env }: CommandIO): Promise<number> {
+async function run(words: readonly string[], language: Language, io: CommandIO): Promise<number> {
+  const { stdout, stderr } = io;
   let exitCode: number = EXIT.ok;
-  const { language, words } = takeLanguage(all, env);
-  const io: CommandIO = { stdout, stderr, env, language };
   const program = makeProgram(io, language);
   for (const command of COMMANDS) {
     const parsed = makeCommand(command.text, command.flags, language);

@@ -5,13 +5,11 @@
  */
 
 import {
-  type Language,
   METRIC_NAMES,
   type Problem,
   type SchedulerType,
   scheduleProblem,
   shown,
-  type Text,
   UserError,
 } from '@minicpm-finetune/run';
 import { type GivenValues, nameAt, placeOf } from './flags.js';
@@ -22,11 +20,11 @@ import { TRAIN_FLAGS } from './train-flags.js';
 export type Values = ReadonlyMap<string, unknown>;
 
 /**
- * @returns notices, in `language`.
+ * @returns notices.
  * @throws UserError for the first combination that cannot work.
  */
-export function checkCombinations(values: Values, given: GivenValues, language: Language): string[] {
-  const combination = new Combination(values, given, language);
+export function checkCombinations(values: Values, given: GivenValues): string[] {
+  const combination = new Combination(values, given);
   checkLora(combination);
   checkEvaluation(combination);
   checkIntervals(combination);
@@ -34,19 +32,17 @@ export function checkCombinations(values: Values, given: GivenValues, language: 
   checkData(combination);
   checkFused(combination);
   checkMetric(combination);
-  return [...combination.notices, ...idleNotices(TRAIN_FLAGS, values, given, language)];
+  return [...combination.notices, ...idleNotices(TRAIN_FLAGS, values, given)];
 }
 
 class Combination {
   readonly notices: string[] = [];
   readonly values: Values;
   readonly #given: GivenValues;
-  readonly #language: Language;
 
-  constructor(values: Values, given: GivenValues, language: Language) {
+  constructor(values: Values, given: GivenValues) {
     this.values = values;
     this.#given = given;
-    this.#language = language;
   }
 
   get<T>(name: string): T {
@@ -66,8 +62,8 @@ class Combination {
     return new UserError(`Expected ${expected} but received ${received}.`, { ...placeOf(name, source), cure });
   }
 
-  notice(text: Text): void {
-    this.notices.push(text[this.#language]);
+  notice(text: string): void {
+    this.notices.push(text);
   }
 }
 
@@ -99,10 +95,7 @@ function checkLora(c: Combination): void {
     }
   }
   if (!c.get('tune_vision') && !c.get('use_lora') && !c.get('tune_llm')) {
-    c.notice({
-      en: 'only the resampler trains: tune_vision and tune_llm are false and there is no LoRA.',
-      zh: '只训练重采样器：tune_vision 和 tune_llm 为 false，且没有使用 LoRA。',
-    });
+    c.notice('only the resampler trains: tune_vision and tune_llm are false and there is no LoRA.');
   }
 }
 
@@ -224,9 +217,6 @@ function checkFused(c: Combination): void {
     throw refuse('dtype', 'bfloat16 or float32', 'A loss scale needs steps that can be skipped: give --bf16.');
   const norm = c.get<number>('max_grad_norm');
   if (norm > 0) {
-    c.notice({
-      en: `fused_backward: max_grad_norm ${norm} is applied to the gradients of each block by itself.`,
-      zh: `fused_backward：max_grad_norm ${norm} 分别作用于每一块的梯度。`,
-    });
+    c.notice(`fused_backward: max_grad_norm ${norm} is applied to the gradients of each block by itself.`);
   }
 }

@@ -1,6 +1,6 @@
 /** Notices about given values that have no effect. Because another value switches them off. */
 
-import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, type Language, shown } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, shown } from '@minicpm-finetune/run';
 import { type GivenValues, nameAt } from './flags.js';
 
 /**
@@ -13,17 +13,16 @@ export function idleNotices(
   flags: readonly Flag[],
   values: ReadonlyMap<string, unknown>,
   given: GivenValues,
-  language: Language,
 ): string[] {
   const whole = isResolved(given);
   return flags.flatMap((flag) => {
     const kind = given.get(flag.name)?.source.kind;
     if (kind === undefined || kind === 'deepspeed' || (kind === 'recipe' && whole)) return [];
-    const reason = idleReason(flag, values, language);
+    const reason = idleReason(flag, values);
     if (reason === undefined) return [];
     const value = values.get(flag.name);
     const written = `${nameAt(flag.name, given.get(flag.name)!.source)} ${typeof value === 'string' ? value : shown(value)}`;
-    return [language === 'zh' ? `${written}：没有作用：${reason}。` : `${written}: without effect: ${reason}.`];
+    return [`${written}: without effect: ${reason}.`];
   });
 }
 

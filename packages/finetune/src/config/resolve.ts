@@ -11,7 +11,6 @@ import {
   type ConfigGroup,
   expected,
   type Flag,
-  type Language,
   type RunConfig,
   UserError,
   type ValuesOf,
@@ -41,8 +40,6 @@ export type ConfigValues = Intersection<
 export interface ResolveOptions {
   /** Number of processes that share the run. Default 1. */
   readonly worldSize?: number;
-  /** Of notices. Default English. */
-  readonly language?: Language;
 }
 
 export interface ResolvedConfig {
@@ -92,7 +89,7 @@ export function requireResolved(config: RunConfig): void {
  * @throws UserError
  */
 export function resolveGiven(fromFlags: GivenValues, options: ResolveOptions = {}): ResolvedConfig {
-  const { worldSize = 1, language = 'en' } = options;
+  const { worldSize = 1 } = options;
   const notices: string[] = [];
   const derived: string[] = [];
   const given = withRecipe(fromFlags);
@@ -104,10 +101,10 @@ export function resolveGiven(fromFlags: GivenValues, options: ResolveOptions = {
     notices.push(...read.notices);
     checkTrainBatchSize(deepspeed, read.trainBatchSize, given, worldSize, notices);
   }
-  for (const flag of TRAIN_FLAGS) notices.push(...noticeOf(flag, given.get(flag.name), language));
-  notices.push(...resolveReportTo(given, language));
+  for (const flag of TRAIN_FLAGS) notices.push(...noticeOf(flag, given.get(flag.name)));
+  notices.push(...resolveReportTo(given));
   const values = withDefaults(given, derived);
-  notices.push(...checkCombinations(values, given, language));
+  notices.push(...checkCombinations(values, given));
   const config = assemble(values);
   RESOLVED.add(config);
   derived.push(...describeBatch(config, worldSize));
@@ -128,7 +125,7 @@ function withRecipe(fromFlags: ReadonlyMap<string, Given>): Map<string, Given> {
 }
 
 /** The line for a flag that was given but means nothing here; an error if its value would have meant something. */
-function noticeOf(flag: Flag, entry: Given | undefined, language: Language): string[] {
+function noticeOf(flag: Flag, entry: Given | undefined): string[] {
   if (flag.notice === undefined || entry === undefined) return [];
   const name = nameAt(flag.name, entry.source);
   const text = Array.isArray(entry.value) ? entry.value.join(' ') : String(entry.value);
@@ -138,12 +135,7 @@ function noticeOf(flag: Flag, entry: Given | undefined, language: Language): str
       cure: `Leave it out: ${flag.notice.en}.`,
     });
   }
-  const why = flag.notice[language];
-  return [
-    language === 'zh'
-      ? `${name} ${text}：已接受，但没有作用：${why}。`
-      : `${name} ${text}: accepted, without effect: ${why}.`,
-  ];
+  return [`${name} ${text}: accepted, without effect: ${flag.notice.en}.`];
 }
 
 function assemble(values: ReadonlyMap<string, unknown>): RunConfig {

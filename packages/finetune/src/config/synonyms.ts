@@ -1,6 +1,6 @@
 /** Flags that stand for another flag or its value. Also names of loggers. */
 
-import { expected, type Language, UserError } from '@minicpm-finetune/run';
+import { expected, UserError } from '@minicpm-finetune/run';
 import { type Given, nameAt, placeOf } from './flags.js';
 
 /** `--bf16` for `--dtype bfloat16`. `false` denies that value. */
@@ -72,7 +72,7 @@ const OTHER_LOGGERS =
  * @returns notices about the others.
  * @throws UserError for a name that transformers does not know either.
  */
-export function resolveReportTo(given: Map<string, Given>, language: Language): string[] {
+export function resolveReportTo(given: Map<string, Given>): string[] {
   const entry = given.get('report_to');
   if (entry === undefined) return [];
   const notices: string[] = [];
@@ -82,9 +82,7 @@ export function resolveReportTo(given: Map<string, Given>, language: Language): 
     if (report === 'tensorboard' || report === 'all') reports.add('tensorboard');
     else if (OTHER_LOGGERS.includes(report)) {
       notices.push(
-        language === 'zh'
-          ? `${name} ${report}：已接受，但没有作用：日志写入 events.jsonl，需要时也写入 TensorBoard。`
-          : `${name} ${report}: accepted, without effect: the log goes to events.jsonl, and to TensorBoard if asked.`,
+        `${name} ${report}: accepted, without effect: the log goes to events.jsonl, and to TensorBoard if asked.`,
       );
     } else if (report !== 'none') {
       const cure = 'The log is always in events.jsonl as well.';

@@ -47,10 +47,15 @@ export interface MicroBatch {
   readonly indices: readonly number[];
 }
 
-interface Pending {
+interface Planned {
   readonly plan: StepPlan;
   readonly micro: number;
+}
+
+interface Pending extends Planned {
   readonly outcomes: readonly Promise<Outcome<EncodedSample | null>>[];
+  /** Samples that are encoded already. */
+  readonly encoded: EncodedSample[];
 }
 
 export class Loader implements AsyncIterable<MicroBatch> {
@@ -60,7 +65,7 @@ export class Loader implements AsyncIterable<MicroBatch> {
   /** Records that were cut, sliced less, left out for their length, or whose animation was reduced to a frame: indices by kind. */
   readonly noticed = new Map<EncodeNotice['kind'], Set<number>>();
   readonly #queue: Pending[] = [];
-  readonly #upcoming: Iterator<Omit<Pending, 'outcomes'>>;
+  readonly #upcoming: Iterator<Planned>;
 
   readonly #options: LoaderOptions;
   readonly #pool: EncodePool<'sample'>;
@@ -85,6 +90,12 @@ export class Loader implements AsyncIterable<MicroBatch> {
   /** Records being encoded or waiting to be used: never more than the micro-batches made ahead, and the one in use. */
   get outstanding(): number {
     return this.#queue.reduce((sum, { outcomes }) => sum + outcomes.length, 0);
+  }
+
+  /** Samples of the next step that are encoded already, of the micro-batches not delivered. They stay where they are. */
+  get encodedNext(): EncodedSample[] {
+    const next = this.#queue[0]?.plan.step;
+    return this.#queue.filter(({ plan }) => plan.step === next).flatMap(({ encoded }) => encoded);
   }
 
   /** Delivers the micro-batches of all steps in order. Throws UserError for a bad record (see BadRecordPolicy), Error if a thread dies. */
@@ -112,8 +123,12 @@ export class Loader implements AsyncIterable<MicroBatch> {
       if (next.done) return;
       const { plan, micro } = next.value;
       const outcomes = plan.batches[micro]!.map((index) => this.#pool.run(index));
-      for (const outcome of outcomes) outcome.catch(() => {}); // a dead thread is reported when its batch's turn comes
-      this.#queue.push({ plan, micro, outcomes });
+      const encoded: EncodedSample[] = [];
+      const note = (outcome: Outcome<EncodedSample | null>): void => {
+        if (outcome.ok && outcome.value !== null) encoded.push(outcome.value);
+      };
+      for (const outcome of outcomes) outcome.then(note, () => {}); // a dead thread is reported when its batch's turn comes
+      this.#queue.push({ plan, micro, outcomes, encoded });
     }
   }
 
@@ -151,7 +166,7 @@ export class Loader implements AsyncIterable<MicroBatch> {
   }
 }
 
-function* microBatches({ sampler, startStep, endStep }: LoaderOptions): Generator<Omit<Pending, 'outcomes'>> {
+function* microBatches({ sampler, startStep, endStep }: LoaderOptions): Generator<Planned> {
   for (let step = startStep; step < endStep; step++) {
     const plan = sampler.plan(step);
     for (let micro = 0; micro < plan.batches.length; micro++) yield { plan, micro };

@@ -7,6 +7,7 @@
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
+import type { Staging } from './staging.js';
 
 export interface Batch {
   /** ids and positions (1, L) int64; all pictures and their bounds */
@@ -25,25 +26,32 @@ export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds'
 /**
  * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises
  * them.
+ *
+ * @param staging has pictures on the device already
  */
-export function collate(samples: readonly EncodedSample[], device = 'cpu'): Batch {
+export function collate(samples: readonly EncodedSample[], device = 'cpu', staging: Staging | null = null): Batch {
   const pictures = scope(() =>
-    samples.flatMap((sample) =>
-      sample.pictures.map(
-        ({ pixels, shape, rows, cols }): Picture => ({
-          pixels: keep(fromTypedArray(pixels, shape, undefined, device)),
+    samples.flatMap((sample) => {
+      const staged = staging?.take(sample);
+      return sample.pictures.map(
+        ({ pixels, shape, rows, cols }, i): Picture => ({
+          pixels: staged?.[i] ?? keep(fromTypedArray(pixels, shape, undefined, device)),
           rows,
           cols,
         }),
-      ),
-    ),
+      );
+    }),
   );
   return pack(samples, pictures, device);
 }
 
 /** Makes a batch of each micro-batch that has records: one whose records are all bad has none. */
-export function collateAll(micros: readonly { readonly samples: readonly EncodedSample[] }[], device: string): Batch[] {
-  return micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples, device));
+export function collateAll(
+  micros: readonly { readonly samples: readonly EncodedSample[] }[],
+  device: string,
+  staging: Staging | null = null,
+): Batch[] {
+  return micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples, device, staging));
 }
 
 /** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */

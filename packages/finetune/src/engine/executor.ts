@@ -103,6 +103,7 @@ export class Execution {
       return scope(() => noGrad(() => node.forward(...values)));
     }
     const inputs = this.#leaves(i, values);
+    this.#saved[i] = { inputs, output: null, random: null }; // freed by `dispose` if the block fails
     const output = keep(scope(() => enableGrad(() => node.forward(...inputs))));
     this.#saved[i] = { inputs, output, random: null };
     return ops.detach(output);
@@ -149,14 +150,18 @@ export class Execution {
     const names = [...node.parameters].filter(([, parameter]) => parameter.requiresGrad).map(([name]) => name);
     const [inputGradients, parameterGradients] = scope(() => {
       const inputs = saved.output === null ? this.#leaves(i, saved.inputs) : saved.inputs;
-      const output = saved.output ?? this.#recompute(node, inputs, saved.random!);
-      const targets = [...wanted.map((k) => inputs[k]!), ...names.map((name) => node.parameters.get(name)!.data)];
-      const all = output.requiresGrad
-        ? grad([output], targets, { gradOutputs: [gradOutput] })
-        : targets.map(() => null);
-      if (saved.output === null) for (const input of inputs) input.dispose();
-      this.#release(i); // the graph is used up: free it before the gradients are worked on
-      return [all.slice(0, wanted.length), all.slice(wanted.length)];
+      const fresh = saved.output === null ? inputs : [];
+      try {
+        const output = saved.output ?? this.#recompute(node, inputs, saved.random!);
+        const targets = [...wanted.map((k) => inputs[k]!), ...names.map((name) => node.parameters.get(name)!.data)];
+        const all = output.requiresGrad
+          ? grad([output], targets, { gradOutputs: [gradOutput] })
+          : targets.map(() => null);
+        this.#release(i); // the graph is used up: free it before the gradients are worked on
+        return [all.slice(0, wanted.length), all.slice(wanted.length)];
+      } finally {
+        for (const input of fresh) input.dispose();
+      }
     });
     wanted.forEach((k, n) => {
       const gradient = inputGradients[n];

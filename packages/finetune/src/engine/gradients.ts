@@ -5,7 +5,8 @@
  */
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
-import { clipGradients, globalNorm, type Optimizer } from './optimizer.js';
+import { emptySum } from './loss.js';
+import { clipOnDevice, normOf, type Optimizer } from './optimizer.js';
 
 export interface GradientReceiver {
   /** How gradients are used, in a word. */
@@ -94,14 +95,16 @@ export function denseRows(values: Tensor, rows: BigInt64Array, count: number): T
 /**
  * Updates parameters as soon as their gradients are complete, which is when the first block of the plan that reads them has had its backward
  * pass: a resampler that several groups of pictures share, or an embedding table that is the head, too, wait for it. The norm is clipped
- * over what is updated together: a block. A gradient that is not finite ends the updates of the step; those before it stay.
+ * over what is updated together: a block. A gradient that is not finite ends the updates of the step; those before it stay. Norms stay on the
+ * device, which decides itself whether it updates: only before a table whose rows are updated is the norm so far waited for.
  */
 export class FusedUpdate implements GradientReceiver {
   readonly does = 'update';
   /** By parameter, the last of its blocks to have a backward pass. */
   readonly #completes = new Map<string, PlanNode>();
   readonly #waiting = new Map<string, Tensor>();
-  #squares = 0;
+  /** Squared norm over all gradients so far, before clipping: a scalar on the device. Not finite: no more updates. */
+  readonly squares: Tensor;
 
   readonly #optimizer: Optimizer;
   readonly #multiplier: number;
@@ -111,11 +114,8 @@ export class FusedUpdate implements GradientReceiver {
     this.#optimizer = optimizer;
     this.#multiplier = multiplier;
     this.#maxGradNorm = maxGradNorm;
-  }
-
-  /** Norm over all gradients so far, before clipping; not finite: no more updates. */
-  get gradNorm(): number {
-    return Math.sqrt(this.#squares);
+    const [first] = optimizer.parameters.values();
+    this.squares = keep(emptySum(first?.data.device ?? 'cpu'));
   }
 
   begin(plan: Plan): void {
@@ -144,21 +144,26 @@ export class FusedUpdate implements GradientReceiver {
   #update(isComplete: (name: string) => boolean, rows?: BigInt64Array): void {
     const complete = new Map([...this.#waiting].filter(([name]) => isComplete(name)));
     if (complete.size === 0) return;
-    const norm = globalNorm(complete);
-    this.#squares += norm ** 2;
-    if (Number.isFinite(this.#squares)) {
-      clipGradients(complete, norm, this.#maxGradNorm);
-      const some: Rows = new Map(rows ? [...complete.keys()].map((name) => [name, rows]) : []);
-      this.#optimizer.step(complete, this.#multiplier, some);
-    }
+    noGrad(() => scope(() => this.#use(complete, rows)));
     for (const [name, gradient] of complete) {
       gradient.dispose();
       this.#waiting.delete(name);
     }
   }
 
+  #use(gradients: ReadonlyMap<string, Tensor>, rows?: BigInt64Array): void {
+    const norm = ops.to(normOf(gradients), this.squares.dtype);
+    ops.add_(this.squares, ops.mul(norm, norm));
+    if (rows && !Number.isFinite(this.squares.item())) return;
+    clipOnDevice(gradients, norm, this.#maxGradNorm);
+    const some: Rows = new Map(rows ? [...gradients.keys()].map((name) => [name, rows]) : []);
+    const skip = rows ? null : ops.to(ops.logicalNot(ops.isfinite(this.squares)), 'float32');
+    this.#optimizer.step(gradients, this.#multiplier, some, skip);
+  }
+
   dispose(): void {
     for (const gradient of this.#waiting.values()) gradient.dispose();
     this.#waiting.clear();
+    this.squares.dispose();
   }
 }

@@ -36,8 +36,8 @@ export interface LossResult {
 const DEFAULT_CHUNK = 256;
 const SUM = 2; // at::Reduction::Sum
 
-/** A sum of losses that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
-const noLoss = (device: string): Tensor =>
+/** A sum that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
+export const emptySum = (device: string): Tensor =>
   ops.zeros([], { dtype: device.startsWith('mps') ? 'float32' : 'float64', device });
 
 /** Indices of the supervised positions in the flattened batch, and their labels. */
@@ -65,9 +65,9 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
   const { positions, targets } = supervisedPositions(labels);
   const parameters = [...head.trainable];
   const count = positions.length;
-  if (count === 0) return { sum: noLoss(hidden.device), gradHidden: null, gradients: new Map() };
+  if (count === 0) return { sum: emptySum(hidden.device), gradHidden: null, gradients: new Map() };
   return scope(() => {
-    const sum = noLoss(hidden.device);
+    const sum = emptySum(hidden.device);
     const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
     const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
@@ -119,7 +119,7 @@ export function lossSum(
   if (positions.length === 0) return { sum: 0, count: 0 };
   const sum = noGrad(() =>
     scope(() => {
-      const all = noLoss(hidden.device);
+      const all = emptySum(hidden.device);
       const selected = ops.indexSelect(
         ops.reshape(hidden, [B * L, D]),
         0,

@@ -54,9 +54,17 @@ export function explainMemory(error: unknown, device: DeviceName, cure: string):
   const { allocated, peak, free, total } = deviceMemory(device);
   const has = total > 0 ? `${formatBytes(total)} in all, ${formatBytes(free)} free` : 'size unknown';
   const held = `tensors take ${formatBytes(allocated)} now and took ${formatBytes(peak)} at most`;
-  const wanted = /Tried to allocate ([^.]+\.?\d* \w+)/.exec(error.message)?.[1];
+  const wanted = wantedBytes(error);
   return new UserError(
-    `Expected memory for ${wanted ?? 'a tensor'} on ${device} but received none: ${held} (${has}).`,
+    `Expected memory for ${wanted > 0 ? formatBytes(wanted) : 'a tensor'} on ${device} but received none: ${held} (${has}).`,
     { flag: '--device', cure, cause: error },
   );
+}
+
+const UNITS: Readonly<Record<string, number>> = { bytes: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
+
+/** Bytes of the tensor that there was no room for, as libtorch says it; 0 where it does not. */
+export function wantedBytes({ message }: OutOfMemoryError): number {
+  const [, number, unit] = /Tried to allocate ([\d.]+) (bytes|[KMGT]iB)/.exec(message) ?? [];
+  return Number(number ?? 0) * (UNITS[unit ?? ''] ?? 0);
 }

@@ -118,14 +118,24 @@ export class Optimizer {
     return master;
   }
 
-  /** Updates with the learning rates multiplied by `multiplier`. The gradients, of `rows` alone where it names them, are the caller's. */
-  step(gradients: ReadonlyMap<string, Tensor>, multiplier: number, rows?: ReadonlyMap<string, BigInt64Array>): void {
+  /**
+   * Updates with the learning rates multiplied by `multiplier`. The gradients, of `rows` alone where it names them, are the caller's.
+   *
+   * @param skip as of `AdamW.step`
+   */
+  step(
+    gradients: ReadonlyMap<string, Tensor>,
+    multiplier: number,
+    rows?: ReadonlyMap<string, BigInt64Array>,
+    skip: Tensor | null = null,
+  ): void {
     for (const group of this.groups) group.lr = group.baseLr * multiplier;
     scope(() =>
       noGrad(() => {
         this.adamw.step(
           new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
           rows,
+          skip,
         );
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));
         if (names.length === 0) return;
@@ -162,9 +172,13 @@ function placesByType(tensors: readonly Tensor[]): number[][] {
   return [...places.values()];
 }
 
-/** L2 norm over all gradients, as a float32 number. */
+/** L2 norm over all gradients, as a float32 number: waits for the device. */
 export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
-  if (gradients.size === 0) return 0;
+  return gradients.size === 0 ? 0 : scope(() => normOf(gradients).item());
+}
+
+/** L2 norm over gradients, at least one, as a float32 scalar on the device. */
+export function normOf(gradients: ReadonlyMap<string, Tensor>): Tensor {
   const all = [...gradients.values()];
   return scope(() => {
     const norms = new Array<Tensor>(all.length);
@@ -178,7 +192,7 @@ export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
         norms[i] = own[k]!;
       });
     }
-    return ops.linalgVectorNorm(ops.stack(norms)).item();
+    return ops.linalgVectorNorm(ops.stack(norms));
   });
 }
 
@@ -195,4 +209,18 @@ export function clipGradients(gradients: ReadonlyMap<string, Tensor>, norm: numb
         coefficient,
       ),
     );
+}
+
+/** Does what `clipGradients` does with a norm that is on the device, without waiting for it. `norm` is float64 where the device has it. */
+export function clipOnDevice(gradients: ReadonlyMap<string, Tensor>, norm: Tensor, maxNorm: number): void {
+  if (maxNorm <= 0) return;
+  noGrad(() =>
+    scope(() => {
+      const most = ops.full([], maxNorm, { dtype: norm.dtype, device: norm.device });
+      const coefficient = ops.clamp(ops.div(most, ops.addScalar(norm, 1e-6)), null, 1);
+      // As a product with a number: the CPU rounds the number to the gradient's type first, others compute in float32 and round once.
+      const vector = norm.device === 'cpu' ? null : ops.reshape(ops.to(coefficient, 'float32'), [1]);
+      for (const gradient of gradients.values()) ops.mul_(gradient, vector ?? ops.to(coefficient, gradient.dtype));
+    }),
+  );
 }

@@ -37,6 +37,8 @@ export interface StepOptions {
   readonly fused?: boolean;
   /** Stored features of frozen vision towers. */
   readonly vision?: VisionCache | null;
+  /** Called once all of the step but its update was asked of the device, before its results are waited for. */
+  readonly whileDeviceWorks?: () => void;
   readonly watch?: StepWatch;
   readonly profile?: StepProfile | null;
 }
@@ -92,7 +94,8 @@ export function lossAndGradients(
 ): Gradients {
   const { losses, shares, supervisedTokens, receiver } = gradientsOf(model, batches, options);
   const { gradients, rows } = receiver;
-  const loss = readLosses(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
+  options.whileDeviceWorks?.();
+  const loss = readScalars(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
   return { loss, supervisedTokens, gradients, rows, dispose: () => receiver.dispose() };
 }
 
@@ -107,16 +110,23 @@ export function gradientsOf(
   const shares = batches.map((batch) =>
     options.perMicroBatch ? 1 / (batch.supervisedTokens * batches.length) : 1 / supervisedTokens,
   );
-  const losses = batches.map((batch, i) => {
-    const sum = keep(runBatch(model, batch, shares[i]! * (options.lossScale ?? 1), options, receiver));
-    disposeBatch(batch);
-    return sum;
-  });
+  const losses: Tensor[] = [];
+  try {
+    for (const [i, batch] of batches.entries()) {
+      losses.push(keep(runBatch(model, batch, shares[i]! * (options.lossScale ?? 1), options, receiver)));
+      disposeBatch(batch);
+    }
+  } catch (error) {
+    receiver.dispose(); // the device may have no memory left
+    for (const loss of losses) loss.dispose();
+    for (const batch of batches) disposeBatch(batch);
+    throw error;
+  }
   return { losses, shares, supervisedTokens, receiver };
 }
 
 /** The values of scalars, in one wait for the device. Frees them. */
-function readLosses(losses: readonly Tensor[]): number[] {
+function readScalars(losses: readonly Tensor[]): number[] {
   try {
     return losses.length === 0 ? [] : scope(() => ops.stack(losses).toNumbers());
   } finally {
@@ -212,13 +222,14 @@ function fusedStep(
   try {
     const share = 1 / supervisedTokens;
     const sum = keep(runBatch(model, batch, share, options, update));
-    const loss = share * readLosses([sum])[0]!;
     update.finish();
-    disposeBatch(batch);
-    const { gradNorm } = update;
+    options.whileDeviceWorks?.();
+    const [total, squares] = readScalars([sum, update.squares]);
+    const [loss, gradNorm] = [share * total!, Math.sqrt(squares!)];
     return { loss, gradNorm, supervisedTokens, updated: Number.isFinite(loss) && Number.isFinite(gradNorm) };
   } finally {
     update.dispose();
+    disposeBatch(batch);
   }
 }
 

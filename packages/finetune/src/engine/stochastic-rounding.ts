@@ -36,27 +36,28 @@ function drawNoise(count: number, device: string): Tensor[] {
 
 /** AdamW whose parameters and moments are bfloat16. Gradients may be bfloat16 or float32. */
 export class StochasticAdamW extends AdamW {
-  protected override update(group: ParamGroup, updates: readonly AdamWUpdate[]): void {
+  protected override update(group: ParamGroup, updates: readonly AdamWUpdate[], skip: Tensor | null): void {
     for (const { parameter, gradient, state } of updates) {
       assert.equal(parameter.dtype, 'bfloat16', 'stochastic rounding is for bfloat16 parameters');
       ops.addScalar_(state.step, 1);
+      if (skip !== null) ops.add_(state.step, skip, { alpha: -1 });
       const [g, ...kept] = [ops.contiguous(gradient), parameter, state.expAvg, state.expAvgSq].map((x) =>
         ops.view(x, [-1]),
       );
       for (let start = 0; start < parameter.numel; start += CHUNK) {
         const length = Math.min(CHUNK, parameter.numel - start);
         const part = (x: Tensor): Tensor => ops.narrow(x, 0, start, length);
-        scope(() => this.#updateChunk(kept.map(part), part(g!), state.step, group));
+        scope(() => this.#updateChunk(kept.map(part), part(g!), state.step, group, skip));
       }
     }
   }
 
-  /** `kept`: parameter and both moments. All tensors have one dimension. */
-  #updateChunk(kept: readonly Tensor[], gradient: Tensor, step: Tensor, group: ParamGroup): void {
+  /** `kept`: parameter and both moments. All tensors have one dimension. What is skipped is a bfloat16 number already: rounding leaves it. */
+  #updateChunk(kept: readonly Tensor[], gradient: Tensor, step: Tensor, group: ParamGroup, skip: Tensor | null): void {
     const { beta1, beta2, eps } = this.options;
     const [parameter, expAvg, expAvgSq] = kept.map((x) => ops.to(x, 'float32'));
     const settings = { lr: group.lr, beta1, beta2, weight_decay: group.weightDecay, eps };
-    const flags = { amsgrad: false, maximize: false };
+    const flags = { amsgrad: false, maximize: false, ...(skip === null ? {} : { found_inf: skip }) };
     const g = ops.to(gradient, 'float32');
     ops.fusedAdamw_([parameter!], [g], [expAvg!], [expAvgSq!], [], [step], { ...settings, ...flags });
     const noise = drawNoise(gradient.numel, gradient.device);

@@ -8,7 +8,17 @@
 
 import assert from 'node:assert';
 import type { RunConfig, RunEvent } from '@minicpm-finetune/run';
-import { describeEvent, formatBytes, formatCount, formatDuration, stepFields } from '@minicpm-finetune/run';
+import {
+  cutToWidth,
+  describeEvent,
+  displayWidth,
+  ENGLISH,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  type Say,
+  stepFields,
+} from '@minicpm-finetune/run';
 import type { Reporter, StepStatus, Task, TrainingLength } from './reporter.js';
 
 /** A sink of text: `process.stderr`, or anything like it. */
@@ -25,6 +35,8 @@ export interface ProgressOptions {
   stream?: TextStream;
   /** For JSON lines; standard output unless given. */
   output?: TextStream;
+  /** In what language lines are shown; English unless given. JSON lines are English. */
+  say?: Say;
   /** Seconds, from any origin. */
   now?: () => number;
 }
@@ -39,6 +51,7 @@ export class Progress implements Reporter {
   readonly mode: 'live' | 'plain' | 'quiet' | 'json';
   readonly #stream: TextStream;
   readonly #output: TextStream;
+  readonly #say: Say;
   readonly #now: () => number;
   #live = '';
   #paintedAt = Number.NEGATIVE_INFINITY;
@@ -49,6 +62,7 @@ export class Progress implements Reporter {
   constructor(options: ProgressOptions = {}) {
     this.#stream = options.stream ?? process.stderr;
     this.#output = options.output ?? process.stdout;
+    this.#say = options.say ?? ENGLISH;
     this.#now = options.now ?? (() => performance.now() / 1000);
     const mode = options.mode ?? 'auto';
     this.mode = mode === 'auto' ? (this.#stream.isTTY ? 'live' : 'plain') : mode;
@@ -57,7 +71,7 @@ export class Progress implements Reporter {
   /** A line that stays: above the live line, or as a plain or JSON line. Not shown when quiet. */
   print(text: string): void {
     if (this.mode === 'json') this.#json({ message: text });
-    else if (this.mode !== 'quiet') this.#above(text);
+    else if (this.mode !== 'quiet') this.#above(this.#say(text));
   }
 
   /** A notice, as such a line. */
@@ -72,12 +86,12 @@ export class Progress implements Reporter {
       return;
     }
     if (event.event === 'step') {
-      if (this.mode === 'plain') this.#above(stepFields(event, this.#length).join('  '));
+      if (this.mode === 'plain') this.#above(stepFields(event, this.#length).map(this.#say).join('  '));
       return;
     }
     const urgent = event.event === 'warning' || (event.event === 'run_end' && event.status === 'failed');
     if (event.event === 'run_end') this.#live = '';
-    if (this.mode !== 'quiet' || urgent) for (const line of describeEvent(event)) this.#above(line);
+    if (this.mode !== 'quiet' || urgent) for (const line of describeEvent(event)) this.#above(this.#say(line));
   }
 
   /** Tells how long the training is; before the first `step`. */
@@ -88,7 +102,7 @@ export class Progress implements Reporter {
   /** Repaints the live line after an optimizer step; elsewhere nothing (a logged step is an `event`). */
   step(status: StepStatus): void {
     if (this.mode !== 'live') return;
-    const fields = stepFields(status, this.#length);
+    const fields = stepFields(status, this.#length).map(this.#say);
     this.#paint(
       fitted(fields, this.#bar(status.step / (this.#length?.totalSteps ?? Number.POSITIVE_INFINITY)), this.#width),
     );
@@ -102,7 +116,7 @@ export class Progress implements Reporter {
     return {
       update: (done, note = '') => {
         const now = this.#now();
-        const fields = taskFields({ label, total, unit }, done, now - started, note);
+        const fields = taskFields({ label, total, unit }, done, now - started, note).map(this.#say);
         if (this.mode === 'live') {
           this.#paint(fitted(fields, total === undefined ? '' : this.#bar(done / total), this.#width));
         } else if (now - shownAt >= PLAIN_SECONDS) {
@@ -117,7 +131,7 @@ export class Progress implements Reporter {
         this.#live = '';
         const seconds = this.#now() - started;
         if (this.mode === 'json') this.#json({ task: label, done, total: done, unit, seconds, finished: true });
-        else if (this.mode !== 'quiet') this.#above(taskSummary(label, done, unit, seconds, note));
+        else if (this.mode !== 'quiet') this.#above(this.#say(taskSummary(label, done, unit, seconds, note)));
       },
       stop: () => {
         this.#task = undefined;
@@ -171,13 +185,13 @@ interface TaskName {
 /** Fields joined as far as they fit; the bar goes first, then fields from the right. The first field always stays. */
 function fitted(fields: readonly string[], bar: string, width: number): string {
   const full = [bar, ...fields].filter((part) => part !== '').join('  ');
-  if (full.length <= width) return full;
+  if (displayWidth(full) <= width) return full;
   let line = fields[0] ?? '';
   for (const field of fields.slice(1)) {
-    if (line.length + 2 + field.length > width) break;
+    if (displayWidth(line) + 2 + displayWidth(field) > width) break;
     line += `  ${field}`;
   }
-  return line.slice(0, width);
+  return cutToWidth(line, width);
 }
 
 function taskFields({ label, total, unit }: TaskName, done: number, seconds: number, note: string): string[] {

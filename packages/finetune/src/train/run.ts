@@ -9,6 +9,7 @@ import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
 import { Profiler } from '../engine/profiler.js';
+import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
@@ -31,6 +32,8 @@ export interface Run {
   readonly lossScale: LossScale | null;
   readonly stop: StopRequests;
   readonly vision: VisionCache | null;
+  /** Where the next step's pictures are copied while a step runs: on a GPU. */
+  readonly staging: Staging | null;
   /** With --gradient_checkpointing auto or --memory_budget. */
   readonly memory: MemoryPlan | null;
   /** With --profile. */
@@ -60,7 +63,8 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   return run;
 }
 
-export async function closeRun({ optimizer, training, data }: Run): Promise<void> {
+export async function closeRun({ optimizer, training, data, staging }: Run): Promise<void> {
+  staging?.dispose();
   optimizer.dispose();
   training.model.dispose();
   await data.train.close();
@@ -80,6 +84,7 @@ function makeRun(opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'der
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
+    staging: training.device === 'cuda' ? new Staging(training.device) : null,
     memory: memoryPlan(config, log, training.device),
     profile: profiler(config, log),
   };

@@ -18,6 +18,7 @@ import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { runEvaluation } from './evaluate.js';
+import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
 import { type Start, startOf } from './resume.js';
@@ -48,7 +49,7 @@ export interface TrainResult {
 }
 
 const UNTESTED =
-  'TRAINING ON mps IS UNTESTED: compare its first losses with those of --device cpu before you trust it, and report what is wrong.';
+  'This training runs on mps, which is untested. Compare its first losses with those of --device cpu, and report what is wrong.';
 
 const LESS_MEMORY =
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
@@ -115,6 +116,8 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
     if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
     return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
+  } catch (error) {
+    throw training.device === 'cpu' ? error : explainRunMemory(error, run);
   } finally {
     if (run.profile?.active) run.profile.write();
     await loader.close();
@@ -185,7 +188,10 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const { step } = micros[0]!;
   const profile = run.profile?.active ? run.profile : null;
   profile?.wait(loader.dataWaitSeconds);
-  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device));
+  const { staging } = run;
+  const taken = performance.now();
+  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device, staging));
+  loader.dataWaitSeconds += (performance.now() - taken) / 1000;
   if (batches.length === 0) {
     state.step = step + 1; // every record of this step is bad and was left out
     return;
@@ -195,7 +201,10 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const lossScale = run.lossScale?.scale ?? null;
   using random = new RandomState([run.training.device]);
   const compute = (): StepResult =>
-    trainStep(run.training.model, batches, optimizer, run.schedule(step), stepOptions(run));
+    trainStep(run.training.model, batches, optimizer, run.schedule(step), {
+      ...stepOptions(run),
+      ...(staging && { whileDeviceWorks: () => staging.stage(loader.encodedNext) }),
+    });
   const result = profile ? profile.step(step + 1, compute) : compute();
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
@@ -220,7 +229,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
       supervisedTokens: result.supervisedTokens,
       lossScale,
       skippedSteps: state.skippedSteps,
-      dataWaitSeconds: loader.dataWaitSeconds,
+      dataWaitSeconds: loader.dataWaitSeconds + (staging?.idleSeconds ?? 0),
       vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
     },
     derived.totalSteps,

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { ENGLISH } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
 import { checkRecords, distribution } from '../../src/cli/check-data/check-data.js';
 import { checkDataCommand } from '../../src/cli/check-data/command.js';
@@ -32,7 +33,12 @@ async function run(...words: string[]): Promise<{ code: number; out: string; err
     },
   });
   const given = parseFlags(checkDataCommand.text, checkDataCommand.flags, words);
-  const code = await checkDataCommand.run(given, { stdout: stream('out'), stderr: stream('err'), env: {} });
+  const code = await checkDataCommand.run(given, {
+    stdout: stream('out'),
+    stderr: stream('err'),
+    env: {},
+    say: ENGLISH,
+  });
   return { code, ...io };
 }
 

@@ -174,8 +174,8 @@ describe('train', () => {
   it('says notices in the language asked for', async () => {
     const words = ['train', ...base, '--dry_run', '--do_train', '--lora_r', '8', '--lang', 'zh'];
     const { stderr } = await run(words);
-    expect(stderr).toContain('notice: --do_train true：已接受，但没有作用：此命令总是进行训练。\n');
-    expect(stderr).toContain('notice: --lora_r 8：没有作用：use_lora 为 false。\n');
+    expect(stderr).toContain('提示：--do_train true：已接受，但没有作用：此命令总是进行训练。\n');
+    expect(stderr).toContain('提示：--lora_r 8：没有作用：use_lora 为 false。\n');
   });
 
   it('refuses to be one of several processes', async () => {

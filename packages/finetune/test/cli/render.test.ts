@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ENGLISH } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseFlags } from '../../src/cli/command.js';
@@ -163,6 +164,7 @@ describe('the command', () => {
       stdout: stream('out'),
       stderr: stream('err'),
       env: {},
+      say: ENGLISH,
     });
     return { code, ...io };
   }

@@ -131,6 +131,22 @@ describe('memory', () => {
     expect(most).toBe(2 * 3 * 4);
   });
 
+  it('shows the samples of the next step that are encoded, and delivers the same ones', async () => {
+    const loader = await load({ threads: 2, endStep: 2, sampler: { accumulation: 2 } });
+    const steps: MicroBatch[][] = [];
+    const seen: MicroBatch['samples'][] = [];
+    for await (const micro of loader) {
+      if (micro.micro === 0) steps.push([]);
+      steps.at(-1)!.push(micro);
+      if (micro.micro + 1 < micro.micros) continue;
+      while (micro.step === 0 && loader.encodedNext.length < 8) await new Promise((resolve) => setTimeout(resolve, 20));
+      seen.push(loader.encodedNext);
+    }
+    expect(new Set(seen[0])).toEqual(new Set(steps[1]!.flatMap(({ samples }) => samples)));
+    for (const sample of steps[1]!.flatMap(({ samples }) => samples)) expect(seen[0]!.includes(sample)).toBe(true);
+    expect(seen[1]).toEqual([]);
+  });
+
   it('makes nothing ahead without threads', async () => {
     const loader = await load({ threads: 0 });
     for await (const _ of loader) expect(loader.outstanding).toBe(0);

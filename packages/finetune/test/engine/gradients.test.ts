@@ -1,18 +1,31 @@
 /** Updates in the backward pass: the same parameters as otherwise where nothing is clipped, without the gradients of the whole model. */
 import { rmSync } from 'node:fs';
-import { type MiniCPMV, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { type MiniCPMV, type Plan, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { UserError } from '@minicpm-finetune/run';
-import { liveTensors, noGrad, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
+import { liveTensors, manualSeed, noGrad, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { expectNear, FORWARD } from '../../../torch/test/precision.js';
 import { type Batch, collate } from '../../src/engine/collate.js';
-import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
+import {
+  clipGradients,
+  clipOnDevice,
+  globalNorm,
+  normOf,
+  Optimizer,
+  withoutDecay,
+} from '../../src/engine/optimizer.js';
 import { type StepOptions, type StepResult, trainStep } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
 import { train } from '../../src/train/train.js';
 import { resolveTrainConfig } from '../support/config-words.js';
 import { largestDifference, modelInMemory, noiseSample } from '../support/model-in-memory.js';
 import { configOf, lossesOf, makePlace } from '../support/run-place.js';
+
+function bytesOf(tensor: Tensor): string {
+  const bytes = new Uint8Array(tensor.nbytes);
+  scope(() => ops.contiguous(tensor).readBytes(0, bytes));
+  return Buffer.from(bytes).toString('base64');
+}
 
 /** A model in training whose optimizer tells of its updates. */
 class Training {
@@ -33,12 +46,12 @@ class Training {
       ...{ loraPlusRatio: null, weightDecay: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, masterWeights: true },
     });
     const update = this.optimizer.step.bind(this.optimizer);
-    this.optimizer.step = (gradients, multiplier, rows) => {
+    this.optimizer.step = (gradients, multiplier, rows, skip) => {
       this.mostBytes = Math.max(this.mostBytes, liveTensors().bytes);
       this.updates.push([...gradients.keys()]);
       const squares = [...gradients.values()].map((g) => scope(() => ops.sumAll(ops.square(g)).item()));
       this.norms.push(Math.sqrt(squares.reduce((a, b) => a + b)));
-      update(gradients, multiplier, rows);
+      update(gradients, multiplier, rows, skip);
     };
   }
 
@@ -61,6 +74,21 @@ class Training {
 
   get data(): ReadonlyMap<string, Tensor> {
     return new Map([...this.parameters].map(([name, { data }]) => [name, data]));
+  }
+
+  /** The bytes of every parameter. */
+  values(): ReadonlyMap<string, string> {
+    return new Map([...this.data].map(([name, data]) => [name, bytesOf(data)]));
+  }
+
+  /** The bytes of every moment, and steps. */
+  moments(): ReadonlyMap<string, string> {
+    return new Map(
+      [...this.optimizer.adamw.state].map(([name, { expAvg, expAvgSq, step }]) => [
+        name,
+        [expAvg, expAvgSq, step].map(bytesOf).join(),
+      ]),
+    );
   }
 
   dispose(): void {
@@ -128,11 +156,62 @@ describe('a fused step', () => {
     const before = liveTensors().tensors;
     const name = 'llm.model.layers.0.mlp.down_proj.weight';
     noGrad(() => ops.mulScalar_(training.parameters.get(name)!.data, Number.NaN));
-    training.updates.length = 0;
+    const [values, moments] = [training.values(), training.moments()];
     expect(training.step({ fused: true })).toMatchObject({ updated: false });
-    expect(training.updates).toEqual([]);
+    expect(training.values()).toEqual(values);
+    expect(training.moments()).toEqual(moments);
     expect(liveTensors().tensors).toBe(before);
     training.dispose();
+  });
+
+  it('keeps the updates before a gradient that is not finite, and makes none after it', () => {
+    const training = new Training();
+    training.step({ fused: true });
+    // The output stays the same, the gradient of the first input is 0 times infinity.
+    const poisoned = (x: Tensor, output: Tensor): Tensor =>
+      ops.add(output, ops.mulScalar(ops.sqrt(ops.mulScalar(x, 0)), 0));
+    const wrap = (plan: Plan): Plan =>
+      plan.map((node) =>
+        node.name === 'llm.model.layers.0'
+          ? { ...node, forward: (...inputs) => poisoned(inputs[0]!, node.forward(...inputs)) }
+          : node,
+      );
+    const before = training.values();
+    expect(training.step({ fused: true, wrap })).toMatchObject({ updated: false });
+    const after = training.values();
+    const changed = [...before.keys()].filter((key) => after.get(key) !== before.get(key));
+    for (const part of ['layers.0.', 'layers.1.'])
+      expect(changed.some((key) => key.includes(`llm.model.${part}`))).toBe(true);
+    expect(changed.filter((key) => !key.startsWith('llm.') || key.includes('embed_tokens'))).toEqual([]);
+    training.dispose();
+  });
+});
+
+describe('clipping on the device', () => {
+  it.each(['float32', 'bfloat16'] as const)('has the bits of clipping with numbers in %s', (dtype) => {
+    for (const maxNorm of [0, 0.37, 1e9]) {
+      const [a, b] = [0, 1].map(() => {
+        manualSeed(3);
+        return new Map(['x', 'y'].map((name) => [name, ops.to(ops.randn([37, 11]), dtype)]));
+      });
+      clipGradients(a!, globalNorm(a!), maxNorm);
+      clipOnDevice(
+        b!,
+        scope(() => ops.to(normOf(b!), 'float64')),
+        maxNorm,
+      );
+      expect(largestDifference(a!, b!)).toBe(0);
+    }
+  });
+
+  it('makes no tensor anywhere else', () => {
+    const gradients = new Map([['x', ops.zeros([3, 4], { device: 'meta', dtype: 'bfloat16' })]]);
+    clipOnDevice(
+      gradients,
+      scope(() => ops.to(normOf(gradients), 'float64')),
+      1,
+    );
+    expect(gradients.get('x')!.dtype).toBe('bfloat16');
   });
 });
 

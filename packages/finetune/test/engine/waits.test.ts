@@ -28,7 +28,11 @@ describe('waits for the device', () => {
     x.dispose();
   });
 
-  it.each([1, 4])('are at most three in a step of %i micro-batches', (microBatches) => {
+  it.each([
+    { microBatches: 1, fused: false },
+    { microBatches: 4, fused: false },
+    { microBatches: 1, fused: true },
+  ])('are at most three in a step: %j', ({ microBatches, fused }) => {
     const model = modelInMemory();
     tuneFully(model, { tuneVision: true, tuneLlm: true });
     setLoraTraining(model, true);
@@ -41,7 +45,7 @@ describe('waits for the device', () => {
         collate([noiseSample(model, 24 + i, [[4, 4]], i), noiseSample(model, 30, [], 9 + i)]),
       );
       const before = deviceWaits();
-      trainStep(model, batches, optimizer, 1, { maxGradNorm: 1, recompute, perMicroBatch: false });
+      trainStep(model, batches, optimizer, 1, { maxGradNorm: 1, recompute, perMicroBatch: false, fused });
       expect(deviceWaits() - before).toBeLessThanOrEqual(MOST);
       expect(deviceWaits()).toBeGreaterThan(before);
     }

@@ -12,10 +12,12 @@ import { about, deviceMemory, emptyDeviceCache, hasFlashAttention, ops, scope } 
 import { type DeviceName, startEngine } from 'minicpm-finetune/internal';
 import { KINDNESS, type Precision } from '../parity/models-report.js';
 import { Board, line, type Outcome } from './board.js';
+import { chatted, generated, merged } from './commands.js';
+import { fed, withoutMemory } from './feeding.js';
 import { parityOf } from './parity.js';
 import { makePlace, type Place, runProgram } from './place.js';
 import { besidePeer, big, makeCheckpoint, matmul, ROWS } from './speed.js';
-import { besideCpu, bfloat16, flat, generated, nonfinite, recomputed, resumed } from './training.js';
+import { besideCpu, bfloat16, flat, nonfinite, randomNumbers, recomputed, resumed } from './training.js';
 
 const CURE =
   'npm run check:device -- --device auto|cpu|cuda|mps [--short] [--peer DIR] [--json FILE] [--only NAME,…] [--skip NAME,…] [FOLDER…]';
@@ -104,17 +106,28 @@ async function checkTraining(board: Board, { device, short }: Given, place: Plac
   const steps = short ? 4 : 20;
   await board.run('train/full', () => besideCpu(place, device, steps, 'full'));
   await board.run('train/lora', () => besideCpu(place, device, steps, 'lora'));
+  await board.run('train/fused', () => besideCpu(place, device, steps, 'fused'));
   await board.run('train/q_lora', () => besideCpu(place, device, short ? 2 : 6, 'q_lora'));
   await board.run('train/bfloat16', () => bfloat16(place, device, steps));
   await board.run('train/recompute', () => recomputed(place, device, short ? 3 : 8));
   await board.run('train/resume', () => resumed(place, device, short ? 4 : 8));
-  await board.run('generate', () => generated(place, device));
+  await board.run('train/random', () => randomNumbers(device));
   await board.run('train/nonfinite', () => nonfinite(place, device));
   await board.run('train/flat', () => flat(device, short ? 40 : 200));
+  await board.run('train/flat_fused', () => flat(device, short ? 20 : 60, true));
+  if (device !== 'cpu') await board.run('train/no_memory', () => withoutMemory(place, device));
   if (device !== 'cpu') emptyDeviceCache(device);
 }
 
-async function checkSpeed(board: Board, { device, short, peer }: Given, folder: string): Promise<void> {
+async function checkCommands(board: Board, { device, short }: Given, place: Place): Promise<void> {
+  await board.run('generate', () => generated(place, device));
+  const steps = short ? 8 : 20;
+  await board.run('chat', () => chatted(place, device, steps));
+  await board.run('merge', () => merged(place, device, steps));
+}
+
+async function checkSpeed(board: Board, { device, short, peer }: Given, place: Place): Promise<void> {
+  const { folder } = place;
   const types = ['float32', 'bfloat16', ...(device === 'cuda' ? (['tf32'] as const) : [])] as const;
   for (const type of types) await board.run(`matmul/${type}`, () => matmul(type, device));
   const [size, steps] = device === 'cpu' || short ? ['nano', 4] : ['medium', 12];
@@ -124,6 +137,9 @@ async function checkSpeed(board: Board, { device, short, peer }: Given, folder: 
     for (const row of ROWS)
       await board.run(`speed/${row.name}`, () => besidePeer(row, { peer, folder, size, device, steps }));
   }
+  const made = join(folder, size);
+  const model = device !== 'cpu' && existsSync(join(made, 'config.json')) ? made : place.model;
+  await board.run('speed/feeding', () => fed(place, model, device, short ? 6 : 30));
   await board.run('speed/8.1B', () => big(device, big8 ? 2048 : 64, big8 ? 6 : 2, !big8));
 }
 
@@ -151,7 +167,8 @@ async function main(words: readonly string[]): Promise<number> {
     if (folders.length === 0) line('no reference folders: parity is not checked (give them, or set GOLDEN)');
     await checkParity(board, given);
     await checkTraining(board, given, place);
-    await checkSpeed(board, given, place.folder);
+    await checkCommands(board, given, place);
+    await checkSpeed(board, given, place);
   } finally {
     rmSync(place.folder, { recursive: true, force: true });
   }

@@ -10,7 +10,7 @@ import { TINY_CONFIG } from '../quickstart/tiny-config.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
-const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
+export const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
 const RECORDS = 32;
 
 /** The quickstart's model; heads share keys in pairs, and every head size is a multiple of 8, as flash attention wants it. */
@@ -45,7 +45,7 @@ export function makePlace(): Place {
 }
 
 /** A BMP file of noise. */
-function noise(width: number, height: number, seed: number): Buffer {
+export function noise(width: number, height: number, seed: number): Buffer {
   const row = Math.ceil((width * 3) / 4) * 4;
   const bytes = Buffer.alloc(54 + row * height);
   bytes.write('BM');

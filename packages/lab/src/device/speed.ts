@@ -11,8 +11,8 @@ import type { Outcome } from './board.js';
 import { type Finished, runProgram } from './place.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-/** What bfloat16 may move losses apart, relative: both sides round, each in its own places. */
-const LOSSES = 0.03;
+/** What bfloat16 may move losses apart, relative: both sides round, each in its own places; 16 roundings, should all have one sign. */
+const LOSSES = 16 * 2 ** -9;
 
 export function matmul(type: DType | 'tf32', device: string): Outcome {
   allowTf32(type === 'tf32');

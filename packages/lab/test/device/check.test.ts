@@ -40,7 +40,8 @@ describe('a board', () => {
 describe('check:device on the CPU', () => {
   it('compares training, resume and memory, and measures; all as JSON', async () => {
     const json = join(folder, 'check.json');
-    const only = 'device,train/lora,train/resume,train/nonfinite,train/flat,matmul/bfloat16,speed/8.1B';
+    const only =
+      'device,train/lora,train/fused,train/resume,train/random,train/nonfinite,train/flat,train/flat_fused,chat,merge,matmul/bfloat16,speed/feeding,speed/8.1B';
     const { code, stdout, stderr } = await check('--json', json, '--only', only);
     expect(code, stdout + stderr).toBe(0);
     const { device, checks } = JSON.parse(readFileSync(json, 'utf8')) as { device: string; checks: Entry[] };
@@ -49,8 +50,13 @@ describe('check:device on the CPU', () => {
     const figures = new Map(checks.map(({ check: name, figures: own }) => [name, own!]));
     expect(figures.get('train/lora')).toMatchObject({ loss: 0, norm: 0, steps: [4, 4] });
     expect(figures.get('train/resume')).toMatchObject({ loss: 0, norm: 0 });
-    expect(figures.get('train/flat')).toMatchObject({ bytes: 0, tensors: 0, waits: 2 });
-  }, 400_000);
+    expect(figures.get('train/fused')).toMatchObject({ loss: 0, norm: 0 });
+    for (const name of ['train/flat', 'train/flat_fused'])
+      expect(figures.get(name), name).toMatchObject({ bytes: 0, tensors: 0, waits: 2 });
+    const { share } = figures.get('speed/feeding') as { share: number };
+    expect(share).toBeGreaterThan(0); // on a busy machine it may be any share
+    expect(share).toBeLessThan(1);
+  }, 600_000);
 
   it('ends with 1 when a check fails, after all others', async () => {
     const broken = join(folder, 'broken');

@@ -113,8 +113,8 @@ export const DATA = {
     choices: ['inference', 'official'],
     default: 'inference',
     help: {
-      en: 'Train on what inference will see, or on what the official dataset code makes of a record.',
-      zh: '按推理时的样子训练，或按官方数据代码生成的样子训练。',
+      en: 'How records are encoded. inference: as the model gets them when it answers. official: as the official training code does.',
+      zh: '记录的编码方式。inference：与模型回答时相同；official：与官方训练代码相同。',
     },
   },
   on_bad_record: {

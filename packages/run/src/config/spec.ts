@@ -3,7 +3,7 @@
  * parsing, recipes, checks, `--help` and a form follow from it, and so do the TypeScript types of the values.
  */
 
-import type { Language, Text } from '../language.js';
+import type { Text } from '../language.js';
 
 /**
  * How a value is written and read.
@@ -108,20 +108,16 @@ export function flagsOf(groups: Readonly<Record<string, FlagTable>>): Flag[] {
 }
 
 /** Why a flag has no effect under `values` (all values by name); undefined: it has one. */
-export function idleReason(
-  spec: FlagSpec,
-  values: ReadonlyMap<string, unknown>,
-  language: Language = 'en',
-): string | undefined {
+export function idleReason(spec: FlagSpec, values: ReadonlyMap<string, unknown>): string | undefined {
   const rule = spec.idle?.find(({ when }) => when.every((condition) => holds(condition, values)));
   if (rule === undefined) return undefined;
   const text = (name: string): string => {
     const value = values.get(name);
     return typeof value === 'string' ? value : JSON.stringify(value);
   };
-  if (rule.why !== undefined) return rule.why[language].replaceAll(/\{(\w+)\}/g, (_, name: string) => text(name));
+  if (rule.why !== undefined) return rule.why.en.replaceAll(/\{(\w+)\}/g, (_, name: string) => text(name));
   const { flag } = rule.when[0]!;
-  return language === 'zh' ? `${flag} 为 ${text(flag)}` : `${flag} is ${text(flag)}`;
+  return `${flag} is ${text(flag)}`;
 }
 
 function holds({ flag, is, not }: Condition, values: ReadonlyMap<string, unknown>): boolean {

@@ -46,11 +46,11 @@ export const benchCommand: CliCommand = {
     const value = (name: string): unknown => given.get(name)?.value ?? OWN.find((flag) => flag.name === name)!.default;
     const forTraining = new Map([...given].filter(([name]) => !OWN_NAMES.has(name)));
     if (!forTraining.has('output_dir')) forTraining.set('output_dir', { value: '.', source: { kind: 'flag' } });
-    const { config, notices } = resolveGiven(forTraining, io.language === undefined ? {} : { language: io.language });
-    for (const notice of notices) io.stderr.write(`notice: ${notice}\n`);
+    const { config, notices } = resolveGiven(forTraining);
+    for (const notice of notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
     const figures = await measured(config, value('bench_steps') as number, io);
     if (figures === null) {
-      io.stderr.write('notice: stopped before a step was counted: there are no figures.\n');
+      io.stderr.write(`${io.say('notice: stopped before a step was counted: there are no figures.')}\n`);
       return EXIT.interrupted;
     }
     const { describeFigures } = await import('./measure.js');
@@ -59,19 +59,19 @@ export const benchCommand: CliCommand = {
       seconds: Object.fromEntries(figures.seconds),
       memory: Object.fromEntries(figures.memory),
     };
-    io.stdout.write(`${value('json') === true ? JSON.stringify(asObject) : describeFigures(figures)}\n`);
+    io.stdout.write(`${value('json') === true ? JSON.stringify(asObject) : describeFigures(figures, io.say)}\n`);
     return EXIT.ok;
   },
 };
 
-async function measured(config: RunConfig, steps: number, { stdout, stderr }: CommandIO): Promise<Measurement | null> {
+async function measured(config: RunConfig, steps: number, io: CommandIO): Promise<Measurement | null> {
   const [{ measureTraining }, { Progress }, { ProcessSignals }] = await Promise.all([
     import('./measure.js'),
     import('../../report/progress.js'),
     import('../shared/signals.js'),
   ]);
-  const reporter = new Progress({ mode: config.logging.progress, stream: stderr, output: stdout });
-  const signals = new ProcessSignals();
+  const reporter = new Progress({ mode: config.logging.progress, stream: io.stderr, output: io.stdout, say: io.say });
+  const signals = new ProcessSignals(io.say);
   signals.listen();
   try {
     return await measureTraining(config, steps, { reporter, signal: signals.signal });

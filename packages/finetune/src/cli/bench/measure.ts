@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { formatBytes } from '@minicpm-finetune/run';
+import { ENGLISH, formatBytes, padEnd, padStart, type Say } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
 import type { Loader } from '../../data/loader.js';
 import { collateAll } from '../../engine/collate.js';
@@ -96,19 +96,22 @@ async function measureSteps(run: Run, loader: Loader, update: (steps: number) =>
 const gigaflops = (perSecond: number): string => `${(perSecond / 1e9).toFixed(0)} GFLOP/s`;
 
 /** The figures as a table. */
-export function describeFigures({ seconds, steps, memory, ...rates }: Measurement): string {
+export function describeFigures({ seconds, steps, memory, ...rates }: Measurement, say: Say = ENGLISH): string {
   const step = [...seconds.values()].reduce((sum, part) => sum + part, 0);
-  const row = (name: string, value: string, share = ''): string => `  ${name.padEnd(32)}${value.padStart(12)}${share}`;
+  const row = (name: string, value: string, share = ''): string =>
+    `  ${padEnd(say(name), 32)}${padStart(value, 12)}${share}`;
   const parts = [...seconds].filter(([, value]) => value > 0);
   return [
-    `A step, mean of ${steps}:`,
+    say(`A step, mean of ${steps}:`),
     ...parts.map(([name, value]) =>
       row(name, `${(1000 * value).toFixed(1)} ms`, `${((100 * value) / step).toFixed(1)} %`.padStart(9)),
     ),
     row('in all', `${(1000 * step).toFixed(1)} ms`),
-    `Speed: ${rates.samplesPerSecond.toFixed(2)} samples/s, ${rates.tokensPerSecond.toFixed(0)} tokens/s`,
-    `Blocks of the language model: ${gigaflops(rates.languageFlops)} = ${((100 * rates.languageFlops) / rates.matmulFlops).toFixed(0)} % of the ${gigaflops(rates.matmulFlops)} of plain matrix products`,
-    'Memory, each at its highest:',
+    say(`Speed: ${rates.samplesPerSecond.toFixed(2)} samples/s, ${rates.tokensPerSecond.toFixed(0)} tokens/s`),
+    say(
+      `Blocks of the language model: ${gigaflops(rates.languageFlops)} = ${((100 * rates.languageFlops) / rates.matmulFlops).toFixed(0)} % of the ${gigaflops(rates.matmulFlops)} of plain matrix products`,
+    ),
+    say('Memory, each at its highest:'),
     ...[...memory].map(([name, bytes]) => row(name, formatBytes(bytes))),
   ].join('\n');
 }

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, Part } from '@minicpm-finetune/processor';
-import { expected, shown, UserError } from '@minicpm-finetune/run';
+import { ENGLISH, expected, type Say, shown, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
@@ -15,6 +15,8 @@ export interface ChatIO {
   readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
   readonly stdout: TextStream;
   readonly stderr: TextStream;
+  /** Messages in the language of the command line; English unless given. */
+  readonly say?: Say;
 }
 
 const HELP = [
@@ -53,11 +55,11 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
 }
 
 /** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
-function warnOfLost(text: string, { stderr }: ChatIO): void {
+function warnOfLost(text: string, { stderr, say = ENGLISH }: ChatIO): void {
   const at = text.indexOf('\uFFFD');
   if (at === -1) return;
   stderr.write(
-    `notice: Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.\n`,
+    `notice: ${say(`Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.`)}\n`,
   );
 }
 
@@ -125,7 +127,7 @@ async function converse(model: LoadedModel, options: ChatOptions, io: ChatIO): P
     if (conversation.abort === undefined) lines.close();
     else conversation.abort.abort();
   });
-  if (terminal) io.stderr.write(`${model.model.version.title}. ${HELP}\n`);
+  if (terminal) io.stderr.write(`${model.model.version.title}\n${(io.say ?? ENGLISH)(HELP)}\n`);
   try {
     await answerLines(lines, conversation, io, terminal);
   } finally {
@@ -138,7 +140,7 @@ async function answerLines(lines: Interface, conversation: Conversation, io: Cha
   for await (const line of lines) {
     const text = line.trim();
     if (text === '/quit') return;
-    if (text.startsWith('/')) io.stderr.write(`${obey(text, conversation)}\n`);
+    if (text.startsWith('/')) io.stderr.write(`${(io.say ?? ENGLISH)(obey(text, conversation))}\n`);
     else if (text !== '') await answerLine(text, conversation, io);
     if (terminal) lines.prompt();
   }
@@ -171,6 +173,6 @@ async function answerLine(question: string, conversation: Conversation, io: Chat
     io.stdout.write('\n');
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    io.stderr.write(`${error.format()}\n`);
+    io.stderr.write(`${error.format(io.say)}\n`);
   }
 }

@@ -12,9 +12,9 @@ export const chatCommand: CliCommand = {
     const { stdout, stderr } = io;
     sayIdle(given, CHAT_FLAGS, io);
     const asked = resolveChatOptions(given);
-    const options = { ...asked, model: await modelFolder(given, CHAT_FLAGS, 'model', stderr) };
+    const options = { ...asked, model: await modelFolder(given, CHAT_FLAGS, 'model', io) };
     const { chat } = await import('./chat.js');
-    await chat(options, { stdin: process.stdin, stdout, stderr });
+    await chat(options, { stdin: process.stdin, stdout, stderr, say: io.say });
     return EXIT.ok;
   },
 };

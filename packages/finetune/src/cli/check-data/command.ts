@@ -80,13 +80,13 @@ export const checkDataCommand: CliCommand = {
     ]);
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
-    const encoder = await encoderFromFlags(given, FLAGS, io.stderr);
-    const progress = new Progress({ stream: io.stderr });
+    const encoder = await encoderFromFlags(given, FLAGS, io);
+    const progress = new Progress({ stream: io.stderr, say: io.say });
     try {
       const threads = value<number | null>('dataloader_num_workers');
       const report = await checkRecords({ paths, encoder, threads, reporter: progress });
       io.stdout.write(
-        `${value<boolean>('json') ? JSON.stringify(report) : formatReport(report, value<number>('max_shown'))}\n`,
+        `${value<boolean>('json') ? JSON.stringify(report) : formatReport(report, value<number>('max_shown'), io.say)}\n`,
       );
       return report.errors.length > 0 ? EXIT.usage : EXIT.ok;
     } finally {

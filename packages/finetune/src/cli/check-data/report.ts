@@ -1,18 +1,18 @@
 /** The report of check-data as text. The numbers come from check-data.ts. */
-import { UserError } from '@minicpm-finetune/run';
+import { displayWidth, ENGLISH, padStart, type Say, UserError } from '@minicpm-finetune/run';
 import { notesOf } from '../../data/traits.js';
 import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 
 /** The report in lines, without a trailing newline; of errors and warnings the first `shown` each. */
-export function formatReport(report: CheckReport, shown: number): string {
+export function formatReport(report: CheckReport, shown: number, say: Say = ENGLISH): string {
   const { errors, warnings } = report;
   return [
-    ...report.files.map(({ path, description }) => `${path}: ${description}`),
-    headline(report),
-    ...(report.tokens ? [...lengths(report, report.tokens), ...images(report)] : []),
-    ...notes(report),
-    ...findings('warning', warnings, shown),
-    ...findings('error', errors, shown),
+    ...report.files.map(({ path, description }) => `${path}: ${say(description)}`),
+    say(headline(report)),
+    ...(report.tokens ? [...lengths(report, report.tokens, say), ...images(report, say)] : []),
+    ...notes(report, say),
+    ...findings('warning', warnings, shown, say),
+    ...findings('error', errors, shown, say),
   ].join('\n');
 }
 
@@ -22,7 +22,7 @@ function headline({ records, errors, warnings, images, seconds }: CheckReport): 
   return `${counted(records, 'record')} checked in ${speed}: ${counted(errors.length, 'error')}, ${counted(warnings.length, 'warning')}`;
 }
 
-function lengths(report: CheckReport, tokens: Distribution): string[] {
+function lengths(report: CheckReport, tokens: Distribution, say: Say): string[] {
   const { min, median, mean, p90, p99, max } = tokens;
   const { model_max_length, too_long, suggested_model_max_length } = report;
   const sound = report.records - report.errors.length;
@@ -32,25 +32,27 @@ function lengths(report: CheckReport, tokens: Distribution): string[] {
       : `is too short for ${counted(too_long, 'record')} (${percent(too_long / sound)})`;
   return [
     '',
-    `Tokens per record: min ${min}, median ${median}, mean ${mean.toFixed(0)}, 90 % up to ${p90}, 99 % up to ${p99}, max ${max}`,
-    ...bars(tokens.histogram.map(({ from, to, count }) => [`${from} to ${to - 1}`, count])),
-    `Supervised (what the model learns to produce): ${percent(report.supervised_share ?? 0)} of the tokens`,
-    `--model_max_length ${model_max_length} ${tooLong}; suggested: ${suggested_model_max_length}`,
+    say(
+      `Tokens per record: min ${min}, median ${median}, mean ${mean.toFixed(0)}, 90 % up to ${p90}, 99 % up to ${p99}, max ${max}`,
+    ),
+    ...bars(tokens.histogram.map(({ from, to, count }) => [say(`${from} to ${to - 1}`), count])),
+    say(`Supervised (what the model learns to produce): ${percent(report.supervised_share ?? 0)} of the tokens`),
+    say(`--model_max_length ${model_max_length} ${tooLong}; suggested: ${suggested_model_max_length}`),
   ];
 }
 
-function images({ images: count, text_only, slices_per_image }: CheckReport): string[] {
+function images({ images: count, text_only, slices_per_image }: CheckReport, say: Say): string[] {
   const textOnly = text_only > 0 ? `, ${counted(text_only, 'text-only record')}` : '';
-  if (count === 0) return ['', `No images${textOnly}`];
+  if (count === 0) return ['', say(`No images${textOnly}`)];
   return [
     '',
-    `${counted(count, 'image')}${textOnly}; slices per image beside its overview:`,
+    say(`${counted(count, 'image')}${textOnly}; slices per image beside its overview:`),
     ...bars(Object.entries(slices_per_image).map(([slices, number]) => [slices, number])),
   ];
 }
 
-function notes({ notes: files }: CheckReport): string[] {
-  const lines = files.flatMap(notesOf);
+function notes({ notes: files }: CheckReport, say: Say): string[] {
+  const lines = files.flatMap(notesOf).map((line) => say(line));
   return lines.length === 0 ? [] : ['', ...lines];
 }
 
@@ -58,20 +60,18 @@ const BAR_WIDTH = 40;
 
 function bars(rows: readonly (readonly [label: string, count: number])[]): string[] {
   const most = Math.max(...rows.map(([, count]) => count));
-  const width = Math.max(...rows.map(([label]) => label.length));
+  const width = Math.max(...rows.map(([label]) => displayWidth(label)));
   return rows.map(
     ([label, count]) =>
-      `  ${label.padStart(width)}  ${'#'.repeat(Math.ceil((count / most) * BAR_WIDTH)).padEnd(BAR_WIDTH)}  ${count}`,
+      `  ${padStart(label, width)}  ${'#'.repeat(Math.ceil((count / most) * BAR_WIDTH)).padEnd(BAR_WIDTH)}  ${count}`,
   );
 }
 
-function findings(kind: 'error' | 'warning', all: readonly RecordFinding[], shown: number): string[] {
+function findings(kind: 'error' | 'warning', all: readonly RecordFinding[], shown: number, say: Say): string[] {
   const named = kind === 'error' ? firstOfKeys(all) : all;
-  const lines = named
-    .slice(0, shown)
-    .map((finding) => new UserError(finding.message, finding).format().replace(/^error/, kind));
+  const lines = named.slice(0, shown).map((finding) => new UserError(finding.message, finding).format(say, kind));
   const more = all.length - lines.length;
-  if (more > 0) lines.push(`… and ${counted(more, `more ${kind}`)}; --json lists all of them`);
+  if (more > 0) lines.push(say(`… and ${counted(more, `more ${kind}`)}; --json lists all of them`));
   return lines.length === 0 ? [] : ['', ...lines];
 }
 

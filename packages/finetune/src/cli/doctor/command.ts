@@ -1,6 +1,6 @@
 /** `minicpm-finetune doctor`: one line per finding. With the cure below a finding that is wrong. */
 
-import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import { type FlagTable, flagsOf, padEnd, type Say } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
@@ -43,13 +43,13 @@ export const doctorCommand: CliCommand = {
     const json = given.get('json')?.value === true;
     const folder = (given.get('output_dir')?.value ?? '.') as string;
     const findings = await doctor(folder, (finding) => {
-      io.stdout.write(json ? `${JSON.stringify(finding)}\n` : describeFinding(finding));
+      io.stdout.write(json ? `${JSON.stringify(finding)}\n` : describeFinding(finding, io.say));
     });
     return findings.some((finding) => finding.status === 'missing') ? EXIT.failure : EXIT.ok;
   },
 };
 
-function describeFinding({ name, status, found, cure }: Finding): string {
-  const line = `${status.padEnd(8)}${name}: ${found}\n`;
-  return cure === undefined ? line : `${line}${' '.repeat(8)}${cure}\n`;
+function describeFinding({ name, status, found, cure }: Finding, say: Say): string {
+  const line = `${padEnd(say(status), 8)}${say(`${name}: ${found}`)}\n`;
+  return cure === undefined ? line : `${line}${' '.repeat(8)}${say(cure)}\n`;
 }

@@ -62,7 +62,7 @@ export const downloadCommand: CliCommand = {
     examples: example('minicpm-finetune download openbmb/MiniCPM-V-2_6'),
   },
   flags: FLAGS,
-  async run(given, { stdout, stderr }) {
+  async run(given, { stdout, stderr, say }) {
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const repo = requiredValue<string>(given, FLAGS, 'model_name_or_path');
     const allow = value<string[] | null>('allow');
@@ -70,7 +70,7 @@ export const downloadCommand: CliCommand = {
       import('../../hub/hub.js'),
       import('../../report/progress.js'),
     ]);
-    const progress = new Progress({ mode: value('progress'), stream: stderr, output: stdout });
+    const progress = new Progress({ mode: value('progress'), stream: stderr, output: stdout, say });
     try {
       const folder = await downloadModel(repo, {
         flag: '--model_name_or_path',

@@ -68,15 +68,15 @@ export const generateCommand: CliCommand = {
     const { stdout, stderr } = io;
     sayIdle(given, FLAGS, io);
     const asked = resolveGenerateOptions(given);
-    const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', stderr) };
+    const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', io) };
     const [{ generateAnswers }, { Progress }] = await Promise.all([
       import('./generate.js'),
       import('../../report/progress.js'),
     ]);
-    const progress = new Progress({ stream: stderr });
+    const progress = new Progress({ stream: stderr, say: io.say });
     try {
       const summary = await generateAnswers(options, { reporter: progress });
-      stdout.write(`${describe(summary, options.output)}\n`);
+      stdout.write(`${io.say(describe(summary, options.output))}\n`);
       return EXIT.ok;
     } finally {
       progress.close();

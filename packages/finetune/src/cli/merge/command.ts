@@ -58,7 +58,7 @@ export const mergeCommand: CliCommand = {
     ),
   },
   flags: FLAGS,
-  async run(given, { stdout, stderr }) {
+  async run(given, io) {
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const options = {
       adapters: requiredValue<string[]>(given, FLAGS, 'adapter'),
@@ -66,14 +66,14 @@ export const mergeCommand: CliCommand = {
       dtype: value<FloatDType | null>('dtype'),
       maxShardBytes: value<number>('max_shard_size'),
       threads: value<number | null>('threads'),
-      model: await modelFolder(given, FLAGS, 'model', stderr),
+      model: await modelFolder(given, FLAGS, 'model', io),
     };
     const { mergeAdapters } = await import('./merge.js');
     const { tensors, changed, logitsError } = mergeAdapters(options);
-    stdout.write(
+    const message =
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
-        `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.\n`,
-    );
+      `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.`;
+    io.stdout.write(`${io.say(message)}\n`);
     return EXIT.ok;
   },
 };

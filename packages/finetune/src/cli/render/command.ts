@@ -92,8 +92,8 @@ export const renderCommand: CliCommand = {
       ]);
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
-    const encoder = await Encoder.open(await encoderFromFlags(given, FLAGS, io.stderr));
-    const dataset = await Dataset.open(paths, (message) => io.stderr.write(`notice: ${message}\n`));
+    const encoder = await Encoder.open(await encoderFromFlags(given, FLAGS, io));
+    const dataset = await Dataset.open(paths, (message) => io.stderr.write(`${io.say(`notice: ${message}`)}\n`));
     try {
       const compat = value<Compat | 'both'>('compat');
       const render = (one: Compat) => renderRecord(dataset, value<number>('record'), encoder, one);
@@ -102,9 +102,9 @@ export const renderCommand: CliCommand = {
       const colour = color === 'always' || (color === 'auto' && io.stdout.isTTY === true);
       const lines =
         compat === 'both'
-          ? formatDifference(await render('official'), rendered, colour)
-          : formatRendered(rendered, colour);
-      io.stdout.write(`${[LEGEND, ...lines].join('\n')}\n`);
+          ? formatDifference(await render('official'), rendered, colour, io.say)
+          : formatRendered(rendered, colour, io.say);
+      io.stdout.write(`${[io.say(LEGEND), ...lines].join('\n')}\n`);
       const sheet = value<string | null>('contact_sheet');
       if (sheet !== null) await writeSheet(sheet, rendered, encoder.setup.patchSize, io);
     } finally {
@@ -121,10 +121,10 @@ async function writeSheet(
   io: CommandIO,
 ): Promise<void> {
   if (sample.pictures.length === 0) {
-    io.stderr.write(`notice: the record has no pictures; ${file} is not written\n`);
+    io.stderr.write(`${io.say(`notice: the record has no pictures; ${file} is not written`)}\n`);
     return;
   }
   const { contactSheet } = await import('./contact-sheet.js');
   await writeFile(file, await contactSheet(sample.pictures, grids, patchSize));
-  io.stderr.write(`${sample.pictures.length} pictures written to ${file}\n`);
+  io.stderr.write(`${io.say(`${sample.pictures.length} pictures written to ${file}`)}\n`);
 }

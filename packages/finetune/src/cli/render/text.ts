@@ -3,6 +3,7 @@
  * and (on a terminal) coloured. Two encodings of a record are shown as their difference.
  */
 
+import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import type { RenderedSample, RenderedToken, RenderRole } from './render.js';
 import { type DiffRun, diff } from './token-diff.js';
 
@@ -20,31 +21,36 @@ export const LEGEND =
   'tokens  role  * = learned  |text of each token|  (⇒x: learns to produce x here, not the token itself)';
 
 /** All of a sample. `colour`: with terminal colours. */
-export function formatRendered(rendered: RenderedSample, colour: boolean): string[] {
+export function formatRendered(rendered: RenderedSample, colour: boolean, say: Say = ENGLISH): string[] {
   return [
-    summaryLine(rendered),
-    ...rendered.notices.map((notice) => `notice: ${notice}`),
-    ...lines(rendered.tokens, '  ', colour),
+    say(summaryLine(rendered)),
+    ...rendered.notices.map((notice) => say(`notice: ${notice}`)),
+    ...lines(rendered.tokens, '  ', colour, say),
   ];
 }
 
 /** The difference of two encodings of one record: lines with "-" are the first's, lines with "+" the second's. */
-export function formatDifference(first: RenderedSample, second: RenderedSample, colour: boolean): string[] {
+export function formatDifference(
+  first: RenderedSample,
+  second: RenderedSample,
+  colour: boolean,
+  say: Say = ENGLISH,
+): string[] {
   const runs = diff(first.tokens, second.tokens, tokenKey);
   const same = runs.every(({ kind }) => kind === 'both');
   const pixels = samePixels(first, second) ? 'the same pixels' : 'other pixels';
   return [
-    `- ${summaryLine(first)}`,
-    `+ ${summaryLine(second)}`,
-    same ? `No difference: the same tokens, all learned alike, ${pixels}.` : `Differences (${pixels}):`,
-    ...(same ? [] : runs.flatMap((run) => differenceLines(run, colour))),
+    `- ${say(summaryLine(first))}`,
+    `+ ${say(summaryLine(second))}`,
+    say(same ? `No difference: the same tokens, all learned alike, ${pixels}.` : `Differences (${pixels}):`),
+    ...(same ? [] : runs.flatMap((run) => differenceLines(run, colour, say))),
   ];
 }
 
 const SIGNS = { both: ' ', first: '-', second: '+' } as const;
 
-function differenceLines(run: DiffRun<RenderedToken>, colour: boolean): string[] {
-  const all = lines(run.items, `${SIGNS[run.kind]} `, colour);
+function differenceLines(run: DiffRun<RenderedToken>, colour: boolean, say: Say): string[] {
+  const all = lines(run.items, `${SIGNS[run.kind]} `, colour, say);
   if (run.kind !== 'both' || all.length <= 3) return all;
   return [all[0]!, '  …', all.at(-1)!];
 }
@@ -70,7 +76,7 @@ function summaryLine({ compat, sample, tokens, grids }: RenderedSample): string 
 }
 
 /** One line per stretch of neighbours that have role, kind and supervision in common. */
-function lines(tokens: readonly RenderedToken[], prefix: string, colour: boolean): string[] {
+function lines(tokens: readonly RenderedToken[], prefix: string, colour: boolean, say: Say): string[] {
   const runs: RenderedToken[][] = [];
   for (const token of tokens) {
     const last = runs.at(-1)?.at(-1);
@@ -78,13 +84,13 @@ function lines(tokens: readonly RenderedToken[], prefix: string, colour: boolean
       runs.at(-1)!.push(token);
     else runs.push([token]);
   }
-  return runs.map((run) => prefix + runLine(run, colour));
+  return runs.map((run) => prefix + runLine(run, colour, say));
 }
 
-function runLine(run: readonly RenderedToken[], colour: boolean): string {
+function runLine(run: readonly RenderedToken[], colour: boolean, say: Say): string {
   const { role, image, supervised, index } = run[0]!;
   const range = `${index}-${run.at(-1)!.index}`;
-  const text = image ? `[${run.length} features of a picture]` : `|${run.map(tokenText).join('|')}|`;
+  const text = image ? say(`[${run.length} features of a picture]`) : `|${run.map(tokenText).join('|')}|`;
   const line = `${range.padEnd(9)} ${role.padEnd(9)} ${supervised ? '*' : ' '} `;
   if (!colour) return line + text;
   const code = image ? IMAGE : supervised ? LEARNED : COLOURS[role];

@@ -3,8 +3,7 @@
 import type { Flag } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
-import type { TextStream } from '../../report/progress.js';
-import { flagValue } from '../cli-command.js';
+import { type CommandIO, flagValue } from '../cli-command.js';
 import { modelFolder } from './model-flag.js';
 
 /**
@@ -14,7 +13,7 @@ import { modelFolder } from './model-flag.js';
 export async function encoderFromFlags(
   given: GivenValues,
   flags: readonly Flag[],
-  stderr: TextStream,
+  io: CommandIO,
 ): Promise<EncoderSetup> {
   const { encoderSetup } = await import('../../data/encoder.js');
   const value = <T>(name: string): T => flagValue<T>(given, flags.find((flag) => flag.name === name)!);
@@ -30,5 +29,5 @@ export async function encoderFromFlags(
     allow_special_text: value('allow_special_text'),
     max_image_pixels: value('max_image_pixels'),
   };
-  return encoderSetup(await modelFolder(given, flags, 'model_name_or_path', stderr, false), model, data);
+  return encoderSetup(await modelFolder(given, flags, 'model_name_or_path', io, false), model, data);
 }

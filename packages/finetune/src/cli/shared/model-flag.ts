@@ -2,8 +2,7 @@
 
 import type { Flag } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
-import type { TextStream } from '../../report/progress.js';
-import { flagValue, requiredValue } from '../cli-command.js';
+import { type CommandIO, flagValue, requiredValue } from '../cli-command.js';
 
 /**
  * The folder of the model that flag `name` names, downloaded if it is not there; `flags` have `cache_dir`, too.
@@ -16,7 +15,7 @@ export async function modelFolder(
   given: GivenValues,
   flags: readonly Flag[],
   name: string,
-  stderr: TextStream,
+  { stderr, say }: CommandIO,
   weights = true,
 ): Promise<string> {
   const argument = requiredValue<string>(given, flags, name);
@@ -25,7 +24,7 @@ export async function modelFolder(
     import('../../hub/hub.js'),
     import('../../report/progress.js'),
   ]);
-  const progress = new Progress({ stream: stderr });
+  const progress = new Progress({ stream: stderr, say });
   try {
     return await resolveModel(argument, { flag: `--${name}`, cacheDir, reporter: progress, weights });
   } finally {

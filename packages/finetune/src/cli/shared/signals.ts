@@ -5,9 +5,10 @@
  * middle of a step (the last complete checkpoint is whole, since checkpoints are renamed into place). Not here: what a training does then
  * (train/stop.ts).
  */
+import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import { watchSignals } from '@minicpm-finetune/torch';
 
-const ANSWER = '\nStopping: this step is finished first. Once more ends at once, without saving.\n';
+const ANSWER = 'Stopping: this step is finished first. Once more ends at once, without saving.';
 
 export class ProcessSignals {
   readonly #abort = new AbortController();
@@ -15,7 +16,10 @@ export class ProcessSignals {
   #saveAsked = false;
   #unwatch: (() => void) | null = null;
 
-  constructor() {
+  readonly #say: Say;
+
+  constructor(say: Say = ENGLISH) {
+    this.#say = say;
     this.#handlers = [
       ['SIGINT', () => this.#abort.abort('sigint')],
       ['SIGTERM', () => this.#abort.abort('sigterm')],
@@ -32,7 +36,7 @@ export class ProcessSignals {
   listen(): void {
     if (this.#unwatch !== null) return;
     for (const [signal, handler] of this.#handlers) process.on(signal, handler);
-    this.#unwatch = watchSignals(ANSWER);
+    this.#unwatch = watchSignals(`\n${this.#say(ANSWER)}\n`);
   }
 
   /** Whether a SIGUSR1 came since the last call. */

@@ -13,7 +13,7 @@ export const trainCommand: CliCommand = {
   flags: TRAIN_FLAGS,
   async run(given, io) {
     refuseSeveralProcesses(io.env);
-    const resolved = resolveGiven(given, io.language === undefined ? {} : { language: io.language });
+    const resolved = resolveGiven(given);
     if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
     return await runTraining(resolved, io);
   },
@@ -26,11 +26,12 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
     import('../../report/progress.js'),
     import('../shared/signals.js'),
   ]);
-  const reporter = new Progress({ mode: config.logging.progress, stream: io.stderr, output: io.stdout });
-  const signals = new ProcessSignals();
+  const reporter = new Progress({ mode: config.logging.progress, stream: io.stderr, output: io.stdout, say: io.say });
+  const signals = new ProcessSignals(io.say);
   const onEvent = ({ event }: RunEvent): void => {
     if (event === 'run_start') signals.listen(); // before that there is nothing to finish
   };
+  for (const notice of notices) reporter.notice(notice);
   const saveRequested = (): boolean => signals.takeSaveRequest();
   try {
     const { stopped } = await train(config, {
@@ -50,8 +51,8 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
 
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
 function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
-  for (const notice of resolved.notices) io.stderr.write(`notice: ${notice}\n`);
-  for (const line of resolved.derived) io.stderr.write(`${line}\n`);
+  for (const notice of resolved.notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  for (const line of resolved.derived) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
 }

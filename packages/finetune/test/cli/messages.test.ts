@@ -1,0 +1,76 @@
+/** The Chinese messages: every text of the sources has one, and each is used. */
+import { join } from 'node:path';
+import { CHINESE_TOPICS, chineseMessages, Translator } from '@minicpm-finetune/run/messages';
+import { describe, expect, it } from 'vitest';
+import { COMMANDS } from '../../src/cli/commands.js';
+import { messageTexts } from '../support/message-texts.js';
+
+const ROOT = join(import.meta.dirname, '../../../..');
+/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself. */
+const NOT_OURS = /torch\/src\/(?!load-failure\.ts|safetensors\.ts)|chat\/templates\.ts$|run\/src\/messages\//;
+const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'finetune'], (file) => NOT_OURS.test(file));
+const translator = new Translator(chineseMessages(COMMANDS.flatMap(({ flags }) => flags)));
+
+/** Texts that are put together where the parts are known only at run time, each as one of its forms. */
+const COMPOSED = [
+  ...['error:', 'warning:', 'at:', 'cure:', 'hint:'],
+  'an integer of at least 1',
+  'integers of at least 1',
+  'numbers above 0',
+  'a number of at most 1',
+  'a number above 0 and of at most 1',
+  'a number of at least 0 and of at most 1',
+  ...['Node', 'libtorch', 'processor', 'memory', 'compiler', 'devices', 'threads'].map((name) => `${name}: 41`),
+  ...['disk of the run folder', 'disk of the Hugging Face cache', 'matmul bfloat16'].map((name) => `${name}: 41`),
+  'ok',
+  'note',
+  'missing',
+  '41 images',
+  '41 samples/s',
+  '--deepspeed ds.json: zero_optimization.x: nothing to set here, ignored.',
+  '41 text-only records',
+  '41 more errors',
+  '41 more warnings',
+  '41 records',
+  '41/41 records',
+  '41/41 steps',
+  'eval at step 41: loss 2.31, exact_match 0.5 (41 records in 0:12)',
+  'output_dir = "@" ("@")',
+  '2 missing (a.weight, b.weight, and 41 more)',
+  '2 unknown (a.weight, b.weight)',
+  '2 of another shape (a: [1, 2] expected, [2] received)',
+  '2 missing: a.weight, b.weight',
+  '2 of another shape or type: a.weight (expected [1], received [2])',
+  '2 unknown to the model: a.weight',
+  '"@" is unknown at step 41: this model is not the best.',
+].map((text) => ({ place: 'composed', text }));
+
+/** What is the same in both languages, or no message. */
+const SAME = [
+  /^(of at least|above|of at most) 41$/, // parts of composed ones
+  /^of another shape( or type)?$|^unknown to the model$|^(disk of the .*|matmul .*)$/, // the same
+  /^41 "@" \("@", and 41 more\)$/, // the kinds are composed ones
+  /^--lang|^One of |^Required\.$|^\(default: |^(records|steps|bytes|JSON Lines)$/, // help; units
+  /^(glibc|Node) "@"$|^no link$|^"@" ms$|oneDNN$|^`node /, // names
+  /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
+  /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*)$/, // command lines, names of flags
+  /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
+  /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
+];
+
+const found = [...texts.filter(({ text }) => !SAME.some((one) => one.test(text))), ...COMPOSED].map(
+  ({ place, text }) => ({ place, source: text, ...translator.translate(text) }),
+);
+
+describe('Chinese messages', () => {
+  it('has each text of the sources', () => {
+    const missing = found.filter((one) => one.used.length === 0 || one.missing.length > 0);
+    expect(missing.map(({ place, source }) => `${place} ${JSON.stringify(source)}`)).toEqual([]);
+  });
+
+  it('has no entry that is not used', () => {
+    const used = new Set(found.flatMap((one) => one.used));
+    const keys = Object.values(CHINESE_TOPICS).flatMap((topic) => Object.keys(topic));
+    expect(keys.filter((key) => !used.has(key))).toEqual([]);
+  });
+});

@@ -1,0 +1,28 @@
+/** All Chinese messages by their English templates. */
+import type { Messages } from '../translator.js';
+import { CLI } from './cli.js';
+import { CONFIG } from './config.js';
+import { DATA } from './data.js';
+import { GENERAL } from './general.js';
+import { HUB } from './hub.js';
+import { LIBTORCH } from './libtorch.js';
+import { MODEL } from './model.js';
+import { PICTURES } from './pictures.js';
+import { RECORDS } from './records.js';
+import { REPORTS } from './reports.js';
+import { TRAINING } from './training.js';
+
+/** The topics, each with its templates; a template is in one of them. */
+export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
+  general: GENERAL,
+  cli: CLI,
+  reports: REPORTS,
+  config: CONFIG,
+  data: DATA,
+  records: RECORDS,
+  pictures: PICTURES,
+  model: MODEL,
+  hub: HUB,
+  training: TRAINING,
+  libtorch: LIBTORCH,
+};

@@ -1,0 +1,3 @@
+// Declared in names.h.
+#pragma once
+#include "../names.h"

@@ -1,0 +1,287 @@
+// What JavaScript calls of stores and groups. Stores: set, get, add; groups: join, gather, scatterAdd, alltoall.
+#include "group.h"
+
+#include <ATen/ATen.h>
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "handles.h"
+
+namespace minicpm {
+
+namespace {
+
+using StorePointer = c10::intrusive_ptr<c10d::Store>;
+
+// By their numbers in JavaScript. Kept until closed; never destroyed at exit, when a thread of theirs may still wait.
+struct Open {
+  std::map<int64_t, StorePointer> stores;
+  std::map<int64_t, std::shared_ptr<Group>> groups;
+  int64_t next = 1;
+};
+Open& opened() {
+  static auto* open = new Open();
+  return *open;
+}
+
+StorePointer& storeOf(const Napi::Value& value) {
+  const auto found = opened().stores.find(value.As<Napi::Number>().Int64Value());
+  TORCH_CHECK(found != opened().stores.end(), "the store is closed");
+  return found->second;
+}
+
+Group& groupOf(const Napi::Value& value) {
+  const auto found = opened().groups.find(value.As<Napi::Number>().Int64Value());
+  TORCH_CHECK(found != opened().groups.end(), "the group is closed");
+  return *found->second;
+}
+
+std::string textOf(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
+int64_t integerOf(const Napi::Value& value) { return value.As<Napi::Number>().Int64Value(); }
+
+// (host, port) -> the address of this machine from which the host is reached. Connecting a datagram socket asks the routing table and
+// sends nothing.
+Napi::Value addressTowards(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "addressTowards", [&]() -> Napi::Value {
+    const auto host = textOf(info[0]);
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_socktype = SOCK_DGRAM;
+    const int failed = getaddrinfo(host.c_str(), std::to_string(integerOf(info[1])).c_str(), &hints, &found);
+    TORCH_CHECK(failed == 0, "unknown host ", host, ": ", gai_strerror(failed));
+    char text[NI_MAXHOST] = "";
+    for (const addrinfo* each = found; each != nullptr && *text == 0; each = each->ai_next) {
+      const int socket_ = socket(each->ai_family, SOCK_DGRAM, 0);
+      if (socket_ < 0) continue;
+      sockaddr_storage own{};
+      socklen_t length = sizeof own;
+      if (connect(socket_, each->ai_addr, each->ai_addrlen) == 0 && getsockname(socket_, reinterpret_cast<sockaddr*>(&own), &length) == 0)
+        getnameinfo(reinterpret_cast<sockaddr*>(&own), length, text, sizeof text, nullptr, 0, NI_NUMERICHOST);
+      close(socket_);
+    }
+    freeaddrinfo(found);
+    TORCH_CHECK(*text != 0, "no route to ", host);
+    return Napi::String::New(info.Env(), text);
+  });
+}
+
+// (host, port, is server, timeout in ms, listening file descriptor or -1) -> store
+Napi::Value openStore(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "openStore", [&]() -> Napi::Value {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(integerOf(info[1]));
+    options.isServer = info[2].As<Napi::Boolean>().Value();
+    options.waitWorkers = false;
+    options.timeout = std::chrono::milliseconds(integerOf(info[3]));
+    if (const int64_t listening = integerOf(info[4]); listening >= 0) options.masterListenFd = static_cast<int>(listening);
+    auto& open = opened();
+    open.stores[open.next] = c10::make_intrusive<c10d::TCPStore>(textOf(info[0]), options);
+    return Napi::Number::New(info.Env(), static_cast<double>(open.next++));
+  });
+}
+
+// (store): this process's connection; the server ends with its last one
+void closeStore(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "closeStore", [&] { opened().stores.erase(integerOf(info[0])); });
+}
+
+// (store, key, text)
+void storeSet(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "storeSet", [&] { storeOf(info[0])->set(textOf(info[1]), textOf(info[2])); });
+}
+
+// (store, key) -> text, or null when nobody has set it
+Napi::Value storeGet(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "storeGet", [&]() -> Napi::Value {
+    const auto& store = storeOf(info[0]);
+    const auto key = textOf(info[1]);
+    if (!store->check({key})) return info.Env().Null();
+    return Napi::String::New(info.Env(), store->get_to_str(key));
+  });
+}
+
+// (store, key, amount) -> sum
+Napi::Value storeAdd(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "storeAdd", [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), static_cast<double>(storeOf(info[0])->add(textOf(info[1]), integerOf(info[2]))));
+  });
+}
+
+// (store, name, rank, size, own address, timeout in ms) -> group
+Napi::Value joinGroup(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "joinGroup", [&]() -> Napi::Value {
+    const auto named = c10::make_intrusive<c10d::PrefixStore>("group/" + textOf(info[1]), storeOf(info[0]));
+    auto& open = opened();
+    open.groups[open.next] = std::make_shared<Group>(named, static_cast<int>(integerOf(info[2])), static_cast<int>(integerOf(info[3])),
+                                                     textOf(info[4]), integerOf(info[5]));
+    return Napi::Number::New(info.Env(), static_cast<double>(open.next++));
+  });
+}
+
+// (group): operations under way are done or have failed after it
+void leaveGroup(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "leaveGroup", [&] { opened().groups.erase(integerOf(info[0])); });
+}
+
+// (group, operation)
+void groupWait(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "group", [&] { groupOf(info[0]).wait(integerOf(info[1])); });
+}
+
+// (group, operation) -> whether it is done
+Napi::Value groupDone(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "group", [&]() -> Napi::Value {
+    return Napi::Boolean::New(info.Env(), groupOf(info[0]).done(integerOf(info[1])));
+  });
+}
+
+at::Tensor hostTensor(const Napi::Value& value, const char* what) {
+  const auto& tensor = tensorOf(value);
+  TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "Expected a contiguous tensor in host memory for ", what, " but received ",
+              describe(tensor));
+  return tensor;
+}
+
+char* at(const at::Tensor& tensor, size_t offset = 0) { return static_cast<char*>(tensor.data_ptr()) + offset; }
+
+// (group, whole, share, label) -> operation: every rank's share lands at its place in `whole`
+Napi::Value gather(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "gather", [&]() -> Napi::Value {
+    Group& group = groupOf(info[0]);
+    const auto whole = hostTensor(info[1], "whole"), share = hostTensor(info[2], "share");
+    TORCH_CHECK(whole.numel() == share.numel() * group.size() && whole.scalar_type() == share.scalar_type(), "Expected ", group.size(),
+                " shares for the whole but received ", describe(whole), " for shares of ", describe(share));
+    const auto run = [whole, share, label = "gather " + textOf(info[3])](Group& own) {
+      const size_t bytes = share.nbytes();
+      const std::vector<uint64_t> sizes(own.size(), bytes);
+      own.agree(label, sizes, sizes);
+      std::vector<Piece> sent, received;
+      for (int k = 1; k < own.size(); k++) {
+        const int to = (own.rank() + k) % own.size(), from = (own.rank() - k + own.size()) % own.size();
+        sent.push_back({to, at(share), bytes});
+        received.push_back({from, at(whole, static_cast<size_t>(from) * bytes), bytes});
+      }
+      if (char* const place = at(whole, static_cast<size_t>(own.rank()) * bytes); place != at(share)) std::memcpy(place, at(share), bytes);
+      own.move(sent, received);
+    };
+    return Napi::Number::New(info.Env(), static_cast<double>(group.submit(run)));
+  });
+}
+
+template <typename T>
+void addTo(float* sum, const T* values, size_t count) {
+  for (size_t i = 0; i < count; i++) sum[i] += static_cast<float>(values[i]);
+}
+
+void addTo(float* sum, const at::Tensor& values, size_t from, size_t count) {
+  if (values.scalar_type() == at::kBFloat16) return addTo(sum, values.const_data_ptr<at::BFloat16>() + from, count);
+  if (values.scalar_type() == at::kHalf) return addTo(sum, values.const_data_ptr<at::Half>() + from, count);
+  addTo(sum, values.const_data_ptr<float>() + from, count);
+}
+
+constexpr size_t kPiece = size_t{4} << 20;  // numbers of a share that are summed at a time: bounds the memory for those of the peers
+
+// Adds share `rank` of every rank's `whole` onto `sum`, in the order of the ranks, so that the result has the same bits as one process
+// that adds them one after the other.
+void addShares(Group& own, const at::Tensor& sum, const at::Tensor& whole, const std::string& label) {
+  const size_t count = static_cast<size_t>(sum.numel()), width = whole.element_size();
+  const std::vector<uint64_t> sizes(own.size(), count * width);
+  own.agree(label, sizes, sizes);
+  const size_t most = std::min(count, kPiece);
+  const auto room = at::empty({static_cast<int64_t>(own.size() - 1), static_cast<int64_t>(most)}, whole.options());
+  const auto roomOf = [&](int peer) { return static_cast<size_t>(peer - (peer > own.rank() ? 1 : 0)) * most; };
+  for (size_t begin = 0; begin < count; begin += most) {
+    const size_t numbers = std::min(most, count - begin);
+    std::vector<Piece> sent, received;
+    for (int k = 1; k < own.size(); k++) {
+      const int to = (own.rank() + k) % own.size(), from = (own.rank() - k + own.size()) % own.size();
+      sent.push_back({to, at(whole, (static_cast<size_t>(to) * count + begin) * width), numbers * width});
+      received.push_back({from, at(room, roomOf(from) * width), numbers * width});
+    }
+    own.move(sent, received);
+    for (int r = 0; r < own.size(); r++) {
+      float* const target = sum.data_ptr<float>() + begin;
+      if (r == own.rank()) addTo(target, whole, static_cast<size_t>(r) * count + begin, numbers);
+      else addTo(target, room, roomOf(r), numbers);
+    }
+  }
+}
+
+// (group, sum in float32, whole, label) -> operation
+Napi::Value scatterAdd(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "scatterAdd", [&]() -> Napi::Value {
+    Group& group = groupOf(info[0]);
+    const auto sum = hostTensor(info[1], "sum"), whole = hostTensor(info[2], "whole");
+    TORCH_CHECK(sum.scalar_type() == at::kFloat, "Expected float32 for the sum but received ", describe(sum));
+    TORCH_CHECK(whole.scalar_type() == at::kFloat || whole.scalar_type() == at::kBFloat16 || whole.scalar_type() == at::kHalf,
+                "Expected float32, bfloat16 or float16 for the whole but received ", describe(whole));
+    TORCH_CHECK(whole.numel() == sum.numel() * group.size(), "Expected ", group.size(), " shares for the whole but received ",
+                describe(whole), " for a sum of ", describe(sum));
+    const auto run = [sum, whole, label = "scatterAdd " + textOf(info[3])](Group& own) { addShares(own, sum, whole, label); };
+    return Napi::Number::New(info.Env(), static_cast<double>(group.submit(run)));
+  });
+}
+
+std::vector<at::Tensor> tensorsOf(const Napi::Value& value, int size, const char* what) {
+  const auto array = value.As<Napi::Array>();
+  TORCH_CHECK(static_cast<int>(array.Length()) == size, "Expected a tensor for each of ", size, " ranks for ", what, " but received ",
+              array.Length());
+  std::vector<at::Tensor> tensors;
+  for (uint32_t i = 0; i < array.Length(); i++) tensors.push_back(hostTensor(array.Get(i), what));
+  return tensors;
+}
+
+// (group, tensors to each rank, tensors from each rank, label) -> operation; a rank's own tensor is copied
+Napi::Value alltoall(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "alltoall", [&]() -> Napi::Value {
+    Group& group = groupOf(info[0]);
+    const auto outgoing = tensorsOf(info[1], group.size(), "outgoing"), incoming = tensorsOf(info[2], group.size(), "incoming");
+    const auto me = static_cast<size_t>(group.rank());
+    TORCH_CHECK(outgoing[me].nbytes() == incoming[me].nbytes(), "Expected equal sizes for the rank's own tensors but received ",
+                describe(outgoing[me]), " and ", describe(incoming[me]));
+    const auto run = [outgoing, incoming, me, label = "alltoall " + textOf(info[3])](Group& own) {
+      std::vector<uint64_t> sends, receives;
+      std::vector<Piece> sent, received;
+      for (int r = 0; r < own.size(); r++) {
+        const auto& out = outgoing[static_cast<size_t>(r)];
+        const auto& in = incoming[static_cast<size_t>(r)];
+        sends.push_back(out.nbytes());
+        receives.push_back(in.nbytes());
+        if (r == own.rank()) continue;
+        sent.push_back({r, at(out), out.nbytes()});
+        received.push_back({r, at(in), in.nbytes()});
+      }
+      own.agree(label, sends, receives);
+      if (incoming[me].nbytes() > 0) std::memcpy(at(incoming[me]), at(outgoing[me]), incoming[me].nbytes());
+      own.move(sent, received);
+    };
+    return Napi::Number::New(info.Env(), static_cast<double>(group.submit(run)));
+  });
+}
+
+}  // namespace
+
+void registerGroup(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, auto function) { exports.Set(name, Napi::Function::New(env, function, name)); };
+  add("addressTowards", addressTowards);
+  add("openStore", openStore);
+  add("closeStore", closeStore);
+  add("storeSet", storeSet);
+  add("storeGet", storeGet);
+  add("storeAdd", storeAdd);
+  add("joinGroup", joinGroup);
+  add("leaveGroup", leaveGroup);
+  add("groupWait", groupWait);
+  add("groupDone", groupDone);
+  add("gather", gather);
+  add("scatterAdd", scatterAdd);
+  add("alltoall", alltoall);
+}
+
+}  // namespace minicpm

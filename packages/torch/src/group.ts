@@ -1,0 +1,186 @@
+/**
+ * Groups of processes that compute together. Each has a rank; operations are collective: every rank calls the same ones
+ * in the same order. Ranks that do not are told so by name before any data travels, whatever their sizes.
+ */
+
+import { noGrad } from './autograd.js';
+import { fromTypedArray } from './create.js';
+import { native } from './native.js';
+import { ops } from './ops.js';
+import { scope } from './scope.js';
+import type { Store } from './store.js';
+import { guard, type Tensor } from './tensor.js';
+
+/** An operation under way. Its tensors must not be freed or changed before `wait` returns. */
+export interface Pending {
+  readonly done: boolean;
+  /**
+   * Blocks until the operation is done. Call it once.
+   *
+   * @throws TorchError naming the rank that is gone, did not come in time, or is at another operation; the group is of no use after it
+   */
+  wait(): void;
+}
+
+/** `label` says what an operation is for; it is part of errors, and has to be equal on all ranks. At most 90 characters of it count. */
+export interface Group extends Disposable {
+  readonly rank: number;
+  readonly size: number;
+  /** `whole` [size × n] gets the share [n] of every rank, in the order of the ranks. `share` may be a part of `whole`. */
+  gather(whole: Tensor, share: Tensor, label: string): Pending;
+  /**
+   * Adds part `rank` of the `whole` [size × n] of every rank onto `sum` [n], float32, in the order of the ranks: the bits are those of one
+   * process that adds them one after the other. `whole` is float32, bfloat16 or float16.
+   */
+  scatterAdd(sum: Tensor, whole: Tensor, label: string): Pending;
+  /** `outgoing[r]` goes to rank r and `incoming[r]` comes from it; both sides know the sizes, which may differ and be 0. */
+  alltoall(outgoing: readonly Tensor[], incoming: readonly Tensor[], label: string): Pending;
+  /** The numbers of every rank, by rank. All give equally many. */
+  exchange(values: readonly number[], label: string): readonly Float64Array[];
+  /** Sums over the ranks, in float64 and in their order. */
+  sum(values: readonly number[], label: string): number[];
+  max(values: readonly number[], label: string): number[];
+  /** Returns when all ranks have called it. */
+  barrier(label: string): void;
+}
+
+const DONE: Pending = { done: true, wait: () => {} };
+
+abstract class AnyGroup {
+  abstract exchange(values: readonly number[], label: string): readonly Float64Array[];
+
+  sum(values: readonly number[], label: string): number[] {
+    const all = this.exchange(values, label);
+    return values.map((_, i) => all.reduce((sum, own) => sum + own[i]!, 0));
+  }
+
+  max(values: readonly number[], label: string): number[] {
+    const all = this.exchange(values, label);
+    return values.map((_, i) => all.reduce((most, own) => Math.max(most, own[i]!), -Infinity));
+  }
+
+  barrier(label: string): void {
+    this.exchange([], label);
+  }
+}
+
+/** A group of one: the same code runs alone. */
+class SoloGroup extends AnyGroup implements Group {
+  readonly rank = 0;
+  readonly size = 1;
+
+  gather(whole: Tensor, share: Tensor): Pending {
+    noGrad(() => scope(() => ops.copy_(whole, share)));
+    return DONE;
+  }
+
+  scatterAdd(sum: Tensor, whole: Tensor): Pending {
+    noGrad(() => scope(() => ops.add_(sum, whole)));
+    return DONE;
+  }
+
+  alltoall(outgoing: readonly Tensor[], incoming: readonly Tensor[]): Pending {
+    noGrad(() => scope(() => ops.copy_(incoming[0]!, outgoing[0]!)));
+    return DONE;
+  }
+
+  exchange(values: readonly number[]): readonly Float64Array[] {
+    return [Float64Array.from(values)];
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+class NativePending implements Pending {
+  readonly #group: number;
+  readonly #operation: number;
+
+  constructor(group: number, operation: number) {
+    this.#group = group;
+    this.#operation = operation;
+  }
+
+  get done(): boolean {
+    return guard(() => native.groupDone(this.#group, this.#operation));
+  }
+
+  wait(): void {
+    guard(() => native.groupWait(this.#group, this.#operation));
+  }
+}
+
+/** Processes connected by Gloo. Tensors are in host memory. */
+class GlooGroup extends AnyGroup implements Group {
+  readonly #id: number;
+
+  readonly rank: number;
+  readonly size: number;
+
+  constructor(id: number, rank: number, size: number) {
+    super();
+    this.#id = id;
+    this.rank = rank;
+    this.size = size;
+  }
+
+  gather(whole: Tensor, share: Tensor, label: string): Pending {
+    return this.#pending(() => native.gather(this.#id, whole.handle('gather'), share.handle('gather'), label));
+  }
+
+  scatterAdd(sum: Tensor, whole: Tensor, label: string): Pending {
+    return this.#pending(() =>
+      native.scatterAdd(this.#id, sum.handle('scatterAdd'), whole.handle('scatterAdd'), label),
+    );
+  }
+
+  alltoall(outgoing: readonly Tensor[], incoming: readonly Tensor[], label: string): Pending {
+    const handles = (tensors: readonly Tensor[]): number[] => tensors.map((tensor) => tensor.handle('alltoall'));
+    return this.#pending(() => native.alltoall(this.#id, handles(outgoing), handles(incoming), label));
+  }
+
+  exchange(values: readonly number[], label: string): readonly Float64Array[] {
+    return scope(() => {
+      const whole = ops.zeros([this.size * values.length], { dtype: 'float64' });
+      this.gather(whole, fromTypedArray(Float64Array.from(values), [values.length]), label).wait();
+      const all = whole.toTypedArray() as Float64Array;
+      return Array.from({ length: this.size }, (_, r) => all.slice(r * values.length, (r + 1) * values.length));
+    });
+  }
+
+  #pending(start: () => number): Pending {
+    return new NativePending(this.#id, guard(start));
+  }
+
+  [Symbol.dispose](): void {
+    native.leaveGroup(this.#id);
+  }
+}
+
+/** A group of this process alone. */
+export function soloGroup(): Group {
+  return new SoloGroup();
+}
+
+export interface JoinOptions {
+  readonly store: Store;
+  /** Groups of the same store have different names. */
+  readonly name: string;
+  readonly rank: number;
+  readonly size: number;
+  /** The address at which other ranks reach this one; the one towards the store unless given. */
+  readonly address?: string;
+  /** How long to wait for other ranks, here and in every operation, in milliseconds. */
+  readonly timeout: number;
+}
+
+/**
+ * Joins the group of `size` processes that share a store. Returns when all are connected. Leave it by `[Symbol.dispose]()`, or use `using`.
+ *
+ * @throws TorchError when not all come in time
+ */
+export function joinGroup({ store, name, rank, size, address, timeout }: JoinOptions): Group {
+  if (!(Number.isInteger(size) && size >= 1 && Number.isInteger(rank) && rank >= 0 && rank < size))
+    throw new RangeError(`Expected a rank below the size of the group but received rank ${rank} of ${size}`);
+  const id = guard(() => native.joinGroup(store.id, name, rank, size, address ?? store.ownAddress, timeout));
+  return new GlooGroup(id, rank, size);
+}

@@ -1,0 +1,115 @@
+/** Groups of real processes: every operation, equal bits, and what each rank is told when one does not do its part. */
+import { describe, expect, it } from 'vitest';
+import { addressTowards, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
+import { type RankResult, runRanks } from './support/ranks.js';
+
+interface Failure {
+  readonly error: string | null;
+  readonly seconds: number;
+}
+
+const failures = ({ lines }: RankResult): Failure[] => lines as Failure[];
+
+describe('a group of processes', { timeout: 60_000 }, () => {
+  for (const size of [1, 2, 3, 4]) {
+    it(`gathers, sums and exchanges in all types on ${size} ranks`, async () => {
+      const results = await runRanks(size, 'operations');
+      const ranks = Array.from({ length: size }, (_, r) => r);
+      const total = ranks.reduce((a, b) => a + b, 0);
+      const line = { sum: [total, size / 2], max: [size - 1, 0], all: ranks.map((r) => [r]) };
+      for (const { code, lines, stderr } of results)
+        expect({ code, lines, stderr }).toEqual({ code: 0, lines: [line], stderr: '' });
+    });
+  }
+
+  it('moves unequal numbers of rows, none among them', async () => {
+    const results = await runRanks(3, 'unequal');
+    const wanted = (rank: number): number[][] =>
+      [0, 1, 2].map((from) => Array.from({ length: from + 2 * rank }, () => 10 * from + rank));
+    expect(results.map(({ lines }) => lines[0])).toEqual([wanted(0), wanted(1), wanted(2)]);
+  });
+
+  it('sums with the bits of one process, through several messages', async () => {
+    for (const { lines, stderr } of await runRanks(3, 'bits'))
+      expect({ lines, stderr }).toEqual({ lines: [{ equal: true }], stderr: '' });
+  });
+
+  it('works in the background, in order', async () => {
+    const results = await runRanks(2, 'background');
+    const sums = Array.from({ length: 8 }, (_, i) => (2 * i + 1) * 2 ** 20);
+    for (const { lines } of results) expect(lines).toMatchObject([{ sums, done: Array(8).fill(true) }]);
+  });
+
+  it('has a store of texts and counters', async () => {
+    const line = { words: ['of rank 0: 微调', 'of rank 1: 微调', null], least: true, sum: 3 };
+    expect((await runRanks(2, 'store')).map(({ lines }) => lines)).toEqual([[line], [line]]);
+  });
+});
+
+describe('a rank that does not do its part', { timeout: 60_000 }, () => {
+  it('with other sizes is named, with what each rank does, and no process ends by it', async () => {
+    const [first, second, third] = await runRanks(3, 'sizes');
+    expect(failures(first!)[0]!.error).toMatch(
+      /same operation on all ranks but rank 0 is at gather block 3 \(40 bytes to rank 1, 40 from it\) and rank 1 at gather block 3 \(80 bytes expected, 80 sent\)/,
+    );
+    expect(failures(second!)[0]!.error).toMatch(/rank 1 is at gather block 3 \(80 bytes to rank 0/);
+    for (const result of [first!, second!, third!]) {
+      expect(result).toMatchObject({ code: 0, signal: null });
+      expect(failures(result)[1]!.error, 'a group that failed stays so').toBe(failures(result)[0]!.error);
+    }
+  });
+
+  it('at another operation is named', async () => {
+    const [first, second] = await runRanks(2, 'another');
+    expect(failures(first!)[0]!.error).toMatch(/rank 0 is at gather the checkpoint .* and rank 1 at gather the norm/);
+    expect(failures(second!)[0]!.error).toMatch(/rank 1 is at gather the norm .* and rank 0 at gather the checkpoint/);
+  });
+
+  it('and is killed is named at once', async () => {
+    const [first, second, third] = await runRanks(3, 'killed');
+    expect(third!.signal).toBe('SIGKILL');
+    for (const result of [first!, second!]) {
+      const [{ error, seconds }] = failures(result) as [Failure];
+      expect(error).toMatch(/Expected rank .*2.* at gather step 5 but its connection is closed/);
+      expect(seconds).toBeLessThan(5);
+    }
+  });
+
+  it('and does not come is named after the timeout', async () => {
+    const [first] = await runRanks(2, 'late');
+    const [{ error, seconds }] = failures(first!) as [Failure];
+    expect(error).toMatch(/Expected rank 1 at gather step 7 within 1.5 s but it did not come/);
+    expect(seconds).toBeGreaterThan(1.4);
+    expect(seconds).toBeLessThan(10);
+  });
+
+  it('and never starts ends the joining after the timeout', async () => {
+    const [first] = await runRanks(2, 'missing', 1);
+    expect(failures(first!)[0]!.error).not.toBeNull();
+    expect(failures(first!)[0]!.seconds).toBeLessThan(10);
+  });
+});
+
+describe('a group of one', () => {
+  it('does the same by copies, and keeps no tensors', () => {
+    const before = liveTensors().tensors;
+    const group = soloGroup();
+    scope(() => {
+      const whole = ops.zeros([3]);
+      group.gather(whole, fromTypedArray(Float32Array.of(1, 2, 3), [3]), 'a').wait();
+      group.scatterAdd(whole, ops.to(whole, 'bfloat16'), 'b').wait();
+      expect(whole.toNumbers()).toEqual([2, 4, 6]);
+    });
+    expect(group.sum([2, 3], 'c')).toEqual([2, 3]);
+    expect(group.max([2, 3], 'd')).toEqual([2, 3]);
+    group.barrier('e');
+    expect(liveTensors().tensors).toBe(before);
+  });
+});
+
+describe('addressTowards', () => {
+  it('is the address of the route', () => {
+    expect(addressTowards('127.0.0.1', 29500)).toBe('127.0.0.1');
+    expect(() => addressTowards('no-such-host.invalid', 29500)).toThrow(/unknown host no-such-host.invalid/);
+  });
+});
