@@ -14,19 +14,23 @@ type Place = RecordPlace & { turn?: number };
 /** The keys of a record that are read. */
 const READ = ['id', 'image', 'images', 'conversations', 'messages', 'system'];
 
-const TOOLS =
-  'Tools are not trained here. Write what the model shall see and say into the turns as text, or remove KEY.';
-const REASONING =
-  'Write the reasoning into the answer itself, in the form in which the model shall say it, or remove KEY.';
-const PREFERENCE =
-  'Preference training is not done here. Write the answer that is to be learned as a turn and remove KEY.';
-const MEDIA = 'Remove KEY or the record: the models are trained on text and images here.';
-const HISTORY = 'Write the earlier turns in front of the others, as user and assistant, and remove KEY.';
-const SYSTEM = 'Rename KEY to system, or remove it.';
-const TEXT = 'Write what the model shall see into the user turn, or remove KEY.';
+/** What to do about a key. */
+type Cure = (key: string) => string;
+
+const TOOLS: Cure = (key) =>
+  `Tools are not trained here. Write what the model shall see and say into the turns as text, or remove ${key}.`;
+const REASONING: Cure = (key) =>
+  `Write the reasoning into the answer itself, in the form in which the model shall say it, or remove ${key}.`;
+const PREFERENCE: Cure = (key) =>
+  `Preference training is not done here. Write the answer that is to be learned as a turn and remove ${key}.`;
+const MEDIA: Cure = (key) => `Remove ${key} or the record: the models are trained on text and images here.`;
+const HISTORY: Cure = (key) =>
+  `Write the earlier turns in front of the others, as user and assistant, and remove ${key}.`;
+const SYSTEM: Cure = (key) => `Rename ${key} to system, or remove it.`;
+const TEXT: Cure = (key) => `Write what the model shall see into the user turn, or remove ${key}.`;
 
 /** Cures of the keys that are refused in a record and in a turn, by their name in small letters without separators. */
-const REFUSED: Readonly<Record<string, string>> = {
+const REFUSED: Readonly<Record<string, Cure>> = {
   ...cured(MEDIA, ['video', 'videos', 'audio', 'audios']),
   ...cured(TOOLS, ['tools', 'functions', 'function_call', 'tool_call', 'tool_calls', 'tool_choice', 'tool_call_id']),
   ...cured(REASONING, ['reasoning', 'reasoning_content', 'thinking', 'thinking_content', 'thought', 'thoughts']),
@@ -37,7 +41,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   ...cured(TEXT, ['documents', 'context_documents', 'chat_template_kwargs']),
 };
 
-function cured(cure: string, keys: readonly string[]): Record<string, string> {
+function cured(cure: Cure, keys: readonly string[]): Record<string, Cure> {
   return Object.fromEntries(keys.map((key) => [plain(key), cure]));
 }
 
@@ -127,7 +131,7 @@ function refuse(key: string, value: unknown, where: string, place: Place): void 
       {
         ...place,
         key,
-        cure: cure.replaceAll('KEY', key),
+        cure: cure(key),
       },
     );
   }

@@ -137,34 +137,23 @@ const REFUSED = 'refused ';
 
 /** What is worth saying of a file, a line each. */
 export function notesOf(data: FileNotesData): string[] {
-  const { file, records, without_picture: without, misses_picture: misses, not_learned: notLearned } = data;
+  const { file, records, without_picture: without, misses_picture: misses, not_learned: marked } = data;
   const notes: string[] = [];
-  const first = (occurrence: Occurrence): string => `(first: record ${occurrence.first})`;
-  if (without && (misses || without.records < records)) {
-    const which = misses ?? without;
-    const speak = misses ? `; the questions of ${misses.records} of them speak of a picture` : '';
+  if (without && (misses || without.records < records))
     notes.push(
-      `${file}: ${without.records} of ${counted(records, 'record')} ${has(without.records)} no picture and ${without.records === 1 ? 'is' : 'are'} learned as text${speak} ${first(which)}.`,
+      `${file}: records without a picture, learned as text: ${without.records} of ${records} (first: record ${without.first}).`,
     );
-  }
-  if (notLearned) {
+  if (misses)
     notes.push(
-      `${file}: ${counted(notLearned.answers, 'answer')} in ${counted(notLearned.records, 'record')} ${notLearned.answers === 1 ? 'is' : 'are'} marked as not to be learned and ${notLearned.answers === 1 ? 'stays' : 'stay'} as context only ${first(notLearned)}.`,
+      `${file}: records without a picture whose questions speak of one: ${misses.records} (first: record ${misses.first}).`,
     );
-  }
-  for (const [key, occurrence] of Object.entries(data.unread_keys)) {
-    notes.push(`${file}: the key ${key} of ${counted(occurrence.records, 'record')} is not read ${first(occurrence)}.`);
-  }
-  for (const [key, { records: count }] of Object.entries(data.refused_keys)) {
-    notes.push(`${file}: ${counted(count, 'record')} ${count === 1 ? 'is' : 'are'} refused for the key ${key}.`);
-  }
+  if (marked)
+    notes.push(
+      `${file}: answers marked as not to be learned, context only: ${marked.answers}, in records: ${marked.records} (first: record ${marked.first}).`,
+    );
+  for (const [key, { records: count, first }] of Object.entries(data.unread_keys))
+    notes.push(`${file}: records with the key ${key}, which is not read: ${count} (first: record ${first}).`);
+  for (const [key, { records: count, first }] of Object.entries(data.refused_keys))
+    notes.push(`${file}: records refused for the key ${key}: ${count} (first: record ${first}).`);
   return notes;
-}
-
-function has(count: number): string {
-  return count === 1 ? 'has' : 'have';
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

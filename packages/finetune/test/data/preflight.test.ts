@@ -99,9 +99,10 @@ describe('preflight', () => {
     );
     await run(file, { reporter });
     expect(reporter.notices).toEqual([
-      `${file}: 32 of 300 records have no picture and are learned as text; the questions of 1 of them speak of a picture (first: record 280).`,
-      `${file}: 1 answer in 1 record is marked as not to be learned and stays as context only (first: record 270).`,
-      `${file}: the key image_url of 1 record is not read (first: record 271).`,
+      `${file}: records without a picture, learned as text: 32 of 300 (first: record 9).`,
+      `${file}: records without a picture whose questions speak of one: 1 (first: record 280).`,
+      `${file}: answers marked as not to be learned, context only: 1, in records: 1 (first: record 270).`,
+      `${file}: records with the key image_url, which is not read: 1 (first: record 271).`,
     ]);
   });
 
