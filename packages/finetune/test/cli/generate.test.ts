@@ -175,6 +175,17 @@ describe('refused', () => {
     ).toBe(3);
   });
 
+  it.each([
+    ['half a character', 'cut \ud83d', /half of one/],
+    ['a picture of another tool', '![](a.bmp) What?', /Expected <image> for a picture/],
+  ])('%s, by file and record', async (name, content, message) => {
+    const bad = join(work, `${name}.json`);
+    writeFileSync(bad, JSON.stringify([{ conversations: [turn('user', content), turn('assistant', 'A')] }]));
+    const text = await refusal({ dataPaths: [bad], output: join(work, `${name}.jsonl`) });
+    expect(text).toMatch(message);
+    expect(text).toContain('record 0, turn 0');
+  });
+
   it('a model that is none', async () => {
     expect(await refusal({ model: join(work, 'nowhere'), output: join(work, 'n.jsonl') })).toContain('--model');
     expect(existsSync(join(work, 'n.jsonl'))).toBe(true);

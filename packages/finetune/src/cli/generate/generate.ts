@@ -7,11 +7,11 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import { checkPictureNames, type EncodedPrompt, imagesOf } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
-import type { DataRecord } from '../../data/record.js';
+import { type DataRecord, withWrittenTurn } from '../../data/record.js';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 import { answerOptions, type ChatOptions } from '../chat/options.js';
@@ -112,12 +112,15 @@ async function answerBatch(
   const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
   const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
   for (const index of records) {
+    let record: DataRecord | undefined;
     try {
-      const record = await data.read(index);
+      record = await data.read(index);
+      if (!options.allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
       const question = questionOf(record);
       questions.push({ record, question, prompt: await model.encode(question.messages, how) });
     } catch (error) {
-      throw error instanceof UserError ? error.at(data.place(index)) : error;
+      const placed = record ? withWrittenTurn(error, record) : error;
+      throw placed instanceof UserError ? placed.at(data.place(index)) : placed;
     }
   }
   const prompts = questions.map(({ prompt }) => prompt);
