@@ -8,7 +8,7 @@
  * The form of a file's first record is the form of the file. Checks what a record looks like; what a conversation may say (whose turn it is,
  * special tokens, placeholders of the seed form) is checked where it is encoded.
  */
-import { expected, shown, UserError } from '@minicpm-finetune/run';
+import { expected, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { type ImageResolver, isObject } from './images.js';
 import { PlacedImages } from './placed-images.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
@@ -94,9 +94,15 @@ export function normalizeRecord(
       });
     }
   }
-  const id = present(record.id) ? String(record.id) : undefined;
+  const id = recordId(record.id, place);
   if (form === 'seed') return { id, ...seedRecord(record, place, resolver) };
   return { id, ...listedRecord(record, form, place, resolver) };
+}
+
+function recordId(id: unknown, place: RecordPlace): string | undefined {
+  if (!present(id)) return undefined;
+  if (typeof id === 'string' || typeof id === 'number' || typeof id === 'bigint') return String(id);
+  throw expected('text or a number', 'the key id', id, { ...place, cure: 'Write text or a number, or leave the key out.' });
 }
 
 /** null and undefined both mean absent: parquet and pandas write null for missing keys. */
@@ -106,7 +112,7 @@ function present(value: unknown): boolean {
 
 function keys(record: Record<string, unknown>): string {
   const names = Object.keys(record);
-  return names.length === 0 ? 'an empty object' : `the keys ${names.slice(0, 20).join(', ')}`;
+  return names.length === 0 ? 'an empty object' : `the keys ${shownNames(names)}`;
 }
 
 const STYLE_KEYS = { role: 'role and content', from: 'from and value' } as const;
