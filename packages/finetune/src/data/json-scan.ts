@@ -143,6 +143,7 @@ class LinesScanner {
       line: this.#line,
       record: this.#offsets.count,
       wanted: `a JSON object for line ${this.#line}`,
+      piece: true,
       cure: 'JSON Lines has one whole record {…} per line; a JSON array starts with [ and separates its records by commas. Do not mix the two in one file.',
     });
   }

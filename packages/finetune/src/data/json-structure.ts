@@ -19,6 +19,8 @@ export interface StructurePlace {
   /** "but received …"; absent: the character at `offset`. */
   readonly received?: string;
   readonly cure: string;
+  /** Show some of what stands there, not its first character alone. */
+  readonly piece?: boolean;
   /** Start of the record that the place is inside of, in bytes, and its line. */
   readonly inside?: { readonly start: number; readonly line: number };
 }
@@ -50,7 +52,7 @@ export function explainMistake(file: string, { place }: StructureMistake): UserE
     const text = textFrom(fd, offset, 200);
     const at = `(line ${line}, column ${columnOf(fd, offset)})`;
     const foreign = text.codePointAt(0)! > 0x7e;
-    const found = foreign ? excerpt(text, 0) : shown(text.slice(0, 1));
+    const found = foreign ? excerpt(text, 0) : shown(place.piece === true ? text.split('\n')[0]!.slice(0, 40).trimEnd() : text.slice(0, 1));
     return new UserError(`Expected ${wanted} but received ${found} ${at}.`, {
       file,
       line,

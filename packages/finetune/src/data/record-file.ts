@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { excerpt, fileKind, notUtf8, pathCure, shown, shownNames, shownPath, UserError, wideEncoding } from '@minicpm-finetune/run';
+import { excerpt, fileKind, findEncodingMistake, notUtf8, pathCure, shown, shownNames, shownPath, UserError, wideEncoding } from '@minicpm-finetune/run';
 import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
 import { parseRecord } from './json-record.js';
@@ -153,9 +153,8 @@ async function recognizeContainer(path: string, bytes: number): Promise<{ contai
     await handle.close();
   }
   if (head.subarray(0, 4).toString('latin1') === 'PAR1') return { container: 'parquet', start: 0 };
-  const wide = wideEncoding(head);
-  if (wide !== undefined)
-    throw notUtf8({ offset: 0, line: 1, column: 1, byte: head[0]!, encoding: wide }, 'a data file', { file: path });
+  const encoding = wideEncoding(head) === undefined ? undefined : findEncodingMistake(head);
+  if (encoding !== undefined) throw notUtf8(encoding, 'a data file', { file: path });
   const start = head.subarray(0, 3).equals(Buffer.from([0xef, 0xbb, 0xbf])) ? 3 : 0;
   const first = /[^ \t\r\n]/.exec(head.toString('latin1', start))?.[0];
   if (first === '[') return { container: 'JSON array', start };
@@ -173,7 +172,7 @@ function notData(path: string, head: Buffer): UserError {
       ? 'only white space'
       : foreign
         ? `a file that starts with ${excerpt(text, 0)}`
-        : kind === undefined || (kind.group === 'text' && wideEncoding(head) === undefined)
+        : kind === undefined || kind.group === 'text'
           ? `a file that starts with ${shown(text.slice(0, 40))}`
           : kind.what;
   return new UserError(`Expected ${CONTAINERS} for a data file but received ${what}.`, {

@@ -21,6 +21,8 @@ export interface HubOptions {
   readonly cacheDir?: string | null;
   /** False where tokenizer and configuration are enough. */
   readonly weights?: boolean;
+  /** The flag of the command that takes an adapter, for the error for an adapter's folder. */
+  readonly adapterFlag?: '--adapter' | '--lora_weight_path';
   /** Milliseconds before each further try of a request that failed in passing. */
   readonly pauses?: readonly number[];
 }

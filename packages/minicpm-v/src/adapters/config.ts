@@ -3,9 +3,9 @@
  * name. Not here: the weights (folder.ts). Reference: `LoraConfig` of PEFT 0.21; older versions lack keys, which then
  * have their defaults.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { shown, UserError } from '@minicpm-finetune/run';
+import { pathCure, readJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import type { AppliedLora, LoraConfig } from './lora.js';
 import { ALL_LINEAR } from './lora-targets.js';
@@ -65,20 +65,15 @@ export function readAdapterConfig(folder: string): AdapterConfig {
   if (!existsSync(file)) {
     const cure = existsSync(folder)
       ? 'Give the folder that holds the adapter: it is where training saved it.'
-      : 'Check the path.';
+      : pathCure(folder, 'Check the path.');
     throw new UserError(`Expected an adapter folder with ${CONFIG_FILE} but received ${shown(folder)}.`, { cure });
   }
-  let raw: unknown;
-  try {
-    raw = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (cause) {
-    throw new UserError(`Expected JSON for ${CONFIG_FILE} but received: ${(cause as Error).message}.`, { file, cause });
-  }
+  const raw = readJson(file, CONFIG_FILE);
   const form = FORM.safeParse(raw);
   if (!form.success) {
     const issue = form.error.issues[0]!;
     const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], raw);
-    throw new UserError(`Expected a LoRA configuration but ${issue.path.join('.')} is ${shown(received)}.`, {
+    throw new UserError(`Expected a LoRA configuration but ${shownNames([issue.path.join('.') || 'the file'])} is ${shown(received)}.`, {
       file,
       cure: `${issue.message}.`,
     });

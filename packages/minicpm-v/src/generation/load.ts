@@ -3,21 +3,20 @@
  * last is merged into the weights in memory before the next one is applied, which equals merging them one after the
  * other; the last one stays an adapter. Not here: training, data files, terminals.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { ChatMessage, EncodedPrompt, PromptOptions } from '@minicpm-finetune/processor';
 import {
   type ChatTemplate,
   chatTemplate,
+  checkVocabulary,
   Detokenizer,
   encodePrompt,
   readConfig,
+  requireCheckpoint,
   strip,
   Tokenizer,
 } from '@minicpm-finetune/processor';
-import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
+import type { LlmType } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
-import { readAdapterConfig } from '../adapters/config.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import { baseFingerprint } from '../adapters/manifest.js';
@@ -84,9 +83,10 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
  */
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
-  requireCheckpoint(folder);
+  requireCheckpoint(folder, { flag: '--model', adapterFlag: '--adapter' });
   const config = readConfig(folder);
   const tokenizer = Tokenizer.load(folder);
+  checkVocabulary(tokenizer, config.llm.vocabSize);
   const model = new MiniCPMV(config);
   const template = chatTemplate(model.version.llmType, tokenizer);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
@@ -104,25 +104,6 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
     throw error;
   }
   return new LoadedModel(model, template);
-}
-
-function requireCheckpoint(folder: string): void {
-  const where = shown(folder);
-  if (!existsSync(folder)) {
-    throw new UserError(
-      `Expected the folder of a checkpoint for --model but received ${where}, which does not exist.`,
-      {
-        flag: '--model',
-        cure: 'Check the path.',
-      },
-    );
-  }
-  if (existsSync(join(folder, 'config.json')) || !existsSync(join(folder, 'adapter_config.json'))) return;
-  const { base } = readAdapterConfig(folder);
-  throw new UserError(`Expected the folder of a checkpoint for --model but received that of an adapter, ${where}.`, {
-    flag: '--model',
-    cure: `Give it as --adapter, and its base as --model${base === null ? '' : `: ${base}`}.`,
-  });
 }
 
 /**

@@ -51,7 +51,7 @@ describe('decodeImage', () => {
   });
 
   it('refuses what is not there', async () => {
-    await expect(decodeImage('/nowhere/a.png', OPTIONS)).rejects.toThrow('/nowhere/a.png but received no such file');
+    await expect(decodeImage('/nowhere/a.png', OPTIONS)).rejects.toThrow('/nowhere/a.png" but received no such file');
     await expect(decodeImage(FOLDER, OPTIONS)).rejects.toThrow('but received a folder');
   });
 

@@ -27,7 +27,7 @@ const SAMPLE_BYTES = 1 << 16;
 /** The first place where `bytes` are not UTF-8, or undefined: they are. */
 export function findEncodingMistake(bytes: Uint8Array): EncodingMistake | undefined {
   const wide = wideEncoding(bytes);
-  if (wide !== undefined) return { offset: 0, line: 1, column: 1, byte: bytes[0]!, encoding: wide };
+  if (wide !== undefined) return wideMistake(bytes, wide);
   if (isUtf8(bytes)) return undefined;
   const { offset } = firstWrong(bytes, true);
   const before = bytes.subarray(0, offset);
@@ -47,7 +47,7 @@ export function findEncodingMistakeIn(file: string): EncodingMistake | undefined
       const count = readSync(fd, buffer, 0, CHUNK_BYTES, position + carried.length);
       const bytes = Buffer.concat([carried, buffer.subarray(0, count)]);
       const wide = position === 0 ? wideEncoding(bytes) : undefined;
-      if (wide !== undefined) return { offset: 0, line: 1, column: 1, byte: bytes[0]!, encoding: wide };
+      if (wide !== undefined) return wideMistake(bytes, wide);
       const { offset, complete } = isUtf8(bytes)
         ? { offset: -1, complete: bytes.length }
         : firstWrong(bytes, count === 0);
@@ -107,6 +107,12 @@ function sequenceLength(bytes: Uint8Array, at: number): number {
     if (byte < low || byte > high) return 0;
   }
   return length;
+}
+
+/** The mistake of a text in UTF-16 or UTF-32: the first byte that no text in UTF-8 has. */
+function wideMistake(bytes: Uint8Array, encoding: string): EncodingMistake {
+  const offset = Math.max(0, bytes.findIndex((byte) => byte === 0 || byte >= 0xfe));
+  return { offset, line: 1, column: offset + 1, byte: bytes[offset]!, encoding };
 }
 
 /** UTF-16 or UTF-32, by byte order mark or by zero bytes, which JSON and YAML never have; undefined: neither. */

@@ -184,7 +184,7 @@ function textKind(head: Buffer): FileKind | undefined {
   }
   if (/^(<\?xml[\s\S]*?\?>\s*)?(<!--[\s\S]*?-->\s*)*(<!DOCTYPE svg[\s\S]*?>\s*)?<svg\b/i.test(start))
     return { what: 'an SVG drawing', group: 'picture', cure: 'It is not read: convert it to PNG.' };
-  if (/^<\?xml|^<[A-Za-z][\w:-]*[\s>]/.test(start)) {
+  if (/^<\?xml|^<(Error|error|rss|feed)\b/.test(start)) {
     const cure = 'The download probably failed: download the file again.';
     return { what: `an XML text that begins with ${shown(start.slice(0, 60))}`, group: 'download', cure };
   }

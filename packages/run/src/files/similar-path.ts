@@ -12,6 +12,8 @@ import { escapeUnseen, shown } from '../shown.js';
 export type PathDifference =
   | 'white space at its start'
   | 'white space at its end'
+  | 'a space at its end'
+  | 'a line break at its end'
   | 'quotes'
   | 'characters that cannot be seen'
   | 'file://'
@@ -20,7 +22,8 @@ export type PathDifference =
   | 'percent-encoding'
   | 'upper and lower case'
   | 'Unicode normalisation'
-  | 'a drive letter';
+  | 'a drive letter'
+  | 'a folder of Windows';
 
 export interface SimilarPath {
   /** As the user should write it. */
@@ -45,7 +48,7 @@ const INVISIBLE = /[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]/gu;
 /** Changes that are tried one after the other, each on the result of those before it. */
 const STEPS: readonly Step[] = [
   (path) => changed(path, path.trimStart(), 'white space at its start'),
-  (path) => changed(path, path.trimEnd(), 'white space at its end'),
+  (path) => changed(path, path.trimEnd(), whiteEnd(path)),
   (path) => changed(path, /^(["'`“”‘’])(.+)["'`“”‘’]$/su.exec(path)?.[2] ?? path, 'quotes'),
   (path) => changed(path, path.replace(INVISIBLE, ''), 'characters that cannot be seen'),
   (path) => changed(path, path.replace(/^file:(\/\/)?(localhost(?=\/))?/i, ''), 'file://'),
@@ -54,6 +57,11 @@ const STEPS: readonly Step[] = [
   (path) => changed(path, percentDecoded(path), 'percent-encoding'),
   (path) => changed(path, ofDrive(path), 'a drive letter'),
 ];
+
+function whiteEnd(path: string): PathDifference {
+  const end = path.slice(path.trimEnd().length);
+  return end === ' ' ? 'a space at its end' : /^[\r\n]+$/.test(end) ? 'a line break at its end' : 'white space at its end';
+}
 
 function changed(before: string, after: string, difference: PathDifference): ReturnType<Step> {
   return after === before || after === '' ? undefined : { path: after, difference };
@@ -103,6 +111,16 @@ export class SimilarPaths {
       if (path.includes('\0')) continue;
       const found = this.#look(path, folders);
       if (found !== undefined) return { ...found, differences: [...differences, ...found.differences] };
+    }
+    return windowsPath(written) === undefined ? undefined : this.#findEnd(written, folders);
+  }
+
+  /** The file at the end of a path that starts in a folder of Windows. */
+  #findEnd(written: string, folders: readonly string[]): SimilarPath | undefined {
+    const parts = written.trim().split(/[\\/]+/);
+    for (let from = 1; from < Math.min(parts.length, 20); from++) {
+      const found = this.#look(parts.slice(from).join('/'), folders);
+      if (found !== undefined) return { ...found, differences: ['a folder of Windows'] };
     }
     return undefined;
   }
@@ -166,6 +184,8 @@ export function didYouMean({ written, differences }: SimilarPath): string {
 const SAYS: Readonly<Record<PathDifference, string>> = {
   'white space at its start': 'the path starts with white space',
   'white space at its end': 'the path ends in white space',
+  'a space at its end': 'the path ends in a space',
+  'a line break at its end': 'the path ends in a line break',
   quotes: 'the path is in quotes',
   'characters that cannot be seen': 'the path has characters that cannot be seen',
   'file://': 'the path starts with file:',
@@ -174,7 +194,8 @@ const SAYS: Readonly<Record<PathDifference, string>> = {
   'percent-encoding': 'the path is percent-encoded',
   'upper and lower case': 'upper and lower case differ',
   'Unicode normalisation': 'the Unicode normalisation differs',
-  'a drive letter': 'the path has a drive letter of Windows',
+  'a drive letter': 'the path is a Windows path with a drive letter',
+  'a folder of Windows': 'the path is a Windows path; this is its end',
 };
 
 /** The cure for a path under which there is nothing: the file that is probably meant, or what kind of path it is. */

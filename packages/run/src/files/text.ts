@@ -1,7 +1,9 @@
 /** Text files that a user gives: read as UTF-8 (with or without byte order mark), refused with the place where they are not. */
+import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { UserError, type UserErrorDetails } from '../user-error.js';
 import { type EncodingMistake, findEncodingMistake } from './encoding.js';
+import { fileKind } from './kind.js';
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true });
 
@@ -21,21 +23,27 @@ export function decodeText(bytes: Uint8Array, what: string, place: UserErrorDeta
 
 /** The text of a UTF-8 file, without byte order mark. Throws what `readFileSync` throws, and UserError as `decodeText` does. */
 export function readText(file: string, what: string, place: UserErrorDetails = {}): string {
-  return decodeText(readFileSync(file), what, { file, ...place });
+  const bytes = readFileSync(file);
+  const kind = fileKind(bytes);
+  const binary = bytes.subarray(0, 4096).includes(0) || !isUtf8(bytes);
+  if (kind !== undefined && (kind.group === 'download' || (binary && kind.group !== 'text')))
+    throw new UserError(`Expected ${what} but received ${kind.what}.`, { file, ...place, ...(kind.cure === undefined ? {} : { cure: kind.cure }) });
+  return decodeText(bytes, what, { file, ...place });
 }
 
 /** The error for bytes that are not UTF-8. A line in `place` is that of the first byte. */
 export function notUtf8(mistake: EncodingMistake, what: string, place: UserErrorDetails): UserError {
   const { line, column, byte, encoding } = mistake;
   const at = (place.line ?? 1) + line - 1;
-  const wide = encoding?.startsWith('UTF-') === true;
-  const found = wide
-    ? `a file that is not UTF-8: it is ${encoding}`
-    : `bytes that are not UTF-8: the first wrong one is 0x${byte.toString(16).padStart(2, '0')} (line ${at}, byte ${column} of the line)`;
-  const probably = wide || encoding === undefined ? '' : `. The text is probably ${encoding}`;
-  return new UserError(`Expected UTF-8 text for ${what} but received ${found}${probably}.`, {
-    ...place,
-    line: at,
-    cure: 'Save the file as UTF-8.',
-  });
+  const hex = `0x${byte.toString(16).padStart(2, '0')}`;
+  const certain = encoding?.startsWith('UTF-') === true;
+  const name = encoding === undefined ? '' : ` The text is ${certain ? '' : 'probably '}${encoding}.`;
+  return new UserError(
+    `Expected UTF-8 text for ${what} but received bytes that are not UTF-8: the first wrong one is ${hex} (line ${at}, byte ${column} of the line).${name}`,
+    {
+      ...place,
+      line: at,
+      cure: 'Save the file as UTF-8.',
+    },
+  );
 }

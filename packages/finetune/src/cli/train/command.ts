@@ -14,7 +14,7 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
+    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, io);
     return await runTraining(resolved, io);
   },
 };
@@ -50,8 +50,10 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
 }
 
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
-function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
-  for (const notice of resolved.notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
+  const { checkNamedFiles } = await import('../../train/named-files.js');
+  const found = await checkNamedFiles(resolved.config);
+  for (const notice of [...resolved.notices, ...found]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   for (const line of resolved.derived) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
