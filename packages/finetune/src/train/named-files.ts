@@ -3,8 +3,8 @@
  * written or downloaded.
  */
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
-import { openCheckpoint, readAdapterConfig } from '@minicpm-finetune/minicpm-v';
+import { dirname, join, resolve } from 'node:path';
+import { openCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { requireCheckpoint } from '@minicpm-finetune/processor';
 import { latestCheckpoint, pathCure, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../data/dataset.js';
@@ -23,7 +23,7 @@ export async function checkNamedFiles(config: RunConfig): Promise<string[]> {
   await checkData(config.data.data_path, '--data_path', notices);
   if (config.data.eval_data_path.length > 0) await checkData(config.data.eval_data_path, '--eval_data_path', notices);
   const { lora_weight_path: adapter } = config.lora;
-  if (adapter !== null) readAdapterConfig(adapter);
+  if (adapter !== null) requireAdapter(adapter);
   checkResume(config);
   requireWritable(config.output.output_dir, '--output_dir');
   return notices;
@@ -51,6 +51,15 @@ async function checkData(paths: readonly string[], flag: string, notices: string
     if (!(error instanceof UserError) || error.flag === undefined) throw error;
     throw new UserError(error.message, { ...error.details(), flag });
   }
+}
+
+function requireAdapter(folder: string): void {
+  const missing = ['adapter_config.json', 'adapter_model.safetensors'].find((name) => !existsSync(join(folder, name)));
+  if (missing === undefined) return;
+  throw new UserError(`Expected an adapter folder with ${missing} for --lora_weight_path but received ${shown(folder)}.`, {
+    flag: '--lora_weight_path',
+    cure: existsSync(folder) ? 'Give the folder where training saved the adapter.' : pathCure(folder, 'Check the path.'),
+  });
 }
 
 function checkResume({ save, output }: RunConfig): void {
