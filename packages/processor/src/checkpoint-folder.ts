@@ -16,31 +16,33 @@ export interface CheckpointPlace {
  * @throws UserError that says what it is: nothing, a file, the folder of an adapter, a folder around checkpoints, weights of another kind.
  */
 export function requireCheckpoint(folder: string, { flag, adapterFlag }: CheckpointPlace): void {
-  const refuse = (received: string, cure: string): never => {
-    throw new UserError(`Expected the folder of a checkpoint for ${flag} but received ${received}.`, { flag, cure });
-  };
+  const refuse = (received: string, cure: string): UserError =>
+    new UserError(`Expected the folder of a checkpoint for ${flag} but received ${received}.`, { flag, cure });
   const stat = statSync(folder, { throwIfNoEntry: false });
-  if (stat === undefined) return refuse(`${shown(folder)}, which does not exist`, pathCure(folder, 'Check the path.'));
+  if (stat === undefined) throw refuse(`${shown(folder)}, which does not exist`, pathCure(folder, 'Check the path.'));
   if (!stat.isDirectory()) {
     const kind = fileKindOf(folder);
     const cure = 'Give the folder that holds config.json and the safetensors files.';
-    return refuse(`the file ${shown(folder)}${kind === undefined ? '' : `, ${kind.what}`}`, kind?.group === 'weights' ? (kind.cure ?? cure) : cure);
+    throw refuse(
+      `the file ${shown(folder)}${kind === undefined ? '' : `, ${kind.what}`}`,
+      kind?.group === 'weights' ? (kind.cure ?? cure) : cure,
+    );
   }
   if (existsSync(join(folder, 'config.json'))) return;
   if (existsSync(join(folder, 'adapter_config.json')))
-    return refuse(`that of an adapter, ${shown(folder)}`, adapterCure(folder, flag, adapterFlag));
+    throw refuse(`that of an adapter, ${shown(folder)}`, adapterCure(folder, flag, adapterFlag));
   const names = readdirSync(folder);
   const inner = names.filter((name) => existsSync(join(folder, name, 'config.json')));
   if (inner.length > 0)
-    return refuse(`${shown(folder)}, which holds others`, `Did you mean ${shownPath(join(folder, latest(inner)))}?`);
+    throw refuse(`${shown(folder)}, which holds others`, `Did you mean ${shownPath(join(folder, latest(inner)))}?`);
   const gguf = names.find((name) => name.endsWith('.gguf'));
   if (gguf !== undefined)
-    return refuse(
+    throw refuse(
       `${shown(folder)}, which holds ${shownPath(gguf)} of llama.cpp`,
       'Give the folder of the checkpoint in safetensors that it was made from.',
     );
   const cure = 'Give the folder that holds config.json and the safetensors files.';
-  return refuse(`${shown(folder)}, which has no config.json${names.length === 0 ? ': it is empty' : ''}`, cure);
+  throw refuse(`${shown(folder)}, which has no config.json${names.length === 0 ? ': it is empty' : ''}`, cure);
 }
 
 /** Of checkpoint-500 and checkpoint-1000 the second. */

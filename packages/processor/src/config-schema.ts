@@ -123,10 +123,13 @@ function refuseQuantized(json: unknown, file: string): void {
   if (typeof config !== 'object' || config === null || Object.keys(config).length === 0) return;
   const method = methodOf(config as Record<string, unknown>);
   if (method === undefined) return;
-  throw new UserError(`Expected unquantized weights for the model but received a checkpoint in ${method} (quantization_config).`, {
-    file,
-    cure: 'Start from the unquantized model; --q_lora keeps it in 4 bits.',
-  });
+  throw new UserError(
+    `Expected unquantized weights for the model but received a checkpoint in ${method} (quantization_config).`,
+    {
+      file,
+      cure: 'Start from the unquantized model; --q_lora keeps it in 4 bits.',
+    },
+  );
 }
 
 const METHODS: Readonly<Record<string, string>> = { gptq: 'GPTQ', awq: 'AWQ', bitsandbytes: 'bitsandbytes' };

@@ -8,7 +8,7 @@
 import type { ScheduleConfig, SchedulerType } from './config/config.js';
 import { nearestName } from './nearest-name.js';
 import { shown } from './shown.js';
-import { type Problem } from './user-error.js';
+import type { Problem } from './user-error.js';
 
 /** The inputs of a schedule. Steps are optimizer steps. */
 export interface ScheduleInputs {

@@ -64,7 +64,9 @@ export function shownNames(names: readonly string[]): string {
 export function shownPath(path: string): string {
   const plain = path === path.trim() && path !== '' && escapeUnseen(path) === path && !path.includes('"');
   const text = plain ? path : `"${escapeUnseen(path)}"`;
-  return text.length <= LONGEST_PATH ? text : `${whole(text.slice(0, 100))}…${text.slice(-100).replace(/^[\udc00-\udfff]/, '')}`;
+  return text.length <= LONGEST_PATH
+    ? text
+    : `${whole(text.slice(0, 100))}…${text.slice(-100).replace(/^[\udc00-\udfff]/, '')}`;
 }
 
 const LONGEST_PATH = 255;

@@ -97,14 +97,11 @@ function readEntry(path: string, name: string, value: unknown, dataStart: number
     fail(`Expected a known dtype but received ${brief(dtypeName)}`);
   const isSizes = (x: unknown): x is number[] => Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
   if (!isSizes(shape)) return fail(`Expected a list of sizes as shape but received ${brief(shape)}`);
-  if (!isSizes(offsets) || offsets.length !== 2)
-    return fail(`Expected two offsets but received ${brief(offsets)}`);
+  if (!isSizes(offsets) || offsets.length !== 2) return fail(`Expected two offsets but received ${brief(offsets)}`);
   const bytes = shape.reduce((product, n) => product * n, 1) * DTYPES[dtype].bytes;
   const [begin, end] = offsets as [number, number];
   if (end - begin !== bytes)
-    fail(
-      `Expected ${bytes} bytes for ${dtype}${brief(shape)} but the offsets [${begin}, ${end}] hold ${end - begin}`,
-    );
+    fail(`Expected ${bytes} bytes for ${dtype}${brief(shape)} but the offsets [${begin}, ${end}] hold ${end - begin}`);
   return { dtype, shape, bytes, file: path, offset: dataStart + begin };
 }
 

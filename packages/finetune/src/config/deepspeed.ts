@@ -40,7 +40,11 @@ export interface DeepSpeedValues {
 
 /** @param given what flags and recipe said; `dtype` already stands for `bf16` and `fp16`. */
 export function readDeepSpeed(file: string, given: GivenValues): DeepSpeedValues {
-  const content = parseJson(readTextFile(file, '--deepspeed'), { what: 'the DeepSpeed file', flag: '--deepspeed', file });
+  const content = parseJson(readTextFile(file, '--deepspeed'), {
+    what: 'the DeepSpeed file',
+    flag: '--deepspeed',
+    file,
+  });
   if (typeof content !== 'object' || content === null || Array.isArray(content)) {
     throw expected('a JSON object', '--deepspeed', content, {
       flag: '--deepspeed',

@@ -102,7 +102,10 @@ export function normalizeRecord(
 function recordId(id: unknown, place: RecordPlace): string | undefined {
   if (!present(id)) return undefined;
   if (typeof id === 'string' || typeof id === 'number' || typeof id === 'bigint') return String(id);
-  throw expected('text or a number', 'the key id', id, { ...place, cure: 'Write text or a number, or leave the key out.' });
+  throw expected('text or a number', 'the key id', id, {
+    ...place,
+    cure: 'Write text or a number, or leave the key out.',
+  });
 }
 
 /** null and undefined both mean absent: parquet and pandas write null for missing keys. */

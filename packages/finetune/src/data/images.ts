@@ -99,7 +99,9 @@ export class ImageResolver {
     }
     const similar = this.#similar.find(path, [this.#folder, process.cwd()]);
     if (similar !== undefined && isSameFile(similar)) return this.#otherwise(similar, written);
-    const tried = isAbsolute(path) ? '' : `: tried from the folder ${shownPath(this.#folder)}${working === beside ? '' : ` and from ${shownPath(process.cwd())}`}`;
+    const tried = isAbsolute(path)
+      ? ''
+      : `: tried from the folder ${shownPath(this.#folder)}${working === beside ? '' : ` and from ${shownPath(process.cwd())}`}`;
     throw new UserError(`Expected the file ${shown(written)} for ${where} but there is none${tried}.`, {
       ...place,
       cure: missingCure(written, similar),

@@ -52,7 +52,9 @@ export function explainMistake(file: string, { place }: StructureMistake): UserE
     const text = textFrom(fd, offset, 200);
     const at = `(line ${line}, column ${columnOf(fd, offset)})`;
     const foreign = text.codePointAt(0)! > 0x7e;
-    const found = foreign ? excerpt(text, 0) : shown(place.piece === true ? text.split('\n')[0]!.slice(0, 40).trimEnd() : text.slice(0, 1));
+    const found = foreign
+      ? excerpt(text, 0)
+      : shown(place.piece === true ? text.split('\n')[0]!.slice(0, 40).trimEnd() : text.slice(0, 1));
     return new UserError(`Expected ${wanted} but received ${found} ${at}.`, {
       file,
       line,

@@ -6,7 +6,18 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { excerpt, fileKind, findEncodingMistake, notUtf8, pathCure, shown, shownNames, shownPath, UserError, wideEncoding } from '@minicpm-finetune/run';
+import {
+  excerpt,
+  fileKind,
+  findEncodingMistake,
+  notUtf8,
+  pathCure,
+  shown,
+  shownNames,
+  shownPath,
+  UserError,
+  wideEncoding,
+} from '@minicpm-finetune/run';
 import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
 import { parseRecord } from './json-record.js';
@@ -118,7 +129,8 @@ export class RecordFile {
     const [fd, start] = [this.#fd, offsets.starts[record]!];
     return parseRecord(readBytes(fd, start, offsets.lengths[record]!), this.place(record), {
       column: () => columnOf(fd, start),
-      onNaN: () => this.#notice(`${shownPath(path)} has NaN or Infinity, which JSON does not have; they are read as null.`),
+      onNaN: () =>
+        this.#notice(`${shownPath(path)} has NaN or Infinity, which JSON does not have; they are read as null.`),
     });
   }
 }
@@ -132,11 +144,14 @@ function checkFile(path: string): number {
       cure: pathCure(path, `Paths are relative to the working folder, here ${shownPath(process.cwd())}.`),
     });
   if (!stat.isFile())
-    throw new UserError(`Expected a data file but received ${stat.isDirectory() ? 'a folder' : 'something that is not a file'}.`, {
-      file: path,
-      flag: '--data_path',
-      cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
-    });
+    throw new UserError(
+      `Expected a data file but received ${stat.isDirectory() ? 'a folder' : 'something that is not a file'}.`,
+      {
+        file: path,
+        flag: '--data_path',
+        cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
+      },
+    );
   if (stat.size === 0)
     throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });
   return stat.size;

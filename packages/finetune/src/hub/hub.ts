@@ -25,7 +25,9 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
   if (cached !== null) return cached;
   const similar = new SimilarPaths().find(argument);
   const meant = similar === undefined ? '' : ` (${didYouMean(similar).replace('Did', 'did')})`;
-  options.reporter.notice(`there is no folder ${argument}${meant}, so the model of that name is downloaded from the hub`);
+  options.reporter.notice(
+    `there is no folder ${argument}${meant}, so the model of that name is downloaded from the hub`,
+  );
   return await downloadModel(argument, options);
 }
 
@@ -54,7 +56,7 @@ const REPO_ID = /^\w[\w.-]*\/\w[\w.-]*$/;
 /** Refuses what is neither a folder nor can be the id of a model. */
 export function requireRepoId(argument: string, flag: string): void {
   if (REPO_ID.test(argument) && !/--|\.\./.test(argument)) return;
-  if (existsSync(argument)) return requireCheckpoint(argument, { flag });
+  if (existsSync(argument)) requireCheckpoint(argument, { flag }); // it says which file it is
   throw new UserError(
     `Expected a folder with config.json and weights, or the id of a model of the hub, but received ${shown(argument)}, which is no folder.`,
     { flag, cure: pathCure(argument, 'Check the path, or give an id such as openbmb/MiniCPM-V-2_6.') },

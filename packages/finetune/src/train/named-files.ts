@@ -56,10 +56,15 @@ async function checkData(paths: readonly string[], flag: string, notices: string
 function requireAdapter(folder: string): void {
   const missing = ['adapter_config.json', 'adapter_model.safetensors'].find((name) => !existsSync(join(folder, name)));
   if (missing === undefined) return;
-  throw new UserError(`Expected an adapter folder with ${missing} for --lora_weight_path but received ${shown(folder)}.`, {
-    flag: '--lora_weight_path',
-    cure: existsSync(folder) ? 'Give the folder where training saved the adapter.' : pathCure(folder, 'Check the path.'),
-  });
+  throw new UserError(
+    `Expected an adapter folder with ${missing} for --lora_weight_path but received ${shown(folder)}.`,
+    {
+      flag: '--lora_weight_path',
+      cure: existsSync(folder)
+        ? 'Give the folder where training saved the adapter.'
+        : pathCure(folder, 'Check the path.'),
+    },
+  );
 }
 
 function checkResume({ save, output }: RunConfig): void {
@@ -82,7 +87,10 @@ function requireWritable(path: string, flag: string): void {
   while (!existsSync(folder) && dirname(folder) !== folder) folder = dirname(folder);
   const where = folder === resolve(path) ? shown(path) : `${shown(path)}, in ${shown(folder)}`;
   if (!statSync(folder).isDirectory())
-    throw new UserError(`Expected a folder for ${flag} but received ${where}, which is a file.`, { flag, cure: 'Name another folder.' });
+    throw new UserError(`Expected a folder for ${flag} but received ${where}, which is a file.`, {
+      flag,
+      cure: 'Name another folder.',
+    });
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (cause) {

@@ -2,11 +2,10 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UserError } from '@minicpm-finetune/run';
+import { findJsonMistake, UserError } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
-import { findJsonMistake } from '@minicpm-finetune/run';
 import { Random } from '../../src/data/random.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'files-'));
@@ -88,7 +87,11 @@ describe('JSON arrays', () => {
     [`[${one}]\n${one}`, /the end of the file after the array's "\]" after 1 records but received "\{"/, 2],
     [`[${one}, 5]`, /Expected a record \{…\} .* received "5"/, 1],
     [`[["a"]]`, /Expected a record \{…\} or "\]" .* received "\["/, 1],
-    [`[\n${one},\n{"a": [1}]`, /Expected "," or "\]" in the JSON of a record but received "\}\]" \(line 3, column 9/, 3],
+    [
+      `[\n${one},\n{"a": [1}]`,
+      /Expected "," or "\]" in the JSON of a record but received "\}\]" \(line 3, column 9/,
+      3,
+    ],
     ['[]', /at least one record .* an empty JSON array/, undefined],
   ])('refuses %s', async (content, message, line) => {
     const error = await refused(file(content));

@@ -73,10 +73,13 @@ export function readAdapterConfig(folder: string): AdapterConfig {
   if (!form.success) {
     const issue = form.error.issues[0]!;
     const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], raw);
-    throw new UserError(`Expected a LoRA configuration but ${shownNames([issue.path.join('.') || 'the file'])} is ${shown(received)}.`, {
-      file,
-      cure: `${issue.message}.`,
-    });
+    throw new UserError(
+      `Expected a LoRA configuration but ${shownNames([issue.path.join('.') || 'the file'])} is ${shown(received)}.`,
+      {
+        file,
+        cure: `${issue.message}.`,
+      },
+    );
   }
   refuseUnknown(form.data, file);
   return { lora: fromForm(form.data), base: form.data.base_model_name_or_path ?? null };

@@ -135,12 +135,13 @@ function openWeights(file: string): TensorSource {
       ? 'received adapter_model.bin, a pickle, which can run code'
       : missing
         ? 'the file is missing'
-        : (other && `received ${other.what}`);
+        : other && `received ${other.what}`;
     throw new UserError(`Expected the weights of the adapter but ${found ?? (cause as Error).message}.`, {
       file,
       cure: pickle
         ? 'Only safetensors are read: save the adapter again with save_pretrained(…, safe_serialization=True) of PEFT.'
-        : (other?.cure ?? 'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.'),
+        : (other?.cure ??
+          'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.'),
       cause,
     });
   }
@@ -179,7 +180,12 @@ const LISTED = 5;
 function describe(what: string, names: readonly string[]): string[] {
   if (names.length === 0) return [];
   const rest = names.length > LISTED ? `, and ${names.length - LISTED} more` : '';
-  return [`${names.length} ${what} (${names.slice(0, LISTED).map((name) => name.slice(0, 120)).join(', ')}${rest})`];
+  return [
+    `${names.length} ${what} (${names
+      .slice(0, LISTED)
+      .map((name) => name.slice(0, 120))
+      .join(', ')}${rest})`,
+  ];
 }
 
 /** Gives every parameter its tensor: on the device of the weight it adapts, low-rank parts in `dtype` or that weight's type. */

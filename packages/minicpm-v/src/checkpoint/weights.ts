@@ -150,7 +150,10 @@ function isCarried(model: MiniCPMV, name: string): boolean {
 function list(what: string, names: readonly string[]): string {
   if (names.length === 0) return '';
   const rest = names.length - SHOWN;
-  return `${names.length} ${what}: ${names.slice(0, SHOWN).map((name) => shown(name).slice(1, -1)).join(', ')}${rest > 0 ? `, … and ${rest} more` : ''}`;
+  return `${names.length} ${what}: ${names
+    .slice(0, SHOWN)
+    .map((name) => shown(name).slice(1, -1))
+    .join(', ')}${rest > 0 ? `, … and ${rest} more` : ''}`;
 }
 
 function cureFor(
@@ -161,7 +164,9 @@ function cureFor(
 ): string {
   if ([...infos.keys()].some((name) => name.includes('lora_')))
     return 'This is an adapter: give the base model as the model and this folder as the adapter.';
-  const quantized = [...infos.keys()].find((name) => /\.(qweight|qzeros|scales|absmax|quant_map|SCB|weight_format)$/.test(name));
+  const quantized = [...infos.keys()].find((name) =>
+    /\.(qweight|qzeros|scales|absmax|quant_map|SCB|weight_format)$/.test(name),
+  );
   if (quantized !== undefined) {
     const method = /\.q(weight|zeros)|\.scales$/.test(quantized) ? 'GPTQ or AWQ' : 'bitsandbytes';
     return `The weights are quantized by ${method}: start from the unquantized model; --q_lora keeps it in 4 bits.`;

@@ -8,9 +8,9 @@
 
 import { expected, UserError } from '@minicpm-finetune/run';
 import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from '../image/decode.js';
-import { imageSource } from '../image/source.js';
 import { type EncodedPicture, encodeImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
+import { imageSource } from '../image/source.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';

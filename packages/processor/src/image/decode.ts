@@ -135,10 +135,12 @@ async function toRgb(image: Sharp, metadata: Metadata, bytes: Uint8Array): Promi
 /** The error for bytes that are no picture, or one of a format that is not read: what they are by their first ones. */
 function notAPicture(source: ImageSource, bytes: Uint8Array, cause?: unknown): UserError {
   const kind = fileKind(bytes);
-  const first = Buffer.from(bytes.subarray(0, 8)).toString('hex').replace(/(..)(?=.)/g, '$1 ');
+  const first = Buffer.from(bytes.subarray(0, 8))
+    .toString('hex')
+    .replace(/(..)(?=.)/g, '$1 ');
   const what = kind?.what ?? `a file of another kind, which begins with the bytes ${first}`;
   return new UserError(`Expected a picture in ${describe(source)} but received ${what}.`, {
-    cure: kind?.cure ?? (kind?.group === 'text' ? `Perhaps its download failed: ` : '') + `Replace the file: ${READ}`,
+    cure: kind?.cure ?? `${kind?.group === 'text' ? 'Perhaps its download failed. ' : ''}Replace the file: ${READ}`,
     cause,
   });
 }

@@ -2,7 +2,7 @@
  * Pictures written as text: `data:` addresses and bare base64. What the bytes are decides, not what the address says
  * they are. Text that is neither is a path.
  */
-import { beginsAsPicture, shown, unseenName, UserError } from '@minicpm-finetune/run';
+import { beginsAsPicture, shown, UserError, unseenName } from '@minicpm-finetune/run';
 
 const CURE = 'Write the whole picture as data:image/png;base64,… or write it to a file and give its path.';
 
@@ -28,7 +28,8 @@ function fromDataUrl(text: string): Uint8Array {
     const found = comma === -1 ? `${shown(text)}, which has no comma` : `${shown(text)}, which has no data`;
     throw new UserError(`Expected a data: address with data for a picture but received ${found}.`, { cure: CURE });
   }
-  if (/;\s*base64\s*$/i.test(head)) return fromBase64(percentDecoded(data), `the data of ${shown(`${head.slice(0, 60)},`)}`);
+  if (/;\s*base64\s*$/i.test(head))
+    return fromBase64(percentDecoded(data), `the data of ${shown(`${head.slice(0, 60)},`)}`);
   return new Uint8Array(Buffer.from(percentDecoded(data), 'latin1'));
 }
 
@@ -56,6 +57,8 @@ function fromBase64(text: string, what: string): Uint8Array {
   if (bytes.length === 0) throw new UserError(`Expected base64 for ${what} but received none.`, { cure: CURE });
   const digits = text.replace(/[\s=]+/g, '').length;
   if (digits % 4 === 1)
-    throw new UserError(`Expected whole base64 for ${what} but received ${digits} digits, which are cut off.`, { cure: CURE });
+    throw new UserError(`Expected whole base64 for ${what} but received ${digits} digits, which are cut off.`, {
+      cure: CURE,
+    });
   return bytes;
 }

@@ -111,7 +111,10 @@ function sequenceLength(bytes: Uint8Array, at: number): number {
 
 /** The mistake of a text in UTF-16 or UTF-32: the first byte that no text in UTF-8 has. */
 function wideMistake(bytes: Uint8Array, encoding: string): EncodingMistake {
-  const offset = Math.max(0, bytes.findIndex((byte) => byte === 0 || byte >= 0xfe));
+  const offset = Math.max(
+    0,
+    bytes.findIndex((byte) => byte === 0 || byte >= 0xfe),
+  );
   return { offset, line: 1, column: offset + 1, byte: bytes[offset]!, encoding };
 }
 
@@ -175,7 +178,8 @@ interface Score {
 
 function scoreOf(bytes: Uint8Array, label: string, name: string, isCommon: (character: string) => boolean): Score {
   const text = decoded(bytes, label);
-  const others = text === undefined ? [] : [...text].filter((c) => c > '\x7f' && !/[\p{P}\p{S}\p{Z}\uff00-\uff5e]/u.test(c));
+  const others =
+    text === undefined ? [] : [...text].filter((c) => c > '\x7f' && !/[\p{P}\p{S}\p{Z}\uff00-\uff5e]/u.test(c));
   return { name, score: others.length === 0 ? 0 : others.filter(isCommon).length / others.length };
 }
 
@@ -193,16 +197,27 @@ function decoded(bytes: Uint8Array, label: string): string | undefined {
 
 /** Runs of bytes above ASCII: how many of one byte, and of how many. */
 function highRuns(bytes: Uint8Array): { single: number; all: number } {
-  const runs = Buffer.from(bytes).toString('latin1').match(/[\x80-\xff]+/g) ?? [];
+  const runs =
+    Buffer.from(bytes)
+      .toString('latin1')
+      .match(/[\x80-\xff]+/g) ?? [];
   return { single: runs.filter((run) => run.length === 1).length, all: runs.length };
 }
 
 /** Letters of western Europe stand alone between ASCII letters. */
 function latin(bytes: Uint8Array): Score {
-  const high = Buffer.from(bytes).toString('latin1').match(/[\x80-\xff]/g) ?? [];
-  const common = high.filter((c) => /[\xe0-\xef\xf1-\xf6\xf8-\xfd\xc0\xc4\xc5\xc7\xc9\xd6\xd8\xdc\xdf\x80\x91-\x94\x96\x97\xb0\xab\xbb]/.test(c));
+  const high =
+    Buffer.from(bytes)
+      .toString('latin1')
+      .match(/[\x80-\xff]/g) ?? [];
+  const common = high.filter((c) =>
+    /[\xe0-\xef\xf1-\xf6\xf8-\xfd\xc0\xc4\xc5\xc7\xc9\xd6\xd8\xdc\xdf\x80\x91-\x94\x96\x97\xb0\xab\xbb]/.test(c),
+  );
   const { single, all } = highRuns(bytes);
-  const beside = Buffer.from(bytes).toString('latin1').match(/[A-Za-z][\x80-\xff]|[\x80-\xff](?=[A-Za-z .,;:!?"'])/g)?.length ?? 0;
+  const beside =
+    Buffer.from(bytes)
+      .toString('latin1')
+      .match(/[A-Za-z][\x80-\xff]|[\x80-\xff](?=[A-Za-z .,;:!?"'])/g)?.length ?? 0;
   const share = high.length === 0 ? 0 : (common.length / high.length) * Math.min(1, beside / high.length);
   return { name: 'Latin-1 (Windows-1252)', score: all === 0 ? 0 : share * (single / all) };
 }

@@ -49,7 +49,10 @@ function curlyCure(text: string, { offset, string }: JsonMistake): string | unde
   const end = string === -1 ? undefined : curlyEnd(text.slice(string, offset));
   if (end === undefined) return undefined;
   const line = text.slice(0, string + end.offset).split('\n');
-  const place = line.length === 1 ? `character ${string + end.offset + 1} of the text` : `character ${line.at(-1)!.length + 1} of its line`;
+  const place =
+    line.length === 1
+      ? `character ${string + end.offset + 1} of the text`
+      : `character ${line.at(-1)!.length + 1} of its line`;
   return `The string before it does not end at ${end.described} (${place}): write the ASCII character.`;
 }
 

@@ -5,15 +5,9 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { MOST_SHOWN, shown } from '../shown.js';
 import { wideEncoding } from './encoding.js';
+import { type FileKind, signature, video } from './signatures.js';
 
-export interface FileKind {
-  /** With its article, for "but received …". */
-  readonly what: string;
-  /** Picture: a picture in a format that is not read. */
-  readonly group: 'download' | 'picture' | 'document' | 'media' | 'archive' | 'weights' | 'data' | 'text' | 'empty';
-  /** What to do about it, where that does not depend on what was expected. */
-  readonly cure?: string;
-}
+export type { FileKind } from './signatures.js';
 
 /** As many bytes as `fileKind` looks at. */
 const HEAD_BYTES = 4096;
@@ -89,87 +83,6 @@ function container(head: Buffer): FileKind | undefined {
   return undefined;
 }
 
-const video = (name: string): FileKind => ({ what: `a video (${name})`, group: 'media' });
-const picture = (name: string): FileKind => ({
-  what: `a ${name} picture`,
-  group: 'picture',
-  cure: 'It is not read: convert it to PNG.',
-});
-const archive = (name: string, command: string): FileKind => ({
-  what: `a ${name} file`,
-  group: 'archive',
-  cure: `Unpack it first (${command}).`,
-});
-const PICKLE: FileKind = {
-  what: 'a Python pickle, which can run code when it is opened',
-  group: 'weights',
-  cure: 'Convert it with save_pretrained(…, safe_serialization=True) of transformers.',
-};
-
-/** First bytes as latin1 text. */
-const SIGNATURES: readonly (readonly [pattern: RegExp, kind: FileKind])[] = [
-  [/^%PDF-/, { what: 'a PDF document', group: 'document', cure: 'Convert its pages to PNG pictures, for instance with pdftoppm -png.' }],
-  [/^%!PS/, { what: 'a PostScript document', group: 'document', cure: 'Convert it to PNG.' }],
-  [/^P[1-7]\s/, picture('PPM (Netpbm)')],
-  [/^P[Ff]\s/, picture('PFM (Netpbm)')],
-  [/^(\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51)/, picture('JPEG 2000')],
-  [/^(\xff\x0a|\x00\x00\x00\x0cJXL )/, picture('JPEG XL')],
-  [/^\x00\x00\x01\x00[\x01-\x40]\x00/, picture('ICO (icon)')],
-  [/^\x00\x00\x02\x00[\x01-\x40]\x00/, picture('CUR (cursor)')],
-  [/^icns/, picture('ICNS (icon)')],
-  [/^8BPS/, picture('Photoshop (PSD)')],
-  [/^gimp xcf/, picture('GIMP (XCF)')],
-  [/^#\?(RADIANCE|RGBE)/, picture('Radiance HDR')],
-  [/^\x76\x2f\x31\x01/, picture('OpenEXR')],
-  [/^DDS /, picture('DDS')],
-  [/^qoif/, picture('QOI')],
-  [/^\x0a[\x00-\x05][\x00\x01][\x01\x02\x04\x08]/, picture('PCX')],
-  [/^II\xbc\x01/, picture('JPEG XR')],
-  [/^(SIMPLE  =)/, picture('FITS')],
-  [/^(FLV\x01)/, video('FLV')],
-  [/^\x00\x00\x01[\xba\xb3]/, video('MPEG')],
-  [/^0&\xb2\x75\x8e\x66\xcf/, video('WMV')],
-  [/^OggS/, { what: 'audio or video (Ogg)', group: 'media' }],
-  [/^(ID3|\xff[\xfb\xf3\xf2])/, { what: 'audio (MP3)', group: 'media' }],
-  [/^fLaC/, { what: 'audio (FLAC)', group: 'media' }],
-  [/^PK\x03\x04[\s\S]{26}[^\n]{0,200}\.?(?:archive\/)?data\.pkl/, PICKLE],
-  [/^PK(\x03\x04|\x05\x06)/, archive('zip', 'unzip')],
-  [/^\x1f\x8b/, archive('gzip', 'gunzip')],
-  [/^\x28\xb5\x2f\xfd/, archive('Zstandard', 'unzstd')],
-  [/^\xfd7zXZ/, archive('xz', 'unxz')],
-  [/^BZh[1-9]/, archive('bzip2', 'bunzip2')],
-  [/^7z\xbc\xaf/, archive('7-Zip', '7z x')],
-  [/^Rar!/, archive('RAR', 'unrar x')],
-  [/^\x04\x22\x4d\x18/, archive('LZ4', 'unlz4')],
-  [/^[\s\S]{257}ustar/, archive('tar', 'tar -xf')],
-  [/^PAR1/, { what: 'a parquet file', group: 'data' }],
-  [/^ARROW1|^\xff\xff\xff\xff[\s\S]{4}\x10\x00/, { what: 'an Arrow file', group: 'data', cure: 'Write it as parquet or JSON, with to_parquet or to_json of datasets.' }],
-  [/^SQLite format 3/, { what: 'an SQLite database', group: 'data' }],
-  [/^\x89HDF\r\n/, { what: 'an HDF5 file', group: 'data' }],
-  [/^\x93NUMPY/, { what: 'a NumPy array', group: 'data' }],
-  [/^Obj\x01/, { what: 'an Avro file', group: 'data' }],
-  [/^GGUF/, { what: 'a GGUF file of llama.cpp', group: 'weights', cure: 'Give the folder of the checkpoint in safetensors that it was made from.' }],
-  [/^\x80[\x02-\x05][}\]c(\x8a\x95]/, PICKLE],
-  [/^[\s\S]{6}\x00\x00\{"/, { what: 'a safetensors file', group: 'weights' }],
-  [/^\xd0\xcf\x11\xe0/, { what: 'an old Microsoft Office document', group: 'document', cure: 'Save it in an open format.' }],
-  [/^\x7fELF|^MZ/, { what: 'a program', group: 'data' }],
-  [/^[\s\S]{128}DICM/, picture('DICOM')],
-];
-
-function signature(head: Buffer): FileKind | undefined {
-  const latin = head.toString('latin1', 0, 512);
-  return SIGNATURES.find(([pattern]) => pattern.test(latin))?.[1] ?? (isTga(head) ? picture('TGA') : undefined);
-}
-
-/** A TGA file has no first bytes of its own: all fields of its header have to be in their limits. */
-function isTga(head: Buffer): boolean {
-  if (head.length < 18) return false;
-  const [map, type, depth] = [head[1]!, head[2]!, head[16]!];
-  if (map > 1 || ![1, 2, 3, 9, 10, 11].includes(type) || ![8, 15, 16, 24, 32].includes(depth)) return false;
-  const colours = [0, 15, 16, 24, 32].includes(head[7]!) && (map === 1) === (head[7]! > 0);
-  return colours && head.readUInt16LE(12) > 0 && head.readUInt16LE(14) > 0 && (head[17]! & 0xc0) === 0;
-}
-
 function textKind(head: Buffer): FileKind | undefined {
   const wide = wideEncoding(head);
   if (wide !== undefined) return { what: `text in ${wide}`, group: 'text', cure: 'Save the file as UTF-8.' };
@@ -178,9 +91,17 @@ function textKind(head: Buffer): FileKind | undefined {
   if (/[\x00-\x08\x0e-\x1a\x1c-\x1f]/.test(text) || wrongShare(text) > 0.02) return undefined;
   const start = text.trimStart();
   if (/^(<!--[\s\S]*?-->\s*)?<(!doctype html|html|head|body|title|meta|script|center|h1)\b/i.test(start)) {
-    const words = start.replace(/<(style|script)[\s\S]*?(<\/\1>|$)/gi, ' ').replace(/<[^>]*>/g, ' ').replace(/\s+/g, ' ').trim();
+    const words = start
+      .replace(/<(style|script)[\s\S]*?(<\/\1>|$)/gi, ' ')
+      .replace(/<[^>]*>/g, ' ')
+      .replace(/\s+/g, ' ')
+      .trim();
     const says = words === '' ? '' : `: it says ${shown(words.slice(0, MOST_SHOWN - 4))}`;
-    return { what: `an HTML page${says}`, group: 'download', cure: 'The download probably failed: download the file again.' };
+    return {
+      what: `an HTML page${says}`,
+      group: 'download',
+      cure: 'The download probably failed: download the file again.',
+    };
   }
   if (/^(<\?xml[\s\S]*?\?>\s*)?(<!--[\s\S]*?-->\s*)*(<!DOCTYPE svg[\s\S]*?>\s*)?<svg\b/i.test(start))
     return { what: 'an SVG drawing', group: 'picture', cure: 'It is not read: convert it to PNG.' };
@@ -200,9 +121,11 @@ function wrongShare(text: string): number {
 /** Whether bytes begin as a picture of a format that is read. */
 export function beginsAsPicture(bytes: Uint8Array): boolean {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 32)).toString('latin1');
-  return PICTURES.test(head);
+  if (PICTURE_STARTS.some((start) => head.startsWith(start))) return true;
+  if (head.startsWith('RIFF')) return head.startsWith('WEBP', 8);
+  if (head.startsWith('BM')) return head.startsWith('\0\0\0\0', 6);
+  return head.startsWith('ftyp', 4) && /avi[fs]/.test(head.slice(8));
 }
 
-/** JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF. */
-const PICTURES =
-  /^(\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF[\s\S]{4}WEBP|BM[\s\S]{4}\x00\x00\x00\x00|II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]|[\s\S]{4}ftyp(avi[fs]|[\s\S]{8,16}avi[fs]))/;
+/** JPEG, PNG, GIF, TIFF; WebP, BMP and AVIF have other bytes in between. */
+const PICTURE_STARTS = ['\xff\xd8\xff', '\x89PNG', 'GIF87a', 'GIF89a', 'II*\0', 'II+\0', 'MM\0*', 'MM\0+'];

@@ -60,7 +60,11 @@ const STEPS: readonly Step[] = [
 
 function whiteEnd(path: string): PathDifference {
   const end = path.slice(path.trimEnd().length);
-  return end === ' ' ? 'a space at its end' : /^[\r\n]+$/.test(end) ? 'a line break at its end' : 'white space at its end';
+  return end === ' '
+    ? 'a space at its end'
+    : /^[\r\n]+$/.test(end)
+      ? 'a line break at its end'
+      : 'white space at its end';
 }
 
 function changed(before: string, after: string, difference: PathDifference): ReturnType<Step> {
@@ -158,7 +162,10 @@ export class SimilarPaths {
     let names = this.#folders.get(folder);
     if (names === undefined) {
       const all = namesOf(folder);
-      names = new Map([...all.map((one) => [alike(one), one] as const), ...all.map((one) => [one.normalize(), one] as const)]);
+      names = new Map([
+        ...all.map((one) => [alike(one), one] as const),
+        ...all.map((one) => [one.normalize(), one] as const),
+      ]);
       if (this.#folders.size >= KEPT_FOLDERS) this.#folders.delete(this.#folders.keys().next().value!);
       this.#folders.set(folder, names);
     }

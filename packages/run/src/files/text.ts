@@ -27,7 +27,11 @@ export function readText(file: string, what: string, place: UserErrorDetails = {
   const kind = fileKind(bytes);
   const binary = bytes.subarray(0, 4096).includes(0) || !isUtf8(bytes);
   if (kind !== undefined && (kind.group === 'download' || (binary && kind.group !== 'text')))
-    throw new UserError(`Expected ${what} but received ${kind.what}.`, { file, ...place, ...(kind.cure === undefined ? {} : { cure: kind.cure }) });
+    throw new UserError(`Expected ${what} but received ${kind.what}.`, {
+      file,
+      ...place,
+      ...(kind.cure === undefined ? {} : { cure: kind.cure }),
+    });
   return decodeText(bytes, what, { file, ...place });
 }
 

@@ -8,6 +8,18 @@ import { ELSEWHERE, localError, sizeText } from './download.mjs';
 
 /** Calls `visit(entry, openStream)` for every file in the zip, one after the other. */
 async function forEachEntry(path, visit) {
+  try {
+    await visitEntries(path, visit);
+  } catch (cause) {
+    if (cause.code !== undefined && !/^(Z_|ERR_ZLIB)/.test(cause.code)) throw cause; // the disk's
+    throw new Error(
+      `Expected a whole zip file in ${path} but received a damaged one: ${cause.message.slice(0, 200)}.`,
+      { cause },
+    );
+  }
+}
+
+async function visitEntries(path, visit) {
   const zip = await promisify(yauzl.open)(path, { lazyEntries: true, autoClose: false });
   const openStream = promisify(zip.openReadStream.bind(zip));
   try {
