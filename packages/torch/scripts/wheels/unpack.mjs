@@ -21,7 +21,9 @@ async function forEachEntry(path, visit) {
 
 async function visitEntries(path, visit) {
   const zip = await promisify(yauzl.open)(path, { lazyEntries: true, autoClose: false });
-  const openStream = promisify(zip.openReadStream.bind(zip));
+  const openEntry = promisify(zip.openReadStream.bind(zip));
+  // the reader hears of the first error; a damaged entry has others after it, which would end the process
+  const openStream = async (entry) => (await openEntry(entry)).on('error', () => {});
   try {
     await new Promise((resolve, reject) => {
       zip.on('error', reject);
