@@ -140,10 +140,7 @@ const NO_FLAG: Readonly<Record<string, string>> = Object.fromEntries(
       'evaluation data are files of their own; give --eval_data_path',
     ],
     ['overwrite_cache lazy_tokenize lazy_preprocess streaming', 'records are read and encoded while the run trains'],
-    [
-      'use_unsloth enable_liger_kernel use_liger xformers_attention sdp_attention',
-      'kernels are chosen for the device',
-    ],
+    ['use_unsloth enable_liger_kernel use_liger xformers_attention sdp_attention', 'kernels are chosen for the device'],
     ['max_samples max_train_samples', 'all records are used; --max_steps ends a run earlier'],
     ['plot_loss', 'losses are in events.jsonl; --report_to tensorboard draws them'],
     ['use_hf use_modelscope', 'models come from the Hugging Face hub, or from the mirror that HF_ENDPOINT names'],

@@ -201,7 +201,9 @@ function seedImage(value: unknown, place: RecordPlace, resolver: ImageResolver):
   }
   const entries = Object.entries(value);
   if (entries.length === 0) return undefined;
-  return Object.fromEntries(entries.map(([tag, source]) => [tag, resolver.resolve(source, `the image ${tag}`, place)]));
+  return Object.fromEntries(
+    entries.map(([tag, source]) => [tag, resolver.resolve(source, `the image ${shownNames([tag])}`, place)]),
+  );
 }
 
 /** The messages and LLaVA forms: images in a list, taken by the `<image>`s of the text (or image parts) in order. */

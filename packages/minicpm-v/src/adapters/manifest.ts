@@ -9,8 +9,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
-import { openSafetensors, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import { z } from 'zod';
+import { openCheckpoint } from '../checkpoint/weights.js';
 
 export const MANIFEST_FILE = 'minicpm_manifest.json';
 
@@ -104,7 +105,7 @@ const SAMPLE_BYTES = 64;
  * start, the middle and the end of every tensor in the folder's safetensors files.
  */
 export function baseFingerprint(folder: string): string {
-  const source = openSafetensors(folder);
+  const source = openCheckpoint(folder);
   const hash = createHash('sha256');
   for (const name of [...source.infos.keys()].sort()) {
     const { dtype, shape, bytes } = source.infos.get(name)!;

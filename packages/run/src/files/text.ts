@@ -1,5 +1,5 @@
 /** Text files that a user gives: read as UTF-8 (with or without byte order mark), refused with the place where they are not. */
-import { isUtf8 } from 'node:buffer';
+import { constants, isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { UserError, type UserErrorDetails } from '../user-error.js';
 import { type EncodingMistake, findEncodingMistake } from './encoding.js';
@@ -9,6 +9,11 @@ const UTF8 = new TextDecoder('utf-8', { fatal: true });
 
 /** The text of UTF-8 bytes, without byte order mark. `what` is for the message: "a data file". Throws UserError for other bytes. */
 export function decodeText(bytes: Uint8Array, what: string, place: UserErrorDetails = {}): string {
+  if (bytes.length > constants.MAX_STRING_LENGTH)
+    throw new UserError(
+      `Expected at most ${constants.MAX_STRING_LENGTH} bytes for ${what} but received ${bytes.length}.`,
+      { ...place },
+    );
   let text: string | undefined;
   try {
     text = UTF8.decode(bytes);

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import { type ChatMessage, type Part, pictureFromText } from '@minicpm-finetune/processor';
-import { ENGLISH, expected, pathCure, type Say, shown, UserError } from '@minicpm-finetune/run';
+import { ENGLISH, expected, pathCure, type Say, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
@@ -147,7 +147,7 @@ function obey(line: string, conversation: Conversation): string {
     conversation.reset();
     return 'Forgotten.';
   }
-  if (word !== '/image') return word === '/help' ? HELP : `There is no ${word}.\n${HELP}`;
+  if (word !== '/image') return word === '/help' ? HELP : `There is no ${shownNames([word!])}.\n${HELP}`;
   if (path === '') return '/image needs the path of a picture.';
   if (!existsSync(path)) return `There is no file ${shown(path)}. ${pathCure(path, '')}`.trim();
   conversation.waiting.push(path);
