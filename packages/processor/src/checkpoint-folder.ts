@@ -1,4 +1,4 @@
-/** Whether a folder is that of a checkpoint; what it is otherwise, and what to give instead. */
+/** Whether a folder is that of a checkpoint. What it is otherwise, and what to give instead. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileKindOf, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';

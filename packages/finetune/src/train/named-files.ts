@@ -1,5 +1,5 @@
 /**
- * The files and folders that a configuration names, as a start of the run would open them. For `--dry_run`; nothing is
+ * Opens what a configuration names, as a start would. For `--dry_run`; nothing is
  * written or downloaded.
  */
 import { accessSync, constants, existsSync, statSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** Where a picture of a message is: bytes, text that holds it, or a path, relative to a folder. */
+/** Where a picture of a message is. Bytes, text that holds it, or a path, relative to a folder. */
 import { isAbsolute, join } from 'node:path';
 import type { ImageSource } from './decode.js';
 import { pictureFromText } from './text-picture.js';

@@ -1,5 +1,5 @@
 /**
- * The character at a place of a text, as a message names it: with its code point, the ASCII character it looks like, and
+ * Characters as messages name them. With the code point, the ASCII character it looks like, and
  * whether it can be seen at all.
  */
 import { escapeUnseen } from '../shown.js';

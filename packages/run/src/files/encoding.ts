@@ -1,5 +1,5 @@
 /**
- * Whether bytes are UTF-8 text, where they stop being it, and which other encoding they are in. UTF-16 and UTF-32 are
+ * Whether bytes are UTF-8 text. Where they stop being it, and which other encoding they are in. UTF-16 and UTF-32 are
  * known by their byte order mark or their zero bytes; the older encodings by trying them: the one whose text consists of
  * common characters is named, and where several do as well, all of them.
  */

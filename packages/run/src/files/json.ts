@@ -1,4 +1,4 @@
-/** JSON that a user gives: parsed, or refused with the place and the character where it stops being JSON. */
+/** JSON that a user gives. Parsed, or refused with the place and the character where it stops being JSON. */
 import { UserError, type UserErrorDetails } from '../user-error.js';
 import { curlyEnd } from './characters.js';
 import { excerpt, findJsonMistake, type JsonMistake, withoutNaN } from './json-mistake.js';

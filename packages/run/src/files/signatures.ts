@@ -1,4 +1,4 @@
-/** First bytes of files, as text of one character a byte, and what the files are. Formats that hold several others are in kind.ts. */
+/** First bytes of files, and what the files are. As text of one character a byte. Formats that hold several others are in kind.ts. */
 export interface FileKind {
   /** With its article, for "but received …". */
   readonly what: string;
@@ -9,7 +9,7 @@ export interface FileKind {
 }
 
 export const video = (name: string): FileKind => ({ what: `a video (${name})`, group: 'media' });
-export const picture = (name: string): FileKind => ({
+const picture = (name: string): FileKind => ({
   what: `a ${name} picture`,
   group: 'picture',
   cure: 'It is not read: convert it to PNG.',

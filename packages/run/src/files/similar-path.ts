@@ -1,6 +1,5 @@
 /**
- * A file that is there under a path that differs from a written one only as people and tools make paths differ:
- * white space at the ends, quotes, invisible characters, `file://`, backslashes, percent-encoding, upper and lower case,
+ * Finds a file under a path that differs a little. As people and tools make paths differ: white space at the ends, quotes, invisible characters, `file://`, backslashes, percent-encoding, upper and lower case,
  * Unicode normalisation. For "Did you mean …?", and for reading where the difference cannot mean another file.
  */
 import { existsSync, readdirSync } from 'node:fs';

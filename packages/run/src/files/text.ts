@@ -1,4 +1,4 @@
-/** Text files that a user gives: read as UTF-8 (with or without byte order mark), refused with the place where they are not. */
+/** Text files that a user gives. Read as UTF-8 (with or without byte order mark), refused with the place where they are not. */
 import { constants, isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { UserError, type UserErrorDetails } from '../user-error.js';
