@@ -3,7 +3,6 @@
  * tensors, no files but the images': runs in worker threads.
  */
 
-import { isAbsolute, join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { checkRecord } from './chat/check-record.js';
 import { type ChatMessage, checkMessages } from './chat/messages.js';
@@ -16,6 +15,7 @@ import { decodeImage, type ImageSource, measureImage, PILLOW_MAX_PIXELS } from '
 import { planSlices, type SliceConfig } from './image/geometry.js';
 import { type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
+import { imageSource } from './image/source.js';
 import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
@@ -43,8 +43,8 @@ async function readImages(messages: readonly ChatMessage[], options: ReadOptions
 
 async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig, pixels = true } = options;
-  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
   try {
+    const path = imageSource(source, imageRoot);
     const decodeOptions = {
       maxImagePixels,
       notice: (message: string) => notice?.({ kind: 'first_frame', message }),

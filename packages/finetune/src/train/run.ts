@@ -51,7 +51,12 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   const { state, checkpoint } = start;
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const { reporter } = log;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
+  const folder = await resolveModel(named, {
+    flag: '--model_name_or_path',
+    adapterFlag: '--lora_weight_path',
+    cacheDir,
+    reporter,
+  });
   const data = await openData(config, folder, reporter);
   if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);

@@ -51,8 +51,10 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
 
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
 async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
+  const { checkNamedFiles } = await import('../../train/named-files.js');
+  const found = await checkNamedFiles(resolved.config);
   const planned = await planLines(resolved.config);
-  for (const notice of resolved.notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  for (const notice of [...resolved.notices, ...found]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   for (const line of [...resolved.derived, ...planned]) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
