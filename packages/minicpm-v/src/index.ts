@@ -24,6 +24,7 @@ export {
   openCheckpoint,
   type SaveOptions,
   saveCheckpoint,
+  sideFiles,
   type WeightSource,
 } from './checkpoint/weights.js';
 export {

@@ -17,5 +17,7 @@ export * from './lock.js';
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';
+export * from './own-files.js';
 export * from './schedule.js';
+export * from './tf-record.js';
 export * from './user-error.js';

@@ -8,7 +8,7 @@
 import { strict as assert } from 'node:assert';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import { RUN_FILES, UserError } from '@minicpm-finetune/run';
 import {
   alias,
   type DType,
@@ -188,16 +188,21 @@ function refuseOldWeights(folder: string): void {
 }
 
 const SIDE_FILES = new Set(['.py', '.json', '.jinja', '.model', '.txt', '.tiktoken']);
+/** Of a base that is the result of a training: its run's own files. */
+const OF_A_RUN = new Set<string>([RUN_FILES.config, RUN_FILES.result, RUN_FILES.profile, RUN_FILES.manifest]);
 
 /** Copies tokenizer, processor, generation settings and the model's code. */
 function copySideFiles(from: string, to: string): void {
   if (realpathSync(from) === realpathSync(to)) return;
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    const { name } = entry;
-    if (entry.isDirectory() || !SIDE_FILES.has(extname(name))) continue;
-    if (name === 'config.json' || name.endsWith('.index.json')) continue;
-    copyFileSync(join(from, name), join(to, basename(name)));
-  }
+  for (const name of sideFiles(from)) copyFileSync(join(from, name), join(to, basename(name)));
+}
+
+/** Names of the files of a checkpoint folder that `saveCheckpoint` copies beside the weights. */
+export function sideFiles(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => !entry.isDirectory() && SIDE_FILES.has(extname(entry.name)))
+    .map(({ name }) => name)
+    .filter((name) => name !== 'config.json' && !name.endsWith('.index.json') && !OF_A_RUN.has(name));
 }
 
 /** The config's own text with the type of the weights put in; nothing else changes. */
