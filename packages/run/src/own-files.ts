@@ -24,12 +24,12 @@ import {
   readSync,
   realpathSync,
   renameSync,
-  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
 import { isWhole } from './growing-file.js';
+import { removeEmpty } from './lock.js';
 
 export const OWN_FILES = 'run_files.jsonl';
 /** Here a file is written before it takes its name. */
@@ -216,7 +216,7 @@ export class OwnFiles {
     for (const name of names) {
       if (this.exists && this.ownership(name) !== 'own') continue; // changed since it was looked at
       rmSync(join(this.folder, name));
-      removeEmpty(dirname(join(this.folder, name)), this.folder);
+      if (name.includes(sep)) removeEmpty(dirname(join(this.folder, name)), join(this.folder, name.split(sep)[0]!));
     }
     if (this.#listed) rmSync(this.path, { force: true });
     this.#files.clear();
@@ -317,10 +317,6 @@ function filesIn(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => !entry.isDirectory())
     .map((entry) => relative(folder, join(entry.parentPath, entry.name)));
-}
-
-function removeEmpty(folder: string, top: string): void {
-  for (let path = folder; path !== top && readdirSync(path).length === 0; path = dirname(path)) rmdirSync(path);
 }
 
 function endsWithNewline(path: string): boolean {

@@ -6,7 +6,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
-import { UserError } from '@minicpm-finetune/run';
+import { latestCheckpoint, UserError } from '@minicpm-finetune/run';
 import { type DownloadOptions, downloadInto, type HubOptions } from './download.js';
 
 /**
@@ -15,12 +15,31 @@ import { type DownloadOptions, downloadInto, type HubOptions } from './download.
  * @throws UserError for what is neither a folder nor the id of a model, and as `downloadModel` does
  */
 export async function resolveModel(argument: string, options: HubOptions): Promise<string> {
-  if (existsSync(argument) && statSync(argument).isDirectory()) return argument;
+  if (existsSync(argument) && statSync(argument).isDirectory()) {
+    refuseUnfinishedRun(argument, options.flag);
+    return argument;
+  }
   requireRepoId(argument, options.flag);
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;
   options.reporter.notice(`there is no folder ${argument}, so the model of that name is downloaded from the hub`);
   return await downloadModel(argument, options);
+}
+
+/** A run folder has a model only when the run is finished; before, its checkpoints have one. */
+function refuseUnfinishedRun(folder: string, flag: string): void {
+  const newest = existsSync(join(folder, 'config.json')) ? undefined : latestCheckpoint(folder);
+  if (newest === undefined) return;
+  const isAdapter = existsSync(join(newest.path, 'adapter_config.json'));
+  throw new UserError(
+    `Expected a folder with config.json and weights but received ${folder}, a run folder that has checkpoints only.`,
+    {
+      flag,
+      cure: isAdapter
+        ? `The run trains an adapter and was not finished. Give its base as the model, and its newest checkpoint as the adapter: ${newest.path}.`
+        : `The run was not finished. Give its newest checkpoint: ${newest.path}.`,
+    },
+  );
 }
 
 /**

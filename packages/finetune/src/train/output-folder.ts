@@ -3,17 +3,7 @@
  * the files that it lists as its own (packages/run/src/own-files.ts), unchanged, are removed. All of it is looked at first; the earlier
  * run is removed when everything else is ready, so that a start that fails leaves it whole.
  */
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmdirSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
   checkpointStep,
@@ -24,6 +14,8 @@ import {
   OwnFiles,
   RUN_FILES,
   type RunConfig,
+  removeEmpty,
+  requireUnlocked,
   takeLock,
   UserError,
 } from '@minicpm-finetune/run';
@@ -54,7 +46,7 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
   let lock: FileLock | undefined;
   const release = (): void => {
     lock?.release();
-    if (made !== undefined) removeEmpty(resolve(folder), made);
+    if (made !== undefined) removeEmpty(folder, made);
   };
   try {
     lock = takeLock(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
@@ -65,8 +57,15 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
   }
 }
 
+/** Checks what `claimOutput` would, and touches nothing. @throws UserError as it does */
+export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
+  const { output_dir: folder } = config.output;
+  requireUnlocked(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
+  lookAtOutput(config, inputs);
+}
+
 /** What `claimOutput` finds, without a lock and without touching anything. @throws UserError as it does */
-export function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
+function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
   const { output_dir: folder, overwrite_output_dir: overwrite } = config.output;
   refuseModelFolders(config);
   const own = new OwnFiles(folder);
@@ -329,14 +328,5 @@ function makeFolder(folder: string): string | undefined {
         cause,
       },
     );
-  }
-}
-
-/** Removes a folder and those around it up to `top`, as long as they are empty. */
-function removeEmpty(folder: string, top: string): void {
-  for (let path = folder; path.startsWith(resolve(top)); path = dirname(path)) {
-    if (!existsSync(path)) continue;
-    if (readdirSync(path).length > 0) return;
-    rmdirSync(path);
   }
 }

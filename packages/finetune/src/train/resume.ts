@@ -1,5 +1,5 @@
 /** Where a run starts: fresh, or from a checkpoint. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
   CONFIG_FLAGS,
@@ -75,6 +75,31 @@ export function startOf(config: RunConfig, output: Start['output']): Start {
   // it lies beside this one, wherever the run folder was when it was saved
   if (state.bestCheckpoint !== null) state.bestCheckpoint = join(dirname(folder), basename(state.bestCheckpoint));
   return { state, checkpoint: { folder, fingerprint: saved.data_fingerprint }, output };
+}
+
+/**
+ * A base in another place is the same base. An adapter's is known by the fingerprint of its weights (`loadAdapter`); the weights of a full
+ * training come from the checkpoint, and its configuration must be the base's.
+ */
+export function compareBase({ folder }: Checkpoint, base: string, config: RunConfig): void {
+  if (config.lora.use_lora || config.save.resume_anyway) return;
+  const [saved, given] = [folder, base].map((path) => {
+    const {
+      torch_dtype: _,
+      dtype: __,
+      ...rest
+    } = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as Record<string, unknown>;
+    return JSON.stringify(rest);
+  });
+  if (saved === given) return;
+  throw new UserError(
+    `Expected the base that ${folder} was trained from for --model_name_or_path but received ${base}, whose config.json is another.`,
+    {
+      file: join(base, 'config.json'),
+      flag: '--model_name_or_path',
+      cure: 'Give the base of the run, or --resume_anyway true to continue with this one.',
+    },
+  );
 }
 
 /** A resumed run must see the data it saw before. */

@@ -18,7 +18,7 @@ import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
-import { compareData, type Start } from './resume.js';
+import { compareBase, compareData, type Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
 
@@ -56,6 +56,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   const { reporter } = log;
   const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
   refuseTakenResult(config, output, folder);
+  if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, reporter);
   if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);

@@ -5,7 +5,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { shown, UserError } from '@minicpm-finetune/run';
+import { latestCheckpoint, shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import type { AppliedLora, LoraConfig } from './lora.js';
 import { ALL_LINEAR } from './lora-targets.js';
@@ -63,6 +63,13 @@ export interface AdapterConfig {
 export function readAdapterConfig(folder: string): AdapterConfig {
   const file = join(folder, CONFIG_FILE);
   if (!existsSync(file)) {
+    const newest = latestCheckpoint(folder);
+    if (newest !== undefined) {
+      throw new UserError(
+        `Expected an adapter folder with ${CONFIG_FILE} but received ${shown(folder)}, a run folder that has checkpoints only.`,
+        { cure: `The run was not finished. Give its newest checkpoint: ${newest.path}.` },
+      );
+    }
     const cure = existsSync(folder)
       ? 'Give the folder that holds the adapter: it is where training saved it.'
       : 'Check the path.';

@@ -91,6 +91,7 @@ export const LORA = {
     kind: 'string',
     default: null,
     placeholder: 'dir',
+    freeOnResume: true,
     idle: WITHOUT_LORA,
     help: {
       en: 'Adapter to continue training; new adapters unless given.',

@@ -15,7 +15,11 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
+    if (given.get('dry_run')?.value === true) {
+      const { checkOutput } = await import('../../train/output-folder.js');
+      checkOutput(resolved.config, inputsOf(given));
+      return printDryRun(resolved, io);
+    }
     return await runTraining(resolved, inputsOf(given), io);
   },
 };
