@@ -86,8 +86,9 @@ export class OwnFiles {
 
   /** Notes that the first step was taken. */
   begin(): void {
-    if (!this.#began) this.#append({ began: true });
+    if (this.#began) return;
     this.#began = true;
+    this.#append({ began: true });
   }
 
   /** Starts the list if there is none. */

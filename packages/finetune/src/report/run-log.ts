@@ -79,6 +79,11 @@ export class RunLog {
     this.#startStep = startStep;
   }
 
+  /** Whether there are files. */
+  get isOpen(): boolean {
+    return this.#files !== null;
+  }
+
   /** Makes the files, with the events of before: a start that failed until now has left none. */
   open(own: OwnFiles): void {
     const { logging } = this.#config;

@@ -19,6 +19,7 @@ import {
   takeLock,
   UserError,
 } from '@minicpm-finetune/run';
+import { TRAINER_FILES } from '../checkpoint/checkpoint.js';
 import { isIntact } from '../checkpoint/durable.js';
 import { resultNames } from './open-model.js';
 import { isRequest } from './stop.js';
@@ -117,10 +118,12 @@ export function clearEarlier(config: RunConfig, { own, earlier }: Omit<OutputFol
 export function adoptOlder(config: RunConfig, own: OwnFiles): void {
   own.open();
   const { output_dir: folder } = config.output;
-  for (const { path } of listCheckpoints(folder)) if (isIntact(path)) own.noteFolder(basename(path));
-  const finished = existsSync(join(folder, RUN_FILES.result));
-  const result = finished ? [RUN_FILES.result, ...resultNames(config, folder)] : [];
-  for (const name of [RUN_FILES.config, ...result]) if (existsSync(join(folder, name))) own.note(name);
+  const intact = listCheckpoints(folder).filter(({ path }) => isIntact(path));
+  for (const { path } of intact) own.noteFolder(basename(path));
+  const newest = intact.at(-1);
+  const result = newest === undefined ? [] : readdirSync(newest.path).filter((name) => !TRAINER_FILES.has(name));
+  for (const name of [RUN_FILES.config, RUN_FILES.result, ...result])
+    if (existsSync(join(folder, name))) own.note(name);
 }
 
 /** Whether the run continues one of this folder. */
@@ -259,7 +262,7 @@ function modelInside(folder: string, path: string, flag: string): UserError {
 
 /** Whether two paths are one file or folder. Ids of hub models are no paths. */
 function isSame(a: string, b: string): boolean {
-  const [first, second] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false, bigint: true }));
+  const [first, second] = [a, b].map((path) => (existsSync(path) ? statSync(path, { bigint: true }) : undefined));
   return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;
 }
 

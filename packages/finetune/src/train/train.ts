@@ -110,13 +110,9 @@ async function trainIn(
     return result;
   } catch (cause) {
     const error = explainMemory(cause, device, LESS_MEMORY);
-    log.event({
-      event: 'run_end',
-      status: 'failed',
-      step: state.step,
-      seconds: seconds(),
-      error: (error as Error).message,
-    });
+    const { message } = error as Error;
+    if (log.isOpen)
+      log.event({ event: 'run_end', status: 'failed', step: state.step, seconds: seconds(), error: message });
     throw error;
   } finally {
     log.close();
@@ -208,6 +204,16 @@ function isDue(
   return strategy === 'epoch' ? epochEnds : strategy === 'steps' && every !== undefined && step % every === 0;
 }
 
+/** From the first step on, the run has something to lose. */
+function noteBegin({ log, output: { own }, state }: Run): void {
+  try {
+    own.begin();
+  } catch (error) {
+    const message = `THE FIRST STEP IS NOT RECORDED in ${own.path}: ${(error as Error).message}. The run goes on.`;
+    log.warn('write_failed', message, state.step);
+  }
+}
+
 /** One optimizer step and its line in the log. */
 async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
   const { config, derived, log, optimizer, state } = run;
@@ -236,7 +242,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   state.step = step + 1;
-  run.output.own.begin();
+  noteBegin(run);
   state.tokensSeen += tokens;
   addLoss(state, result.loss);
   const done = state.step;
