@@ -257,7 +257,7 @@ export class OwnFiles {
       return [...this.#folders.get(folder)!].map((sha256) => ({ bytes, sha256, grows: false }));
     }
     if (!existsSync(manifest) || this.ownership(join(folder, MANIFEST)) !== 'own') return undefined;
-    const { files } = JSON.parse(readFileSync(manifest, 'utf8')) as { files: ({ name: string } & Content)[] };
+    const { files = [] } = JSON.parse(readFileSync(manifest, 'utf8')) as { files?: ({ name: string } & Content)[] };
     const found = files.filter(({ name: one }) => one === file).map((one) => ({ ...one, grows: false }));
     return found.length === 0 ? undefined : found;
   }
