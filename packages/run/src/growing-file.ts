@@ -1,5 +1,5 @@
 /**
- * Whether a file that a killed process was appending to is still as that process left it: whole pieces up to an unfinished last one.
+ * Whether a file that grew is still as its writer left it. A killed process leaves whole pieces up to an unfinished last one:
  * JSON Lines (`.jsonl`) and TensorBoard's records.
  */
 import { readFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
 /**
- * `run_files.jsonl`: the files that a run wrote, with sizes and checksums. By it, and by nothing else, is decided what a run or a later
+ * `run_files.jsonl`: the files that a run wrote. With sizes and checksums: by it, and by nothing else, is decided what a run or a later
  * one may replace or remove: a file of another content or another name belongs to somebody else.
  *
  *     {"format":1}                                                  the first line

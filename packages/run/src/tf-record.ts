@@ -1,5 +1,5 @@
 /**
- * TFRecords, the frames of TensorBoard's event files: length, its masked CRC-32C, data, their masked CRC-32C. Format:
+ * TFRecords, the frames of TensorBoard's event files. Length, its masked CRC-32C, data, their masked CRC-32C. Format:
  * tensorflow/core/lib/io/record_writer.h.
  */
 

@@ -1,5 +1,5 @@
 /**
- * The folder a run writes in, before its first step: one process owns it, nothing of anybody else is replaced, and of an earlier run only
+ * The output folder before a run's first step. One process owns it, nothing of anybody else is replaced, and of an earlier run only
  * the files that it lists as its own (packages/run/src/own-files.ts), unchanged, are removed. All of it is looked at first; the earlier
  * run is removed when everything else is ready, so that a start that fails leaves it whole.
  */
