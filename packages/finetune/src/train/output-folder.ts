@@ -146,6 +146,7 @@ function resumedStep(config: RunConfig): number {
 function takenNames(config: RunConfig, own: OwnFiles, modelFolder: string | null): string[] {
   const { output_dir: folder } = config.output;
   const resumed = isResumed(config);
+  if (!existsSync(folder)) return [];
   const names = readdirSync(folder);
   const { stop, answers, nonfinite, profile, badRecords, logs } = RUN_FILES;
   const files = [
