@@ -7,7 +7,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises';
 import { dirname, extname, join, relative } from 'node:path';
 import { listFiles, modelInfo } from '@huggingface/hub';
-import { formatBytes, shownNames, UserError } from '@minicpm-finetune/run';
+import { formatBytes, shownNames, takeLock, UserError } from '@minicpm-finetune/run';
 import { asTask, type Reporter } from '../report/reporter.js';
 import { HubClient } from './client.js';
 import { fetchBlob, partialFile, type RemoteFile } from './transfer.js';
@@ -50,8 +50,11 @@ export async function downloadInto(root: string, repo: string, options: Download
   const files = select(listing, client, options);
   const blobs = new Map(files.map((file) => [join(root, 'blobs', file.hash.hex), file]));
   await mkdir(join(root, 'blobs'), { recursive: true });
-  const missing = [...blobs].filter(([blob, { size }]) => sizeOf(blob) !== size);
-  if (missing.length > 0) await fetchAll(missing, client, reporter);
+  if ([...blobs].some(isMissing)) {
+    using _ = takeLock(join(root, 'download.lock'), { what: root, flag });
+    const missing = [...blobs].filter(isMissing); // another process may have fetched some
+    if (missing.length > 0) await fetchAll(missing, client, reporter);
+  }
   const snapshot = join(root, 'snapshots', commit);
   for (const { path, hash } of files) await link(join(root, 'blobs', hash.hex), join(snapshot, path), client);
   if (revision !== commit) await writeRef(join(root, 'refs', revision), commit);
@@ -130,6 +133,8 @@ function wildcards(pattern: string): RegExp {
   const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`, 's');
 }
+
+const isMissing = ([blob, { size }]: readonly [blob: string, file: RemoteFile]): boolean => sizeOf(blob) !== size;
 
 /** The size of a file in bytes; null if it is not there. */
 const sizeOf = (path: string): number | null => statSync(path, { throwIfNoEntry: false })?.size ?? null;

@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { pathCure, readJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
+import { latestCheckpoint, pathCure, readJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import { checkOtherKeys, checkStart } from './config-keys.js';
 import type { LoraConfig } from './lora-config.js';
@@ -49,6 +49,13 @@ export interface AdapterConfig {
 export function readAdapterConfig(folder: string): AdapterConfig {
   const file = join(folder, CONFIG_FILE);
   if (!existsSync(file)) {
+    const newest = latestCheckpoint(folder);
+    if (newest !== undefined) {
+      throw new UserError(
+        `Expected an adapter folder with ${CONFIG_FILE} but received ${shown(folder)}, a run folder that has checkpoints only.`,
+        { cure: `The run was not finished. Give its newest checkpoint: ${newest.path}.` },
+      );
+    }
     const cure = existsSync(folder)
       ? 'Give the folder that holds the adapter: it is where training saved it.'
       : pathCure(folder, 'Check the path.');

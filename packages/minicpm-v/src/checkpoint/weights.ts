@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
-import { fileKindOf, shown, shownPath, UserError } from '@minicpm-finetune/run';
+import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   alias,
   type DType,
@@ -231,16 +231,21 @@ function refuseOldWeights(folder: string): void {
 }
 
 const SIDE_FILES = new Set(['.py', '.json', '.jinja', '.model', '.txt', '.tiktoken']);
+/** Of a base that is the result of a training: its run's own files. */
+const OF_A_RUN = new Set<string>([RUN_FILES.config, RUN_FILES.result, RUN_FILES.profile, RUN_FILES.manifest]);
 
 /** Copies tokenizer, processor, generation settings and the model's code. */
 function copySideFiles(from: string, to: string): void {
   if (realpathSync(from) === realpathSync(to)) return;
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    const { name } = entry;
-    if (entry.isDirectory() || !SIDE_FILES.has(extname(name))) continue;
-    if (name === 'config.json' || name.endsWith('.index.json')) continue;
-    copyFileSync(join(from, name), join(to, basename(name)));
-  }
+  for (const name of sideFiles(from)) copyFileSync(join(from, name), join(to, basename(name)));
+}
+
+/** Names of the files of a checkpoint folder that `saveCheckpoint` copies beside the weights. */
+export function sideFiles(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => !entry.isDirectory() && SIDE_FILES.has(extname(entry.name)))
+    .map(({ name }) => name)
+    .filter((name) => name !== 'config.json' && !name.endsWith('.index.json') && !OF_A_RUN.has(name));
 }
 
 const PREPROCESSOR = 'preprocessor_config.json';
