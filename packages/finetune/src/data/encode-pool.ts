@@ -26,6 +26,8 @@ export type WorkerMessage =
 export interface WorkerJob {
   readonly job: number;
   readonly index: number;
+  /** Records from `index` on. */
+  readonly count: number;
 }
 
 /** Threads for encoding beside the training step, which wants most of the machine: 1 on two cores, a quarter of the cores on larger machines, 8 at most. */
@@ -93,15 +95,18 @@ export class EncodePool<Name extends TaskName> {
     return this.#threads.map(({ worker }) => worker);
   }
 
-  /** Encodes record `index`. A mistake in the record is an outcome; only a broken program or a dead thread rejects. */
-  run(index: number): Promise<Outcome<TaskResults[Name]>> {
-    if (this.#local) return this.#local.run(index);
+  /**
+   * Does the task for record `index`, or for `count` records from there on. A mistake in the record is an outcome; only a broken program or a
+   * dead thread rejects.
+   */
+  run(index: number, count = 1): Promise<Outcome<TaskResults[Name]>> {
+    if (this.#local) return this.#local.run(index, count);
     if (this.#broken) return Promise.reject(this.#broken);
     const thread = this.#threads.reduce((least, other) => (other.jobs.size < least.jobs.size ? other : least));
     const job = this.#nextJob++;
     return new Promise((resolve, reject) => {
       thread.jobs.set(job, { index, resolve: resolve as Job['resolve'], reject });
-      thread.worker.postMessage({ job, index } satisfies WorkerJob);
+      thread.worker.postMessage({ job, index, count } satisfies WorkerJob);
     });
   }
 

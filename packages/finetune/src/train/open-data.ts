@@ -5,6 +5,7 @@ import { Dataset } from '../data/dataset.js';
 import { type EncoderSetup, encoderSetup } from '../data/encoder.js';
 import { Loader, type MicroBatch } from '../data/loader.js';
 import { preflight } from '../data/preflight.js';
+import { fixedRecords } from '../data/question.js';
 import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
 
@@ -25,9 +26,14 @@ export async function openData(config: RunConfig, folder: string, reporter: Repo
   const evaluation =
     config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
   const badRecords = { onBadRecord: config.data.on_bad_record, maxBadFraction: config.data.max_bad_fraction };
-  const look = { encoder, badRecords, threads: null, reporter };
-  const lengths = await preflight({ ...look, dataset: train });
+  const look = { encoder, purpose: 'training', mode: 'quick', badRecords, threads: null, reporter } as const;
+  const { lengths } = await preflight({ ...look, dataset: train });
   if (evaluation) await preflight({ ...look, dataset: evaluation });
+  const asked = evaluation === null ? 0 : config.eval.eval_generate;
+  if (evaluation && asked > 0) {
+    const indices = Uint32Array.from(fixedRecords(evaluation.length, asked));
+    await preflight({ ...look, dataset: evaluation, purpose: 'question', indices });
+  }
   const sampler = trainingOrder(config, train.sizes, lengths);
   return { train, evaluation, encoder, sampler };
 }
