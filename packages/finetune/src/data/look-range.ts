@@ -2,12 +2,11 @@
  * A look at a stretch of records. What is found out about them, as arrays: a data set of millions has no object for each
  * record.
  */
-import { dirname, resolve } from 'node:path';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import type { Dataset } from './dataset.js';
 import type { Encoder } from './encoder.js';
 import { contentOf, filesOf, stampOf, textOf, UNKNOWN } from './identity.js';
-import { decodeAll, look, type Purpose } from './look.js';
+import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
 import type { DataRecord } from './record.js';
 import { summarize } from './summary.js';
 
@@ -43,41 +42,59 @@ export async function lookAtRange(
   first: number,
   count: number,
 ): Promise<Looked> {
-  const shared = {
+  const looked = {
     lengths: new Uint32Array(count),
     texts: new BigUint64Array(count),
     stamps: new BigUint64Array(count),
     contents: new BigUint64Array(count),
   };
-  const lines: string[] = [];
+  const lines = Array.from({ length: count }, () => '');
   const bad: Looked['bad'][number][] = [];
+  const fail = (i: number, error: unknown): void => {
+    if (!(error instanceof UserError)) throw error;
+    bad.push({ index: first + i, error: error.at(dataset.place(first + i)).toData() });
+  };
+  const read: { i: number; record: DataRecord }[] = [];
   for (let i = 0; i < count; i++) {
-    const index = first + i;
-    const place = dataset.place(index);
-    lines.push('');
     try {
-      const record = await dataset.read(index);
+      const record = await dataset.read(first + i);
       const files = filesOf(record);
-      shared.texts[i] = textOf(record);
-      shared.stamps[i] = stampOf(files, dirname(resolve(place.file)));
-      shared.lengths[i] = Math.min(await measure(record, encoder, setup, index), encoder.setup.maxLength);
-      if (index < setup.decoded) shared.contents[i] = contentOf(record);
       const line = files.join('\0');
-      if (line.includes('\n')) shared.stamps[i] = UNKNOWN;
-      else lines[i] = line;
+      looked.texts[i] = textOf(record);
+      lines[i] = line.includes('\n') ? '' : line;
+      looked.stamps[i] = line.includes('\n') ? UNKNOWN : stampOf(files, dataset.folder(first + i));
+      read.push({ i, record });
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      shared.lengths[i] = 0;
-      bad.push({ index, error: error.at(place).toData() });
+      fail(i, error);
     }
   }
-  return { ...shared, files: new Uint8Array(Buffer.from(lines.map((line) => `${line}\n`).join(''))), bad };
+  const exact = Math.max(0, Math.min(count, setup.purpose === 'training' ? ENCODED_FIRST - first : count));
+  const quick = read.filter(({ i }) => i >= exact);
+  const lengths = await lookAtRecords(
+    quick.map(({ record }) => record),
+    encoder,
+  );
+  const lengthOf = new Map(quick.map(({ i }, k) => [i, lengths[k]!]));
+  for (const { i, record } of read) {
+    try {
+      const length = lengthOf.get(i) ?? (await measure(record, encoder, setup));
+      if (length instanceof UserError) throw length;
+      if (first + i < setup.decoded) {
+        if (i >= exact || setup.purpose === 'question') await decodeAll(record, encoder);
+        looked.contents[i] = contentOf(record);
+      }
+      looked.lengths[i] = Math.min(length, encoder.setup.maxLength);
+    } catch (error) {
+      fail(i, error);
+    }
+  }
+  bad.sort((a, b) => a.index - b.index);
+  return { ...looked, files: new Uint8Array(Buffer.from(lines.map((line) => `${line}\n`).join(''))), bad };
 }
 
-/** The length of a record in tokens: whether its pictures are decoded now makes no difference to it. */
-async function measure(record: DataRecord, encoder: Encoder, setup: LookSetup, index: number): Promise<number> {
-  if (setup.purpose === 'training' && index < ENCODED_FIRST) return (await summarize(record, encoder)).value.tokens;
-  const tokens = await look(record, encoder, setup.purpose);
-  if (index < setup.decoded) await decodeAll(record, encoder);
-  return tokens;
+/** The length of a record that is encoded as it will be. */
+async function measure(record: DataRecord, encoder: Encoder, { purpose }: LookSetup): Promise<number> {
+  return purpose === 'question'
+    ? await lookAtQuestion(record, encoder)
+    : (await summarize(record, encoder)).value.tokens;
 }

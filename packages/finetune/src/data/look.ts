@@ -1,5 +1,5 @@
 /**
- * A quick look at a record without decoding pictures. Finds everything that sizes, headers, lengths and flags tell.
+ * A quick look at records without decoding pictures. Finds everything that sizes, headers, lengths and flags tell.
  * For the preflight. What only decoding finds (damage in the middle of a picture) is found by `decodeAll`.
  */
 import {
@@ -27,34 +27,74 @@ export type Purpose = 'training' | 'question';
 const TOKENS_PER_PICTURE = 2;
 /** Header and end of a turn. */
 const TOKENS_PER_TURN = 5;
-/** More tokens than the count below can be wrong by: for each turn (header, thoughts) and for each picture (number, line breaks). */
-const DOUBT = { record: 64, turn: 24, picture: 8 } as const;
+/** More tokens than a length below can be wrong by: for each turn (header, thoughts) and each picture (number, line breaks). */
+const DOUBT = { record: 16, turn: 8, picture: 8 } as const;
 
 /**
- * The record's length in tokens, within a few of the true one.
- *
- * @throws UserError as encoding would, but for what only decoding finds
+ * Looks at records to learn from. Each gets its length in tokens, within a few of the true one, or the UserError that encoding would throw, but
+ * for what only decoding finds. Shape: (records)
  */
-export async function look(record: DataRecord, encoder: Encoder, purpose: Purpose): Promise<number> {
-  if (purpose === 'question') return await lookAtQuestion(record, encoder);
+export async function lookAtRecords(records: readonly DataRecord[], encoder: Encoder): Promise<(number | UserError)[]> {
   const { setup, tokenizer } = encoder;
-  const official = setup.compat === 'official';
-  const template = chatTemplate(setup.llmType, tokenizer);
-  if (!official) checkMessages(recordMessages(record), template, setup.allowSpecialText ?? false);
-  let tokens = record.conversations[0]?.role === 'system' ? 0 : await encoder.beginTokens();
-  for (const { content } of record.conversations) {
-    tokens += TOKENS_PER_TURN + (await tokenizer.encode(content, { plain: true })).length;
+  const pictures: (number | UserError)[] = [];
+  for (const record of records) pictures.push(await orUserError(() => countPictures(record, encoder)));
+  const turns = await tokenizer.count(
+    records.flatMap(({ conversations }) => conversations.map(({ content }) => content)),
+  );
+  const begin = await encoder.beginTokens();
+  const lengths: (number | UserError)[] = [];
+  let at = 0;
+  for (const [i, record] of records.entries()) {
+    const { length } = record.conversations;
+    const written = turns.slice(at, at + length).reduce((sum, count) => sum + count, 0);
+    at += length;
+    const shown = pictures[i]!;
+    if (typeof shown !== 'number') {
+      lengths.push(shown);
+      continue;
+    }
+    const start = record.conversations[0]?.role === 'system' ? 0 : begin;
+    const tokens = start + TOKENS_PER_TURN * length + written + shown * (setup.queryNum + TOKENS_PER_PICTURE);
+    const most = tokens + DOUBT.record + DOUBT.turn * length + DOUBT.picture * shown;
+    const fits = setup.compat !== 'official' && most <= setup.maxLength;
+    lengths.push(fits ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
   }
+  return lengths;
+}
+
+/** `tokens`, once encoding without pictures has worked. */
+async function encodeHeaders(record: DataRecord, encoder: Encoder, tokens: number): Promise<number> {
+  await encoder.encode(record, { pixels: 'header' });
+  return tokens;
+}
+
+async function orUserError(work: () => Promise<number>): Promise<number | UserError> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof UserError) return error;
+    throw error;
+  }
+}
+
+/** Pictures, slices among them, of a record whose conversation and images are sound. */
+async function countPictures(record: DataRecord, encoder: Encoder): Promise<number> {
+  const { setup, tokenizer } = encoder;
+  if (setup.compat !== 'official')
+    checkMessages(recordMessages(record), chatTemplate(setup.llmType, tokenizer), setup.allowSpecialText ?? false);
   let pictures = 0;
   for (const source of imagesOf(record)) {
     const [width, height] = await pictureSize(source, record, encoder);
     const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
     pictures += 1 + (grid ? grid[0] * grid[1] : 0);
   }
-  tokens += pictures * (setup.queryNum + TOKENS_PER_PICTURE);
-  const doubt = DOUBT.record + DOUBT.turn * record.conversations.length + DOUBT.picture * pictures;
-  if (official || tokens + doubt > setup.maxLength) await encoder.encode(record, { pixels: 'header' });
-  return tokens;
+  return pictures;
+}
+
+/** Looks at a record to be asked. Returns the length of the prompt in tokens. */
+export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: Encoder): Promise<number> {
+  const prompt = await encodePrompt(questionOf(record).messages, { ...setup, tokenizer, pixels: 'header' });
+  return prompt.inputIds.length;
 }
 
 async function pictureSize(
@@ -79,11 +119,6 @@ function withTurn(error: unknown, source: ImageSource, record: DataRecord, { com
     typeof content !== 'string' && content.some((part) => typeof part !== 'string' && part.image === source);
   const turn = questionOf(record).messages.findIndex(shows);
   return turn === -1 ? error : error.at({ turn });
-}
-
-async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: Encoder): Promise<number> {
-  const prompt = await encodePrompt(questionOf(record).messages, { ...setup, tokenizer, pixels: 'header' });
-  return prompt.inputIds.length;
 }
 
 /**

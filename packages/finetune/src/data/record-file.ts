@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
@@ -77,6 +77,11 @@ export class RecordFile {
   describe(): string {
     const { container, records, form } = this.index;
     return `${container}, ${records} record${records === 1 ? '' : 's'} in ${FORM_NAMES[form]}`;
+  }
+
+  /** Absolute. */
+  get folder(): string {
+    return dirname(resolve(this.index.path));
   }
 
   place(record: number): RecordPlace {
