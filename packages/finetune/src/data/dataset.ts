@@ -68,6 +68,12 @@ export class Dataset {
     return file.place(record);
   }
 
+  /** The index of a place; undefined: not of these data. */
+  indexOf(file: string, record: number): number | undefined {
+    const number = this.files.findIndex(({ index }) => index.path === file);
+    return number === -1 ? undefined : this.#starts[number]! + record;
+  }
+
   /** The folder of the file of record `index`: where relative paths of its pictures begin. */
   folder(index: number): string {
     return this.#find(index).file.folder;

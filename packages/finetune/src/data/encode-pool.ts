@@ -21,6 +21,8 @@ export type WorkerMessage =
   | { readonly kind: 'failed'; readonly error: UserErrorData }
   | { readonly kind: 'notice'; readonly message: string }
   | { readonly kind: 'result'; readonly job: number; readonly outcome: Outcome<unknown> }
+  /** The data as a whole cannot be read any more. */
+  | { readonly kind: 'refused'; readonly job: number; readonly error: UserErrorData }
   | { readonly kind: 'broken'; readonly job: number; readonly error: string };
 
 export interface WorkerJob {
@@ -155,7 +157,7 @@ function settle(thread: Thread, message: Extract<WorkerMessage, { job: number }>
   const job = thread.jobs.get(message.job);
   thread.jobs.delete(message.job);
   if (message.kind === 'result') job?.resolve(message.outcome);
-  else job?.reject(new Error(message.error));
+  else job?.reject(message.kind === 'refused' ? UserError.fromData(message.error) : new Error(message.error));
 }
 
 /** "record 17 of a.json" for index 17 of the whole data. */

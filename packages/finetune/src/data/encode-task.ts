@@ -11,6 +11,7 @@ import { contentOf } from './identity.js';
 import { decodeAll } from './look.js';
 import { type Looked, type LookSetup, lookAtRange } from './look-range.js';
 import { type RecordSummary, summarize } from './summary.js';
+import { ChangedDataError } from './unchanged.js';
 
 export interface TaskSetup {
   readonly dataset: DatasetIndex;
@@ -70,7 +71,7 @@ export async function openTask<Name extends TaskName>(
       const { value, notices } = await work({ dataset, encoder, setup }, index, count);
       return { ok: true, value, notices };
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
+      if (!(error instanceof UserError) || error instanceof ChangedDataError) throw error;
       return { ok: false, error: error.at(dataset.place(index)).toData() };
     }
   };

@@ -30,7 +30,8 @@ async function answer(task: EncodeTask<TaskName>, { job, index, count }: WorkerJ
     const outcome = await task.run(index, count);
     say({ kind: 'result', job, outcome }, transferables(outcome));
   } catch (error) {
-    say({ kind: 'broken', job, error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+    if (error instanceof UserError) say({ kind: 'refused', job, error: error.toData() });
+    else say({ kind: 'broken', job, error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
   }
 }
 

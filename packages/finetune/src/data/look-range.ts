@@ -9,6 +9,7 @@ import { contentOf, filesOf, stampOf, textOf, UNKNOWN } from './identity.js';
 import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
 import type { DataRecord } from './record.js';
 import { summarize } from './summary.js';
+import { ChangedDataError } from './unchanged.js';
 
 export interface LookSetup {
   readonly purpose: Purpose;
@@ -51,7 +52,7 @@ export async function lookAtRange(
   const lines = Array.from({ length: count }, () => '');
   const bad: Looked['bad'][number][] = [];
   const fail = (i: number, error: unknown): void => {
-    if (!(error instanceof UserError)) throw error;
+    if (!(error instanceof UserError) || error instanceof ChangedDataError) throw error;
     bad.push({ index: first + i, error: error.at(dataset.place(first + i)).toData() });
   };
   const read: { i: number; record: DataRecord }[] = [];

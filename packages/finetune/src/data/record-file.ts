@@ -2,7 +2,6 @@
  * One data file with random access to its records. The format (JSON array, JSON Lines, parquet) is recognised from the
  * bytes, never from the name; the form of the records (forms.ts) from the first record.
  */
-import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
@@ -13,6 +12,7 @@ import { parseRecord } from './json-record.js';
 import { type RecordOffsets, scanJson } from './json-scan.js';
 import { ParquetFile } from './parquet.js';
 import type { DataRecord, RecordPlace } from './record.js';
+import { type FileStamp, fileStamp, hashFile, openAgain, UnchangedFile } from './unchanged.js';
 
 type Container = 'JSON array' | 'JSON Lines' | 'parquet';
 
@@ -25,8 +25,10 @@ export interface RecordFileIndex {
   readonly records: number;
   /** Bytes of the file when it was indexed. */
   readonly bytes: number;
-  /** Changes with the content: SHA-256 of a JSON file, of size and footer for parquet. */
+  /** SHA-256 of the file, hexadecimal. */
   readonly fingerprint: string;
+  /** Its state just before it was read for the first time. */
+  readonly stamp: FileStamp;
   /** Absent for parquet. */
   readonly offsets: RecordOffsets | undefined;
 }
@@ -35,22 +37,26 @@ export class RecordFile {
   #fd: number | undefined;
   #parquet: Promise<ParquetFile> | undefined;
   readonly #resolver: ImageResolver;
+  readonly #unchanged: UnchangedFile;
 
   readonly index: RecordFileIndex;
 
   private constructor(index: RecordFileIndex, notice: (message: string) => void) {
     this.index = index;
     this.#resolver = new ImageResolver(index.path, notice);
+    this.#unchanged = new UnchangedFile(index.path, index.stamp, index.fingerprint);
   }
 
   /** Indexes a file. Throws UserError for everything that is not a data file with at least one record. */
   static async open(path: string, notice: (message: string) => void): Promise<RecordFile> {
-    const bytes = checkFile(path);
+    const stamp = checkFile(path);
+    const bytes = stamp.size;
     const { container, start } = await recognizeContainer(path, bytes);
-    const raw =
+    const found =
       container === 'parquet'
         ? await indexParquet(path, bytes, notice)
         : await indexJson(path, container, start, bytes);
+    const raw = { ...found, stamp };
     if (raw.records === 0)
       throw new UserError(`Expected at least one record in a data file but received an empty ${container}.`, {
         file: path,
@@ -102,26 +108,19 @@ export class RecordFile {
   }
 
   async #raw(record: number): Promise<unknown> {
-    const { path, bytes, offsets } = this.index;
+    const { path, offsets } = this.index;
+    this.#fd ??= openAgain(path);
+    this.#unchanged.check(this.#fd);
     if (!offsets) {
       this.#parquet ??= ParquetFile.open(path);
       return (await this.#parquet).read(record);
-    }
-    if (this.#fd === undefined) {
-      this.#fd = openSync(path, 'r');
-      const now = statSync(path).size;
-      if (now !== bytes) {
-        throw new UserError(`Expected ${bytes} bytes for a data file as when it was opened but received ${now}.`, {
-          file: path,
-          cure: 'Do not change data files during a run. Start again.',
-        });
-      }
     }
     return parseRecord(readBytes(this.#fd, offsets.starts[record]!, offsets.lengths[record]!), this.place(record));
   }
 }
 
-function checkFile(path: string): number {
+/** The file and its state. */
+function checkFile(path: string): FileStamp {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat)
     throw new UserError(`Expected a data file but there is no ${path}.`, {
@@ -137,7 +136,7 @@ function checkFile(path: string): number {
     });
   if (stat.size === 0)
     throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });
-  return stat.size;
+  return fileStamp(stat);
 }
 
 const CONTAINERS = 'a JSON array, JSON Lines or parquet';
@@ -182,7 +181,7 @@ function foreignFormat(head: Buffer): { what: string; cure: string } | undefined
   return undefined;
 }
 
-type Unformed = Omit<RecordFileIndex, 'form'>;
+type Unformed = Omit<RecordFileIndex, 'form' | 'stamp'>;
 
 async function indexParquet(path: string, bytes: number, notice: (message: string) => void): Promise<Unformed> {
   const file = await ParquetFile.open(path);
@@ -197,7 +196,7 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
       container: 'parquet',
       records: file.rows,
       bytes,
-      fingerprint: await footerHash(path, bytes),
+      fingerprint: await hashOf(path),
       offsets: undefined,
     };
   } finally {
@@ -205,12 +204,10 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
   }
 }
 
-async function footerHash(path: string, bytes: number): Promise<string> {
+async function hashOf(path: string): Promise<string> {
   const handle = await open(path);
   try {
-    const tail = Buffer.alloc(Math.min(bytes, 1 << 16));
-    await handle.read(tail, 0, tail.length, bytes - tail.length);
-    return createHash('sha256').update(String(bytes)).update(tail).digest('hex');
+    return hashFile(handle.fd);
   } finally {
     await handle.close();
   }

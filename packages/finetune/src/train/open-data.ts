@@ -1,6 +1,7 @@
 /** Opens the data of a run: datasets, order and loaders. */
 import { join } from 'node:path';
-import type { RunConfig } from '@minicpm-finetune/run';
+import { type RunConfig, UserError } from '@minicpm-finetune/run';
+import { type RecordsState, readRecords } from '../checkpoint/records.js';
 import { Dataset } from '../data/dataset.js';
 import { type EncoderSetup, encoderSetup } from '../data/encoder.js';
 import { Loader, type MicroBatch } from '../data/loader.js';
@@ -8,6 +9,8 @@ import { preflight } from '../data/preflight.js';
 import { fixedRecords } from '../data/question.js';
 import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
+import type { Checkpoint } from './resume.js';
+import { compareRecords } from './same-data.js';
 
 const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
@@ -16,10 +19,20 @@ export interface RunData {
   readonly evaluation: Dataset | null;
   readonly encoder: EncoderSetup;
   readonly sampler: Sampler;
+  /** Of the training data. */
+  readonly records: RecordsState;
 }
 
-/** Opens the data files and looks at every record, for the model in `folder`. Throws UserErrors naming file and record. */
-export async function openData(config: RunConfig, folder: string, reporter: Reporter): Promise<RunData> {
+/**
+ * Opens the data files and looks at every record, for the model in `folder`. For a resumed run the data are compared with those of the
+ * checkpoint, whose order they keep. Throws UserErrors naming file and record.
+ */
+export async function openData(
+  config: RunConfig,
+  folder: string,
+  checkpoint: Checkpoint | null,
+  reporter: Reporter,
+): Promise<RunData> {
   const notice = (message: string): void => reporter.notice(message);
   const encoder = encoderSetup(folder, config.model, config.data);
   const train = await Dataset.open(config.data.data_path, notice);
@@ -27,15 +40,40 @@ export async function openData(config: RunConfig, folder: string, reporter: Repo
     config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
   const badRecords = { onBadRecord: config.data.on_bad_record, maxBadFraction: config.data.max_bad_fraction };
   const look = { encoder, purpose: 'training', mode: 'quick', badRecords, threads: null, reporter } as const;
-  const { lengths } = await preflight({ ...look, dataset: train });
+  const { texts, stamps, lengths, bad } = await preflight({ ...look, dataset: train });
   if (evaluation) await preflight({ ...look, dataset: evaluation });
   const asked = evaluation === null ? 0 : config.eval.eval_generate;
   if (evaluation && asked > 0) {
     const indices = Uint32Array.from(fixedRecords(evaluation.length, asked));
     await preflight({ ...look, dataset: evaluation, purpose: 'question', indices });
   }
-  const sampler = trainingOrder(config, train.sizes, lengths);
-  return { train, evaluation, encoder, sampler };
+  const fresh = { sizes: train.sizes, texts, stamps, lengths, used: new BigUint64Array(train.length) };
+  const before = config.save.resume_anyway || checkpoint === null ? null : readRecords(checkpoint.folder);
+  if (before !== null) {
+    const failed = checkpoint?.failedRecord ?? null;
+    await compareRecords({ dataset: train, encoder, now: { texts, stamps, bad }, before, failed, reporter });
+  } else if (checkpoint !== null && !config.save.resume_anyway) compareFingerprints(checkpoint, train);
+  const records = before === null ? fresh : { ...fresh, lengths: before.lengths, used: before.used };
+  const sampler = trainingOrder(config, train.sizes, records.lengths);
+  return { train, evaluation, encoder, sampler, records };
+}
+
+/** For checkpoints of earlier versions, which know of the data as a whole only. */
+function compareFingerprints(checkpoint: Checkpoint, { fingerprint, files }: Dataset): void {
+  if (checkpoint.fingerprint === fingerprint) return;
+  throw new UserError(
+    `Expected the data the checkpoint was trained on for --data_path but received ${files.map(({ index }) => index.path).join(', ')} with another content.`,
+    {
+      file: files[0]!.index.path,
+      flag: '--data_path',
+      cure: 'Give the same data files in the same order, or --resume_anyway true to continue with other data.',
+    },
+  );
+}
+
+/** Remembers which records a step has used, and the pictures they had. */
+export function markUsed({ records: { used } }: RunData, micros: readonly MicroBatch[]): void {
+  for (const { indices, contents } of micros) for (const [i, index] of indices.entries()) used[index] = contents[i]!;
 }
 
 /** Which records of the training data make up which step. `lengths` are those of all records, in tokens. */

@@ -31,6 +31,8 @@ export interface Checkpoint {
   readonly folder: string;
   /** Of the data that it was trained on. */
   readonly fingerprint: string;
+  /** Index of the record at which the run failed; null: it did not. */
+  readonly failedRecord: number | null;
 }
 
 /** The start of a run: after the checkpoint to resume, which is checked, or fresh, for which the run folder is made ready. Throws UserErrors. */
@@ -65,20 +67,10 @@ export function startOf(config: RunConfig): Start {
   }
   if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
   const saved = readTrainerState(folder);
-  return { state: stateOf(saved), checkpoint: { folder, fingerprint: saved.data_fingerprint } };
-}
-
-/** A resumed run must see the data it saw before. */
-export function compareData(checkpoint: Checkpoint, fingerprint: string, config: RunConfig): void {
-  if (config.save.resume_anyway || checkpoint.fingerprint === fingerprint) return;
-  throw new UserError(
-    `Expected the data the checkpoint was trained on for --data_path but received ${config.data.data_path.join(', ')} with another content.`,
-    {
-      file: config.data.data_path[0]!,
-      flag: '--data_path',
-      cure: 'Give the same data files in the same order, or --resume_anyway true to continue with other data.',
-    },
-  );
+  return {
+    state: stateOf(saved),
+    checkpoint: { folder, fingerprint: saved.data_fingerprint, failedRecord: saved.failed_record ?? null },
+  };
 }
 
 function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {

@@ -16,7 +16,7 @@ import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
-import { compareData, type Start } from './resume.js';
+import type { Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
 
@@ -52,8 +52,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const { reporter } = log;
   const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
-  const data = await openData(config, folder, reporter);
-  if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
+  const data = await openData(config, folder, checkpoint, reporter);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);

@@ -31,6 +31,7 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
     const { path, bytes } = writeCheckpoint(folder, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
+      records: run.data.records,
       device: training.device,
       state: savedState(run),
       config,

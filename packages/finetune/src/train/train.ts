@@ -17,12 +17,12 @@ import { type StepResult, trainStep } from '../engine/step.js';
 import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
-import { runEvaluation } from './evaluate.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
-import { openLoader, optimizerSteps } from './open-data.js';
+import { markUsed, openLoader, optimizerSteps } from './open-data.js';
 import { type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
+import { evaluate, savedBeforeErrors } from './save-first.js';
 import { save, saveResult } from './saving.js';
 import { addLoss, addToHistory, meanLoss } from './state.js';
 import type { StopOptions } from './stop.js';
@@ -111,7 +111,7 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
   const loader = await openLoader(config, data, steps, log.reporter);
   try {
     if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
-    if (config.eval.eval_on_start && state.step === 0) await runEvaluation(run);
+    if ((config.eval.eval_on_start && state.step === 0) || state.evaluationDue) await evaluate(run);
     const stopped = await trainLoop(run, loader);
     if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
@@ -154,13 +154,13 @@ async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] 
     log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
     return run.stop.aborted;
   }
-  for await (const micros of optimizerSteps(loader)) {
+  for await (const micros of savedBeforeErrors(run, optimizerSteps(loader))) {
     await oneStep(run, micros, loader);
     const { step } = state;
     const epochEnds = step % derived.stepsPerEpoch === 0;
     const last = step === derived.totalSteps;
     if (isDue(config.eval.eval_strategy, derived.evalSteps, step, epochEnds) || (last && config.eval.do_eval))
-      await runEvaluation(run);
+      await evaluate(run);
     const stopped = last ? null : run.stop.reason; // after the last step there is nothing to stop
     if (stopped !== null) log.event({ event: 'stop', reason: stopped, step });
     const asked = run.stop.takeSaveRequest();
@@ -210,6 +210,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   state.step = step + 1;
+  markUsed(run.data, micros);
   state.tokensSeen += tokens;
   addLoss(state, result.loss);
   const done = state.step;

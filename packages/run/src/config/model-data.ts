@@ -121,6 +121,7 @@ export const DATA = {
     kind: 'choice',
     choices: ['stop', 'skip'],
     default: 'stop',
+    freeOnResume: true,
     help: { en: 'Stop at a bad record, or count, report and skip it.', zh: '遇到坏记录时停止，或计数、报告并跳过。' },
   },
   max_bad_fraction: {
@@ -128,6 +129,7 @@ export const DATA = {
     min: 0,
     max: 1,
     default: 0.01,
+    freeOnResume: true,
     idle: [{ when: [{ flag: 'on_bad_record', is: ['stop'] }] }],
     help: {
       en: 'With skip: the share of bad records above which the run stops.',

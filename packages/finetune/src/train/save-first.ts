@@ -1,0 +1,58 @@
+/**
+ * What ends a run between two steps costs none of them: a checkpoint is saved before the error goes on. A record that
+ * turns out bad, data or pictures that were changed, a data thread that died, a failed evaluation. Not here: an error in
+ * the middle of a step, after which the state is not whole.
+ */
+import { UserError } from '@minicpm-finetune/run';
+import type { MicroBatch } from '../data/loader.js';
+import { runEvaluation } from './evaluate.js';
+import type { Run } from './run.js';
+import { save } from './saving.js';
+
+/** Steps from a loader. */
+export async function* savedBeforeErrors(run: Run, steps: AsyncGenerator<MicroBatch[]>): AsyncGenerator<MicroBatch[]> {
+  for (;;) {
+    let next: IteratorResult<MicroBatch[]>;
+    try {
+      next = await steps.next();
+    } catch (error) {
+      throw saved(run, error);
+    }
+    if (next.done) return;
+    yield next.value;
+  }
+}
+
+/** Evaluates. If that fails, the checkpoint says that the evaluation is still to be made. */
+export async function evaluate(run: Run): Promise<void> {
+  const { state } = run;
+  try {
+    state.evaluationDue = true;
+    await runEvaluation(run);
+    state.evaluationDue = false;
+  } catch (error) {
+    throw saved(run, error);
+  }
+}
+
+/** Saves a checkpoint, and returns the error with where it is and how to resume. */
+function saved(run: Run, cause: unknown): unknown {
+  const { config, state } = run;
+  if (state.step === 0 || !(cause instanceof Error)) return cause;
+  state.failedRecord = cause instanceof UserError ? failedRecord(run, cause) : null;
+  const path = save(run, 'error');
+  if (path === null) return cause;
+  const error = cause instanceof UserError ? cause : new UserError(cause.message, { cause });
+  const details = error.details();
+  const steps = state.step === 1 ? 'The step before it is' : `The ${state.step} steps before it are`;
+  const how = config.save.save_only_model
+    ? 'It has no optimizer (--save_only_model), so it cannot be resumed exactly.'
+    : `Resume with the same command and --resume_from_checkpoint latest${details.record === undefined ? '' : ', with the record repaired in its place or with --on_bad_record skip'}.`;
+  const cure = [details.cure, `${steps} saved in ${path}. ${how}`].filter((part) => part !== undefined).join(' ');
+  return new UserError(error.message, { ...details, cure, cause: error });
+}
+
+/** The record that is bad now: it may come back repaired, with another content than steps have used. */
+function failedRecord({ data: { train } }: Run, { file, record }: UserError): number | null {
+  return typeof record === 'number' && file !== undefined ? (train.indexOf(file, record) ?? null) : null;
+}
