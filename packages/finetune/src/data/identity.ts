@@ -35,6 +35,9 @@ export function contentOf(record: DataRecord): bigint {
   return hash64(Buffer.concat(imagesOf(record).map((source) => hash('sha256', bytesOf(source), 'buffer'))));
 }
 
+/** The content of a record without pictures. */
+export const NO_PICTURES = hash64(Buffer.alloc(0));
+
 const bytesOf = (source: ImageSource): Uint8Array => (typeof source === 'string' ? readFileSync(source) : source);
 
 /** The files among a record's pictures. */
@@ -63,4 +66,15 @@ function hides(file: string, folder: string): boolean {
   const path = relative(process.cwd(), file);
   if (isAbsolute(path) || path.startsWith('..')) return false;
   return statSync(join(folder, path), { throwIfNoEntry: false }) !== undefined;
+}
+
+/** The files of a record as one line of text; null: no line can hold them. Those below `folder` are written relative to it. */
+export function fileLine(files: readonly string[], folder: string): string | null {
+  const line = files.map((file) => (file.startsWith(folder + sep) ? file.slice(folder.length + 1) : file)).join('\0');
+  return line.includes('\n') ? null : line;
+}
+
+/** The files of a line. */
+export function filesIn(line: string, folder: string): string[] {
+  return line === '' ? [] : line.split('\0').map((file) => (isAbsolute(file) ? file : join(folder, file)));
 }

@@ -5,9 +5,9 @@
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import type { Dataset } from './dataset.js';
 import type { Encoder } from './encoder.js';
-import { contentOf, filesOf, stampOf, textOf, UNKNOWN } from './identity.js';
+import { contentOf, fileLine, filesOf, NO_PICTURES, stampOf, textOf, UNKNOWN } from './identity.js';
 import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
-import type { DataRecord } from './record.js';
+import { type DataRecord, imagesOf } from './record.js';
 import { summarize } from './summary.js';
 import { ChangedDataError } from './unchanged.js';
 
@@ -25,9 +25,9 @@ export interface Looked {
   readonly texts: BigUint64Array;
   /** Stamps of their picture files, taken before these were read; `UNKNOWN`: not to be relied on. */
   readonly stamps: BigUint64Array;
-  /** Hashes of their pictures' contents, where these were decoded; else `UNKNOWN`. */
+  /** Hashes of their pictures' contents, where these were decoded or there are none; else `UNKNOWN`. */
   readonly contents: BigUint64Array;
-  /** Their picture files, a line for each record, the files separated by NUL. UTF-8. */
+  /** Their picture files, a line for each record (identity.ts). UTF-8. */
   readonly files: Uint8Array;
   readonly bad: readonly { readonly index: number; readonly error: UserErrorData }[];
 }
@@ -53,6 +53,7 @@ export async function lookAtRange(
   const bad: Looked['bad'][number][] = [];
   const fail = (i: number, error: unknown): void => {
     if (!(error instanceof UserError) || error instanceof ChangedDataError) throw error;
+    looked.stamps[i] = UNKNOWN; // to be looked at again by the next start
     bad.push({ index: first + i, error: error.at(dataset.place(first + i)).toData() });
   };
   const read: { i: number; record: DataRecord }[] = [];
@@ -60,10 +61,11 @@ export async function lookAtRange(
     try {
       const record = await dataset.read(first + i);
       const files = filesOf(record);
-      const line = files.join('\0');
+      const folder = dataset.folder(first + i);
+      const line = fileLine(files, folder);
       looked.texts[i] = textOf(record);
-      lines[i] = line.includes('\n') ? '' : line;
-      looked.stamps[i] = line.includes('\n') ? UNKNOWN : stampOf(files, dataset.folder(first + i));
+      lines[i] = line ?? '';
+      looked.stamps[i] = line === null ? UNKNOWN : stampOf(files, folder);
       read.push({ i, record });
     } catch (error) {
       fail(i, error);
@@ -83,7 +85,7 @@ export async function lookAtRange(
       if (first + i < setup.decoded) {
         if (i >= exact || setup.purpose === 'question') await decodeAll(record, encoder);
         looked.contents[i] = contentOf(record);
-      }
+      } else if (imagesOf(record).length === 0) looked.contents[i] = NO_PICTURES;
       looked.lengths[i] = Math.min(length, encoder.setup.maxLength);
     } catch (error) {
       fail(i, error);

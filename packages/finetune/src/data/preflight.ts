@@ -11,9 +11,12 @@ import { type BadRecordPolicy, BadRecords } from './bad-records.js';
 import type { Dataset } from './dataset.js';
 import { EncodePool } from './encode-pool.js';
 import type { EncoderSetup } from './encoder.js';
+import { FileLines } from './file-lines.js';
+import { filesIn, stampOf, UNKNOWN } from './identity.js';
 import { inOrder, type Range } from './in-order.js';
 import type { Purpose } from './look.js';
 import { ENCODED_FIRST, type Looked } from './look-range.js';
+import { type Memory, memoryKey } from './memory.js';
 
 export interface PreflightOptions {
   readonly dataset: Dataset;
@@ -28,13 +31,19 @@ export interface PreflightOptions {
   readonly badRecords: Omit<BadRecordPolicy, 'reportFile'>;
   /** Worker threads; null: one per core; 0: this thread. */
   readonly threads: number | null;
+  /** Where to look for what is known, and to leave it; absent: nowhere. */
+  readonly memory?: Memory | null;
   readonly reporter: Reporter;
 }
 
+type Arrays = Omit<Looked, 'files' | 'bad'>;
+
 /** What is known of all records. Shapes: (records); of a record that was not asked for, nothing. */
-export interface Preflight extends Omit<Looked, 'files' | 'bad'> {
+export interface Preflight extends Arrays {
   /** By the record's index, with its place. */
   readonly bad: ReadonlyMap<number, UserErrorData>;
+  /** Remembers the `contents` that were entered since. */
+  remember(): void;
 }
 
 /** Most records that a thread takes at once. */
@@ -47,48 +56,101 @@ const AHEAD = 4;
  *
  * @throws UserError for the first bad record, or under `skip` for too many
  */
-export async function preflight({ dataset, encoder, reporter, ...options }: PreflightOptions): Promise<Preflight> {
-  const count = dataset.length;
-  const found = {
-    lengths: new Uint32Array(count),
-    texts: new BigUint64Array(count),
-    stamps: new BigUint64Array(count),
-    contents: new BigUint64Array(count),
-  };
+export async function preflight(options: PreflightOptions): Promise<Preflight> {
+  const { dataset, encoder, indices, purpose } = options;
+  const memory = indices ? null : (options.memory ?? null);
+  const key = memory === null ? '' : memoryKey(dataset, encoder, purpose);
+  const known = memory?.load(key, dataset.length) ?? null;
+  const lines = new FileLines(dataset.length, known?.files ?? null);
+  const found: Arrays = known ?? nothing(dataset.length);
+  const open = indices ?? openRecords(options, known, lines);
+  let decoded = countDecoded(found);
   const bad = new Map<number, UserErrorData>();
-  const policy = new BadRecords({ ...options.badRecords, reportFile: undefined }, count);
-  const look = { purpose: options.purpose, decoded: options.mode === 'full' ? count : ENCODED_FIRST };
+  const remember = (): void => {
+    decoded = countDecoded(found);
+    memory?.store(key, { ...found, files: lines.joined() });
+  };
+  try {
+    if (open.length > 0) await lookAt(open, options, { found, lines, bad });
+  } finally {
+    if (open.length > 0) remember();
+  }
+  return { ...found, bad, remember: () => (countDecoded(found) === decoded ? undefined : remember()) };
+}
+
+const nothing = (records: number): Arrays => ({
+  lengths: new Uint32Array(records),
+  texts: new BigUint64Array(records),
+  stamps: new BigUint64Array(records),
+  contents: new BigUint64Array(records),
+});
+
+function countDecoded({ contents }: Arrays): number {
+  let count = 0;
+  for (const content of contents) if (content !== UNKNOWN) count++;
+  return count;
+}
+
+/** The records that have to be looked at: those of which nothing is known that still holds. */
+function openRecords({ dataset, mode }: PreflightOptions, known: Arrays | null, lines: FileLines): Uint32Array {
+  const all = Uint32Array.from({ length: dataset.length }, (_, i) => i);
+  if (known === null) return all;
+  return all.filter((i) => {
+    const stamp = known.stamps[i]!;
+    if (stamp === UNKNOWN || (mode === 'full' && known.contents[i] === UNKNOWN)) return true;
+    const folder = dataset.folder(i);
+    return stampOf(filesIn(lines.line(i), folder), folder) !== stamp;
+  });
+}
+
+interface Findings {
+  readonly found: Arrays;
+  readonly lines: FileLines;
+  readonly bad: Map<number, UserErrorData>;
+}
+
+async function lookAt(records: Uint32Array, options: PreflightOptions, { found, lines, bad }: Findings): Promise<void> {
+  const { dataset, encoder, reporter, purpose, mode } = options;
+  const policy = new BadRecords({ ...options.badRecords, reportFile: undefined }, dataset.length);
+  const look = { purpose, decoded: mode === 'full' ? dataset.length : ENCODED_FIRST };
   const most = options.threads ?? availableParallelism();
-  const ranges = rangesOf(options.indices, count, Math.max(1, most) * AHEAD);
+  const ranges = rangesOf(records, Math.max(1, most) * AHEAD);
   const threads = Math.min(most, ranges.length);
   const setup = { dataset: dataset.index, encoder, look };
   const pool = await EncodePool.open('look', setup, threads, (message) => reporter.notice(message));
-  const total = options.indices?.length ?? count;
+  const task = { label: 'Reading records', total: records.length, unit: 'records' };
   try {
-    await asTask(reporter, { label: 'Reading records', total, unit: 'records' }, async (update) => {
+    await asTask(reporter, task, async (update) => {
       let done = 0;
-      for await (const [range, outcome] of inOrder(pool, ranges, Math.max(1, threads) * AHEAD)) {
+      for await (const [[first, count], outcome] of inOrder(pool, ranges, Math.max(1, threads) * AHEAD)) {
         if (!outcome.ok) throw UserError.fromData(outcome.error);
-        const [first, length] = range;
-        for (const key of ['lengths', 'texts', 'stamps', 'contents'] as const)
-          found[key].set(outcome.value[key] as never, first);
-        for (const { index, error } of outcome.value.bad) {
+        const { value } = outcome;
+        found.lengths.set(value.lengths, first);
+        found.texts.set(value.texts, first);
+        found.stamps.set(value.stamps, first);
+        found.contents.set(value.contents, first);
+        lines.replace(first, count, value.files);
+        for (const { index, error } of value.bad) {
           policy.add(index, UserError.fromData(error));
           bad.set(index, error);
         }
-        done += length;
+        done += count;
         update(done);
       }
     });
   } finally {
     await pool.close();
   }
-  return { ...found, bad };
 }
 
-/** First record and number of records of each piece of work: `least` pieces, or more. */
-function rangesOf(indices: Uint32Array | undefined, count: number, least: number): Range[] {
-  if (indices) return [...indices].map((index) => [index, 1]);
-  const size = Math.max(1, Math.min(RANGE, Math.floor(count / least)));
-  return Array.from({ length: Math.ceil(count / size) }, (_, i) => [i * size, Math.min(size, count - i * size)]);
+/** Pieces of work of neighbouring records: `least` of them, or more. */
+function rangesOf(records: Uint32Array, least: number): Range[] {
+  const size = Math.max(1, Math.min(RANGE, Math.floor(records.length / least)));
+  const ranges: [first: number, count: number][] = [];
+  for (const record of records) {
+    const last = ranges.at(-1);
+    if (last && last[0] + last[1] === record && last[1] < size) last[1]++;
+    else ranges.push([record, 1]);
+  }
+  return ranges;
 }

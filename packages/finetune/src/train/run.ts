@@ -66,6 +66,8 @@ export async function closeRun({ optimizer, training, data, staging }: Run): Pro
   staging?.dispose();
   optimizer.dispose();
   training.model.dispose();
+  data.known.remember();
+  data.knownEvaluation?.remember();
   await data.train.close();
   await data.evaluation?.close();
 }

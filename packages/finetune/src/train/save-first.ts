@@ -4,17 +4,23 @@
  * the middle of a step, after which the state is not whole.
  */
 import { UserError } from '@minicpm-finetune/run';
+import type { DecodeAhead } from '../data/decode-ahead.js';
 import type { MicroBatch } from '../data/loader.js';
 import { runEvaluation } from './evaluate.js';
 import type { Run } from './run.js';
 import { save } from './saving.js';
 
-/** Steps from a loader. */
-export async function* savedBeforeErrors(run: Run, steps: AsyncGenerator<MicroBatch[]>): AsyncGenerator<MicroBatch[]> {
+/** Steps from a loader, until it or the decoding beside it fails. */
+export async function* savedBeforeErrors(
+  run: Run,
+  steps: AsyncGenerator<MicroBatch[]>,
+  ahead: readonly DecodeAhead[],
+): AsyncGenerator<MicroBatch[]> {
   for (;;) {
     let next: IteratorResult<MicroBatch[]>;
     try {
       next = await steps.next();
+      for (const { failure } of next.done ? [] : ahead) if (failure !== null) throw failure;
     } catch (error) {
       throw saved(run, error);
     }
@@ -25,12 +31,11 @@ export async function* savedBeforeErrors(run: Run, steps: AsyncGenerator<MicroBa
 
 /** Evaluates. If that fails, the checkpoint says that the evaluation is still to be made. */
 export async function evaluate(run: Run): Promise<void> {
-  const { state } = run;
   try {
-    state.evaluationDue = true;
     await runEvaluation(run);
-    state.evaluationDue = false;
+    run.state.evaluationDue = false;
   } catch (error) {
+    run.state.evaluationDue = true;
     throw saved(run, error);
   }
 }

@@ -9,6 +9,7 @@ import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } fro
 import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import { requireResolved } from '../config/resolve.js';
+import type { DecodeAhead } from '../data/decode-ahead.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
 import { explainMemory, startEngine } from '../engine/machine.js';
@@ -19,7 +20,7 @@ import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
-import { markUsed, openLoader, optimizerSteps } from './open-data.js';
+import { markUsed, openAhead, openLoader, optimizerSteps } from './open-data.js';
 import { type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
 import { evaluate, savedBeforeErrors } from './save-first.js';
@@ -109,10 +110,11 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
   announce(run, options);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
   const loader = await openLoader(config, data, steps, log.reporter);
+  const ahead = await openAhead(config, data, loader, steps, log.reporter);
   try {
     if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
     if ((config.eval.eval_on_start && state.step === 0) || state.evaluationDue) await evaluate(run);
-    const stopped = await trainLoop(run, loader);
+    const stopped = await trainLoop(run, loader, ahead);
     if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
     return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
@@ -120,7 +122,7 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
     throw training.device === 'cpu' ? error : explainRunMemory(error, run);
   } finally {
     if (run.profile?.active) run.profile.write();
-    await loader.close();
+    for (const one of [loader, ...ahead]) await one.close();
     await closeRun(run);
   }
 }
@@ -148,13 +150,13 @@ function announce(run: Run, options: TrainOptions): void {
 }
 
 /** Takes the steps that are left. Returns why it stopped before the last one, or null. */
-async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] | null> {
+async function trainLoop(run: Run, loader: Loader, ahead: readonly DecodeAhead[]): Promise<StopEvent['reason'] | null> {
   const { config, derived, log, state } = run;
   if (run.stop.aborted !== null) {
     log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
     return run.stop.aborted;
   }
-  for await (const micros of savedBeforeErrors(run, optimizerSteps(loader))) {
+  for await (const micros of savedBeforeErrors(run, optimizerSteps(loader), ahead)) {
     await oneStep(run, micros, loader);
     const { step } = state;
     const epochEnds = step % derived.stepsPerEpoch === 0;
