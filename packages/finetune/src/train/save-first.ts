@@ -40,21 +40,25 @@ export async function evaluate(run: Run): Promise<void> {
   }
 }
 
-/** Saves a checkpoint, and returns the error with where it is and how to resume. */
+/** Saves a checkpoint, and returns the error; one of the user's says where it is and how to resume, of any other a notice does. */
 function saved(run: Run, cause: unknown): unknown {
-  const { config, state } = run;
-  if (state.step === 0 || !(cause instanceof Error)) return cause;
+  const { config, state, log } = run;
+  if (state.step === 0) return cause;
   state.failedRecord = cause instanceof UserError ? failedRecord(run, cause) : null;
   const path = save(run, 'error');
   if (path === null) return cause;
-  const error = cause instanceof UserError ? cause : new UserError(cause.message, { cause });
-  const details = error.details();
-  const steps = state.step === 1 ? 'The step before it is' : `The ${state.step} steps before it are`;
+  const record = cause instanceof UserError && cause.record !== undefined;
+  const where = `${state.step === 1 ? 'The step before it is' : `The ${state.step} steps before it are`} saved in ${path}.`;
+  const repaired = record ? ', with the record repaired in its place or with --on_bad_record skip' : '';
   const how = config.save.save_only_model
-    ? 'It has no optimizer (--save_only_model), so it cannot be resumed exactly.'
-    : `Resume with the same command and --resume_from_checkpoint latest${details.record === undefined ? '' : ', with the record repaired in its place or with --on_bad_record skip'}.`;
-  const cure = [details.cure, `${steps} saved in ${path}. ${how}`].filter((part) => part !== undefined).join(' ');
-  return new UserError(error.message, { ...details, cure, cause: error });
+    ? 'It has no optimizer (--save_only_model), so it cannot be resumed.'
+    : `Resume with the same command and --resume_from_checkpoint latest${repaired}.`;
+  if (!(cause instanceof UserError)) {
+    log.reporter.notice(`The run fails. ${where} ${how}`);
+    return cause;
+  }
+  const cure = [cause.cure, where, how].filter((part) => part !== undefined).join(' ');
+  return new UserError(cause.message, { ...cause.details(), cure, cause });
 }
 
 /** The record that is bad now: it may come back repaired, with another content than steps have used. */
