@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
@@ -58,6 +58,52 @@ describe('preflight', () => {
     await expect(run(data.file)).rejects.toMatchObject({ record: 270 });
   });
 
+  it.each<readonly [string, Parameters<typeof late>[0]]>([
+    [
+      'a question that leaves nothing to learn',
+      { question: 'word '.repeat(2500), message: /nothing to learn is left/ },
+    ],
+    [
+      '--overlong error',
+      { answer: 'word '.repeat(2500), flags: { overlong: 'error' }, message: /at most 2048 tokens/ },
+    ],
+    ['an SVG file', { image: 'a.svg', message: /svg/i }],
+    ['a picture that is cut off', { image: 'images/cut.jpg', message: /cut\.jpg but received a broken one/ }],
+    [
+      'a tag twice',
+      {
+        question: '<image>\n<image>',
+        image: 'images/1.jpg',
+        flags: { compat: 'official' },
+        message: /a place in the text for each of the/,
+      },
+    ],
+  ])('finds %s after the records that are decoded, in JSON and JSON Lines', async (_, fault) => {
+    await late(fault);
+  });
+
+  it('looks at questions: what is asked, not the answer', async () => {
+    const answer = { image: 'images/1.jpg', conversations: [{ role: 'user', content: 'Q' }] };
+    const thin = { ...answer, image: 'images/thin.jpg' };
+    const cut = { ...answer, image: 'images/cut.jpg' };
+    const data = await makeData(
+      300,
+      new Map([
+        [2, answer],
+        [280, thin],
+        [290, cut],
+      ]),
+    );
+    const asked = { purpose: 'question', badRecords: { onBadRecord: 'skip', maxBadFraction: 1 } } as const;
+    const { bad, lengths } = await look(data.file, asked);
+    expect([...bad.keys()]).toEqual([280, 290]);
+    expect(bad.get(280)).toMatchObject({ file: data.file, record: 280, turn: 0 });
+    expect(lengths[2]).toBeGreaterThan(10);
+    const some = await look(data.file, { ...asked, indices: Uint32Array.from([2, 290]) });
+    expect([...some.bad.keys()]).toEqual([290]);
+    await expect(look(data.file, { purpose: 'question' })).rejects.toMatchObject({ record: 280 });
+  });
+
   it('stops under skip when too many are bad', async () => {
     const faults = plantFaults(100);
     const data = await makeData(100, new Map([...faults].map(([i, [line]]) => [i, line])));
@@ -92,6 +138,35 @@ describe('preflight', () => {
     expect(Math.min(...(await run(data.file, { encoder: official })))).toBeGreaterThan(10);
   });
 });
+
+interface Late {
+  readonly question?: string;
+  readonly answer?: string;
+  readonly image?: string;
+  readonly flags?: Partial<Omit<typeof DATA_FLAGS, 'overlong' | 'compat'>> & {
+    overlong?: 'error';
+    compat?: 'official';
+  };
+  readonly message: RegExp;
+}
+
+/** A fault at record 280 of 300: found by headers and lengths, in either container. */
+async function late({ question = 'Q', answer = 'A', image, flags, message }: Late): Promise<void> {
+  const turns = [
+    { role: 'user', content: question },
+    { role: 'assistant', content: answer },
+  ];
+  const data = await makeData(300, new Map([[280, { ...(image ? { image } : {}), conversations: turns }]]));
+  writeFileSync(join(data.folder, 'a.svg'), '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"/>');
+  const array = join(data.folder, 'data.json');
+  writeFileSync(array, `[${readFileSync(data.file, 'utf8').trim().split('\n').join(',\n')}]`);
+  const setup = encoderSetup(MODEL, MODEL_FLAGS, { ...DATA_FLAGS, ...flags });
+  for (const file of [data.file, array]) {
+    const error: unknown = await run(file, { encoder: setup }).catch((cause: unknown) => cause);
+    expect(error).toMatchObject({ file, record: 280, message: expect.stringMatching(message) });
+    expect((error as { cure: string }).cure).toMatch(/--on_bad_record skip\. check-data lists all/);
+  }
+}
 
 /** An uncompressed 24-bit bitmap of one colour. */
 function bmp(width: number, height: number): Buffer {

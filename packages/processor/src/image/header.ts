@@ -6,7 +6,7 @@
  * Not here: damage in the middle of a file, which only decoding finds.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import sharp from 'sharp';
+import sharp, { type Metadata } from 'sharp';
 import { checkPixels, type DecodeOptions, type ImageSource, measureImage } from './decode.js';
 import type { Size } from './jpeg.js';
 
@@ -125,10 +125,12 @@ function webpSize(bytes: Bytes, start: Buffer): Size | null {
 
 /** TIFF and AVIF, whose headers libvips reads. */
 async function rarerSize(source: ImageSource): Promise<Size | null> {
-  const header = await sharp(source, { limitInputPixels: false })
-    .metadata()
-    .catch(() => null);
-  if (header === null) return null;
+  let header: Metadata;
+  try {
+    header = await sharp(source, { limitInputPixels: false }).metadata();
+  } catch {
+    return null;
+  }
   const { format, compression, width, height, orientation = 1 } = header;
   if (format === 'heif' && compression === 'av1') return { width, height };
   if (format !== 'tiff') return null;
