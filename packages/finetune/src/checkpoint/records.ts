@@ -1,5 +1,5 @@
 /**
- * What a checkpoint knows of the training data, as tensors of one number for each record: by it a resumed run tells
+ * What a checkpoint knows of the training data. Tensors of one number for each record, by which a resumed run tells
  * whether it sees the same data, and makes the same order of it.
  *
  *     texts     hash of what the record says

@@ -1,5 +1,5 @@
 /**
- * Decodes beside the training what the preflight did not decode. In one thread that takes the time nothing else wants, so
+ * Decodes beside the training what was not decoded before. In one thread that takes the time nothing else wants, so
  * that a damaged picture is found long before its record's turn. What is decoded is entered into what is known of the data.
  */
 import { UserError } from '@minicpm-finetune/run';

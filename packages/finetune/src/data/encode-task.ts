@@ -1,5 +1,5 @@
 /**
- * The requests about records: encode, sum up, look, decode, compare. Training asks for samples, check-data for summaries,
+ * The requests about records: encode, sum up, look, decode. Training asks for samples, check-data for summaries,
  * the preflight for looks at many records at once. The same code runs in a worker thread and without one.
  */
 import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';

@@ -1,5 +1,5 @@
 /**
- * The picture files of all records as text: a line for each record (identity.ts), in one block of memory instead of an
+ * The picture files of all records as text. A line for each record (identity.ts), in one block of memory instead of an
  * object each.
  */
 

@@ -1,5 +1,5 @@
 /**
- * What a record is known by: hashes of its text and of the content of its pictures, and a stamp of its picture files.
+ * What a record is known by. Hashes of its text and of the content of its pictures, and a stamp of its picture files.
  * The hashes say whether a record is the same, wherever its files lie. A stamp (size, times and number of each file)
  * says without reading that nothing was changed; where it differs, only the content decides.
  */

@@ -1,4 +1,4 @@
-/** Results of records, or of ranges of them, in order, a few at a time. */
+/** Results of records in order, a few at a time. */
 import type { EncodePool } from './encode-pool.js';
 import type { Outcome, TaskName, TaskResults } from './encode-task.js';
 

@@ -1,5 +1,5 @@
 /**
- * Remembers what was found out about the records of a data set, so that the next start need not look at them again. One
+ * Remembers what was found out about records. The next start need not look at them again. One
  * file for each data set and way of encoding:
  *
  *     <folder>/<hash of the data files' content, tokenizer and settings>

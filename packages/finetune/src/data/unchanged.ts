@@ -1,5 +1,5 @@
 /**
- * Notices that a data file was changed after it was opened: its records are found by their positions in it. The size and
+ * Notices that a data file was changed. After it was opened, its records are found by their positions in it. The size and
  * the times of the file decide at once if they are the same; if not, the content does, so that a file may be touched,
  * copied or moved back.
  */

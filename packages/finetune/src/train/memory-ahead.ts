@@ -1,5 +1,5 @@
 /**
- * The memory of the largest micro-batch, estimated before the first step. A run whose longest records come late would
+ * Estimates the memory of the largest micro-batch. Before the first step: a run whose longest records come late would
  * otherwise end where they do; on a CPU without a word, since Linux ends the process.
  *
  * An estimate of the language model's activations, rather too small: it only warns. Not here: what is measured

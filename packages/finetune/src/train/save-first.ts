@@ -1,5 +1,5 @@
 /**
- * What ends a run between two steps costs none of them: a checkpoint is saved before the error goes on. A record that
+ * Saves a checkpoint before an error ends a run. What happens between two steps costs none of them: a record that
  * turns out bad, data or pictures that were changed, a data thread that died, a failed evaluation. Not here: an error in
  * the middle of a step, after which the state is not whole.
  */

@@ -1,5 +1,5 @@
 /**
- * Makes a large data set for measurements: short questions and answers, every second record with a small picture. The
+ * Makes a large data set for measurements. Short questions and answers, every second record with a small picture. The
  * pictures are files of their own, with the content of a few hundred.
  *
  *     node packages/lab/dist/scale/make.js --records 300000 --pictures 150000 --output FOLDER

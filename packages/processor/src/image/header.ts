@@ -1,5 +1,5 @@
 /**
- * The size of a picture by the first and the last bytes of its file. Neither is decoded, so this takes a small part of
+ * The size of a picture by the ends of its file. Neither is decoded, so this takes a small part of
  * decoding's time. JPEG, PNG, GIF and WebP are read here. A file whose end is not that of a whole one, or that is
  * anything else, is left to the decoder: it finds what is wrong, or the size.
  *
