@@ -115,8 +115,10 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly seed?: number;
   /** Type to compute in; the weights' own unless given. */
   readonly dtype?: FloatDType;
-  /** Most slices a picture is cut into; the checkpoint's unless given. */
+  /** Most slices a picture is cut into; as in the adapter's training, or as the checkpoint says, unless given. */
   readonly maxSliceNums?: number;
+  /** Side in pixels of the square a slice's area aims at; likewise. */
+  readonly scaleResolution?: number;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
   /** Hugging Face's cache folder unless given. */
@@ -145,6 +147,7 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     seed: options.seed ?? flags.seed.default,
     dtype: options.dtype ?? null,
     maxSliceNums: options.maxSliceNums ?? null,
+    scaleResolution: options.scaleResolution ?? null,
     allowSpecialText: options.allowSpecialText ?? false,
     device: options.device ?? 'auto',
     threads: options.threads ?? null,
@@ -163,5 +166,7 @@ export async function merge(
 ): Promise<MergeReport> {
   const { cacheDir = null, ...rest } = options;
   const model = await resolveModel(options.model, { flag: 'model', cacheDir, reporter });
-  return mergeAdapters({ ...rest, model });
+  const report = mergeAdapters({ ...rest, model });
+  for (const line of report.notices) reporter.notice(line);
+  return report;
 }

@@ -3,19 +3,23 @@ export {
   type BaseModel,
   describeBase,
   type LoadAdapterOptions,
+  type LoadedAdapter,
   loadAdapter,
+  type PlannedAdapters,
+  planAdapters,
   saveAdapter,
 } from './adapters/folder.js';
 export {
   type AppliedLora,
   applyLora,
   freeze,
-  type LoraConfig,
-  type LoraOptions,
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';
+export type { LoraConfig, LoraOptions } from './adapters/lora-config.js';
+export { selectModules } from './adapters/lora-targets.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
+export { type AdapterPlace, adapterPlaces, describePlaces } from './adapters/places.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
 export {

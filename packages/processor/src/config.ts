@@ -125,6 +125,25 @@ export function parseConfig(text: string, file: string): ModelConfig {
   };
 }
 
+/**
+ * The configuration with other slices, in its numbers and in its text, under the keys that the file has already; the rest of the text keeps its
+ * content. The same slices give the same text.
+ */
+export function withSlice(config: ModelConfig, slice: ModelConfig['slice']): ModelConfig {
+  const { maxSliceNums, scaleResolution } = slice;
+  if (maxSliceNums === config.slice.maxSliceNums && scaleResolution === config.slice.scaleResolution) return config;
+  const raw = JSON.parse(config.text) as Record<string, unknown> & { slice_config?: Record<string, unknown> | null };
+  const values = { max_slice_nums: maxSliceNums, scale_resolution: scaleResolution };
+  const inside = raw.slice_config != null;
+  if (inside) raw.slice_config = { ...raw.slice_config, ...values };
+  for (const [key, value] of Object.entries(values)) if (!inside || key in raw) raw[key] = value;
+  return {
+    ...config,
+    slice: { ...config.slice, maxSliceNums, scaleResolution },
+    text: `${JSON.stringify(raw, null, 2)}\n`,
+  };
+}
+
 /** Checks that `--llm_type` fits the model. Throws a UserError naming the right value. */
 export function checkLlmType(config: ModelConfig, llmType: string): asserts llmType is LlmType {
   const { llmType: right, title } = VERSIONS[config.version];

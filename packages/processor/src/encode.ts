@@ -5,7 +5,8 @@
 
 import { isAbsolute, join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
-import { type ChatMessage, checkMessages, recordMessages } from './chat/messages.js';
+import { checkRecord } from './chat/check-record.js';
+import { type ChatMessage, checkMessages } from './chat/messages.js';
 import { encodeOfficial } from './chat/official.js';
 import { isSupervised, truncate } from './chat/overlong.js';
 import { parseRecord, type SeedRecord } from './chat/record.js';
@@ -135,7 +136,6 @@ async function encodeConversation(
   purpose: Purpose,
 ): Promise<{ images: RgbImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
   const template = chatTemplate(options.llmType, options.tokenizer);
-  checkMessages(messages, template, options.allowSpecialText ?? false);
   const images = await readImages(messages, options);
   const encode = (sliceConfig: SliceConfig | null) =>
     encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
@@ -149,8 +149,11 @@ async function encodeConversation(
  */
 export async function encodeRecord(record: SeedRecord, options: RecordOptions): Promise<EncodedSample | null> {
   const checked = parseRecord(record);
-  if (options.compat === 'official') return await encodeOfficialRecord(checked, options);
-  const { images, encode } = await encodeConversation(recordMessages(checked), options, 'training');
+  if (options.compat === 'official') {
+    checkRecord(checked, options);
+    return await encodeOfficialRecord(checked, options);
+  }
+  const { images, encode } = await encodeConversation(checkRecord(checked, options), options, 'training');
   const fitted = await fit(await encode(options.sliceConfig), options, encode);
   if (!fitted) return null;
   const { text, sliceConfig } = fitted;
@@ -179,6 +182,7 @@ async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions):
  * @throws UserError as `encodeRecord`
  */
 export async function encodePrompt(messages: readonly ChatMessage[], options: ReadOptions): Promise<EncodedPrompt> {
+  checkMessages(messages, chatTemplate(options.llmType, options.tokenizer), options.allowSpecialText ?? false);
   const { images, encode } = await encodeConversation(messages, options, 'prompt');
   const text = await encode(options.sliceConfig);
   const pictures = (options.pixels ?? true) === true ? picturesOf(images, text, options) : [];

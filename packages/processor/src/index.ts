@@ -1,12 +1,15 @@
 /** The processor: configurations, tokenizers, chats, pictures. Imports no libtorch. */
+
+export { checkRecord } from './chat/check-record.js';
 export * from './chat/jinja.js';
-export { type ChatMessage, checkMessages, type Part, recordMessages } from './chat/messages.js';
+export { type ChatMessage, type Part, recordMessages } from './chat/messages.js';
 export * from './chat/official.js';
 export * from './chat/placeholders.js';
 export { strip } from './chat/python.js';
 export * from './chat/record.js';
 export type { Grid } from './chat/segments.js';
 export * from './chat/templates.js';
+export { checkPictureNames, foreignPicture } from './chat/text.js';
 export * from './config.js';
 export * from './detokenizer.js';
 export * from './encode.js';

@@ -143,6 +143,8 @@ export class Tokenizer {
   readonly #addsPrefix: boolean;
   readonly #structurePattern: RegExp;
   readonly #specialPattern: RegExp;
+  /** Ids of single characters: every turn ends in the same newline. */
+  readonly #characters = new Map<string, Promise<number[]>>();
   readonly #variants = new Map<string, HfTokenizer>();
 
   readonly folder: string;
@@ -202,8 +204,16 @@ export class Tokenizer {
       const [head, rest] = await Promise.all([this.encode(pieces[0], options), this.encode(pieces[1])]);
       return [...head, ...rest];
     }
-    const encoding = await this.#variant(plain, bare).encode(text, null, { addSpecialTokens });
-    return encoding.getIds();
+    const encode = async (): Promise<number[]> =>
+      (await this.#variant(plain, bare).encode(text, null, { addSpecialTokens })).getIds();
+    if (text.length !== 1) return await encode();
+    const key = `${addSpecialTokens} ${plain} ${bare} ${text}`;
+    let ids = this.#characters.get(key);
+    if (!ids) {
+      ids = encode();
+      this.#characters.set(key, ids);
+    }
+    return [...(await ids)];
   }
 
   /** How many tokens each text has, special tokens in it read as ordinary characters. Many texts at once take much less time than one by one. */

@@ -17,6 +17,8 @@ export interface UserErrorDetails {
   record?: number | string;
   /** 0-based index of the turn in the record's conversation. */
   turn?: number;
+  /** The key of the record or turn at fault; not printed, the message names it. For counting. */
+  key?: string;
   /** The command-line flag at fault, with its dashes. */
   flag?: string;
   /** The cure, as a full sentence. */
@@ -28,7 +30,7 @@ export interface UserErrorData extends UserErrorDetails {
   message: string;
 }
 
-const DETAILS = ['file', 'line', 'record', 'turn', 'flag', 'cure'] as const;
+const DETAILS = ['file', 'line', 'record', 'turn', 'key', 'flag', 'cure'] as const;
 
 /**
  * `new UserError('Expected an image for <image_00> but received "a.txt".', { file, record, turn, cure })`.
@@ -39,6 +41,7 @@ export class UserError extends Error {
   declare readonly line?: number;
   declare readonly record?: number | string;
   declare readonly turn?: number;
+  declare readonly key?: string;
   declare readonly flag?: string;
   declare readonly cure?: string;
 

@@ -10,7 +10,9 @@ import { Encoder, type EncoderSetup } from './encoder.js';
 import { contentOf } from './identity.js';
 import { decodeAll } from './look.js';
 import { type Looked, type LookSetup, lookAtRange } from './look-range.js';
+import { type DataRecord, withWrittenTurn } from './record.js';
 import { type RecordSummary, summarize } from './summary.js';
+import { type RecordTraits, traitsOf } from './traits.js';
 import { ChangedDataError } from './unchanged.js';
 
 export interface TaskSetup {
@@ -44,7 +46,13 @@ export type TaskName = keyof TaskResults;
 
 /** A result, or the user's mistake that prevents it. */
 export type Outcome<T> =
-  | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
+  | {
+      readonly ok: true;
+      readonly value: T;
+      readonly notices: readonly EncodeNotice[];
+      /** Of the record, where data is checked. */
+      readonly traits?: RecordTraits;
+    }
   | { readonly ok: false; readonly error: UserErrorData };
 
 export interface EncodeTask<Name extends TaskName> {
@@ -68,8 +76,7 @@ export async function openTask<Name extends TaskName>(
   const work = TASKS[name];
   const run = async (index: number, count: number): Promise<Outcome<TaskResults[Name]>> => {
     try {
-      const { value, notices } = await work({ dataset, encoder, setup }, index, count);
-      return { ok: true, value, notices };
+      return { ok: true, ...(await work({ dataset, encoder, setup }, index, count)) };
     } catch (error) {
       if (!(error instanceof UserError) || error instanceof ChangedDataError) throw error;
       return { ok: false, error: error.at(dataset.place(index)).toData() };
@@ -81,6 +88,7 @@ export async function openTask<Name extends TaskName>(
 interface Done<T> {
   readonly value: T;
   readonly notices: readonly EncodeNotice[];
+  readonly traits?: RecordTraits;
 }
 
 interface Tools {
@@ -92,23 +100,33 @@ interface Tools {
 const TASKS: {
   readonly [Name in TaskName]: (tools: Tools, index: number, count: number) => Promise<Done<TaskResults[Name]>>;
 } = {
-  sample: async ({ dataset, encoder }, index) => {
-    const record = await dataset.read(index);
-    const { sample, notices } = await encoder.encode(record);
-    return { value: { sample, content: contentOf(record) }, notices };
-  },
-  summary: async ({ dataset, encoder }, index) => {
-    const record = await dataset.read(index);
-    return await summarize(record, encoder);
-  },
+  sample: ({ dataset, encoder }, index) =>
+    withRecord(dataset, index, async (record) => {
+      const { sample, notices } = await encoder.encode(record);
+      return { value: { sample, content: contentOf(record) }, notices };
+    }),
+  summary: ({ dataset, encoder }, index) =>
+    withRecord(dataset, index, async (record) => ({
+      ...(await summarize(record, encoder)),
+      traits: traitsOf(record),
+    })),
   look: async ({ dataset, encoder, setup }, index, count) => ({
     value: await lookAtRange(dataset, encoder, setup.look!, index, count),
     notices: [],
   }),
-  decode: async ({ dataset, encoder }, index) => {
-    const record = await dataset.read(index);
-    await decodeAll(record, encoder);
-    return { value: contentOf(record), notices: [] };
-  },
+  decode: ({ dataset, encoder }, index) =>
+    withRecord(dataset, index, async (record) => {
+      await decodeAll(record, encoder);
+      return { value: contentOf(record), notices: [] };
+    }),
   content: async ({ dataset }, index) => ({ value: contentOf(await dataset.read(index)), notices: [] }),
 };
+
+async function withRecord<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {
+  const record = await dataset.read(index);
+  try {
+    return await work(record);
+  } catch (error) {
+    throw withWrittenTurn(error, record);
+  }
+}

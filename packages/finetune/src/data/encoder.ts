@@ -8,6 +8,7 @@ import {
   type EncodedSample,
   type EncodeNotice,
   encodeRecord,
+  type ModelConfig,
   type RecordOptions,
   readConfig,
   Tokenizer,
@@ -28,21 +29,28 @@ export type EncoderDataFlags = Pick<
   'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
 >;
 
+/** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
+export function sliceOf(
+  { slice }: ModelConfig,
+  flags: Pick<EncoderModelFlags, 'max_slice_nums' | 'scale_resolution'>,
+): ModelConfig['slice'] {
+  return {
+    maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
+    scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
+    patchSize: slice.patchSize,
+  };
+}
+
 /** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
 export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
-  const { patchSize } = config.slice;
-  const sliceConfig = {
-    maxSliceNums: model.max_slice_nums,
-    scaleResolution: model.scale_resolution ?? config.slice.scaleResolution,
-    patchSize,
-  };
+  const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
     llmType: VERSIONS[config.version].llmType,
     sliceConfig: config.sliceMode ? sliceConfig : null,
-    patchSize,
+    patchSize: config.slice.patchSize,
     queryNum: config.queryNum,
     batchVision: config.batchVision,
     maxLength: data.model_max_length,

@@ -8,6 +8,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { isAbsolute, join, relative, sep } from 'node:path';
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { type DataRecord, imagesOf } from './record.js';
+import type { RecordTraits } from './traits.js';
 
 /** Stands for "not known": no hash is it. */
 export const UNKNOWN = 0n;
@@ -68,13 +69,28 @@ function hides(file: string, folder: string): boolean {
   return statSync(join(folder, path), { throwIfNoEntry: false }) !== undefined;
 }
 
-/** The files of a record as one line of text; null: no line can hold them. Those below `folder` are written relative to it. */
-export function fileLine(files: readonly string[], folder: string): string | null {
-  const line = files.map((file) => (file.startsWith(folder + sep) ? file.slice(folder.length + 1) : file)).join('\0');
-  return line.includes('\n') ? null : line;
+/** What is remembered of a record besides numbers. */
+export interface RecordLine {
+  readonly traits: RecordTraits;
+  readonly files: readonly string[];
 }
 
-/** The files of a line. */
-export function filesIn(line: string, folder: string): string[] {
-  return line === '' ? [] : line.split('\0').map((file) => (isAbsolute(file) ? file : join(folder, file)));
+/** Between the parts of a line; text cannot have it unescaped, and a path that has it is not remembered. */
+const [PART, FILE, NEWLINE] = ['\u0001', '\0', '\n'];
+
+/** Traits and files of a record as one line of text; null: no line can hold them. Files below `folder` are written relative to it. */
+export function writeLine({ traits, files }: RecordLine, folder: string): string | null {
+  const { pictures, missesPicture, notLearned, unread } = traits;
+  const paths = files.map((file) => (file.startsWith(folder + sep) ? file.slice(folder.length + 1) : file));
+  if (paths.some((path) => path.includes(NEWLINE) || path.includes(PART))) return null;
+  return `${JSON.stringify([pictures, missesPicture, notLearned, unread])}${PART}${paths.join(FILE)}`;
+}
+
+/** What a line says; null: nothing. */
+export function readLine(line: string, folder: string): RecordLine | null {
+  const [head, tail] = line.split(PART);
+  if (head === undefined || tail === undefined) return null;
+  const [pictures, missesPicture, notLearned, unread] = JSON.parse(head) as [number, boolean, number, string[]];
+  const files = tail === '' ? [] : tail.split(FILE).map((file) => (isAbsolute(file) ? file : join(folder, file)));
+  return { traits: { pictures, missesPicture, notLearned, unread }, files };
 }

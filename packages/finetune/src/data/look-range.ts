@@ -5,10 +5,11 @@
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import type { Dataset } from './dataset.js';
 import type { Encoder } from './encoder.js';
-import { contentOf, fileLine, filesOf, NO_PICTURES, stampOf, textOf, UNKNOWN } from './identity.js';
+import { contentOf, filesOf, NO_PICTURES, stampOf, textOf, UNKNOWN, writeLine } from './identity.js';
 import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
-import { type DataRecord, imagesOf } from './record.js';
+import { type DataRecord, imagesOf, withWrittenTurn } from './record.js';
 import { summarize } from './summary.js';
+import { traitsOf } from './traits.js';
 import { ChangedDataError } from './unchanged.js';
 
 export interface LookSetup {
@@ -27,7 +28,7 @@ export interface Looked {
   readonly stamps: BigUint64Array;
   /** Hashes of their pictures' contents, where these were decoded or there are none; else `UNKNOWN`. */
   readonly contents: BigUint64Array;
-  /** Their picture files, a line for each record (identity.ts). UTF-8. */
+  /** Their traits and picture files, a line for each record (identity.ts). UTF-8. */
   readonly files: Uint8Array;
   readonly bad: readonly { readonly index: number; readonly error: UserErrorData }[];
 }
@@ -62,9 +63,10 @@ export async function lookAtRange(
       const record = await dataset.read(first + i);
       const files = filesOf(record);
       const folder = dataset.folder(first + i);
-      const line = fileLine(files, folder);
+      const traits = traitsOf(record);
+      const line = writeLine({ traits, files }, folder);
       looked.texts[i] = textOf(record);
-      lines[i] = line ?? '';
+      lines[i] = line ?? writeLine({ traits, files: [] }, folder)!;
       looked.stamps[i] = line === null ? UNKNOWN : stampOf(files, folder);
       read.push({ i, record });
     } catch (error) {
@@ -88,7 +90,7 @@ export async function lookAtRange(
       } else if (imagesOf(record).length === 0) looked.contents[i] = NO_PICTURES;
       looked.lengths[i] = Math.min(length, encoder.setup.maxLength);
     } catch (error) {
-      fail(i, error);
+      fail(i, withWrittenTurn(error, record));
     }
   }
   bad.sort((a, b) => a.index - b.index);

@@ -4,8 +4,7 @@
  */
 import {
   type ChatMessage,
-  chatTemplate,
-  checkMessages,
+  checkRecord,
   checkShape,
   encodePrompt,
   type ImageSource,
@@ -13,7 +12,6 @@ import {
   measureImage,
   PILLOW_MAX_PIXELS,
   planSlices,
-  recordMessages,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
@@ -80,8 +78,7 @@ async function orUserError(work: () => Promise<number>): Promise<number | UserEr
 /** Pictures, slices among them, of a record whose conversation and images are sound. */
 async function countPictures(record: DataRecord, encoder: Encoder): Promise<number> {
   const { setup, tokenizer } = encoder;
-  if (setup.compat !== 'official')
-    checkMessages(recordMessages(record), chatTemplate(setup.llmType, tokenizer), setup.allowSpecialText ?? false);
+  checkRecord(record, { ...setup, tokenizer });
   let pictures = 0;
   for (const source of imagesOf(record)) {
     const [width, height] = await pictureSize(source, record, encoder);

@@ -38,7 +38,7 @@ const LEAST_RECORDS = 512;
 const HEADER = 8;
 const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'];
 
-/** Of all records: arrays of one entry each, and the lines of their picture files. */
+/** Of all records: arrays of one entry each, and their lines. */
 export type Remembered = Omit<Looked, 'bad'>;
 
 export interface MemoryOptions {

@@ -12,11 +12,12 @@ import type { Dataset } from './dataset.js';
 import { EncodePool } from './encode-pool.js';
 import type { EncoderSetup } from './encoder.js';
 import { FileLines } from './file-lines.js';
-import { filesIn, stampOf, UNKNOWN } from './identity.js';
+import { readLine, stampOf, UNKNOWN } from './identity.js';
 import { inOrder, type Range } from './in-order.js';
 import type { Purpose } from './look.js';
 import { ENCODED_FIRST, type Looked } from './look-range.js';
 import { type Memory, memoryKey } from './memory.js';
+import { FileNotes } from './traits.js';
 
 export interface PreflightOptions {
   readonly dataset: Dataset;
@@ -75,6 +76,7 @@ export async function preflight(options: PreflightOptions): Promise<Preflight> {
   } finally {
     if (open.length > 0) remember();
   }
+  if (!indices) tellTraits(options, new FileLines(dataset.length, lines.joined()), bad);
   return { ...found, bad, remember: () => (countDecoded(found) === decoded ? undefined : remember()) };
 }
 
@@ -99,8 +101,26 @@ function openRecords({ dataset, mode }: PreflightOptions, known: Arrays | null, 
     const stamp = known.stamps[i]!;
     if (stamp === UNKNOWN || (mode === 'full' && known.contents[i] === UNKNOWN)) return true;
     const folder = dataset.folder(i);
-    return stampOf(filesIn(lines.line(i), folder), folder) !== stamp;
+    const line = readLine(lines.line(i), folder);
+    return line === null || stampOf(line.files, folder) !== stamp;
   });
+}
+
+/** Tells what may surprise in the files. */
+function tellTraits(
+  { dataset, reporter }: PreflightOptions,
+  lines: FileLines,
+  bad: ReadonlyMap<number, UserErrorData>,
+): void {
+  const notes = new FileNotes();
+  for (let i = 0; i < dataset.length; i++) {
+    const { file, record } = dataset.place(i);
+    const error = bad.get(i);
+    const line = error ? null : readLine(lines.line(i), '');
+    if (error) notes.refuse(file, record, error.key);
+    else if (line) notes.add(file, record, line.traits);
+  }
+  for (const note of notes.lines) reporter.notice(note);
 }
 
 interface Findings {

@@ -1,6 +1,6 @@
 /**
  * One data file with random access to its records. The format (JSON array, JSON Lines, parquet) is recognised from the
- * bytes, never from the name; the form of the records (forms.ts) from the first record.
+ * bytes, never from the name; the form of a record (forms.ts) from the record.
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -21,6 +21,7 @@ export interface RecordFileIndex {
   /** As the user wrote it. */
   readonly path: string;
   readonly container: Container;
+  /** Of the first record; others may have another. */
   readonly form: RecordForm;
   readonly records: number;
   /** Bytes of the file when it was indexed. */
@@ -79,10 +80,10 @@ export class RecordFile {
     return this.index.records;
   }
 
-  /** One line for people: "JSON Lines, 2000 records in the seed form (…)". */
+  /** One line for people: "JSON Lines, 2000 records, the first in the seed form (…)". */
   describe(): string {
     const { container, records, form } = this.index;
-    return `${container}, ${records} record${records === 1 ? '' : 's'} in ${FORM_NAMES[form]}`;
+    return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
   }
 
   /** Absolute. */
@@ -97,7 +98,7 @@ export class RecordFile {
 
   /** Record `record`, checked and with its images found. Throws UserError with file, record, line and turn. */
   async read(record: number): Promise<DataRecord> {
-    return normalizeRecord(await this.#raw(record), this.index.form, this.place(record), this.#resolver);
+    return normalizeRecord(await this.#raw(record), this.place(record), this.#resolver);
   }
 
   async close(): Promise<void> {

@@ -23,6 +23,12 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
   return await downloadModel(argument, options);
 }
 
+/** The folder of a model argument, or its snapshot in the cache, with or without weights; null: it is not on this machine. */
+export function localModel(argument: string, cacheDir: string | null): string | null {
+  if (existsSync(join(argument, 'config.json'))) return argument;
+  return existsSync(argument) || !REPO_ID.test(argument) ? null : cachedSnapshot(repoFolder(argument, cacheDir), false);
+}
+
 /**
  * Downloads what a run needs of a model of the hub (not what is there already), and returns its snapshot folder.
  *
@@ -37,8 +43,10 @@ export async function downloadModel(repo: string, options: DownloadOptions): Pro
 const repoFolder = (repo: string, cacheDir: string | null | undefined): string =>
   join(cacheDir ?? getHFHubCachePath(), getRepoFolderName({ type: 'model', name: repo }));
 
+const REPO_ID = /^\w[\w.-]*\/\w[\w.-]*$/;
+
 function requireRepoId(argument: string, flag: string): void {
-  if (/^\w[\w.-]*\/\w[\w.-]*$/.test(argument) && !/--|\.\./.test(argument)) return;
+  if (REPO_ID.test(argument) && !/--|\.\./.test(argument)) return;
   const what = existsSync(argument) ? 'a file' : 'no folder';
   throw new UserError(
     `Expected a folder with config.json and weights, or the id of a model of the hub, but received ${argument}, which is ${what}.`,

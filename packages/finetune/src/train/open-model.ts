@@ -5,10 +5,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
+  type AdapterPlace,
   type AppliedLora,
+  adapterPlaces,
   applyLora,
   describeBase,
-  type LoraOptions,
   loadAdapter,
   loadWeights,
   MiniCPMV,
@@ -20,12 +21,14 @@ import {
   setLoraTraining,
   trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { readConfig, withSlice } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
+import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import type { Reporter } from '../report/reporter.js';
+import { loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -37,8 +40,10 @@ export interface TrainingModel {
   readonly totalNumbers: number;
   /** Bytes that `save` writes. */
   readonly savedBytes: number;
-  /** How the weights were changed, for the run's record. */
+  /** What was said of weights, adapters and slices, for the run's record. */
   readonly notices: readonly string[];
+  /** Where adapters are; null: none. */
+  readonly places: readonly AdapterPlace[] | null;
   /** Writes the whole checkpoint, or the adapter. */
   save(folder: string): void;
 }
@@ -48,29 +53,14 @@ function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
   return device === 'auto' ? bestDevice() : device;
 }
 
-function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
-  return {
-    r: lora.lora_r,
-    alpha: lora.lora_alpha,
-    dropout: lora.lora_dropout,
-    targetModules: lora.lora_target_modules,
-    modulesToSave: lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision),
-    bias: lora.lora_bias,
-    useRslora: lora.use_rslora,
-    useDora: lora.use_dora,
-    layersToTransform: lora.lora_layers_to_transform,
-  };
+/** Adapters: those in the folder `from`, or new ones. */
+function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, from: string | null): PutAdapters {
+  if (from === null) return { ...applyLora(model, loraOptions(config), { seed: config.seeds.seed }), notices: [] };
+  return loadAdapter(from, model, { fingerprint, trainable: true, dropout: config.lora.lora_dropout });
 }
 
-/** Adapters: from `resumeFrom`, from `--lora_weight_path`, or new ones. */
-function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, resumeFrom: string | null): AppliedLora {
-  const from = resumeFrom ?? config.lora.lora_weight_path;
-  const applied =
-    from === null
-      ? applyLora(model, loraOptions(config), { seed: config.seeds.seed })
-      : loadAdapter(from, model, { fingerprint, trainable: true });
-  setLoraTraining(model, true);
-  return applied;
+interface PutAdapters extends AppliedLora {
+  readonly notices: readonly string[];
 }
 
 /**
@@ -105,7 +95,11 @@ export function prepareModel(
   const { dtype } = config.precision;
   const read = readConfig(folder);
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
-  const model = new MiniCPMV({ ...read, vision: { ...read.vision, batchSize } });
+  const sliced = withSlice(read, sliceOf(read, config.model));
+  const model = new MiniCPMV({ ...sliced, vision: { ...read.vision, batchSize } });
+  const { use_lora: useLora, lora_weight_path: continued } = config.lora;
+  const from = useLora ? (resumeFrom ?? continued) : null;
+  planTraining(config, model, from); // what cannot work is refused before the weights are read
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
   const task = reporter.task('Loading weights', undefined, 'bytes');
   let bytes = 0;
@@ -122,16 +116,18 @@ export function prepareModel(
   const { model_name_or_path: named } = config.model;
   const described = describeBase(folder);
   const base = named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
-  const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
-  if (applied === null)
-    tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
+  const applied = useLora ? putAdapters(model, config, base.fingerprint, from) : null;
+  if (applied !== null) setLoraTraining(model, true);
+  else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
   if (trainable.size === 0) {
     throw new UserError('Expected something to train but received flags that freeze everything.', {
       cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
     });
   }
-  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [];
+  const said = [slicesNotice(config, read), ...(applied?.notices ?? [])].filter((line) => line !== null);
+  for (const line of said) reporter.notice(line);
+  const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
   const device = trainingDevice(config);
   if (device !== 'cpu') moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
@@ -142,6 +138,7 @@ export function prepareModel(
     trainableNumbers: count(trainable.values()),
     totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),
     notices,
+    places: applied && adapterPlaces(model, applied.targets),
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
     save: (target) =>
       applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),

@@ -22,6 +22,7 @@ import { memoryWarning } from './memory-ahead.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
 import { markUsed, openAhead, openLoader, optimizerSteps } from './open-data.js';
+import { placesLine } from './plan.js';
 import { type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
 import { evaluate, savedBeforeErrors } from './save-first.js';
@@ -133,21 +134,24 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
 function announce(run: Run, options: TrainOptions): void {
   const { config, log, derived, training, data, state } = run;
   writeFileSync(join(config.output.output_dir, RUN_FILES.config), `${JSON.stringify(config, null, 2)}\n`);
+  const places = training.places === null ? [] : [placesLine(training.places)];
   log.event({
     event: 'run_start',
     versions: { minicpm_finetune: VERSION, node: process.versions.node, libtorch: about().version },
     config,
     notices: [...(options.notices ?? []), ...training.notices],
-    derived: [...new Set([...(options.derived ?? []), ...derived.lines])],
+    derived: [...new Set([...(options.derived ?? []), ...derived.lines, ...places])],
     total_steps: derived.totalSteps,
     train_samples: data.train.length,
     eval_samples: data.evaluation?.length ?? 0,
     trainable_parameters: training.trainableNumbers,
     total_parameters: training.totalNumbers,
+    ...(training.places === null ? {} : { adapters: training.places }),
     world_size: 1,
     device: training.device,
     resumed_at_step: state.step,
   });
+  for (const line of places) log.reporter.notice(line);
   if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
   log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }

@@ -204,6 +204,7 @@ describe('chat options', () => {
       seed: 42,
       dtype: null,
       maxSliceNums: null,
+      scaleResolution: null,
       device: 'auto',
       threads: null,
     });

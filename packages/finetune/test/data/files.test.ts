@@ -121,7 +121,7 @@ describe('JSON Lines', () => {
     expect(await texts(data)).toEqual(['a', '汉 [{', 'c']);
     expect(data.place(2)).toEqual({ file: path, record: 2, line: 5 });
     expect(data.files[0]!.describe()).toBe(
-      'JSON Lines, 3 records in the seed form (conversations with role and content)',
+      'JSON Lines, 3 records, the first in the seed form (conversations with role and content)',
     );
   });
 
@@ -186,17 +186,23 @@ describe('files that are no data', () => {
     await expect(open()).rejects.toThrow(/at least one data file/);
   });
 
-  it('refuses a file in two forms, and one that changed since it was opened', async () => {
+  it('reads records of all forms in one file, each in its own', async () => {
     const llava = {
       conversations: [
-        { from: 'human', value: 'Q' },
-        { from: 'gpt', value: 'A' },
+        { from: 'human', value: 'b' },
+        { from: 'gpt', value: 'B' },
       ],
     };
-    const path = file(JSON.stringify([record('a'), llava]));
-    expect((await refused(path, 1)).message).toMatch(/the seed form .* but received the LLaVA form/);
+    const messages = { messages: record('c').conversations, conversations: [], images: [null] };
+    const all = [record('a'), llava, messages].map((one) => JSON.stringify(one));
+    expect(await texts(await open(file(`[${all.join(',')}]`)))).toEqual(['a', 'b', 'c']);
+    expect(await texts(await open(file(all.join('\n'))))).toEqual(['a', 'b', 'c']);
+  });
+
+  it('refuses one that changed since it was opened', async () => {
+    const path = file(JSON.stringify([record('a')]));
     const data = await open(path);
-    writeFileSync(path, JSON.stringify([record('longer than before'), llava]));
+    writeFileSync(path, JSON.stringify([record('longer than before')]));
     await expect(data.read(0)).rejects.toThrow(/the data file as when it was opened .* changed meanwhile/);
   });
 });
@@ -237,6 +243,15 @@ describe('parquet', () => {
         { role: 'assistant', content: 'Only.' },
       ],
     });
+  });
+
+  it('finds texts that were cut inside a character', async () => {
+    const data = await open(join(fixtures, 'half-character.snappy.parquet'));
+    const said = await texts(data);
+    expect(said.map((text) => text.isWellFormed())).toEqual([false, true, true]);
+    expect(said.slice(1)).toEqual(['😀 is whole', 'lost \ufffd']);
+    const turns = await open(join(fixtures, 'other-picture-keys.snappy.parquet'));
+    await expect(turns.read(1)).rejects.toThrow(/image_path/);
   });
 
   it('refuses a file without the columns of a record', async () => {

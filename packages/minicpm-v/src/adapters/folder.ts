@@ -19,7 +19,19 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
-import { adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
+import { MiniCPMV } from '../model/minicpm-v.js';
+import { baseFingerprint, checkTensors, describeTensors } from './checksums.js';
+import { type AdapterConfig, adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
+import { changedWhole, checkFinite, idleParts } from './effect.js';
+import {
+  type AdapterOrigin,
+  checkBase,
+  checkFamily,
+  familyByTensors,
+  type ModelOrigin,
+  modelOrigin,
+  quantizedBase,
+} from './family.js';
 import {
   type AppliedLora,
   adaptedParameters,
@@ -29,10 +41,11 @@ import {
   markTrainable,
   removeLora,
 } from './lora.js';
-import { baseFingerprint, checkBase, checkTensors, MANIFEST_FILE, makeManifest, readManifest } from './manifest.js';
-
-const WEIGHTS_FILE = 'adapter_model.safetensors';
-const PREFIX = 'base_model.model.';
+import { ALL_LINEAR, type LoraOptions, loraConfig, matchesEnd } from './lora-config.js';
+import { selectModules } from './lora-targets.js';
+import { type AdapterManifest, MANIFEST_FILE, readManifest } from './manifest.js';
+import { nearestPair, PREFIX, readNames, renameInPython } from './names.js';
+import { checkSideFiles, WEIGHTS_FILE } from './side-files.js';
 
 /** The checkpoint that an adapter belongs to. */
 export interface BaseModel {
@@ -70,14 +83,46 @@ export function adapterFileParameters(model: Module, applied: AppliedLora): Map<
   return new Map([...adaptedParameters(model, applied)].map(([name, parameter]) => [fileName(name), parameter]));
 }
 
-/** Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. */
+/**
+ * Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. The manifest has the
+ * slices of the model's configuration: those of the training.
+ */
 export function saveAdapter(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   mkdirSync(folder, { recursive: true });
   const parameters = adapterFileParameters(model, applied);
   const tensors = new Map([...parameters].map(([name, parameter]) => [name, parameter.data]));
   writeSafetensors(join(folder, WEIGHTS_FILE), tensors);
-  writeJson(join(folder, CONFIG_FILE), adapterConfigJson(applied, base.path, base.modelClass));
-  writeJson(join(folder, MANIFEST_FILE), makeManifest(base, tensors));
+  const { config } = applied;
+  writeJson(
+    join(folder, CONFIG_FILE),
+    adapterConfigJson(config, targetsForPeft(model, applied), base.path, base.modelClass),
+  );
+  const origin = originOf(model);
+  const manifest: AdapterManifest = {
+    format: 1,
+    base_model: {
+      path: base.path,
+      fingerprint: base.fingerprint,
+      ...(origin === null ? {} : { model: origin.title, sizes: origin.sizes }),
+    },
+    ...(model instanceof MiniCPMV ? { slices: slicesOf(model) } : {}),
+    ...describeTensors(tensors),
+  };
+  writeJson(join(folder, MANIFEST_FILE), manifest);
+}
+
+const originOf = (model: Module): ModelOrigin | null => (model instanceof MiniCPMV ? modelOrigin(model.config) : null);
+
+function slicesOf({ config: { slice } }: MiniCPMV): AdapterManifest['slices'] {
+  return { max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution };
+}
+
+/** The names of the modules with an adapter, if PEFT would read the configuration otherwise; null: it selects the same. */
+function targetsForPeft(model: Module, { config, targets }: AppliedLora): readonly string[] | null {
+  const { targetModules, layersToTransform } = config;
+  if (typeof targetModules === 'string' && (layersToTransform !== null || targetModules.toLowerCase() === ALL_LINEAR))
+    return targets;
+  return selectModules(model, config, false).targets.join() === targets.join() ? null : targets;
 }
 
 function writeJson(path: string, value: unknown): void {
@@ -93,48 +138,146 @@ export interface LoadAdapterOptions {
   readonly trainable: boolean;
   /** Type of the low-rank parts; absent: that of the weight each one adapts. */
   readonly dtype?: DType;
+  /** Dropout of the training that goes on; absent: the adapter's own. */
+  readonly dropout?: number;
+}
+
+/** An adapter that was read. */
+export interface LoadedAdapter extends AppliedLora {
+  /** A sentence for each thing about it that a user should know. */
+  readonly notices: readonly string[];
+  /** Whether anything in it changes the model. */
+  readonly changes: boolean;
+  /** How the pictures of its training were cut; null: nobody wrote it down. */
+  readonly slices: NonNullable<AdapterManifest['slices']> | null;
 }
 
 /**
  * Puts the adapter in `folder` on a model without adapters. Its saved modules replace the model's own weights.
  *
- * @throws UserError when the folder is no LoRA adapter, belongs to another base, or has missing, unexpected, misshapen or damaged
- *   tensors; the model then has no adapters, and its weights are as before.
+ * @throws UserError when the folder is no LoRA adapter, asks for what is not supported, has weights in other files, belongs to another
+ *   model or base, or has missing, unexpected, misshapen, damaged or not finite tensors; the model then has no adapters, and its weights
+ *   are as before.
  */
-export function loadAdapter(folder: string, model: Module, options: LoadAdapterOptions): AppliedLora {
-  const { lora } = readAdapterConfig(folder);
-  const manifest = readManifest(folder);
-  if (manifest !== undefined && options.fingerprint !== undefined) checkBase(folder, manifest, options.fingerprint);
-  const source = openWeights(join(folder, WEIGHTS_FILE));
-  const applied = attachLora(model, lora, false);
+export function loadAdapter(folder: string, model: Module, options: LoadAdapterOptions): LoadedAdapter {
+  const own = originOf(model);
+  const origin = inspectAdapter(folder, own);
+  const { config, manifest } = origin;
+  if (options.fingerprint !== undefined) checkBase(origin, options.fingerprint, own);
+  const file = openWeights(join(folder, WEIGHTS_FILE));
+  const lora = options.dropout === undefined ? config.lora : { ...config.lora, dropout: options.dropout };
+  const applied = attachOrExplain(model, lora, file, own);
   try {
     const parameters = adapterFileParameters(model, applied);
-    compareTensors(source, parameters, applied);
+    const { source, example, renamed } = readNames(file, new Set(parameters.keys()));
+    compareTensors(source, parameters, applied, own);
     if (manifest !== undefined) checkTensors(source, manifest);
+    checkFinite(source, parameters.keys());
+    const whole = changedWhole(parameters, source);
     fill(model, parameters, source, options.dtype);
+    const idle = idleParts(model, applied, whole);
+    const notices = [
+      ...origin.notices,
+      ...(example === null ? [] : [`${renamed} names were read without additions: ${example[0]} as ${example[1]}.`]),
+      ...idlePatterns(applied),
+      ...(idle.notice === null ? [] : [idle.notice]),
+    ];
+    if (options.trainable) markTrainable(model, applied);
+    else freeze(model);
+    return {
+      ...applied,
+      notices: notices.map((line) => `adapter ${folder}: ${line}`),
+      changes: !idle.all,
+      slices: manifest?.slices ?? null,
+    };
   } catch (error) {
     removeLora(model);
     throw error;
   }
-  if (options.trainable) markTrainable(model, applied);
-  else freeze(model);
-  return applied;
+}
+
+/** What the files of an adapter say but for its tensors, and sentences about it. */
+interface InspectedAdapter extends AdapterOrigin {
+  readonly config: AdapterConfig;
+  readonly notices: readonly string[];
+}
+
+/** Reads and checks what can be known of an adapter without its tensors. Throws UserErrors as `loadAdapter` does. */
+function inspectAdapter(folder: string, model: ModelOrigin | null): InspectedAdapter {
+  const config = readAdapterConfig(folder);
+  const manifest = readManifest(folder);
+  const aside = checkSideFiles(folder);
+  const origin = { folder, config, manifest };
+  if (model !== null) checkFamily(origin, model);
+  const quantized = quantizedBase(origin);
+  return { ...origin, notices: [...config.notices, ...aside, ...(quantized === undefined ? [] : [quantized])] };
+}
+
+/** Adapters as they would be on a model: where they go, and their parameters by full name, without data. */
+export interface PlannedAdapters extends AppliedLora {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+}
+
+/**
+ * Where new adapters, or those of a folder, would go. The model needs no weights and stays as it is.
+ *
+ * @throws UserError as `applyLora` and `loadAdapter` do, but for what only tensors show
+ */
+export function planAdapters(model: Module, lora: LoraOptions | { readonly folder: string }): PlannedAdapters {
+  const own = originOf(model);
+  const applied =
+    'folder' in lora
+      ? attachOrExplain(
+          model,
+          inspectAdapter(lora.folder, own).config.lora,
+          openWeights(join(lora.folder, WEIGHTS_FILE)),
+          own,
+        )
+      : attachLora(model, loraConfig(lora), true);
+  try {
+    return { ...applied, parameters: adaptedParameters(model, applied) };
+  } finally {
+    removeLora(model);
+  }
+}
+
+/** Attaches the adapter; where its names match nothing because it belongs to another model, that is the error. */
+function attachOrExplain(
+  model: Module,
+  config: AppliedLora['config'],
+  file: TensorSource,
+  own: ModelOrigin | null,
+): AppliedLora {
+  try {
+    return attachLora(model, config, false);
+  } catch (error) {
+    removeLora(model);
+    const other = own === null ? undefined : familyByTensors(file.infos, own, file.path);
+    throw other ?? error;
+  }
+}
+
+/** Keys of rank_pattern and alpha_pattern that match no layer with an adapter. */
+function idlePatterns({ config, targets }: AppliedLora): string[] {
+  const idle = (key: string, patterns: Readonly<Record<string, number>>): string[] =>
+    Object.entries(patterns)
+      .filter(([pattern]) => !targets.some((name) => matchesEnd(pattern, name)))
+      .map(
+        ([pattern, value]) => `${key} ${pattern}: ${value}: without effect: no layer with an adapter has such a name.`,
+      );
+  return [...idle('rank_pattern', config.rankPattern), ...idle('alpha_pattern', config.alphaPattern)];
 }
 
 function openWeights(file: string): TensorSource {
   try {
     return new SafetensorsFile(file);
   } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-    if (!missing && !(cause instanceof SafetensorsError)) throw cause;
-    throw new UserError(
-      `Expected the weights of the adapter but ${missing ? 'the file is missing' : (cause as Error).message}.`,
-      {
-        file,
-        cure: 'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.',
-        cause,
-      },
-    );
+    if (!(cause instanceof SafetensorsError)) throw cause;
+    throw new UserError(`Expected the weights of the adapter but ${cause.message}.`, {
+      file,
+      cure: 'Copy the adapter again.',
+      cause,
+    });
   }
 }
 
@@ -143,7 +286,12 @@ function isDuplicate(name: string, applied: AppliedLora): boolean {
   return applied.config.bias === 'all' && /\.(original_module|modules_to_save\.[^.]+)\.(.*\.)?bias$/.test(name);
 }
 
-function compareTensors(source: TensorSource, parameters: ReadonlyMap<string, Parameter>, applied: AppliedLora): void {
+function compareTensors(
+  source: TensorSource,
+  parameters: ReadonlyMap<string, Parameter>,
+  applied: AppliedLora,
+  own: ModelOrigin | null,
+): void {
   const missing = [...parameters.keys()].filter((name) => !source.infos.has(name));
   const unexpected = [...source.infos.keys()].filter((name) => !parameters.has(name) && !isDuplicate(name, applied));
   const misshapen = [...parameters].flatMap(([name, { shape }]) => {
@@ -157,11 +305,19 @@ function compareTensors(source: TensorSource, parameters: ReadonlyMap<string, Pa
     ...describe('of another shape', misshapen),
   ];
   if (problems.length === 0) return;
+  const other = own === null ? undefined : familyByTensors(source.infos, own, source.path);
+  if (other !== undefined) throw other;
+  const pair = nearestPair(unexpected, missing);
   throw new UserError(
     `Expected ${parameters.size} tensors for the adapter on this model but received ${source.infos.size}: ${problems.join('; ')}.`,
     {
       file: source.path,
-      cure: 'The adapter belongs to another base model, or the file was edited: give the model it was trained on.',
+      cure:
+        pair === undefined
+          ? 'The adapter belongs to another base model, or the file was edited: give the model it was trained on.'
+          : `If only names differ, rename the tensors: ${pair[0]} should be ${pair[1]}. In the adapter's folder:\n` +
+            `    ${renameInPython(pair, WEIGHTS_FILE)}\n` +
+            'Otherwise the adapter belongs to another base model: give the model it was trained on.',
     },
   );
 }

@@ -7,21 +7,51 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path';
 import { readConfig } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import { type DType, fromTypedArray, keep, type Module, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import {
+  type DType,
+  fromTypedArray,
+  keep,
+  type Module,
+  noGrad,
+  ops,
+  scope,
+  type TensorSource,
+} from '@minicpm-finetune/torch';
 import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
-import { loadAdapter } from './folder.js';
+import { baseFingerprint } from './checksums.js';
+import { type LoadedAdapter, loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
-import { baseFingerprint } from './manifest.js';
+import { slicesOfAdapters, type TrainedSlices } from './slices.js';
 
-/** Merges the adapters on a model into its weights and takes them off. Everything is frozen then. */
-export function mergeLora(model: Module): void {
+/**
+ * Merges the adapters on a model into its weights and takes them off. Everything is frozen then. Returns how many weights have other
+ * numbers than before: where the change is below the rounding of their type, they do not.
+ */
+export function mergeLora(model: Module): number {
   freeze(model);
+  let changed = 0;
   for (const [, linear, adapter] of loraAdapters(model)) {
-    linear.weight.data = keep(adapter.mergedWeight(linear.weight.data));
+    const merged = adapter.mergedWeight(linear.weight.data);
+    if (!ops.equal(merged, linear.weight.data)) changed++;
+    linear.weight.data = keep(merged);
   }
   removeLora(model);
+  return changed;
+}
+
+/**
+ * Merges an adapter that `loadAdapter` put on a model. Returns its notices, with one more where the merge left every weight as it was.
+ *
+ * @param cure what helps against the rounding.
+ */
+export function mergeLoaded(folder: string, model: MiniCPMV, loaded: LoadedAdapter, cure: string): readonly string[] {
+  const { dtype } = llmWeight(model);
+  const changed = mergeLora(model);
+  if (changed > 0 || !loaded.changes || loaded.saved.length > 0) return loaded.notices;
+  const rounded = `THE MERGE CHANGES NOTHING: all changes are below the rounding of ${dtype}, the type of the weights: ${cure}.`;
+  return [...loaded.notices, `adapter ${folder}: ${rounded}`];
 }
 
 export interface MergeOptions {
@@ -39,10 +69,14 @@ export interface MergeOptions {
 /** The result of checking a merged checkpoint. */
 export interface MergeReport {
   readonly tensors: number;
-  /** Parameters that the merge changed. */
+  /** Of them, those whose numbers are others than the base's in the type that was saved. */
   readonly changed: number;
   /** Largest difference between the logits of base plus adapters and of the saved checkpoint, relative to the largest logit. */
   readonly logitsError: number;
+  /** How the merged model cuts pictures; as the base, unless an adapter was trained otherwise. */
+  readonly slices: { readonly max_slice_nums: number; readonly scale_resolution: number };
+  /** What a user should know of the adapters and of what the merge made of them. */
+  readonly notices: readonly string[];
 }
 
 /** The largest change of logits by rounding the merged weights, by the coarsest type involved. */
@@ -85,37 +119,60 @@ function refuseUsed(output: string): void {
 }
 
 function mergeInto(folder: string, options: MergeOptions): MergeReport {
+  const { dtype, maxShardBytes } = options;
   const config = readConfig(options.model);
   const fingerprint = baseFingerprint(options.model);
   const model = new MiniCPMV(config);
-  const { dtype, maxShardBytes } = options;
+  const notices: string[] = [];
+  const slices: TrainedSlices[] = [];
   let source: WeightSource;
   let expected: Float32Array;
-  const changed = new Set<string>();
   try {
-    source = loadWeights(model, options.model);
+    // float32 is more than the base has: the sum is then rounded to it, not to the base's type first
+    source = loadWeights(model, options.model, dtype === 'float32' ? { dtype } : {});
     options.adapters.forEach((adapter) => {
-      const applied = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
-      for (const name of applied.targets) changed.add(`${name}.weight`);
-      for (const [name] of model.namedParameters()) {
-        if (applied.saved.some((path) => name.startsWith(`${path}.`))) changed.add(name);
-      }
+      const loaded = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
+      slices.push({ adapter, slices: loaded.slices });
       expected = probeLogits(model); // the last one counts
-      mergeLora(model);
+      notices.push(
+        ...mergeLoaded(adapter, model, loaded, 'merge with --dtype float32, or keep the adapter beside its base'),
+      );
     });
+    const chosen = slicesOfAdapters(slices, config.slice);
+    notices.push(...chosen.notices);
     saveCheckpoint(model, folder, {
       source,
+      slice: chosen.slice,
       ...(dtype === undefined ? {} : { dtype }),
       ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
     });
+    const { maxSliceNums, scaleResolution } = chosen.slice;
+    return {
+      ...verify(folder, source, expected!),
+      slices: { max_slice_nums: maxSliceNums, scale_resolution: scaleResolution },
+      notices,
+    };
   } finally {
     model.dispose();
   }
-  return { ...verify(folder, source, expected!), changed: changed.size };
+}
+
+/** How many tensors have other numbers than in the base, once both have the type that was saved. */
+function countChanged(merged: TensorSource, base: TensorSource): number {
+  return [...base.infos.keys()].filter((name) =>
+    scope(() => {
+      const [now, before] = [merged.tensor(name), base.tensor(name)];
+      return !ops.equal(now, before.dtype === now.dtype ? before : ops.to(before, now.dtype));
+    }),
+  ).length;
 }
 
 /** Opens the saved checkpoint and compares it. */
-function verify(folder: string, source: WeightSource, expected: Float32Array): Omit<MergeReport, 'changed'> {
+function verify(
+  folder: string,
+  source: WeightSource,
+  expected: Float32Array,
+): Pick<MergeReport, 'tensors' | 'changed' | 'logitsError'> {
   const model = new MiniCPMV(readConfig(folder));
   try {
     const { tensors } = loadWeights(model, folder);
@@ -138,7 +195,7 @@ function verify(folder: string, source: WeightSource, expected: Float32Array): O
         { file: folder, flag: '--dtype', cure: 'Save in float32, or keep the adapter beside its base.' },
       );
     }
-    return { tensors: tensors.infos.size, logitsError };
+    return { tensors: tensors.infos.size, changed: countChanged(tensors, source.tensors), logitsError };
   } finally {
     model.dispose();
   }
@@ -172,6 +229,6 @@ function probeLogits(model: MiniCPMV): Float32Array {
   );
 }
 
-function llmWeight(model: MiniCPMV): { readonly device: string } {
+function llmWeight(model: MiniCPMV): { readonly device: string; readonly dtype: DType } {
   return model.llm.model.embedTokens.weight.data;
 }

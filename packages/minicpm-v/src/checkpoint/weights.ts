@@ -6,8 +6,18 @@
  * Not here: the file format (packages/torch), adapters (adapter.ts), random weights (create.ts).
  */
 import { strict as assert } from 'node:assert';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, extname, join } from 'node:path';
+import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import {
   alias,
@@ -46,6 +56,8 @@ export interface SaveOptions {
   /** Type of the saved weights; as they are when absent. Carried tensors keep theirs. */
   readonly dtype?: DType;
   readonly maxShardBytes?: number;
+  /** How the saved model cuts pictures; as its configuration says when absent. */
+  readonly slice?: ModelConfig['slice'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
 }
@@ -175,7 +187,9 @@ export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOpt
   });
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
-  writeAtomically(join(folder, 'config.json'), configText(model.config.text, saved));
+  const sliced = withSlice(model.config, options.slice ?? model.config.slice);
+  writeAtomically(join(folder, 'config.json'), configText(sliced.text, saved));
+  if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }
 
 function refuseOldWeights(folder: string): void {
@@ -198,6 +212,19 @@ function copySideFiles(from: string, to: string): void {
     if (name === 'config.json' || name.endsWith('.index.json')) continue;
     copyFileSync(join(from, name), join(to, basename(name)));
   }
+}
+
+const PREPROCESSOR = 'preprocessor_config.json';
+
+/** The slices of Python's image processor, where they are others than those of the source: it reads them from a file of its own. */
+function setPreprocessorSlice(from: string, to: string, { slice }: ModelConfig): void {
+  const file = join(to, PREPROCESSOR);
+  if (!existsSync(file)) return;
+  const before = readConfig(from).slice;
+  if (before.maxSliceNums === slice.maxSliceNums && before.scaleResolution === slice.scaleResolution) return;
+  const raw = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  const changed = { ...raw, max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution };
+  writeAtomically(file, `${JSON.stringify(changed, null, 2)}\n`);
 }
 
 /** The config's own text with the type of the weights put in; nothing else changes. */

@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ChatMessage, EncodedPrompt, PromptOptions } from '@minicpm-finetune/processor';
+import type { ChatMessage, EncodedPrompt, ModelConfig, PromptOptions } from '@minicpm-finetune/processor';
 import {
   type ChatTemplate,
   chatTemplate,
@@ -17,11 +17,12 @@ import {
 } from '@minicpm-finetune/processor';
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { baseFingerprint } from '../adapters/checksums.js';
 import { readAdapterConfig } from '../adapters/config.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
-import { baseFingerprint } from '../adapters/manifest.js';
-import { mergeLora } from '../adapters/merge.js';
+import { mergeLoaded } from '../adapters/merge.js';
+import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
@@ -36,13 +37,17 @@ export interface LoadModelOptions {
   readonly dtype?: DType;
   /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
   readonly device?: string;
+  /** Is told what a user should know of the adapters, a sentence each. The model has them as `notices`, too. */
+  readonly notice?: (message: string) => void;
 }
 
 export interface AnswerOptions extends Partial<Sampling> {
   /** Longest answer in tokens; 1024 when absent. */
   readonly maxNewTokens?: number;
-  /** Most slices a picture is cut into; the checkpoint's when absent. */
+  /** Most slices a picture is cut into; those of the training when absent. */
   readonly maxSliceNums?: number;
+  /** Side in pixels of the square a slice's area aims at; that of the training when absent. */
+  readonly scaleResolution?: number;
   /** Relative paths of pictures count from here; from the working folder when absent. */
   readonly imageRoot?: string;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
@@ -93,17 +98,35 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const fingerprint = adapters.length === 0 ? undefined : baseFingerprint(folder);
-    adapters.forEach((path, i) => {
-      if (i > 0) mergeLora(model);
-      loadAdapter(path, model, { trainable: false, ...(fingerprint === undefined ? {} : { fingerprint }) });
-    });
+    const { slice, notices } = putAdapters(model, folder, adapters);
+    for (const line of notices) options.notice?.(line);
+    return new LoadedModel(model, template, { slice, notices });
   } catch (error) {
     removeLora(model);
     model.dispose();
     throw error;
   }
-  return new LoadedModel(model, template);
+}
+
+/** Stacks adapters on a model, which keeps the last one as an adapter. */
+function putAdapters(
+  model: MiniCPMV,
+  folder: string,
+  adapters: readonly string[],
+): { readonly slice: ModelConfig['slice']; readonly notices: readonly string[] } {
+  const { slice } = model.config;
+  if (adapters.length === 0) return { slice, notices: [] };
+  const fingerprint = baseFingerprint(folder);
+  const notices: string[] = [];
+  const slices: TrainedSlices[] = [];
+  adapters.forEach((path, i) => {
+    const loaded = loadAdapter(path, model, { trainable: false, fingerprint });
+    slices.push({ adapter: path, slices: loaded.slices });
+    const last = i === adapters.length - 1;
+    notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
+  });
+  const chosen = slicesOfAdapters(slices, slice);
+  return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
 }
 
 function requireCheckpoint(folder: string): void {
@@ -147,15 +170,39 @@ export class LoadedModel {
 
   readonly model: MiniCPMV;
   readonly template: ChatTemplate;
+  /** How pictures are cut: as in the training of the last adapter, or as the checkpoint says. */
+  readonly slice: ModelConfig['slice'];
+  /** What a user should know of the adapters. */
+  readonly notices: readonly string[];
 
-  constructor(model: MiniCPMV, template: ChatTemplate) {
+  constructor(
+    model: MiniCPMV,
+    template: ChatTemplate,
+    { slice = model.config.slice, notices = [] }: Partial<Pick<LoadedModel, 'slice' | 'notices'>> = {},
+  ) {
     this.model = model;
     this.template = template;
+    this.slice = slice;
+    this.notices = notices;
     this.#stop = stopTokens(template);
   }
 
   get config(): MiniCPMV['config'] {
     return this.model.config;
+  }
+
+  /** A sentence where `options` ask for other slices than those of the training; undefined: they do not. */
+  otherSlices(options: Pick<AnswerOptions, 'maxSliceNums' | 'scaleResolution'>): string | undefined {
+    const [trained, asked] = [this.slice, this.#sliceFor(options)].map(describeSlices);
+    return trained === asked ? undefined : `trained with ${trained}, asked with ${asked}.`;
+  }
+
+  #sliceFor({ maxSliceNums, scaleResolution }: Pick<AnswerOptions, 'maxSliceNums' | 'scaleResolution'>) {
+    return {
+      ...this.slice,
+      maxSliceNums: maxSliceNums ?? this.slice.maxSliceNums,
+      scaleResolution: scaleResolution ?? this.slice.scaleResolution,
+    };
   }
 
   get tokenizer(): Tokenizer {
@@ -209,12 +256,13 @@ export class LoadedModel {
   }
 
   #promptOptions(options: AnswerOptions): PromptOptions {
-    const { slice, sliceMode, queryNum, batchVision } = this.config;
+    const { sliceMode, queryNum, batchVision } = this.config;
+    const slice = this.#sliceFor(options);
     const { allowSpecialText, imageRoot, maxImagePixels } = options;
     return {
       tokenizer: this.tokenizer,
       llmType: this.template.llmType,
-      sliceConfig: sliceMode ? { ...slice, maxSliceNums: options.maxSliceNums ?? slice.maxSliceNums } : null,
+      sliceConfig: sliceMode ? slice : null,
       patchSize: slice.patchSize,
       queryNum,
       batchVision,

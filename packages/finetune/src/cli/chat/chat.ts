@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, Part } from '@minicpm-finetune/processor';
-import { ENGLISH, expected, type Say, UserError } from '@minicpm-finetune/run';
+import { ENGLISH, expected, type Say, shown, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
@@ -45,12 +45,27 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
     model: options.model,
     adapter: options.adapters,
     device,
+    notice: (message) => tell(io, message),
     ...(dtype === null ? {} : { dtype }),
   });
+  const otherSlices = model.otherSlices(answerOptions(options));
+  if (otherSlices !== undefined) tell(io, otherSlices);
   if (options.prompt === null) return await converse(model, options, io);
+  for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, io);
   const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
   for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
+}
+
+function tell(io: ChatIO, notice: string): void {
+  io.stderr.write(`${(io.say ?? ENGLISH)(`notice: ${notice}`)}\n`);
+}
+
+/** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
+function warnOfLost(text: string, io: ChatIO): void {
+  const at = text.indexOf('\uFFFD');
+  if (at === -1) return;
+  tell(io, `Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.`);
 }
 
 function requireImage(path: string): void {

@@ -7,11 +7,11 @@
 import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import { checkPictureNames, type EncodedPrompt, imagesOf } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
-import type { DataRecord } from '../../data/record.js';
+import { type DataRecord, withWrittenTurn } from '../../data/record.js';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 import { answerOptions, type ChatOptions } from '../chat/options.js';
@@ -59,7 +59,7 @@ export async function generateAnswers(
       const device = startEngine(options);
       await asTask(reporter, task, (update) =>
         explainingMemory(device, LESS_MEMORY, () =>
-          answerMissing(missing, data, lines, { ...options, device }, { update, signal }),
+          answerMissing(missing, data, lines, { ...options, device }, { update, signal, reporter }),
         ),
       );
     }
@@ -77,15 +77,22 @@ async function answerMissing(
   data: Dataset,
   lines: AnswerLine[],
   options: AnswerFileOptions & { readonly device: DeviceName },
-  { update, signal }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined },
+  {
+    update,
+    signal,
+    reporter,
+  }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined; reporter: Reporter },
 ): Promise<void> {
   const { device, dtype } = options;
   using model = await loadModel({
     model: options.model,
     adapter: options.adapters,
     device,
+    notice: (message) => reporter.notice(message),
     ...(dtype === null ? {} : { dtype }),
   });
+  const otherSlices = model.otherSlices(answerOptions(options));
+  if (otherSlices !== undefined) reporter.notice(otherSlices);
   let tokens = 0;
   for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
     const batch = await answerBatch(missing.slice(i, i + options.batchSize), data, model, options);
@@ -105,12 +112,15 @@ async function answerBatch(
   const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
   const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
   for (const index of records) {
+    let record: DataRecord | undefined;
     try {
-      const record = await data.read(index);
+      record = await data.read(index);
+      if (!options.allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
       const question = questionOf(record);
       questions.push({ record, question, prompt: await model.encode(question.messages, how) });
     } catch (error) {
-      throw error instanceof UserError ? error.at(data.place(index)) : error;
+      const placed = record ? withWrittenTurn(error, record) : error;
+      throw placed instanceof UserError ? placed.at(data.place(index)) : placed;
     }
   }
   const prompts = questions.map(({ prompt }) => prompt);
@@ -131,8 +141,8 @@ async function answerBatch(
 
 /** Settings that determine the answers. An existing output file is resumed only if they match. */
 function settingsOf(options: AnswerFileOptions, data: string): Record<string, unknown> {
-  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, maxSliceNums } =
-    options;
+  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype } = options;
+  const { maxSliceNums, scaleResolution } = options;
   return {
     model: resolve(model),
     adapters: adapters.map((path) => resolve(path)),
@@ -145,6 +155,7 @@ function settingsOf(options: AnswerFileOptions, data: string): Record<string, un
     seed,
     dtype,
     max_slice_nums: maxSliceNums,
+    scale_resolution: scaleResolution,
   };
 }
 

@@ -69,7 +69,8 @@ export const mergeCommand: CliCommand = {
       model: await modelFolder(given, FLAGS, 'model', io),
     };
     const { mergeAdapters } = await import('./merge.js');
-    const { tensors, changed, logitsError } = mergeAdapters(options);
+    const { tensors, changed, logitsError, notices } = mergeAdapters(options);
+    for (const notice of notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
     const message =
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
       `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.`;

@@ -7,7 +7,7 @@ import { type Compat, UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import type { Encoder } from '../../data/encoder.js';
 import { type ImageGrid, imageGrids } from '../../data/image-grids.js';
-import type { DataRecord } from '../../data/record.js';
+import { type DataRecord, nameOfTurn, withWrittenTurn } from '../../data/record.js';
 
 export type RenderRole = 'system' | 'user' | 'assistant';
 
@@ -47,8 +47,9 @@ export async function renderRecord(
       cure: 'Records are counted from 0.',
     });
   }
+  let record: DataRecord | undefined;
   try {
-    const record = await dataset.read(index);
+    record = await dataset.read(index);
     const { overlong } = encoder.setup;
     const changes = { compat, ...(overlong === 'drop' ? { overlong: 'error' as const } : {}) };
     const { sample, notices } = await encoder.encode(record, changes);
@@ -58,11 +59,21 @@ export async function renderRecord(
       sample: sample!,
       tokens,
       grids: imageGrids(sample!, encoder.tokenizer),
-      notices: notices.map(({ message }) => message),
+      notices: [...notices.map(({ message }) => message), ...notLearned(record)],
     };
   } catch (error) {
-    throw error instanceof UserError ? error.at(dataset.place(index)) : error;
+    const placed = record ? withWrittenTurn(error, record) : error;
+    throw placed instanceof UserError ? placed.at(dataset.place(index)) : placed;
   }
+}
+
+/** A line for each answer that is not learned. */
+function notLearned(record: DataRecord): string[] {
+  return record.conversations.flatMap(({ supervised }, turn) =>
+    supervised === false
+      ? [`The answer in ${nameOfTurn(record, turn)} is marked as not to be learned: it is context only.`]
+      : [],
+  );
 }
 
 async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {

@@ -1,6 +1,6 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
 
-import { type RunEvent, UserError } from '@minicpm-finetune/run';
+import { type RunConfig, type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
@@ -14,7 +14,7 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
+    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, io);
     return await runTraining(resolved, io);
   },
 };
@@ -50,11 +50,22 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
 }
 
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
-function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
+async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
+  const planned = await planLines(resolved.config);
   for (const notice of resolved.notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
-  for (const line of resolved.derived) io.stderr.write(`${io.say(line)}\n`);
+  for (const line of [...resolved.derived, ...planned]) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
+}
+
+/** What the run would do with its model, which is looked at without its weights. */
+async function planLines(config: RunConfig): Promise<string[]> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const { localModel } = await import('../../hub/hub.js');
+  const folder = localModel(named, cacheDir);
+  if (folder === null) return [`notice: layers, patterns and memory are not checked: ${named} is not on this machine.`];
+  const { describePlan } = await import('../../train/plan.js');
+  return describePlan(config, folder);
 }
 
 /** Several copies would train the same thing into the same folder. */

@@ -1,0 +1,75 @@
+/**
+ * Checksums of tensors, and fingerprints of checkpoints. A base is known by a fingerprint of its weights alone: the same
+ * weights in other shards, or beside an edited config.json, are the same base.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { UserError } from '@minicpm-finetune/run';
+import { openSafetensors, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { type AdapterManifest, MANIFEST_FILE } from './manifest.js';
+
+/** What the manifest says of tensors, by their names in the file. */
+export function describeTensors(
+  tensors: ReadonlyMap<string, Tensor>,
+): Pick<AdapterManifest, 'parameter_count' | 'parameters'> {
+  const parameters: AdapterManifest['parameters'] = {};
+  for (const [name, tensor] of tensors) {
+    parameters[name] = { shape: [...tensor.shape], dtype: tensor.dtype, sha256: tensorChecksum(tensor) };
+  }
+  return { parameter_count: [...tensors.values()].reduce((sum, tensor) => sum + tensor.numel, 0), parameters };
+}
+
+/** Compares the tensors of an adapter file with the manifest. */
+export function checkTensors(source: TensorSource, manifest: AdapterManifest): void {
+  for (const [name, entry] of Object.entries(manifest.parameters)) {
+    const matches = source.infos.has(name) && scope(() => tensorChecksum(source.tensor(name))) === entry.sha256;
+    if (matches) continue;
+    throw new UserError(`Expected the checksum of ${MANIFEST_FILE} for the tensor ${name} but the data differ.`, {
+      file: source.path,
+      cure: `The file is damaged or was edited: copy it again, or remove ${MANIFEST_FILE} if it was edited on purpose.`,
+    });
+  }
+}
+
+const CHUNK_BYTES = 4 << 20;
+
+/** sha256 of the elements in row-major order, little-endian. */
+function tensorChecksum(tensor: Tensor): string {
+  const hash = createHash('sha256');
+  scope(() => {
+    const host = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));
+    for (let offset = 0; offset < host.nbytes; offset += CHUNK_BYTES) {
+      hash.update(bytesAt(host, offset, Math.min(CHUNK_BYTES, host.nbytes - offset)));
+    }
+  });
+  return hash.digest('hex');
+}
+
+const SAMPLE_BYTES = 64;
+
+/**
+ * A fingerprint of a set of weights at the cost of a few pages: a hash over names, types, shapes, and 64 bytes from the
+ * start, the middle and the end of every tensor in the folder's safetensors files.
+ */
+export function baseFingerprint(folder: string): string {
+  const source = openSafetensors(folder);
+  const hash = createHash('sha256');
+  for (const name of [...source.infos.keys()].sort()) {
+    const { dtype, shape, bytes } = source.infos.get(name)!;
+    hash.update(`${name} ${dtype} ${shape.join(',')}\n`);
+    if (bytes > 0) scope(() => sample(hash, source.tensor(name)));
+  }
+  return `sha256:${hash.digest('hex')}`;
+}
+
+function sample(hash: Hash, tensor: Tensor): void {
+  const length = Math.min(SAMPLE_BYTES, tensor.nbytes);
+  for (const offset of [0, Math.floor((tensor.nbytes - length) / 2), tensor.nbytes - length]) {
+    hash.update(bytesAt(tensor, offset, length));
+  }
+}
+
+function bytesAt(tensor: Tensor, offset: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  tensor.readBytes(offset, bytes);
+  return bytes;
+}
