@@ -22,6 +22,7 @@ const ROOMS = {
   processor: [
     'llms',
     'versions',
+    'checkpoint-folder',
     'config-schema',
     'config',
     'image',

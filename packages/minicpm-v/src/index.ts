@@ -28,6 +28,7 @@ export {
   openCheckpoint,
   type SaveOptions,
   saveCheckpoint,
+  sideFiles,
   type WeightSource,
 } from './checkpoint/weights.js';
 export {

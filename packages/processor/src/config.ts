@@ -4,9 +4,8 @@
  *
  * Not here: what differs between the models beside sizes (versions.ts, llms.ts).
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expected, type FloatDType, type LlmType, UserError } from '@minicpm-finetune/run';
+import { expected, type FloatDType, type LlmType, readText, shown, UserError } from '@minicpm-finetune/run';
 import { CURE, checkRawConfig, type RawConfig } from './config-schema.js';
 import { LLMS } from './llms.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
@@ -84,8 +83,9 @@ export function readConfig(folder: string): ModelConfig {
   const file = join(folder, 'config.json');
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readText(file, 'config.json');
   } catch (cause) {
+    if (cause instanceof UserError) throw cause;
     throw new UserError(`Expected a readable config.json for the model but received ${(cause as Error).message}.`, {
       file,
       cure: 'Give the folder that holds config.json and the safetensors files.',
@@ -166,7 +166,7 @@ function versionOf(raw: RawConfig, file: string): VersionName {
   if (version !== undefined) return version;
   const known = Object.values(VERSIONS).map((v) => `${v.title} (${v.architecture}, version ${v.version ?? 'absent'})`);
   throw new UserError(
-    `Expected one of ${known.join(', ')} for the model but received ${marks.architecture ?? 'no architecture'}, version ` +
+    `Expected one of ${known.join(', ')} for the model but received ${marks.architecture === undefined ? 'no architecture' : shown(marks.architecture)}, version ` +
       `${marks.version ?? 'absent'}, ${marks.hasVisionConfig ? 'with' : 'without'} vision_config, ` +
       `${marks.hasVisionEncoder ? 'with' : 'without'} vision_encoder.`,
     { file, cure: 'Use one of these models, with the config.json it was published with.' },

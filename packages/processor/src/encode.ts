@@ -3,7 +3,6 @@
  * tensors, no files but the images': runs in worker threads.
  */
 
-import { isAbsolute, join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { checkRecord } from './chat/check-record.js';
 import { type ChatMessage, checkMessages } from './chat/messages.js';
@@ -17,6 +16,7 @@ import { planSlices, type SliceConfig } from './image/geometry.js';
 import { measureHeader } from './image/header.js';
 import { checkShape, type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
+import { imageSource } from './image/source.js';
 import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
@@ -41,8 +41,8 @@ async function readImages(messages: readonly ChatMessage[], options: ReadOptions
 
 async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, pixels = true } = options;
-  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
   try {
+    const path = imageSource(source, imageRoot);
     const decodeOptions = {
       maxImagePixels,
       notice: (message: string) => notice?.({ kind: 'first_frame', message }),

@@ -122,7 +122,7 @@ describe('parseConfig', () => {
     [
       'another architecture',
       { architectures: ['LlamaForCausalLM'] },
-      'but received LlamaForCausalLM, version 2.6, with vision_config',
+      'but received "LlamaForCausalLM", version 2.6, with vision_config',
     ],
   ])('refuses %s', (_, change, message) => {
     const text = complaint({ ...raw('minicpm-v-2_6'), ...change });

@@ -318,7 +318,7 @@ describe('a mistake', () => {
       undefined,
       'its only answer is marked as not to be learned',
     ],
-    ['no file', { image: 'nowhere.png', conversations: fine }, 0, 'nowhere.png but received no such file'],
+    ['no file', { image: 'nowhere.png', conversations: fine }, 0, 'nowhere.png" but received no such file'],
     [
       'a broken file',
       {
@@ -326,7 +326,7 @@ describe('a mistake', () => {
         conversations: [user('Hi'), assistant('y'), user('<image_00>'), assistant('x')],
       },
       2,
-      'broken.png but received a broken one',
+      'broken.png but received text that begins with "no picture"',
     ],
     ['a picture too thin', { image: 'thin.png', conversations: fine }, 0, '1x5000, which would become'],
   ])('is named: %s', async (_, record, turn, message) => {

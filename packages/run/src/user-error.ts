@@ -6,6 +6,7 @@
  */
 
 import { ENGLISH, labelled, type Say } from './messages/translator.js';
+import { shown, shownPath } from './shown.js';
 
 /** The place of a mistake and its cure. Pure data: survives `postMessage` between threads. */
 export interface UserErrorDetails {
@@ -81,7 +82,8 @@ export class UserError extends Error {
    * @param kind of the mistake.
    */
   format(say: Say = ENGLISH, kind: 'error' | 'warning' = 'error'): string {
-    const file = this.line === undefined ? this.file : `${this.file ?? 'line'}:${this.line}`;
+    const path = this.file === undefined ? undefined : shownPath(this.file);
+    const file = this.line === undefined ? path : `${path ?? 'line'}:${this.line}`;
     const place = [
       this.flag,
       file,
@@ -103,21 +105,6 @@ export interface Problem {
   received: string;
   /** The cure, as a full sentence. */
   cure: string;
-}
-
-const SHOWN_LENGTH = 120;
-
-/** A received value as an error message shows it: strings quoted, long values cut. */
-export function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  let text: string | undefined;
-  try {
-    text = typeof value === 'number' || typeof value === 'bigint' ? String(value) : JSON.stringify(value);
-  } catch {
-    text = undefined; // circular: name the type instead
-  }
-  text ??= typeof value;
-  return text.length <= SHOWN_LENGTH ? text : `${text.slice(0, SHOWN_LENGTH)}… (${text.length} characters)`;
 }
 
 /**

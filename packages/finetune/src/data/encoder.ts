@@ -5,6 +5,7 @@
 import {
   chatTemplate,
   checkLlmType,
+  checkVocabulary,
   type EncodedSample,
   type EncodeNotice,
   encodeRecord,
@@ -21,6 +22,8 @@ import type { DataRecord } from './record.js';
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
   /** Folder of tokenizer.json. */
   readonly tokenizerFolder: string;
+  /** Tokens that the model knows; a tokenizer of more is refused. */
+  readonly vocabSize: number;
 }
 
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
@@ -48,6 +51,7 @@ export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data
   const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
+    vocabSize: config.llm.vocabSize,
     llmType: VERSIONS[config.version].llmType,
     sliceConfig: config.sliceMode ? sliceConfig : null,
     patchSize: config.slice.patchSize,
@@ -90,7 +94,9 @@ export class Encoder {
 
   /** Loads the tokenizer and tries it. Throws UserError if it is missing, broken, lacks special tokens or has the template of another model. */
   static async open(setup: EncoderSetup): Promise<Encoder> {
-    const encoder = new Encoder(setup, Tokenizer.load(setup.tokenizerFolder));
+    const tokenizer = Tokenizer.load(setup.tokenizerFolder);
+    checkVocabulary(tokenizer, setup.vocabSize);
+    const encoder = new Encoder(setup, tokenizer);
     await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER });
     return encoder;
   }
@@ -104,7 +110,7 @@ export class Encoder {
 
   /** Encodes one record. Throws UserError naming the turn; the caller knows file and record. `changes` replace parts of the setup. */
   async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
-    const { tokenizerFolder: _, ...options } = { ...this.setup, ...changes };
+    const { tokenizerFolder: _, vocabSize: __, ...options } = { ...this.setup, ...changes };
     const notices: EncodeNotice[] = [];
     const sample = await encodeRecord(record, {
       ...options,

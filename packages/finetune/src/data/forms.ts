@@ -9,7 +9,7 @@
  * tokens, placeholders of the seed form) is checked where it is encoded.
  */
 import type { ImageSource } from '@minicpm-finetune/processor';
-import { expected, shown, UserError } from '@minicpm-finetune/run';
+import { expected, shownNames, UserError } from '@minicpm-finetune/run';
 import { present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
 import { checkRecordKeys, checkTurnKeys } from './keys.js';
@@ -98,15 +98,20 @@ export function normalizeRecord(raw: unknown, place: RecordPlace, resolver: Imag
   for (const [index, turn] of turns.entries()) checkTurnKeys(turn, { ...place, turn: index });
   const unread = checkRecordKeys(record, turns, hasPictures(record, turns), place);
   return {
-    id: present(record.id) ? idText(record.id) : undefined,
+    id: recordId(record.id, place),
     ...conversation(written, place, resolver),
     ...(hasSystem(record) ? { systemKey: true } : {}),
     ...(unread.length > 0 ? { unread } : {}),
   };
 }
 
-function idText(id: unknown): string {
-  return typeof id === 'object' ? shown(id) : String(id);
+function recordId(id: unknown, place: RecordPlace): string | undefined {
+  if (!present(id)) return undefined;
+  if (typeof id === 'string' || typeof id === 'number' || typeof id === 'bigint') return String(id);
+  throw expected('text or a number', 'the key id', id, {
+    ...place,
+    cure: 'Write text or a number, or leave the key out.',
+  });
 }
 
 function hasSystem({ system }: Keys): boolean {
@@ -192,7 +197,7 @@ function seedImage(value: unknown, place: RecordPlace, resolver: ImageResolver):
   if (entries.length === 0) return undefined;
   const resolved = entries.map(([tag, source]): [string, ImageSource] => [
     tag,
-    resolver.resolve(source, `the image ${tag}`, place),
+    resolver.resolve(source, `the image ${shownNames([tag])}`, place),
   ]);
   return Object.fromEntries(resolved);
 }

@@ -5,7 +5,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { type FileHandle, open } from 'node:fs/promises';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { parseJson, shownNames, UserError } from '@minicpm-finetune/run';
 import {
   type AsyncBuffer,
   type FileMetaData,
@@ -59,7 +59,7 @@ export class ParquetFile {
       const names = parquetSchema(metadata).children.map((child) => child.element.name);
       if (!names.includes('conversations') && !names.includes('messages')) {
         throw new UserError(
-          `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${names.join(', ')}`}.`,
+          `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${shownNames(names)}`}.`,
           {
             file: path,
             cure: 'Rename the column that holds the turns; images belong into a column image or images.',
@@ -208,16 +208,12 @@ function fileBuffer(handle: FileHandle, byteLength: number): AsyncBuffer {
 }
 
 function parseColumn(text: string, column: string, file: string, record: number): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw expected('a list of turns, or JSON text of one', `the column ${column}`, text, { file, record, cause });
-  }
+  return parseJson(text, { what: `the column ${column}`, file, record, onNaN: () => {} });
 }
 
 function damaged(file: string, cause: unknown, record?: number): UserError {
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new UserError(`Expected a complete parquet file but reading it failed: ${reason}.`, {
+  return new UserError(`Expected a complete parquet file but reading it failed: ${reason.slice(0, 200)}.`, {
     file,
     ...(record === undefined ? {} : { record }),
     cure: 'The file is probably cut off or damaged. Write or download it again.',

@@ -1,5 +1,5 @@
 /** How turns are written, and who speaks in them. With role and content, or with from and value. */
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, shownNames, UserError } from '@minicpm-finetune/run';
 import { present } from './empty.js';
 import { isObject } from './images.js';
 import type { RecordPlace, Turn } from './record.js';
@@ -36,7 +36,7 @@ function turnStyle(turn: unknown, place: RecordPlace & { turn: number }, cure: s
 /** The keys of a record or turn, for messages. */
 export function keyNames(record: Readonly<Record<string, unknown>>): string {
   const names = Object.keys(record);
-  return names.length === 0 ? 'an empty object' : `the keys ${names.slice(0, 20).join(', ')}`;
+  return names.length === 0 ? 'an empty object' : `the keys ${shownNames(names)}`;
 }
 
 const ROLES: Readonly<Record<string, Turn['role']>> = {

@@ -6,8 +6,8 @@
  *
  * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
  */
-import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { extname, join, posix } from 'node:path';
+import { copyFileSync, writeFileSync } from 'node:fs';
+import { extname, posix } from 'node:path';
 import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
@@ -132,21 +132,17 @@ function extensionOf(bytes: Uint8Array): string {
 /** Writes images and lines; returns the file of the lines relative to the run folder. */
 async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
   const { step } = run.state;
-  const folder = run.config.output.output_dir;
-  const images = join(folder, RUN_FILES.answers, 'images');
-  mkdirSync(images, { recursive: true });
+  const { own } = run.output;
   for (const { index, record } of asked) {
     for (const [k, source] of imagesOf(record).entries()) {
-      const path = join(images, imageName(index, k, source));
-      if (existsSync(path)) continue;
-      if (typeof source === 'string') copyFileSync(source, path);
-      else writeFileSync(path, source);
+      const name = posix.join(RUN_FILES.answers, 'images', imageName(index, k, source));
+      if (own.ownership(name) === 'own') continue;
+      own.put(name, (path) => (typeof source === 'string' ? copyFileSync(source, path) : writeFileSync(path, source)));
       await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
-  mkdirSync(join(folder, RUN_FILES.answers, `step-${step}`), { recursive: true });
-  writeFileSync(join(folder, file), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  own.put(file, (path) => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
   run.log.board?.text(step, 'eval/answers', markdown(lines));
   return file;
 }

@@ -1,6 +1,6 @@
 /** Opens the data of a run: datasets, order and loaders. */
 import { join } from 'node:path';
-import { type RunConfig, UserError } from '@minicpm-finetune/run';
+import { RUN_FILES, type RunConfig, UserError } from '@minicpm-finetune/run';
 import { type RecordsState, readRecords } from '../checkpoint/records.js';
 import { type BadRecordPolicy, BadRecords } from '../data/bad-records.js';
 import { Dataset } from '../data/dataset.js';
@@ -15,8 +15,6 @@ import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
 import type { Checkpoint } from './resume.js';
 import { compareRecords } from './same-data.js';
-
-const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
 export interface RunData {
   readonly train: Dataset;
@@ -125,7 +123,7 @@ export function openLoader(
     endStep: steps.end,
     threads: config.loader.dataloader_num_workers,
     prefetchFactor: config.loader.dataloader_prefetch_factor,
-    badRecords: { ...badRecordPolicy(config), reportFile: join(config.output.output_dir, BAD_RECORDS_FILE) },
+    badRecords: { ...badRecordPolicy(config), reportFile: join(config.output.output_dir, RUN_FILES.badRecords) },
     knownBad: steps.knownBad,
     notice: (message) => reporter.notice(message),
   });

@@ -19,6 +19,7 @@ import {
   saveAdapter,
   saveCheckpoint,
   setLoraTraining,
+  sideFiles,
   trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
 import { readConfig, withSlice } from '@minicpm-finetune/processor';
@@ -149,6 +150,12 @@ function count(parameters: Iterable<Parameter>): number {
   let total = 0;
   for (const { shape } of parameters) total += shape.reduce((product, size) => product * size, 1);
   return total;
+}
+
+/** Names of the files that the trained model will have, as far as they are known before it is there. */
+export function resultNames(config: RunConfig, folder: string): string[] {
+  if (config.lora.use_lora) return ['adapter_config.json', 'adapter_model.safetensors', 'minicpm_manifest.json'];
+  return ['config.json', 'model.safetensors', 'model.safetensors.index.json', ...sideFiles(folder)];
 }
 
 /** Whether a checkpoint folder holds what this run would save. */

@@ -139,7 +139,7 @@ describe('a conversation', () => {
       'Hello',
     ];
     const { stdout, stderr } = await run({}, lines);
-    expect(stderr).toContain('There is no file no.png.');
+    expect(stderr).toContain('There is no file "no.png".');
     expect(stderr).toContain('/image needs the path');
     expect(stderr).toContain('There is no /imgae.');
     expect(stderr).toContain('error: Expected text without special tokens');

@@ -235,7 +235,7 @@ describe('checkRecords', () => {
   });
 
   it('refuses what concerns no single record', async () => {
-    await expect(check(['gone.json'])).rejects.toThrow(/there is no gone.json/);
+    await expect(check(['gone.json'])).rejects.toThrow(/there is no "gone.json"/);
     const data = await makeData(3);
     await expect(check([data.file], { encoder: { ...encoder, tokenizerFolder: data.folder } })).rejects.toThrow(
       /tokenizer/,

@@ -294,10 +294,10 @@ describe('empty values of merged tables', () => {
 describe('images', () => {
   it('names both places where a missing image was looked for', () => {
     expect(refused({ image: 'gone.png', conversations: qa }).message).toContain(
-      `tried ${join(folder, 'gone.png')} and ${join(process.cwd(), 'gone.png')}`,
+      `tried from the folder ${folder} and from ${process.cwd()}`,
     );
     expect(refused({ image: '/gone.png', conversations: qa }).message).toContain(
-      'Expected the file /gone.png for the key image',
+      'Expected the file "/gone.png" for the key image',
     );
     expect(refused({ image: { '<image_00>': 'gone.png' }, conversations: qa }).message).toContain(
       'the image <image_00>',
@@ -318,11 +318,12 @@ describe('images', () => {
   });
 
   it('refuses what is no base64 image and no bytes', () => {
-    expect(refused({ image: 'data:text/plain,hello', conversations: qa }).message).toMatch(/data:image/);
+    expect(refused({ image: 'data:image/png;base64,', conversations: qa }).message).toMatch(/which has no data/);
+    expect(refused({ image: 'data:image/png;base64,iVB*', conversations: qa }).message).toMatch(/"\*" as character 4/);
     expect(refused({ image: new Uint8Array(0), conversations: qa }).message).toMatch(/0 bytes/);
     expect(refused({ image: { bytes: null, path: null }, conversations: qa }).message).toMatch(
       /a path or the bytes of an image/,
     );
-    expect(refused({ image: 'file://other-host/a.png', conversations: qa }).message).toMatch(/address of this machine/);
+    expect(refused({ image: 'file://other-host/a.png', conversations: qa }).message).toMatch(/but there is none/);
   });
 });

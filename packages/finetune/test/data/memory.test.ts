@@ -73,7 +73,7 @@ describe('what was looked at', () => {
     writeFileSync(path, bytes.subarray(0, bytes.length / 2));
     await expect(look(data.file, folder)).rejects.toThrow(/3\.jpg but received a broken one/);
     rmSync(path);
-    await expect(look(data.file, folder)).rejects.toThrow(/3\.jpg .* but there is none/);
+    await expect(look(data.file, folder)).rejects.toThrow(/3\.jpg" .* but there is none/);
     writeFileSync(path, bytes);
     expect((await look(data.file, folder)).lengths).toEqual(lengths);
   });

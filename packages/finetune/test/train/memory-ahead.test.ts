@@ -1,6 +1,7 @@
 /** The memory of the largest micro-batch, known before the first step. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { OwnFiles } from '@minicpm-finetune/run';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Sampler } from '../../src/data/sampler.js';
 import { RunLog } from '../../src/report/run-log.js';
@@ -17,7 +18,7 @@ let runs = 0;
 
 async function withRun(flags: Readonly<Record<string, unknown>>, body: (run: Run) => void): Promise<void> {
   const config = configOf(place, `opened ${runs++}`, flags);
-  const start = startOf(config);
+  const start = startOf(config, { own: new OwnFiles(config.output.output_dir), earlier: [] });
   const log = new RunLog(config, { startStep: 0 });
   const run = await openRun(config, log, start);
   try {

@@ -4,7 +4,8 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { UserError } from '@minicpm-finetune/run';
-import { openSafetensors, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { openCheckpoint } from '../checkpoint/weights.js';
 import { type AdapterManifest, MANIFEST_FILE } from './manifest.js';
 
 /** What the manifest says of tensors, by their names in the file. */
@@ -51,7 +52,7 @@ const SAMPLE_BYTES = 64;
  * start, the middle and the end of every tensor in the folder's safetensors files.
  */
 export function baseFingerprint(folder: string): string {
-  const source = openSafetensors(folder);
+  const source = openCheckpoint(folder);
   const hash = createHash('sha256');
   for (const name of [...source.infos.keys()].sort()) {
     const { dtype, shape, bytes } = source.infos.get(name)!;

@@ -3,9 +3,9 @@
  * (config-keys.ts). No import of torch. Not here: the weights (folder.ts). Reference: `LoraConfig` of PEFT 0.21; older
  * versions lack keys, which then have their defaults.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { shown, UserError } from '@minicpm-finetune/run';
+import { latestCheckpoint, pathCure, readJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import { checkOtherKeys, checkStart } from './config-keys.js';
 import type { LoraConfig } from './lora-config.js';
@@ -49,25 +49,30 @@ export interface AdapterConfig {
 export function readAdapterConfig(folder: string): AdapterConfig {
   const file = join(folder, CONFIG_FILE);
   if (!existsSync(file)) {
+    const newest = latestCheckpoint(folder);
+    if (newest !== undefined) {
+      throw new UserError(
+        `Expected an adapter folder with ${CONFIG_FILE} but received ${shown(folder)}, a run folder that has checkpoints only.`,
+        { cure: `The run was not finished. Give its newest checkpoint: ${newest.path}.` },
+      );
+    }
     const cure = existsSync(folder)
       ? 'Give the folder that holds the adapter: it is where training saved it.'
-      : 'Check the path.';
+      : pathCure(folder, 'Check the path.');
     throw new UserError(`Expected an adapter folder with ${CONFIG_FILE} but received ${shown(folder)}.`, { cure });
   }
-  let raw: unknown;
-  try {
-    raw = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (cause) {
-    throw new UserError(`Expected JSON for ${CONFIG_FILE} but received: ${(cause as Error).message}.`, { file, cause });
-  }
+  const raw = readJson(file, CONFIG_FILE);
   const form = FORM.safeParse(raw);
   if (!form.success) {
     const issue = form.error.issues[0]!;
     const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], raw);
-    throw new UserError(`Expected a LoRA configuration but ${issue.path.join('.')} is ${shown(received)}.`, {
-      file,
-      cure: `${issue.message}.`,
-    });
+    throw new UserError(
+      `Expected a LoRA configuration but ${shownNames([issue.path.join('.') || 'the file'])} is ${shown(received)}.`,
+      {
+        file,
+        cure: `${issue.message}.`,
+      },
+    );
   }
   const notices = checkOtherKeys(form.data, OBEYED, file);
   checkStart(form.data.init_lora_weights, file);

@@ -4,9 +4,9 @@
  * its name in the model; the bias of a layer that carries an adapter gets `base_layer.` in between, because PEFT wraps
  * that layer. Not here: where adapters go and what they compute (lora.ts).
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { fileKindOf, readJson, UserError } from '@minicpm-finetune/run';
 import {
   type DType,
   keep,
@@ -59,12 +59,13 @@ export interface BaseModel {
 /** The base of an adapter, read from the checkpoint's folder. */
 export function describeBase(folder: string): BaseModel {
   const path = resolve(folder);
-  const config = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as {
+  const config = readJson(join(path, 'config.json'), 'config.json') as {
     architectures?: string[];
-    auto_map?: Record<string, string>;
+    auto_map?: Record<string, unknown>;
   };
   const className = config.architectures?.[0];
-  const file = Object.values(config.auto_map ?? {}).find((name) => name.endsWith(`.${className}`));
+  const names = Object.values(config.auto_map ?? {}).filter((name) => typeof name === 'string');
+  const file = names.find((name) => name.endsWith(`.${className}`));
   const modelClass =
     className === undefined || file === undefined
       ? null
@@ -272,10 +273,22 @@ function openWeights(file: string): TensorSource {
   try {
     return new SafetensorsFile(file);
   } catch (cause) {
-    if (!(cause instanceof SafetensorsError)) throw cause;
-    throw new UserError(`Expected the weights of the adapter but ${cause.message}.`, {
+    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    if (!missing && !(cause instanceof SafetensorsError)) throw cause;
+    const kind = missing ? undefined : fileKindOf(file);
+    const pickle = missing && existsSync(join(dirname(file), 'adapter_model.bin'));
+    const other = kind === undefined || kind.what === 'a safetensors file' ? undefined : kind;
+    const found = pickle
+      ? 'received adapter_model.bin, a pickle, which can run code'
+      : missing
+        ? 'the file is missing'
+        : other && `received ${other.what}`;
+    throw new UserError(`Expected the weights of the adapter but ${found ?? (cause as Error).message}.`, {
       file,
-      cure: 'Copy the adapter again.',
+      cure: pickle
+        ? 'Only safetensors are read: save the adapter again with save_pretrained(…, safe_serialization=True) of PEFT.'
+        : (other?.cure ??
+          'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.'),
       cause,
     });
   }
@@ -327,7 +340,12 @@ const LISTED = 5;
 function describe(what: string, names: readonly string[]): string[] {
   if (names.length === 0) return [];
   const rest = names.length > LISTED ? `, and ${names.length - LISTED} more` : '';
-  return [`${names.length} ${what} (${names.slice(0, LISTED).join(', ')}${rest})`];
+  return [
+    `${names.length} ${what} (${names
+      .slice(0, LISTED)
+      .map((name) => name.slice(0, 120))
+      .join(', ')}${rest})`,
+  ];
 }
 
 /** Gives every parameter its tensor: on the device of the weight it adapts, low-rank parts in `dtype` or that weight's type. */

@@ -3,10 +3,10 @@
  * computes (lora.ts), the formats (folder.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic is
  * float32 whatever the stored types, and rounds once.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { readConfig } from '@minicpm-finetune/processor';
-import { UserError } from '@minicpm-finetune/run';
+import { lockOf, removeEmpty, takeLock, UserError } from '@minicpm-finetune/run';
 import {
   type DType,
   fromTypedArray,
@@ -66,6 +66,9 @@ export interface MergeOptions {
   readonly maxShardBytes?: number;
 }
 
+/** In the folder until it is whole: it was made here. */
+const UNFINISHED_MARK = '.unfinished';
+
 /** The result of checking a merged checkpoint. */
 export interface MergeReport {
   readonly tensors: number;
@@ -86,7 +89,7 @@ const TOLERANCE: Partial<Record<DType, number>> = { float32: 1e-4, float16: 2e-2
  * Merges adapters into a checkpoint and saves it, sharded, with config, tokenizer and code. The saved folder is opened again, and its
  * tensors' names and shapes compared with the base's, its logits with those of base and unmerged adapters. It appears under its name only then.
  *
- * @throws UserError for an output folder in use, an adapter of another base, or a result that differs.
+ * @throws UserError for an output folder that has files, or that another process writes, an adapter of another base, or a result that differs.
  */
 export function mergeCheckpoint(options: MergeOptions): MergeReport {
   const output = resolve(options.output);
@@ -97,12 +100,28 @@ export function mergeCheckpoint(options: MergeOptions): MergeReport {
       cure: 'Give the folder of an adapter.',
     });
   }
-  mkdirSync(dirname(output), { recursive: true });
-  const unfinished = join(dirname(output), `.${basename(output)}.${process.pid}.unfinished`);
+  const made = mkdirSync(dirname(output), { recursive: true });
+  try {
+    using _ = takeLock(lockOf(output), { what: options.output, flag: '--output_dir' });
+    refuseUsed(output);
+    return mergeAside(output, options);
+  } finally {
+    if (made !== undefined && !existsSync(output)) removeEmpty(dirname(output), made);
+  }
+}
+
+/** Merges into a folder beside the output, which takes its name when it is whole. What a process that was killed left there is removed. */
+function mergeAside(output: string, options: MergeOptions): MergeReport {
+  const unfinished = join(dirname(output), `.${basename(output)}.unfinished`);
+  const mark = join(unfinished, UNFINISHED_MARK);
+  if (existsSync(mark)) rmSync(unfinished, { recursive: true });
+  mkdirSync(unfinished);
+  writeFileSync(mark, '');
   try {
     const report = mergeInto(unfinished, options);
-    if (existsSync(output)) rmSync(output, { recursive: true }); // empty, as checked
+    if (existsSync(output)) rmdirSync(output); // throws unless it is empty
     renameSync(unfinished, output);
+    rmSync(join(output, UNFINISHED_MARK));
     return report;
   } finally {
     rmSync(unfinished, { recursive: true, force: true });
@@ -110,7 +129,8 @@ export function mergeCheckpoint(options: MergeOptions): MergeReport {
 }
 
 function refuseUsed(output: string): void {
-  if (!existsSync(output) || readdirSync(output).length === 0) return;
+  if (!existsSync(output)) return;
+  if (lstatSync(output).isDirectory() && readdirSync(output).length === 0) return;
   throw new UserError('Expected a new or empty folder for the merged model but received one with files.', {
     file: output,
     flag: '--output_dir',

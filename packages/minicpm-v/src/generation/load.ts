@@ -3,22 +3,21 @@
  * last is merged into the weights in memory before the next one is applied, which equals merging them one after the
  * other; the last one stays an adapter. Not here: training, data files, terminals.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { ChatMessage, EncodedPrompt, ModelConfig, PromptOptions } from '@minicpm-finetune/processor';
 import {
   type ChatTemplate,
   chatTemplate,
+  checkVocabulary,
   Detokenizer,
   encodePrompt,
   readConfig,
+  requireCheckpoint,
   strip,
   Tokenizer,
 } from '@minicpm-finetune/processor';
-import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
+import type { LlmType } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
-import { readAdapterConfig } from '../adapters/config.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import { mergeLoaded } from '../adapters/merge.js';
@@ -89,9 +88,10 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
  */
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
-  requireCheckpoint(folder);
+  requireCheckpoint(folder, { flag: '--model', adapterFlag: '--adapter' });
   const config = readConfig(folder);
   const tokenizer = Tokenizer.load(folder);
+  checkVocabulary(tokenizer, config.llm.vocabSize);
   const model = new MiniCPMV(config);
   const template = chatTemplate(model.version.llmType, tokenizer);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
@@ -127,25 +127,6 @@ function putAdapters(
   });
   const chosen = slicesOfAdapters(slices, slice);
   return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
-}
-
-function requireCheckpoint(folder: string): void {
-  const where = shown(folder);
-  if (!existsSync(folder)) {
-    throw new UserError(
-      `Expected the folder of a checkpoint for --model but received ${where}, which does not exist.`,
-      {
-        flag: '--model',
-        cure: 'Check the path.',
-      },
-    );
-  }
-  if (existsSync(join(folder, 'config.json')) || !existsSync(join(folder, 'adapter_config.json'))) return;
-  const { base } = readAdapterConfig(folder);
-  throw new UserError(`Expected the folder of a checkpoint for --model but received that of an adapter, ${where}.`, {
-    flag: '--model',
-    cure: `Give it as --adapter, and its base as --model${base === null ? '' : `: ${base}`}.`,
-  });
 }
 
 /**

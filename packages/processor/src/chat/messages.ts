@@ -3,7 +3,7 @@
  * with a conversation is found here; turning it into tokens is `segments.ts`.
  */
 
-import { UserError } from '@minicpm-finetune/run';
+import { shown, UserError } from '@minicpm-finetune/run';
 import type { ImageSource } from '../image/decode.js';
 import { NUMBERED_TAG, stripEnd, stripStart } from './python.js';
 import type { SeedRecord } from './record.js';
@@ -34,12 +34,9 @@ function imagesByTag({ image }: SeedRecord): Map<string, ImageSource> {
   const images = new Map(isImages(image) ? Object.entries(image) : [[SINGLE_TAG, image]]);
   for (const tag of images.keys()) {
     if (ANY_TAG.exec(tag)?.[0] === tag) continue;
-    throw new UserError(
-      `Expected tags like <image_00> for the images of a record but received ${JSON.stringify(tag)}.`,
-      {
-        cure: 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.',
-      },
-    );
+    throw new UserError(`Expected tags like <image_00> for the images of a record but received ${shown(tag)}.`, {
+      cure: 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.',
+    });
   }
   return images;
 }

@@ -6,13 +6,13 @@
  * Here: images and their places in the text. Tokens and the loss mask are in `official-ids.ts`.
  */
 
-import { isAbsolute, join } from 'node:path';
 import { expected, UserError } from '@minicpm-finetune/run';
 import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from '../image/decode.js';
 import { planSlices } from '../image/geometry.js';
 import { measureHeader } from '../image/header.js';
 import { checkShape, type EncodedPicture, encodeImage, type SlicedImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
+import { imageSource } from '../image/source.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';
@@ -47,7 +47,7 @@ async function readImages(image: unknown, options: OfficialOptions): Promise<Map
 
 async function readImage(source: ImageSource, options: OfficialOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice } = options;
-  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
+  const path = imageSource(source, imageRoot);
   const decode = { maxImagePixels, notice: (message: string) => notice?.({ kind: 'first_frame', message }) };
   if (options.pixels === 'header') return { ...(await measureHeader(path, decode)), data: NO_PIXELS };
   return await decodeImage(path, decode);

@@ -95,6 +95,7 @@ export const LORA = {
     kind: 'string',
     default: null,
     placeholder: 'dir',
+    freeOnResume: true,
     idle: WITHOUT_LORA,
     help: {
       en: 'Adapter to continue training; it keeps its rank, alpha, targets and saved modules. New adapters unless given.',

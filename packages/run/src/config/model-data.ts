@@ -7,6 +7,7 @@ export const MODEL = {
     kind: 'string',
     required: true,
     placeholder: 'dir|hub-id',
+    freeOnResume: true,
     help: { en: 'Checkpoint to start from.', zh: '作为起点的检查点。' },
   },
   llm_type: {

@@ -5,8 +5,8 @@
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import type { ChatMessage, Part } from '@minicpm-finetune/processor';
-import { ENGLISH, expected, type Say, shown, UserError } from '@minicpm-finetune/run';
+import { type ChatMessage, type Part, pictureFromText } from '@minicpm-finetune/processor';
+import { ENGLISH, expected, pathCure, type Say, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import type { TextStream } from '../../report/progress.js';
 import { answerOptions, type ChatOptions } from './options.js';
@@ -69,8 +69,11 @@ function warnOfLost(text: string, io: ChatIO): void {
 }
 
 function requireImage(path: string): void {
-  if (existsSync(path)) return;
-  throw expected('the path of a picture', '--image', path, { flag: '--image', cure: 'No such file: check the path.' });
+  if (existsSync(path) || pictureFromText(path) !== undefined) return;
+  throw expected('the path of a picture', '--image', path, {
+    flag: '--image',
+    cure: pathCure(path, 'No such file: check the path.'),
+  });
 }
 
 const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ image }));
@@ -159,9 +162,9 @@ function obey(line: string, conversation: Conversation): string {
     conversation.reset();
     return 'Forgotten.';
   }
-  if (word !== '/image') return word === '/help' ? HELP : `There is no ${word}.\n${HELP}`;
+  if (word !== '/image') return word === '/help' ? HELP : `There is no ${shownNames([word!])}.\n${HELP}`;
   if (path === '') return '/image needs the path of a picture.';
-  if (!existsSync(path)) return `There is no file ${path}.`;
+  if (!existsSync(path)) return `There is no file ${shown(path)}. ${pathCure(path, '')}`.trim();
   conversation.waiting.push(path);
   return `${conversation.waiting.length === 1 ? 'One picture' : `${conversation.waiting.length} pictures`} for the next question.`;
 }

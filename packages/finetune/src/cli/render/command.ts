@@ -1,11 +1,11 @@
 /** `minicpm-finetune render`: a record as tokens and as a PNG. */
 
-import { writeFile } from 'node:fs/promises';
 import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
+import { writeNewFile } from '../shared/new-file.js';
 import type { RenderedSample } from './render.js';
 
 const { data, model } = CONFIG_FLAGS;
@@ -126,6 +126,6 @@ async function writeSheet(
     return;
   }
   const { contactSheet } = await import('./contact-sheet.js');
-  await writeFile(file, await contactSheet(sample.pictures, grids, patchSize));
+  await writeNewFile(file, await contactSheet(sample.pictures, grids, patchSize), '--contact_sheet');
   io.stderr.write(`${io.say(`${sample.pictures.length} pictures written to ${file}`)}\n`);
 }
