@@ -24,6 +24,12 @@ export function questionOf(record: DataRecord): Question {
   return { messages, text, reference };
 }
 
+/** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
+export function fixedRecords(length: number, count: number): number[] {
+  const some = Math.min(length, count);
+  return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
+}
+
 /** A line of the output. */
 export interface AnswerLine {
   /** Index of the record in the whole data. */

@@ -12,7 +12,7 @@ import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
-import { type AnswerLine, type Question, questionOf } from '../data/question.js';
+import { type AnswerLine, fixedRecords, type Question, questionOf } from '../data/question.js';
 import { type DataRecord, imagesOf } from '../data/record.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
@@ -40,12 +40,6 @@ interface Asked {
   readonly index: number;
   readonly record: DataRecord;
   readonly question: Question;
-}
-
-/** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
-export function fixedRecords(length: number, count: number): number[] {
-  const some = Math.min(length, count);
-  return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
 }
 
 /** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
