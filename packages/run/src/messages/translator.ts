@@ -180,7 +180,7 @@ function* cuts({ literals }: Entry, text: string): Generator<string[]> {
 
 /** Whether the text is a value: one word that ends no sentence, a flag with its values, or a number or something quoted with its unit. */
 const isValue = (text: string): boolean =>
-  /^(\S*[^\s.?!]|--\S+( \S+)*|([\d.:]+|"[^"]*")( (\S{1,3}|"[^"]*"))?)$/.test(text) || isQuoted(text);
+  /^(\S*[^\s.?!:]|--\S+( \S+)*|([\d.:]+|"[^"]*")( (\S{1,3}|"[^"]*"))?)$/.test(text) || isQuoted(text);
 
 /** Whether the text is one quoted value, which is nobody's sentence. */
 const isQuoted = (text: string): boolean => /^"(\\"|[^"])*"$|^`[^`]*`$/.test(text);

@@ -110,4 +110,11 @@ export const DATA: Messages = {
   'something that is not a file': '不是文件的东西',
   'text or a number': '文本或数值',
   'Write text or a number, or leave the key out.': '请写文本或数值，或去掉这个键。',
+  'Expected a JSON object for line {1} but received {2} (line {3}, column {4}).':
+    '第 {1} 行应为 JSON 对象，但收到 {2}（第 {3} 行，第 {4} 列）。',
+  "Expected record {1}, which starts on line {2}, to be closed before the file's end (byte {3}) but received {4}.":
+    '从第 {2} 行开始的第 {1} 条记录应在文件结尾（第 {3} 字节）之前闭合，但收到{4}。',
+  'Expected {1} in record {2} but received {3} (line {4}, column {5}).':
+    '第 {2} 条记录中应为 {1}，但收到 {3}（第 {4} 行，第 {5} 列）。',
+  'Expected {1} after {2} records but received {3}.': '{2} 条记录之后应为 {1}，但收到{3}。',
 };

@@ -133,7 +133,7 @@ export const FILES: Messages = {
   'the Unicode normalisation differs': 'Unicode 规范化形式不同',
   'the path is a Windows path with a drive letter': '路径是带盘符的 Windows 路径',
   'the path is a Windows path; this is its end': '路径是 Windows 路径，这是它的末尾部分',
-  'a Windows path with the drive letter {1}': '盘符为 {1} 的 Windows 路径',
+  'a Windows path with the drive letter {1}': 'Windows 路径（盘符 {1}）',
   'a Windows path of a server (\\\\server\\share)': '服务器上的 Windows 路径（\\\\server\\share）',
   '{1} is {2}: write the path as this machine has it.': '{1} 是{2}：请按本机上的写法写路径。',
 

@@ -73,4 +73,6 @@ export const HUB: Messages = {
   'no list of files': '没有文件列表',
   'the hash {1} of {2}': '{2} 的哈希 {1}',
   'the path {1}': '路径 {1}',
+  'there is no folder {1} (did you mean {2} ({3})?), so the model of that name is downloaded from the hub':
+    '没有目录 {1}（是不是想写 {2}（{3}）？），因此从 Hub 下载同名模型',
 };

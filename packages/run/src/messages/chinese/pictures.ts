@@ -74,4 +74,5 @@ export const PICTURES: Messages = {
     '这是{1}，本机上没有：图片路径请相对于数据文件所在的目录来写。',
   "Write image paths relative to the data file's folder, or absolute, and check that the file is there.":
     '图片路径请相对于数据文件所在的目录来写，或写绝对路径，并检查文件是否存在。',
+  'Expected base64 for {1} but received none.': '{1}应为 base64，但没有内容。',
 };
