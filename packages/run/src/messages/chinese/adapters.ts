@@ -1,4 +1,4 @@
-/** Chinese for adapters: their files, their base, what they change, and the slices of their training. */
+/** Chinese for adapters. Files, base, effect, slices, and flags beside them. */
 import type { Messages } from '../translator.js';
 
 export const ADAPTERS: Messages = {

@@ -1,4 +1,4 @@
-/** Chinese for files of any kind: what they are, text, JSON and paths; who uses them. */
+/** Chinese for files of any kind. Text, JSON, paths, and who uses a file. */
 import type { Messages } from '../translator.js';
 
 export const FILES: Messages = {

@@ -1,4 +1,4 @@
-/** Chinese for the folder of a run: who owns what is there, what --dry_run says, and what is there at the end. */
+/** Chinese for the run folder. Owners, --dry_run, and the end of a run. */
 import type { Messages } from '../translator.js';
 
 export const RUN_FOLDER: Messages = {
