@@ -34,7 +34,10 @@ export function requireCheckpoint(folder: string, { flag, adapterFlag }: Checkpo
   const names = readdirSync(folder);
   const inner = names.filter((name) => existsSync(join(folder, name, 'config.json')));
   if (inner.length > 0)
-    throw refuse(`${shown(folder)}, which holds others`, `Did you mean ${shownPath(join(folder, latest(inner)))}?`);
+    throw refuse(
+      `${shown(folder)}, which holds other checkpoints`,
+      `Did you mean ${shownPath(join(folder, latest(inner)))}?`,
+    );
   const gguf = names.find((name) => name.endsWith('.gguf'));
   if (gguf !== undefined)
     throw refuse(

@@ -72,6 +72,8 @@ describe('Translator', () => {
     for (const text of ['"an integer"', '`Check the path.`', 'ENOENT: no such file', 'cats and dogs are animals', '']) {
       expect(say(text)).toBe(text);
     }
+    const unknown = 'cats and dogs and mice and cows.';
+    expect(say(`${unknown} Check the path.`)).toBe(`${unknown} Check the path.`);
     expect(say('NOT SAVED: ENOSPC: no space left on device. The run goes on.')).toBe(
       '没有保存：ENOSPC: no space left on device.训练继续。',
     );

@@ -79,10 +79,13 @@ function describe(folder: string, { lora }: AdapterConfig): string {
   const scale = `${alpha} / ${useRslora ? `sqrt(${r})` : r} = ${Number(loraScale(lora).toPrecision(6))}`;
   const targets = typeof targetModules === 'string' ? targetModules : some(targetModules);
   const parts = [
-    `r ${r}, alpha ${alpha} (scale ${scale}${useRslora ? ', rsLoRA' : ''}${others > 0 ? `; others for ${others} patterns` : ''})`,
+    `r ${r}`,
+    `alpha ${alpha}`,
+    `scale ${scale}${useRslora ? ' (rsLoRA)' : ''}`,
+    ...(others > 0 ? [`other values for ${others} ${others === 1 ? 'pattern' : 'patterns'}`] : []),
     ...(useDora ? ['DoRA'] : []),
     `targets ${targets}`,
-    `saved whole ${modulesToSave.length === 0 ? 'nothing' : modulesToSave.join(' ')}`,
+    modulesToSave.length === 0 ? 'nothing saved whole' : `saved whole ${modulesToSave.join(' ')}`,
     `bias ${bias}`,
   ];
   return `the adapter ${folder} keeps what it has: ${parts.join(', ')}.`;

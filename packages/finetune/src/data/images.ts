@@ -61,10 +61,9 @@ export class ImageResolver {
 
   #inText(value: string, where: string, place: RecordPlace): Uint8Array | undefined {
     try {
-      return pictureFromText(value);
+      return pictureFromText(value, where);
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      throw new UserError(`${error.message.slice(0, -1)}, in ${where}.`, { ...place, ...error.details() });
+      throw error instanceof UserError ? error.at(place) : error;
     }
   }
 

@@ -34,7 +34,8 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;
   const similar = new SimilarPaths().find(argument);
-  const meant = similar === undefined ? '' : ` (${didYouMean(similar).replace('Did', 'did')})`;
+  const meant =
+    similar === undefined || similar.differences.length === 0 ? '' : ` (${didYouMean(similar).replace('Did', 'did')})`;
   options.reporter.notice(
     `there is no folder ${argument}${meant}, so the model of that name is downloaded from the hub`,
   );

@@ -99,7 +99,7 @@ export function compareBase({ folder }: Checkpoint, base: string, config: RunCon
   });
   if (saved === given) return;
   throw new UserError(
-    `Expected the base that ${folder} was trained from for --model_name_or_path but received ${base}, whose config.json is another.`,
+    `Expected the base that ${folder} was trained from for --model_name_or_path but received ${base}, whose config.json differs.`,
     {
       file: join(base, 'config.json'),
       flag: '--model_name_or_path',

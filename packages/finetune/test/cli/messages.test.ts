@@ -43,6 +43,26 @@ const COMPOSED = [
   '2 of another shape or type: a.weight (expected [1], received [2])',
   '2 unknown to the model: a.weight',
   '"@" is unknown at step 41: this model is not the best.',
+  ...[
+    'llm 2 layers × 4',
+    'llm 1 layer × 4',
+    'vpm 1 of 3 layers × 4',
+    'llm q_proj in 2 layers and k_proj in 1 of 3 layers',
+  ],
+  'there is no folder a (did you mean b (upper and lower case differ)?), so the model of that name is downloaded from the hub',
+  'adapters: llm 2 of 3 layers × 4, vpm 3 layers × 2',
+  'The trained model is in out.',
+  'The trained adapter is in out.',
+  'Paths of images in "@" are written percent-encoded; they are read all the same, for instance "@" as "@".',
+  ...['a.safetensors and 2 more', '2 unexpected (a.weight, b.weight)'],
+  'adapter a: THE ADAPTER CHANGES NOTHING: its lora_B are all zero: it was saved before it learned anything, or in parts that were empty.',
+  'a record {…} or "]"',
+  'Expected a JSON object for line 2 but received "x" (line 2, column 5).',
+  'Expected "}" in record 2 but received "]" (line 2, column 5).',
+  'Expected "]" after 2 records but received the end of the file (byte 41).',
+  "Expected record 2, which starts on line 2, to be closed before the file's end (byte 41) but received its end where a string is still open.",
+  'Expected a record {…} after 3 records but received "x" (line 2, column 5).',
+  'Expected the end of the file after the array\'s "]" but received "x" (line 2, column 5).',
 ].map((text) => ({ place: 'composed', text }));
 
 /** What is the same in both languages, or no message. */
@@ -52,6 +72,12 @@ const SAME = [
   /^41 "@" \("@", and 41 more\)$/, // the kinds are composed ones
   /^--lang|^One of |^Required\.$|^\(default: |^(records|steps|bytes|JSON Lines)$/, // help; units
   /^(glibc|Node) "@"$|^no link$|^"@" ms$|oneDNN$|^`node /, // names
+  /^(JPEG (2000|XL|XR)|Photoshop \(PSD\)|GIMP \(XCF\)|Radiance HDR|P[PF]M \(Netpbm\)|UTF-(16|32) \([LB]E\)|GBK .*)$/, // names
+  /^(gimp xcf|SQLite format 3|unrar x|tar -xf|received the end )$/, // first bytes, commands, a part that is looked for
+  /^(characters that cannot be seen|a home folder as ~|a drive letter|a folder of Windows|Unicode normalisation|upper and lower case)$/, // keys
+  /^(white space|a space|a line break) at its (start|end)$/, // keys
+  /^(python -c "|import json, torch$|from safetensors\.torch import |(whole|config|parts|saved) = |save_file\(|config\[|json\.dump\()/, // Python
+  /^lora_target_modules all-linear$|^"@" in "@"$|^(alpha|r) 41$/, // a flag; parts of composed ones
   /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
   /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*)$/, // command lines, names of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack

@@ -35,7 +35,7 @@ describe('a model argument', () => {
     expect(await refusal(resolve(folder))).toContain('which has no config.json: it is empty');
     writeFileSync(join(folder, 'config.json'), '{}');
     expect(await resolve(folder)).toBe(folder);
-    expect(await refusal(resolve(home))).toMatch(/which holds others[\s\S]*Did you mean .*checkpoint\?/);
+    expect(await refusal(resolve(home))).toMatch(/which holds other checkpoints[\s\S]*Did you mean .*checkpoint\?/);
     expect(hub.requests).toEqual([]);
   });
 

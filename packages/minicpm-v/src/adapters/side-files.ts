@@ -55,6 +55,13 @@ const inPython = (from: string, to: string): string =>
   `tensors = torch.load('${from}', map_location='cpu', weights_only=True); ` +
   `save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, '${to}')"`;
 
+const MOVE_OR_JOIN =
+  'If the adapter does not need this file, move it to another folder. ' +
+  `Otherwise put its tensors into ${WEIGHTS_FILE}, as modules that are saved whole, with Python in the adapter's folder:`;
+const MOVE_OR_JOIN_MANY =
+  'If the adapter does not need these files, move them to another folder. ' +
+  `Otherwise put their tensors into ${WEIGHTS_FILE}, as modules that are saved whole, with Python in the adapter's folder (for each file):`;
+
 function moreWeights(folder: string, others: readonly string[]): UserError {
   const many = others.length > 1;
   const file = others[0]!;
@@ -73,10 +80,7 @@ function moreWeights(folder: string, others: readonly string[]): UserError {
     `Expected all weights of the adapter in ${WEIGHTS_FILE} but received ${others.join(', ')} beside it: without ${many ? 'them' : 'it'} the adapter is only a part of what was trained.`,
     {
       file: join(folder, file),
-      cure:
-        `If the adapter does not need ${many ? 'these files' : 'this file'}, move ${many ? 'them' : 'it'} to another folder. Otherwise put ` +
-        `${many ? 'their' : 'its'} tensors into ${WEIGHTS_FILE}, as modules that are saved whole, with Python in the adapter's folder` +
-        `${many ? ' (for each file)' : ''}:\n${program.map((line) => `    ${line}`).join('\n')}`,
+      cure: `${many ? MOVE_OR_JOIN_MANY : MOVE_OR_JOIN}\n${program.map((line) => `    ${line}`).join('\n')}`,
     },
   );
 }

@@ -6,10 +6,15 @@ import { beginsAsPicture, shown, UserError, unseenName } from '@minicpm-finetune
 
 const CURE = 'Write the whole picture as data:image/png;base64,… or write it to a file and give its path.';
 
-/** The bytes of a picture written as text; undefined: the text is a path. Throws UserError for an address without data, and for what is not base64. */
-export function pictureFromText(text: string): Uint8Array | undefined {
-  if (/^\s*data:/i.test(text)) return fromDataUrl(text.trimStart());
-  return beginsAsBase64(text) ? fromBase64(text, 'the base64 of a picture') : undefined;
+/**
+ * The bytes of a picture written as text; undefined: the text is a path.
+ *
+ * @param where the text is, for errors: `image 2`
+ * @throws UserError for an address without data, and for what is not base64
+ */
+export function pictureFromText(text: string, where = 'a picture'): Uint8Array | undefined {
+  if (/^\s*data:/i.test(text)) return fromDataUrl(text.trimStart(), where);
+  return beginsAsBase64(text) ? fromBase64(text, `the base64 of ${where}`) : undefined;
 }
 
 /** How base64 begins of JPEG, PNG, GIF, WebP, BMP, TIFF; of AVIF after 4 bytes of length. Long enough to be no path. */
@@ -20,16 +25,16 @@ function beginsAsBase64(text: string): boolean {
 }
 
 /** `data:[type][;parameter…][;base64],data` (RFC 2397). */
-function fromDataUrl(text: string): Uint8Array {
+function fromDataUrl(text: string, where: string): Uint8Array {
   const comma = text.indexOf(',');
   const head = comma === -1 ? text : text.slice(0, comma);
   const data = comma === -1 ? '' : text.slice(comma + 1);
   if (data.trim() === '') {
     const found = comma === -1 ? `${shown(text)}, which has no comma` : `${shown(text)}, which has no data`;
-    throw new UserError(`Expected a data: address with data for a picture but received ${found}.`, { cure: CURE });
+    throw new UserError(`Expected a data: address with data for ${where} but received ${found}.`, { cure: CURE });
   }
   if (/;\s*base64\s*$/i.test(head))
-    return fromBase64(percentDecoded(data), `the data of ${shown(`${head.slice(0, 60)},`)}`);
+    return fromBase64(percentDecoded(data), `the data of ${shown(`${head.slice(0, 60)},`)} in ${where}`);
   return new Uint8Array(Buffer.from(percentDecoded(data), 'latin1'));
 }
 

@@ -178,12 +178,12 @@ function* cuts({ literals }: Entry, text: string): Generator<string[]> {
   yield* from(0, first.length);
 }
 
-/** Whether the text is a value: one word, a flag with its values, or a number or something quoted with its unit. */
+/** Whether the text is a value: one word that ends no sentence, a flag with its values, or a number or something quoted with its unit. */
 const isValue = (text: string): boolean =>
-  /^(\S+|--\S+( \S+)*|([\d.:]+|"[^"]*")( (\S{1,3}|"[^"]*"))?)$/.test(text) || isQuoted(text);
+  /^(\S*[^\s.?!:]|--\S+( \S+)*|([\d.:]+|"[^"]*")( (\S{1,3}|"[^"]*"))?)$/.test(text) || isQuoted(text);
 
 /** Whether the text is one quoted value, which is nobody's sentence. */
-const isQuoted = (text: string): boolean => /^"[^"]*"$|^`[^`]*`$/.test(text);
+const isQuoted = (text: string): boolean => /^"(\\"|[^"])*"$|^`[^`]*`$/.test(text);
 
 /** The text, if it looks like English rather than like values: two words in a row outside of quotes. */
 function prose(text: string): string[] {

@@ -98,7 +98,6 @@ export const CONFIG: Messages = {
     '请把各个值交给 resolveConfig，再传入它返回的 `config`。',
 
   // DeepSpeed files.
-  'Expected JSON for --deepspeed but received something else: {1}': '--deepspeed 应为 JSON，但收到其他内容：{1}',
   'Give a DeepSpeed configuration such as the official ds_config_zero2.json.':
     '请给出 DeepSpeed 配置，例如官方的 ds_config_zero2.json。',
   '--deepspeed {1}: {2}.': '--deepspeed {1}：{2}。',
@@ -155,4 +154,16 @@ export const CONFIG: Messages = {
   'It has no options.': '它没有选项。',
   'It knows {1}.': '它的选项有 {1}。',
   'Write it without quotes, such as 0.5.': '请不加引号，例如 0.5。',
+
+  // More of flags, recipes and DeepSpeed files.
+  'the DeepSpeed file': 'DeepSpeed 文件',
+  'a file for {1}': '{1} 的文件',
+  'kernels are chosen for the device': '按设备选择内核',
+  'all records are used; --max_steps ends a run earlier': '使用全部记录；--max_steps 可提前结束运行',
+  'losses are in events.jsonl; --report_to tensorboard draws them':
+    '损失记在 events.jsonl 中；--report_to tensorboard 会画出曲线',
+  'models come from the Hugging Face hub, or from the mirror that HF_ENDPOINT names':
+    '模型来自 Hugging Face Hub，或 HF_ENDPOINT 指定的镜像',
+  'Leave it out: it means {1}, which a recipe does not have.': '请去掉它：它相当于 {1}，配置文件中没有这个键。',
+  'Leave it out: it means {1}, which this command does not have.': '请去掉它：它相当于 {1}，这个命令没有该参数。',
 };

@@ -15,8 +15,6 @@ export const DATA: Messages = {
   'Do not change data files during a run. Start again.': '运行期间请不要改动数据文件。请重新开始。',
   'Expected a data file but there is no {1}.': '应为数据文件，但没有 {1}。',
   'Paths are relative to the working folder, here {1}.': '路径相对于工作目录，即 {1}。',
-  'Expected a data file but {1} is a folder.': '应为数据文件，但 {1} 是目录。',
-  'Expected a data file but {1} is not a file.': '应为数据文件，但 {1} 不是文件。',
   'Name the JSON, JSON Lines or parquet file itself, or several of them.':
     '请直接写出 JSON、JSON Lines 或 parquet 文件，可以写多个。',
   'a data file': '数据文件',
@@ -25,10 +23,6 @@ export const DATA: Messages = {
   'a file that starts with {1}': '以 {1} 开头的文件',
   'A JSON array starts with [, JSON Lines with {. Convert the file to one of them.':
     'JSON 数组以 [ 开头，JSON Lines 以 { 开头。请把文件转换成其中一种。',
-  'a gzip file': 'gzip 文件',
-  'a zip file': 'zip 文件',
-  'a Zstandard file': 'Zstandard 文件',
-  'a UTF-16 text file': 'UTF-16 文本文件',
   'Unpack it first ({1}).': '请先解压（{1}）。',
   'one JSON object with the keys {1}': '一个 JSON 对象，键为 {1}',
   'Save the list under {1} as the file: {2}.': '请把 {1} 中的列表单独存成文件：{2}。',
@@ -41,10 +35,6 @@ export const DATA: Messages = {
   'Use a smaller batch or keep the last batch.': '请用更小的批次，或保留最后一批。',
 
   // JSON.
-  'Expected UTF-8 text for a record but received bytes that are not.': '记录应为 UTF-8 文本，但收到的字节不是 UTF-8。',
-  'Expected JSON for a record but parsing failed: {1}.': '记录应为 JSON，但解析失败：{1}。',
-  'Expected {1} in the JSON of a record but received {2} (line {3}, character {4} of the record).':
-    '记录的 JSON 中此处应为{1}，但收到{2}（第 {3} 行，记录的第 {4} 个字符）。',
   'the end of the value': '值的结尾',
   'the end': '结尾',
   'a value ({, [, a string in double quotes, a number, true, false or null)':
@@ -59,25 +49,13 @@ export const DATA: Messages = {
     'JSON 没有 NaN 和 Infinity。请写 null，或去掉这个键。',
   'Write null, true and false. json.dump does so.': '请写 null、true 和 false。json.dump 就是这样写的。',
   'Remove the comma before the closing bracket.': '请删去右括号前的逗号。',
-  'The record is cut off. Write the line or the file again.': '记录被截断。请重新写这一行或整个文件。',
-  'Repair the record there, or write the file again with a JSON library.': '请修正该处，或用 JSON 库重新写文件。',
   'Expected records below 4 GiB but record {1} has {2} bytes.': '每条记录应小于 4 GiB，但第 {1} 条记录有 {2} 字节。',
-  'Expected a JSON object for line {1} but received {2}.': '第 {1} 行应为 JSON 对象，但收到 {2}。',
   'JSON Lines has one whole record {…} per line; a JSON array starts with [ and separates its records by commas. Do not mix the two in one file.':
     'JSON Lines 每行是一条完整的记录 {…}；JSON 数组以 [ 开头，记录之间用逗号隔开。请不要在一个文件里混用。',
-  "Expected record {1}, which starts on line {2}, to be closed before the file's end (byte {3}) but {4} of it is still open.":
-    '从第 {2} 行开始的第 {1} 条记录应在文件结尾（第 {3} 字节）之前闭合，但其中{4}还没有闭合。',
-  "Expected record {1}, which starts on line {2}, to be closed before the file's end (byte {3}) but {4} of it are still open.":
-    '从第 {2} 行开始的第 {1} 条记录应在文件结尾（第 {3} 字节）之前闭合，但其中{4}还没有闭合。',
-  'a string': '一个字符串',
-  '{1} bracket[s]': '{1} 个括号',
   'The file is probably cut off, or a " or } is missing in this record. Write the file again.':
     '文件可能被截断，或这条记录缺少 " 或 }。请重新写文件。',
-  'Expected "]" after {1} records but the file ends at byte {2}.': '{1} 条记录之后应为 "]"，但文件在第 {2} 字节结束。',
   'The file is probably cut off. Write it again, or use JSON Lines, one record per line.':
     '文件可能被截断。请重新写文件，或使用 JSON Lines，每行一条记录。',
-  'Expected {1} in record {2} but received {3} (line {4}, byte {5}).':
-    '第 {2} 条记录中应为 {1}，但收到 {3}（第 {4} 行，第 {5} 字节）。',
   'Close every bracket of the record in the order in which it was opened.': '请按打开的顺序闭合记录中的每个括号。',
   'a record {…} or "]"': '一条记录 {…} 或 "]"',
   'a record {…}': '一条记录 {…}',
@@ -85,8 +63,6 @@ export const DATA: Messages = {
   'Remove the comma after the last record.': '请删去最后一条记录后的逗号。',
   'A JSON array is [ {record}, {record}, … ]; JSON Lines has one {record} per line and neither [ nor commas. Do not mix the two in one file.':
     'JSON 数组写作 [ {记录}, {记录}, … ]；JSON Lines 每行一条 {记录}，没有 [ 也没有逗号。请不要在一个文件里混用。',
-  'Expected {1} after {2} records but received {3} (line {4}, byte {5}).':
-    '{2} 条记录之后应为{1}，但收到 {3}（第 {4} 行，第 {5} 字节）。',
   '[ {record}, … ]': '[ {记录}, … ]',
 
   // Parquet.
@@ -101,7 +77,6 @@ export const DATA: Messages = {
     'parquet 文件的行组（row group）应小于 1 GiB，但第 {2} 组有 {1} GiB（{3} 行）。',
   'Write the file with smaller row groups, for instance row_group_size=100 in pyarrow or pandas.':
     '请用更小的行组写文件，例如在 pyarrow 或 pandas 中用 row_group_size=100。',
-  'a list of turns, or JSON text of one': '对话轮列表，或其 JSON 文本',
   'Expected a complete parquet file but reading it failed: {1}.': '应为完整的 parquet 文件，但读取失败：{1}。',
   'The file is probably cut off or damaged. Write or download it again.': '文件可能被截断或损坏。请重新写出或下载。',
 
@@ -115,4 +90,31 @@ export const DATA: Messages = {
     '请修正或删去这条记录，或用 --on_bad_record skip 跳过坏记录。check-data 会列出全部坏记录。',
   '{1}, record {2}: {3} Further records of this kind are counted, not named; check-data lists them.':
     '{1}，第 {2} 条记录：{3}其他同类记录只计数，不逐一列出；check-data 会列出它们。',
+
+  // Mistakes between the records of a JSON file.
+  'a JSON object for line {1}': '第 {1} 行为 JSON 对象',
+  "record {1}, which starts on line {2}, to be closed before the file's end (byte {3})":
+    '从第 {2} 行开始的第 {1} 条记录在文件结尾（第 {3} 字节）之前闭合',
+  'its end where a string is still open': '文件结尾，此时还有一个字符串没有闭合',
+  'its end where {1} brackets are still open': '文件结尾，此时还有 {1} 个括号没有闭合',
+  'its end where 1 bracket is still open': '文件结尾，此时还有 1 个括号没有闭合',
+  '{1} after {2} records': '{2} 条记录之后为 {1}',
+  'the end of the file (byte {1})': '文件结尾（第 {1} 字节）',
+  '{1} in record {2}': '第 {2} 条记录中为 {1}',
+  'Expected {1} but received {2} (line {3}, column {4}).': '应为{1}，但收到 {2}（第 {3} 行，第 {4} 列）。',
+  'Expected {1} after {2} records but received {3} (line {4}, column {5}).':
+    '{2} 条记录之后应为{1}，但收到 {3}（第 {4} 行，第 {5} 列）。',
+  '{1} has NaN or Infinity, which JSON does not have; they are read as null.':
+    '{1} 含有 NaN 或 Infinity，JSON 中没有它们；按 null 读取。',
+  'Expected a data file but received {1}.': '应为数据文件，但收到{1}。',
+  'something that is not a file': '不是文件的东西',
+  'text or a number': '文本或数值',
+  'Write text or a number, or leave the key out.': '请写文本或数值，或去掉这个键。',
+  'Expected a JSON object for line {1} but received {2} (line {3}, column {4}).':
+    '第 {1} 行应为 JSON 对象，但收到 {2}（第 {3} 行，第 {4} 列）。',
+  "Expected record {1}, which starts on line {2}, to be closed before the file's end (byte {3}) but received {4}.":
+    '从第 {2} 行开始的第 {1} 条记录应在文件结尾（第 {3} 字节）之前闭合，但收到{4}。',
+  'Expected {1} in record {2} but received {3} (line {4}, column {5}).':
+    '第 {2} 条记录中应为 {1}，但收到 {3}（第 {4} 行，第 {5} 列）。',
+  'Expected {1} after {2} records but received {3}.': '{2} 条记录之后应为 {1}，但收到{3}。',
 };

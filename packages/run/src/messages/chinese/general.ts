@@ -19,7 +19,6 @@ export const GENERAL: Messages = {
   nothing: '空值',
   none: '无',
   both: '两者都有',
-  '{1}… ({2} characters)': '{1}…（共 {2} 个字符）',
   '{1} and {2}': '{1} 和 {2}',
 
   // Kinds of values.
@@ -70,6 +69,5 @@ export const GENERAL: Messages = {
   'Check the path.': '请检查路径。',
   'No such file: check the path.': '没有这个文件：请检查路径。',
   'Did you mean {1}?': '是不是想写 {1}？',
-  'Save it as UTF-8.': '请保存为 UTF-8。',
   'Save the file as UTF-8.': '请把文件保存为 UTF-8。',
 };

@@ -9,7 +9,6 @@ export const HUB: Messages = {
   'left out, because opening pickles can run code: {1}': '已跳过（打开 pickle 可能会运行代码）：{1}',
   'Expected a folder with config.json and weights, or the id of a model of the hub, but received {1}, which is {2}.':
     '应为含 config.json 和权重的目录，或 Hub 上的模型 id，但收到 {1}，它是{2}。',
-  'a file': '文件',
   'no folder': '不存在的目录',
   'Check the path, or give an id such as openbmb/MiniCPM-V-2_6.':
     '请检查路径，或给出 openbmb/MiniCPM-V-2_6 这样的 id。',
@@ -74,4 +73,6 @@ export const HUB: Messages = {
   'no list of files': '没有文件列表',
   'the hash {1} of {2}': '{2} 的哈希 {1}',
   'the path {1}': '路径 {1}',
+  'there is no folder {1} (did you mean {2} ({3})?), so the model of that name is downloaded from the hub':
+    '没有目录 {1}（是不是想写 {2}（{3}）？），因此从 Hub 下载同名模型',
 };

@@ -1,8 +1,10 @@
 /** All Chinese messages by their English templates. */
 import type { Messages } from '../translator.js';
+import { ADAPTERS } from './adapters.js';
 import { CLI } from './cli.js';
 import { CONFIG } from './config.js';
 import { DATA } from './data.js';
+import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
 import { LIBTORCH } from './libtorch.js';
@@ -10,6 +12,7 @@ import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
 import { RECORDS } from './records.js';
 import { REPORTS } from './reports.js';
+import { RUN_FOLDER } from './run-folder.js';
 import { TRAINING } from './training.js';
 
 /** The topics, each with its templates; a template is in one of them. */
@@ -25,4 +28,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   hub: HUB,
   training: TRAINING,
   libtorch: LIBTORCH,
+  files: FILES,
+  adapters: ADAPTERS,
+  runFolder: RUN_FOLDER,
 };

@@ -15,22 +15,12 @@ export const LIBTORCH: Messages = {
   "{1}: Expected a 'weight_map' but the index has none": "{1}：索引中应有 'weight_map'，但没有",
   '{1}: Expected {2} bytes but the file has {3}. The file is cut or damaged: copy or download it again.':
     '{1}：应有 {2} 字节，但文件有 {3} 字节。文件被截断或损坏：请重新复制或下载。',
-  "{1}: tensor '{2}': {3}": "{1}：张量 '{2}'：{3}",
   'Expected a known dtype but received {1}': '应为已知的 dtype，但收到 {1}',
   'Expected a list of sizes as shape but received {1}': 'shape 应为尺寸列表，但收到 {1}',
   'Expected two offsets but received {1}': '应为两个偏移，但收到 {1}',
   'Expected {1} bytes for {2} but the offsets [{3}] hold {4}': '{2} 应有 {1} 字节，但偏移 [{3}] 之间有 {4} 字节',
-  'Expected its data at byte {1} but the header says {2}: the tensors overlap or leave a hole':
-    '数据应在第 {1} 字节，但文件头写的是 {2}：张量重叠或留有空隙',
-  "{1}: Expected a tensor '{2}' but the file has none": "{1}：应有张量 '{2}'，但文件中没有",
-  "{1}: Expected a file name beside the index for '{2}' but received {3}": "{1}：'{2}' 应为索引旁的文件名，但收到 {3}",
   '{1}: Expected the shard {2} beside the index but it is not there. Copy or download it.':
     '{1}：索引旁应有分片 {2}，但没有。请复制或下载。',
-  "{1}: Expected the tensor '{2}' that the index places there but the file has none":
-    "{1}：按索引应有张量 '{2}'，但文件中没有",
-  "{1}: Expected the tensor '{2}' in the index {3} but it is missing there.":
-    "{1}：索引 {3} 中应有张量 '{2}'，但没有。",
-  "{1}: Expected a tensor '{2}' but the checkpoint has none": "{1}：应有张量 '{2}'，但检查点中没有",
   '{1}: Expected {2} or {3} but neither is there': '{1}：应有 {2} 或 {3}，但两者都没有',
 
   // The native part.
@@ -66,4 +56,16 @@ export const LIBTORCH: Messages = {
   'of unknown version': '（版本未知）',
   'libtorch not in {1}': '{1} 中没有 libtorch',
   'Run {1}. If that does not help, report the whole message.': '请运行 {1}。如果仍不能解决，请报告完整的信息。',
+
+  // Names of tensors in quotes.
+  'a list of {1}': '{1} 项的列表',
+  '{1}: tensor {2}: {3}': '{1}：张量 {2}：{3}',
+  '{1}: tensor {2}: Expected its data at byte {3} but the header says {4}: the tensors overlap or leave a hole':
+    '{1}：张量 {2}：数据应在第 {3} 字节，但文件头写的是 {4}：张量重叠或留有空隙',
+  '{1}: Expected a tensor {2} but the file has none': '{1}：应有张量 {2}，但文件中没有',
+  '{1}: Expected a file name beside the index for {2} but received {3}': '{1}：{2} 应为索引旁的文件名，但收到 {3}',
+  '{1}: Expected the tensor {2} that the index places there but the file has none':
+    '{1}：按索引应有张量 {2}，但文件中没有',
+  '{1}: Expected the tensor {2} in the index {3} but it is missing there.': '{1}：索引 {3} 中应有张量 {2}，但没有。',
+  '{1}: Expected a tensor {2} but the checkpoint has none': '{1}：应有张量 {2}，但检查点中没有',
 };

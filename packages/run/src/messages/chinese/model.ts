@@ -11,7 +11,6 @@ export const MODEL: Messages = {
   'true (models without vision are not supported)': 'true（不支持没有视觉部分的模型）',
   'Use the config.json of the model repository; it belongs beside the weights.':
     '请使用模型仓库里的 config.json；它应与权重放在一起。',
-  "Expected JSON for the model's configuration but received {1}.": '模型的配置应为 JSON，但收到 {1}。',
   'the file': '文件',
   'Expected a readable config.json for the model but received {1}.': '模型应有可读的 config.json，但收到{1}。',
   'Give the folder that holds config.json and the safetensors files.':
@@ -56,8 +55,6 @@ export const MODEL: Messages = {
     '请给出完整的检查点（包括 chat_template.jinja），以及对应的 --llm_type。',
 
   // Weights
-  'Only safetensors are read. Convert the .bin files with save_pretrained(…, safe_serialization=True) of transformers.':
-    '只读取 safetensors。请用 transformers 的 save_pretrained(…, safe_serialization=True) 转换 .bin 文件。',
   'Copy or download the checkpoint again.': '请重新复制或下载检查点。',
   'Expected the {1} tensors of {2} for the checkpoint but received others: {3}.':
     '检查点应有 {2} 的 {1} 个张量，但收到其他张量：{3}。',
@@ -76,26 +73,18 @@ export const MODEL: Messages = {
   'Expected a folder without weights for the saved checkpoint but received one with {1}.':
     '保存检查点的目录中不应有权重，但收到的目录里有 {1}。',
   'Give another folder, or delete the old weights first.': '请换一个目录，或先删除旧的权重。',
-  'Expected the folder of a checkpoint for --model but received {1}, which does not exist.':
-    '--model 应为检查点的目录，但收到的 {1} 不存在。',
-  'Expected the folder of a checkpoint for --model but received that of an adapter, {1}.':
-    '--model 应为检查点的目录，但收到的是适配器的目录 {1}。',
-  'Give it as --adapter, and its base as --model.': '请用 --adapter 给出它，用 --model 给出它的基座模型。',
-  'Give it as --adapter, and its base as --model: {1}.': '请用 --adapter 给出它，用 --model 给出它的基座模型：{1}。',
 
   // Adapters
   'Give the folder that holds the adapter: it is where training saved it.':
     '请给出存放适配器的目录，即训练保存它的位置。',
   'Expected an adapter folder with adapter_config.json but received {1}.':
     '应为含 adapter_config.json 的适配器目录，但收到 {1}。',
-  'Expected JSON for {1} but received: {2}.': '{1} 应为 JSON，但收到：{2}。',
   'Expected a LoRA configuration but {1} is {2}.': '应为 LoRA 配置，但 {1} 为 {2}。',
   'Expected an adapter without {1} but received {2}.': '适配器不应有 {1}，但收到 {2}。',
   'This kind of adapter is not supported: merge it with PEFT and use the merged model.':
     '不支持这种适配器：请用 PEFT 合并，再使用合并后的模型。',
   'Expected an adapter for the unchanged base but init_lora_weights is {1}.':
     '适配器应基于未改动的基座模型，但 init_lora_weights 为 {1}。',
-  'Convert it with PEFT: {1}.': '请用 PEFT 转换：{1}。',
   'Expected the weights of the adapter but {1}.': '应有适配器的权重，但{1}。',
   'the file is missing': '文件不存在',
   'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.':
@@ -113,10 +102,6 @@ export const MODEL: Messages = {
     'minicpm_manifest.json 应为格式 1 的清单，但无法读取。',
   'Remove the file to load the adapter unchecked, or copy the adapter again.':
     '请删除该文件以不经检查地加载适配器，或重新复制适配器。',
-  'Expected the base model with fingerprint {1} for the adapter but received one with {2}.':
-    '适配器的基座模型指纹应为 {1}，但收到的模型指纹为 {2}。',
-  'The adapter was trained on {1}: give that model. To use it on this one all the same, remove the file.':
-    '适配器是在 {1} 上训练的：请给出那个模型。如果仍要用在这个模型上，请删除该文件。',
   'Expected the checksum of minicpm_manifest.json for the tensor {1} but the data differ.':
     '张量 {1} 的校验和应与 minicpm_manifest.json 一致，但数据不同。',
   'The file is damaged or was edited: copy it again, or remove minicpm_manifest.json if it was edited on purpose.':
@@ -124,7 +109,6 @@ export const MODEL: Messages = {
   'Expected modules_to_save to name modules of the model but received {1}.':
     'modules_to_save 应为模型中的模块名，但收到 {1}。',
   'Names are such as {1}.': '名称例如 {1}。',
-  'Expected a regular expression for target_modules but received {1}.': 'target_modules 应为正则表达式，但收到 {1}。',
   '{1}. Write it as JavaScript does, or give a list of names.': '{1}。请按 JavaScript 的写法，或给出名称列表。',
   'Expected layers_to_transform to select layers of the model but received {1}.':
     'layers_to_transform 应选中模型中的层，但收到 {1}。',
@@ -161,4 +145,42 @@ export const MODEL: Messages = {
   'Expected numbers for the scores of the next token but received NaN.': '下一个词元的分数应为数值，但收到 NaN。',
   'The weights hold NaN, or float16 overflows: try --dtype float32, then an earlier checkpoint.':
     '权重中有 NaN，或 float16 溢出：请先试 --dtype float32，再试更早的检查点。',
+
+  // Folders that are no checkpoint; quantized checkpoints.
+  'Expected the folder of a checkpoint for {1} but received {2}.': '{1} 应为检查点的目录，但收到{2}。',
+  '{1}, which does not exist': '不存在的 {1}',
+  'the file {1}': '文件 {1}',
+  'the file {1}, {2}': '文件 {1}（{2}）',
+  'that of an adapter, {1}': '适配器的目录 {1}',
+  '{1}, which holds other checkpoints': '{1}（其中有其他检查点）',
+  '{1}, which holds {2} of llama.cpp': '{1}（其中有 llama.cpp 的 {2}）',
+  '{1}, which has no config.json: it is empty': '没有 config.json 的空目录 {1}',
+  '{1}, which has no config.json': '没有 config.json 的 {1}',
+  'Give it as --adapter, and its base as {1}.': '请用 --adapter 给出它，用 {1} 给出它的基座模型。',
+  'Give it as --adapter, and its base as {1}: {2}.': '请用 --adapter 给出它，用 {1} 给出它的基座模型：{2}。',
+  "Give the adapter's base as {1}.": '请用 {1} 给出适配器的基座模型。',
+  "Give the adapter's base as {1}: {2}.": '请用 {1} 给出适配器的基座模型：{2}。',
+  "Give the adapter's base as {1}, or continue it with --lora_weight_path {2} beside it.":
+    '请用 {1} 给出适配器的基座模型；如果要继续训练它，再加上 --lora_weight_path {2}。',
+  "Give the adapter's base as {1}: {2}, or continue it with --lora_weight_path {3} beside it.":
+    '请用 {1} 给出适配器的基座模型：{2}；如果要继续训练它，再加上 --lora_weight_path {3}。',
+  "the model's config.json": '模型的 config.json',
+  'the tokenizer': '分词器',
+  'the chat template': '对话模板',
+  'Expected unquantized weights for the model but received a checkpoint in {1} (quantization_config).':
+    '模型的权重应未经量化，但收到的检查点为 {1}（quantization_config）。',
+  'Start from the unquantized model; --q_lora keeps it in 4 bits.': '请从未量化的模型开始；--q_lora 会以 4 位保存它。',
+  'an unknown method': '未知方法',
+  'int{1} of {2}': '{2} 的 int{1}',
+  'the quantization of {1}': '{1} 的量化',
+  'Expected a tokenizer of at most {1} tokens, the vocab_size of config.json, but received one of {2}.':
+    '分词器最多应有 {1} 个词元（config.json 的 vocab_size），但收到的有 {2} 个。',
+  'Tokenizer and model belong to different checkpoints: use the tokenizer files that the weights were published with.':
+    '分词器和模型属于不同的检查点：请使用与权重一同发布的分词器文件。',
+  'Expected weights in {1} but received {2}.': '{1} 应为权重，但收到{2}。',
+  'Only safetensors are read, and {1} is a pickle, which can run code.':
+    '只读取 safetensors，而 {1} 是 pickle，可能会运行代码。',
+  'The weights are quantized by {1}: start from the unquantized model; --q_lora keeps it in 4 bits.':
+    '权重已用 {1} 量化：请从未量化的模型开始；--q_lora 会以 4 位保存它。',
+  'GPTQ or AWQ': 'GPTQ 或 AWQ',
 };

@@ -43,20 +43,12 @@ export const TRAINING: Messages = {
   'the program asked for it': '程序要求停止',
   'a loss or gradient that is not finite': '损失或梯度不是有限数',
   'failed after step {1}, {2}': '在第 {1} 步之后失败，用时 {2}',
-  'failed after step {1}, {2}: {3}': '在第 {1} 步之后失败，用时 {2}：{3}',
   'failed after step {1}, {2}, mean loss {3}': '在第 {1} 步之后失败，用时 {2}，平均损失 {3}',
-  'failed after step {1}, {2}, mean loss {3}: {4}': '在第 {1} 步之后失败，用时 {2}，平均损失 {3}：{4}',
   'finished after step {1}, {2}': '在第 {1} 步之后完成，用时 {2}',
-  'finished after step {1}, {2}: {3}': '在第 {1} 步之后完成，用时 {2}：{3}',
   'finished after step {1}, {2}, mean loss {3}': '在第 {1} 步之后完成，用时 {2}，平均损失 {3}',
-  'finished after step {1}, {2}, mean loss {3}: {4}': '在第 {1} 步之后完成，用时 {2}，平均损失 {3}：{4}',
   'stopped after step {1}, {2}': '在第 {1} 步之后停止，用时 {2}',
-  'stopped after step {1}, {2}: {3}': '在第 {1} 步之后停止，用时 {2}：{3}',
   'stopped after step {1}, {2}, mean loss {3}': '在第 {1} 步之后停止，用时 {2}，平均损失 {3}',
-  'stopped after step {1}, {2}, mean loss {3}: {4}': '在第 {1} 步之后停止，用时 {2}，平均损失 {3}：{4}',
   'This is {1}.': '这是 {1}。',
-  'The trained adapter is in {1}.': '训练好的适配器在 {1}。',
-  'The trained model is in {1}.': '训练好的模型在 {1}。',
   'The saved model is the best one, {1}: eval {2} {3}.': '保存的是最好的模型 {1}：评估 {2} {3}。',
 
   // Device and memory.
@@ -122,9 +114,6 @@ export const TRAINING: Messages = {
     '--output_dir 应为新目录，但收到的 {1} 中有先前的运行。',
   'Name another folder, resume with --resume_from_checkpoint latest, or start over with --overwrite_output_dir true.':
     '请换一个目录，或用 --resume_from_checkpoint latest 继续，或用 --overwrite_output_dir true 重新开始。',
-  'Expected a new folder for --output_dir but received {1}, which holds {2}.':
-    '--output_dir 应为新目录，但收到的 {1} 中有 {2}。',
-  'Name another folder: the trained model will be written there.': '请换一个目录：训练好的模型将写在那里。',
 
   // Resuming.
   'Expected a complete checkpoint for --resume_from_checkpoint but {1}.':
