@@ -13,6 +13,7 @@ export * from './events.js';
 export * from './folder.js';
 export * from './format.js';
 export * from './language.js';
+export * from './lock.js';
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';

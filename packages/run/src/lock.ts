@@ -1,0 +1,331 @@
+/**
+ * Locks: one process owns a run folder or an output file. A lock is a small file that says who holds it; it appears whole or not at all,
+ * and is removed at the end. A process that was killed leaves its file behind: the next one sees that its holder is gone and takes over,
+ * one of several that try at once.
+ *
+ * Whether the holder is there is known on its own machine (process id and start of the process, boot of the machine). The holder on
+ * another machine cannot be looked at, so its lock stays until a person removes it. No clock decides anything.
+ */
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { hostname } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { UserError } from './user-error.js';
+
+/** What a lock file says about the process that made it. */
+export interface LockHolder {
+  readonly pid: number;
+  /** When the process started, as the system counts it; it tells a process from a later one of the same id. Null: not known. */
+  readonly start: string | null;
+  readonly host: string;
+  /** /etc/machine-id: two machines may have one name. */
+  readonly machine: string | null;
+  /** Another one: the machine was started again, and no process of before is there. */
+  readonly boot: string | null;
+  /** The process ids' namespace: a container counts its processes by itself. */
+  readonly namespace: string | null;
+  /** For people. */
+  readonly since: string;
+  readonly command: string;
+  /** Tells this lock from every other. */
+  readonly id: string;
+  /** Where the lock was made, and its inode: both are others in a copy of the folder. */
+  readonly path: string;
+  readonly inode: number;
+}
+
+export interface LockOptions {
+  /** What is owned, as a message names it: the path that was given. */
+  readonly what: string;
+  /** The flag that names it, with its dashes. */
+  readonly flag?: string;
+}
+
+const ID = /^[0-9a-f]{24}$/;
+/** What may lie beside a lock, after its name and a dot: temporary files, and locks of locks. */
+const BESIDE = /^([0-9a-f]{24}\.)*[0-9a-f]{24}(\.tmp)?$/;
+const SHOWN_COMMAND = 80;
+/** Another process makes or takes over the lock at this moment: milliseconds between two looks, and looks. */
+const PAUSE = 20;
+const LOOKS = 250;
+/** Looks after which a file that is no whole lock is another's file, and not a lock that is being written. */
+const LOOKS_AT_UNKNOWN = 5;
+/** The namespace of host names of the machine itself; a container with a name of its own has another. */
+const HOST_NAMES = 'uts:[4026531838]';
+
+/** A lock that this process holds, until `release` or the end of a `using` block. */
+export class FileLock {
+  readonly path: string;
+  readonly #id: string;
+
+  /** Made by `takeLock`. */
+  constructor(path: string, id: string) {
+    this.path = path;
+    this.#id = id;
+  }
+
+  /** Removes the file, if it still is this lock (the folder may have been removed meanwhile). */
+  release(): void {
+    if (readHolder(this.path)?.id === this.#id) rmSync(this.path, { force: true });
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}
+
+/**
+ * Makes the lock file `path`, whose folder must be there.
+ *
+ * @throws UserError saying who holds it, that the file is no lock, or that none can be written there
+ */
+export function takeLock(path: string, options: LockOptions): FileLock {
+  for (let look = 0; look < LOOKS; look++) {
+    const id = randomBytes(12).toString('hex');
+    if (create(path, id, options)) {
+      sweep(path);
+      return new FileLock(path, id);
+    }
+    const holder = readHolder(path);
+    if (holder === undefined) continue; // released at this moment
+    if (holder === null) {
+      if (look >= LOOKS_AT_UNKNOWN) throw noLock(path, options);
+      pause();
+      continue;
+    }
+    if (!isGone(holder, path)) throw inUse(holder, path, options);
+    if (!remove(holder, path, options)) pause();
+  }
+  throw new UserError(`Expected to take over ${options.what} but other processes take it over all the time.`, {
+    file: path,
+    ...flagOf(options),
+    cure: 'Start one process after the other.',
+  });
+}
+
+/** Who holds a lock, or undefined if nobody does: what is left of a process that was killed counts as nobody. */
+export function lockHolder(path: string): LockHolder | undefined {
+  const holder = readHolder(path);
+  return holder && !isGone(holder, path) ? holder : undefined;
+}
+
+/** Writes the file aside and gives it its name, which fails if there is one. False: there is one. */
+function create(path: string, id: string, options: LockOptions): boolean {
+  const temporary = `${path}.${id}.tmp`;
+  try {
+    writeHolder(temporary, path, id);
+    try {
+      linkSync(temporary, path);
+      return true;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST' || code === 'ENOENT') return false; // ENOENT: another process swept the temporary file
+      if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS' && code !== 'EMLINK') throw error;
+      return createWithoutLinks(path, id); // a disk without hard links
+    }
+  } catch (cause) {
+    throw new UserError(`Expected to write in ${dirname(path)} but received: ${(cause as Error).message}.`, {
+      file: path,
+      ...flagOf(options),
+      cure: 'Name a folder that can be written, on a disk with free space.',
+      cause,
+    });
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+function createWithoutLinks(path: string, id: string): boolean {
+  try {
+    writeHolder(path, path, id);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+function writeHolder(file: string, path: string, id: string): void {
+  const descriptor = openSync(file, 'wx');
+  try {
+    const { ino: inode } = fstatSync(descriptor);
+    const holder: LockHolder = { ...self(), id, path: join(realpathSync(dirname(path)), basename(path)), inode };
+    writeSync(descriptor, `${JSON.stringify(holder, null, 2)}\n`);
+    fsyncSync(descriptor); // else the file may be empty after a loss of power
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Undefined: there is no such file. Null: it is no lock. */
+function readHolder(path: string): LockHolder | null | undefined {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EISDIR') return null;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw error;
+  }
+  try {
+    const value = JSON.parse(text) as LockHolder;
+    return Number.isInteger(value.pid) && typeof value.host === 'string' && ID.test(value.id) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Removes the lock of a process that is gone. Only who holds the lock of that lock (`<path>.<id>`) may, and only while it still is there:
+ * so nobody removes the lock that another process has just made in its place. False: another process is at it.
+ */
+function remove(gone: LockHolder, path: string, options: LockOptions): boolean {
+  let guard: FileLock;
+  try {
+    guard = takeLock(`${path}.${gone.id}`, options);
+  } catch (error) {
+    if (error instanceof UserError && error.cause === undefined) return false;
+    throw error;
+  }
+  try {
+    if (readHolder(path)?.id === gone.id) rmSync(path);
+    return true;
+  } finally {
+    guard.release();
+  }
+}
+
+/** Removes what processes that were killed while they took the lock left beside it. */
+function sweep(path: string): void {
+  const start = `${basename(path)}.`;
+  for (const name of readdirSync(dirname(path))) {
+    if (!name.startsWith(start) || !BESIDE.test(name.slice(start.length))) continue;
+    const file = join(dirname(path), name);
+    const holder = readHolder(file);
+    if (holder === null || (holder !== undefined && isGone(holder, file))) rmSync(file, { force: true });
+  }
+}
+
+/** Whether the process that made a lock is surely not there any more. */
+function isGone(holder: LockHolder, path: string): boolean {
+  const own = self();
+  if (holder.host !== own.host || holder.machine !== own.machine) return false;
+  if (holder.boot !== own.boot) return true;
+  // a container of the same name was started again, unless containers share the machine's name
+  if (holder.namespace !== own.namespace) return linkOf('/proc/self/ns/uts') !== HOST_NAMES;
+  if (isCopy(holder, path)) return true;
+  const process = processOf(holder.pid);
+  return process === undefined || (process.start !== null && holder.start !== null && process.start !== holder.start);
+}
+
+/** A folder that was copied while it was in use: the process owns the other one. */
+function isCopy(holder: LockHolder, path: string): boolean {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status === undefined || status.ino === holder.inode) return false;
+  return join(realpathSync(dirname(path)), basename(path)) !== holder.path;
+}
+
+let made: Omit<LockHolder, 'id' | 'path' | 'inode'> | undefined;
+
+function self(): Omit<LockHolder, 'id' | 'path' | 'inode'> {
+  made ??= {
+    pid: process.pid,
+    start: processOf(process.pid)?.start ?? null,
+    host: hostname(),
+    machine: textOf('/etc/machine-id'),
+    boot: textOf('/proc/sys/kernel/random/boot_id') ?? printed('sysctl', '-n', 'kern.bootsessionuuid'),
+    namespace: linkOf('/proc/self/ns/pid'),
+    since: '',
+    command: [basename(process.argv[1] ?? 'node').replace(/\.js$/, ''), ...process.argv.slice(2)].join(' '),
+  };
+  return { ...made, since: new Date().toISOString() };
+}
+
+/** A running process, and when it started; undefined: there is none. One that ended and was not waited for is none. */
+function processOf(pid: number): { start: string | null } | undefined {
+  const stat = textOf(`/proc/${pid}/stat`);
+  if (stat !== null) {
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // the name before may hold spaces and brackets
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : { start: fields[19] ?? null };
+  }
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return undefined;
+  }
+  return { start: printed('ps', '-o', 'lstart=', '-p', String(pid)) };
+}
+
+function textOf(file: string): string | null {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    return null;
+  }
+}
+
+function linkOf(file: string): string | null {
+  try {
+    return readlinkSync(file);
+  } catch {
+    return null;
+  }
+}
+
+function printed(program: string, ...words: string[]): string | null {
+  try {
+    const env = { ...process.env, LC_ALL: 'C' };
+    return execFileSync(program, words, { encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'ignore'] }).trim() || null;
+  } catch {
+    return null;
+  }
+}
+
+function pause(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE);
+}
+
+const flagOf = ({ flag }: LockOptions): { flag?: string } => (flag === undefined ? {} : { flag });
+
+/** Process 1234 on this machine since 2026-01-31 12:00:00 UTC (minicpm-finetune train …). */
+function describeHolder({ pid, host, machine, since, command }: LockHolder): string {
+  const own = self();
+  const where = host === own.host && machine === own.machine ? 'this machine' : host;
+  const time = `${since.slice(0, 19).replace('T', ' ')} UTC`;
+  const cut = command.length > SHOWN_COMMAND ? `${command.slice(0, SHOWN_COMMAND)}…` : command;
+  return `process ${pid} on ${where} since ${time} (${cut})`;
+}
+
+function inUse(holder: LockHolder, path: string, options: LockOptions): UserError {
+  const own = self();
+  const here = holder.host === own.host && holder.machine === own.machine && holder.namespace === own.namespace;
+  return new UserError(`Expected one process but ${options.what} is in use by ${describeHolder(holder)}.`, {
+    ...flagOf(options),
+    cure: here
+      ? `Wait until it has ended, or end it with \`kill ${holder.pid}\`. If that process does not use it, delete ${path}.`
+      : `Wait until it has ended. From here nobody can see whether it still runs: if it has ended, delete ${path}.`,
+  });
+}
+
+function noLock(path: string, options: LockOptions): UserError {
+  return new UserError(`Expected no file, or the lock of a process, but received ${path}, which is something else.`, {
+    file: path,
+    ...flagOf(options),
+    cure: 'Move the file away: while it is in use, a file of this name is made there.',
+  });
+}
