@@ -22,7 +22,7 @@ import { requireResolved } from './config/resolve.js';
 import { encoderSetup } from './data/encoder.js';
 import { type EngineOptions, startEngine } from './engine/machine.js';
 import { resolveModel } from './hub/hub.js';
-import { type Reporter, SILENT } from './report/reporter.js';
+import { hashingTask, type Reporter, SILENT } from './report/reporter.js';
 
 export type {
   Answer,
@@ -119,6 +119,10 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly maxSliceNums?: number;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
+  /** `skip`: a record that cannot be asked gets a line with the error. Default `stop`. */
+  readonly onBadRecord?: 'stop' | 'skip';
+  /** When resumed, ask records again whose text or pictures changed since; otherwise the file is refused. */
+  readonly askChanged?: boolean;
   /** Hugging Face's cache folder unless given. */
   readonly cacheDir?: string;
 }
@@ -146,6 +150,8 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     dtype: options.dtype ?? null,
     maxSliceNums: options.maxSliceNums ?? null,
     allowSpecialText: options.allowSpecialText ?? false,
+    onBadRecord: options.onBadRecord ?? 'stop',
+    askChanged: options.askChanged ?? false,
     device: options.device ?? 'auto',
     threads: options.threads ?? null,
   };
@@ -163,5 +169,6 @@ export async function merge(
 ): Promise<MergeReport> {
   const { cacheDir = null, ...rest } = options;
   const model = await resolveModel(options.model, { flag: 'model', cacheDir, reporter });
-  return mergeAdapters({ ...rest, model });
+  using hashing = hashingTask(reporter);
+  return mergeAdapters({ onHash: hashing.update, ...rest, model });
 }

@@ -15,8 +15,10 @@ export {
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';
+export { type BaseFingerprint, baseFingerprint } from './adapters/manifest.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
+export { type HashProgress, tensorsFingerprint } from './checkpoint/content.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
 export {
   type LoadOptions,
@@ -26,6 +28,7 @@ export {
   saveCheckpoint,
   type WeightSource,
 } from './checkpoint/weights.js';
+export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,
@@ -33,7 +36,9 @@ export {
   type LoadModelOptions,
   loadModel,
   moveTo,
+  requireCheckpoint,
 } from './generation/load.js';
+export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
 export type { Sampling } from './generation/sampling.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';

@@ -10,6 +10,7 @@ export * from './describe-event.js';
 export * from './display-width.js';
 export * from './event-log.js';
 export * from './events.js';
+export * from './file-memory.js';
 export * from './folder.js';
 export * from './format.js';
 export * from './language.js';

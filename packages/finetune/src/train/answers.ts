@@ -2,18 +2,26 @@
  * The model's answers to fixed evaluation records. `--eval_generate N` shows how they change during a training:
  *
  *     eval/step-<n>/answers.jsonl   question, reference, answer and metrics, a line for each record
- *     eval/images/                  the records' images, once
+ *     eval/step-<n>/model.json      which weights answered, by their content
+ *     eval/images/                  the records' images, once, named by their content
  *
  * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
  */
-import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { extname, join, posix } from 'node:path';
-import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { LoadedModel, setLoraTraining, tensorsFingerprint } from '@minicpm-finetune/minicpm-v';
 import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
-import { type AnswerLine, type Question, questionOf } from '../data/question.js';
-import { type DataRecord, imagesOf } from '../data/record.js';
+import {
+  type AnswerLine,
+  contentOf,
+  picturesOf,
+  type Question,
+  type QuestionContent,
+  questionOf,
+} from '../data/question.js';
+import type { DataRecord } from '../data/record.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
@@ -40,6 +48,7 @@ interface Asked {
   readonly index: number;
   readonly record: DataRecord;
   readonly question: Question;
+  readonly content: QuestionContent;
 }
 
 /** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
@@ -54,9 +63,11 @@ export async function answerRecords(run: Run): Promise<EvalAnswers> {
   const { step } = run.state;
   const dataset = data.evaluation!;
   const asked: Asked[] = [];
+  const known = new Map<string, string>();
   for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
     const record = await dataset.read(index);
-    asked.push({ index, record, question: questionOf(record) });
+    const question = questionOf(record);
+    asked.push({ index, record, question, content: await contentOf(question, known) });
   }
   const lines = await answerAll(run, asked);
   const scored = lines.flatMap(({ answer, reference }) =>
@@ -108,7 +119,10 @@ async function answerLength(asked: readonly Asked[], tokenizer: Tokenizer): Prom
   return Math.max(LEAST_TOKENS, 2 * longest);
 }
 
-function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>): EvalAnswer {
+function lineOf(
+  { index, record, question, content }: Asked,
+  answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>,
+): EvalAnswer {
   const { text, reference } = question;
   return {
     record: index,
@@ -117,13 +131,17 @@ function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'an
     ...(reference === null ? {} : { reference }),
     ...answer,
     ...(reference === null ? {} : answerMetrics(answer.answer, reference)),
-    images: imagesOf(record).map((source, k) => posix.join('..', 'images', imageName(index, k, source))),
+    content,
+    images: imageNames(question, content).map((name) => posix.join('..', 'images', name)),
   };
 }
 
-/** `<record>-<number><.ext>`; for embedded bytes, the extension follows from their magic number. */
-function imageName(index: number, k: number, source: ImageSource): string {
-  return `${index}-${k}${typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source)}`;
+/** `<hash of the content><.ext>`, of each picture in order; for embedded bytes, the extension follows from their magic number. */
+function imageNames(question: Question, content: QuestionContent): string[] {
+  return picturesOf(question).map((source, k) => {
+    const extension = typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source);
+    return `${content.images[k]}${extension}`;
+  });
 }
 
 function extensionOf(bytes: Uint8Array): string {
@@ -141,20 +159,39 @@ async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly E
   const folder = run.config.output.output_dir;
   const images = join(folder, RUN_FILES.answers, 'images');
   mkdirSync(images, { recursive: true });
-  for (const { index, record } of asked) {
-    for (const [k, source] of imagesOf(record).entries()) {
-      const path = join(images, imageName(index, k, source));
+  for (const { index, question, content } of asked) {
+    const names = imageNames(question, content);
+    for (const [k, source] of picturesOf(question).entries()) {
+      const path = join(images, names[k]!);
       if (existsSync(path)) continue;
-      if (typeof source === 'string') copyFileSync(source, path);
-      else writeFileSync(path, source);
+      writeWhole(path, source);
       await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
   mkdirSync(join(folder, RUN_FILES.answers, `step-${step}`), { recursive: true });
   writeFileSync(join(folder, file), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  writeFileSync(join(folder, posix.dirname(file), 'model.json'), `${JSON.stringify(modelOf(run), null, 2)}\n`);
   run.log.board?.text(step, 'eval/answers', markdown(lines));
   return file;
+}
+
+/** A file of this name is whole, also after the process was killed. */
+function writeWhole(path: string, source: ImageSource): void {
+  const temporary = `${path}.tmp`;
+  try {
+    if (typeof source === 'string') copyFileSync(source, temporary);
+    else writeFileSync(temporary, source);
+    renameSync(temporary, path);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+/** Which model answered: its base, and the content of what was trained up to here. */
+function modelOf({ config, state, training }: Run): object {
+  const trained = [...training.trainable].map(([name, { data }]) => [name, data] as const);
+  return { step: state.step, model: config.model.model_name_or_path, trained: tensorsFingerprint(trained) };
 }
 
 async function showImage({ log, config, state }: Run, tag: string, source: ImageSource): Promise<void> {

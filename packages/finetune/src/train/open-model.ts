@@ -7,6 +7,9 @@ import { join } from 'node:path';
 import {
   type AppliedLora,
   applyLora,
+  type BaseFingerprint,
+  type BaseModel,
+  baseFingerprint,
   describeBase,
   type LoraOptions,
   loadAdapter,
@@ -25,7 +28,7 @@ import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
-import type { Reporter } from '../report/reporter.js';
+import { hashingTask, type Reporter } from '../report/reporter.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -63,8 +66,10 @@ function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
 }
 
 /** Adapters: from `resumeFrom`, from `--lora_weight_path`, or new ones. */
-function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, resumeFrom: string | null): AppliedLora {
+function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, resumeFrom: string | null): AppliedLora {
   const from = resumeFrom ?? config.lora.lora_weight_path;
+  const fingerprint: BaseFingerprint = (format) =>
+    format === 2 ? base.fingerprint : baseFingerprint(base.folder, format);
   const applied =
     from === null
       ? applyLora(model, loraOptions(config), { seed: config.seeds.seed })
@@ -119,10 +124,8 @@ export function prepareModel(
   task.finish(bytes);
   // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
   const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
-  const { model_name_or_path: named } = config.model;
-  const described = describeBase(folder);
-  const base = named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
-  const applied = config.lora.use_lora ? putAdapters(model, config, base.fingerprint, resumeFrom) : null;
+  const base = config.lora.use_lora ? baseOf(config, folder, reporter) : null;
+  const applied = base === null ? null : putAdapters(model, config, base, resumeFrom);
   if (applied === null)
     tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
@@ -144,8 +147,17 @@ export function prepareModel(
     notices,
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
     save: (target) =>
-      applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),
+      base === null || applied === null
+        ? saveCheckpoint(model, target, { source })
+        : saveAdapter(target, model, applied, base),
   };
+}
+
+/** The base of the adapters, by its content. */
+function baseOf({ model: { model_name_or_path: named } }: RunConfig, folder: string, reporter: Reporter): BaseModel {
+  using hashing = hashingTask(reporter);
+  const described = describeBase(folder, hashing.update);
+  return named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
 }
 
 function count(parameters: Iterable<Parameter>): number {

@@ -19,6 +19,7 @@ import {
   type TensorSource,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
+import type { HashProgress } from '../checkpoint/content.js';
 import { adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
 import {
   type AppliedLora,
@@ -29,22 +30,32 @@ import {
   markTrainable,
   removeLora,
 } from './lora.js';
-import { baseFingerprint, checkBase, checkTensors, MANIFEST_FILE, makeManifest, readManifest } from './manifest.js';
+import {
+  type BaseFingerprint,
+  baseFingerprint,
+  checkBase,
+  checkTensors,
+  MANIFEST_FILE,
+  makeManifest,
+  readManifest,
+} from './manifest.js';
 
 const WEIGHTS_FILE = 'adapter_model.safetensors';
 const PREFIX = 'base_model.model.';
 
 /** The checkpoint that an adapter belongs to. */
 export interface BaseModel {
-  /** Absolute path of the folder, or its name on the hub: where others find it. */
+  /** Absolute path of the folder. */
+  readonly folder: string;
+  /** The same, or its name on the hub: where others find it. */
   readonly path: string;
   /** See `baseFingerprint`. */
   readonly fingerprint: string;
   readonly modelClass: ModelClass | null;
 }
 
-/** The base of an adapter, read from the checkpoint's folder. */
-export function describeBase(folder: string): BaseModel {
+/** The base of an adapter, read from the checkpoint's folder. All weights are read, unless their hash is remembered. */
+export function describeBase(folder: string, onProgress?: HashProgress): BaseModel {
   const path = resolve(folder);
   const config = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as {
     architectures?: string[];
@@ -59,7 +70,7 @@ export function describeBase(folder: string): BaseModel {
           base_model_class: className,
           parent_library: `transformers_modules.${basename(path)}.${file.slice(0, file.lastIndexOf('.'))}`,
         };
-  return { path, fingerprint: baseFingerprint(path), modelClass };
+  return { folder: path, path, fingerprint: baseFingerprint(path, 2, onProgress), modelClass };
 }
 
 /** The adapter's parameters by their names in the file. */
@@ -87,8 +98,8 @@ function writeJson(path: string, value: unknown): void {
 }
 
 export interface LoadAdapterOptions {
-  /** The base's fingerprint; given, an adapter whose manifest names another one is refused. */
-  readonly fingerprint?: string;
+  /** Gives the base's fingerprint; given, an adapter whose manifest names another one is refused. */
+  readonly fingerprint?: BaseFingerprint;
   /** Whether the adapter continues to train. False: everything is frozen. */
   readonly trainable: boolean;
   /** Type of the low-rank parts; absent: that of the weight each one adapts. */
@@ -105,7 +116,7 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
   const { lora } = readAdapterConfig(folder);
   const manifest = readManifest(folder);
   if (manifest !== undefined && options.fingerprint !== undefined) checkBase(folder, manifest, options.fingerprint);
-  const source = openWeights(join(folder, WEIGHTS_FILE));
+  const source = openAdapterWeights(folder);
   const applied = attachLora(model, lora, false);
   try {
     const parameters = adapterFileParameters(model, applied);
@@ -121,7 +132,9 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
   return applied;
 }
 
-function openWeights(file: string): TensorSource {
+/** The tensors of the adapter in a folder. Throws UserError for a file that is missing or damaged. */
+export function openAdapterWeights(folder: string): TensorSource {
+  const file = join(folder, WEIGHTS_FILE);
   try {
     return new SafetensorsFile(file);
   } catch (cause) {

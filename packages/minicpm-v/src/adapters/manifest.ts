@@ -2,20 +2,21 @@
  * `minicpm_manifest.json`: checksums of an adapter, its base. Lists what was trained (names, shapes, checksums) and on
  * which base.
  *
- * PEFT ignores the file; an adapter without one loads just as well, only unchecked. A base is known by a fingerprint of its weights
- * alone: the same weights in other shards, or beside an edited config.json, are the same base.
+ * PEFT ignores the file; an adapter without one loads just as well, only unchecked. A base is known by the content of its weights alone:
+ * the same weights in other shards, or beside an edited config.json, are the same base. Format 1 knew it by samples of the content.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
-import { openSafetensors, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { openSafetensors, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import { z } from 'zod';
+import { type HashProgress, tensorChecksum, weightsFingerprint } from '../checkpoint/content.js';
 
 export const MANIFEST_FILE = 'minicpm_manifest.json';
 
 const FORM = z.object({
-  format: z.literal(1),
+  format: z.union([z.literal(1), z.literal(2)]),
   base_model: z.object({ path: z.string(), fingerprint: z.string() }),
   parameter_count: z.int(),
   parameters: z.record(
@@ -36,7 +37,7 @@ export function makeManifest(
     parameters[name] = { shape: [...tensor.shape], dtype: tensor.dtype, sha256: tensorChecksum(tensor) };
   }
   return {
-    format: 1,
+    format: 2,
     base_model: { path: base.path, fingerprint: base.fingerprint },
     parameter_count: [...tensors.values()].reduce((sum, tensor) => sum + tensor.numel, 0),
     parameters,
@@ -50,7 +51,7 @@ export function readManifest(folder: string): AdapterManifest | undefined {
   try {
     return FORM.parse(JSON.parse(readFileSync(file, 'utf8')));
   } catch (cause) {
-    throw new UserError(`Expected a manifest of format 1 for ${MANIFEST_FILE} but it cannot be read.`, {
+    throw new UserError(`Expected a manifest of format 1 or 2 for ${MANIFEST_FILE} but it cannot be read.`, {
       file,
       cure: 'Remove the file to load the adapter unchecked, or copy the adapter again.',
       cause,
@@ -58,9 +59,13 @@ export function readManifest(folder: string): AdapterManifest | undefined {
   }
 }
 
+/** Gives the fingerprint of a base as the manifests of a format have it. */
+export type BaseFingerprint = (format: AdapterManifest['format']) => string;
+
 /** Refuses another base than the adapter's own. */
-export function checkBase(folder: string, manifest: AdapterManifest, fingerprint: string): void {
+export function checkBase(folder: string, manifest: AdapterManifest, fingerprintOf: BaseFingerprint): void {
   const { base_model: base } = manifest;
+  const fingerprint = fingerprintOf(manifest.format);
   if (base.fingerprint === fingerprint) return;
   throw new UserError(
     `Expected the base model with fingerprint ${base.fingerprint} for the adapter but received one with ${fingerprint}.`,
@@ -83,28 +88,20 @@ export function checkTensors(source: TensorSource, manifest: AdapterManifest): v
   }
 }
 
-const CHUNK_BYTES = 4 << 20;
-
-/** sha256 of the elements in row-major order, little-endian. */
-function tensorChecksum(tensor: Tensor): string {
-  const hash = createHash('sha256');
-  scope(() => {
-    const host = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));
-    for (let offset = 0; offset < host.nbytes; offset += CHUNK_BYTES) {
-      hash.update(bytesAt(host, offset, Math.min(CHUNK_BYTES, host.nbytes - offset)));
-    }
-  });
-  return hash.digest('hex');
-}
-
 const SAMPLE_BYTES = 64;
 
-/**
- * A fingerprint of a set of weights at the cost of a few pages: a hash over names, types, shapes, and 64 bytes from the
- * start, the middle and the end of every tensor in the folder's safetensors files.
- */
-export function baseFingerprint(folder: string): string {
+/** The fingerprint of the weights in a folder: of their content, or (format 1) of samples of it. */
+export function baseFingerprint(
+  folder: string,
+  format: AdapterManifest['format'] = 2,
+  onProgress?: HashProgress,
+): string {
   const source = openSafetensors(folder);
+  return format === 2 ? weightsFingerprint(source, onProgress) : sampledFingerprint(source);
+}
+
+/** A hash over names, types, shapes, and 64 bytes from the start, the middle and the end of every tensor. */
+function sampledFingerprint(source: TensorSource): string {
   const hash = createHash('sha256');
   for (const name of [...source.infos.keys()].sort()) {
     const { dtype, shape, bytes } = source.infos.get(name)!;

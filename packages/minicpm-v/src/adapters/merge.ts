@@ -8,12 +8,13 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { readConfig } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { type DType, fromTypedArray, keep, type Module, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
 import { loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
-import { baseFingerprint } from './manifest.js';
+import { type BaseFingerprint, baseFingerprint } from './manifest.js';
 
 /** Merges the adapters on a model into its weights and takes them off. Everything is frozen then. */
 export function mergeLora(model: Module): void {
@@ -34,6 +35,8 @@ export interface MergeOptions {
   /** Type of the saved weights; absent: as stored in the base. */
   readonly dtype?: DType;
   readonly maxShardBytes?: number;
+  /** The base's weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
+  readonly onHash?: HashProgress;
 }
 
 /** The result of checking a merged checkpoint. */
@@ -86,7 +89,7 @@ function refuseUsed(output: string): void {
 
 function mergeInto(folder: string, options: MergeOptions): MergeReport {
   const config = readConfig(options.model);
-  const fingerprint = baseFingerprint(options.model);
+  const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
   const { dtype, maxShardBytes } = options;
   let source: WeightSource;

@@ -5,26 +5,26 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ChatMessage, EncodedPrompt, PromptOptions } from '@minicpm-finetune/processor';
 import {
+  type ChatMessage,
   type ChatTemplate,
-  chatTemplate,
   Detokenizer,
-  encodePrompt,
-  readConfig,
+  type EncodedPrompt,
   strip,
-  Tokenizer,
+  type Tokenizer,
 } from '@minicpm-finetune/processor';
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { readAdapterConfig } from '../adapters/config.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
-import { baseFingerprint } from '../adapters/manifest.js';
+import { type BaseFingerprint, baseFingerprint } from '../adapters/manifest.js';
 import { mergeLora } from '../adapters/merge.js';
+import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
+import { PromptEncoder, type ReadingOptions } from './prompt.js';
 import { GREEDY, type Sampling } from './sampling.js';
 
 export interface LoadModelOptions {
@@ -36,18 +36,13 @@ export interface LoadModelOptions {
   readonly dtype?: DType;
   /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
   readonly device?: string;
+  /** With adapters, the weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
+  readonly onHash?: HashProgress;
 }
 
-export interface AnswerOptions extends Partial<Sampling> {
+export interface AnswerOptions extends Partial<Sampling>, ReadingOptions {
   /** Longest answer in tokens; 1024 when absent. */
   readonly maxNewTokens?: number;
-  /** Most slices a picture is cut into; the checkpoint's when absent. */
-  readonly maxSliceNums?: number;
-  /** Relative paths of pictures count from here; from the working folder when absent. */
-  readonly imageRoot?: string;
-  /** Read special tokens in the text as plain text; otherwise they are an error. */
-  readonly allowSpecialText?: boolean;
-  readonly maxImagePixels?: number;
   /** Number of each conversation for its random draws; its place in the list when absent. */
   readonly streams?: readonly number[];
   readonly signal?: AbortSignal;
@@ -85,18 +80,16 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
   requireCheckpoint(folder);
-  const config = readConfig(folder);
-  const tokenizer = Tokenizer.load(folder);
+  const { config, template } = PromptEncoder.open(folder);
   const model = new MiniCPMV(config);
-  const template = chatTemplate(model.version.llmType, tokenizer);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const fingerprint = adapters.length === 0 ? undefined : baseFingerprint(folder);
+    const fingerprint: BaseFingerprint = (format) => baseFingerprint(folder, format, options.onHash);
     adapters.forEach((path, i) => {
       if (i > 0) mergeLora(model);
-      loadAdapter(path, model, { trainable: false, ...(fingerprint === undefined ? {} : { fingerprint }) });
+      loadAdapter(path, model, { trainable: false, fingerprint });
     });
   } catch (error) {
     removeLora(model);
@@ -106,7 +99,8 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   return new LoadedModel(model, template);
 }
 
-function requireCheckpoint(folder: string): void {
+/** @throws UserError for a folder that is not there, or that of an adapter */
+export function requireCheckpoint(folder: string): void {
   const where = shown(folder);
   if (!existsSync(folder)) {
     throw new UserError(
@@ -144,6 +138,7 @@ export function moveTo(model: MiniCPMV, device: string): void {
 /** A model that answers. Free it with `dispose` (or `using`). */
 export class LoadedModel {
   readonly #stop: ReadonlySet<number>;
+  readonly #encoder: PromptEncoder;
 
   readonly model: MiniCPMV;
   readonly template: ChatTemplate;
@@ -152,6 +147,7 @@ export class LoadedModel {
     this.model = model;
     this.template = template;
     this.#stop = stopTokens(template);
+    this.#encoder = new PromptEncoder(model.config, template);
   }
 
   get config(): MiniCPMV['config'] {
@@ -205,23 +201,7 @@ export class LoadedModel {
 
   /** A conversation as a prompt. */
   async encode(messages: readonly ChatMessage[], options: AnswerOptions = {}): Promise<EncodedPrompt> {
-    return await encodePrompt(messages, this.#promptOptions(options));
-  }
-
-  #promptOptions(options: AnswerOptions): PromptOptions {
-    const { slice, sliceMode, queryNum, batchVision } = this.config;
-    const { allowSpecialText, imageRoot, maxImagePixels } = options;
-    return {
-      tokenizer: this.tokenizer,
-      llmType: this.template.llmType,
-      sliceConfig: sliceMode ? { ...slice, maxSliceNums: options.maxSliceNums ?? slice.maxSliceNums } : null,
-      patchSize: slice.patchSize,
-      queryNum,
-      batchVision,
-      ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
-      ...(imageRoot === undefined ? {} : { imageRoot }),
-      ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
-    };
+    return await this.#encoder.encode(messages, options);
   }
 
   #generateOptions(options: AnswerOptions): Parameters<typeof generate>[2] {

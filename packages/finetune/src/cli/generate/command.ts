@@ -36,6 +36,21 @@ const FLAGS = flagsOf({
     },
     max_slice_nums: MAX_SLICE_NUMS,
     allow_special_text: CONFIG_FLAGS.data.allow_special_text,
+    on_bad_record: {
+      ...CONFIG_FLAGS.data.on_bad_record,
+      help: {
+        en: 'Stop at a record that cannot be asked, or write a line with the error and skip it.',
+        zh: '遇到无法提问的记录时停止，或写一行错误说明并跳过。',
+      },
+    },
+    ask_changed: {
+      kind: 'boolean',
+      default: false,
+      help: {
+        en: 'When resumed: ask changed records again; their old answers are kept aside. Otherwise the file is refused.',
+        zh: '续写时：内容已变的记录重新提问，旧回答另存；否则拒绝该文件。',
+      },
+    },
   },
   sampling: SAMPLING_FLAGS,
 } satisfies Record<string, FlagTable>);
@@ -84,10 +99,24 @@ export const generateCommand: CliCommand = {
   },
 };
 
-function describe({ records, resumed, exactMatch }: GenerateSummary, output: string): string {
+function describe(summary: GenerateSummary, output: string): string {
+  const { records, resumed, bad, left, compared, exact } = summary;
+  const answers = `${records} answer${records === 1 ? '' : 's'}`;
+  const complete = left === 0 && resumed === records && bad === 0;
   const before = resumed === 0 ? '' : `, ${resumed} of them by an earlier run`;
-  const match = exactMatch === null ? '' : ` ${(100 * exactMatch).toFixed(1)} % equal the reference.`;
-  return `${records} answers in ${output}${before}.${match}`;
+  const parts = [
+    complete
+      ? `${output} is complete: ${answers} by an earlier run, nothing was asked.`
+      : `${answers} in ${output}${before}.`,
+  ];
+  if (bad > 0)
+    parts.push(
+      `${bad} record${bad === 1 ? '' : 's'} could not be asked: see "error" there. The same command asks again.`,
+    );
+  if (left > 0) parts.push(`Stopped: ${left} records are left. The same command asks them.`);
+  if (compared > 0)
+    parts.push(`${((100 * exact) / compared).toFixed(1)} % equal the reference (${exact} of ${compared}).`);
+  return parts.join(' ');
 }
 
 /** @throws UserError without a model, data or output. */
@@ -100,6 +129,8 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     adapters: value<string[]>('adapter'),
     batchSize: value<number>('batch_size'),
     allowSpecialText: value<boolean>('allow_special_text'),
+    onBadRecord: value<'stop' | 'skip'>('on_bad_record'),
+    askChanged: value<boolean>('ask_changed'),
     maxSliceNums: value<number | null>('max_slice_nums'),
     maxNewTokens: value<number>('max_new_tokens'),
     temperature: value<number>('temperature'),

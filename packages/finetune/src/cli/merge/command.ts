@@ -68,8 +68,14 @@ export const mergeCommand: CliCommand = {
       threads: value<number | null>('threads'),
       model: await modelFolder(given, FLAGS, 'model', io),
     };
-    const { mergeAdapters } = await import('./merge.js');
-    const { tensors, changed, logitsError } = mergeAdapters(options);
+    const [{ mergeAdapters }, { Progress }, { hashingTask }] = await Promise.all([
+      import('./merge.js'),
+      import('../../report/progress.js'),
+      import('../../report/reporter.js'),
+    ]);
+    using progress = new Progress({ stream: io.stderr, say: io.say });
+    using hashing = hashingTask(progress);
+    const { tensors, changed, logitsError } = mergeAdapters({ ...options, onHash: hashing.update });
     const message =
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
       `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.`;

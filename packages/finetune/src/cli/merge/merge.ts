@@ -1,5 +1,5 @@
 /** Adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the engine around it. */
-import { type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { type HashProgress, type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
 import type { FloatDType } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 
@@ -16,6 +16,8 @@ export interface MergeOptions {
   readonly maxShardBytes?: number;
   /** Threads of libtorch; one per physical core unless given. */
   readonly threads?: number | null;
+  /** Tells how far the base's weights are hashed, where their hash is not remembered. */
+  readonly onHash?: HashProgress;
 }
 
 /** Merges on the CPU. @throws UserError as `mergeCheckpoint` does. */

@@ -1,0 +1,80 @@
+/** Looks at all records before the model is loaded: whether they can be asked, and what they ask. */
+import { availableParallelism } from 'node:os';
+import type { PromptEncoder } from '@minicpm-finetune/minicpm-v';
+import { checkMessages, measureImage, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
+import type { Dataset } from '../../data/dataset.js';
+import { contentOf, picturesOf, questionOf } from '../../data/question.js';
+import { asTask, type Reporter } from '../../report/reporter.js';
+import type { AskedRecord } from './match.js';
+
+export interface LookOptions {
+  readonly data: Dataset;
+  readonly encoder: PromptEncoder;
+  readonly allowSpecialText: boolean;
+  readonly onBadRecord: 'stop' | 'skip';
+  readonly reporter: Reporter;
+}
+
+export interface Looked {
+  /** Records that can be asked, in order. */
+  readonly records: readonly AskedRecord[];
+  /** What is wrong with the others, by record. */
+  readonly bad: ReadonlyMap<number, UserError>;
+}
+
+/** @throws UserError for the first record that cannot be asked, unless such records are to be skipped */
+export async function lookAtRecords({ data, onBadRecord, reporter, ...how }: LookOptions): Promise<Looked> {
+  const records: AskedRecord[] = [];
+  const bad = new Map<number, UserError>();
+  const known = new Map<string, string>();
+  const atOnce = availableParallelism();
+  await asTask(reporter, { label: 'Reading records', total: data.length, unit: 'records' }, async (update) => {
+    for (let i = 0; i < data.length; i += atOnce) {
+      const indices = Array.from({ length: Math.min(atOnce, data.length - i) }, (_, k) => i + k);
+      const outcomes = await Promise.all(indices.map((record) => lookAt(record, data, how, known)));
+      for (const [k, outcome] of outcomes.entries()) {
+        if (!(outcome instanceof UserError)) records.push(outcome);
+        else if (onBadRecord === 'stop') throw outcome;
+        else bad.set(i + k, outcome);
+      }
+      update(i + indices.length);
+    }
+  });
+  return { records, bad };
+}
+
+async function lookAt(
+  index: number,
+  data: Dataset,
+  { encoder, allowSpecialText }: Pick<LookOptions, 'encoder' | 'allowSpecialText'>,
+  known: Map<string, string>,
+): Promise<AskedRecord | UserError> {
+  try {
+    const record = await data.read(index);
+    const question = questionOf(record);
+    checkMessages(question.messages, encoder.template, allowSpecialText);
+    const pictures = picturesOf(question);
+    for (const source of pictures) await measureImage(source, { maxImagePixels: PILLOW_MAX_PIXELS });
+    const content = await contentOf(question, known);
+    const images = pictures.map((source) => (typeof source === 'string' ? source : 'in the data'));
+    return { record: index, id: record.id, reference: question.reference, content, images };
+  } catch (error) {
+    return badRecord(error, data, index);
+  }
+}
+
+/** The error of a record with its place and how to leave the record out; other errors are thrown. */
+export function badRecord(error: unknown, data: Dataset, index: number): UserError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  const known =
+    error instanceof UserError ? error : code === undefined ? null : new UserError(`${message}.`, { cause: error });
+  if (known === null) throw error;
+  const placed = known.at(data.place(index));
+  const skip = 'Or give --on_bad_record skip: such records are left out, with the error in the place of their answers.';
+  return new UserError(placed.message, {
+    ...placed.details(),
+    cure: placed.cure === undefined ? skip.replace('Or give', 'Give') : `${placed.cure} ${skip}`,
+    cause: placed.cause,
+  });
+}
