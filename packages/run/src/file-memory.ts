@@ -72,8 +72,7 @@ function stateOf(path: string): State {
   const file = openSync(path, 'r');
   try {
     const { ino, size, mtimeNs, ctimeNs } = fstatSync(file, { bigint: true });
-    const latest = ctimeNs > mtimeNs ? ctimeNs : mtimeNs;
-    return { text: [ino, size, mtimeNs, ctimeNs].join(' '), changed: Number(latest / 1_000_000n) };
+    return { text: [ino, size, mtimeNs, ctimeNs].join(' '), changed: Number(ctimeNs / 1_000_000n) };
   } finally {
     closeSync(file);
   }

@@ -7,7 +7,8 @@ import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-comma
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
-import type { AnswerFileOptions, GenerateSummary } from './generate.js';
+import type { GenerateSummary } from './generate.js';
+import type { AnswerFileOptions } from './options.js';
 
 const FLAGS = flagsOf({
   model: MODEL_FLAGS,
@@ -55,6 +56,8 @@ const FLAGS = flagsOf({
   sampling: SAMPLING_FLAGS,
 } satisfies Record<string, FlagTable>);
 
+const STOPPING = 'Stopping: the answers under way are finished first. Once more ends at once.';
+
 export const generateCommand: CliCommand = {
   text: {
     name: 'generate',
@@ -84,17 +87,20 @@ export const generateCommand: CliCommand = {
     sayIdle(given, FLAGS, io);
     const asked = resolveGenerateOptions(given);
     const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', io) };
-    const [{ generateAnswers }, { Progress }] = await Promise.all([
+    const [{ generateAnswers }, { Progress }, { ProcessSignals }] = await Promise.all([
       import('./generate.js'),
       import('../../report/progress.js'),
+      import('../shared/signals.js'),
     ]);
-    const progress = new Progress({ stream: stderr, say: io.say });
+    using progress = new Progress({ stream: stderr, say: io.say });
+    const signals = new ProcessSignals(io.say, STOPPING);
+    signals.listen();
     try {
-      const summary = await generateAnswers(options, { reporter: progress });
-      stdout.write(`${io.say(describe(summary, options.output))}\n`);
-      return EXIT.ok;
+      const summary = await generateAnswers(options, { reporter: progress, signal: signals.signal });
+      stdout.write(`${describe(summary, options.output).map(io.say).join(' ')}\n`);
+      return summary.left > 0 && signals.signal.reason === 'sigint' ? EXIT.interrupted : EXIT.ok;
     } finally {
-      progress.close();
+      signals.close();
     }
   },
 };

@@ -29,24 +29,12 @@ import {
 import type { DataRecord } from '../../data/record.js';
 import { explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, hashingTask, type Reporter, SILENT } from '../../report/reporter.js';
-import { answerOptions, type ChatOptions } from '../chat/options.js';
+import { answerOptions } from '../chat/options.js';
 import { badRecord, type Looked, lookAtRecords } from './look.js';
 import { type AskedRecord, isAnswer, type Line, matchLines, outdatedFile, refuseOutdated } from './match.js';
+import type { AnswerFileOptions } from './options.js';
 import { AnswerFile, badLines } from './output.js';
 import { type AnswerSettings, compareSettings, settingsOf } from './settings.js';
-
-export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
-  readonly dataPaths: readonly string[];
-  /** JSON Lines file; an unfinished file is resumed. */
-  readonly output: string;
-  /** Records answered side by side. */
-  readonly batchSize: number;
-  readonly allowSpecialText: boolean;
-  /** `skip`: a record that cannot be asked gets a line with the error. */
-  readonly onBadRecord: 'stop' | 'skip';
-  /** Ask records again whose text or pictures changed since they were answered; otherwise such a file is refused. */
-  readonly askChanged: boolean;
-}
 
 export interface GenerateSummary {
   /** Answered so far: all, unless it was aborted or some are bad. Each record counts once. */

@@ -6,7 +6,7 @@ import type { ModelIdentity } from '@minicpm-finetune/minicpm-v';
 import type { SliceConfig } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
-import type { AnswerFileOptions } from './generate.js';
+import type { AnswerFileOptions } from './options.js';
 
 const CONTENT = z.string();
 const FORM = z.object({
