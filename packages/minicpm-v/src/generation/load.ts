@@ -36,6 +36,8 @@ export interface LoadModelOptions {
   readonly dtype?: DType;
   /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
   readonly device?: string;
+  /** The `weights` of the checkpoint's `modelIdentity`, if it is known: they are not hashed again. */
+  readonly fingerprint?: string;
   /** With adapters, the weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
   readonly onHash?: HashProgress;
 }
@@ -86,7 +88,10 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const fingerprint: BaseFingerprint = (format) => baseFingerprint(folder, format, options.onHash);
+    const fingerprint: BaseFingerprint = (format) =>
+      format === 2 && options.fingerprint !== undefined
+        ? options.fingerprint
+        : baseFingerprint(folder, format, options.onHash);
     adapters.forEach((path, i) => {
       if (i > 0) mergeLora(model);
       loadAdapter(path, model, { trainable: false, fingerprint });

@@ -4,11 +4,12 @@
  */
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
-import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import type { ChatMessage, Part } from '@minicpm-finetune/processor';
+import { type LoadedModel, PromptEncoder, requireCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { type ChatMessage, measureImage, type Part, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';
 import { ENGLISH, expected, type Say, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
-import type { TextStream } from '../../report/progress.js';
+import { Progress, type TextStream } from '../../report/progress.js';
+import { loadForAnswers } from '../shared/load-model.js';
 import { answerOptions, type ChatOptions } from './options.js';
 
 export interface ChatIO {
@@ -34,28 +35,44 @@ const LESS_MEMORY = 'Take --dtype bfloat16, a smaller --max_slice_nums or --max_
  * @throws UserError for a model, adapter or picture that cannot be used. In a conversation, a question that cannot be is refused alone.
  */
 export async function chat(options: ChatOptions, io: ChatIO = process): Promise<void> {
-  for (const image of options.images) requireImage(image);
+  await checkQuestion(options);
   const device = startEngine(options);
   await explainingMemory(device, LESS_MEMORY, () => chatOn(device, options, io));
 }
 
+/** Reads what is known of the first question before the model is loaded: its pictures, and its text if it is given. */
+async function checkQuestion(options: ChatOptions): Promise<void> {
+  for (const image of options.images) await requireImage(image);
+  requireCheckpoint(options.model);
+  const encoder = PromptEncoder.open(options.model);
+  await encoder.encode(firstQuestion(options, options.prompt ?? 'Any question?'), answerOptions(options));
+}
+
 async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Promise<void> {
-  const { dtype } = options;
-  using model = await loadModel({
-    model: options.model,
-    adapter: options.adapters,
-    device,
-    ...(dtype === null ? {} : { dtype }),
-  });
+  using progress = new Progress({ stream: io.stderr });
+  using model = await loadForAnswers(options, { device, reporter: progress });
   if (options.prompt === null) return await converse(model, options, io);
-  const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
-  for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
+  const question = firstQuestion(options, options.prompt);
+  for await (const piece of model.chat(question, answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
 }
 
-function requireImage(path: string): void {
-  if (existsSync(path)) return;
-  throw expected('the path of a picture', '--image', path, { flag: '--image', cure: 'No such file: check the path.' });
+const firstQuestion = (options: ChatOptions, text: string): ChatMessage[] => [
+  ...opening(options),
+  { role: 'user', content: [...pictures(options.images), text] },
+];
+
+async function requireImage(path: string): Promise<void> {
+  if (!existsSync(path))
+    throw expected('the path of a picture', '--image', path, {
+      flag: '--image',
+      cure: 'No such file: check the path.',
+    });
+  try {
+    await measureImage(path, { maxImagePixels: PILLOW_MAX_PIXELS });
+  } catch (error) {
+    throw error instanceof UserError ? error.at({ flag: '--image', file: path }) : error;
+  }
 }
 
 const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ image }));

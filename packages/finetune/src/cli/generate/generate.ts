@@ -9,7 +9,6 @@
 import {
   changedFile,
   type LoadedModel,
-  loadModel,
   modelIdentity,
   PromptEncoder,
   requireCheckpoint,
@@ -30,6 +29,7 @@ import type { DataRecord } from '../../data/record.js';
 import { explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, hashingTask, type Reporter, SILENT } from '../../report/reporter.js';
 import { answerOptions } from '../chat/options.js';
+import { loadForAnswers } from '../shared/load-model.js';
 import { badRecord, type Looked, lookAtRecords } from './look.js';
 import { type AskedRecord, isAnswer, type Line, matchLines, outdatedFile, refuseOutdated } from './match.js';
 import type { AnswerFileOptions } from './options.js';
@@ -68,6 +68,8 @@ interface Work {
   readonly file: AnswerFile;
   readonly reporter: Reporter;
   readonly signal: AbortSignal | undefined;
+  /** Of the checkpoint's weights. */
+  readonly fingerprint: string;
   /** States of the files of weights before they were hashed. */
   readonly weights: ReadonlyMap<string, string>;
 }
@@ -102,7 +104,8 @@ export async function generateAnswers(
     const weights = weightStates(options);
     const settings = await identify(options, encoder, reporter);
     if (file.settings !== null) compareSettings(file.settings, settings, options.output);
-    const work: Work = { options, data, file, reporter, signal, weights };
+    const fingerprint = settings.model.weights;
+    const work: Work = { options, data, file, reporter, signal, weights, fingerprint };
     const { answers, missing, bad } = settle(work, looked, settings);
     const lines = [...answers, ...bad];
     if (missing.length > 0) await answerMissing(missing, lines, work);
@@ -169,17 +172,12 @@ function allBad(errors: ReadonlyMap<number, UserError>): UserError {
 }
 
 async function answerMissing(missing: readonly AskedRecord[], lines: Line[], work: Work): Promise<void> {
-  const { options, data, file, reporter, signal } = work;
+  const { options, data, file, reporter, signal, fingerprint } = work;
   const device = startEngine(options);
   const task = { label: 'Answering', total: data.length, unit: 'records' };
   await asTask(reporter, task, (update) =>
     explainingMemory(device, LESS_MEMORY, async () => {
-      using model = await loadModel({
-        model: options.model,
-        adapter: options.adapters,
-        device,
-        ...(options.dtype === null ? {} : { dtype: options.dtype }),
-      });
+      using model = await loadForAnswers(options, { device, reporter, fingerprint });
       let tokens = 0;
       for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
         const batch = await answerBatch(missing.slice(i, i + options.batchSize), model, work);
