@@ -132,10 +132,14 @@ function writeEntry(folder: string, entry: string, content: Entry<unknown>): voi
   try {
     mkdirSync(folder, { recursive: true });
     forgetOld(folder);
-    writeFileSync(temporary, `${sha256(text)}\n${text}\n`);
-    renameSync(temporary, entry);
+    try {
+      writeFileSync(temporary, `${sha256(text)}\n${text}\n`);
+      renameSync(temporary, entry);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
   } catch {
-    rmSync(temporary, { force: true });
+    // read again next time
   }
 }
 
