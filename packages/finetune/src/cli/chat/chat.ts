@@ -49,7 +49,7 @@ async function checkQuestion(options: ChatOptions): Promise<void> {
 }
 
 async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Promise<void> {
-  using progress = new Progress({ stream: io.stderr });
+  using progress = new Progress({ stream: io.stderr, say: io.say ?? ENGLISH });
   using model = await loadForAnswers(options, { device, reporter: progress });
   if (options.prompt === null) return await converse(model, options, io);
   const question = firstQuestion(options, options.prompt);
