@@ -91,7 +91,8 @@ export interface LoadModelOptions extends Omit<LoadFolderOptions, 'device'>, Par
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: named, cacheDir = null, reporter = SILENT, device = 'auto', threads = null, ...rest } = options;
   const model = await resolveModel(named, { flag: 'model', cacheDir, reporter });
-  return await loadFolder({ ...rest, model, device: startEngine({ device, threads }) });
+  using hashing = hashingTask(reporter);
+  return await loadFolder({ onHash: hashing.update, ...rest, model, device: startEngine({ device, threads }) });
 }
 
 export interface GenerateOptions extends Partial<EngineOptions> {

@@ -1,6 +1,6 @@
 /**
- * Remembers what was computed from the content of a file, until the file changes: hashes of weights. Kept in the user's cache folder, so
- * that the next command does not read 16 GB again.
+ * Remembers what was computed from a file until it changes. Hashes of weights: kept in the user's cache folder, so that the
+ * next command does not read 16 GB again.
  *
  * A file is taken for unchanged if its path, inode, size, time of content (mtime) and time of change (ctime) are the same. A program can
  * restore mtime, but not ctime: the system sets it at every write. So only file systems that are known to keep it are trusted; nothing

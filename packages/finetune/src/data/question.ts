@@ -1,4 +1,4 @@
-/** The question in a record, what makes it, and the line of its answer. */
+/** The question in a record, and the line of its answer. A question is known by its content. */
 
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';

@@ -1,6 +1,6 @@
 /** Where a run starts: fresh, or from a checkpoint. */
 import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import {
   CONFIG_FLAGS,
   checkpointStep,
@@ -12,6 +12,7 @@ import {
   UserError,
 } from '@minicpm-finetune/run';
 import {
+  checkpointContent,
   readCheckpointConfig,
   readTrainerState,
   removeUnfinished,
@@ -65,7 +66,15 @@ export function startOf(config: RunConfig): Start {
   }
   if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
   const saved = readTrainerState(folder);
-  return { state: stateOf(saved), checkpoint: { folder, fingerprint: saved.data_fingerprint } };
+  const state = stateOf(saved);
+  if (state.bestCheckpoint !== null) findBest(state, state.bestCheckpoint, folder);
+  return { state, checkpoint: { folder, fingerprint: saved.data_fingerprint } };
+}
+
+/** The best checkpoint lies beside the resumed one, wherever the run folder was when that was saved, and may be that one itself. */
+function findBest(state: RunState, before: string, folder: string): void {
+  state.bestCheckpoint = join(dirname(folder), basename(before));
+  if (basename(before) === basename(folder)) state.bestContent = checkpointContent(folder);
 }
 
 /** A resumed run must see the data it saw before. */

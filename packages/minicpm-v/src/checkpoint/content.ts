@@ -1,5 +1,5 @@
 /**
- * Weights known by their content: a hash over names, types, shapes and every byte. The same weights in other shards, in another folder, or
+ * Weights known by their content. A hash over names, types, shapes and every byte. The same weights in other shards, in another folder, or
  * beside an edited config.json have the same one. Digests of files are remembered (`remembered` of packages/run).
  */
 import { createHash } from 'node:crypto';

@@ -1,6 +1,6 @@
 /**
- * What makes the answers of a model, known by content: its weights, its adapters, its configuration, and how it writes a conversation as
- * tokens. Two folders with the same identity give the same answers to the same prompts; where they are does not matter.
+ * What makes the answers of a model, known by content. Its weights, its adapters, its configuration, and how it writes a
+ * conversation as tokens. Two folders with the same identity give the same answers to the same prompts; where they are does not matter.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';

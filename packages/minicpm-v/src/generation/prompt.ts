@@ -1,4 +1,4 @@
-/** How a checkpoint reads conversations: tokenizer, chat template and slicing. Needs no weights. */
+/** How a checkpoint reads conversations. Tokenizer, chat template and slicing; needs no weights. */
 import {
   type ChatMessage,
   type ChatTemplate,

@@ -1,4 +1,4 @@
-/** Looks at all records before the model is loaded: whether they can be asked, and what they ask. */
+/** Looks at all records before the model is loaded. Whether they can be asked, and what they ask. */
 import { availableParallelism } from 'node:os';
 import type { PromptEncoder } from '@minicpm-finetune/minicpm-v';
 import { checkMessages, measureImage, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';

@@ -1,6 +1,6 @@
 /**
- * Which answers of an output file belong to which records of the data. By content: a record may stand elsewhere now, and
- * the one at its old place may be another.
+ * Which answers of a file belong to which records now. Known by content: a record may stand elsewhere now, and the one at
+ * its old place may be another.
  */
 import { UserError } from '@minicpm-finetune/run';
 import type { AnswerLine, BadLine, QuestionContent } from '../../data/question.js';

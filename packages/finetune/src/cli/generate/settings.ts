@@ -1,5 +1,5 @@
 /**
- * What makes the answers of an output file, besides its records: the model by its content, and the settings. Kept in
+ * What makes the answers besides the records. The model by its content, and the settings. Kept in
  * `<output>.settings.json`; a file is resumed only if nothing differs.
  */
 import type { ModelIdentity } from '@minicpm-finetune/minicpm-v';

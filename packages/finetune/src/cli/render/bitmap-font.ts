@@ -1,6 +1,6 @@
 /**
- * Letters of 5 by 7 pixels, two more rows below the line: for labels on a machine without fonts, and the same on every
- * machine. A glyph is its rows from the top, two hexadecimal digits each, the left pixel in the highest of five bits.
+ * Letters of 5 by 7 pixels. For labels on a machine without fonts, and the same on every machine; two more rows are below
+ * the line. A glyph is its rows from the top, two hexadecimal digits each, the left pixel in the highest of five bits.
  */
 
 export const GLYPH = { width: 5, height: 9 } as const;
