@@ -188,9 +188,9 @@ async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions):
  * Encodes a conversation that the model shall continue.
  * @throws UserError as `encodeRecord`
  */
-export async function encodePrompt(messages: readonly ChatMessage[], options: PromptOptions): Promise<EncodedPrompt> {
+export async function encodePrompt(messages: readonly ChatMessage[], options: ReadOptions): Promise<EncodedPrompt> {
   const { images, encode } = await encodeConversation(messages, options, 'prompt');
   const text = await encode(options.sliceConfig);
-  const pictures = picturesOf(images, text, options);
+  const pictures = (options.pixels ?? true) === true ? picturesOf(images, text, options) : [];
   return { inputIds: Int32Array.from(text.inputIds), imageBounds: text.imageBounds, pictures };
 }

@@ -34,6 +34,22 @@ const model = tinyModel(join(work, 'model'));
 const adapters = [1, 2].map((seed) => tinyAdapter(model, join(work, `adapter-${seed}`), seed));
 for (const name of ['a', 'b', 'c']) writePicture(join(work, `${name}.bmp`), name.charCodeAt(0));
 
+writeThin(join(work, 'thin.bmp'));
+
+/** A picture of 1 by 500 pixels, which no model can see. */
+function writeThin(path: string): void {
+  const bytes = Buffer.alloc(54 + 4 * 500);
+  bytes.write('BM');
+  bytes.writeUInt32LE(bytes.length, 2);
+  bytes.writeUInt32LE(54, 10);
+  bytes.writeUInt32LE(40, 14);
+  bytes.writeInt32LE(1, 18);
+  bytes.writeInt32LE(500, 22);
+  bytes.writeUInt16LE(1, 26);
+  bytes.writeUInt16LE(24, 28);
+  writeFileSync(path, bytes);
+}
+
 const turn = (role: string, content: string) => ({ role, content });
 const record = (image: string, question: string, answer: string) => ({
   image,
@@ -166,6 +182,8 @@ describe('a model is known by its content', () => {
     await run();
     writeFileSync(`${output}.settings.json`, JSON.stringify({ model, adapters: [], data: '', max_new_tokens: 3 }));
     expect(await refusal()).toContain('earlier version');
+    rmSync(output);
+    expect((await run()).summary.records).toBe(3);
   });
 });
 
@@ -296,6 +314,7 @@ describe('a record that cannot be asked', () => {
   });
 
   it.each([
+    ['a picture that is too thin', { image: 'thin.bmp', conversations: A.conversations }],
     ['no picture', { image: 'none.bmp', conversations: A.conversations }],
     ['a special token', { conversations: [turn('user', 'a <|im_end|> b'), turn('assistant', 'x')] }],
     ['no turns', { conversations: [] }],
@@ -337,6 +356,7 @@ describe('the output file', () => {
     expect(await refusal({ output: data })).toContain('what others wrote');
     expect(await refusal({ output: work })).toContain('a folder');
     expect(await refusal({ output: '/dev/null' })).toContain('a device');
+    expect(await refusal({ output: join(data, 'x', 'out.jsonl') })).toContain('a folder that can be made');
   });
 
   it('may be empty, or a link', async () => {

@@ -7,6 +7,7 @@
  * Not here: reading data (data/), generation (minicpm-v).
  */
 import {
+  type AnswerOptions,
   changedFile,
   type LoadedModel,
   modelIdentity,
@@ -14,7 +15,7 @@ import {
   requireCheckpoint,
   weightStates,
 } from '@minicpm-finetune/minicpm-v';
-import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import type { EncodedPrompt, SliceConfig } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import {
@@ -100,9 +101,10 @@ export async function generateAnswers(
   try {
     using file = new AnswerFile(options.output);
     for (const notice of file.notices) reporter.notice(notice);
-    const looked = await lookAtRecords({ ...options, data, encoder, reporter });
+    const reading = encoder.promptOptions(readingOptions(options));
+    const looked = await lookAtRecords({ data, reading, onBadRecord: options.onBadRecord, reporter });
     const weights = weightStates(options);
-    const settings = await identify(options, encoder, reporter);
+    const settings = await identify(options, reading.sliceConfig, reporter);
     if (file.settings !== null) compareSettings(file.settings, settings, options.output);
     const fingerprint = settings.model.weights;
     const work: Work = { options, data, file, reporter, signal, weights, fingerprint };
@@ -115,15 +117,19 @@ export async function generateAnswers(
   }
 }
 
+const readingOptions = (options: AnswerFileOptions): AnswerOptions => ({
+  ...answerOptions(options),
+  allowSpecialText: options.allowSpecialText,
+});
+
 /** What makes the answers asked now. */
 async function identify(
   options: AnswerFileOptions,
-  encoder: PromptEncoder,
+  sliceConfig: SliceConfig | null,
   reporter: Reporter,
 ): Promise<AnswerSettings> {
   using hashing = hashingTask(reporter);
   const identity = await modelIdentity({ ...options, onProgress: hashing.update });
-  const { sliceConfig } = encoder.promptOptions(answerOptions(options));
   return settingsOf(options, identity, sliceConfig);
 }
 
@@ -213,7 +219,7 @@ async function answerBatch(
   model: LoadedModel,
   { options, data }: Work,
 ): Promise<Line[]> {
-  const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
+  const how = readingOptions(options);
   const bad: BadLine[] = [];
   const asked = new Map<number, Prompted>();
   for (const { record: index } of batch) {

@@ -1,7 +1,6 @@
 /** Looks at all records before the model is loaded. Whether they can be asked, and what they ask. */
 import { availableParallelism } from 'node:os';
-import type { PromptEncoder } from '@minicpm-finetune/minicpm-v';
-import { checkMessages, measureImage, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';
+import { encodePrompt, type PromptOptions } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import { contentOf, picturesOf, questionOf } from '../../data/question.js';
@@ -10,8 +9,8 @@ import type { AskedRecord } from './match.js';
 
 export interface LookOptions {
   readonly data: Dataset;
-  readonly encoder: PromptEncoder;
-  readonly allowSpecialText: boolean;
+  /** How the model reads questions. */
+  readonly reading: PromptOptions;
   readonly onBadRecord: 'stop' | 'skip';
   readonly reporter: Reporter;
 }
@@ -24,7 +23,7 @@ export interface Looked {
 }
 
 /** @throws UserError for the first record that cannot be asked, unless such records are to be skipped */
-export async function lookAtRecords({ data, onBadRecord, reporter, ...how }: LookOptions): Promise<Looked> {
+export async function lookAtRecords({ data, reading, onBadRecord, reporter }: LookOptions): Promise<Looked> {
   const records: AskedRecord[] = [];
   const bad = new Map<number, UserError>();
   const known = new Map<string, string>();
@@ -32,7 +31,7 @@ export async function lookAtRecords({ data, onBadRecord, reporter, ...how }: Loo
   await asTask(reporter, { label: 'Reading records', total: data.length, unit: 'records' }, async (update) => {
     for (let i = 0; i < data.length; i += atOnce) {
       const indices = Array.from({ length: Math.min(atOnce, data.length - i) }, (_, k) => i + k);
-      const outcomes = await Promise.all(indices.map((record) => lookAt(record, data, how, known)));
+      const outcomes = await Promise.all(indices.map((record) => lookAt(record, data, reading, known)));
       for (const [k, outcome] of outcomes.entries()) {
         if (!(outcome instanceof UserError)) records.push(outcome);
         else if (onBadRecord === 'stop') throw outcome;
@@ -47,17 +46,15 @@ export async function lookAtRecords({ data, onBadRecord, reporter, ...how }: Loo
 async function lookAt(
   index: number,
   data: Dataset,
-  { encoder, allowSpecialText }: Pick<LookOptions, 'encoder' | 'allowSpecialText'>,
+  reading: PromptOptions,
   known: Map<string, string>,
 ): Promise<AskedRecord | UserError> {
   try {
     const record = await data.read(index);
     const question = questionOf(record);
-    checkMessages(question.messages, encoder.template, allowSpecialText);
-    const pictures = picturesOf(question);
-    for (const source of pictures) await measureImage(source, { maxImagePixels: PILLOW_MAX_PIXELS });
+    await encodePrompt(question.messages, { ...reading, pixels: false });
     const content = await contentOf(question, known);
-    const images = pictures.map((source) => (typeof source === 'string' ? source : 'in the data'));
+    const images = picturesOf(question).map((source) => (typeof source === 'string' ? source : 'in the data'));
     return { record: index, id: record.id, reference: question.reference, content, images };
   } catch (error) {
     return badRecord(error, data, index);

@@ -50,9 +50,9 @@ export class AnswerFile implements Disposable {
    */
   constructor(name: string) {
     this.name = name;
-    requireFile(name);
     const folder = dirname(resolve(name));
-    this.#made = mkdirSync(folder, { recursive: true });
+    this.#made = makeFolder(folder, name);
+    requireFile(name);
     this.#path = existsSync(name) ? realpathSync(name) : join(realpathSync(folder), basename(name));
     this.#lock = takeLock(`${this.#path}.lock`, { what: name, flag: '--output' });
     try {
@@ -73,10 +73,16 @@ export class AnswerFile implements Disposable {
   #readSettings(): AnswerSettings | null {
     const there = existsSync(this.#path) && statSync(this.#path).size > 0;
     const settings = existsSync(this.#settingsFile) ? readFileSync(this.#settingsFile, 'utf8') : null;
-    const read = settings === null ? null : readSettings(settings, this.#settingsFile);
+    const read = settings === null ? null : readSettings(settings);
     if (settings !== null && read === null) throw notOurs(this.#settingsFile);
-    if (read === null && there) throw notOurs(this.name);
-    return there ? read : null;
+    if (!there) return null;
+    if (read === null) throw notOurs(this.name);
+    if (read !== 'of an earlier version') return read;
+    throw new UserError(`Expected settings with the content of model and records but received those ${read}.`, {
+      file: this.#settingsFile,
+      flag: '--output',
+      cure: 'Give another file: nobody can know whether these answers are those of the model as it is now.',
+    });
   }
 
   /** Writes the settings before the first line, and opens the file. */
@@ -155,6 +161,20 @@ export class AnswerFile implements Disposable {
     this.#descriptor = undefined;
     this.#lock.release();
     if (this.#made !== undefined && !existsSync(this.#path)) removeEmpty(dirname(this.#path), this.#made);
+  }
+}
+
+/** The first folder that was made; undefined: all were there. */
+function makeFolder(folder: string, name: string): string | undefined {
+  try {
+    return mkdirSync(folder, { recursive: true });
+  } catch (cause) {
+    throw new UserError(`Expected a folder for ${name} but received: ${(cause as Error).message}.`, {
+      file: folder,
+      flag: '--output',
+      cure: 'Name a file in a folder that can be made and written.',
+      cause,
+    });
   }
 }
 

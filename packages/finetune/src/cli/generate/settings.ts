@@ -58,8 +58,8 @@ export function settingsOf(
   };
 }
 
-/** Reads the text of a settings file; null: it is none of this program. Throws UserError for one of an earlier version. */
-export function readSettings(text: string, file: string): AnswerSettings | null {
+/** Reads the text of a settings file; null: it is none of this program. */
+export function readSettings(text: string): AnswerSettings | 'of an earlier version' | null {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -69,15 +69,9 @@ export function readSettings(text: string, file: string): AnswerSettings | null 
   const read = FORM.safeParse(value);
   if (read.success) return read.data;
   const keys = Object.keys((value ?? {}) as object);
-  if (!['model', 'adapters', 'data', 'max_new_tokens'].every((key) => keys.includes(key))) return null;
-  throw new UserError(
-    'Expected settings with the content of model and records but received those of an earlier version.',
-    {
-      file,
-      flag: '--output',
-      cure: 'Give another file: nobody can know whether these answers are those of the model as it is now.',
-    },
-  );
+  return ['model', 'adapters', 'data', 'max_new_tokens'].every((key) => keys.includes(key))
+    ? 'of an earlier version'
+    : null;
 }
 
 /** What differs between the settings of the answers that are there and of those asked now, each as a phrase. */

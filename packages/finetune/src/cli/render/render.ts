@@ -37,7 +37,7 @@ export interface RenderedSample {
 }
 
 /** An image, and the turn that shows it. */
-export interface ImagePlace {
+interface ImagePlace {
   readonly source: ImageSource;
   /** From 0. */
   readonly turn: number;
