@@ -105,7 +105,8 @@ export const generateCommand: CliCommand = {
   },
 };
 
-function describe(summary: GenerateSummary, output: string): string {
+/** Sentences. */
+function describe(summary: GenerateSummary, output: string): string[] {
   const { records, resumed, bad, left, compared, exact } = summary;
   const answers = `${records} answer${records === 1 ? '' : 's'}`;
   const complete = left === 0 && resumed === records && bad === 0;
@@ -122,7 +123,7 @@ function describe(summary: GenerateSummary, output: string): string {
   if (left > 0) parts.push(`Stopped: ${left} records are left. The same command asks them.`);
   if (compared > 0)
     parts.push(`${((100 * exact) / compared).toFixed(1)} % equal the reference (${exact} of ${compared}).`);
-  return parts.join(' ');
+  return parts;
 }
 
 /** @throws UserError without a model, data or output. */
