@@ -68,10 +68,10 @@ export function badRecord(error: unknown, data: Dataset, index: number): UserErr
     error instanceof UserError ? error : code === undefined ? null : new UserError(`${message}.`, { cause: error });
   if (known === null) throw error;
   const placed = known.at(data.place(index));
-  const skip = 'Or give --on_bad_record skip: such records are left out, with the error in the place of their answers.';
+  const skip = '--on_bad_record skip: such records are left out, with the error in the place of their answers.';
   return new UserError(placed.message, {
     ...placed.details(),
-    cure: placed.cure === undefined ? skip.replace('Or give', 'Give') : `${placed.cure} ${skip}`,
+    cure: placed.cure === undefined ? `Give ${skip}` : `${placed.cure} Or give ${skip}`,
     cause: placed.cause,
   });
 }

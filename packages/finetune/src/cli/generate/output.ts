@@ -78,11 +78,14 @@ export class AnswerFile implements Disposable {
     if (!there) return null;
     if (read === null) throw notOurs(this.name);
     if (read !== 'of an earlier version') return read;
-    throw new UserError(`Expected settings with the content of model and records but received those ${read}.`, {
-      file: this.#settingsFile,
-      flag: '--output',
-      cure: 'Give another file: nobody can know whether these answers are those of the model as it is now.',
-    });
+    throw new UserError(
+      'Expected settings with the content of model and records but received those of an earlier version.',
+      {
+        file: this.#settingsFile,
+        flag: '--output',
+        cure: 'Give another file: nobody can know whether these answers are those of the model as it is now.',
+      },
+    );
   }
 
   /** Writes the settings before the first line, and opens the file. */

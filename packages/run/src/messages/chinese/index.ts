@@ -1,5 +1,6 @@
 /** All Chinese messages by their English templates. */
 import type { Messages } from '../translator.js';
+import { ANSWERS } from './answers.js';
 import { CLI } from './cli.js';
 import { CONFIG } from './config.js';
 import { DATA } from './data.js';
@@ -16,6 +17,7 @@ import { TRAINING } from './training.js';
 export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   general: GENERAL,
   cli: CLI,
+  answers: ANSWERS,
   reports: REPORTS,
   config: CONFIG,
   data: DATA,
