@@ -7,6 +7,7 @@ import { DATA } from './data.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
 import { LIBTORCH } from './libtorch.js';
+import { LOCKS } from './locks.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
 import { RECORDS } from './records.js';
@@ -18,6 +19,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   general: GENERAL,
   cli: CLI,
   answers: ANSWERS,
+  locks: LOCKS,
   reports: REPORTS,
   config: CONFIG,
   data: DATA,
