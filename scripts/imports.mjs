@@ -22,6 +22,7 @@ const ROOMS = {
   processor: [
     'llms',
     'versions',
+    'checkpoint-folder',
     'config-schema',
     'config',
     'image',
@@ -35,7 +36,7 @@ const ROOMS = {
   finetune: ['version', 'report', 'config', 'data', 'hub', 'engine', 'checkpoint', 'train', 'cli'],
 };
 /** Public faces: above all rooms, imported by none. */
-const FACES = ['index', 'internal'];
+const FACES = ['index', 'internal', 'adapter-files'];
 
 const IMPORT = /(?:\bfrom\s*|\bimport\s*\(?\s*)(['"])([^'"]+)\1/g;
 const COMMENT = /\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm;

@@ -116,8 +116,10 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly seed?: number;
   /** Type to compute in; the weights' own unless given. */
   readonly dtype?: FloatDType;
-  /** Most slices a picture is cut into; the checkpoint's unless given. */
+  /** Most slices a picture is cut into; as in the adapter's training, or as the checkpoint says, unless given. */
   readonly maxSliceNums?: number;
+  /** Side in pixels of the square a slice's area aims at; likewise. */
+  readonly scaleResolution?: number;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
   /** `skip`: a record that cannot be asked gets a line with the error. Default `stop`. */
@@ -150,6 +152,7 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     seed: options.seed ?? flags.seed.default,
     dtype: options.dtype ?? null,
     maxSliceNums: options.maxSliceNums ?? null,
+    scaleResolution: options.scaleResolution ?? null,
     allowSpecialText: options.allowSpecialText ?? false,
     onBadRecord: options.onBadRecord ?? 'stop',
     askChanged: options.askChanged ?? false,
@@ -171,5 +174,7 @@ export async function merge(
   const { cacheDir = null, ...rest } = options;
   const model = await resolveModel(options.model, { flag: 'model', cacheDir, reporter });
   using hashing = hashingTask(reporter);
-  return mergeAdapters({ onHash: hashing.update, ...rest, model });
+  const report = mergeAdapters({ onHash: hashing.update, ...rest, model });
+  for (const line of report.notices) reporter.notice(line);
+  return report;
 }

@@ -1,22 +1,28 @@
 /** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
+
+export { baseFingerprint } from './adapters/checksums.js';
 export {
   type BaseModel,
   describeBase,
   type LoadAdapterOptions,
+  type LoadedAdapter,
   loadAdapter,
+  type PlannedAdapters,
+  planAdapters,
   saveAdapter,
 } from './adapters/folder.js';
 export {
   type AppliedLora,
   applyLora,
   freeze,
-  type LoraConfig,
-  type LoraOptions,
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';
-export { type BaseFingerprint, baseFingerprint } from './adapters/manifest.js';
+export type { LoraConfig, LoraOptions } from './adapters/lora-config.js';
+export { selectModules } from './adapters/lora-targets.js';
+export type { BaseFingerprint } from './adapters/manifest.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
+export { type AdapterPlace, adapterPlaces, describePlaces } from './adapters/places.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
 export { type HashProgress, tensorsFingerprint } from './checkpoint/content.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
@@ -26,6 +32,7 @@ export {
   openCheckpoint,
   type SaveOptions,
   saveCheckpoint,
+  sideFiles,
   type WeightSource,
 } from './checkpoint/weights.js';
 export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
@@ -36,7 +43,6 @@ export {
   type LoadModelOptions,
   loadModel,
   moveTo,
-  requireCheckpoint,
 } from './generation/load.js';
 export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
 export type { Sampling } from './generation/sampling.js';

@@ -2,7 +2,7 @@
  * The keys of config.json that are read, and their defaults. Types and defaults are those of the official configuration
  * classes. Keys not listed are left alone. What the keys mean is config.ts' business.
  */
-import { expected, UserError } from '@minicpm-finetune/run';
+import { expected, parseJson, shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 
 const size = z.int('a positive whole number').positive('a positive whole number');
@@ -108,19 +108,40 @@ export const CURE = 'Use the config.json of the model repository; it belongs bes
 
 /** Parses and checks the text of a config.json. Throws a UserError naming file, key and received value. */
 export function checkRawConfig(text: string, file: string): RawConfig {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new UserError(`Expected JSON for the model's configuration but received ${(cause as Error).message}.`, {
-      file,
-      cure: CURE,
-      cause,
-    });
-  }
+  const json = parseJson(text, { what: "the model's config.json", file, cure: CURE });
+  refuseQuantized(json, file);
   const result = configSchema.safeParse(json);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const received = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], json);
   throw expected(issue.message, `'${issue.path.join('.') || 'the file'}'`, received, { file, cure: CURE });
+}
+
+/** Refuses a checkpoint whose weights are stored quantized, by the name of the method. */
+function refuseQuantized(json: unknown, file: string): void {
+  const config = (json as { quantization_config?: unknown } | null)?.quantization_config;
+  if (typeof config !== 'object' || config === null || Object.keys(config).length === 0) return;
+  const method = methodOf(config as Record<string, unknown>);
+  if (method === undefined) return;
+  throw new UserError(
+    `Expected unquantized weights for the model but received a checkpoint in ${method} (quantization_config).`,
+    {
+      file,
+      cure: 'Start from the unquantized model; --q_lora keeps it in 4 bits.',
+    },
+  );
+}
+
+const METHODS: Readonly<Record<string, string>> = { gptq: 'GPTQ', awq: 'AWQ', bitsandbytes: 'bitsandbytes' };
+
+/** `int4 of bitsandbytes`; undefined: the configuration quantizes nothing. */
+function methodOf(config: Record<string, unknown>): string | undefined {
+  const on = (key: string): boolean => config[key] === true || config[`_${key}`] === true;
+  const given = typeof config.quant_method === 'string' ? config.quant_method.toLowerCase() : undefined;
+  const loads = on('load_in_4bit') ? 4 : on('load_in_8bit') ? 8 : undefined;
+  if (given === 'bitsandbytes' && loads === undefined) return undefined;
+  const bits = loads ?? config.bits ?? config.w_bit;
+  const method = given ?? (loads === undefined ? 'an unknown method' : 'bitsandbytes');
+  const name = Object.hasOwn(METHODS, method) ? METHODS[method] : given === undefined ? method : shown(given);
+  return typeof bits === 'number' ? `int${bits} of ${name}` : `the quantization of ${name}`;
 }

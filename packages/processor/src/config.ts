@@ -4,9 +4,8 @@
  *
  * Not here: what differs between the models beside sizes (versions.ts, llms.ts).
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expected, type FloatDType, type LlmType, UserError } from '@minicpm-finetune/run';
+import { expected, type FloatDType, type LlmType, readText, shown, UserError } from '@minicpm-finetune/run';
 import { CURE, checkRawConfig, type RawConfig } from './config-schema.js';
 import { LLMS } from './llms.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
@@ -84,8 +83,9 @@ export function readConfig(folder: string): ModelConfig {
   const file = join(folder, 'config.json');
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readText(file, 'config.json');
   } catch (cause) {
+    if (cause instanceof UserError) throw cause;
     throw new UserError(`Expected a readable config.json for the model but received ${(cause as Error).message}.`, {
       file,
       cure: 'Give the folder that holds config.json and the safetensors files.',
@@ -125,6 +125,25 @@ export function parseConfig(text: string, file: string): ModelConfig {
   };
 }
 
+/**
+ * The configuration with other slices, in its numbers and in its text, under the keys that the file has already; the rest of the text keeps its
+ * content. The same slices give the same text.
+ */
+export function withSlice(config: ModelConfig, slice: ModelConfig['slice']): ModelConfig {
+  const { maxSliceNums, scaleResolution } = slice;
+  if (maxSliceNums === config.slice.maxSliceNums && scaleResolution === config.slice.scaleResolution) return config;
+  const raw = JSON.parse(config.text) as Record<string, unknown> & { slice_config?: Record<string, unknown> | null };
+  const values = { max_slice_nums: maxSliceNums, scale_resolution: scaleResolution };
+  const inside = raw.slice_config != null;
+  if (inside) raw.slice_config = { ...raw.slice_config, ...values };
+  for (const [key, value] of Object.entries(values)) if (!inside || key in raw) raw[key] = value;
+  return {
+    ...config,
+    slice: { ...config.slice, maxSliceNums, scaleResolution },
+    text: `${JSON.stringify(raw, null, 2)}\n`,
+  };
+}
+
 /** Checks that `--llm_type` fits the model. Throws a UserError naming the right value. */
 export function checkLlmType(config: ModelConfig, llmType: string): asserts llmType is LlmType {
   const { llmType: right, title } = VERSIONS[config.version];
@@ -147,7 +166,7 @@ function versionOf(raw: RawConfig, file: string): VersionName {
   if (version !== undefined) return version;
   const known = Object.values(VERSIONS).map((v) => `${v.title} (${v.architecture}, version ${v.version ?? 'absent'})`);
   throw new UserError(
-    `Expected one of ${known.join(', ')} for the model but received ${marks.architecture ?? 'no architecture'}, version ` +
+    `Expected one of ${known.join(', ')} for the model but received ${marks.architecture === undefined ? 'no architecture' : shown(marks.architecture)}, version ` +
       `${marks.version ?? 'absent'}, ${marks.hasVisionConfig ? 'with' : 'without'} vision_config, ` +
       `${marks.hasVisionEncoder ? 'with' : 'without'} vision_encoder.`,
     { file, cure: 'Use one of these models, with the config.json it was published with.' },

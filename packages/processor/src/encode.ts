@@ -3,9 +3,9 @@
  * tensors, no files but the images': runs in worker threads.
  */
 
-import { isAbsolute, join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
-import { type ChatMessage, checkMessages, recordMessages } from './chat/messages.js';
+import { checkRecord } from './chat/check-record.js';
+import { type ChatMessage, checkMessages } from './chat/messages.js';
 import { encodeOfficial } from './chat/official.js';
 import { isSupervised, truncate } from './chat/overlong.js';
 import { parseRecord, type SeedRecord } from './chat/record.js';
@@ -15,6 +15,7 @@ import { decodeImage, type ImageSource, measureImage, PILLOW_MAX_PIXELS } from '
 import { planSlices, type SliceConfig } from './image/geometry.js';
 import { type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
+import { imageSource } from './image/source.js';
 import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
@@ -42,8 +43,8 @@ async function readImages(messages: readonly ChatMessage[], options: ReadOptions
 
 async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig, pixels = true } = options;
-  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
   try {
+    const path = imageSource(source, imageRoot);
     const decodeOptions = {
       maxImagePixels,
       notice: (message: string) => notice?.({ kind: 'first_frame', message }),
@@ -145,7 +146,6 @@ async function encodeConversation(
   purpose: Purpose,
 ): Promise<{ images: RgbImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
   const template = chatTemplate(options.llmType, options.tokenizer);
-  checkMessages(messages, template, options.allowSpecialText ?? false);
   const images = await readImages(messages, options);
   const encode = (sliceConfig: SliceConfig | null) =>
     encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
@@ -159,8 +159,11 @@ async function encodeConversation(
  */
 export async function encodeRecord(record: SeedRecord, options: RecordOptions): Promise<EncodedSample | null> {
   const checked = parseRecord(record);
-  if (options.compat === 'official') return await encodeOfficialRecord(checked, options);
-  const { images, encode } = await encodeConversation(recordMessages(checked), options, 'training');
+  if (options.compat === 'official') {
+    checkRecord(checked, options);
+    return await encodeOfficialRecord(checked, options);
+  }
+  const { images, encode } = await encodeConversation(checkRecord(checked, options), options, 'training');
   const fitted = await fit(await encode(options.sliceConfig), options, encode);
   if (!fitted) return null;
   const { text, sliceConfig } = fitted;
@@ -189,6 +192,7 @@ async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions):
  * @throws UserError as `encodeRecord`
  */
 export async function encodePrompt(messages: readonly ChatMessage[], options: ReadOptions): Promise<EncodedPrompt> {
+  checkMessages(messages, chatTemplate(options.llmType, options.tokenizer), options.allowSpecialText ?? false);
   const { images, encode } = await encodeConversation(messages, options, 'prompt');
   const text = await encode(options.sliceConfig);
   const pictures = (options.pixels ?? true) === true ? picturesOf(images, text, options) : [];

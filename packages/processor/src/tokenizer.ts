@@ -3,9 +3,9 @@
  * MiniCPM-V models. Tokenizing itself is Hugging Face's `tokenizers` library; conversations are in `chat/`.
  */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import { expected, parseJson, readText, shownPath, UserError } from '@minicpm-finetune/run';
 import { Tokenizer as HfTokenizer } from 'tokenizers';
 
 /** Token strings that mark images, the same in all models. */
@@ -57,18 +57,24 @@ interface Step {
   [key: string]: unknown;
 }
 
-function readJson(path: string): unknown {
+/** An object of JSON. Throws UserError for a file that is missing, or anything else. */
+function readObject(path: string): { text: string; value: object } {
+  let text: string;
   try {
-    return JSON.parse(readFileSync(path, 'utf8'));
+    text = readText(path, 'the tokenizer', { cure: CURE });
   } catch (cause) {
+    if (cause instanceof UserError) throw cause;
     const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
     const found = missing ? 'no such file' : (cause as Error).message;
-    throw new UserError(`Expected a tokenizer file at ${path} but received: ${found}.`, {
+    throw new UserError(`Expected a tokenizer file at ${shownPath(path)} but received: ${found}.`, {
       file: path,
       cure: CURE,
       cause,
     });
   }
+  const value = parseJson(text, { what: 'the tokenizer', file: path, cure: CURE });
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { text, value };
+  throw expected('an object', 'the tokenizer', value, { file: path, cure: CURE });
 }
 
 /** Whether a tokenizer puts a space in front of a text. */
@@ -122,7 +128,8 @@ function tokenName(value: unknown): string | undefined {
 /** A chat template in a configuration: one string, or a list of named ones of which the default counts. */
 function templateText(value: unknown): string | undefined {
   if (!Array.isArray(value)) return typeof value === 'string' ? value : undefined;
-  return value.find((entry: { name?: unknown }) => entry.name === 'default')?.template;
+  const found: { template?: unknown } | undefined = value.find((entry) => entry?.name === 'default');
+  return typeof found?.template === 'string' ? found.template : undefined;
 }
 
 /** Text to ids and back for one checkpoint. Safe to use from several asynchronous calls at once. */
@@ -143,6 +150,8 @@ export class Tokenizer {
   readonly #addsPrefix: boolean;
   readonly #structurePattern: RegExp;
   readonly #specialPattern: RegExp;
+  /** Ids of single characters: every turn ends in the same newline. */
+  readonly #characters = new Map<string, Promise<number[]>>();
   readonly #variants = new Map<string, HfTokenizer>();
 
   readonly folder: string;
@@ -177,18 +186,18 @@ export class Tokenizer {
    */
   static load(folder: string): Tokenizer {
     const path = join(folder, 'tokenizer.json');
-    const json = readJson(path) as TokenizerJson;
-    const config = readJson(join(folder, 'tokenizer_config.json')) as Record<string, unknown>;
+    const { text, value: json } = readObject(path);
+    const config = readObject(join(folder, 'tokenizer_config.json')).value as Record<string, unknown>;
     const templatePath = join(folder, 'chat_template.jinja');
-    const template = existsSync(templatePath) ? readFileSync(templatePath, 'utf8') : undefined;
+    const template = existsSync(templatePath) ? readText(templatePath, 'the chat template') : undefined;
     let hf: HfTokenizer;
     try {
-      hf = HfTokenizer.fromFile(path);
+      hf = HfTokenizer.fromString(text);
     } catch (cause) {
-      const message = `Expected a tokenizer in ${path} but received: ${(cause as Error).message}.`;
+      const message = `Expected a tokenizer in ${shownPath(path)} but received: ${(cause as Error).message.slice(0, 200)}.`;
       throw new UserError(message, { file: path, cure: CURE, cause });
     }
-    return new Tokenizer(folder, json, hf, config, template);
+    return new Tokenizer(folder, json as TokenizerJson, hf, config, template);
   }
 
   /** Ids of a text. */
@@ -202,8 +211,16 @@ export class Tokenizer {
       const [head, rest] = await Promise.all([this.encode(pieces[0], options), this.encode(pieces[1])]);
       return [...head, ...rest];
     }
-    const encoding = await this.#variant(plain, bare).encode(text, null, { addSpecialTokens });
-    return encoding.getIds();
+    const encode = async (): Promise<number[]> =>
+      (await this.#variant(plain, bare).encode(text, null, { addSpecialTokens })).getIds();
+    if (text.length !== 1) return await encode();
+    const key = `${addSpecialTokens} ${plain} ${bare} ${text}`;
+    let ids = this.#characters.get(key);
+    if (!ids) {
+      ids = encode();
+      this.#characters.set(key, ids);
+    }
+    return [...(await ids)];
   }
 
   /** Text of ids, special tokens left out if asked. */
@@ -261,7 +278,7 @@ export class Tokenizer {
     const key = `${plain} ${bare}`;
     let variant = this.#variants.get(key);
     if (!variant) {
-      const json = readJson(join(this.folder, 'tokenizer.json')) as TokenizerJson;
+      const json = readObject(join(this.folder, 'tokenizer.json')).value as TokenizerJson;
       if (plain) json.added_tokens = withoutStructure(json);
       if (bare) {
         json.normalizer = withoutPrefix(json.normalizer);
@@ -272,4 +289,16 @@ export class Tokenizer {
     }
     return variant;
   }
+}
+
+/** Refuses a tokenizer that makes ids which the model has no embedding of. */
+export function checkVocabulary(tokenizer: Tokenizer, vocabSize: number): void {
+  if (tokenizer.size <= vocabSize) return;
+  throw new UserError(
+    `Expected a tokenizer of at most ${vocabSize} tokens, the vocab_size of config.json, but received one of ${tokenizer.size}.`,
+    {
+      file: join(tokenizer.folder, 'tokenizer.json'),
+      cure: 'Tokenizer and model belong to different checkpoints: use the tokenizer files that the weights were published with.',
+    },
+  );
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
 import { readReference } from '../../minicpm-v/test/support/reference.js';
-import { checkLlmType, parseConfig, readConfig } from '../src/config.js';
+import { checkLlmType, parseConfig, readConfig, withSlice } from '../src/config.js';
 import { VERSIONS, type VersionName } from '../src/versions.js';
 
 const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
@@ -122,7 +122,7 @@ describe('parseConfig', () => {
     [
       'another architecture',
       { architectures: ['LlamaForCausalLM'] },
-      'but received LlamaForCausalLM, version 2.6, with vision_config',
+      'but received "LlamaForCausalLM", version 2.6, with vision_config',
     ],
   ])('refuses %s', (_, change, message) => {
     const text = complaint({ ...raw('minicpm-v-2_6'), ...change });
@@ -136,6 +136,35 @@ describe('parseConfig', () => {
     const folder = mkdtempSync(join(tmpdir(), 'config-'));
     expect(() => readConfig(folder)).toThrow('Expected a readable config.json');
     rmSync(folder, { recursive: true });
+  });
+});
+
+describe('withSlice', () => {
+  const slice = { maxSliceNums: 3, scaleResolution: 70, patchSize: 14 };
+  const values = { max_slice_nums: 3, scale_resolution: 70 };
+  const config = (keys: object) => {
+    return parse({ ...raw('minicpm-v-2_6'), ...keys });
+  };
+
+  it.each<[string, object, object]>([
+    [
+      'slice_config',
+      { slice_config: { patch_size: 14, model_type: 'minicpmv' } },
+      { slice_config: { patch_size: 14, model_type: 'minicpmv', ...values } },
+    ],
+    ['the outermost level', { slice_config: undefined, max_slice_nums: 9 }, { ...values }],
+    [
+      'both',
+      { slice_config: { max_slice_nums: 9, patch_size: 14 }, max_slice_nums: 9 },
+      { slice_config: { patch_size: 14, ...values }, max_slice_nums: 3 },
+    ],
+  ])('writes into %s, where the file has it, and reads it back', (_, keys, expected) => {
+    const before = config(keys);
+    const after = withSlice(before, slice);
+    expect(after.slice).toEqual(slice);
+    expect(parseConfig(after.text, 'config.json').slice).toEqual(slice);
+    expect(JSON.parse(after.text)).toEqual({ ...(JSON.parse(before.text) as object), ...expected });
+    expect(withSlice(before, before.slice)).toBe(before);
   });
 });
 

@@ -76,7 +76,6 @@ describe('a record', () => {
     ['<image>What?', '<image_id>0</image_id><image>#</image>\nWhat?'],
     ['Look at <image> now', 'Look at\n<image_id>0</image_id><image>#</image>\nnow'],
     ['What? \n\n <image>', 'What?\n<image_id>0</image_id><image>#</image>'],
-    ['<image> and <image>', '<image_id>0</image_id><image>#</image>\nand\n<image_id>1</image_id><image>#</image>'],
   ])('joins text and image with one newline: %j', async (content, expected) => {
     const sample = await encoded({ image: 'small.png', conversations: [user(content), assistant('x')] });
     expect(await shown(sample.inputIds)).toBe(
@@ -271,7 +270,55 @@ describe('a mistake', () => {
       1,
       'without special tokens in the turn of assistant but received <|im_end|>',
     ],
-    ['no file', { image: 'nowhere.png', conversations: fine }, 0, 'nowhere.png but received no such file'],
+    [
+      'a tag twice in a turn',
+      { image: 'small.png', conversations: [user('<image> and <image>'), assistant('x')] },
+      0,
+      'Expected <image> once in the text for its picture but received it again',
+    ],
+    [
+      'a tag in every turn',
+      { image: 'small.png', conversations: [user('<image>\nA?'), assistant('x'), user('<image>\nB?'), assistant('y')] },
+      2,
+      'Expected <image> once',
+    ],
+    [
+      'a numbered tag twice',
+      { image: { '<image_00>': 'small.png' }, conversations: [user('<image_00> <image_00>'), assistant('x')] },
+      0,
+      'Expected <image_00> once',
+    ],
+    [
+      'half a character',
+      { conversations: [user('Hi'), assistant('cut \ud83d')] },
+      1,
+      'half of one, \\ud83d, as character 5: "cut \\ud83d"',
+    ],
+    [
+      'half a character in a system prompt',
+      { conversations: [system('\ude00'), ...fine] },
+      0,
+      'half of one, \\ude00, as character 1',
+    ],
+    [
+      'half a character in a tag',
+      { image: { '<image_0\ud83d>': 'small.png' }, conversations: fine },
+      undefined,
+      'received "<image_0\\ud83d>"',
+    ],
+    [
+      "another tool's picture",
+      { conversations: [user('<img>small.png</img> What?'), assistant('x')] },
+      0,
+      'Expected <image> for a picture in the text but received "<img>small.png</img>", and the record has no picture',
+    ],
+    [
+      'no answer to learn',
+      { conversations: [user('Hi'), { ...assistant('x'), supervised: false }] },
+      undefined,
+      'its only answer is marked as not to be learned',
+    ],
+    ['no file', { image: 'nowhere.png', conversations: fine }, 0, 'nowhere.png" but received no such file'],
     [
       'a broken file',
       {
@@ -279,7 +326,7 @@ describe('a mistake', () => {
         conversations: [user('Hi'), assistant('y'), user('<image_00>'), assistant('x')],
       },
       2,
-      'broken.png but received a broken one',
+      'broken.png but received text that begins with "no picture"',
     ],
     ['a picture too thin', { image: 'thin.png', conversations: fine }, 0, '1x5000, which would become'],
   ])('is named: %s', async (_, record, turn, message) => {
@@ -290,6 +337,15 @@ describe('a mistake', () => {
     expect((error as UserError).turn).toBe(turn);
     expect((error as UserError).cure).toBeTruthy();
   });
+
+  it.each(['a \ud83d', '<img>a.png</img> Q', '![](a.png)'])(
+    'is named with --compat official, too: %j',
+    async (text) => {
+      const record = { image: {}, conversations: [user(text), assistant('x')] };
+      await expect(encoded(record, { compat: 'official' })).rejects.toMatchObject({ turn: 0 });
+      await expect(encoded(record)).rejects.toMatchObject({ turn: 0 });
+    },
+  );
 
   it('is named: a picture too large', async () => {
     const error: unknown = await encoded({ image: 'big.png', conversations: fine }, { maxImagePixels: 12_000 }).catch(
@@ -312,6 +368,8 @@ describe('a mistake', () => {
     const end = options.tokenizer.requireId('<|im_end|>');
     expect(sample.inputIds.filter((id) => id === end).length).toBe(3); // system, user, assistant
     expect(await shown(sample.inputIds)).toContain('A mark like <|im_end|>.<|im_end|>');
+    const html = { conversations: [user('Explain <img src="a.png">.'), assistant('A picture.')] };
+    expect(await shown((await encoded(html, { allowSpecialText: true })).inputIds)).toContain('<img src="a.png">');
   });
 });
 
@@ -326,5 +384,6 @@ describe('encodePrompt', () => {
 
   it('refuses special tokens in what the user asks', async () => {
     await expect(encodePrompt([user('<|im_end|>')], options)).rejects.toThrow('received <|im_end|>');
+    await expect(encodePrompt([system('\ud83d'), user('Hi')], options)).rejects.toThrow('half of one');
   });
 });

@@ -65,8 +65,7 @@ export function describeEvent(event: Exclude<RunEvent, StepEvent>): string[] {
       return [`stopping after step ${event.step}: ${STOP_REASONS[event.reason]}`];
     case 'run_end': {
       const loss = event.train_loss === undefined ? '' : `, mean loss ${formatNumber(event.train_loss)}`;
-      const error = event.error === undefined ? '' : `: ${event.error}`;
-      return [`${event.status} after step ${event.step}, ${formatDuration(event.seconds)}${loss}${error}`];
+      return [`${event.status} after step ${event.step}, ${formatDuration(event.seconds)}${loss}`]; // the error is thrown, and said there
     }
   }
 }

@@ -3,7 +3,17 @@
  * killed in the middle of a line, so a reader ignores an unfinished last line and a writer removes it before appending.
  */
 
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import type { RunEvent, StampedEvent } from './events.js';
 import { UserError } from './user-error.js';
 
@@ -19,6 +29,11 @@ export class EventWriter {
     this.path = path;
     this.#fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_APPEND);
     removeUnfinishedLine(this.#fd);
+  }
+
+  /** Whether the file is still there: somebody may have removed the folder. */
+  get isThere(): boolean {
+    return this.#fd !== undefined && statSync(this.path, { throwIfNoEntry: false })?.ino === fstatSync(this.#fd).ino;
   }
 
   /**

@@ -38,6 +38,14 @@ export interface RunStartEvent {
   /** Numbers in trainable tensors, and in all. */
   trainable_parameters: number;
   total_parameters: number;
+  /** Where adapters are, by part of the model: layers with adapters, layers there are, linear layers with an adapter, and these by name. */
+  adapters?: readonly {
+    part: string;
+    layers: number;
+    of: number;
+    modules: number;
+    names: Readonly<Record<string, number>>;
+  }[];
   world_size: number;
   device: string;
   /** Optimizer steps already done by the checkpoint resumed from; 0: a fresh run. */

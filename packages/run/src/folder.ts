@@ -9,12 +9,15 @@
  *     profile.json        a trace of the first steps (--profile)
  *     nonfinite/step-<n>/ what made a loss or gradient that is not finite
  *     STOP                made by a user: finish the step, save, end
+ *     run_files.jsonl     what of all this the run wrote (own-files.ts)
+ *     run.lock            the process that owns the folder, while there is one (lock.ts)
  *
  * Not here: what is inside a checkpoint, and writing one.
  */
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { UNFINISHED } from './own-files.js';
 
 export const RUN_FILES = {
   config: 'run.json',
@@ -25,12 +28,19 @@ export const RUN_FILES = {
   answers: 'eval',
   nonfinite: 'nonfinite',
   profile: 'profile.json',
+  /** What --on_bad_record skip left out. */
+  badRecords: 'bad_records.jsonl',
+  /** Beside the trained model, when the run is finished. */
+  result: 'trainer_state.json',
+  lock: 'run.lock',
   /** In every checkpoint, written last: its files with sizes and checksums. */
   manifest: 'manifest.json',
 } as const;
 
 const CHECKPOINT_NAME = /^checkpoint-(\d+)$/;
 const UNFINISHED_NAME = /^\.checkpoint-\d+\.(unfinished|removed)$/;
+/** The name under which the trained model is written before its files take theirs. */
+export const UNFINISHED_RESULT = '.result.unfinished';
 
 /** `checkpoint-<step>`: the folder name Hugging Face's trainer uses, too. */
 export function checkpointName(step: number): string {
@@ -80,6 +90,11 @@ export function listUnfinishedCheckpoints(runFolder: string): string[] {
   return entries(runFolder)
     .filter((name) => UNFINISHED_NAME.test(name))
     .map((name) => join(runFolder, name));
+}
+
+/** Whether a name in a run folder is one under which a run writes or removes something: it is the run's, whatever is in it. */
+export function isWorkingName(name: string): boolean {
+  return UNFINISHED_NAME.test(name) || name === UNFINISHED_RESULT || name === UNFINISHED;
 }
 
 function entries(folder: string): string[] {

@@ -10,6 +10,7 @@ import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fstatSync,
   fsyncSync,
   linkSync,
@@ -18,12 +19,13 @@ import {
   readFileSync,
   readlinkSync,
   realpathSync,
+  rmdirSync,
   rmSync,
   statSync,
   writeSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from './user-error.js';
 
 /** What a lock file says about the process that made it. */
@@ -115,6 +117,27 @@ export function takeLock(path: string, options: LockOptions): FileLock {
     ...flagOf(options),
     cure: 'Start one process after the other.',
   });
+}
+
+/** The lock of an output file, or of a folder that is made when it is whole: beside it, the same however its path is written. */
+export function lockOf(path: string): string {
+  const real = existsSync(path) ? realpathSync(path) : join(realpathSync(dirname(resolve(path))), basename(path));
+  return `${real}.lock`;
+}
+
+/** Removes a folder and those around it up to `top`, as long as they are empty. */
+export function removeEmpty(folder: string, top: string): void {
+  for (let path = resolve(folder); path.startsWith(resolve(top)); path = dirname(path)) {
+    if (!existsSync(path)) continue;
+    if (readdirSync(path).length > 0) return;
+    rmdirSync(path);
+  }
+}
+
+/** Throws as `takeLock` does if another process holds the lock, and changes nothing. */
+export function requireUnlocked(path: string, options: LockOptions): void {
+  const holder = lockHolder(path);
+  if (holder !== undefined) throw inUse(holder, path, options);
 }
 
 /** Who holds a lock, or undefined if nobody does: what is left of a process that was killed counts as nobody. */

@@ -5,6 +5,7 @@
  * if even that differs in more than two fifths of the name's characters. Dashes and underscores count as the same.
  */
 export function nearestName(name: string, candidates: Iterable<string>): string | undefined {
+  if (name.length > LONGEST) return undefined;
   const wanted = normalize(name);
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(wanted.length * 0.4)) + 1;
@@ -17,6 +18,9 @@ export function nearestName(name: string, candidates: Iterable<string>): string 
   }
   return best;
 }
+
+/** No name that was mistyped is longer. */
+const LONGEST = 100;
 
 function normalize(name: string): string {
   return name.replace(/^-+/, '').replaceAll('-', '_').toLowerCase();

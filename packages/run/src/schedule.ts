@@ -7,7 +7,8 @@
 
 import type { ScheduleConfig, SchedulerType } from './config/config.js';
 import { nearestName } from './nearest-name.js';
-import { type Problem, shown } from './user-error.js';
+import { shown } from './shown.js';
+import type { Problem } from './user-error.js';
 
 /** The inputs of a schedule. Steps are optimizer steps. */
 export interface ScheduleInputs {

@@ -6,6 +6,7 @@
  */
 
 import { ENGLISH, labelled, type Say } from './messages/translator.js';
+import { shown, shownPath } from './shown.js';
 
 /** The place of a mistake and its cure. Pure data: survives `postMessage` between threads. */
 export interface UserErrorDetails {
@@ -17,6 +18,8 @@ export interface UserErrorDetails {
   record?: number | string;
   /** 0-based index of the turn in the record's conversation. */
   turn?: number;
+  /** The key of the record or turn at fault; not printed, the message names it. For counting. */
+  key?: string;
   /** The command-line flag at fault, with its dashes. */
   flag?: string;
   /** The cure, as a full sentence. */
@@ -28,7 +31,7 @@ export interface UserErrorData extends UserErrorDetails {
   message: string;
 }
 
-const DETAILS = ['file', 'line', 'record', 'turn', 'flag', 'cure'] as const;
+const DETAILS = ['file', 'line', 'record', 'turn', 'key', 'flag', 'cure'] as const;
 
 /**
  * `new UserError('Expected an image for <image_00> but received "a.txt".', { file, record, turn, cure })`.
@@ -39,6 +42,7 @@ export class UserError extends Error {
   declare readonly line?: number;
   declare readonly record?: number | string;
   declare readonly turn?: number;
+  declare readonly key?: string;
   declare readonly flag?: string;
   declare readonly cure?: string;
 
@@ -78,7 +82,8 @@ export class UserError extends Error {
    * @param kind of the mistake.
    */
   format(say: Say = ENGLISH, kind: 'error' | 'warning' = 'error'): string {
-    const file = this.line === undefined ? this.file : `${this.file ?? 'line'}:${this.line}`;
+    const path = this.file === undefined ? undefined : shownPath(this.file);
+    const file = this.line === undefined ? path : `${path ?? 'line'}:${this.line}`;
     const place = [
       this.flag,
       file,
@@ -100,21 +105,6 @@ export interface Problem {
   received: string;
   /** The cure, as a full sentence. */
   cure: string;
-}
-
-const SHOWN_LENGTH = 120;
-
-/** A received value as an error message shows it: strings quoted, long values cut. */
-export function shown(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  let text: string | undefined;
-  try {
-    text = typeof value === 'number' || typeof value === 'bigint' ? String(value) : JSON.stringify(value);
-  } catch {
-    text = undefined; // circular: name the type instead
-  }
-  text ??= typeof value;
-  return text.length <= SHOWN_LENGTH ? text : `${text.slice(0, SHOWN_LENGTH)}… (${text.length} characters)`;
 }
 
 /**

@@ -34,6 +34,16 @@ export interface TensorSource {
   tensor(name: string): Tensor;
 }
 
+/** A value of a header in a message: short, however long or deep it is. */
+function brief(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 80 ? `${value.slice(0, 79)}…` : value);
+  if (Array.isArray(value)) {
+    const flat = value.length <= 8 && value.every((item) => typeof item !== 'object');
+    return flat ? `[${value.map((item) => brief(item)).join(', ')}]` : `a list of ${value.length}`;
+  }
+  return typeof value === 'object' && value !== null ? 'an object' : String(value);
+}
+
 const MAX_HEADER_BYTES = 100_000_000;
 
 interface Entry extends TensorInfo {
@@ -79,21 +89,19 @@ function readHeader(path: string): { header: Record<string, unknown>; dataStart:
 
 function readEntry(path: string, name: string, value: unknown, dataStart: number): Entry {
   const fail = (message: string): never => {
-    throw new SafetensorsError(`${path}: tensor '${name}': ${message}`);
+    throw new SafetensorsError(`${path}: tensor ${brief(name)}: ${message}`);
   };
   const { dtype: dtypeName, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const dtype =
-    dtypeOfSafetensors(String(dtypeName)) ?? fail(`Expected a known dtype but received ${String(dtypeName)}`);
+    (typeof dtypeName === 'string' ? dtypeOfSafetensors(dtypeName) : undefined) ??
+    fail(`Expected a known dtype but received ${brief(dtypeName)}`);
   const isSizes = (x: unknown): x is number[] => Array.isArray(x) && x.every((n) => Number.isSafeInteger(n) && n >= 0);
-  if (!isSizes(shape)) return fail(`Expected a list of sizes as shape but received ${JSON.stringify(shape)}`);
-  if (!isSizes(offsets) || offsets.length !== 2)
-    return fail(`Expected two offsets but received ${JSON.stringify(offsets)}`);
+  if (!isSizes(shape)) return fail(`Expected a list of sizes as shape but received ${brief(shape)}`);
+  if (!isSizes(offsets) || offsets.length !== 2) return fail(`Expected two offsets but received ${brief(offsets)}`);
   const bytes = shape.reduce((product, n) => product * n, 1) * DTYPES[dtype].bytes;
   const [begin, end] = offsets as [number, number];
   if (end - begin !== bytes)
-    fail(
-      `Expected ${bytes} bytes for ${dtype}[${shape.join(', ')}] but the offsets [${begin}, ${end}] hold ${end - begin}`,
-    );
+    fail(`Expected ${bytes} bytes for ${dtype}${brief(shape)} but the offsets [${begin}, ${end}] hold ${end - begin}`);
   return { dtype, shape, bytes, file: path, offset: dataStart + begin };
 }
 
@@ -117,7 +125,7 @@ export class SafetensorsFile implements TensorSource {
     for (const [name, entry] of [...entries].sort(([, a], [, b]) => a.offset - b.offset || a.bytes - b.bytes)) {
       if (entry.offset !== position) {
         throw new SafetensorsError(
-          `${path}: tensor '${name}': Expected its data at byte ${position} but the header says ${entry.offset}: the tensors overlap or leave a hole`,
+          `${path}: tensor ${brief(name)}: Expected its data at byte ${position} but the header says ${entry.offset}: the tensors overlap or leave a hole`,
         );
       }
       position += entry.bytes;
@@ -133,7 +141,7 @@ export class SafetensorsFile implements TensorSource {
   tensor(name: string): Tensor {
     const entry = this.infos.get(name);
     if (entry === undefined)
-      throw new SafetensorsError(`${this.path}: Expected a tensor '${name}' but the file has none`);
+      throw new SafetensorsError(`${this.path}: Expected a tensor ${brief(name)} but the file has none`);
     const { code } = DTYPES[entry.dtype];
     if (entry.bytes === 0) return ops.zeros(entry.shape, { dtype: entry.dtype });
     this.#mapping ??= guard(() => native.mapFile(this.path));
@@ -164,18 +172,18 @@ class ShardedSafetensors implements TensorSource {
     for (const [name, file] of Object.entries(index.weight_map)) {
       if (typeof file !== 'string' || basename(file) !== file)
         throw new SafetensorsError(
-          `${path}: Expected a file name beside the index for '${name}' but received ${JSON.stringify(file)}`,
+          `${path}: Expected a file name beside the index for ${brief(name)} but received ${brief(file)}`,
         );
       const shard = join(folder, file);
       if (!existsSync(shard))
         throw new SafetensorsError(
-          `${path}: Expected the shard ${file} beside the index but it is not there. Copy or download it.`,
+          `${path}: Expected the shard ${brief(file)} beside the index but it is not there. Copy or download it.`,
         );
       if (!this.#files.has(file)) this.#files.set(file, new SafetensorsFile(shard));
       const info = this.#files.get(file)!.infos.get(name);
       if (info === undefined)
         throw new SafetensorsError(
-          `${shard}: Expected the tensor '${name}' that the index places there but the file has none`,
+          `${shard}: Expected the tensor ${brief(name)} that the index places there but the file has none`,
         );
       this.infos.set(name, info);
     }
@@ -183,7 +191,7 @@ class ShardedSafetensors implements TensorSource {
       for (const name of file.infos.keys()) {
         if (!this.infos.has(name))
           throw new SafetensorsError(
-            `${file.path}: Expected the tensor '${name}' in the index ${basename(path)} but it is missing there.`,
+            `${file.path}: Expected the tensor ${brief(name)} in the index ${basename(path)} but it is missing there.`,
           );
       }
     }
@@ -193,7 +201,7 @@ class ShardedSafetensors implements TensorSource {
   tensor(name: string): Tensor {
     const info = this.infos.get(name);
     if (info === undefined)
-      throw new SafetensorsError(`${this.path}: Expected a tensor '${name}' but the checkpoint has none`);
+      throw new SafetensorsError(`${this.path}: Expected a tensor ${brief(name)} but the checkpoint has none`);
     return this.#files.get(basename(info.file))!.tensor(name);
   }
 }

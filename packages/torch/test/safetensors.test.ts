@@ -110,7 +110,7 @@ describe('safetensors', () => {
     [
       'an unknown dtype',
       () => raw({ a: { dtype: 'F99', shape: [1], data_offsets: [0, 4] } }, new Uint8Array(4)),
-      /'a': Expected a known dtype but received F99/,
+      /"a": Expected a known dtype but received "F99"/,
     ],
     ['a negative size', () => raw({ a: f32([-1], [0, 4]) }, new Uint8Array(4)), /Expected a list of sizes/],
     [
@@ -130,7 +130,7 @@ describe('safetensors', () => {
       /overlap or leave a hole/,
     ],
     ['a hole', () => raw({ a: f32([1], [0, 4]), b: f32([1], [8, 12]) }, new Uint8Array(12)), /overlap or leave a hole/],
-    ['a null entry', () => raw({ a: null }, new Uint8Array()), /'a': Expected/],
+    ['a null entry', () => raw({ a: null }, new Uint8Array()), /"a": Expected/],
   ])('refuse %s', (_, make, message) => {
     expect(() => new SafetensorsFile(make())).toThrow(message);
   });
@@ -144,11 +144,11 @@ describe('safetensors', () => {
       index({ a: 'm-1.safetensors', b: 'm-2.safetensors' });
       const source = openSafetensors(folder);
       expect(source.tensor('b').toNumbers()).toEqual([2]);
-      expect(() => source.tensor('c')).toThrow(/Expected a tensor 'c'/);
+      expect(() => source.tensor('c')).toThrow(/Expected a tensor "c"/);
       index({ a: 'm-2.safetensors' });
-      expect(() => openSafetensors(folder)).toThrow(/Expected the tensor 'a'/);
+      expect(() => openSafetensors(folder)).toThrow(/Expected the tensor "a"/);
       index({ a: 'm-1.safetensors', b: 'm-3.safetensors' });
-      expect(() => openSafetensors(folder)).toThrow(/Expected the shard m-3/);
+      expect(() => openSafetensors(folder)).toThrow(/Expected the shard "m-3/);
       index({ a: '../m-1.safetensors' });
       expect(() => openSafetensors(folder)).toThrow(/Expected a file name/);
       index({ a: 'm-1.safetensors' });

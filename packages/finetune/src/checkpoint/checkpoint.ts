@@ -18,6 +18,7 @@ import {
   checkpointName,
   listCheckpoints,
   listUnfinishedCheckpoints,
+  type OwnFiles,
   RUN_FILES,
   type RunConfig,
   UserError,
@@ -40,7 +41,7 @@ import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 
-const OPTIMIZER_FILE = 'optimizer.safetensors';
+export const OPTIMIZER_FILE = 'optimizer.safetensors';
 const RNG_FILE = 'rng_state.safetensors';
 const STATE_FILE = 'trainer_state.json';
 /** The parts of a checkpoint besides the model. */
@@ -115,17 +116,19 @@ function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
 /**
- * Writes `checkpoint-<step>` and returns its folder and size in bytes. A checkpoint of that name is replaced at the end. Throws what went
- * wrong, after removing what was written.
+ * Writes `checkpoint-<step>` and returns its folder and size in bytes. A checkpoint of that name that this run wrote is replaced at the
+ * end. Throws what went wrong, after removing what was written.
  */
-export function writeCheckpoint(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
-  return scope(() => write(runFolder, parts));
+export function writeCheckpoint(own: OwnFiles, parts: CheckpointParts): { path: string; bytes: number } {
+  return scope(() => write(own, parts));
 }
 
-function write(runFolder: string, parts: CheckpointParts): { path: string; bytes: number } {
+function write(own: OwnFiles, parts: CheckpointParts): { path: string; bytes: number } {
+  const { folder: runFolder } = own;
   const step = parts.state.global_step;
   const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
   const optimizerBytes = [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
+  own.requireFree([checkpointName(step)]);
   checkSpace(runFolder, parts.modelBytes + optimizerBytes + SPARE_BYTES, 'a checkpoint');
   const unfinished = join(runFolder, unfinishedCheckpointName(step));
   const final = join(runFolder, checkpointName(step));
@@ -141,7 +144,9 @@ function write(runFolder: string, parts: CheckpointParts): { path: string; bytes
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
     const bytes = sealFolder(unfinished, step);
+    own.noteFolder(checkpointName(step), unfinished);
     publishFolder(unfinished, final);
+    own.seeFolder(checkpointName(step));
     return { path: final, bytes };
   } catch (error) {
     rmSync(unfinished, { recursive: true, force: true });
@@ -149,14 +154,15 @@ function write(runFolder: string, parts: CheckpointParts): { path: string; bytes
   }
 }
 
-/** Removes the oldest checkpoints beyond `limit`, never the newest nor those named in `spare`. Returns what was removed. */
-export function removeOldCheckpoints(
-  runFolder: string,
-  limit: number | null,
-  spare: readonly (string | null)[],
-): string[] {
+/**
+ * Removes the oldest checkpoints beyond `limit`, never the newest nor those named in `spare`, nor what this run did not write. Returns what
+ * was removed.
+ */
+export function removeOldCheckpoints(own: OwnFiles, limit: number | null, spare: readonly (string | null)[]): string[] {
   if (limit === null) return [];
-  const all = listCheckpoints(runFolder).map(({ path }) => path);
+  const all = listCheckpoints(own.folder)
+    .map(({ path }) => path)
+    .filter((path) => own.ownership(basename(path)) === 'own');
   const spared = new Set(spare.map((path) => path && basename(path)));
   const removable = all.filter((path, i) => i < all.length - 1 && !spared.has(basename(path)));
   const doomed = removable.slice(0, Math.max(0, all.length - Math.max(1, limit)));

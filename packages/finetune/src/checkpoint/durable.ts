@@ -9,6 +9,7 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -93,11 +94,21 @@ export function removeFolder(path: string): void {
   rmSync(hidden, { recursive: true, force: true });
 }
 
-/** Moves the files of a flushed folder into another one, one by one, and removes the empty folder. */
+/** Without one of these, nothing loads a folder. */
+const CONFIGS = new Set(['config.json', 'adapter_config.json']);
+
+/**
+ * Moves the files of a flushed folder into another one, one by one, and removes the empty folder. The configuration comes last, and an
+ * earlier one goes first: what is half moved cannot be loaded.
+ */
 export function moveFiles(from: string, to: string): void {
-  const names = filesBelow(from);
+  const names = filesBelow(from).sort((a, b) => Number(CONFIGS.has(a)) - Number(CONFIGS.has(b)));
   for (const name of names) flush(join(from, name));
-  for (const name of names) renameSync(join(from, name), join(to, name));
+  for (const name of names) if (CONFIGS.has(name)) rmSync(join(to, name), { force: true });
+  for (const name of names) {
+    mkdirSync(dirname(join(to, name)), { recursive: true });
+    renameSync(join(from, name), join(to, name));
+  }
   rmSync(from, { recursive: true });
   flush(to);
 }
@@ -136,6 +147,19 @@ export function verifyFolder(folder: string, required: readonly string[]): void 
       cure: ANOTHER,
     });
   }
+}
+
+/** Whether a checkpoint is as its manifest says, and holds nothing else. */
+export function isIntact(folder: string): boolean {
+  try {
+    verifyFolder(folder, []);
+  } catch (error) {
+    if (error instanceof UserError) return false;
+    throw error;
+  }
+  const { files } = readManifest(join(folder, RUN_FILES.manifest));
+  const listed = new Set([RUN_FILES.manifest, ...files.map(({ name }) => name)]);
+  return filesBelow(folder).every((name) => listed.has(name));
 }
 
 function readManifest(file: string): z.infer<typeof MANIFEST> {

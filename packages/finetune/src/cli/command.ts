@@ -3,7 +3,7 @@
  * come from the table. The words of a command line come back as checked values.
  */
 
-import { expected, type Flag, type Language, type Text, UserError } from '@minicpm-finetune/run';
+import { expected, type Flag, type Language, shown, type Text, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { coerce } from '../config/coerce.js';
 import type { Given } from '../config/flags.js';
@@ -104,7 +104,7 @@ function refuseStrays(words: readonly string[], command: Command, flags: readonl
   if (stray === undefined) return;
   const help = `\`minicpm-finetune ${command.name()} --help\` lists all flags.`;
   if (!stray.startsWith('-')) {
-    throw new UserError(`Expected a flag but received ${JSON.stringify(stray)}.`, {
+    throw new UserError(`Expected a flag but received ${shown(stray)}.`, {
       cure: `Write its flag before it, and quote values with spaces. ${help}`,
     });
   }

@@ -1,6 +1,6 @@
 /** Entry of the command line: finds and runs the command. Turns the result into output and an exit code. */
 
-import { type Language, localeLanguage, UserError } from '@minicpm-finetune/run';
+import { type Language, localeLanguage, shownNames, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { unknownName } from '../config/unknown-name.js';
 import { VERSION } from '../version.js';
@@ -89,7 +89,7 @@ function refuseUnknownCommand(word: string): void {
   if (own.includes(word)) return;
   const owner = COMMANDS.find((command) => command.flags.some((flag) => word.split('=')[0] === `--${flag.name}`));
   if (owner !== undefined) {
-    throw new UserError(`Expected a command but received ${word}.`, {
+    throw new UserError(`Expected a command but received ${shownNames([word])}.`, {
       cure: `Write the command first: minicpm-finetune ${owner.text.name} ${word} …`,
     });
   }

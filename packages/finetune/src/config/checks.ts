@@ -49,6 +49,10 @@ class Combination {
     return this.values.get(name) as T;
   }
 
+  isGiven(name: string): boolean {
+    return this.#given.has(name);
+  }
+
   /** How the user wrote it: `--lora_r 8`. */
   say(name: string): string {
     const source = this.#given.get(name)?.source ?? { kind: 'flag' };
@@ -93,6 +97,16 @@ function checkLora(c: Combination): void {
         cure: 'Check brackets and backslashes, and quote the pattern in the shell.',
       });
     }
+  }
+  const saved = c.get<readonly string[]>('lora_modules_to_save');
+  if (
+    c.get('use_lora') &&
+    c.isGiven('tune_vision') &&
+    c.get('tune_vision') &&
+    !saved.some((name) => /^vpm\b/.test(name))
+  ) {
+    const named = saved.length === 0 ? 'empty' : saved.join(' ');
+    c.notice(`${c.say('tune_vision')}: without effect: lora_modules_to_save is ${named}, without vpm.`);
   }
   if (!c.get('tune_vision') && !c.get('use_lora') && !c.get('tune_llm')) {
     c.notice('only the resampler trains: tune_vision and tune_llm are false and there is no LoRA.');

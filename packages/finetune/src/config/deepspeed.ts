@@ -6,7 +6,7 @@
  * Not here: ZeRO and offload, which are accepted with a notice.
  */
 
-import { CONFIG_FLAGS, expected, type FlagSpec, UserError } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, expected, type FlagSpec, parseJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { coerce } from './coerce.js';
 import type { Given, GivenValues } from './flags.js';
 import { readTextFile } from './recipe.js';
@@ -40,18 +40,11 @@ export interface DeepSpeedValues {
 
 /** @param given what flags and recipe said; `dtype` already stands for `bf16` and `fp16`. */
 export function readDeepSpeed(file: string, given: GivenValues): DeepSpeedValues {
-  let content: unknown;
-  try {
-    content = JSON.parse(readTextFile(file, '--deepspeed'));
-  } catch (cause) {
-    if (cause instanceof UserError) throw cause;
-    throw new UserError(`Expected JSON for --deepspeed but received something else: ${(cause as Error).message}`, {
-      flag: '--deepspeed',
-      file,
-      cure: 'Give a DeepSpeed configuration such as the official ds_config_zero2.json.',
-      cause,
-    });
-  }
+  const content = parseJson(readTextFile(file, '--deepspeed'), {
+    what: 'the DeepSpeed file',
+    flag: '--deepspeed',
+    file,
+  });
   if (typeof content !== 'object' || content === null || Array.isArray(content)) {
     throw expected('a JSON object', '--deepspeed', content, {
       flag: '--deepspeed',
@@ -84,7 +77,7 @@ class DeepSpeedReader {
     const ignored = Object.keys(this.#content).filter(
       (key) => !UNDERSTOOD.includes(key) && !NUMBERS.some(([known]) => known === key),
     );
-    if (ignored.length > 0) this.#say(`${ignored.join(', ')}: nothing to set here, ignored`);
+    if (ignored.length > 0) this.#say(`${shownNames(ignored)}: nothing to set here, ignored`);
     const total = this.#get('train_batch_size');
     return {
       values: this.#values,
@@ -119,11 +112,11 @@ class DeepSpeedReader {
     const explicit = this.#given.get(flag);
     if (explicit === undefined) {
       this.#values.set(flag, offered);
-      this.#say(`${path} sets ${flag} to ${JSON.stringify(offered.value)}`);
+      this.#say(`${path} sets ${flag} to ${shown(offered.value)}`);
     } else if (JSON.stringify(explicit.value) !== JSON.stringify(offered.value)) {
       const own = explicit.source.kind === 'recipe' ? `the recipe's ${flag}` : `--${flag}`;
       this.#say(
-        `${path} is ${JSON.stringify(offered.value)}, but ${own} ${JSON.stringify(explicit.value)} was given and wins, ` +
+        `${path} is ${shown(offered.value)}, but ${own} ${shown(explicit.value)} was given and wins, ` +
           `being the more explicit of the two (${why})`,
       );
     }
@@ -171,7 +164,7 @@ class DeepSpeedReader {
     const source = { kind: 'deepspeed', file: this.#file, key: 'scheduler.type' } as const;
     const explicit = this.#given.get('lr_scheduler_type');
     if (explicit !== undefined && explicit.value !== type) {
-      const why = `transformers would have trained with ${String(type)} and ignored it`;
+      const why = `transformers would have trained with ${shown(type)} and ignored it`;
       this.#offer('scheduler.type', 'lr_scheduler_type', { value: type, source }, why);
       return;
     }
@@ -203,7 +196,7 @@ class DeepSpeedReader {
       )
       .map((key) => `, ${key}`);
     this.#say(
-      `ZeRO stage ${String(stage)}${offload.join('')}: accepted, but a run on one device has nothing to share out`,
+      `ZeRO stage ${shown(stage)}${offload.join('')}: accepted, but a run on one device has nothing to share out`,
     );
   }
 }

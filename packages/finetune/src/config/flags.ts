@@ -4,7 +4,8 @@
 export type Source =
   | { kind: 'flag' }
   | { kind: 'recipe'; file: string; line: number }
-  | { kind: 'deepspeed'; file: string; key: string };
+  | { kind: 'deepspeed'; file: string; key: string }
+  | { kind: 'adapter'; file: string };
 
 /** A value as given, after validation. */
 export interface Given {

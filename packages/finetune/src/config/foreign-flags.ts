@@ -18,12 +18,12 @@ const SAME_MEANING: Readonly<Record<Suggestion, string>> = {
   vision_batch_size: 'vit_batch_size',
   // data
   data_path:
-    'dataset dataset_name dataset_dir dataset_path train_dataset train_data train_data_path train_file train_files training_data data data_file data_files custom_train_dataset_path custom_dataset_path file',
+    'dataset datasets dataset_name dataset_dir dataset_path train_dataset train_data train_data_path train_file train_files training_data data data_file data_files custom_train_dataset_path custom_dataset_path file',
   eval_data_path:
     'val_dataset eval_dataset validation_file validation_data val_data val_data_path val_file eval_file eval_data custom_val_dataset_path',
   data_weights: 'interleave_probs interleave_prob mix_strategy dataset_weights sampling_weights',
   model_max_length:
-    'cutoff_len max_length max_seq_length max_seq_len max_len max_source_length block_size seq_length sequence_length context_length',
+    'cutoff_len max_length sequence_len max_sequence_length max_seq_length max_seq_len max_len max_source_length block_size seq_length sequence_length context_length',
   overlong: 'truncation_strategy truncation',
   on_bad_record: 'strict skip_bad_records ignore_errors',
   max_image_pixels: 'image_max_pixels max_pixels',
@@ -41,6 +41,8 @@ const SAME_MEANING: Readonly<Record<Suggestion, string>> = {
   // LoRA
   'use_lora true':
     'train_type tuner_type sft_type finetuning_type peft_type tuning_type use_peft lora lora_enable lora_enabled enable_lora peft',
+  'use_lora false': 'full_finetuning full_finetune',
+  'lora_target_modules all-linear': 'lora_target_linear',
   lora_r: 'lora_rank rank r lora_dim lora_attention_dim',
   lora_alpha: 'alpha lora_scale lora_scaling',
   lora_dropout: 'lora_dropout_p lora_drop dropout',
@@ -134,10 +136,15 @@ const NO_FLAG: Readonly<Record<string, string>> = Object.fromEntries(
     ],
     ['freeze_multi_modal_projector freeze_aligner freeze_merger freeze_resampler', 'the resampler always trains'],
     [
-      'split_dataset_ratio val_size val_split test_size',
+      'split_dataset_ratio val_size val_set_size val_split test_size',
       'evaluation data are files of their own; give --eval_data_path',
     ],
     ['overwrite_cache lazy_tokenize lazy_preprocess streaming', 'records are read and encoded while the run trains'],
+    ['use_unsloth enable_liger_kernel use_liger xformers_attention sdp_attention', 'kernels are chosen for the device'],
+    ['max_samples max_train_samples', 'all records are used; --max_steps ends a run earlier'],
+    ['plot_loss', 'losses are in events.jsonl; --report_to tensorboard draws them'],
+    ['use_hf use_modelscope', 'models come from the Hugging Face hub, or from the mirror that HF_ENDPOINT names'],
+    ['sequence_parallel_size tensor_parallel_size pipeline_parallel_size', 'a run uses one device'],
     ['stage rlhf_type', 'supervised fine-tuning is the only stage'],
     ['assistant_only_loss train_on_prompt mask_history train_on_responses_only', 'answers alone are learned'],
     ['trust_remote_code', 'code of a model is never run'],
@@ -159,8 +166,8 @@ const BY_NAME: ReadonlyMap<string, Suggestion> = new Map(
 export const FOREIGN_NAMES: readonly string[] = [...BY_NAME.keys(), ...Object.keys(NO_FLAG)];
 
 /**
- * What to write instead of another tool's name, as a sentence for a command line or a recipe; undefined if the name is none, or if none of
- * the `known` names (without dashes) means the same.
+ * What to write instead of another tool's name, as a sentence for a command line or a recipe; undefined if the name is none. `known` are the
+ * names (without dashes) there.
  */
 export function foreignFlag(
   name: string,
@@ -170,10 +177,13 @@ export function foreignFlag(
   const normal = name.replace(/^-+/, '').replaceAll('-', '_').toLowerCase();
   const why = Object.hasOwn(NO_FLAG, normal) ? NO_FLAG[normal] : undefined;
   if (why !== undefined) return `Leave it out: ${why}.`;
-  const suggestion = BY_NAME.get(normal)
-    ?.split('|')
-    .find((words) => known.has(words.split(' ')[0]!));
-  if (suggestion === undefined) return undefined;
+  const suggestions = BY_NAME.get(normal)?.split('|');
+  if (suggestions === undefined) return undefined;
+  const suggestion = suggestions.find((words) => known.has(words.split(' ')[0]!));
+  if (suggestion === undefined) {
+    const meant = suggestions[0]!.split(' ')[0]!;
+    return `Leave it out: it means ${where === 'recipe' ? meant : `--${meant}`}, which ${where === 'recipe' ? 'a recipe' : 'this command'} does not have.`;
+  }
   const [flag, value] = suggestion.split(' ');
   const written = where === 'recipe' ? flag : `--${flag}`;
   if (value === undefined) return `It is called ${written} here.`;

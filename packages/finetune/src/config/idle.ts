@@ -4,8 +4,8 @@ import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, shown } from '@minicpm-fi
 import { type GivenValues, nameAt } from './flags.js';
 
 /**
- * One line for each flag that was given without effect. Passed over are the values of a DeepSpeed file, and those of a recipe that is a resolved
- * configuration (`run.json` or the output of `--dry_run`): both list what they do not use, too.
+ * One line for each flag that was given without effect. Passed over are the values of a DeepSpeed file and of an adapter, and those of a recipe that is a resolved
+ * configuration (`run.json` or the output of `--dry_run`): they list what they do not use, too.
  *
  * @param values the values of all flags by name.
  */
@@ -17,7 +17,7 @@ export function idleNotices(
   const whole = isResolved(given);
   return flags.flatMap((flag) => {
     const kind = given.get(flag.name)?.source.kind;
-    if (kind === undefined || kind === 'deepspeed' || (kind === 'recipe' && whole)) return [];
+    if (kind === undefined || kind === 'deepspeed' || kind === 'adapter' || (kind === 'recipe' && whole)) return [];
     const reason = idleReason(flag, values);
     if (reason === undefined) return [];
     const value = values.get(flag.name);

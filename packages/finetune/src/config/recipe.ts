@@ -9,8 +9,7 @@
  * names the line.
  */
 
-import { readFileSync } from 'node:fs';
-import { CONFIG_GROUPS, type Flag, UserError } from '@minicpm-finetune/run';
+import { CONFIG_GROUPS, type Flag, pathCure, readText, shown, UserError } from '@minicpm-finetune/run';
 import { isMap, isScalar, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
 import { coerce } from './coerce.js';
 import type { Given } from './flags.js';
@@ -19,13 +18,14 @@ import { unknownKey } from './unknown-name.js';
 /** A file's text; a `UserError` naming `flag` if it cannot be read. */
 export function readTextFile(file: string, flag: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readText(file, `a file for ${flag}`, { flag });
   } catch (cause) {
+    if (cause instanceof UserError) throw cause;
     const code = (cause as NodeJS.ErrnoException).code ?? 'an error';
-    throw new UserError(`Expected a readable file for ${flag} but received ${JSON.stringify(file)} (${code}).`, {
+    throw new UserError(`Expected a readable file for ${flag} but received ${shown(file)} (${code}).`, {
       flag,
       file,
-      cure: 'Check the path; it is relative to the folder the command runs in.',
+      cure: pathCure(file, 'Check the path; it is relative to the folder the command runs in.'),
       cause,
     });
   }

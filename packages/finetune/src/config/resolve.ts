@@ -1,7 +1,7 @@
 /**
  * From given flags to the resolved, frozen RunConfig.
  *
- * Precedence: flag, then recipe, then DeepSpeed file, then default. Whatever is decided for the user on the way ends up
+ * Precedence: flag, then recipe, then DeepSpeed file, then the adapter that goes on, then default. Whatever is decided for the user on the way ends up
  * in `notices` (something given means less than it seems) or `derived` (a number computed from others).
  */
 
@@ -15,6 +15,7 @@ import {
   UserError,
   type ValuesOf,
 } from '@minicpm-finetune/run';
+import { fromAdapter } from './adapter.js';
 import { checkCombinations } from './checks.js';
 import { coerce } from './coerce.js';
 import { readDeepSpeed } from './deepspeed.js';
@@ -103,6 +104,9 @@ export function resolveGiven(fromFlags: GivenValues, options: ResolveOptions = {
   }
   for (const flag of TRAIN_FLAGS) notices.push(...noticeOf(flag, given.get(flag.name)));
   notices.push(...resolveReportTo(given));
+  const adapter = fromAdapter(given);
+  for (const [name, value] of adapter.values) given.set(name, value);
+  notices.push(...adapter.notices);
   const values = withDefaults(given, derived);
   notices.push(...checkCombinations(values, given));
   const config = assemble(values);

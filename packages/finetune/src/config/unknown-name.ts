@@ -3,7 +3,7 @@
  * tool's name.
  */
 
-import { type Flag, nearestName, UserError } from '@minicpm-finetune/run';
+import { type Flag, nearestName, shownNames, UserError } from '@minicpm-finetune/run';
 import { foreignFlag } from './foreign-flags.js';
 
 /** The error for `name`; `otherwise` says where all known names are listed. */
@@ -42,8 +42,8 @@ export function unknownKey(
 }
 
 function refusal(name: string, what: string, meant: string | undefined, otherwise: string): UserError {
-  return new UserError(`Expected ${what} but received ${name}.`, {
-    ...(name.startsWith('--') ? { flag: name } : {}),
+  return new UserError(`Expected ${what} but received ${shownNames([name])}.`, {
+    ...(name.startsWith('--') ? { flag: shownNames([name]) } : {}),
     cure: meant === undefined ? otherwise : `${meant} ${otherwise}`,
   });
 }

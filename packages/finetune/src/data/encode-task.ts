@@ -8,7 +8,9 @@ import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
 import { look } from './look.js';
+import { type DataRecord, withWrittenTurn } from './record.js';
 import { type RecordSummary, summarize } from './summary.js';
+import { type RecordTraits, traitsOf } from './traits.js';
 
 export interface TaskSetup {
   readonly dataset: DatasetIndex;
@@ -27,7 +29,13 @@ export type TaskName = keyof TaskResults;
 
 /** A result, or the user's mistake that prevents it. */
 export type Outcome<T> =
-  | { readonly ok: true; readonly value: T; readonly notices: readonly EncodeNotice[] }
+  | {
+      readonly ok: true;
+      readonly value: T;
+      readonly notices: readonly EncodeNotice[];
+      /** Of the record, where data is checked. */
+      readonly traits?: RecordTraits;
+    }
   | { readonly ok: false; readonly error: UserErrorData };
 
 export interface EncodeTask<Name extends TaskName> {
@@ -51,8 +59,7 @@ export async function openTask<Name extends TaskName>(
   const work = TASKS[name];
   const run = async (index: number): Promise<Outcome<TaskResults[Name]>> => {
     try {
-      const { value, notices } = await work(dataset, encoder, index);
-      return { ok: true, value, notices };
+      return { ok: true, ...(await work(dataset, encoder, index)) };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       return { ok: false, error: error.at(dataset.place(index)).toData() };
@@ -67,22 +74,35 @@ const ENCODED_BY_LOOK = 256;
 interface Done<T> {
   readonly value: T;
   readonly notices: readonly EncodeNotice[];
+  readonly traits?: RecordTraits;
 }
 
 const TASKS: {
   readonly [Name in TaskName]: (dataset: Dataset, encoder: Encoder, index: number) => Promise<Done<TaskResults[Name]>>;
 } = {
-  sample: async (dataset, encoder, index) => {
-    const { sample, notices } = await encoder.encode(await dataset.read(index));
-    return { value: sample, notices };
-  },
-  summary: async (dataset, encoder, index) => {
-    const record = await dataset.read(index);
-    return await summarize(record, encoder);
-  },
-  look: async (dataset, encoder, index) => {
-    const record = await dataset.read(index);
-    if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [] };
-    return { value: (await summarize(record, encoder)).value.tokens, notices: [] };
-  },
+  sample: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => {
+      const { sample, notices } = await encoder.encode(record);
+      return { value: sample, notices };
+    }),
+  summary: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => ({
+      ...(await summarize(record, encoder)),
+      traits: traitsOf(record),
+    })),
+  look: (dataset, encoder, index) =>
+    withRecord(dataset, index, async (record) => {
+      const traits = traitsOf(record);
+      if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [], traits };
+      return { value: (await summarize(record, encoder)).value.tokens, notices: [], traits };
+    }),
 };
+
+async function withRecord<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {
+  const record = await dataset.read(index);
+  try {
+    return await work(record);
+  } catch (error) {
+    throw withWrittenTurn(error, record);
+  }
+}

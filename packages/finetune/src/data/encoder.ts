@@ -4,9 +4,11 @@
  */
 import {
   checkLlmType,
+  checkVocabulary,
   type EncodedSample,
   type EncodeNotice,
   encodeRecord,
+  type ModelConfig,
   type RecordOptions,
   readConfig,
   Tokenizer,
@@ -19,6 +21,8 @@ import type { DataRecord } from './record.js';
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
   /** Folder of tokenizer.json. */
   readonly tokenizerFolder: string;
+  /** Tokens that the model knows; a tokenizer of more is refused. */
+  readonly vocabSize: number;
 }
 
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
@@ -27,21 +31,29 @@ export type EncoderDataFlags = Pick<
   'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
 >;
 
+/** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
+export function sliceOf(
+  { slice }: ModelConfig,
+  flags: Pick<EncoderModelFlags, 'max_slice_nums' | 'scale_resolution'>,
+): ModelConfig['slice'] {
+  return {
+    maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
+    scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
+    patchSize: slice.patchSize,
+  };
+}
+
 /** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
 export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
-  const { patchSize } = config.slice;
-  const sliceConfig = {
-    maxSliceNums: model.max_slice_nums,
-    scaleResolution: model.scale_resolution ?? config.slice.scaleResolution,
-    patchSize,
-  };
+  const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
+    vocabSize: config.llm.vocabSize,
     llmType: VERSIONS[config.version].llmType,
     sliceConfig: config.sliceMode ? sliceConfig : null,
-    patchSize,
+    patchSize: config.slice.patchSize,
     queryNum: config.queryNum,
     batchVision: config.batchVision,
     maxLength: data.model_max_length,
@@ -79,14 +91,16 @@ export class Encoder {
 
   /** Loads the tokenizer and tries it. Throws UserError if it is missing, broken, lacks special tokens or has the template of another model. */
   static async open(setup: EncoderSetup): Promise<Encoder> {
-    const encoder = new Encoder(setup, Tokenizer.load(setup.tokenizerFolder));
+    const tokenizer = Tokenizer.load(setup.tokenizerFolder);
+    checkVocabulary(tokenizer, setup.vocabSize);
+    const encoder = new Encoder(setup, tokenizer);
     await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER });
     return encoder;
   }
 
   /** Encodes one record. Throws UserError naming the turn; the caller knows file and record. `changes` replace parts of the setup. */
   async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
-    const { tokenizerFolder: _, ...options } = { ...this.setup, ...changes };
+    const { tokenizerFolder: _, vocabSize: __, ...options } = { ...this.setup, ...changes };
     const notices: EncodeNotice[] = [];
     const sample = await encodeRecord(record, {
       ...options,

@@ -5,13 +5,18 @@
  *   messages  {"messages": [{"role", "content": text with <image> | parts}], "images": [path, …]}          OpenAI, TRL, LLaMA-Factory
  *   llava     {"image": path | [path, …], "conversations": [{"from": "human" | "gpt", "value"}]}           LLaVA, ShareGPT
  *
- * The form of a file's first record is the form of the file. Checks what a record looks like; what a conversation may say (whose turn it is,
- * special tokens, placeholders of the seed form) is checked where it is encoded.
+ * Each record has its own form. Checks what a record looks like; what a conversation may say (whose turn it is, special
+ * tokens, placeholders of the seed form) is checked where it is encoded.
  */
-import { expected, shown, UserError } from '@minicpm-finetune/run';
+import type { ImageSource } from '@minicpm-finetune/processor';
+import { expected, shownNames, UserError } from '@minicpm-finetune/run';
+import { present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
-import { PlacedImages } from './placed-images.js';
+import { checkRecordKeys, checkTurnKeys } from './keys.js';
+import { learnedTurns } from './marks.js';
+import { hasOwnImage, PlacedImages } from './placed-images.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
+import { keyNames, styleOfTurns, type TurnStyle, turnRole } from './turns.js';
 
 export type RecordForm = 'seed' | 'messages' | 'llava';
 
@@ -23,158 +28,156 @@ export const FORM_NAMES: Readonly<Record<RecordForm, string>> = {
 
 const FORMS_CURE = `Use one of ${Object.values(FORM_NAMES).join(', ')}.`;
 
-/** Keys of other modalities, which these models cannot be trained on here: refused rather than ignored. */
-const OTHER_MEDIA = ['video', 'videos', 'audio', 'audios'] as const;
+type Keys = Readonly<Record<string, unknown>>;
+
+/** A record as it is written: the turns are objects of one style. */
+interface Written {
+  readonly record: Keys;
+  readonly form: RecordForm;
+  readonly style: TurnStyle;
+  readonly turns: readonly Keys[];
+}
 
 /** Recognises how `raw` is written. Throws UserError if it is none of the forms or two of them at once. */
 export function recognizeForm(raw: unknown, place: RecordPlace): RecordForm {
+  return recognize(raw, place).form;
+}
+
+function recognize(raw: unknown, place: RecordPlace): Written {
   if (!isObject(raw)) throw expected('an object', 'a record', raw, { ...place, cure: FORMS_CURE });
-  const { conversations, messages } = raw;
-  if (present(conversations) && present(messages)) {
+  const { key, turns } = writtenTurns(raw, place);
+  const style = styleOfTurns(turns, place, FORMS_CURE);
+  if (style === 'from' && key === 'messages') {
+    throw new UserError('Expected role and content for the turns of messages but received from and value.', {
+      ...place,
+      cure: 'Rename messages to conversations (the LLaVA form) or the keys of the turns.',
+    });
+  }
+  const form = key === 'messages' ? 'messages' : style === 'role' ? 'seed' : 'llava';
+  return { record: raw, form, style, turns: turns as Keys[] };
+}
+
+/** The list of turns and its key. An empty list beside the other one is absent. */
+function writtenTurns(raw: Keys, place: RecordPlace): { key: 'messages' | 'conversations'; turns: unknown[] } {
+  const there = (['messages', 'conversations'] as const).filter((key) => present(raw[key]));
+  const filled = there.filter((key) => !(Array.isArray(raw[key]) && raw[key].length === 0));
+  if (filled.length === 2) {
     throw new UserError('Expected conversations or messages for a record but received both.', {
       ...place,
       cure: `Remove one of them. ${FORMS_CURE}`,
     });
   }
-  const key = present(messages) ? 'messages' : 'conversations';
+  const key = filled[0] ?? there[0];
+  if (key === undefined) throw withoutTurns(raw, place);
   const turns = raw[key];
-  if (!present(turns)) {
-    throw new UserError(`Expected the key conversations or messages for a record but received ${keys(raw)}.`, {
-      ...place,
-      cure: FORMS_CURE,
-    });
-  }
   if (!Array.isArray(turns)) throw expected('a list of turns', `the key ${key}`, turns, { ...place, cure: FORMS_CURE });
-  if (turns.length === 0)
-    throw new UserError(
-      `Expected at least a user and an assistant turn for the key ${key} but received an empty list.`,
-      { ...place, cure: 'Remove the record or add its turns.' },
-    );
-  const styles = turns.map((turn, index) => turnStyle(turn, { ...place, turn: index }));
-  const other = styles.findIndex((style) => style !== styles[0]);
-  if (other !== -1) {
-    throw new UserError(
-      `Expected ${STYLE_KEYS[styles[0]!]} for every turn as in turn 0 but received ${STYLE_KEYS[styles[other]!]}.`,
-      {
-        ...place,
-        turn: other,
-        cure: 'Write all turns of a file in one form.',
-      },
-    );
-  }
-  if (styles[0] === 'role') return key === 'messages' ? 'messages' : 'seed';
-  if (key === 'conversations') return 'llava';
-  throw new UserError('Expected role and content for the turns of messages but received from and value.', {
+  if (turns.length > 0) return { key, turns };
+  throw new UserError(`Expected at least a user and an assistant turn for the key ${key} but received an empty list.`, {
     ...place,
-    cure: 'Rename messages to conversations (the LLaVA form) or the keys of the turns.',
+    cure: 'Remove the record or add its turns.',
   });
 }
 
-/** A checked record. `form` is the form of the file; images are resolved by `resolver`. Throws UserError with file, record and turn. */
-export function normalizeRecord(
-  raw: unknown,
-  form: RecordForm,
+function withoutTurns(raw: Keys, place: RecordPlace): UserError {
+  const empty = ['conversations', 'messages'].find((key) => Object.hasOwn(raw, key));
+  if (empty !== undefined) {
+    const cure = 'Add its turns, or remove the record.';
+    return expected('a list of turns', `the key ${empty} of a record`, raw[empty], { ...place, cure });
+  }
+  const near = Object.keys(raw).find((key) => /^(?:conversation|message|dialog|dialogue)s?$/iu.test(key));
+  return new UserError(`Expected the key conversations or messages for a record but received ${keyNames(raw)}.`, {
+    ...place,
+    cure: near === undefined ? FORMS_CURE : `Rename ${near} to conversations or messages. ${FORMS_CURE}`,
+  });
+}
+
+/** A checked record. Images are resolved by `resolver`. Throws UserError with file, record and turn. */
+export function normalizeRecord(raw: unknown, place: RecordPlace, resolver: ImageResolver): DataRecord {
+  const written = recognize(raw, place);
+  const { record, turns } = written;
+  for (const [index, turn] of turns.entries()) checkTurnKeys(turn, { ...place, turn: index });
+  const unread = checkRecordKeys(record, turns, hasPictures(record, turns), place);
+  return {
+    id: recordId(record.id, place),
+    ...conversation(written, place, resolver),
+    ...(hasSystem(record) ? { systemKey: true } : {}),
+    ...(unread.length > 0 ? { unread } : {}),
+  };
+}
+
+function recordId(id: unknown, place: RecordPlace): string | undefined {
+  if (!present(id)) return undefined;
+  if (typeof id === 'string' || typeof id === 'number' || typeof id === 'bigint') return String(id);
+  throw expected('text or a number', 'the key id', id, {
+    ...place,
+    cure: 'Write text or a number, or leave the key out.',
+  });
+}
+
+function hasSystem({ system }: Keys): boolean {
+  return present(system) && system !== '';
+}
+
+function hasPictures({ image, images }: Keys, turns: readonly Keys[]): boolean {
+  return hasEntry(image) || hasEntry(images) || turns.some(({ content, value }) => hasOwnImage(content ?? value));
+}
+
+/** Whether the value of an image key is more than null, a list of nulls, or an object without keys. */
+function hasEntry(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some(present);
+  return isObject(value) ? Object.keys(value).length > 0 : present(value);
+}
+
+type Conversation = Pick<DataRecord, 'image' | 'conversations'>;
+
+function conversation(written: Written, place: RecordPlace, resolver: ImageResolver): Conversation {
+  const { record, form } = written;
+  if (hasEntry(record.image) && hasEntry(record.images)) {
+    throw new UserError('Expected image or images for a record but received both.', {
+      ...place,
+      cure: 'Put all paths into images.',
+    });
+  }
+  const value = [record.image, record.images].find(hasEntry);
+  const list = Array.isArray(value) ? value.filter(present) : undefined;
+  if (form !== 'seed') return listed(written, list ?? (value === undefined ? [] : [value]), place, resolver);
+  if (list !== undefined && list.length > 1) return listed(written, list, place, resolver);
+  const image = seedImage(list === undefined ? value : list[0], place, resolver);
+  return { image, conversations: spoken(written, place, seedContent(place)) };
+}
+
+/** The turns, with the key system in front and the answers that are not learned marked. */
+function spoken(
+  { record, style, turns }: Written,
   place: RecordPlace,
-  resolver: ImageResolver,
-): DataRecord {
-  const own = recognizeForm(raw, place);
-  if (own !== form) {
-    throw new UserError(`Expected ${FORM_NAMES[form]} as in the file's first record but received ${FORM_NAMES[own]}.`, {
-      ...place,
-      cure: 'Split the file by form and give both files to --data_path.',
-    });
+  contentOf: (value: unknown, turn: number) => string,
+): Turn[] {
+  const { system } = record;
+  if (present(system) && typeof system !== 'string') {
+    throw expected('text', 'the key system', system, { ...place, cure: 'Write the system prompt as one string.' });
   }
-  const record = raw as Record<string, unknown>;
-  for (const key of OTHER_MEDIA) {
-    const media = record[key];
-    if (present(media) && !(Array.isArray(media) && media.length === 0)) {
-      throw new UserError(`Expected text and images only for a record but received ${key}: ${shown(media)}.`, {
-        ...place,
-        cure: `Remove ${key} or the record.`,
-      });
-    }
-  }
-  const id = present(record.id) ? String(record.id) : undefined;
-  if (form === 'seed') return { id, ...seedRecord(record, place, resolver) };
-  return { id, ...listedRecord(record, form, place, resolver) };
-}
-
-/** null and undefined both mean absent: parquet and pandas write null for missing keys. */
-function present(value: unknown): boolean {
-  return value !== undefined && value !== null;
-}
-
-function keys(record: Record<string, unknown>): string {
-  const names = Object.keys(record);
-  return names.length === 0 ? 'an empty object' : `the keys ${names.slice(0, 20).join(', ')}`;
-}
-
-const STYLE_KEYS = { role: 'role and content', from: 'from and value' } as const;
-
-function turnStyle(turn: unknown, place: RecordPlace & { turn: number }): 'role' | 'from' {
-  if (!isObject(turn))
-    throw expected('an object with role and content', 'a turn', turn, { ...place, cure: FORMS_CURE });
-  const role = 'role' in turn || 'content' in turn;
-  const from = 'from' in turn || 'value' in turn;
-  if (role && from)
-    throw new UserError(`Expected role and content, or from and value, for a turn but received ${keys(turn)}.`, {
-      ...place,
-      cure: FORMS_CURE,
-    });
-  if (!role && !from)
-    throw new UserError(`Expected role and content for a turn but received ${keys(turn)}.`, {
-      ...place,
-      cure: FORMS_CURE,
-    });
-  return role ? 'role' : 'from';
-}
-
-const ROLES: Readonly<Record<string, Turn['role']>> = { system: 'system', user: 'user', assistant: 'assistant' };
-const LLAVA_ROLES: Readonly<Record<string, Turn['role']>> = { ...ROLES, human: 'user', gpt: 'assistant' };
-
-function turnRole(value: unknown, index: number, form: RecordForm, place: RecordPlace): Turn['role'] {
-  const roles = form === 'llava' ? LLAVA_ROLES : ROLES;
-  const role = typeof value === 'string' && Object.hasOwn(roles, value) ? roles[value] : undefined;
-  const key = form === 'llava' ? 'from' : 'role';
-  if (role === undefined) {
-    const names = form === 'llava' ? 'human or gpt (or system first)' : 'user or assistant (or system first)';
-    throw expected(names, `the key ${key} of a turn`, value, {
-      ...place,
-      turn: index,
-      cure: 'Rename the role, or put what it says into a user turn.',
-    });
-  }
-  if (role === 'system' && index > 0) {
-    throw expected('user or assistant', `the key ${key} of a turn after the first`, value, {
-      ...place,
-      turn: index,
-      cure: 'Move the system turn to the front of the conversation.',
-    });
-  }
-  return role;
-}
-
-function seedRecord(
-  record: Record<string, unknown>,
-  place: RecordPlace,
-  resolver: ImageResolver,
-): Omit<DataRecord, 'id'> {
-  if (present(record.images)) {
-    throw new UserError('Expected the key image beside conversations with role and content but received images.', {
-      ...place,
-      cure: 'Rename conversations to messages (then every image needs its <image> in the text), or write image: {"<image_00>": path, …}.',
-    });
-  }
-  const conversations = (record.conversations as Record<string, unknown>[]).map((turn, index) => {
-    if (typeof turn.content !== 'string')
-      throw expected('text', 'the content of a turn', turn.content, {
+  const front: Turn[] = hasSystem(record) ? [{ role: 'system', content: system as string }] : [];
+  const learned = learnedTurns(record, turns, place);
+  const rest = turns.map((turn, index): Turn => {
+    const role = turnRole(turn, index, style, place);
+    if (role === 'system' && front.length > 0) {
+      throw new UserError('Expected one system prompt for a record but received the key system and a system turn.', {
         ...place,
         turn: index,
-        cure: 'Write content as one string.',
+        cure: 'Remove one of them.',
       });
-    return { role: turnRole(turn.role, index, 'seed', place), content: turn.content };
+    }
+    const content = contentOf(style === 'role' ? turn.content : turn.value, index);
+    return { role, content, ...(role === 'assistant' && !learned[index] ? { supervised: false } : {}) };
   });
-  return { image: seedImage(record.image, place, resolver), conversations };
+  return [...front, ...rest];
+}
+
+function seedContent(place: RecordPlace): (value: unknown, turn: number) => string {
+  return (value, turn) => {
+    if (typeof value === 'string') return value;
+    throw expected('text', 'the content of a turn', value, { ...place, turn, cure: 'Write content as one string.' });
+  };
 }
 
 function seedImage(value: unknown, place: RecordPlace, resolver: ImageResolver): DataRecord['image'] {
@@ -190,47 +193,23 @@ function seedImage(value: unknown, place: RecordPlace, resolver: ImageResolver):
       cure: 'Several images are written {"<image_00>": path, "<image_01>": path}, with the placeholders in the text.',
     });
   }
-  const entries = Object.entries(value);
+  const entries = Object.entries(value).filter(([, source]) => present(source));
   if (entries.length === 0) return undefined;
-  return Object.fromEntries(entries.map(([tag, source]) => [tag, resolver.resolve(source, `the image ${tag}`, place)]));
+  const resolved = entries.map(([tag, source]): [string, ImageSource] => [
+    tag,
+    resolver.resolve(source, `the image ${shownNames([tag])}`, place),
+  ]);
+  return Object.fromEntries(resolved);
 }
 
-/** The messages and LLaVA forms: images in a list, taken by the `<image>`s of the text (or image parts) in order. */
-function listedRecord(
-  record: Record<string, unknown>,
-  form: 'messages' | 'llava',
+/** Images in a list, taken by the `<image>`s of the text (or image parts) in order. */
+function listed(
+  written: Written,
+  images: readonly unknown[],
   place: RecordPlace,
   resolver: ImageResolver,
-): Omit<DataRecord, 'id'> {
-  const listed = imageList(record, place).map((value, i) => resolver.resolve(value, `image ${i}`, place));
-  const placed = new PlacedImages(listed, place, resolver);
-  const turns: Turn[] = [];
-  if (present(record.system) && record.system !== '') {
-    if (typeof record.system !== 'string') throw expected('text', 'the key system', record.system, { ...place });
-    turns.push({ role: 'system', content: record.system });
-  }
-  const written = (form === 'messages' ? record.messages : record.conversations) as Record<string, unknown>[];
-  for (const [index, turn] of written.entries()) {
-    const role = turnRole(form === 'messages' ? turn.role : turn.from, index, form, place);
-    if (role === 'system' && turns.length > 0)
-      throw new UserError('Expected one system prompt for a record but received the key system and a system turn.', {
-        ...place,
-        turn: index,
-        cure: 'Remove one of them.',
-      });
-    turns.push({ role, content: placed.content(form === 'messages' ? turn.content : turn.value, index) });
-  }
-  return placed.finish(turns);
-}
-
-function imageList(record: Record<string, unknown>, place: RecordPlace): unknown[] {
-  if (present(record.image) && present(record.images)) {
-    throw new UserError('Expected image or images for a record but received both.', {
-      ...place,
-      cure: 'Put all paths into images.',
-    });
-  }
-  const value = record.images ?? record.image;
-  if (!present(value)) return [];
-  return Array.isArray(value) ? value : [value];
+): Conversation {
+  const sources = images.map((value, i) => resolver.resolve(value, `image ${i}`, place));
+  const placed = new PlacedImages(sources, place, resolver);
+  return placed.finish(spoken(written, place, (value, turn) => placed.content(value, turn)));
 }

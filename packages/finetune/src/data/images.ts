@@ -3,8 +3,20 @@
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { ImageSource } from '@minicpm-finetune/processor';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { type ImageSource, pictureFromText } from '@minicpm-finetune/processor';
+import {
+  beginsAsPicture,
+  didYouMean,
+  expected,
+  isSameFile,
+  MOST_SHOWN,
+  type SimilarPath,
+  SimilarPaths,
+  shown,
+  shownPath,
+  UserError,
+  windowsPath,
+} from '@minicpm-finetune/run';
 import type { RecordPlace } from './record.js';
 
 /** Finds the images of one data file. */
@@ -13,8 +25,11 @@ export class ImageResolver {
 
   readonly #dataFile: string;
   readonly #notice: (message: string) => void;
+  readonly #similar = new SimilarPaths();
+  /** Kinds of paths that were said to be read under another one. */
+  readonly #said = new Set<string>();
 
-  /** `notice` gets one message if images were found in the working folder only. */
+  /** `notice` gets one message if images were found in the working folder only, and one for each way in which paths are written otherwise. */
   constructor(dataFile: string, notice: (message: string) => void) {
     this.#dataFile = dataFile;
     this.#notice = notice;
@@ -22,15 +37,16 @@ export class ImageResolver {
   }
 
   /**
-   * Accepts a path (relative to the data file, or else to the working folder), a file: or data: URL, `{bytes, path}` as Hugging Face's
-   * datasets library stores images, or bytes. Throws UserError naming what was tried.
+   * Accepts a path (relative to the data file, or else to the working folder), a file: or data: URL, base64, `{bytes, path}` as Hugging
+   * Face's datasets library stores images, or bytes. Throws UserError naming what was tried.
    */
   resolve(value: unknown, where: string, place: RecordPlace): ImageSource {
     if (value instanceof Uint8Array) return this.#bytes(value, where, place);
-    if (typeof value === 'string') return this.#path(value, where, place);
+    if (typeof value === 'string') return this.#text(value, where, place);
     if (isObject(value)) {
       if (value.bytes instanceof Uint8Array) return this.#bytes(value.bytes, where, place);
-      if (typeof value.path === 'string') return this.#path(value.path, where, place);
+      if (typeof value.bytes === 'string' && value.bytes !== '') return this.#text(value.bytes, where, place);
+      if (typeof value.path === 'string') return this.#text(value.path, where, place);
     }
     throw expected('a path or the bytes of an image', where, value, place);
   }
@@ -38,17 +54,29 @@ export class ImageResolver {
   #bytes(value: Uint8Array, where: string, place: RecordPlace): Uint8Array {
     if (value.length === 0)
       throw new UserError(`Expected the bytes of an image for ${where} but received 0 bytes.`, { ...place });
-    return value;
+    if (beginsAsPicture(value) || value[0]! > 0x7a) return value;
+    // exports write the text of an address, or base64, into a column of bytes
+    return this.#inText(Buffer.from(value).toString('latin1'), where, place) ?? value;
   }
 
-  #path(value: string, where: string, place: RecordPlace): ImageSource {
-    const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(value)?.[1]?.toLowerCase();
-    if (scheme === 'data') return dataUrl(value, where, place);
-    if (scheme === 'file') return this.#file(fileUrl(value, where, place), value, where, place);
-    if (scheme !== undefined && value.startsWith('//', scheme.length + 1)) {
+  #inText(value: string, where: string, place: RecordPlace): Uint8Array | undefined {
+    try {
+      return pictureFromText(value);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      throw new UserError(`${error.message.slice(0, -1)}, in ${where}.`, { ...place, ...error.details() });
+    }
+  }
+
+  #text(value: string, where: string, place: RecordPlace): ImageSource {
+    const picture = this.#inText(value, where, place);
+    if (picture !== undefined) return picture;
+    const scheme = /^\s*([a-z][a-z0-9+.-]+):/i.exec(value)?.[1]?.toLowerCase();
+    if (scheme === 'file') return this.#file(fileUrl(value) ?? value, value, where, place);
+    if (scheme !== undefined && value.trimStart().startsWith('//', scheme.length + 1)) {
       throw expected('an image file', where, value, {
         ...place,
-        cure: `Images are not fetched from ${scheme} addresses during training. Download them once and write their paths relative to the data file.`,
+        cure: `Images are not fetched from ${scheme.slice(0, MOST_SHOWN)} addresses during training. Download them once and write their paths relative to the data file.`,
       });
     }
     if (value.trim() === '')
@@ -62,41 +90,57 @@ export class ImageResolver {
   #file(path: string, written: string, where: string, place: RecordPlace): string {
     const beside = resolve(this.#folder, path);
     if (existsSync(beside)) return beside;
-    if (isAbsolute(path)) throw missing(`Expected the file ${path} for ${where} but there is none.`, place);
     const working = resolve(path);
-    if (existsSync(working)) {
+    if (!isAbsolute(path) && existsSync(working)) {
       this.#notice(
-        `Images of ${this.#dataFile} are not in its folder but in the working folder ${process.cwd()}; they are read from there.`,
+        `Images of ${shownPath(this.#dataFile)} are not in its folder but in the working folder ${shownPath(process.cwd())}; they are read from there.`,
       );
       return working;
     }
-    const tried = working === beside ? beside : `${beside} and ${working}`;
-    throw missing(`Expected the file ${written} for ${where} but there is none: tried ${tried}.`, place);
+    const similar = this.#similar.find(path, [this.#folder, process.cwd()]);
+    if (similar !== undefined && isSameFile(similar)) return this.#otherwise(similar, written);
+    const tried = isAbsolute(path)
+      ? ''
+      : `: tried from the folder ${shownPath(this.#folder)}${working === beside ? '' : ` and from ${shownPath(process.cwd())}`}`;
+    throw new UserError(`Expected the file ${shown(written)} for ${where} but there is none${tried}.`, {
+      ...place,
+      cure: missingCure(written, similar),
+    });
+  }
+
+  /** Reads a file under a path that is written in another way, and says so once. */
+  #otherwise(similar: SimilarPath, written: string): string {
+    const how = similar.differences.map((one) => READ_AS[one] ?? one).join(', ');
+    if (!this.#said.has(how)) {
+      this.#said.add(how);
+      this.#notice(
+        `Paths of images in ${shownPath(this.#dataFile)} are written ${how}; they are read all the same, for instance ${shown(written)} as ${shown(similar.written)}.`,
+      );
+    }
+    return similar.path;
   }
 }
 
-function missing(message: string, place: RecordPlace): UserError {
-  return new UserError(message, {
-    ...place,
-    cure: "Write image paths relative to the data file's folder, or absolute, and check upper and lower case.",
-  });
+const READ_AS: Readonly<Record<string, string>> = {
+  backslashes: 'with \\ for /, as Windows has them',
+  'percent-encoding': 'percent-encoded',
+  'Unicode normalisation': 'in another Unicode normalisation than the names of the files',
+};
+
+function missingCure(written: string, similar: SimilarPath | undefined): string {
+  if (similar !== undefined) return didYouMean(similar);
+  const windows = windowsPath(written);
+  if (windows !== undefined)
+    return `This is ${windows}, which is not on this machine: write image paths relative to the data file's folder.`;
+  return "Write image paths relative to the data file's folder, or absolute, and check that the file is there.";
 }
 
-function dataUrl(value: string, where: string, place: RecordPlace): Uint8Array {
-  const match = /^data:image\/[a-z0-9.+-]+;base64,([A-Za-z0-9+/=\s]+)$/i.exec(value);
-  if (!match)
-    throw expected('data:image/…;base64,…', where, value, {
-      ...place,
-      cure: 'Write the image to a file and give its path.',
-    });
-  return new Uint8Array(Buffer.from(match[1]!, 'base64'));
-}
-
-function fileUrl(value: string, where: string, place: RecordPlace): string {
+/** The path of a file: address; undefined where it is none of this machine. */
+function fileUrl(value: string): string | undefined {
   try {
-    return fileURLToPath(value);
-  } catch (cause) {
-    throw expected('a file: address of this machine', where, value, { ...place, cause });
+    return fileURLToPath(value.trim());
+  } catch {
+    return undefined;
   }
 }
 

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { UserError } from '@minicpm-finetune/run';
+import { explainMistake, StructureMistake, type StructurePlace } from './json-structure.js';
 
 /** The positions of a file's records. The arrays are shared memory, so threads use them without a copy. Shapes: (records). */
 export interface RecordOffsets {
@@ -30,13 +31,17 @@ export async function scanJson(file: string, container: 'array' | 'lines', start
   const hash = createHash('sha256');
   const scanner = container === 'array' ? new ArrayScanner(file) : new LinesScanner(file);
   let offset = 0;
-  for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
-    hash.update(chunk);
-    const skipped = Math.max(0, Math.min(chunk.length, start - offset));
-    scanner.feed(chunk.subarray(skipped), offset + skipped);
-    offset += chunk.length;
+  try {
+    for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      const skipped = Math.max(0, Math.min(chunk.length, start - offset));
+      scanner.feed(chunk.subarray(skipped), offset + skipped);
+      offset += chunk.length;
+    }
+    return { ...scanner.end(offset), sha256: hash.digest('hex') };
+  } catch (error) {
+    throw error instanceof StructureMistake ? explainMistake(file, error) : error;
   }
-  return { ...scanner.end(offset), sha256: hash.digest('hex') };
 }
 
 /** Grows the three arrays, and hands them out as shared memory. */
@@ -93,10 +98,7 @@ class LinesScanner {
   #start = -1;
   #lastByte = -1;
 
-  readonly #file: string;
-
   constructor(file: string) {
-    this.#file = file;
     this.#offsets = new Offsets(file);
   }
 
@@ -123,7 +125,7 @@ class LinesScanner {
       let first = from;
       while (first < to && isSpace(chunk[first]!)) first++;
       if (first === to) return;
-      if (chunk[first] !== OPEN_OBJECT) throw this.#notAnObject(chunk.subarray(first, Math.min(to, first + 40)));
+      if (chunk[first] !== OPEN_OBJECT) throw this.#notAnObject(base + first);
       this.#start = base + first;
     }
     this.#lastByte = base + to - 1;
@@ -135,16 +137,15 @@ class LinesScanner {
     this.#line++;
   }
 
-  #notAnObject(bytes: Buffer): UserError {
-    return new UserError(
-      `Expected a JSON object for line ${this.#line} but received ${JSON.stringify(bytes.toString('utf8'))}.`,
-      {
-        file: this.#file,
-        line: this.#line,
-        record: this.#offsets.count,
-        cure: 'JSON Lines has one whole record {…} per line; a JSON array starts with [ and separates its records by commas. Do not mix the two in one file.',
-      },
-    );
+  #notAnObject(offset: number): StructureMistake {
+    return new StructureMistake({
+      offset,
+      line: this.#line,
+      record: this.#offsets.count,
+      wanted: `a JSON object for line ${this.#line}`,
+      piece: true,
+      cure: 'JSON Lines has one whole record {…} per line; a JSON array starts with [ and separates its records by commas. Do not mix the two in one file.',
+    });
   }
 }
 
@@ -162,10 +163,7 @@ class ArrayScanner {
   #start = 0;
   #startLine = 1;
 
-  readonly #file: string;
-
   constructor(file: string) {
-    this.#file = file;
     this.#offsets = new Offsets(file);
   }
 
@@ -187,19 +185,22 @@ class ArrayScanner {
   }
 
   end(bytes: number): RecordOffsets {
+    const { count } = this.#offsets;
     if (this.#inString || this.#open.length > 0) {
-      throw this.#broken(
-        `Expected record ${this.#offsets.count}, which starts on line ${this.#startLine}, to be closed before the file's end (byte ${bytes}) but ${this.#inString ? 'a string' : `${this.#open.length} bracket${this.#open.length > 1 ? 's' : ''}`} of it ${this.#open.length > 1 && !this.#inString ? 'are' : 'is'} still open.`,
-        this.#startLine,
-        'The file is probably cut off, or a " or } is missing in this record. Write the file again.',
-      );
+      const open = this.#open.length > 1 ? `${this.#open.length} brackets are` : '1 bracket is';
+      throw this.#broken(bytes, {
+        line: this.#startLine,
+        wanted: `record ${count}, which starts on line ${this.#startLine}, to be closed before the file's end (byte ${bytes})`,
+        received: `its end where ${this.#inString ? 'a string is' : open} still open`,
+        cure: 'The file is probably cut off, or a " or } is missing in this record. Write the file again.',
+      });
     }
     if (this.#expecting !== 'nothing') {
-      throw this.#broken(
-        `Expected "]" after ${this.#offsets.count} records but the file ends at byte ${bytes}.`,
-        this.#line,
-        'The file is probably cut off. Write it again, or use JSON Lines, one record per line.',
-      );
+      throw this.#broken(bytes, {
+        wanted: `"]" after ${count} records`,
+        received: `the end of the file (byte ${bytes})`,
+        cure: 'The file is probably cut off. Write it again, or use JSON Lines, one record per line.',
+      });
     }
     return this.#offsets.shared();
   }
@@ -237,18 +238,19 @@ class ArrayScanner {
   #close(byte: number, offset: number): void {
     const wanted = this.#open.pop() === OPEN_OBJECT ? CLOSE_OBJECT : CLOSE_ARRAY;
     if (byte !== wanted) {
-      throw this.#broken(
-        `Expected "${String.fromCharCode(wanted)}" in record ${this.#offsets.count} but received "${String.fromCharCode(byte)}" (line ${this.#line}, byte ${offset}).`,
-        this.#line,
-        'Close every bracket of the record in the order in which it was opened.',
-      );
+      const inside = { start: this.#start, line: this.#startLine };
+      throw this.#broken(offset, {
+        wanted: `"${String.fromCharCode(wanted)}" in record ${this.#offsets.count}`,
+        cure: 'Close every bracket of the record in the order in which it was opened.',
+        inside,
+      });
     }
     if (this.#open.length > 0) return;
     this.#offsets.add(this.#start, offset - this.#start + 1, this.#startLine);
     this.#expecting = 'comma';
   }
 
-  #unexpected(byte: number, offset: number): UserError {
+  #unexpected(byte: number, offset: number): StructureMistake {
     const wanted = {
       opening: '"["',
       'first record': 'a record {…} or "]"',
@@ -260,15 +262,22 @@ class ArrayScanner {
       this.#expecting === 'record' && byte === CLOSE_ARRAY
         ? 'Remove the comma after the last record.'
         : 'A JSON array is [ {record}, {record}, … ]; JSON Lines has one {record} per line and neither [ nor commas. Do not mix the two in one file.';
-    return this.#broken(
-      `Expected ${wanted} after ${this.#offsets.count} records but received ${JSON.stringify(String.fromCharCode(byte))} (line ${this.#line}, byte ${offset}).`,
-      this.#line,
-      cure,
-    );
+    return this.#broken(offset, { wanted: `${wanted} after ${this.#offsets.count} records`, cure });
   }
 
-  #broken(message: string, line: number, cure: string): UserError {
-    return new UserError(message, { file: this.#file, line, record: this.#offsets.count, cure });
+  #broken(
+    offset: number,
+    place: Pick<StructurePlace, 'wanted' | 'cure' | 'received' | 'inside'> & { line?: number },
+  ): StructureMistake {
+    const open = this.#open.length > 0 || this.#inString;
+    const inside = place.inside ?? (open ? { start: this.#start, line: this.#startLine } : undefined);
+    return new StructureMistake({
+      line: this.#line,
+      ...place,
+      offset,
+      record: this.#offsets.count,
+      ...(inside === undefined ? {} : { inside }),
+    });
   }
 }
 

@@ -4,12 +4,11 @@
  */
 import {
   chatTemplate,
-  checkMessages,
+  checkRecord,
   decodeImage,
   type ImageSource,
   PILLOW_MAX_PIXELS,
   planSlices,
-  recordMessages,
 } from '@minicpm-finetune/processor';
 import sharp from 'sharp';
 import type { Encoder } from './encoder.js';
@@ -24,7 +23,7 @@ const TOKENS_PER_TURN = 5;
 export async function look(record: DataRecord, encoder: Encoder): Promise<number> {
   const { setup, tokenizer } = encoder;
   const template = chatTemplate(setup.llmType, tokenizer);
-  if (setup.compat !== 'official') checkMessages(recordMessages(record), template, setup.allowSpecialText ?? false);
+  checkRecord(record, { ...setup, tokenizer });
   let tokens = record.conversations[0]?.role === 'system' ? 0 : (await tokenizer.encode(template.begin)).length;
   for (const { content } of record.conversations) {
     tokens += TOKENS_PER_TURN + (await tokenizer.encode(content, { plain: true })).length;

@@ -1,9 +1,11 @@
 /**
- * Reads records from parquet files. Images are embedded as bytes or given as paths. Decoding is hyparquet's. Whole row
- * groups are decoded, and the last ones used are kept, since a page cannot be found without reading the group.
+ * Reads records from parquet files. Images are embedded as bytes or given as paths. Columns that mean nothing are not
+ * read, unless there is none for images. Decoding is hyparquet's. Whole row groups are decoded, and the last ones used
+ * are kept, since a page cannot be found without reading the group.
  */
+import { isUtf8 } from 'node:buffer';
 import { type FileHandle, open } from 'node:fs/promises';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { parseJson, shownNames, UserError } from '@minicpm-finetune/run';
 import {
   type AsyncBuffer,
   type FileMetaData,
@@ -12,11 +14,10 @@ import {
   parquetSchema,
 } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
+import { hasMeaning } from './keys.js';
 
-/** Columns that make up a record; the others are not read. */
-const COLUMNS = ['id', 'image', 'images', 'conversations', 'messages', 'system', 'video', 'videos', 'audio', 'audios'];
 /** Columns that may hold their value as JSON text. */
-const JSON_COLUMNS = ['conversations', 'messages'];
+const JSON_COLUMNS = ['conversations', 'messages', 'loss_mask'];
 /** Decoded row groups kept by one thread, in uncompressed bytes; at least one is kept. */
 const CACHE_BYTES = 256 * 2 ** 20;
 const LARGEST_GROUP_BYTES = 2 ** 30;
@@ -58,14 +59,15 @@ export class ParquetFile {
       const names = parquetSchema(metadata).children.map((child) => child.element.name);
       if (!names.includes('conversations') && !names.includes('messages')) {
         throw new UserError(
-          `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${names.join(', ')}`}.`,
+          `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${shownNames(names)}`}.`,
           {
             file: path,
             cure: 'Rename the column that holds the turns; images belong into a column image or images.',
           },
         );
       }
-      const columns = names.filter((name) => COLUMNS.includes(name));
+      const pictures = names.includes('image') || names.includes('images');
+      const columns = pictures ? names.filter(hasMeaning) : names;
       return new ParquetFile(path, { handle, buffer, metadata, columns, groups: rowGroups(metadata, path) });
     } catch (error) {
       await handle.close();
@@ -120,6 +122,7 @@ export class ParquetFile {
       rowStart: start,
       rowEnd: start + rows,
       compressors,
+      parsers: PARSERS,
       utf8: false,
     });
     this.#cache.set(number, read);
@@ -134,6 +137,39 @@ export class ParquetFile {
       if (bytes > CACHE_BYTES && bytes > this.#opened.groups[key]!.bytes) this.#cache.delete(key);
     }
   }
+}
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
+/**
+ * Text of bytes. What is not UTF-8 (a text cut inside a character) becomes a lone surrogate for each byte, so that it is
+ * found in its record and not learned as a replacement character.
+ */
+const PARSERS = {
+  stringFromBytes(bytes: Uint8Array | undefined): string | undefined {
+    if (bytes === undefined) return undefined;
+    try {
+      return UTF8.decode(bytes);
+    } catch {
+      return withSurrogates(bytes);
+    }
+  },
+};
+
+/** The longest sequence of a character in UTF-8. */
+const LONGEST = 4;
+
+function withSurrogates(bytes: Uint8Array): string {
+  let text = '';
+  let at = 0;
+  while (at < bytes.length) {
+    const lengths = Array.from({ length: Math.min(LONGEST, bytes.length - at) }, (_, i) => i + 1);
+    const length = lengths.find((count) => isUtf8(bytes.subarray(at, at + count)));
+    text +=
+      length === undefined ? String.fromCharCode(0xdc00 + bytes[at]!) : UTF8.decode(bytes.subarray(at, at + length));
+    at += length ?? 1;
+  }
+  return text;
 }
 
 function rowGroups(metadata: FileMetaData, path: string): Group[] {
@@ -172,16 +208,12 @@ function fileBuffer(handle: FileHandle, byteLength: number): AsyncBuffer {
 }
 
 function parseColumn(text: string, column: string, file: string, record: number): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw expected('a list of turns, or JSON text of one', `the column ${column}`, text, { file, record, cause });
-  }
+  return parseJson(text, { what: `the column ${column}`, file, record, onNaN: () => {} });
 }
 
 function damaged(file: string, cause: unknown, record?: number): UserError {
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new UserError(`Expected a complete parquet file but reading it failed: ${reason}.`, {
+  return new UserError(`Expected a complete parquet file but reading it failed: ${reason.slice(0, 200)}.`, {
     file,
     ...(record === undefined ? {} : { record }),
     cure: 'The file is probably cut off or damaged. Write or download it again.',

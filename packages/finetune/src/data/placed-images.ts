@@ -5,10 +5,13 @@
  */
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { expected, UserError } from '@minicpm-finetune/run';
+import { isEmpty, present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
+import { checkPartKeys } from './keys.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
 
 const TAG = '<image>';
+const PARTS_CURE = 'Write each part as {"type": "text", "text"} or {"type": "image", "image": path}.';
 
 /** Gives out the images of one record to the placeholders of its turns. */
 export class PlacedImages {
@@ -75,17 +78,31 @@ export class PlacedImages {
 
   #part(part: unknown, index: number, turn: number): string {
     const place = { ...this.#place, turn };
-    if (!isObject(part)) throw expected('an object with type', `part ${index} of the content`, part, place);
-    if (part.type === 'text') {
-      if (typeof part.text !== 'string') throw expected('text', `part ${index} of the content`, part.text, place);
-      return this.#text(part.text, turn);
+    if (!present(part)) return '';
+    if (!isObject(part)) {
+      throw expected('an object with type', `part ${index} of the content`, part, { ...place, cure: PARTS_CURE });
     }
-    if (part.type !== 'image' && part.type !== 'image_url')
-      throw expected('text, image or image_url', `the type of part ${index}`, part.type, place);
-    const url = isObject(part.image_url) ? part.image_url.url : part.image_url;
-    const source = [part.image, url, part.url, part.path, part.bytes].find(
-      (value) => value !== undefined && value !== null,
-    );
+    checkPartKeys(part, place);
+    const type = part.type ?? (present(part.text) ? 'text' : ownImage(part) === undefined ? undefined : 'image');
+    const other = type === 'text' ? ownImage(part) : isEmpty(part.text) ? undefined : part.text;
+    if (type === 'text' && other === undefined) {
+      if (!present(part.text)) return '';
+      if (typeof part.text === 'string') return this.#text(part.text, turn);
+      throw expected('text', `part ${index} of the content`, part.text, { ...place, cure: 'Write it as one string.' });
+    }
+    if (type !== 'text' && type !== 'image' && type !== 'image_url') {
+      throw expected('text, image or image_url', `the type of part ${index}`, type, {
+        ...place,
+        cure: PARTS_CURE,
+      });
+    }
+    if (other !== undefined) {
+      throw expected(`nothing but ${type === 'text' ? 'text' : 'an image'}`, `part ${index} of the content`, other, {
+        ...place,
+        cure: 'Write text and image as two parts.',
+      });
+    }
+    const source = ownImage(part);
     if (source === undefined) return this.#next(turn);
     this.#own++;
     return this.#add(this.#resolver.resolve(source, `part ${index} of the content`, place), turn);
@@ -117,6 +134,17 @@ export class PlacedImages {
     this.#sources.push(source);
     return placeholder(this.#sources.length - 1);
   }
+}
+
+/** The image that a part brings with it, or undefined. */
+function ownImage(part: Readonly<Record<string, unknown>>): unknown {
+  const url = isObject(part.image_url) ? part.image_url.url : part.image_url;
+  return [part.image, url, part.url, part.path, part.bytes].find(present);
+}
+
+/** Whether a turn's content has a part with an image of its own. */
+export function hasOwnImage(content: unknown): boolean {
+  return Array.isArray(content) && content.some((part) => isObject(part) && ownImage(part) !== undefined);
 }
 
 function placeholder(index: number): string {

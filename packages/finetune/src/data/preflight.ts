@@ -11,6 +11,7 @@ import type { Dataset } from './dataset.js';
 import { EncodePool } from './encode-pool.js';
 import type { EncoderSetup } from './encoder.js';
 import { inOrder } from './in-order.js';
+import { FileNotes } from './traits.js';
 
 export interface PreflightOptions {
   readonly dataset: Dataset;
@@ -28,6 +29,7 @@ export interface PreflightOptions {
  */
 export async function preflight({ dataset, encoder, reporter, ...options }: PreflightOptions): Promise<Uint32Array> {
   const lengths = new Uint32Array(dataset.length);
+  const notes = new FileNotes();
   const bad = new BadRecords({ ...options.badRecords, reportFile: undefined }, dataset.length);
   const threads = options.threads ?? availableParallelism();
   const setup = { dataset: dataset.index, encoder };
@@ -35,13 +37,20 @@ export async function preflight({ dataset, encoder, reporter, ...options }: Pref
   try {
     await asTask(reporter, { label: 'Reading records', total: dataset.length, unit: 'records' }, async (update) => {
       for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 16)) {
-        if (outcome.ok) lengths[index] = Math.min(outcome.value, encoder.maxLength);
-        else bad.add(index, UserError.fromData(outcome.error));
+        const { file, record } = dataset.place(index);
+        if (outcome.ok) {
+          lengths[index] = Math.min(outcome.value, encoder.maxLength);
+          notes.add(file, record, outcome.traits!);
+        } else {
+          bad.add(index, UserError.fromData(outcome.error));
+          notes.refuse(file, record, outcome.error.key);
+        }
         update(index + 1);
       }
     });
   } finally {
     await pool.close();
   }
+  for (const note of notes.lines) reporter.notice(note);
   return lengths;
 }

@@ -1,16 +1,28 @@
 /**
  * One data file with random access to its records. The format (JSON array, JSON Lines, parquet) is recognised from the
- * bytes, never from the name; the form of the records (forms.ts) from the first record.
+ * bytes, never from the name; the form of a record (forms.ts) from the record.
  */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import {
+  excerpt,
+  fileKind,
+  findEncodingMistake,
+  notUtf8,
+  pathCure,
+  shown,
+  shownNames,
+  shownPath,
+  UserError,
+  wideEncoding,
+} from '@minicpm-finetune/run';
 import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
 import { parseRecord } from './json-record.js';
 import { type RecordOffsets, scanJson } from './json-scan.js';
+import { columnOf } from './json-structure.js';
 import { ParquetFile } from './parquet.js';
 import type { DataRecord, RecordPlace } from './record.js';
 
@@ -21,6 +33,7 @@ export interface RecordFileIndex {
   /** As the user wrote it. */
   readonly path: string;
   readonly container: Container;
+  /** Of the first record; others may have another. */
   readonly form: RecordForm;
   readonly records: number;
   /** Bytes of the file when it was indexed. */
@@ -35,11 +48,13 @@ export class RecordFile {
   #fd: number | undefined;
   #parquet: Promise<ParquetFile> | undefined;
   readonly #resolver: ImageResolver;
+  readonly #notice: (message: string) => void;
 
   readonly index: RecordFileIndex;
 
   private constructor(index: RecordFileIndex, notice: (message: string) => void) {
     this.index = index;
+    this.#notice = notice;
     this.#resolver = new ImageResolver(index.path, notice);
   }
 
@@ -73,10 +88,10 @@ export class RecordFile {
     return this.index.records;
   }
 
-  /** One line for people: "JSON Lines, 2000 records in the seed form (…)". */
+  /** One line for people: "JSON Lines, 2000 records, the first in the seed form (…)". */
   describe(): string {
     const { container, records, form } = this.index;
-    return `${container}, ${records} record${records === 1 ? '' : 's'} in ${FORM_NAMES[form]}`;
+    return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
   }
 
   place(record: number): RecordPlace {
@@ -86,7 +101,7 @@ export class RecordFile {
 
   /** Record `record`, checked and with its images found. Throws UserError with file, record, line and turn. */
   async read(record: number): Promise<DataRecord> {
-    return normalizeRecord(await this.#raw(record), this.index.form, this.place(record), this.#resolver);
+    return normalizeRecord(await this.#raw(record), this.place(record), this.#resolver);
   }
 
   async close(): Promise<void> {
@@ -112,24 +127,32 @@ export class RecordFile {
         });
       }
     }
-    return parseRecord(readBytes(this.#fd, offsets.starts[record]!, offsets.lengths[record]!), this.place(record));
+    const [fd, start] = [this.#fd, offsets.starts[record]!];
+    return parseRecord(readBytes(fd, start, offsets.lengths[record]!), this.place(record), {
+      column: () => columnOf(fd, start),
+      onNaN: () =>
+        this.#notice(`${shownPath(path)} has NaN or Infinity, which JSON does not have; they are read as null.`),
+    });
   }
 }
 
 function checkFile(path: string): number {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat)
-    throw new UserError(`Expected a data file but there is no ${path}.`, {
+    throw new UserError(`Expected a data file but there is no ${shown(path)}.`, {
       file: path,
       flag: '--data_path',
-      cure: `Paths are relative to the working folder, here ${process.cwd()}.`,
+      cure: pathCure(path, `Paths are relative to the working folder, here ${shownPath(process.cwd())}.`),
     });
   if (!stat.isFile())
-    throw new UserError(`Expected a data file but ${path} is ${stat.isDirectory() ? 'a folder' : 'not a file'}.`, {
-      file: path,
-      flag: '--data_path',
-      cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
-    });
+    throw new UserError(
+      `Expected a data file but received ${stat.isDirectory() ? 'a folder' : 'something that is not a file'}.`,
+      {
+        file: path,
+        flag: '--data_path',
+        cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
+      },
+    );
   if (stat.size === 0)
     throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });
   return stat.size;
@@ -145,36 +168,34 @@ async function recognizeContainer(path: string, bytes: number): Promise<{ contai
   } finally {
     await handle.close();
   }
-  const foreign = foreignFormat(head);
-  if (foreign)
-    throw new UserError(`Expected ${CONTAINERS} for a data file but received ${foreign.what}.`, {
-      file: path,
-      cure: foreign.cure,
-    });
   if (head.subarray(0, 4).toString('latin1') === 'PAR1') return { container: 'parquet', start: 0 };
+  const encoding = wideEncoding(head) === undefined ? undefined : findEncodingMistake(head);
+  if (encoding !== undefined) throw notUtf8(encoding, 'a data file', { file: path });
   const start = head.subarray(0, 3).equals(Buffer.from([0xef, 0xbb, 0xbf])) ? 3 : 0;
   const first = /[^ \t\r\n]/.exec(head.toString('latin1', start))?.[0];
   if (first === '[') return { container: 'JSON array', start };
   if (first === '{') return { container: 'JSON Lines', start };
-  const what =
-    first === undefined
-      ? 'only white space'
-      : `a file that starts with ${JSON.stringify(head.toString('utf8', start, start + 40).trimStart())}`;
-  throw new UserError(`Expected ${CONTAINERS} for a data file but received ${what}.`, {
-    file: path,
-    line: 1,
-    cure: 'A JSON array starts with [, JSON Lines with {. Convert the file to one of them.',
-  });
+  throw notData(path, head.subarray(start));
 }
 
-function foreignFormat(head: Buffer): { what: string; cure: string } | undefined {
-  const magic = head.subarray(0, 4).toString('hex');
-  if (magic.startsWith('1f8b')) return { what: 'a gzip file', cure: 'Unpack it first (gunzip).' };
-  if (magic === '504b0304') return { what: 'a zip file', cure: 'Unpack it first (unzip).' };
-  if (magic === '28b52ffd') return { what: 'a Zstandard file', cure: 'Unpack it first (unzstd).' };
-  if (magic.startsWith('fffe') || magic.startsWith('feff'))
-    return { what: 'a UTF-16 text file', cure: 'Save it as UTF-8.' };
-  return undefined;
+/** The error for a file that starts as none of the containers. */
+function notData(path: string, head: Buffer): UserError {
+  const kind = fileKind(head);
+  const text = head.toString('utf8').trimStart();
+  const foreign = text !== '' && text.codePointAt(0)! > 0x7e && kind?.group === 'text';
+  const what =
+    text === ''
+      ? 'only white space'
+      : foreign
+        ? `a file that starts with ${excerpt(text, 0)}`
+        : kind === undefined || kind.group === 'text'
+          ? `a file that starts with ${shown(text.slice(0, 40))}`
+          : kind.what;
+  return new UserError(`Expected ${CONTAINERS} for a data file but received ${what}.`, {
+    file: path,
+    ...(kind === undefined || kind.group === 'text' ? { line: 1 } : {}),
+    cure: kind?.cure ?? 'A JSON array starts with [, JSON Lines with {. Convert the file to one of them.',
+  });
 }
 
 type Unformed = Omit<RecordFileIndex, 'form'>;
@@ -185,7 +206,7 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
     const megabytes = file.largestGroupBytes / 2 ** 20;
     if (megabytes > 64)
       notice(
-        `${path} has row groups of up to ${megabytes.toFixed(0)} MiB; each is decoded to read one record. Reading is much faster from a file written with row_group_size=100.`,
+        `${shownPath(path)} has row groups of up to ${megabytes.toFixed(0)} MiB; each is decoded to read one record. Reading is much faster from a file written with row_group_size=100.`,
       );
     return {
       path,
@@ -242,11 +263,11 @@ function checkFirstLine(path: string, start: number, bytes: number): void {
       Array.isArray(value) && isObject(value[0]) && ('conversations' in value[0] || 'messages' in value[0]),
   );
   throw new UserError(
-    `Expected ${CONTAINERS} for a data file but received one JSON object with the keys ${Object.keys(whole).slice(0, 10).join(', ')}.`,
+    `Expected ${CONTAINERS} for a data file but received one JSON object with the keys ${shownNames(Object.keys(whole))}.`,
     {
       file: path,
       cure: list
-        ? `Save the list under ${JSON.stringify(list[0])} as the file: [ {record}, … ].`
+        ? `Save the list under ${shown(list[0])} as the file: [ {record}, … ].`
         : `Put ${basename(path)}'s object in square brackets if it is a record: [ {…} ].`,
     },
   );

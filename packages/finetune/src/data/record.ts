@@ -4,10 +4,15 @@
  */
 
 import type { ImageSource } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
+
+export { imagesOf } from '@minicpm-finetune/processor';
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
   readonly content: string;
+  /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
+  readonly supervised?: boolean;
 }
 
 export interface DataRecord {
@@ -20,12 +25,30 @@ export interface DataRecord {
   readonly image: ImageSource | Readonly<Record<string, ImageSource>> | undefined;
   /** System turn first, if any; then user and assistant. */
   readonly conversations: readonly Turn[];
+  /** The system turn is not a turn of the data but its key `system`. */
+  readonly systemKey?: boolean;
+  /** Keys of the data that mean something elsewhere and are not read here. */
+  readonly unread?: readonly string[];
 }
 
-/** The images of a record, in the order of the data. */
-export function imagesOf({ image }: DataRecord): ImageSource[] {
-  if (image === undefined) return [];
-  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
+/** The number in the data of turn `turn` of a record; -1 for the key `system`. */
+function writtenTurn({ systemKey }: DataRecord, turn: number): number {
+  return systemKey ? turn - 1 : turn;
+}
+
+/** `turn 1`, or `the key system`. */
+export function nameOfTurn(record: DataRecord, turn: number): string {
+  const written = writtenTurn(record, turn);
+  return written === -1 ? 'the key system' : `turn ${written}`;
+}
+
+/** An error about a record, with the number that the turn has in the data. */
+export function withWrittenTurn(error: unknown, record: DataRecord): unknown {
+  if (!(error instanceof UserError) || error.turn === undefined || !record.systemKey) return error;
+  const { turn, ...details } = error.details();
+  const written = writtenTurn(record, turn!);
+  const place = written === -1 ? { key: 'system' } : { turn: written };
+  return new UserError(error.message, { ...details, ...place, cause: error.cause });
 }
 
 /** The place of a record, for messages. */

@@ -2,10 +2,11 @@
  * What check-data reports about one record. Its length, its supervised tokens, the slices of its images, and oddities.
  * Numbers only, so that no pixels travel between threads.
  */
-import type { EncodeNotice } from '@minicpm-finetune/processor';
+import { type EncodeNotice, foreignPicture } from '@minicpm-finetune/processor';
+import { shown } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
 import { imageGrids } from './image-grids.js';
-import type { DataRecord } from './record.js';
+import { type DataRecord, nameOfTurn } from './record.js';
 
 export interface RecordSummary {
   /** Tokens of the whole record, nothing cut off. */
@@ -43,10 +44,23 @@ function countSupervised(labels: Int32Array): number {
   return count;
 }
 
-function warnings({ conversations }: DataRecord): string[] {
-  return conversations.flatMap(({ role, content }, turn) =>
-    role === 'assistant' && content.trim() === ''
-      ? [`The answer in turn ${turn} is empty: the model learns to say nothing there.`]
-      : [],
-  );
+/** The replacement character: what stands there was lost before. */
+const LOST = '\uFFFD';
+
+function warnings(record: DataRecord): string[] {
+  return record.conversations.flatMap(({ role, content }, index) => {
+    const turn = nameOfTurn(record, index);
+    const found: string[] = [];
+    if (role === 'assistant' && content.trim() === '')
+      found.push(`The answer in ${turn} is empty: the model learns to say nothing there.`);
+    const lost = content.indexOf(LOST);
+    if (lost !== -1)
+      found.push(
+        `The text of ${turn} has the replacement character U+FFFD as character ${lost + 1}: what stood there was lost when the file was written.`,
+      );
+    const picture = role === 'user' ? undefined : foreignPicture(content);
+    if (picture !== undefined)
+      found.push(`The text of ${turn} (${role}) names a picture, ${shown(picture.written)}, and is read as text.`);
+    return found;
+  });
 }

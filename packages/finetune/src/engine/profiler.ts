@@ -5,7 +5,6 @@
  *
  * Operators inside a backward pass are libtorch's own and seen as a whole: as the part of the block's span without operators.
  */
-import { writeFileSync } from 'node:fs';
 import type { PlanNode } from '@minicpm-finetune/minicpm-v';
 import { liveTensors, traceOperators } from '@minicpm-finetune/torch';
 
@@ -36,6 +35,13 @@ export interface StepProfile {
 const PLACE = { pid: 1, tid: 1 };
 const micro = (milliseconds: number): number => Math.round(milliseconds * 1000);
 
+export interface ProfilerOutput {
+  /** Writes the trace. */
+  write(text: string): void;
+  /** Gets the message when that fails; the run continues. */
+  failed(message: string): void;
+}
+
 export class Profiler implements StepProfile {
   readonly events: TraceEvent[] = [
     { name: 'process_name', ph: 'M', ts: 0, ...PLACE, args: { name: 'minicpm-finetune' } },
@@ -45,12 +51,12 @@ export class Profiler implements StepProfile {
   #waited = 0;
 
   readonly path: string;
-  readonly #failed: (message: string) => void;
+  readonly #output: ProfilerOutput;
 
-  /** Traces this many steps and then writes `path`; if that fails, `failed` gets the message and the run continues. */
-  constructor(steps: number, path: string, failed: (message: string) => void) {
+  /** Traces this many steps and then writes the trace, which a message calls `path`. */
+  constructor(steps: number, path: string, output: ProfilerOutput) {
     this.path = path;
-    this.#failed = failed;
+    this.#output = output;
     this.#left = steps;
   }
 
@@ -99,9 +105,9 @@ export class Profiler implements StepProfile {
   write(): void {
     this.#left = 0;
     try {
-      writeFileSync(this.path, JSON.stringify({ traceEvents: this.events, displayTimeUnit: 'ms' }));
+      this.#output.write(JSON.stringify({ traceEvents: this.events, displayTimeUnit: 'ms' }));
     } catch (error) {
-      this.#failed(`THE TRACE WAS NOT SAVED in ${this.path}: ${(error as Error).message}`);
+      this.#output.failed(`THE TRACE WAS NOT SAVED in ${this.path}: ${(error as Error).message}`);
     }
     this.events.length = 0;
   }

@@ -1,16 +1,22 @@
 /** Which parameters train without LoRA. The flags `--tune_vision` and `--tune_llm`. */
 import { freeze, type MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import type { Parameter } from '@minicpm-finetune/torch';
 
 export interface FullTuning {
   readonly tuneVision: boolean;
   readonly tuneLlm: boolean;
 }
 
-/** Full-parameter training: the resampler always, tower and language model as asked. */
-export function tuneFully(model: MiniCPMV, { tuneVision, tuneLlm }: FullTuning): void {
+/** The parameters that full-parameter training trains: the resampler's always, tower's and language model's as asked. */
+export function fullyTuned(model: MiniCPMV, { tuneVision, tuneLlm }: FullTuning): Map<string, Parameter> {
+  const wanted = (name: string): boolean =>
+    name.startsWith('vpm.') ? tuneVision : name.startsWith('llm.') ? tuneLlm : true;
+  const fixed = model.fixedParameters;
+  return new Map([...model.namedParameters()].filter(([name]) => wanted(name) && !fixed.has(name)));
+}
+
+/** Lets these parameters train, and freezes the others. */
+export function tuneFully(model: MiniCPMV, tuning: FullTuning): void {
   freeze(model);
-  for (const [name, parameter] of model.namedParameters()) {
-    const wanted = name.startsWith('vpm.') ? tuneVision : name.startsWith('llm.') ? tuneLlm : true;
-    if (wanted && !model.fixedParameters.has(name)) parameter.data.requiresGrad = true;
-  }
+  for (const parameter of fullyTuned(model, tuning).values()) parameter.data.requiresGrad = true;
 }

@@ -7,7 +7,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, rename, rm, statfs, symlink, writeFile } from 'node:fs/promises';
 import { dirname, extname, join, relative } from 'node:path';
 import { listFiles, modelInfo } from '@huggingface/hub';
-import { formatBytes, UserError } from '@minicpm-finetune/run';
+import { formatBytes, shownNames, takeLock, UserError } from '@minicpm-finetune/run';
 import { asTask, type Reporter } from '../report/reporter.js';
 import { HubClient } from './client.js';
 import { fetchBlob, partialFile, type RemoteFile } from './transfer.js';
@@ -21,6 +21,8 @@ export interface HubOptions {
   readonly cacheDir?: string | null;
   /** False where tokenizer and configuration are enough. */
   readonly weights?: boolean;
+  /** The flag of the command that takes an adapter, for the error for an adapter's folder. */
+  readonly adapterFlag?: '--adapter' | '--lora_weight_path';
   /** Milliseconds before each further try of a request that failed in passing. */
   readonly pauses?: readonly number[];
 }
@@ -48,8 +50,11 @@ export async function downloadInto(root: string, repo: string, options: Download
   const files = select(listing, client, options);
   const blobs = new Map(files.map((file) => [join(root, 'blobs', file.hash.hex), file]));
   await mkdir(join(root, 'blobs'), { recursive: true });
-  const missing = [...blobs].filter(([blob, { size }]) => sizeOf(blob) !== size);
-  if (missing.length > 0) await fetchAll(missing, client, reporter);
+  if ([...blobs].some(isMissing)) {
+    using _ = takeLock(join(root, 'download.lock'), { what: root, flag });
+    const missing = [...blobs].filter(isMissing); // another process may have fetched some
+    if (missing.length > 0) await fetchAll(missing, client, reporter);
+  }
   const snapshot = join(root, 'snapshots', commit);
   for (const { path, hash } of files) await link(join(root, 'blobs', hash.hex), join(snapshot, path), client);
   if (revision !== commit) await writeRef(join(root, 'refs', revision), commit);
@@ -83,7 +88,7 @@ async function lookUp(client: HubClient): Promise<{ commit: string; listing: Rem
     return { commit, listing };
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    const message = `Expected the hub's list of the files of ${name} but ${hubUrl} answered something else: ${(cause as Error).message}.`;
+    const message = `Expected the hub's list of the files of ${name} but ${hubUrl} answered something else: ${(cause as Error).message.slice(0, 200)}.`;
     throw client.error(message, {
       cure: 'Run the command again. If it stays so, check HF_ENDPOINT, and whether the network asks for a login.',
       cause,
@@ -104,14 +109,14 @@ function select(listing: readonly RemoteFile[], client: HubClient, options: Down
     if (patterns) return patterns.some((pattern) => pattern.test(file.path));
     return !file.path.includes('/') && (isWeights(file) ? weights : SIDE_FILES.has(extname(file.path)));
   });
-  const names = (files: readonly RemoteFile[]): string => files.map(({ path }) => path).join(', ');
+  const names = (files: readonly RemoteFile[]): string => shownNames(files.map(({ path }) => path));
   const pickles = (patterns ? wanted : listing).filter(({ path }) => PICKLES.has(extname(path)));
   if (patterns && pickles.length > 0) {
     reporter.notice(`left out, because opening pickles can run code: ${names(pickles)}`);
   }
   const files = wanted.filter((file) => !pickles.includes(file));
   if (patterns && files.length === 0) {
-    const message = `Expected files of ${repo} (${revision}) for --allow but received ${allow!.join(' ')}, which none of them matches.`;
+    const message = `Expected files of ${repo} (${revision}) for --allow but received ${shownNames(allow!)}, which none of them matches.`;
     throw client.error(message, { flag: '--allow', cure: `It has ${names(listing)}.` });
   }
   if (!patterns && weights && !files.some(isWeights)) {
@@ -128,6 +133,8 @@ function wildcards(pattern: string): RegExp {
   const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^${escaped.replaceAll('*', '.*').replaceAll('?', '.')}$`, 's');
 }
+
+const isMissing = ([blob, { size }]: readonly [blob: string, file: RemoteFile]): boolean => sizeOf(blob) !== size;
 
 /** The size of a file in bytes; null if it is not there. */
 const sizeOf = (path: string): number | null => statSync(path, { throwIfNoEntry: false })?.size ?? null;

@@ -6,7 +6,17 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
-import { UserError } from '@minicpm-finetune/run';
+import { requireCheckpoint } from '@minicpm-finetune/processor';
+import {
+  didYouMean,
+  latestCheckpoint,
+  pathCure,
+  readJson,
+  SimilarPaths,
+  shown,
+  shownPath,
+  UserError,
+} from '@minicpm-finetune/run';
 import { type DownloadOptions, downloadInto, type HubOptions } from './download.js';
 
 /**
@@ -15,12 +25,42 @@ import { type DownloadOptions, downloadInto, type HubOptions } from './download.
  * @throws UserError for what is neither a folder nor the id of a model, and as `downloadModel` does
  */
 export async function resolveModel(argument: string, options: HubOptions): Promise<string> {
-  if (existsSync(argument) && statSync(argument).isDirectory()) return argument;
+  if (statSync(argument, { throwIfNoEntry: false })?.isDirectory()) {
+    refuseUnfinishedRun(argument, options.flag);
+    requireCheckpoint(argument, options);
+    return argument;
+  }
   requireRepoId(argument, options.flag);
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;
-  options.reporter.notice(`there is no folder ${argument}, so the model of that name is downloaded from the hub`);
+  const similar = new SimilarPaths().find(argument);
+  const meant = similar === undefined ? '' : ` (${didYouMean(similar).replace('Did', 'did')})`;
+  options.reporter.notice(
+    `there is no folder ${argument}${meant}, so the model of that name is downloaded from the hub`,
+  );
   return await downloadModel(argument, options);
+}
+
+/** The folder of a model argument, or its snapshot in the cache, with or without weights; null: it is not on this machine. */
+export function localModel(argument: string, cacheDir: string | null): string | null {
+  if (existsSync(join(argument, 'config.json'))) return argument;
+  return existsSync(argument) || !REPO_ID.test(argument) ? null : cachedSnapshot(repoFolder(argument, cacheDir), false);
+}
+
+/** A run folder has a model only when the run is finished; before, its checkpoints have one. */
+function refuseUnfinishedRun(folder: string, flag: string): void {
+  const newest = existsSync(join(folder, 'config.json')) ? undefined : latestCheckpoint(folder);
+  if (newest === undefined) return;
+  const isAdapter = existsSync(join(newest.path, 'adapter_config.json'));
+  throw new UserError(
+    `Expected a folder with config.json and weights but received ${shownPath(folder)}, a run folder that has checkpoints only.`,
+    {
+      flag,
+      cure: isAdapter
+        ? `The run trains an adapter and was not finished. Give its base as the model, and its newest checkpoint as the adapter: ${newest.path}.`
+        : `The run was not finished. Give its newest checkpoint: ${newest.path}.`,
+    },
+  );
 }
 
 /**
@@ -37,12 +77,15 @@ export async function downloadModel(repo: string, options: DownloadOptions): Pro
 const repoFolder = (repo: string, cacheDir: string | null | undefined): string =>
   join(cacheDir ?? getHFHubCachePath(), getRepoFolderName({ type: 'model', name: repo }));
 
-function requireRepoId(argument: string, flag: string): void {
-  if (/^\w[\w.-]*\/\w[\w.-]*$/.test(argument) && !/--|\.\./.test(argument)) return;
-  const what = existsSync(argument) ? 'a file' : 'no folder';
+const REPO_ID = /^\w[\w.-]*\/\w[\w.-]*$/;
+
+/** Refuses what is neither a folder nor can be the id of a model. */
+export function requireRepoId(argument: string, flag: string): void {
+  if (REPO_ID.test(argument) && !/--|\.\./.test(argument)) return;
+  if (existsSync(argument)) requireCheckpoint(argument, { flag }); // it says which file it is
   throw new UserError(
-    `Expected a folder with config.json and weights, or the id of a model of the hub, but received ${argument}, which is ${what}.`,
-    { flag, cure: 'Check the path, or give an id such as openbmb/MiniCPM-V-2_6.' },
+    `Expected a folder with config.json and weights, or the id of a model of the hub, but received ${shown(argument)}, which is no folder.`,
+    { flag, cure: pathCure(argument, 'Check the path, or give an id such as openbmb/MiniCPM-V-2_6.') },
   );
 }
 
@@ -56,6 +99,7 @@ function cachedSnapshot(root: string, weights: boolean): string | null {
   if (!weights || has('model.safetensors')) return snapshot;
   const index = 'model.safetensors.index.json';
   if (!has(index)) return null;
-  const { weight_map } = JSON.parse(readFileSync(join(snapshot, index), 'utf8')) as { weight_map: object };
-  return Object.values(weight_map).every(has) ? snapshot : null;
+  const { weight_map: shards } = (readJson(join(snapshot, index), index) ?? {}) as { weight_map?: unknown };
+  const names = typeof shards === 'object' && shards !== null ? Object.values(shards) : [];
+  return names.every((name) => typeof name === 'string' && has(name)) ? snapshot : null;
 }

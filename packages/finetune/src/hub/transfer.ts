@@ -8,7 +8,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { constants, existsSync } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { UserError } from '@minicpm-finetune/run';
+import { shownPath, type UserError } from '@minicpm-finetune/run';
 import type { HubClient } from './client.js';
 
 export interface RemoteFile {
@@ -165,7 +165,7 @@ class PartialDownload {
   #truncated(): UserError {
     const { path, size } = this.file;
     return this.options.client.error(
-      `Expected ${size} bytes for ${path} but the answers ended after ${this.#have} of them.`,
+      `Expected ${size} bytes for ${shownPath(path)} but the answers ended after ${this.#have} of them.`,
       { cure: 'Run the command again: it resumes there. A proxy that cuts long answers may have to be avoided.' },
     );
   }
@@ -173,7 +173,7 @@ class PartialDownload {
   #wrongSize(received: string): Useless {
     const { path, size } = this.file;
     return new Useless(
-      this.options.client.error(`Expected ${size} bytes for ${path} but received ${received}.`, {
+      this.options.client.error(`Expected ${size} bytes for ${shownPath(path)} but received ${received}.`, {
         cure: 'Run the command again. If it stays so, the mirror in HF_ENDPOINT or a proxy delivers something else.',
       }),
     );
@@ -190,7 +190,7 @@ function wrongContent(file: RemoteFile, received: string, client: HubClient): Us
   const { path, hash } = file;
   const kind = hash.kind === 'git' ? 'git hash' : hash.kind;
   return new Useless(
-    client.error(`Expected the ${kind} ${hash.hex} for ${path} but received ${received}.`, {
+    client.error(`Expected the ${kind} ${hash.hex} for ${shownPath(path)} but received ${received}.`, {
       cure: 'What was received is deleted: run the command again. If it stays so, the mirror in HF_ENDPOINT or a proxy changes files.',
     }),
   );

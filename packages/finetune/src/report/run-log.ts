@@ -3,7 +3,14 @@
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { EventWriter, RUN_FILES, type RunConfig, type RunEvent, type StepEvent } from '@minicpm-finetune/run';
+import {
+  EventWriter,
+  type OwnFiles,
+  RUN_FILES,
+  type RunConfig,
+  type RunEvent,
+  type StepEvent,
+} from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
 import { type Reporter, SILENT } from './reporter.js';
 import { TensorBoard } from './tensorboard.js';
@@ -48,9 +55,13 @@ const EMPTY: Totals = { steps: 0, samples: 0, tokens: 0, supervised: 0 };
 
 export class RunLog {
   readonly reporter: Reporter;
-  /** With --report_to tensorboard. */
-  readonly board: TensorBoard | null;
-  readonly #writer: EventWriter;
+  /** With --report_to tensorboard, as soon as the log is open. */
+  board: TensorBoard | null = null;
+  readonly #config: RunConfig;
+  readonly #startStep: number;
+  #files: { readonly own: OwnFiles; readonly writer: EventWriter; readonly growing: readonly string[] } | null = null;
+  /** Events of before the log is open. */
+  #early: RunEvent[] = [];
   #since: Totals = { ...EMPTY };
   #sinceTime = performance.now();
   #sinceWait = 0;
@@ -60,27 +71,71 @@ export class RunLog {
 
   readonly #onEvent: (event: RunEvent) => void;
 
-  constructor({ logging, output: { output_dir: folder } }: RunConfig, options: RunLogOptions = {}) {
+  constructor(config: RunConfig, options: RunLogOptions = {}) {
     const { startStep = 0, reporter = SILENT, onEvent = () => {} } = options;
     this.reporter = reporter;
     this.#onEvent = onEvent;
-    mkdirSync(folder, { recursive: true });
-    this.#writer = new EventWriter(join(folder, RUN_FILES.events));
-    const logs = logging.logging_dir ?? join(folder, RUN_FILES.logs);
-    this.board = logging.report_to.includes('tensorboard') ? new TensorBoard(logs, startStep) : null;
+    this.#config = config;
+    this.#startStep = startStep;
+  }
+
+  /** Whether there are files. */
+  get isOpen(): boolean {
+    return this.#files !== null;
+  }
+
+  /** Makes the files, with the events of before: a start that failed until now has left none. */
+  open(own: OwnFiles): void {
+    const { logging } = this.#config;
+    const { folder } = own;
+    const growing: string[] = [RUN_FILES.events];
+    if (this.#config.data.on_bad_record === 'skip') growing.push(RUN_FILES.badRecords);
+    for (const name of growing) own.noteGrowing(name);
+    if (logging.report_to.includes('tensorboard')) {
+      const logs = logging.logging_dir ?? join(folder, RUN_FILES.logs);
+      mkdirSync(logs, { recursive: true });
+      this.board = new TensorBoard(logs, this.#startStep, (name) => {
+        if (logging.logging_dir !== null) return; // another folder: its files are never removed
+        growing.push(join(RUN_FILES.logs, name));
+        own.noteGrowing(growing.at(-1)!);
+      });
+    }
+    this.#files = { own, growing, writer: new EventWriter(join(folder, RUN_FILES.events)) };
+    for (const event of this.#early) this.#write(event);
+    this.#early = [];
   }
 
   /** Writes an event and shows it. A full disk does not end the run: events are lost, which is said once. */
   event(event: RunEvent): void {
+    if (this.#files === null) this.#early.push(event);
+    else this.#write(event);
+    this.#tell(event);
+  }
+
+  #write(event: RunEvent): void {
     try {
-      this.#writer.write(event);
+      if (!this.#files!.writer.isThere) this.#openAgain();
+      this.#files!.writer.write(event);
       this.board?.event(event);
       this.#losing = false;
     } catch (error) {
       if (!this.#losing) this.#tellLost((error as Error).message);
       this.#losing = true;
     }
-    this.#tell(event);
+  }
+
+  /** Somebody removed the run folder: it is made again. */
+  #openAgain(): void {
+    const { own, writer } = this.#files!;
+    writer.close();
+    mkdirSync(own.folder, { recursive: true });
+    own.restart();
+    own.noteGrowing(RUN_FILES.events);
+    this.#files = { own, growing: [RUN_FILES.events], writer: new EventWriter(writer.path) };
+    const message = `THE RUN FOLDER WAS REMOVED: ${own.folder} is made again, with what is saved from now on.`;
+    const warning: RunEvent = { event: 'warning', kind: 'folder_removed', message };
+    this.#files.writer.write(warning);
+    this.#tell(warning);
   }
 
   #tell(event: RunEvent): void {
@@ -89,7 +144,7 @@ export class RunLog {
   }
 
   #tellLost(reason: string): void {
-    const message = `EVENTS ARE NOT RECORDED in ${this.#writer.path}: ${reason}. The run goes on.`;
+    const message = `EVENTS ARE NOT RECORDED in ${this.#files!.writer.path}: ${reason}. The run goes on.`;
     this.#tell({ event: 'warning', kind: 'write_failed', message });
   }
 
@@ -151,7 +206,14 @@ export class RunLog {
   }
 
   close(): void {
-    this.#writer.close();
+    if (this.#files === null) return;
+    const { writer, own, growing } = this.#files;
+    writer.close();
     this.board?.close();
+    try {
+      for (const name of growing) own.noteGrown(name);
+    } catch {
+      // a full disk: what grew is known by its beginning
+    }
   }
 }

@@ -1,13 +1,12 @@
 /**
- * Writes TensorBoard event files. TFRecord frames (length, masked CRC-32C, data, masked CRC-32C) around
- * `tensorflow.Event` messages, written by hand. Tags are those of transformers' trainer (`train/loss`, `eval/loss`, …).
+ * Writes TensorBoard event files. TFRecords (packages/run) around `tensorflow.Event` messages, written by hand. Tags are those of transformers' trainer (`train/loss`, `eval/loss`, …).
  * packages/lab/python/check_tensorboard.py reads them with TensorBoard. Formats:
  * tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto.
  */
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { EvalEvent, RunEvent, StepEvent } from '@minicpm-finetune/run';
+import { type EvalEvent, type RunEvent, type StepEvent, tfRecord } from '@minicpm-finetune/run';
 
 /** A picture of a step: an encoded PNG. */
 export interface BoardImage {
@@ -22,11 +21,16 @@ export class TensorBoard {
   readonly path: string;
   readonly #file: number;
 
-  /** `startStep` is the step resumed from: TensorBoard drops the later steps of earlier files. */
-  constructor(folder: string, startStep = 0) {
+  /**
+   * `startStep` is the step resumed from: TensorBoard drops the later steps of earlier files. `onName` gets the file's name before the file
+   * is made.
+   */
+  constructor(folder: string, startStep = 0, onName: (name: string) => void = () => {}) {
     mkdirSync(folder, { recursive: true });
-    const seconds = String(Math.floor(Date.now() / 1000)).padStart(10, '0');
-    this.path = join(folder, `events.out.tfevents.${seconds}.${hostname()}.${process.pid}.${counter++}`);
+    const seconds = String(nextSecond(folder)).padStart(10, '0');
+    const name = `${NAME}${seconds}.${hostname()}.${process.pid}.${counter++}`;
+    onName(name);
+    this.path = join(folder, name);
     this.#file = openSync(this.path, 'wx');
     this.#write(text(3, 'brain.Event:2'));
     const first = startStep === 0 ? 0 : startStep + 1;
@@ -64,7 +68,7 @@ export class TensorBoard {
   }
 
   #write(fields: Buffer): void {
-    writeSync(this.#file, frame(Buffer.concat([double(1, Date.now() / 1000), fields])));
+    writeSync(this.#file, tfRecord(Buffer.concat([double(1, Date.now() / 1000), fields])));
   }
 
   close(): void {
@@ -73,6 +77,14 @@ export class TensorBoard {
 }
 
 let counter = 0;
+const NAME = 'events.out.tfevents.';
+
+/** Now, in seconds, but after the files that are there: TensorBoard reads them by their names, and a clock may have been set back. */
+function nextSecond(folder: string): number {
+  const others = readdirSync(folder).filter((name) => name.startsWith(NAME));
+  const latest = Math.max(0, ...others.map((name) => Number.parseInt(name.slice(NAME.length), 10) || 0));
+  return Math.max(Math.floor(Date.now() / 1000), latest + (others.length > 0 ? 1 : 0));
+}
 const DT_STRING = 7;
 
 function stepScalars(event: StepEvent): Record<string, number | null> {
@@ -96,33 +108,6 @@ function evalScalars(event: EvalEvent): Record<string, number | null> {
     'eval/runtime': event.seconds,
     'eval/samples_per_second': event.samples_per_s,
   };
-}
-
-/** One TFRecord. */
-export function frame(data: Buffer): Buffer {
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(data.length));
-  return Buffer.concat([length, maskedCrc(length), data, maskedCrc(data)]);
-}
-
-function maskedCrc(data: Buffer): Buffer {
-  const crc = crc32c(data);
-  const masked = Buffer.alloc(4);
-  masked.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0);
-  return masked;
-}
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, i) => {
-  let crc = i;
-  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
-  return crc;
-});
-
-/** CRC-32C (Castagnoli), RFC 3720 appendix B.4. */
-export function crc32c(data: Uint8Array): number {
-  let crc = ~0;
-  for (const byte of data) crc = CRC_TABLE[(crc ^ byte) & 255]! ^ (crc >>> 8);
-  return ~crc >>> 0;
 }
 
 // Protocol buffers: a field is its number and wire type (0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes), then its value.

@@ -7,8 +7,8 @@
  *
  * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
  */
-import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { extname, join, posix } from 'node:path';
+import { copyFileSync, writeFileSync } from 'node:fs';
+import { extname, posix } from 'node:path';
 import { LoadedModel, setLoraTraining, tensorsFingerprint } from '@minicpm-finetune/minicpm-v';
 import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
@@ -156,36 +156,22 @@ function extensionOf(bytes: Uint8Array): string {
 /** Writes images and lines; returns the file of the lines relative to the run folder. */
 async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
   const { step } = run.state;
-  const folder = run.config.output.output_dir;
-  const images = join(folder, RUN_FILES.answers, 'images');
-  mkdirSync(images, { recursive: true });
+  const { own } = run.output;
   for (const { index, question, content } of asked) {
     const names = imageNames(question, content);
     for (const [k, source] of picturesOf(question).entries()) {
-      const path = join(images, names[k]!);
-      if (existsSync(path)) continue;
-      writeWhole(path, source);
+      const name = posix.join(RUN_FILES.answers, 'images', names[k]!);
+      if (own.ownership(name) === 'own') continue;
+      own.put(name, (path) => (typeof source === 'string' ? copyFileSync(source, path) : writeFileSync(path, source)));
       await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
-  mkdirSync(join(folder, RUN_FILES.answers, `step-${step}`), { recursive: true });
-  writeFileSync(join(folder, file), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
-  writeFileSync(join(folder, posix.dirname(file), 'model.json'), `${JSON.stringify(modelOf(run), null, 2)}\n`);
+  own.put(file, (path) => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
+  const model = posix.join(posix.dirname(file), 'model.json');
+  own.put(model, (path) => writeFileSync(path, `${JSON.stringify(modelOf(run), null, 2)}\n`));
   run.log.board?.text(step, 'eval/answers', markdown(lines));
   return file;
-}
-
-/** A file of this name is whole, also after the process was killed. */
-function writeWhole(path: string, source: ImageSource): void {
-  const temporary = `${path}.tmp`;
-  try {
-    if (typeof source === 'string') copyFileSync(source, temporary);
-    else writeFileSync(temporary, source);
-    renameSync(temporary, path);
-  } finally {
-    rmSync(temporary, { force: true });
-  }
 }
 
 /** Which model answered: its base, and the content of what was trained up to here. */

@@ -9,8 +9,8 @@
  *       run.json                   the configuration
  *       model/                     the weights or the adapter before the step (if the run ends)
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { RUN_FILES, UserError } from '@minicpm-finetune/run';
 import {
@@ -145,26 +145,32 @@ async function saveStep(
   found: { random: RandomState; finding: NonfiniteOrigin | null; withModel: boolean },
 ): Promise<string | null> {
   const { random, finding, withModel } = found;
-  const { config, data, training, log } = run;
+  const { config, data, training, log, output } = run;
   const step = micros[0]!.step + 1;
-  const folder = join(config.output.output_dir, RUN_FILES.nonfinite, `step-${step}`);
-  const write = (name: string, value: unknown): void =>
-    writeFileSync(join(folder, name), `${JSON.stringify(value, null, 2)}\n`);
+  const name = join(RUN_FILES.nonfinite, `step-${step}`);
   try {
-    mkdirSync(folder, { recursive: true });
     const indices = micros.map((micro) => micro.indices);
     const places = indices.map((own) => own.map((index) => ({ index, ...data.train.place(index) })));
     const { loss, gradNorm } = result;
     const numbers = { loss: String(loss), grad_norm: String(gradNorm), loss_scale: stepOptions(run).lossScale ?? null };
-    write('report.json', { step, ...numbers, first: finding, micro_batches: places });
-    write('records.json', await recordsOf(run, indices.flat()));
-    write(RUN_FILES.config, config);
-    writeSafetensors(join(folder, 'rng_state.safetensors'), random.tensors);
-    for (const [i, micro] of micros.entries()) saveBatch(join(folder, `batch-${i}.safetensors`), micro);
-    if (withModel) training.save(join(folder, 'model'));
-    return relative(config.output.output_dir, folder);
+    const records = await recordsOf(run, indices.flat());
+    output.own.putFolder(name, (folder) => {
+      const write = (file: string, value: unknown): void =>
+        writeFileSync(join(folder, file), `${JSON.stringify(value, null, 2)}\n`);
+      write('report.json', { step, ...numbers, first: finding, micro_batches: places });
+      write('records.json', records);
+      write(RUN_FILES.config, config);
+      writeSafetensors(join(folder, 'rng_state.safetensors'), random.tensors);
+      for (const [i, micro] of micros.entries()) saveBatch(join(folder, `batch-${i}.safetensors`), micro);
+      if (withModel) training.save(join(folder, 'model'));
+    });
+    return name;
   } catch (error) {
-    log.warn('write_failed', `THE STEP WAS NOT SAVED in ${folder}: ${(error as Error).message}`, step);
+    log.warn(
+      'write_failed',
+      `THE STEP WAS NOT SAVED in ${join(output.own.folder, name)}: ${(error as Error).message}`,
+      step,
+    );
     return null;
   }
 }

@@ -1,14 +1,12 @@
 /** Opens the data of a run: datasets, order and loaders. */
 import { join } from 'node:path';
-import type { RunConfig } from '@minicpm-finetune/run';
+import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
 import { Dataset } from '../data/dataset.js';
 import { type EncoderSetup, encoderSetup } from '../data/encoder.js';
 import { Loader, type MicroBatch } from '../data/loader.js';
 import { preflight } from '../data/preflight.js';
 import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
-
-const BAD_RECORDS_FILE = 'bad_records.jsonl';
 
 export interface RunData {
   readonly train: Dataset;
@@ -69,7 +67,7 @@ export function openLoader(
     badRecords: {
       onBadRecord: config.data.on_bad_record,
       maxBadFraction: config.data.max_bad_fraction,
-      reportFile: join(config.output.output_dir, BAD_RECORDS_FILE),
+      reportFile: join(config.output.output_dir, RUN_FILES.badRecords),
     },
     knownBad: steps.knownBad,
     notice: (message) => reporter.notice(message),

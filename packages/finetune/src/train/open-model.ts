@@ -5,13 +5,14 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
+  type AdapterPlace,
   type AppliedLora,
+  adapterPlaces,
   applyLora,
   type BaseFingerprint,
   type BaseModel,
   baseFingerprint,
   describeBase,
-  type LoraOptions,
   loadAdapter,
   loadWeights,
   MiniCPMV,
@@ -21,14 +22,17 @@ import {
   saveAdapter,
   saveCheckpoint,
   setLoraTraining,
+  sideFiles,
   trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { readConfig, withSlice } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter } from '@minicpm-finetune/torch';
+import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
+import { loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -40,8 +44,10 @@ export interface TrainingModel {
   readonly totalNumbers: number;
   /** Bytes that `save` writes. */
   readonly savedBytes: number;
-  /** How the weights were changed, for the run's record. */
+  /** What was said of weights, adapters and slices, for the run's record. */
   readonly notices: readonly string[];
+  /** Where adapters are; null: none. */
+  readonly places: readonly AdapterPlace[] | null;
   /** Writes the whole checkpoint, or the adapter. */
   save(folder: string): void;
 }
@@ -51,31 +57,16 @@ function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
   return device === 'auto' ? bestDevice() : device;
 }
 
-function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
-  return {
-    r: lora.lora_r,
-    alpha: lora.lora_alpha,
-    dropout: lora.lora_dropout,
-    targetModules: lora.lora_target_modules,
-    modulesToSave: lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision),
-    bias: lora.lora_bias,
-    useRslora: lora.use_rslora,
-    useDora: lora.use_dora,
-    layersToTransform: lora.lora_layers_to_transform,
-  };
-}
-
-/** Adapters: from `resumeFrom`, from `--lora_weight_path`, or new ones. */
-function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, resumeFrom: string | null): AppliedLora {
-  const from = resumeFrom ?? config.lora.lora_weight_path;
+/** Adapters: those in the folder `from`, or new ones. */
+function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, from: string | null): PutAdapters {
+  if (from === null) return { ...applyLora(model, loraOptions(config), { seed: config.seeds.seed }), notices: [] };
   const fingerprint: BaseFingerprint = (format) =>
     format === 2 ? base.fingerprint : baseFingerprint(base.folder, format);
-  const applied =
-    from === null
-      ? applyLora(model, loraOptions(config), { seed: config.seeds.seed })
-      : loadAdapter(from, model, { fingerprint, trainable: true });
-  setLoraTraining(model, true);
-  return applied;
+  return loadAdapter(from, model, { fingerprint, trainable: true, dropout: config.lora.lora_dropout });
+}
+
+interface PutAdapters extends AppliedLora {
+  readonly notices: readonly string[];
 }
 
 /**
@@ -110,7 +101,11 @@ export function prepareModel(
   const { dtype } = config.precision;
   const read = readConfig(folder);
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
-  const model = new MiniCPMV({ ...read, vision: { ...read.vision, batchSize } });
+  const sliced = withSlice(read, sliceOf(read, config.model));
+  const model = new MiniCPMV({ ...sliced, vision: { ...read.vision, batchSize } });
+  const { use_lora: useLora, lora_weight_path: continued } = config.lora;
+  const from = useLora ? (resumeFrom ?? continued) : null;
+  planTraining(config, model, from); // what cannot work is refused before the weights are read
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
   const task = reporter.task('Loading weights', undefined, 'bytes');
   let bytes = 0;
@@ -124,17 +119,19 @@ export function prepareModel(
   task.finish(bytes);
   // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
   const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
-  const base = config.lora.use_lora ? baseOf(config, folder, reporter) : null;
-  const applied = base === null ? null : putAdapters(model, config, base, resumeFrom);
-  if (applied === null)
-    tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
+  const base = useLora ? baseOf(config, folder, reporter) : null;
+  const applied = base && putAdapters(model, config, base, from);
+  if (applied !== null) setLoraTraining(model, true);
+  else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
   if (trainable.size === 0) {
     throw new UserError('Expected something to train but received flags that freeze everything.', {
       cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
     });
   }
-  const notices = config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [];
+  const said = [slicesNotice(config, read), ...(applied?.notices ?? [])].filter((line) => line !== null);
+  for (const line of said) reporter.notice(line);
+  const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
   const device = trainingDevice(config);
   if (device !== 'cpu') moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
@@ -145,6 +142,7 @@ export function prepareModel(
     trainableNumbers: count(trainable.values()),
     totalNumbers: count([...model.namedParameters()].map(([, parameter]) => parameter)),
     notices,
+    places: applied && adapterPlaces(model, applied.targets),
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
     save: (target) =>
       base === null || applied === null
@@ -164,6 +162,12 @@ function count(parameters: Iterable<Parameter>): number {
   let total = 0;
   for (const { shape } of parameters) total += shape.reduce((product, size) => product * size, 1);
   return total;
+}
+
+/** Names of the files that the trained model will have, as far as they are known before it is there. */
+export function resultNames(config: RunConfig, folder: string): string[] {
+  if (config.lora.use_lora) return ['adapter_config.json', 'adapter_model.safetensors', 'minicpm_manifest.json'];
+  return ['config.json', 'model.safetensors', 'model.safetensors.index.json', ...sideFiles(folder)];
 }
 
 /** Whether a checkpoint folder holds what this run would save. */

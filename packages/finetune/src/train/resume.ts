@@ -1,9 +1,8 @@
 /** Where a run starts: fresh, or from a checkpoint. */
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
   CONFIG_FLAGS,
-  checkpointStep,
   type Flag,
   flagsOf,
   latestCheckpoint,
@@ -19,13 +18,23 @@ import {
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
-import { freshState, type RunState, stateOf } from './state.js';
+import { isResumed, type OutputFolder } from './output-folder.js';
+import { freshState, meanLoss, type RunState, stateOf } from './state.js';
+
+/** A `TrainResult`. */
+interface FinishedRun {
+  readonly stopped: null;
+  readonly steps: number;
+  readonly trainLoss: number | null;
+  readonly vision: null;
+}
 
 /** Where a run starts. */
 export interface Start {
   readonly state: RunState;
   /** The checkpoint it is resumed from; null: a fresh run. */
   readonly checkpoint: Checkpoint | null;
+  readonly output: Omit<OutputFolder, 'release'>;
 }
 
 export interface Checkpoint {
@@ -34,15 +43,12 @@ export interface Checkpoint {
   readonly fingerprint: string;
 }
 
-/** The start of a run: after the checkpoint to resume, which is checked, or fresh, for which the run folder is made ready. Throws UserErrors. */
-export function startOf(config: RunConfig): Start {
-  const { output_dir: runFolder, overwrite_output_dir: overwrite } = config.output;
+/** The start of a run: after the checkpoint to resume, which is checked, or fresh. Throws UserErrors. */
+export function startOf(config: RunConfig, output: Start['output']): Start {
+  const { output_dir: runFolder } = config.output;
   const asked = config.save.resume_from_checkpoint;
-  if (asked === null) {
-    makeReady(runFolder, overwrite);
-    return { state: freshState(), checkpoint: null };
-  }
-  removeUnfinished(runFolder);
+  if (asked === null) return { state: freshState(), checkpoint: null, output };
+  if (isResumed(config)) removeUnfinished(runFolder);
   const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
   if (folder === undefined || !existsSync(folder)) {
     throw new UserError(
@@ -68,13 +74,38 @@ export function startOf(config: RunConfig): Start {
   const saved = readTrainerState(folder);
   const state = stateOf(saved);
   if (state.bestCheckpoint !== null) findBest(state, state.bestCheckpoint, folder);
-  return { state, checkpoint: { folder, fingerprint: saved.data_fingerprint } };
+  return { state, checkpoint: { folder, fingerprint: saved.data_fingerprint }, output };
 }
 
 /** The best checkpoint lies beside the resumed one, wherever the run folder was when that was saved, and may be that one itself. */
 function findBest(state: RunState, before: string, folder: string): void {
   state.bestCheckpoint = join(dirname(folder), basename(before));
   if (basename(before) === basename(folder)) state.bestContent = checkpointContent(folder);
+}
+
+/**
+ * A base in another place is the same base. An adapter's is known by the fingerprint of its weights (`loadAdapter`); the weights of a full
+ * training come from the checkpoint, and its configuration must be the base's.
+ */
+export function compareBase({ folder }: Checkpoint, base: string, config: RunConfig): void {
+  if (config.lora.use_lora || config.save.resume_anyway) return;
+  const [saved, given] = [folder, base].map((path) => {
+    const {
+      torch_dtype: _,
+      dtype: __,
+      ...rest
+    } = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as Record<string, unknown>;
+    return JSON.stringify(rest);
+  });
+  if (saved === given) return;
+  throw new UserError(
+    `Expected the base that ${folder} was trained from for --model_name_or_path but received ${base}, whose config.json is another.`,
+    {
+      file: join(base, 'config.json'),
+      flag: '--model_name_or_path',
+      cure: 'Give the base of the run, or --resume_anyway true to continue with this one.',
+    },
+  );
 }
 
 /** A resumed run must see the data it saw before. */
@@ -90,15 +121,32 @@ export function compareData(checkpoint: Checkpoint, fingerprint: string, config:
   );
 }
 
-function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {
-  const differences: string[] = [];
+/** The run of this folder that has nothing left to do: all steps are taken, and its result is there. Null: there is something to do. */
+export function finishedRun(config: RunConfig, { own }: Start['output']): FinishedRun | null {
+  if (config.save.resume_from_checkpoint !== 'latest' || !own.holds([RUN_FILES.config, RUN_FILES.result])) return null;
+  const weights = config.lora.use_lora ? ['adapter_config.json', 'adapter_model.safetensors'] : ['config.json'];
+  if (!own.holds(weights)) return null;
+  const saved = readTrainerState(own.folder);
+  if (saved.global_step < saved.max_steps || differences(readCheckpointConfig(own.folder), config).length > 0)
+    return null;
+  const { step: steps, trainLoss } = stateOf(saved);
+  return { stopped: null, steps, trainLoss: meanLoss(trainLoss), vision: null };
+}
+
+function differences(before: RunConfig, now: RunConfig): string[] {
+  const found: string[] = [];
   for (const flag of flagsOf(CONFIG_FLAGS)) {
     if (flag.freeOnResume) continue;
     const [was, is] = [before, now].map((config) => JSON.stringify(valueIn(config, flag)));
-    if (was !== is) differences.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
+    if (was !== is) found.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
   }
-  if (differences.length === 0) return;
-  throw new UserError(`Expected the checkpoint's configuration but received other values: ${differences.join('; ')}.`, {
+  return found;
+}
+
+function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {
+  const found = differences(before, now);
+  if (found.length === 0) return;
+  throw new UserError(`Expected the checkpoint's configuration but received other values: ${found.join('; ')}.`, {
     file: join(folder, RUN_FILES.config),
     flag: '--resume_from_checkpoint',
     cure: 'Give the same flags, or --resume_anyway true to continue with the new ones.',
@@ -109,38 +157,4 @@ function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void
 function valueIn(config: RunConfig, { group, name, default: usual }: Flag): unknown {
   const values = (config as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>)[group];
   return values !== undefined && name in values ? values[name] : usual;
-}
-
-/** Refuses a folder with an earlier run or with a model, or clears it of the run if told to. */
-function makeReady(runFolder: string, overwrite: boolean): void {
-  if (!existsSync(join(runFolder, RUN_FILES.events))) {
-    refuseModel(runFolder);
-    return;
-  }
-  if (!overwrite) {
-    throw new UserError(
-      `Expected a new folder for --output_dir but received ${runFolder}, which holds an earlier run.`,
-      {
-        flag: '--output_dir',
-        cure: 'Name another folder, resume with --resume_from_checkpoint latest, or start over with --overwrite_output_dir true.',
-      },
-    );
-  }
-  removeUnfinished(runFolder);
-  for (const name of readdirSync(runFolder)) {
-    if (checkpointStep(name) !== undefined) rmSync(join(runFolder, name), { recursive: true });
-  }
-  const { events, config, stop, logs, answers, nonfinite, profile } = RUN_FILES;
-  for (const name of [events, config, stop, logs, answers, nonfinite, profile])
-    rmSync(join(runFolder, name), { recursive: true, force: true });
-}
-
-/** The trained model would take the place of the weights that lie there, perhaps those the run starts from. */
-function refuseModel(runFolder: string): void {
-  const old = existsSync(runFolder) ? readdirSync(runFolder).find((name) => name.endsWith('.safetensors')) : undefined;
-  if (old === undefined) return;
-  throw new UserError(`Expected a new folder for --output_dir but received ${runFolder}, which holds ${old}.`, {
-    flag: '--output_dir',
-    cure: 'Name another folder: the trained model will be written there.',
-  });
 }

@@ -1,4 +1,5 @@
 /** Everything a run holds while training, and its opening. */
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed } from '@minicpm-finetune/torch';
@@ -16,7 +17,8 @@ import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
-import { compareData, type Start } from './resume.js';
+import { refuseTakenResult } from './output-folder.js';
+import { compareBase, compareData, type Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
 
@@ -39,6 +41,7 @@ export interface Run {
   /** With --profile. */
   readonly profile: Profiler | null;
   readonly state: RunState;
+  readonly output: Start['output'];
 }
 
 /**
@@ -48,17 +51,24 @@ export interface Run {
  * @throws UserError
  */
 export async function openRun(config: RunConfig, log: RunLog, start: Start, stop: StopOptions = {}): Promise<Run> {
-  const { state, checkpoint } = start;
+  const { state, checkpoint, output } = start;
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const { reporter } = log;
-  const folder = await resolveModel(named, { flag: '--model_name_or_path', cacheDir, reporter });
+  const folder = await resolveModel(named, {
+    flag: '--model_name_or_path',
+    adapterFlag: '--lora_weight_path',
+    cacheDir,
+    reporter,
+  });
+  refuseTakenResult(config, output, folder);
+  if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, reporter);
   if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
   const requests = new StopRequests(config.output.output_dir, stop);
-  const run = makeRun({ config, log, data, training, derived, state, stop: requests });
+  const run = makeRun({ config, log, data, training, derived, state, output, stop: requests });
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
   return run;
 }
@@ -72,7 +82,9 @@ export async function closeRun({ optimizer, training, data, staging }: Run): Pro
 }
 
 /** Makes from what was opened what a run needs beside it. */
-function makeRun(opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'stop'>): Run {
+function makeRun(
+  opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'output' | 'stop'>,
+): Run {
   const { config, log, training, derived, state } = opened;
   const { precision } = config;
   const { totalSteps, warmupSteps } = derived;
@@ -86,13 +98,16 @@ function makeRun(opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'der
     vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
     staging: training.device === 'cuda' ? new Staging(training.device) : null,
     memory: memoryPlan(config, log, training.device),
-    profile: profiler(config, log),
+    profile: profiler(opened),
   };
 }
 
-function profiler({ logging: { profile: steps }, output }: RunConfig, log: RunLog): Profiler | null {
+function profiler({ config, log, output: { own } }: Pick<Run, 'config' | 'log' | 'output'>): Profiler | null {
+  const { profile: steps } = config.logging;
+  if (steps === 0) return null;
   const failed = (message: string): void => log.warn('write_failed', message);
-  return steps > 0 ? new Profiler(steps, join(output.output_dir, RUN_FILES.profile), failed) : null;
+  const write = (text: string): void => own.put(RUN_FILES.profile, (path) => writeFileSync(path, text));
+  return new Profiler(steps, join(own.folder, RUN_FILES.profile), { write, failed });
 }
 
 function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): MemoryPlan | null {

@@ -6,10 +6,15 @@ import {
   checkpointName,
   checkpointStep,
   latestCheckpoint,
+  RUN_FILES,
+  type RunConfig,
+  type StopEvent,
+  UNFINISHED_RESULT,
   UserError,
 } from '@minicpm-finetune/run';
 import {
   checkpointContent,
+  OPTIMIZER_FILE,
   removeOldCheckpoints,
   TRAINER_FILES,
   type TrainerState,
@@ -18,7 +23,7 @@ import {
 } from '../checkpoint/checkpoint.js';
 import { checkSpace, moveFiles } from '../checkpoint/durable.js';
 import type { Run } from './run.js';
-import { trainerState } from './state.js';
+import { type RunState, trainerState } from './state.js';
 
 function savedState({ config, derived, data, state }: Run): TrainerState {
   return trainerState(state, { config, derived, fingerprint: data.train.fingerprint });
@@ -35,7 +40,7 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
   if (state.savedStep === step) return join(folder, checkpointName(step));
   const started = performance.now();
   try {
-    const { path, bytes } = writeCheckpoint(folder, {
+    const { path, bytes } = writeCheckpoint(run.output.own, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
       device: training.device,
@@ -60,10 +65,10 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */
-function removeOld({ config, log, state }: Run, newest: string): string[] {
+function removeOld({ config, log, state, output: { own } }: Run, newest: string): string[] {
   const folder = config.output.output_dir;
   try {
-    const removed = removeOldCheckpoints(folder, config.save.save_total_limit, [state.bestCheckpoint, newest]);
+    const removed = removeOldCheckpoints(own, config.save.save_total_limit, [state.bestCheckpoint, newest]);
     return removed.map((old) => relative(folder, old));
   } catch (error) {
     log.warn('write_failed', `OLD CHECKPOINTS NOT REMOVED in ${folder}: ${(error as Error).message} The run goes on.`);
@@ -112,7 +117,6 @@ function problemOf(folder: string, content: string | null): string | null {
   }
 }
 
-const RESULT_FOLDER = '.result.unfinished';
 const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
 
 /**
@@ -121,14 +125,19 @@ const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
  */
 export function saveResult(run: Run): void {
   const { output_dir: folder } = run.config.output;
-  const unfinished = join(folder, RESULT_FOLDER);
+  const unfinished = join(folder, UNFINISHED_RESULT);
   rmSync(unfinished, { recursive: true, force: true });
   try {
     checkSpace(folder, run.training.savedBytes, 'the trained model');
     if (!copyBest(run, unfinished)) run.training.save(unfinished);
-    writeFileSync(join(unfinished, 'trainer_state.json'), `${JSON.stringify(savedState(run), null, 2)}\n`);
-    const fresh = new Set(readdirSync(unfinished));
-    for (const name of readdirSync(folder)) if (WEIGHTS.test(name) && !fresh.has(name)) rmSync(join(folder, name));
+    writeFileSync(join(unfinished, RUN_FILES.result), `${JSON.stringify(savedState(run), null, 2)}\n`);
+    const fresh = readdirSync(unfinished);
+    const { own } = run.output;
+    own.requireFree(fresh);
+    for (const name of fresh) own.note(name, join(unfinished, name));
+    for (const name of readdirSync(folder)) {
+      if (WEIGHTS.test(name) && !fresh.includes(name) && own.ownership(name) === 'own') rmSync(join(folder, name));
+    }
     moveFiles(unfinished, folder);
   } catch (cause) {
     rmSync(unfinished, { recursive: true, force: true });
@@ -141,3 +150,33 @@ export function saveResult(run: Run): void {
     });
   }
 }
+
+/** What is where after a run: read from the disk, not from what was meant. */
+export function describeEnd(config: RunConfig, state: RunState, stopped: StopEvent['reason'] | null): string {
+  const { output_dir: folder } = config.output;
+  if (stopped === null) return `The trained ${kindOf(config)} is in ${folder}.`;
+  const { step } = state;
+  if (step === 0) return 'Stopped before the first step; there is nothing to save. Start again with the same command.';
+  const newest = latestCheckpoint(folder);
+  const unsaved = config.save.save_on_stop ? '' : ' (--save_on_stop false)';
+  if (newest === undefined) {
+    return `Stopped after step ${step}; nothing was saved${unsaved}. Start over with the same command and --overwrite_output_dir true.`;
+  }
+  const name = checkpointName(newest.step);
+  const what =
+    newest.step === step
+      ? `${name} has everything`
+      : `the newest checkpoint is ${name}, what came after it was not saved${unsaved}`;
+  const resume = existsSync(join(newest.path, OPTIMIZER_FILE))
+    ? 'Resume with the same command and --resume_from_checkpoint latest, or use'
+    : 'It has no optimizer (--save_only_model), so it cannot be resumed; use';
+  return `Stopped after step ${step}; ${what}. ${resume} ${newest.path} as it is.`;
+}
+
+/** A finished run that was to be resumed. */
+export function describeFinished(config: RunConfig, steps: number): string {
+  const { output_dir: folder } = config.output;
+  return `The run in ${folder} is finished: all ${steps} steps were taken, and the trained ${kindOf(config)} is there. Nothing is left to do.`;
+}
+
+const kindOf = ({ lora }: RunConfig): string => (lora.use_lora ? 'adapter' : 'model');

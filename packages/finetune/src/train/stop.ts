@@ -2,7 +2,7 @@
  * How a run is asked to stop or save between steps. By an AbortSignal, a file named STOP in the run folder, or
  * `saveRequested`; nothing interrupts a step.
  */
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type StopEvent } from '@minicpm-finetune/run';
 
@@ -11,6 +11,11 @@ export interface StopOptions {
   readonly signal?: AbortSignal | undefined;
   /** Asked after every step: true saves a checkpoint. */
   readonly saveRequested?: (() => boolean) | undefined;
+}
+
+/** Whether a STOP file holds nothing: it may be removed. */
+export function isRequest(path: string): boolean {
+  return lstatSync(path).isFile() && readFileSync(path, 'utf8').trim() === '';
 }
 
 export class StopRequests {
@@ -30,13 +35,13 @@ export class StopRequests {
     return signal.reason === 'sigint' || signal.reason === 'sigterm' ? signal.reason : 'abort';
   }
 
-  /** Why the run has to end after this step, or null. The STOP file is removed when it is seen. */
+  /** Why the run has to end after this step, or null. An empty STOP file is removed when it is seen. */
   get reason(): StopEvent['reason'] | null {
     const { aborted } = this;
     if (aborted !== null) return aborted;
     if (!this.#fileSeen && existsSync(this.#stopFile)) {
       this.#fileSeen = true;
-      rmSync(this.#stopFile, { force: true });
+      if (isRequest(this.#stopFile)) rmSync(this.#stopFile, { force: true });
     }
     return this.#fileSeen ? 'stop_file' : null;
   }

@@ -4,14 +4,13 @@
  */
 
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
 import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import { requireResolved } from '../config/resolve.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
-import { explainMemory, startEngine } from '../engine/machine.js';
+import { type DeviceName, explainMemory, startEngine } from '../engine/machine.js';
 import { traced } from '../engine/profiler.js';
 import { type StepResult, trainStep } from '../engine/step.js';
 import type { Reporter } from '../report/reporter.js';
@@ -21,9 +20,11 @@ import { runEvaluation } from './evaluate.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
 import { openLoader, optimizerSteps } from './open-data.js';
-import { type Start, startOf } from './resume.js';
+import { adoptOlder, claimOutput, clearEarlier, isResumed, type OutputFolder } from './output-folder.js';
+import { placesLine } from './plan.js';
+import { finishedRun, type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
-import { save, saveResult } from './saving.js';
+import { describeEnd, describeFinished, save, saveResult } from './saving.js';
 import { addLoss, addToHistory, meanLoss } from './state.js';
 import type { StopOptions } from './stop.js';
 
@@ -35,6 +36,8 @@ export interface TrainOptions extends StopOptions {
   /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
   readonly derived?: readonly string[];
+  /** Files beside those of the configuration that must stay whatever is overwritten: a recipe, a DeepSpeed file. */
+  readonly inputs?: readonly string[];
 }
 
 export interface TrainResult {
@@ -67,7 +70,25 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   requireResolved(config);
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
-  const start = startOf(config);
+  const output = claimOutput(config, options.inputs);
+  try {
+    const finished = finishedRun(config, output);
+    if (finished === null) return await trainIn(output, config, device, options);
+    options.reporter?.notice(describeFinished(config, finished.steps));
+    return finished;
+  } finally {
+    output.release();
+  }
+}
+
+/** Trains in a folder that is claimed. */
+async function trainIn(
+  output: OutputFolder,
+  config: RunConfig,
+  device: DeviceName,
+  options: TrainOptions,
+): Promise<TrainResult> {
+  const start = startOf(config, output);
   const { state } = start;
   const { reporter, onEvent } = options;
   const log = new RunLog(config, { startStep: state.step, reporter, onEvent });
@@ -86,17 +107,13 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
       ...(result.vision ? { vision_cache: result.vision } : {}),
       output: '.',
     });
-    log.reporter.notice(`The trained ${config.lora.use_lora ? 'adapter' : 'model'} is in ${config.output.output_dir}.`);
+    log.reporter.notice(describeEnd(config, state, result.stopped));
     return result;
   } catch (cause) {
     const error = explainMemory(cause, device, LESS_MEMORY);
-    log.event({
-      event: 'run_end',
-      status: 'failed',
-      step: state.step,
-      seconds: seconds(),
-      error: (error as Error).message,
-    });
+    const { message } = error as Error;
+    if (log.isOpen)
+      log.event({ event: 'run_end', status: 'failed', step: state.step, seconds: seconds(), error: message });
     throw error;
   } finally {
     log.close();
@@ -126,23 +143,32 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
 }
 
 function announce(run: Run, options: TrainOptions): void {
-  const { config, log, derived, training, data, state } = run;
-  writeFileSync(join(config.output.output_dir, RUN_FILES.config), `${JSON.stringify(config, null, 2)}\n`);
+  const { config, log, derived, training, data, state, output } = run;
+  const { own } = output;
+  const left = clearEarlier(config, output);
+  if (left.length > 0) log.reporter.notice(`left in place, because someone changed it: ${left.join(', ')}`);
+  if (isResumed(config) && !own.exists) adoptOlder(config, own);
+  own.open();
+  own.put(RUN_FILES.config, (path) => writeFileSync(path, `${JSON.stringify(config, null, 2)}\n`));
+  log.open(own);
+  const places = training.places === null ? [] : [placesLine(training.places)];
   log.event({
     event: 'run_start',
     versions: { minicpm_finetune: VERSION, node: process.versions.node, libtorch: about().version },
     config,
     notices: [...(options.notices ?? []), ...training.notices],
-    derived: [...new Set([...(options.derived ?? []), ...derived.lines])],
+    derived: [...new Set([...(options.derived ?? []), ...derived.lines, ...places])],
     total_steps: derived.totalSteps,
     train_samples: data.train.length,
     eval_samples: data.evaluation?.length ?? 0,
     trainable_parameters: training.trainableNumbers,
     total_parameters: training.totalNumbers,
+    ...(training.places === null ? {} : { adapters: training.places }),
     world_size: 1,
     device: training.device,
     resumed_at_step: state.step,
   });
+  for (const line of places) log.reporter.notice(line);
   if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
   log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }
@@ -182,6 +208,16 @@ function isDue(
   return strategy === 'epoch' ? epochEnds : strategy === 'steps' && every !== undefined && step % every === 0;
 }
 
+/** From the first step on, the run has something to lose. */
+function noteBegin({ log, output: { own }, state }: Run): void {
+  try {
+    own.begin();
+  } catch (error) {
+    const message = `THE FIRST STEP IS NOT RECORDED in ${own.path}: ${(error as Error).message}. The run goes on.`;
+    log.warn('write_failed', message, state.step);
+  }
+}
+
 /** One optimizer step and its line in the log. */
 async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
   const { config, derived, log, optimizer, state } = run;
@@ -210,6 +246,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   state.step = step + 1;
+  noteBegin(run);
   state.tokensSeen += tokens;
   addLoss(state, result.loss);
   const done = state.step;

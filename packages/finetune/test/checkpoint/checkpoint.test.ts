@@ -3,12 +3,13 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { readEvents } from '@minicpm-finetune/run';
+import { OwnFiles, readEvents } from '@minicpm-finetune/run';
 import { SafetensorsFile } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { removeOldCheckpoints, verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { train } from '../../src/train/train.js';
 import { CLI, checkpointsIn, type Running, start, startTraining, weightsHash, words } from '../support/cli-run.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 
 let place: Place;
@@ -66,25 +67,41 @@ describe('a checkpoint', () => {
 });
 
 describe('which checkpoints stay', () => {
-  function folders(name: string, ...steps: number[]): string {
+  function folders(name: string, ...steps: number[]): OwnFiles {
+    mkdirSync(folderOf(name));
+    const own = new OwnFiles(folderOf(name));
+    own.open();
     for (const step of steps) {
       mkdirSync(join(folderOf(name), `checkpoint-${step}`), { recursive: true });
       writeFileSync(join(folderOf(name), `checkpoint-${step}`, 'manifest.json'), '{}');
+      own.noteFolder(`checkpoint-${step}`);
     }
-    return folderOf(name);
+    return own;
   }
 
   it('all without a limit; else the newest, and those that are spared, however their path is written', () => {
-    const folder = folders('stay', 2, 4, 10, 100);
-    expect(removeOldCheckpoints(folder, null, [])).toEqual([]);
-    expect(removeOldCheckpoints(folder, 4, [])).toEqual([]);
-    expect(removeOldCheckpoints(folder, 2, [`${folder}/../stay/checkpoint-2`])).toEqual([
+    const own = folders('stay', 2, 4, 10, 100);
+    const { folder } = own;
+    expect(removeOldCheckpoints(own, null, [])).toEqual([]);
+    expect(removeOldCheckpoints(own, 4, [])).toEqual([]);
+    expect(removeOldCheckpoints(own, 2, [`${folder}/../stay/checkpoint-2`])).toEqual([
       join(folder, 'checkpoint-4'),
       join(folder, 'checkpoint-10'),
     ]);
-    expect(removeOldCheckpoints(folder, 1, [`${folder}/checkpoint-2`])).toEqual([]);
+    expect(removeOldCheckpoints(own, 1, [`${folder}/checkpoint-2`])).toEqual([]);
     expect(checkpointsIn(folder)).toEqual({ complete: ['checkpoint-100', 'checkpoint-2'], hidden: [] });
-    expect(removeOldCheckpoints(folder, 1, [null])).toEqual([join(folder, 'checkpoint-2')]);
+    expect(removeOldCheckpoints(own, 1, [null])).toEqual([join(folder, 'checkpoint-2')]);
+  });
+
+  it('what this run did not write, and what someone changed, is not counted and stays', () => {
+    const own = folders('others', 2, 4, 6, 8);
+    const { folder } = own;
+    mkdirSync(join(folder, 'checkpoint-1'));
+    writeFileSync(join(folder, 'checkpoint-1', 'manifest.json'), '{}');
+    writeFileSync(join(folder, 'checkpoint-2', 'notes.txt'), 'mine');
+    expect(removeOldCheckpoints(own, 1, [])).toEqual([join(folder, 'checkpoint-4'), join(folder, 'checkpoint-6')]);
+    expect(checkpointsIn(folder).complete).toEqual(['checkpoint-1', 'checkpoint-2', 'checkpoint-8']);
+    expect(readFileSync(join(folder, 'checkpoint-2', 'notes.txt'), 'utf8')).toBe('mine');
   });
 
   it('the best one outlives the limit, also in a resumed run, and its state knows that it is the best', async () => {
@@ -211,13 +228,30 @@ describe('a full disk', () => {
       writeFileSync(join(folder, 'STOP'), '');
       expect((await startTraining(flagsOf(folder)).ended).code).toBe(0);
       const events = readFileSync(join(folder, 'events.jsonl'));
-      spawnSync('dd', ['if=/dev/zero', `of=${join(disk!, 'ballast')}`, 'bs=4096']);
+      const fill = () => spawnSync('dd', ['if=/dev/zero', `of=${join(disk!, 'ballast')}`, 'bs=4096']);
       const flags = flagsOf(folder, { resume_from_checkpoint: 'latest' });
-      const { code, output } = await startTraining(flags).ended;
-      expect(code, output).toBe(2);
-      expect(output).toMatch(/EVENTS ARE NOT RECORDED .*ENOSPC/);
-      expect(output).toMatch(/CHECKPOINT NOT SAVED at step 3/);
-      expect(output).toMatch(/error: Expected .* free for the trained model|Expected to write the trained model/);
+      fill();
+      const full = await startTraining(flags).ended; // known before the first step
+      expect(full.code, full.output).toBe(2);
+      expect(full.output).toMatch(/error: Expected to write in .*ENOSPC/);
+      rmSync(join(disk!, 'ballast'));
+      const { config } = resolveTrainConfig(words(flags));
+      const said: string[] = [];
+      const running = train(config, {
+        onEvent: (event) => {
+          if (event.event === 'run_start') fill();
+          if (event.event === 'warning') said.push(event.message);
+        },
+      });
+      await expect(running).rejects.toThrow(
+        /Expected .* free for the trained model|Expected to write the trained model/,
+      );
+      expect(said).toEqual(
+        expect.arrayContaining([
+          expect.stringMatching(/^EVENTS ARE NOT RECORDED .*ENOSPC/),
+          expect.stringMatching(/^CHECKPOINT NOT SAVED at step 3/),
+        ]),
+      );
       verifyCheckpoint(join(folder, 'checkpoint-1'));
       expect(checkpointsIn(folder)).toEqual({ complete: ['checkpoint-1'], hidden: [] });
       expect(readEvents(join(folder, 'events.jsonl')).length).toBeGreaterThan(0);

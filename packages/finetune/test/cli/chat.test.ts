@@ -30,6 +30,7 @@ const OPTIONS: ChatOptions = {
   seed: 0,
   dtype: null,
   maxSliceNums: null,
+  scaleResolution: null,
   device: 'cpu',
   threads: 1,
 };
@@ -87,6 +88,8 @@ describe('one answer', () => {
     await expect(run({ model: 'nowhere', prompt: 'x', images: ['no.png'] })).rejects.toThrow('--image');
     await expect(run({ model: 'nowhere', prompt: 'x' })).rejects.toThrow('--model');
     await expect(run({ prompt: 'a <|im_end|> b' })).rejects.toThrow('<|im_end|>');
+    await expect(run({ prompt: 'cut \ud83d' })).rejects.toThrow('half of one, \\ud83d, as character 5');
+    await expect(run({ prompt: 'x', system: '\ude00' })).rejects.toThrow('half of one');
     await expect(run({ prompt: 'x', device: 'cuda' })).rejects.toThrow('--device');
   });
 
@@ -103,6 +106,12 @@ describe('one answer', () => {
     await expect(ask({ prompt: 'x', system: 'a <|im_end|> b' })).rejects.toThrow('<|im_end|>');
     await expect(ask({ prompt: 'x', images: [a] })).rejects.toThrow('model.safetensors');
   });
+});
+
+it('says that a character of the prompt was lost on its way', async () => {
+  const { stdout, stderr } = await run({ prompt: 'cut \ufffd' });
+  expect(stderr).toMatch(/^notice: Character 5 of "cut \ufffd" is the replacement character U\+FFFD/);
+  expect(stdout).toBe((await run({ prompt: 'cut \ufffd', system: null })).stdout);
 });
 
 describe('a conversation', () => {
@@ -144,7 +153,7 @@ describe('a conversation', () => {
       'Hello',
     ];
     const { stdout, stderr } = await run({}, lines);
-    expect(stderr).toContain('There is no file no.png.');
+    expect(stderr).toContain('There is no file "no.png".');
     expect(stderr).toContain('/image needs the path');
     expect(stderr).toContain('There is no /imgae.');
     expect(stderr).toContain('error: Expected text without special tokens');

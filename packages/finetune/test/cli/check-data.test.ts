@@ -136,6 +136,88 @@ describe('checkRecords', () => {
     expect(strict.errors).toMatchObject([{ record: 5, flag: '--model_max_length' }]);
   });
 
+  it('counts what is learned as text, what is not learned, and the keys of each file', async () => {
+    const turns = soundRecord(9).conversations as object[];
+    const marked = turns.map((turn, i) => (i === 1 ? { ...turn, loss: false } : turn));
+    const lines: [number, Record<string, unknown>][] = [
+      [2, { conversations: [...marked, ...turns] }],
+      [3, { ...soundRecord(0), photo: 'x' }],
+      [4, { ...soundRecord(0), tools: ['zoom'] }],
+      [5, { ...soundRecord(0), tools: ['zoom'] }],
+      [6, { conversations: soundRecord(0).conversations, image_path: 'images/1.jpg' }],
+      [7, { conversations: [{ role: 'user', content: '这张图片里有什么？' }, turns[1]] }],
+    ];
+    const { file } = await makeData(10, new Map(lines));
+    const report = await check([file]);
+    expect(report.errors.map(({ record, key }) => [record, key])).toEqual([
+      [4, 'tools'],
+      [5, 'tools'],
+      [6, 'image_path'],
+    ]);
+    expect(report.notes).toEqual([
+      {
+        file,
+        records: 7,
+        without_picture: { records: 3, first: 2 },
+        misses_picture: { records: 1, first: 7 },
+        not_learned: { records: 1, first: 2, answers: 1 },
+        unread_keys: { photo: { records: 1, first: 3 } },
+        refused_keys: { tools: { records: 2, first: 4 }, image_path: { records: 1, first: 6 } },
+      },
+    ]);
+    const text = formatReport(report, 20);
+    expect(text).toContain(
+      [
+        `${file}: records without a picture, learned as text: 3 of 7 (first: record 2).`,
+        `${file}: records without a picture whose questions speak of one: 1 (first: record 7).`,
+        `${file}: answers marked as not to be learned, context only: 1, in records: 1 (first: record 2).`,
+        `${file}: records with the key photo, which is not read: 1 (first: record 3).`,
+        `${file}: records refused for the key tools: 2 (first: record 4).`,
+        `${file}: records refused for the key image_path: 1 (first: record 6).`,
+      ].join('\n'),
+    );
+    expect(text.match(/^error: /gm)).toHaveLength(2);
+    expect(text).toContain('… and 1 more error; --json lists all of them');
+  });
+
+  it('counts turns as the data does, beside the key system', async () => {
+    const conversations = [
+      { role: 'user', content: 'half \ud83d' },
+      { role: 'assistant', content: '\ufffd' },
+    ];
+    const lines = [
+      { system: 'S', conversations },
+      { system: 'S', conversations: [{ role: 'user', content: 'Q' }, conversations[1]] },
+      { system: '\ude00', conversations: [{ role: 'user', content: 'Q' }, conversations[1]] },
+      { conversations },
+    ];
+    const { file } = await makeData(4, new Map(lines.entries()));
+    const { errors, warnings } = await check([file]);
+    expect(errors.map(({ record, turn, key }) => [record, turn, key])).toEqual([
+      [0, 0, undefined],
+      [2, undefined, 'system'],
+      [3, 0, undefined],
+    ]);
+    expect(warnings).toMatchObject([{ record: 1, message: expect.stringMatching(/turn 1 has the replacement/) }]);
+  });
+
+  it('warns of lost characters, and of pictures named in answers', async () => {
+    const said = (question: string, answer: string) => ({
+      conversations: [
+        { role: 'user', content: question },
+        { role: 'assistant', content: answer },
+      ],
+    });
+    const lines = [said('lost \ufffd', 'A'), said('Write HTML.', '<img src="a.png">'), said('half \ud83d', 'A')];
+    const { file } = await makeData(3, new Map(lines.entries()));
+    const report = await check([file]);
+    expect(report.warnings).toMatchObject([
+      { record: 0, message: expect.stringMatching(/turn 0 has the replacement character U\+FFFD as character 6/) },
+      { record: 1, message: expect.stringMatching(/turn 1 \(assistant\) names a picture, "<img src=/) },
+    ]);
+    expect(report.errors).toMatchObject([{ record: 2, turn: 0, message: expect.stringMatching(/half of one/) }]);
+  });
+
   it('tells of the animation of which one frame is used', async () => {
     const data = await makeData(3, new Map([[1, { ...soundRecord(0), image: 'images/anim.gif' }]]));
     mkdirSync(data.folder, { recursive: true });
@@ -153,7 +235,7 @@ describe('checkRecords', () => {
   });
 
   it('refuses what concerns no single record', async () => {
-    await expect(check(['gone.json'])).rejects.toThrow(/there is no gone.json/);
+    await expect(check(['gone.json'])).rejects.toThrow(/there is no "gone.json"/);
     const data = await makeData(3);
     await expect(check([data.file], { encoder: { ...encoder, tokenizerFolder: data.folder } })).rejects.toThrow(
       /tokenizer/,
@@ -186,7 +268,7 @@ describe('the command', () => {
       '56',
     );
     expect(code).toBe(0);
-    expect(out).toMatch(/data.jsonl: JSON Lines, 30 records in the seed form/);
+    expect(out).toMatch(/data.jsonl: JSON Lines, 30 records, the first in the seed form/);
     expect(out).toMatch(/30 records checked in .* images\/s\): 0 errors, 0 warnings/);
     expect(out).toMatch(/--model_max_length 2048 holds every record; suggested: \d+/);
     expect(out).toMatch(/30 images, 3 text-only records/);
@@ -232,6 +314,7 @@ describe('the command', () => {
       records: 1,
       errors: [{ file: 'a', record: 0, message: 'm' }],
       warnings: [],
+      notes: [],
       tokens: null,
       supervised_share: null,
       text_only: 0,

@@ -132,7 +132,9 @@ describe('reports in Chinese', () => {
     const words = ['check-data', '--data_path', place.data, '--model_name_or_path', place.model];
     const { code, out } = await run([...words, '--dataloader_num_workers', '1']);
     expect(code).toBe(0);
-    expect(out).toContain(`${place.data}: JSON 数组，6 条记录，官方格式（conversations，内含 role 和 content）`);
+    expect(out).toContain(
+      `${place.data}: JSON 数组，6 条记录，第一条为官方格式（conversations，内含 role 和 content）`,
+    );
     expect(out).toMatch(/^[\d.]+ 秒内检查了 6 条记录（\d+ 条\/秒，\d+ 张图片\/秒）：0 个错误，0 个警告$/m);
     expect(out).toMatch(/^每条记录的词元数：最小 \d+，中位数 \d+/m);
     expect(out).toMatch(/^6 张图片；每张图片除缩略图外的切片数：$/m);

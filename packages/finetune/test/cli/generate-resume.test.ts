@@ -83,6 +83,7 @@ const defaults = (): AnswerFileOptions => ({
   seed: 0,
   dtype: null,
   maxSliceNums: null,
+  scaleResolution: null,
   device: 'cpu',
   threads: 1,
 });

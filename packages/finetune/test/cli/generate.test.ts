@@ -49,6 +49,7 @@ const OPTIONS: AnswerFileOptions = {
   seed: 0,
   dtype: null,
   maxSliceNums: null,
+  scaleResolution: null,
   device: 'cpu',
   threads: 1,
 };
@@ -174,6 +175,17 @@ describe('refused', () => {
     expect(
       (await run({ dataPaths: [bad], output: join(work, 'plain.jsonl'), allowSpecialText: true })).summary.records,
     ).toBe(3);
+  });
+
+  it.each([
+    ['half a character', 'cut \ud83d', /half of one/],
+    ['a picture of another tool', '![](a.bmp) What?', /Expected <image> for a picture/],
+  ])('%s, by file and record', async (name, content, message) => {
+    const bad = join(work, `${name}.json`);
+    writeFileSync(bad, JSON.stringify([{ conversations: [turn('user', content), turn('assistant', 'A')] }]));
+    const text = await refusal({ dataPaths: [bad], output: join(work, `${name}.jsonl`) });
+    expect(text).toMatch(message);
+    expect(text).toContain('record 0, turn 0');
   });
 
   it('a model that is none', async () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +12,7 @@ import { EXIT, reportError } from '../../src/cli/exit.js';
 import { main } from '../../src/cli/main.js';
 import { VERSION } from '../../src/version.js';
 import { base, resolveTrainConfig, userError } from '../support/config-words.js';
+import { makePlace, type Place } from '../support/run-place.js';
 
 class Captured {
   text = '';
@@ -151,8 +152,40 @@ describe('help', () => {
 });
 
 describe('train', () => {
+  let place: Place;
+  /** Flags that name files which are there. */
+  let real: string[];
+  beforeAll(() => {
+    place = makePlace(2);
+    const { model, data, folder } = place;
+    real = ['--model_name_or_path', model, '--data_path', data, '--output_dir', join(folder, 'out')];
+  });
+  afterAll(() => rmSync(place.folder, { recursive: true }));
+
+  it.each([
+    ['model_name_or_path', 'no model', /^error: Expected a folder with config.json .* received "no model"/],
+    ['data_path', 'no.json', /^error: Expected a data file but there is no "no.json"/],
+    ['eval_data_path', 'no.json', /no "no.json"[\s\S]*--eval_data_path/],
+    ['lora_weight_path', 'nowhere', /^error: .*adapter.* received "nowhere"/],
+    ['resume_from_checkpoint', 'latest', /^error: Expected a (complete )?checkpoint for --resume_from_checkpoint/],
+    ['recipe', 'none.yaml', /^error: Expected a readable file for --recipe/],
+    ['deepspeed', 'none.json', /^error: Expected a readable file for --deepspeed/],
+    ['output_dir', 'package.json/a', /^error: Expected a folder for --output_dir .* which is a file/],
+  ])('--dry_run looks whether the file of --%s is there', async (flag, value, message) => {
+    const words = ['train', ...real, ...(flag === 'lora_weight_path' ? ['--use_lora'] : []), `--${flag}`, value];
+    const { code, stderr } = await run([...words, '--dry_run']);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(EXIT.usage);
+    expect(existsSync(join(place.folder, 'out'))).toBe(false);
+  });
+
+  it('--dry_run says that a model would be downloaded', async () => {
+    const { code, stderr } = await run(['train', ...real, '--model_name_or_path', 'no-owner/no-model', '--dry_run']);
+    expect([code, stderr]).toEqual([EXIT.ok, expect.stringContaining('would download the model of that name')]);
+  });
+
   it('--dry_run prints a recipe, and what it decided beside it', async () => {
-    const { code, stdout, stderr } = await run(['train', ...base, '--dry_run', '--do_train', '--use_lora']);
+    const { code, stdout, stderr } = await run(['train', ...real, '--dry_run', '--do_train', '--use_lora']);
     expect(code).toBe(EXIT.ok);
     expect(stderr).toContain('notice: --do_train true: accepted, without effect: this command always trains.\n');
     expect(stderr).toContain('LoRA scale = 64 / 64 = 1\n');
@@ -160,7 +193,7 @@ describe('train', () => {
     writeFileSync(join(folder, 'r.yaml'), stdout);
     const again = resolveTrainConfig(['--recipe', join(folder, 'r.yaml')]);
     rmSync(folder, { recursive: true });
-    expect(again.config).toEqual(resolveTrainConfig([...base, '--use_lora']).config);
+    expect(again.config).toEqual(resolveTrainConfig([...real, '--use_lora']).config);
   });
 
   it('a mistake ends with 2 and without a stack', async () => {
@@ -172,17 +205,17 @@ describe('train', () => {
   });
 
   it('says notices in the language asked for', async () => {
-    const words = ['train', ...base, '--dry_run', '--do_train', '--lora_r', '8', '--lang', 'zh'];
+    const words = ['train', ...real, '--dry_run', '--do_train', '--lora_r', '8', '--lang', 'zh'];
     const { stderr } = await run(words);
     expect(stderr).toContain('提示：--do_train true：已接受，但没有作用：此命令总是进行训练。\n');
     expect(stderr).toContain('提示：--lora_r 8：没有作用：use_lora 为 false。\n');
   });
 
   it('refuses to be one of several processes', async () => {
-    const { code, stderr } = await run(['train', ...base, '--dry_run'], { WORLD_SIZE: '8' });
+    const { code, stderr } = await run(['train', ...real, '--dry_run'], { WORLD_SIZE: '8' });
     expect(code).toBe(EXIT.usage);
     expect(stderr).toContain('Expected one process but received WORLD_SIZE=8.');
-    expect((await run(['train', ...base, '--dry_run'], { WORLD_SIZE: '1' })).code).toBe(EXIT.ok);
+    expect((await run(['train', ...real, '--dry_run'], { WORLD_SIZE: '1' })).code).toBe(EXIT.ok);
   });
 });
 
@@ -204,6 +237,7 @@ describe('chat options', () => {
       seed: 42,
       dtype: null,
       maxSliceNums: null,
+      scaleResolution: null,
       device: 'auto',
       threads: null,
     });

@@ -1,6 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { takeLock } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, expect, it } from 'vitest';
 import { EXIT } from '../../src/cli/exit.js';
@@ -61,4 +62,21 @@ it('base with adapter and merged folder give the same answers', async () => {
     code: EXIT.usage,
     stderr: expect.stringContaining('Expected a value for --adapter'),
   });
+});
+
+it('the output belongs to one process, and what lies there stays', async () => {
+  const model = tinyModel(join(work, 'own model'));
+  const adapter = tinyAdapter(model, join(work, 'own adapter'));
+  const output = join(work, 'own output');
+  const merge = () => run('merge', '--model', model, '--adapter', adapter, '--output_dir', output);
+  const lock = takeLock(`${output}.lock`, { what: output });
+  expect(await merge()).toMatchObject({ code: EXIT.usage, stderr: expect.stringContaining('in use by process') });
+  lock.release();
+  mkdirSync(output);
+  writeFileSync(join(output, 'notes.txt'), 'mine');
+  expect(await merge()).toMatchObject({ code: EXIT.usage, stderr: expect.stringContaining('--output_dir') });
+  expect(readdirSync(output)).toEqual(['notes.txt']);
+  rmSync(join(output, 'notes.txt'));
+  expect(await merge()).toMatchObject({ code: EXIT.ok });
+  expect(readdirSync(work).filter((name) => /lock|unfinished/.test(name))).toEqual([]);
 });

@@ -65,6 +65,16 @@ describe('renderRecord', () => {
     expect(rendered.tokens.every(({ learned }) => learned === undefined)).toBe(true);
   });
 
+  it('shows an answer that is not learned as context, and says so', async () => {
+    const marked = { ...turn('assistant', 'WRONG'), weight: 0 };
+    const conversations = [turn('user', 'Q'), marked, turn('user', 'Again'), turn('assistant', 'RIGHT')];
+    const { file } = await makeData(1, new Map([[0, { conversations }]]));
+    const rendered = await renderRecord(await Dataset.open([file], () => {}), 0, encoder, 'inference');
+    expect(said(rendered, ({ role }) => role === 'assistant')).toContain('assistant\nWRONG<|im_end|>');
+    expect(said(rendered, ({ supervised }) => supervised)).toBe('RIGHT<|im_end|>');
+    expect(rendered.notices).toEqual(['The answer in turn 1 is marked as not to be learned: it is context only.']);
+  });
+
   it('marks the features of pictures, and finds the grids of images', async () => {
     const one = await renderRecord(dataset, 1, encoder, 'inference');
     expect(said(one, ({ role }) => role === 'system')).toBe('<|im_start|>system\nBe brief.<|im_end|>\n');

@@ -1,6 +1,6 @@
 /** finetune_ds.sh and finetune_lora.sh of the repository's root, under the shells that are `sh` somewhere: dash (Debian, Ubuntu) and bash. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,10 @@ beforeAll(() => {
   mkdirSync(join(folder, 'a b'));
   spaced = join(folder, 'a b', '项目');
   symlinkSync(ROOT, spaced);
+  const { model, text, folder: made } = makePlace(2);
+  renameSync(model, join(folder, 'my model'));
+  for (const name of ['my data.json', 'my eval.json', 'd']) copyFileSync(text, join(folder, name));
+  rmSync(made, { recursive: true });
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -35,7 +39,7 @@ function config(shell: string, script: string, variables: Record<string, string>
   return parse(stdout) as RunConfig;
 }
 
-const variables = { MODEL: 'my model', DATA: 'my data.json', EVAL_DATA: 'my eval.json', LLM_TYPE: 'llama3' };
+const variables = { MODEL: 'my model', DATA: 'my data.json', EVAL_DATA: 'my eval.json', LLM_TYPE: 'qwen' };
 
 describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
   it('trains everything, with the variables of the official script', () => {
@@ -48,7 +52,7 @@ describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
       schedule,
       eval: evaluation,
     } = config(shell, 'finetune_ds.sh', variables);
-    expect(model).toMatchObject({ model_name_or_path: 'my model', llm_type: 'llama3' });
+    expect(model).toMatchObject({ model_name_or_path: 'my model', llm_type: 'qwen' });
     expect(data).toMatchObject({ data_path: ['my data.json'], eval_data_path: ['my eval.json'] });
     expect(trainables).toEqual({ tune_vision: true, tune_llm: true });
     expect([lora.use_lora, precision.dtype]).toEqual([false, 'bfloat16']);

@@ -67,7 +67,7 @@ describe('the official files', () => {
     expect(config.schedule).toMatchObject({ lr_scheduler_type: 'cosine', lr_scheduler_kwargs: null });
     expect(notices).toContain(
       '--deepspeed F: scheduler.type is "WarmupLR", but --lr_scheduler_type "cosine" was given and wins, ' +
-        'being the more explicit of the two (transformers would have trained with WarmupLR and ignored it).',
+        'being the more explicit of the two (transformers would have trained with "WarmupLR" and ignored it).',
     );
     expect(notices).toContain(
       '--deepspeed F: ZeRO stage 3, offload_optimizer: accepted, but a run on one device has nothing to share out.',
@@ -151,7 +151,7 @@ describe('numbers in the file', () => {
 
 describe('mistakes', () => {
   it.each<[unknown, RegExp]>([
-    ['{', /Expected JSON for --deepspeed/],
+    ['{', /Expected a key in double quotes in the JSON of the DeepSpeed file but received the end/],
     [[1], /Expected a JSON object for --deepspeed but received \[1\]/],
     [{ optimizer: { type: 'Lamb' } }, /Expected "AdamW" for optimizer.type but received "Lamb"/],
     [{ optimizer: { type: 'Adam', params: { adam_w_mode: false } } }, /Expected "AdamW" for optimizer.type/],

@@ -110,7 +110,8 @@ describe('rules of the table', () => {
   it('only flags of the configuration may be free on resume; a run never resumes with other weights to learn', () => {
     const free = TRAIN_FLAGS.filter(({ freeOnResume }) => freeOnResume);
     for (const { group, name } of free) expect(CONFIG_GROUPS, name).toContain(group);
-    const groups = new Set(free.map(({ group }) => group));
+    // where a run's adapter began: a checkpoint has one of its own
+    const groups = new Set(free.filter(({ name }) => name !== 'lora_weight_path').map(({ group }) => group));
     for (const group of ['trainables', 'lora', 'optimizer', 'schedule', 'precision', 'seeds']) {
       expect(groups.has(group), group).toBe(false);
     }

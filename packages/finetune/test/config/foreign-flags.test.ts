@@ -50,6 +50,29 @@ describe("other tools' names of flags", () => {
     expect(error.cure).toMatch(`It is called ${right} here.`);
   });
 
+  it.each(COMMANDS.map(({ text, flags }) => [text.name, flags] as const))(
+    '%s answers each with a sentence',
+    (_, flags) => {
+      const own = new Set(flags.map(({ name }) => name));
+      for (const name of [
+        'lora_rank',
+        'lora_target',
+        'cutoff_len',
+        'num_epochs',
+        'batch_size',
+        'model_id_or_path',
+        'train_type',
+      ]) {
+        if (own.has(name)) continue;
+        const cure = foreignFlag(name, own, 'command line')!;
+        const suggested = /^(?:It is called|Write) --(\w+)/.exec(cure)?.[1];
+        if (suggested === undefined)
+          expect(cure).toMatch(/^Leave it out: it means --\w+, which this command does not have\.$/);
+        else expect(own.has(suggested), cure).toBe(true);
+      }
+    },
+  );
+
   it('in a recipe', () => {
     const folder = mkdtempSync(join(tmpdir(), 'foreign-'));
     const file = join(folder, 'r.yaml');
@@ -73,7 +96,9 @@ describe("other tools' names of flags", () => {
     const all = COMMANDS.map(({ flags }) => new Set(flags.map(({ name }) => name)));
     for (const name of FOREIGN_NAMES) {
       expect(
-        all.some((known) => foreignFlag(name, known, 'command line') !== undefined),
+        all.some((known) =>
+          /^(It is called|Write|Leave it out: (?!it means))/.test(foreignFlag(name, known, 'command line')!),
+        ),
         name,
       ).toBe(true);
     }

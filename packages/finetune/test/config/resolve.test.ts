@@ -11,7 +11,7 @@ describe('defaults', () => {
   it("are transformers', PEFT's and the official script's", () => {
     const { config, notices } = resolve();
     expect(notices).toEqual([]);
-    expect(config.model).toMatchObject({ model_name_or_path: 'm', llm_type: null, max_slice_nums: 9 });
+    expect(config.model).toMatchObject({ model_name_or_path: 'm', llm_type: null, max_slice_nums: null });
     expect(config.data).toMatchObject({ data_path: ['d.json'], eval_data_path: [], model_max_length: 2048 });
     expect(config.trainables).toEqual({ tune_vision: true, tune_llm: true });
     expect(config.lora).toMatchObject({

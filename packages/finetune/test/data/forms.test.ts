@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
-import { normalizeRecord, type RecordForm, recognizeForm } from '../../src/data/forms.js';
+import { normalizeRecord } from '../../src/data/forms.js';
 import { ImageResolver } from '../../src/data/images.js';
 import type { DataRecord } from '../../src/data/record.js';
 
@@ -15,14 +15,14 @@ const place = { file, record: 3, line: 4 };
 const a = join(folder, 'a.png');
 const b = join(folder, 'b.png');
 
-function normalize(raw: unknown, form?: RecordForm): DataRecord {
-  return normalizeRecord(raw, form ?? recognizeForm(raw, place), place, new ImageResolver(file, () => {}));
+function normalize(raw: unknown): DataRecord {
+  return normalizeRecord(raw, place, new ImageResolver(file, () => {}));
 }
 
 /** The error that `raw` causes; its place must be right. */
-function refused(raw: unknown, form?: RecordForm): UserError {
+function refused(raw: unknown): UserError {
   try {
-    normalize(raw, form);
+    normalize(raw);
   } catch (error) {
     expect(error).toBeInstanceOf(UserError);
     expect(error).toMatchObject(place);
@@ -57,10 +57,9 @@ describe('the seed form', () => {
   });
 
   it.each([
-    [{ image: ['a.png'], conversations: qa }, /a path, or an object of placeholders/],
     [{ image: 5, conversations: qa }, /image but received 5/],
     [{ image: '', conversations: qa }, /path of an image/],
-    [{ images: ['a.png'], conversations: qa }, /key image .* but received images/],
+    [{ images: ['a.png', 'b.png'], conversations: qa }, /one <image> in the text for each of the 2 images/],
     [{ image: 'a.png', conversations: [] }, /empty list/],
     [{ image: 'a.png', conversations: 'hello' }, /a list of turns .* received "hello"/],
     [{ image: 'a.png' }, /conversations or messages .* the keys image/],
@@ -69,7 +68,7 @@ describe('the seed form', () => {
     ['text', /an object for a record but received "text"/],
     [null, /an object for a record but received null/],
     [{ conversations: qa, messages: qa }, /received both/],
-    [{ conversations: qa, video: 'a.mp4' }, /text and images only .* video/],
+    [{ conversations: qa, video: 'a.mp4' }, /a record without the key video,/],
   ])('refuses %j', (raw, message) => {
     expect(refused(raw).message).toMatch(message);
   });
@@ -84,6 +83,29 @@ describe('the seed form', () => {
     const error = refused({ conversations: qa.map((value, i) => (i === turn ? { ...value, role } : value)) });
     expect(error.message).toMatch(message);
     expect(error.turn).toBe(turn);
+  });
+
+  it.each([
+    ['bot', 'Rename "bot" to "assistant".'],
+    ['USER', 'Rename "USER" to "user".'],
+    ['System', 'Rename "System" to "system".'],
+    ['tool', 'Rename the role, or put what it says into a user turn.'],
+  ])('proposes the right name for the role %s', (role, cure) => {
+    expect(refused({ conversations: [{ role, content: 'Q' }, qa[1]] }).cure).toBe(cure);
+    const turns = [
+      { from: role, value: 'Q' },
+      { from: 'gpt', value: 'A' },
+    ];
+    expect(refused({ conversations: turns }).cure).toBe(cure);
+  });
+
+  it('takes human and gpt as roles, too', () => {
+    const turns = [
+      { role: 'human', content: 'Q' },
+      { role: 'gpt', content: 'A' },
+    ];
+    expect(normalize({ conversations: turns }).conversations).toEqual(qa);
+    expect(normalize({ messages: turns }).conversations).toEqual(qa);
   });
 
   it.each([[null], [['a', 'b']], [5], [undefined]])('refuses the content %j', (content) => {
@@ -153,6 +175,7 @@ describe('the messages form', () => {
       id: undefined,
       image: a,
       conversations: [{ role: 'system', content: 'S' }, { role: 'user', content: '<image>Q' }, qa[1]],
+      systemKey: true,
     });
   });
 
@@ -170,7 +193,7 @@ describe('the messages form', () => {
     [{ messages: [{ role: 'user', content: '<image>' }, qa[1]] }, /received 0 images/],
     [{ messages: [{ role: 'user', content: '<image_00>' }, qa[1]], images: ['a.png'] }, /received <image_00>/],
     [{ messages: qa, image: 'a.png', images: ['a.png'] }, /received both/],
-    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /received "video"/],
+    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /without the key video/],
     [{ messages: [{ role: 'user', content: ['Q'] }, qa[1]] }, /an object with type/],
     [{ messages: [{ role: 'user', content: [{ type: 'text', text: 5 }] }, qa[1]] }, /text .* received 5/],
     [
@@ -221,19 +244,60 @@ describe('the LLaVA form', () => {
   });
 });
 
-it('refuses a record of another form than the file and names both', () => {
-  const error = refused({ conversations: llavaQa, image: 'a.png' }, 'seed');
-  expect(error.message).toMatch(/the seed form .* but received the LLaVA form/);
-  expect(error.cure).toMatch(/Split the file/);
+describe('empty values of merged tables', () => {
+  const nothing = { from: null, value: null, weight: null, tool_calls: null };
+
+  it.each([
+    ['turns of both styles', { messages: qa.map((turn) => ({ ...turn, ...nothing })) }],
+    ['turns of both styles, in the seed form', { conversations: qa.map((turn) => ({ ...turn, ...nothing })) }],
+    ['no images in the seed form', { conversations: qa, images: [] }],
+    ['nulls as images in the seed form', { conversations: qa, images: [null], image: null }],
+    ['nulls by placeholder', { conversations: qa, image: { '<image_00>': null } }],
+    ['an empty list beside the turns', { messages: [], conversations: qa }],
+    ['an empty list beside the messages', { messages: qa, conversations: [] }],
+    ['a null beside the messages', { messages: qa, conversations: null, image: [], images: [null] }],
+    [
+      'a null as part',
+      { messages: [{ role: 'user', content: [null, { type: 'text', text: 'Q', image: null }] }, qa[1]] },
+    ],
+    ['a null as text', { messages: [{ role: 'user', content: [{ type: 'text', text: null }, { text: 'Q' }] }, qa[1]] }],
+    ['an empty system prompt', { conversations: qa, system: '' }],
+  ])('are absent: %s', (_, raw) => {
+    expect(normalize(raw)).toEqual({ id: undefined, image: undefined, conversations: qa });
+  });
+
+  it('in the LLaVA form, and among images', () => {
+    const turns = llavaQa.map((turn) => ({ ...turn, role: null, content: null }));
+    expect(normalize({ conversations: turns, image: [null, 'a.png'], images: [] }).image).toBe(a);
+    const messages = [{ role: 'user', content: '<image>Q' }, qa[1]];
+    expect(normalize({ messages, image: [], images: [null, 'a.png', null] }).image).toBe(a);
+    const image = { '<image_00>': 'a.png', '<image_01>': null };
+    expect(normalize({ image, conversations: qa }).image).toEqual({ '<image_00>': a });
+  });
+
+  it.each([
+    [{ id: '1', conversations: null }, 'a list of turns for the key conversations of a record but received null'],
+    [{ messages: null }, 'a list of turns for the key messages of a record but received null'],
+    [{ messages: [], conversations: [] }, 'received an empty list'],
+    [{ messages: [{ role: null, content: null }] }, 'role and content for a turn'],
+    [
+      { messages: [{ role: 'user', content: [{ type: 'text', text: 'Q', image: 'a.png' }] }, qa[1]] },
+      'nothing but text',
+    ],
+  ])('are said where something is missing: %j', (raw, message) => {
+    const error = refused(raw);
+    expect(error.message).toContain(message);
+    expect(error.cure).toBeTruthy();
+  });
 });
 
 describe('images', () => {
   it('names both places where a missing image was looked for', () => {
     expect(refused({ image: 'gone.png', conversations: qa }).message).toContain(
-      `tried ${join(folder, 'gone.png')} and ${join(process.cwd(), 'gone.png')}`,
+      `tried from the folder ${folder} and from ${process.cwd()}`,
     );
     expect(refused({ image: '/gone.png', conversations: qa }).message).toContain(
-      'Expected the file /gone.png for the key image',
+      'Expected the file "/gone.png" for the key image',
     );
     expect(refused({ image: { '<image_00>': 'gone.png' }, conversations: qa }).message).toContain(
       'the image <image_00>',
@@ -254,11 +318,12 @@ describe('images', () => {
   });
 
   it('refuses what is no base64 image and no bytes', () => {
-    expect(refused({ image: 'data:text/plain,hello', conversations: qa }).message).toMatch(/data:image/);
+    expect(refused({ image: 'data:image/png;base64,', conversations: qa }).message).toMatch(/which has no data/);
+    expect(refused({ image: 'data:image/png;base64,iVB*', conversations: qa }).message).toMatch(/"\*" as character 4/);
     expect(refused({ image: new Uint8Array(0), conversations: qa }).message).toMatch(/0 bytes/);
     expect(refused({ image: { bytes: null, path: null }, conversations: qa }).message).toMatch(
       /a path or the bytes of an image/,
     );
-    expect(refused({ image: 'file://other-host/a.png', conversations: qa }).message).toMatch(/address of this machine/);
+    expect(refused({ image: 'file://other-host/a.png', conversations: qa }).message).toMatch(/but there is none/);
   });
 });

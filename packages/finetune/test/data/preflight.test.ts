@@ -5,7 +5,7 @@ import { Dataset } from '../../src/data/dataset.js';
 import { Encoder, encoderSetup } from '../../src/data/encoder.js';
 import { type PreflightOptions, preflight } from '../../src/data/preflight.js';
 import { SILENT } from '../../src/report/reporter.js';
-import { DATA_FLAGS, FAULTS, MODEL, MODEL_FLAGS, makeData, plantFaults } from '../support/made-data.js';
+import { DATA_FLAGS, FAULTS, MODEL, MODEL_FLAGS, makeData, plantFaults, soundRecord } from '../support/made-data.js';
 import { Reports } from '../support/reports.js';
 
 const STOP = { onBadRecord: 'stop', maxBadFraction: 0.01 } as const;
@@ -83,6 +83,35 @@ describe('preflight', () => {
     );
     writeFileSync(join(data.folder, 'a.bmp'), bmp(40, 30));
     expect((await run(data.file))[290]).toBeGreaterThan(16);
+  });
+
+  it('says before a training what is learned as text, what is not learned, and what is not read', async () => {
+    const turns = soundRecord(9).conversations as { role: string }[];
+    const marked = turns.map((turn, i) => (i === 1 ? { ...turn, weight: 0 } : turn));
+    const reporter = new Reports();
+    const { file } = await makeData(
+      300,
+      new Map([
+        [270, { conversations: [...marked, ...turns] }],
+        [271, { ...soundRecord(0), image_url: 'x' }],
+        [280, { conversations: [{ role: 'user', content: 'What is in the picture?' }, turns[1]!] }],
+      ]),
+    );
+    await run(file, { reporter });
+    expect(reporter.notices).toEqual([
+      `${file}: records without a picture, learned as text: 32 of 300 (first: record 9).`,
+      `${file}: records without a picture whose questions speak of one: 1 (first: record 280).`,
+      `${file}: answers marked as not to be learned, context only: 1, in records: 1 (first: record 270).`,
+      `${file}: records with the key image_url, which is not read: 1 (first: record 271).`,
+    ]);
+  });
+
+  it('is silent where nothing is odd', async () => {
+    const reporter = new Reports();
+    const pictures = await makeData(5, new Map([[4, soundRecord(3)]]));
+    const texts = await makeData(2, new Map([0, 1].map((i) => [i, soundRecord(9)])));
+    for (const { file } of [pictures, texts]) await run(file, { reporter });
+    expect(reporter.notices).toEqual([]);
   });
 
   it('takes the records of the official encoding', async () => {

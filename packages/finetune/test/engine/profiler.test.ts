@@ -84,7 +84,7 @@ describe('--profile', () => {
   });
 
   it('leaves operators alone behind its last step', () => {
-    const profiler = new Profiler(2, join(place.folder, 'trace.json'), () => {});
+    const profiler = new Profiler(2, join(place.folder, 'trace.json'), { write: () => {}, failed: () => {} });
     profiler.step(1, () => scope(() => ops.zeros([2])));
     const count = profiler.events.length;
     scope(() => ops.zeros([2]));

@@ -1,5 +1,5 @@
 /** Commands and model arguments that name a model of the hub. */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { EXIT } from '../../src/cli/exit.js';
@@ -30,7 +30,12 @@ async function run(...words: string[]) {
 
 describe('a model argument', () => {
   it('is a folder', async () => {
-    expect(await resolve(home)).toBe(home);
+    const folder = join(home, 'checkpoint');
+    mkdirSync(folder);
+    expect(await refusal(resolve(folder))).toContain('which has no config.json: it is empty');
+    writeFileSync(join(folder, 'config.json'), '{}');
+    expect(await resolve(folder)).toBe(folder);
+    expect(await refusal(resolve(home))).toMatch(/which holds others[\s\S]*Did you mean .*checkpoint\?/);
     expect(hub.requests).toEqual([]);
   });
 
@@ -39,7 +44,7 @@ describe('a model argument', () => {
       expect(await refusal(resolve(argument))).toMatch(/or the id of a model of the hub, but received .*no folder/);
     const file = join(home, 'a.txt');
     writeFileSync(file, '');
-    expect(await refusal(resolve(file))).toContain('which is a file');
+    expect(await refusal(resolve(file))).toMatch(/received the file ".*a.txt", an empty file/);
     expect(hub.requests).toEqual([]);
   });
 

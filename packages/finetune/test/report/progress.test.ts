@@ -180,10 +180,7 @@ describe('plain lines', () => {
       'eval at step 10: loss 0.5000, exact_match 0.9100 (500 records in 0:12)\n',
     ],
     [{ event: 'stop', reason: 'sigint', step: 3 }, 'stopping after step 3: Ctrl-C\n'],
-    [
-      { event: 'run_end', status: 'failed', step: 3, seconds: 4, error: 'disk full' },
-      'failed after step 3, 0:04: disk full\n',
-    ],
+    [{ event: 'run_end', status: 'failed', step: 3, seconds: 4, error: 'disk full' }, 'failed after step 3, 0:04\n'],
   ])('%j', (event, text) => {
     const { stream, progress } = onFile();
     progress.event(event);
@@ -229,7 +226,7 @@ describe('quiet and JSON', () => {
     expect(stream.text).toBe('');
     progress.event(warning);
     progress.event({ event: 'run_end', status: 'failed', step: 1, seconds: 1, error: 'x' });
-    expect(stream.lines).toEqual(['warning: record 7 left out', 'failed after step 1, 0:01: x']);
+    expect(stream.lines).toEqual(['warning: record 7 left out', 'failed after step 1, 0:01']);
     expect(output.text).toBe('');
   });
 

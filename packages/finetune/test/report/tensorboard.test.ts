@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { crc32c, frame, TensorBoard } from '../../src/report/tensorboard.js';
+import { TensorBoard } from '../../src/report/tensorboard.js';
 
 let folder: string;
 beforeAll(() => {
@@ -76,22 +76,15 @@ function* fieldsOf(data: Buffer): Generator<[field: number, value: number | Buff
 }
 
 describe('event files', () => {
-  it('checksums are CRC-32C: the examples of RFC 3720, B.4', () => {
-    expect(crc32c(Buffer.alloc(32))).toBe(0x8a9136aa);
-    expect(crc32c(Buffer.alloc(32, 255))).toBe(0x62a8ab43);
-    expect(crc32c(Buffer.from(Array.from({ length: 32 }, (_, i) => i)))).toBe(0x46dd794e);
-  });
-
-  it('frames are length, masked checksum, data, masked checksum', () => {
-    const framed = frame(Buffer.from('abc'));
-    expect(framed.readBigUInt64LE()).toBe(3n);
-    expect(framed.subarray(12, 15).toString()).toBe('abc');
-    const unmask = (masked: number): number => {
-      const rotated = (masked - 0xa282ead8) >>> 0;
-      return ((rotated >>> 17) | (rotated << 15)) >>> 0;
-    };
-    expect(unmask(framed.readUInt32LE(8))).toBe(crc32c(framed.subarray(0, 8)));
-    expect(unmask(framed.readUInt32LE(15))).toBe(crc32c(Buffer.from('abc')));
+  it('come after the files that are there, whatever the clock says', () => {
+    const logs = join(folder, 'clock');
+    mkdirSync(logs);
+    writeFileSync(join(logs, 'events.out.tfevents.9999999998.host.1.0'), '');
+    const names: string[] = [];
+    for (let i = 0; i < 2; i++) new TensorBoard(logs, 0, (name) => names.push(name)).close();
+    expect(names).toEqual([...names].sort());
+    expect(names[0]).toMatch(/^events\.out\.tfevents\.9999999999\./);
+    expect(readdirSync(logs)).toEqual(expect.arrayContaining(names));
   });
 
   it('hold the scalars of steps and evaluations', async () => {

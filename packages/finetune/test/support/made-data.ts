@@ -92,15 +92,21 @@ async function writeBadPictures(folder: string): Promise<void> {
 export const FAULTS: readonly (readonly [line: Line, message: RegExp])[] = [
   [
     { image: 'images/gone.jpg', conversations: ask('Q', 'A') },
-    /Expected the file images\/gone.jpg .* but there is none/,
+    /Expected the file "images\/gone.jpg" .* but there is none/,
   ],
   [{ image: 'images/cut.jpg', conversations: ask('Q', 'A') }, /cut.jpg but received a broken one/],
-  [{ image: 'images/garbage.jpg', conversations: ask('Q', 'A') }, /garbage.jpg but received a broken one/],
+  [
+    { image: 'images/garbage.jpg', conversations: ask('Q', 'A') },
+    /garbage.jpg but received text that begins with "this is/,
+  ],
   [{ image: 'images/empty.png', conversations: ask('Q', 'A') }, /empty.png but received an empty file/],
   [{ image: 'images/thin.jpg', conversations: ask('Q', 'A') }, /received one of 1x5000/],
   [{ image: 'images/large.jpg', conversations: ask('Q', 'A') }, /at most 100000 pixels but received 400x300/],
   [{ image: 'https://example.org/a.jpg', conversations: ask('Q', 'A') }, /Expected an image file .* received "https:/],
-  [{ image: ['images/1.jpg'], conversations: ask('Q', 'A') }, /a path, or an object of placeholders/],
+  [
+    { image: ['images/1.jpg', 'images/2.jpg'], conversations: ask('<image>Q', 'A') },
+    /one <image> in the text for each of the 2 images .* received 1/,
+  ],
   [{ conversations: ask('<image>\nQ', 'A') }, /Expected an image for the tag <image>/],
   [
     { image: { '<image_00>': 'images/1.jpg' }, conversations: ask('Q', 'A') },
@@ -144,10 +150,10 @@ export const FAULTS: readonly (readonly [line: Line, message: RegExp])[] = [
     {
       conversations: [
         { from: 'human', value: 'Q' },
-        { from: 'gpt', value: 'A' },
+        { role: 'assistant', content: 'A' },
       ],
     },
-    /the seed form .* but received the LLaVA form/,
+    /from and value for every turn .* received role and content/,
   ],
   [{ conversations: [] }, /empty list/],
   ['{"conversations": [{"role": "user", "content": "Q"},]}', /Expected a value .* in the JSON of a record/],

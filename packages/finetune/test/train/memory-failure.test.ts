@@ -1,7 +1,7 @@
 /** What a run says when its device has no memory left: what takes it, and which settings fit. */
 import { rmSync } from 'node:fs';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { UserError } from '@minicpm-finetune/run';
+import { OwnFiles, UserError } from '@minicpm-finetune/run';
 import { type DeviceMemory, liveTensors, OutOfMemoryError, scope } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { collate } from '../../src/engine/collate.js';
@@ -24,7 +24,7 @@ async function withRun(
   body: (run: Run, config: RunConfig) => void,
 ): Promise<void> {
   const config = configOf(place, `run${runs++}`, flags);
-  const start = startOf(config);
+  const start = startOf(config, { own: new OwnFiles(config.output.output_dir), earlier: [] });
   const log = new RunLog(config, { startStep: 0 });
   const run = await openRun(config, log, start);
   try {

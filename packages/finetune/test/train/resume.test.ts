@@ -1,6 +1,15 @@
 /** A run that is stopped after every step and resumed, against one that was never stopped: the same bytes. */
 import { createHash } from 'node:crypto';
-import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -160,7 +169,7 @@ describe('what is refused', () => {
     writeFileSync(join(older, 'run.json'), JSON.stringify({ ...config, engine: others }));
     rmSync(join(older, 'manifest.json'));
     sealFolder(older, 1);
-    const from = { resume_from_checkpoint: older };
+    const from = { resume_from_checkpoint: older, output_dir: join(place.folder, 'another') };
     await refused({ ...from, learning_rate: 0.5 }).toThrow(/other values: learning_rate was 0.001 and is 0.5\.$/);
     await refused({ ...from, tf32: true }).toThrow(/other values: tf32 was false and is true\.$/);
   });
@@ -177,8 +186,10 @@ describe('what is refused', () => {
 
   it('a folder without a checkpoint, and one that is not there', async () => {
     await expect(train(configOf(place, 'new', { resume_from_checkpoint: 'latest' }))).rejects.toThrow(/has none/);
-    await refused({ resume_from_checkpoint: join(place.folder, 'nowhere') }).toThrow(/is not there/);
-    await refused({ resume_from_checkpoint: place.model }).toThrow(/without manifest.json/);
+    const output_dir = join(place.folder, 'another');
+    await refused({ output_dir, resume_from_checkpoint: join(place.folder, 'nowhere') }).toThrow(/is not there/);
+    await refused({ output_dir, resume_from_checkpoint: place.model }).toThrow(/without manifest.json/);
+    expect(existsSync(output_dir)).toBe(false);
   });
 
   it.each([
@@ -235,6 +246,11 @@ describe('what is refused', () => {
 
   it('an output folder with a run, or with a model in it', async () => {
     await expect(train(configOf(place, 'stopped', LORA))).rejects.toThrow(/holds an earlier run/);
-    await expect(train(configOf(place, 'model', LORA))).rejects.toThrow(/holds model.safetensors/);
+    await expect(train(configOf(place, 'model', LORA))).rejects.toThrow(/which is that of --model_name_or_path/);
+    const model_name_or_path = join(place.folder, 'base');
+    cpSync(place.model, model_name_or_path, { recursive: true });
+    await expect(train(configOf(place, 'model', { ...LORA, model_name_or_path }))).rejects.toThrow(
+      /holds model.safetensors/,
+    );
   });
 });

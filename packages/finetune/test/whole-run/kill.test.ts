@@ -1,10 +1,11 @@
 /**
- * Training killed with SIGKILL at random moments, checkpoint writes included, and resumed until it is finished: the weights of a run that
- * was never killed. Six kills, thirty in the long part.
+ * Training killed with SIGKILL at random moments, evaluation and checkpoint writes included, and resumed until it is finished: the weights
+ * of a run that was never killed. Twelve kills, 180 in the long part. The other commands: kill-commands.test.ts.
  */
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import { readEvents } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { Random } from '../../src/data/random.js';
@@ -12,7 +13,7 @@ import { checkpointsIn, type Ended, startTraining, weightsHash } from '../suppor
 import { LONG } from '../support/long.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
-const KILLS = LONG ? 15 : 3; // of each kind of training
+const KILLS = LONG ? 60 : 4; // of each kind of training
 const STEPS = 24;
 
 let place: Place;
@@ -41,6 +42,7 @@ function flagsOf(name: string, kind: Readonly<Record<string, unknown>>): Record<
 
 const FULL = { bf16: true };
 const LORA = { use_lora: true, lora_r: 4, lora_dropout: 0.2 };
+const EVALUATED = { ...LORA, eval_strategy: 'steps', eval_steps: 2, eval_generate: 2, report_to: 'tensorboard' };
 
 /** Starts the run where it is: anew, or behind its newest checkpoint. */
 function goOn(name: string, kind: Readonly<Record<string, unknown>>): ReturnType<typeof startTraining> {
@@ -61,10 +63,21 @@ async function killed(name: string, kind: Readonly<Record<string, unknown>>, ran
   const steps = before + random.below(8);
   while (!over && stepsIn(folder) < steps) await sleep(1);
   const writing = random.below(2) === 0;
-  while (!over && writing && checkpointsIn(folder).hidden.length === 0) await setImmediate();
-  await sleep(random.below(80));
+  while (!over && writing && unfinishedIn(folder).length === 0) await setImmediate();
+  if (!writing) await sleep(random.below(80));
   running.child.kill('SIGKILL');
   return await running.ended;
+}
+
+/** Checkpoints that are being written or removed. */
+const unfinishedIn = (folder: string): string[] =>
+  checkpointsIn(folder).hidden.filter((name) => name.startsWith('.checkpoint-'));
+
+/** The checkpoint that was last reported as saved: it is newer than all that the limit removes. */
+function reported(folder: string): string[] {
+  if (!existsSync(join(folder, 'events.jsonl'))) return [];
+  const events = readEvents(join(folder, 'events.jsonl')).filter((event) => event.event === 'checkpoint');
+  return events.slice(-1).map(({ path }) => path);
 }
 
 /** Steps that were logged by all starts of a run. */
@@ -76,8 +89,10 @@ function stepsIn(folder: string): number {
 describe.each([
   ['full', FULL],
   ['lora', LORA],
-] as const)('%s training', (name, kind) => {
-  it(`killed ${KILLS} times ends like one that never was`, { timeout: 600_000 }, async () => {
+  ['evaluated', EVALUATED],
+] as const)('%s training', (name, flags) => {
+  it(`killed ${KILLS} times ends like one that never was`, { timeout: 1_200_000 }, async () => {
+    const kind = name === 'evaluated' ? { ...flags, eval_data_path: place.data } : flags;
     const whole = await startTraining(flagsOf(`${name} whole`, kind)).ended;
     expect(whole.code, whole.output).toBe(0);
     const expected = weightsHash(join(place.folder, `${name} whole`));
@@ -92,9 +107,10 @@ describe.each([
         ended = code === 0;
         if (signal !== 'SIGKILL') continue;
         seen.kills++;
-        const { complete, hidden } = checkpointsIn(folder);
-        if (hidden.length > 0) seen.unfinished++;
+        const { complete } = checkpointsIn(folder);
+        if (unfinishedIn(folder).length > 0) seen.unfinished++;
         for (const checkpoint of complete) verifyCheckpoint(join(folder, checkpoint));
+        for (const path of reported(folder)) expect(complete, 'reported saved').toContain(path);
       }
       const last = await goOn(id, kind).ended;
       expect(last.code, last.output).toBe(0);

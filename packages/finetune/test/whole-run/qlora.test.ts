@@ -135,7 +135,7 @@ describe.each(TYPES)('a run with --q_lora_type %s', (type) => {
 
 describe('a base without frozen weights to quantize', () => {
   it('is refused', async () => {
-    const flags = { ...TRAIN, lora_modules_to_save: 'llm.model', lora_target_modules: 'all-linear' };
+    const flags = { ...TRAIN, lora_modules_to_save: 'llm.model', lora_target_modules: 'vpm.*fc1' };
     await expect(train(configOf(place, 'whole', flags))).rejects.toThrow(
       'Expected frozen linear weights in the language model for --q_lora but received none.',
     );

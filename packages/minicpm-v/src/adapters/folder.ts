@@ -4,23 +4,33 @@
  * its name in the model; the bias of a layer that carries an adapter gets `base_layer.` in between, because PEFT wraps
  * that layer. Not here: where adapters go and what they compute (lora.ts).
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import { readJson } from '@minicpm-finetune/run';
 import {
   type DType,
   keep,
   type Module,
   ops,
   type Parameter,
-  SafetensorsError,
-  SafetensorsFile,
   scope,
   type TensorSource,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
 import type { HashProgress } from '../checkpoint/content.js';
-import { adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
+import { MiniCPMV } from '../model/minicpm-v.js';
+import { baseFingerprint, checkTensors, describeTensors } from './checksums.js';
+import { type AdapterConfig, adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
+import { changedWhole, checkFinite, idleParts } from './effect.js';
+import {
+  type AdapterOrigin,
+  checkBase,
+  checkFamily,
+  familyByTensors,
+  type ModelOrigin,
+  modelOrigin,
+  quantizedBase,
+} from './family.js';
 import {
   type AppliedLora,
   adaptedParameters,
@@ -30,18 +40,12 @@ import {
   markTrainable,
   removeLora,
 } from './lora.js';
-import {
-  type BaseFingerprint,
-  baseFingerprint,
-  checkBase,
-  checkTensors,
-  MANIFEST_FILE,
-  makeManifest,
-  readManifest,
-} from './manifest.js';
-
-const WEIGHTS_FILE = 'adapter_model.safetensors';
-const PREFIX = 'base_model.model.';
+import { ALL_LINEAR, type LoraOptions, loraConfig, matchesEnd } from './lora-config.js';
+import { selectModules } from './lora-targets.js';
+import { type AdapterManifest, type BaseFingerprint, MANIFEST_FILE, readManifest } from './manifest.js';
+import { PREFIX, readNames } from './names.js';
+import { checkSideFiles, WEIGHTS_FILE } from './side-files.js';
+import { compareTensors, openAdapterWeights } from './weights-file.js';
 
 /** The checkpoint that an adapter belongs to. */
 export interface BaseModel {
@@ -57,12 +61,13 @@ export interface BaseModel {
 /** The base of an adapter, read from the checkpoint's folder. All weights are read, unless their hash is remembered. */
 export function describeBase(folder: string, onProgress?: HashProgress): BaseModel {
   const path = resolve(folder);
-  const config = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as {
+  const config = readJson(join(path, 'config.json'), 'config.json') as {
     architectures?: string[];
-    auto_map?: Record<string, string>;
+    auto_map?: Record<string, unknown>;
   };
   const className = config.architectures?.[0];
-  const file = Object.values(config.auto_map ?? {}).find((name) => name.endsWith(`.${className}`));
+  const names = Object.values(config.auto_map ?? {}).filter((name) => typeof name === 'string');
+  const file = names.find((name) => name.endsWith(`.${className}`));
   const modelClass =
     className === undefined || file === undefined
       ? null
@@ -81,14 +86,46 @@ export function adapterFileParameters(model: Module, applied: AppliedLora): Map<
   return new Map([...adaptedParameters(model, applied)].map(([name, parameter]) => [fileName(name), parameter]));
 }
 
-/** Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. */
+/**
+ * Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. The manifest has the
+ * slices of the model's configuration: those of the training.
+ */
 export function saveAdapter(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   mkdirSync(folder, { recursive: true });
   const parameters = adapterFileParameters(model, applied);
   const tensors = new Map([...parameters].map(([name, parameter]) => [name, parameter.data]));
   writeSafetensors(join(folder, WEIGHTS_FILE), tensors);
-  writeJson(join(folder, CONFIG_FILE), adapterConfigJson(applied, base.path, base.modelClass));
-  writeJson(join(folder, MANIFEST_FILE), makeManifest(base, tensors));
+  const { config } = applied;
+  writeJson(
+    join(folder, CONFIG_FILE),
+    adapterConfigJson(config, targetsForPeft(model, applied), base.path, base.modelClass),
+  );
+  const origin = originOf(model);
+  const manifest: AdapterManifest = {
+    format: 2,
+    base_model: {
+      path: base.path,
+      fingerprint: base.fingerprint,
+      ...(origin === null ? {} : { model: origin.title, sizes: origin.sizes }),
+    },
+    ...(model instanceof MiniCPMV ? { slices: slicesOf(model) } : {}),
+    ...describeTensors(tensors),
+  };
+  writeJson(join(folder, MANIFEST_FILE), manifest);
+}
+
+const originOf = (model: Module): ModelOrigin | null => (model instanceof MiniCPMV ? modelOrigin(model.config) : null);
+
+function slicesOf({ config: { slice } }: MiniCPMV): AdapterManifest['slices'] {
+  return { max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution };
+}
+
+/** The names of the modules with an adapter, if PEFT would read the configuration otherwise; null: it selects the same. */
+function targetsForPeft(model: Module, { config, targets }: AppliedLora): readonly string[] | null {
+  const { targetModules, layersToTransform } = config;
+  if (typeof targetModules === 'string' && (layersToTransform !== null || targetModules.toLowerCase() === ALL_LINEAR))
+    return targets;
+  return selectModules(model, config, false).targets.join() === targets.join() ? null : targets;
 }
 
 function writeJson(path: string, value: unknown): void {
@@ -104,87 +141,129 @@ export interface LoadAdapterOptions {
   readonly trainable: boolean;
   /** Type of the low-rank parts; absent: that of the weight each one adapts. */
   readonly dtype?: DType;
+  /** Dropout of the training that goes on; absent: the adapter's own. */
+  readonly dropout?: number;
+}
+
+/** An adapter that was read. */
+export interface LoadedAdapter extends AppliedLora {
+  /** A sentence for each thing about it that a user should know. */
+  readonly notices: readonly string[];
+  /** Whether anything in it changes the model. */
+  readonly changes: boolean;
+  /** How the pictures of its training were cut; null: nobody wrote it down. */
+  readonly slices: NonNullable<AdapterManifest['slices']> | null;
 }
 
 /**
  * Puts the adapter in `folder` on a model without adapters. Its saved modules replace the model's own weights.
  *
- * @throws UserError when the folder is no LoRA adapter, belongs to another base, or has missing, unexpected, misshapen or damaged
- *   tensors; the model then has no adapters, and its weights are as before.
+ * @throws UserError when the folder is no LoRA adapter, asks for what is not supported, has weights in other files, belongs to another
+ *   model or base, or has missing, unexpected, misshapen, damaged or not finite tensors; the model then has no adapters, and its weights
+ *   are as before.
  */
-export function loadAdapter(folder: string, model: Module, options: LoadAdapterOptions): AppliedLora {
-  const { lora } = readAdapterConfig(folder);
-  const manifest = readManifest(folder);
-  if (manifest !== undefined && options.fingerprint !== undefined) checkBase(folder, manifest, options.fingerprint);
-  const source = openAdapterWeights(folder);
-  const applied = attachLora(model, lora, false);
+export function loadAdapter(folder: string, model: Module, options: LoadAdapterOptions): LoadedAdapter {
+  const own = originOf(model);
+  const origin = inspectAdapter(folder, own);
+  const { config, manifest } = origin;
+  if (options.fingerprint !== undefined) checkBase(origin, options.fingerprint, own);
+  const file = openAdapterWeights(folder);
+  const lora = options.dropout === undefined ? config.lora : { ...config.lora, dropout: options.dropout };
+  const applied = attachOrExplain(model, lora, file, own);
   try {
     const parameters = adapterFileParameters(model, applied);
-    compareTensors(source, parameters, applied);
+    const { source, example, renamed } = readNames(file, new Set(parameters.keys()));
+    compareTensors(source, parameters, applied, own);
     if (manifest !== undefined) checkTensors(source, manifest);
+    checkFinite(source, parameters.keys());
+    const whole = changedWhole(parameters, source);
     fill(model, parameters, source, options.dtype);
+    const idle = idleParts(model, applied, whole);
+    const notices = [
+      ...origin.notices,
+      ...(example === null ? [] : [`${renamed} names were read without additions: ${example[0]} as ${example[1]}.`]),
+      ...idlePatterns(applied),
+      ...(idle.notice === null ? [] : [idle.notice]),
+    ];
+    if (options.trainable) markTrainable(model, applied);
+    else freeze(model);
+    return {
+      ...applied,
+      notices: notices.map((line) => `adapter ${folder}: ${line}`),
+      changes: !idle.all,
+      slices: manifest?.slices ?? null,
+    };
   } catch (error) {
     removeLora(model);
     throw error;
   }
-  if (options.trainable) markTrainable(model, applied);
-  else freeze(model);
-  return applied;
 }
 
-/** The tensors of the adapter in a folder. Throws UserError for a file that is missing or damaged. */
-export function openAdapterWeights(folder: string): TensorSource {
-  const file = join(folder, WEIGHTS_FILE);
+/** What the files of an adapter say but for its tensors, and sentences about it. */
+interface InspectedAdapter extends AdapterOrigin {
+  readonly config: AdapterConfig;
+  readonly notices: readonly string[];
+}
+
+/** Reads and checks what can be known of an adapter without its tensors. Throws UserErrors as `loadAdapter` does. */
+export function inspectAdapter(folder: string, model: ModelOrigin | null): InspectedAdapter {
+  const config = readAdapterConfig(folder);
+  const manifest = readManifest(folder);
+  const aside = checkSideFiles(folder);
+  const origin = { folder, config, manifest };
+  if (model !== null) checkFamily(origin, model);
+  const quantized = quantizedBase(origin);
+  return { ...origin, notices: [...config.notices, ...aside, ...(quantized === undefined ? [] : [quantized])] };
+}
+
+/** Adapters as they would be on a model: where they go, and their parameters by full name, without data. */
+export interface PlannedAdapters extends AppliedLora {
+  readonly parameters: ReadonlyMap<string, Parameter>;
+}
+
+/**
+ * Where new adapters, or those of a folder, would go. The model needs no weights and stays as it is.
+ *
+ * @throws UserError as `applyLora` and `loadAdapter` do, but for what only tensors show
+ */
+export function planAdapters(model: Module, lora: LoraOptions | { readonly folder: string }): PlannedAdapters {
+  const own = originOf(model);
+  const applied =
+    'folder' in lora
+      ? attachOrExplain(model, inspectAdapter(lora.folder, own).config.lora, openAdapterWeights(lora.folder), own)
+      : attachLora(model, loraConfig(lora), true);
   try {
-    return new SafetensorsFile(file);
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-    if (!missing && !(cause instanceof SafetensorsError)) throw cause;
-    throw new UserError(
-      `Expected the weights of the adapter but ${missing ? 'the file is missing' : (cause as Error).message}.`,
-      {
-        file,
-        cure: 'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.',
-        cause,
-      },
-    );
+    return { ...applied, parameters: adaptedParameters(model, applied) };
+  } finally {
+    removeLora(model);
   }
 }
 
-/** Under bias "all" PEFT writes the biases of saved modules three times; these are the two that nothing reads. */
-function isDuplicate(name: string, applied: AppliedLora): boolean {
-  return applied.config.bias === 'all' && /\.(original_module|modules_to_save\.[^.]+)\.(.*\.)?bias$/.test(name);
+/** Attaches the adapter; where its names match nothing because it belongs to another model, that is the error. */
+function attachOrExplain(
+  model: Module,
+  config: AppliedLora['config'],
+  file: TensorSource,
+  own: ModelOrigin | null,
+): AppliedLora {
+  try {
+    return attachLora(model, config, false);
+  } catch (error) {
+    removeLora(model);
+    const other = own === null ? undefined : familyByTensors(file.infos, own, file.path);
+    throw other ?? error;
+  }
 }
 
-function compareTensors(source: TensorSource, parameters: ReadonlyMap<string, Parameter>, applied: AppliedLora): void {
-  const missing = [...parameters.keys()].filter((name) => !source.infos.has(name));
-  const unexpected = [...source.infos.keys()].filter((name) => !parameters.has(name) && !isDuplicate(name, applied));
-  const misshapen = [...parameters].flatMap(([name, { shape }]) => {
-    const found = source.infos.get(name)?.shape ?? shape;
-    const same = found.length === shape.length && shape.every((size, i) => size === found[i]);
-    return same ? [] : [`${name}: [${shape.join(', ')}] expected, [${found.join(', ')}] received`];
-  });
-  const problems = [
-    ...describe('missing', missing),
-    ...describe('unexpected', unexpected),
-    ...describe('of another shape', misshapen),
-  ];
-  if (problems.length === 0) return;
-  throw new UserError(
-    `Expected ${parameters.size} tensors for the adapter on this model but received ${source.infos.size}: ${problems.join('; ')}.`,
-    {
-      file: source.path,
-      cure: 'The adapter belongs to another base model, or the file was edited: give the model it was trained on.',
-    },
-  );
-}
-
-const LISTED = 5;
-
-function describe(what: string, names: readonly string[]): string[] {
-  if (names.length === 0) return [];
-  const rest = names.length > LISTED ? `, and ${names.length - LISTED} more` : '';
-  return [`${names.length} ${what} (${names.slice(0, LISTED).join(', ')}${rest})`];
+/** Keys of rank_pattern and alpha_pattern that match no layer with an adapter. */
+function idlePatterns({ config, targets }: AppliedLora): string[] {
+  const idle = (key: string, patterns: Readonly<Record<string, number>>): string[] =>
+    Object.entries(patterns)
+      .filter(([pattern]) => !targets.some((name) => matchesEnd(pattern, name)))
+      .map(
+        ([pattern, value]) => `${key} ${pattern}: ${value}: without effect: no layer with an adapter has such a name.`,
+      );
+  return [...idle('rank_pattern', config.rankPattern), ...idle('alpha_pattern', config.alphaPattern)];
 }
 
 /** Gives every parameter its tensor: on the device of the weight it adapts, low-rank parts in `dtype` or that weight's type. */

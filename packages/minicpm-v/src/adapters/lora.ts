@@ -21,7 +21,8 @@ import {
   type Tensor,
   withRandomState,
 } from '@minicpm-finetune/torch';
-import { type LoraConfig, type LoraOptions, type LoraSelection, loraConfig, selectModules } from './lora-targets.js';
+import { byPattern, type LoraConfig, type LoraOptions, loraConfig, loraScale } from './lora-config.js';
+import { type LoraSelection, selectModules } from './lora-targets.js';
 
 export type { LoraConfig, LoraOptions };
 
@@ -178,7 +179,7 @@ export function attachLora(model: Module, config: LoraConfig, strict: boolean): 
     const r = byPattern(config.rankPattern, name) ?? config.r;
     const alpha = byPattern(config.alphaPattern, name) ?? config.alpha;
     checkNumbers(r, alpha, config.dropout);
-    const scaling = alpha / (config.useRslora ? Math.sqrt(r) : r);
+    const scaling = loraScale({ r, alpha, useRslora: config.useRslora });
     linear.adapter = new LoraAdapter(linear.inFeatures, linear.outFeatures, r, scaling, config);
   }
   return { config, ...selection };
@@ -191,11 +192,6 @@ function checkNumbers(r: number, alpha: number, dropout: number): void {
   if (!Number.isInteger(r) || r < 1) fail('an integer of at least 1', 'lora_r', r);
   if (!Number.isFinite(alpha)) fail('a number', 'lora_alpha', alpha);
   if (!(dropout >= 0 && dropout < 1)) fail('a number of at least 0 and below 1', 'lora_dropout', dropout);
-}
-
-/** The value of the first pattern that matches the end of the name, as PEFT's rank_pattern works. */
-function byPattern(patterns: Readonly<Record<string, number>>, name: string): number | undefined {
-  return Object.entries(patterns).find(([pattern]) => new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(name))?.[1];
 }
 
 /** Lets adapters, modules to save and chosen biases train, and freezes the rest. */

@@ -3,26 +3,57 @@
  * computes (lora.ts), the formats (folder.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic is
  * float32 whatever the stored types, and rounds once.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { readConfig } from '@minicpm-finetune/processor';
-import { UserError } from '@minicpm-finetune/run';
-import { type DType, fromTypedArray, keep, type Module, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { lockOf, removeEmpty, takeLock, UserError } from '@minicpm-finetune/run';
+import {
+  type DType,
+  fromTypedArray,
+  keep,
+  type Module,
+  noGrad,
+  ops,
+  scope,
+  type TensorSource,
+} from '@minicpm-finetune/torch';
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
-import { loadAdapter } from './folder.js';
+import { baseFingerprint } from './checksums.js';
+import { type LoadedAdapter, loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
-import { type BaseFingerprint, baseFingerprint } from './manifest.js';
+import type { BaseFingerprint } from './manifest.js';
+import { slicesOfAdapters, type TrainedSlices } from './slices.js';
 
-/** Merges the adapters on a model into its weights and takes them off. Everything is frozen then. */
-export function mergeLora(model: Module): void {
+/**
+ * Merges the adapters on a model into its weights and takes them off. Everything is frozen then. Returns how many weights have other
+ * numbers than before: where the change is below the rounding of their type, they do not.
+ */
+export function mergeLora(model: Module): number {
   freeze(model);
+  let changed = 0;
   for (const [, linear, adapter] of loraAdapters(model)) {
-    linear.weight.data = keep(adapter.mergedWeight(linear.weight.data));
+    const merged = adapter.mergedWeight(linear.weight.data);
+    if (!ops.equal(merged, linear.weight.data)) changed++;
+    linear.weight.data = keep(merged);
   }
   removeLora(model);
+  return changed;
+}
+
+/**
+ * Merges an adapter that `loadAdapter` put on a model. Returns its notices, with one more where the merge left every weight as it was.
+ *
+ * @param cure what helps against the rounding.
+ */
+export function mergeLoaded(folder: string, model: MiniCPMV, loaded: LoadedAdapter, cure: string): readonly string[] {
+  const { dtype } = llmWeight(model);
+  const changed = mergeLora(model);
+  if (changed > 0 || !loaded.changes || loaded.saved.length > 0) return loaded.notices;
+  const rounded = `THE MERGE CHANGES NOTHING: all changes are below the rounding of ${dtype}, the type of the weights: ${cure}.`;
+  return [...loaded.notices, `adapter ${folder}: ${rounded}`];
 }
 
 export interface MergeOptions {
@@ -39,13 +70,20 @@ export interface MergeOptions {
   readonly onHash?: HashProgress;
 }
 
+/** In the folder until it is whole: it was made here. */
+const UNFINISHED_MARK = '.unfinished';
+
 /** The result of checking a merged checkpoint. */
 export interface MergeReport {
   readonly tensors: number;
-  /** Parameters that the merge changed. */
+  /** Of them, those whose numbers are others than the base's in the type that was saved. */
   readonly changed: number;
   /** Largest difference between the logits of base plus adapters and of the saved checkpoint, relative to the largest logit. */
   readonly logitsError: number;
+  /** How the merged model cuts pictures; as the base, unless an adapter was trained otherwise. */
+  readonly slices: { readonly max_slice_nums: number; readonly scale_resolution: number };
+  /** What a user should know of the adapters and of what the merge made of them. */
+  readonly notices: readonly string[];
 }
 
 /** The largest change of logits by rounding the merged weights, by the coarsest type involved. */
@@ -55,7 +93,7 @@ const TOLERANCE: Partial<Record<DType, number>> = { float32: 1e-4, float16: 2e-2
  * Merges adapters into a checkpoint and saves it, sharded, with config, tokenizer and code. The saved folder is opened again, and its
  * tensors' names and shapes compared with the base's, its logits with those of base and unmerged adapters. It appears under its name only then.
  *
- * @throws UserError for an output folder in use, an adapter of another base, or a result that differs.
+ * @throws UserError for an output folder that has files, or that another process writes, an adapter of another base, or a result that differs.
  */
 export function mergeCheckpoint(options: MergeOptions): MergeReport {
   const output = resolve(options.output);
@@ -66,12 +104,28 @@ export function mergeCheckpoint(options: MergeOptions): MergeReport {
       cure: 'Give the folder of an adapter.',
     });
   }
-  mkdirSync(dirname(output), { recursive: true });
-  const unfinished = join(dirname(output), `.${basename(output)}.${process.pid}.unfinished`);
+  const made = mkdirSync(dirname(output), { recursive: true });
+  try {
+    using _ = takeLock(lockOf(output), { what: options.output, flag: '--output_dir' });
+    refuseUsed(output);
+    return mergeAside(output, options);
+  } finally {
+    if (made !== undefined && !existsSync(output)) removeEmpty(dirname(output), made);
+  }
+}
+
+/** Merges into a folder beside the output, which takes its name when it is whole. What a process that was killed left there is removed. */
+function mergeAside(output: string, options: MergeOptions): MergeReport {
+  const unfinished = join(dirname(output), `.${basename(output)}.unfinished`);
+  const mark = join(unfinished, UNFINISHED_MARK);
+  if (existsSync(mark)) rmSync(unfinished, { recursive: true });
+  mkdirSync(unfinished);
+  writeFileSync(mark, '');
   try {
     const report = mergeInto(unfinished, options);
-    if (existsSync(output)) rmSync(output, { recursive: true }); // empty, as checked
+    if (existsSync(output)) rmdirSync(output); // throws unless it is empty
     renameSync(unfinished, output);
+    rmSync(join(output, UNFINISHED_MARK));
     return report;
   } finally {
     rmSync(unfinished, { recursive: true, force: true });
@@ -79,7 +133,8 @@ export function mergeCheckpoint(options: MergeOptions): MergeReport {
 }
 
 function refuseUsed(output: string): void {
-  if (!existsSync(output) || readdirSync(output).length === 0) return;
+  if (!existsSync(output)) return;
+  if (lstatSync(output).isDirectory() && readdirSync(output).length === 0) return;
   throw new UserError('Expected a new or empty folder for the merged model but received one with files.', {
     file: output,
     flag: '--output_dir',
@@ -88,37 +143,60 @@ function refuseUsed(output: string): void {
 }
 
 function mergeInto(folder: string, options: MergeOptions): MergeReport {
+  const { dtype, maxShardBytes } = options;
   const config = readConfig(options.model);
   const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
-  const { dtype, maxShardBytes } = options;
+  const notices: string[] = [];
+  const slices: TrainedSlices[] = [];
   let source: WeightSource;
   let expected: Float32Array;
-  const changed = new Set<string>();
   try {
-    source = loadWeights(model, options.model);
+    // float32 is more than the base has: the sum is then rounded to it, not to the base's type first
+    source = loadWeights(model, options.model, dtype === 'float32' ? { dtype } : {});
     options.adapters.forEach((adapter) => {
-      const applied = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
-      for (const name of applied.targets) changed.add(`${name}.weight`);
-      for (const [name] of model.namedParameters()) {
-        if (applied.saved.some((path) => name.startsWith(`${path}.`))) changed.add(name);
-      }
+      const loaded = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
+      slices.push({ adapter, slices: loaded.slices });
       expected = probeLogits(model); // the last one counts
-      mergeLora(model);
+      notices.push(
+        ...mergeLoaded(adapter, model, loaded, 'merge with --dtype float32, or keep the adapter beside its base'),
+      );
     });
+    const chosen = slicesOfAdapters(slices, config.slice);
+    notices.push(...chosen.notices);
     saveCheckpoint(model, folder, {
       source,
+      slice: chosen.slice,
       ...(dtype === undefined ? {} : { dtype }),
       ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
     });
+    const { maxSliceNums, scaleResolution } = chosen.slice;
+    return {
+      ...verify(folder, source, expected!),
+      slices: { max_slice_nums: maxSliceNums, scale_resolution: scaleResolution },
+      notices,
+    };
   } finally {
     model.dispose();
   }
-  return { ...verify(folder, source, expected!), changed: changed.size };
+}
+
+/** How many tensors have other numbers than in the base, once both have the type that was saved. */
+function countChanged(merged: TensorSource, base: TensorSource): number {
+  return [...base.infos.keys()].filter((name) =>
+    scope(() => {
+      const [now, before] = [merged.tensor(name), base.tensor(name)];
+      return !ops.equal(now, before.dtype === now.dtype ? before : ops.to(before, now.dtype));
+    }),
+  ).length;
 }
 
 /** Opens the saved checkpoint and compares it. */
-function verify(folder: string, source: WeightSource, expected: Float32Array): Omit<MergeReport, 'changed'> {
+function verify(
+  folder: string,
+  source: WeightSource,
+  expected: Float32Array,
+): Pick<MergeReport, 'tensors' | 'changed' | 'logitsError'> {
   const model = new MiniCPMV(readConfig(folder));
   try {
     const { tensors } = loadWeights(model, folder);
@@ -141,7 +219,7 @@ function verify(folder: string, source: WeightSource, expected: Float32Array): O
         { file: folder, flag: '--dtype', cure: 'Save in float32, or keep the adapter beside its base.' },
       );
     }
-    return { tensors: tensors.infos.size, logitsError };
+    return { tensors: tensors.infos.size, changed: countChanged(tensors, source.tensors), logitsError };
   } finally {
     model.dispose();
   }
@@ -175,6 +253,6 @@ function probeLogits(model: MiniCPMV): Float32Array {
   );
 }
 
-function llmWeight(model: MiniCPMV): { readonly device: string } {
+function llmWeight(model: MiniCPMV): { readonly device: string; readonly dtype: DType } {
   return model.llm.model.embedTokens.weight.data;
 }

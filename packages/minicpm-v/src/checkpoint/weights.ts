@@ -6,9 +6,19 @@
  * Not here: the file format (packages/torch), adapters (adapter.ts), random weights (create.ts).
  */
 import { strict as assert } from 'node:assert';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
+import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
+import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   alias,
   type DType,
@@ -46,6 +56,8 @@ export interface SaveOptions {
   /** Type of the saved weights; as they are when absent. Carried tensors keep theirs. */
   readonly dtype?: DType;
   readonly maxShardBytes?: number;
+  /** How the saved model cuts pictures; as its configuration says when absent. */
+  readonly slice?: ModelConfig['slice'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
 }
@@ -87,15 +99,34 @@ export function openCheckpoint(folder: string): TensorSource {
     return openSafetensors(folder);
   } catch (cause) {
     if (!(cause instanceof SafetensorsError)) throw cause;
-    const pickled = existsSync(folder) && readdirSync(folder).some((name) => /\.(bin|pt|pth)$/.test(name));
-    throw new UserError(cause.message, {
-      file: folder,
-      cure: pickled
-        ? 'Only safetensors are read. Convert the .bin files with save_pretrained(…, safe_serialization=True) of transformers.'
-        : 'Copy or download the checkpoint again.',
-      cause,
+    const wrong = wrongFile(folder);
+    if (wrong !== undefined) throw wrong;
+    throw new UserError(cause.message, { file: folder, cure: weightsCure(folder), cause });
+  }
+}
+
+/** The error for a file of weights that is something else, by its first bytes. */
+function wrongFile(folder: string): UserError | undefined {
+  for (const name of namesIn(folder).filter((one) => /^model.*\.safetensors(\.index\.json)?$/.test(one))) {
+    const file = join(folder, name);
+    const kind = fileKindOf(file);
+    if (kind === undefined || kind.what === 'a safetensors file' || kind.group === 'text') continue;
+    return new UserError(`Expected weights in ${shownPath(name)} but received ${kind.what}.`, {
+      file,
+      cure: kind.cure ?? 'Copy or download the checkpoint again.',
     });
   }
+  return undefined;
+}
+
+const namesIn = (folder: string): string[] => (existsSync(folder) ? readdirSync(folder).sort() : []);
+
+function weightsCure(folder: string): string {
+  const names = namesIn(folder);
+  const pickle = names.find((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
+  if (pickle !== undefined && !names.some((name) => name.endsWith('.safetensors')))
+    return `Only safetensors are read, and ${shownPath(pickle)} is a pickle, which can run code. Convert it with save_pretrained(…, safe_serialization=True) of transformers.`;
+  return 'Copy or download the checkpoint again.';
 }
 
 /** Compares a checkpoint with a model; returns the names that are carried. Throws a UserError that lists the differences. */
@@ -131,7 +162,10 @@ function isCarried(model: MiniCPMV, name: string): boolean {
 function list(what: string, names: readonly string[]): string {
   if (names.length === 0) return '';
   const rest = names.length - SHOWN;
-  return `${names.length} ${what}: ${names.slice(0, SHOWN).join(', ')}${rest > 0 ? `, … and ${rest} more` : ''}`;
+  return `${names.length} ${what}: ${names
+    .slice(0, SHOWN)
+    .map((name) => shown(name).slice(1, -1))
+    .join(', ')}${rest > 0 ? `, … and ${rest} more` : ''}`;
 }
 
 function cureFor(
@@ -142,6 +176,13 @@ function cureFor(
 ): string {
   if ([...infos.keys()].some((name) => name.includes('lora_')))
     return 'This is an adapter: give the base model as the model and this folder as the adapter.';
+  const quantized = [...infos.keys()].find((name) =>
+    /\.(qweight|qzeros|scales|absmax|quant_map|SCB|weight_format)$/.test(name),
+  );
+  if (quantized !== undefined) {
+    const method = /\.q(weight|zeros)|\.scales$/.test(quantized) ? 'GPTQ or AWQ' : 'bitsandbytes';
+    return `The weights are quantized by ${method}: start from the unquantized model; --q_lora keeps it in 4 bits.`;
+  }
   if (missing.length > 0 && extra.length === 0)
     return 'The checkpoint is incomplete: copy or download all of its files again.';
   return `Weights and configuration belong to different models: put the weights' own config.json at ${configFile}.`;
@@ -175,7 +216,9 @@ export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOpt
   });
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
-  writeAtomically(join(folder, 'config.json'), configText(model.config.text, saved));
+  const sliced = withSlice(model.config, options.slice ?? model.config.slice);
+  writeAtomically(join(folder, 'config.json'), configText(sliced.text, saved));
+  if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }
 
 function refuseOldWeights(folder: string): void {
@@ -188,16 +231,34 @@ function refuseOldWeights(folder: string): void {
 }
 
 const SIDE_FILES = new Set(['.py', '.json', '.jinja', '.model', '.txt', '.tiktoken']);
+/** Of a base that is the result of a training: its run's own files. */
+const OF_A_RUN = new Set<string>([RUN_FILES.config, RUN_FILES.result, RUN_FILES.profile, RUN_FILES.manifest]);
 
 /** Copies tokenizer, processor, generation settings and the model's code. */
 function copySideFiles(from: string, to: string): void {
   if (realpathSync(from) === realpathSync(to)) return;
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    const { name } = entry;
-    if (entry.isDirectory() || !SIDE_FILES.has(extname(name))) continue;
-    if (name === 'config.json' || name.endsWith('.index.json')) continue;
-    copyFileSync(join(from, name), join(to, basename(name)));
-  }
+  for (const name of sideFiles(from)) copyFileSync(join(from, name), join(to, basename(name)));
+}
+
+/** Names of the files of a checkpoint folder that `saveCheckpoint` copies beside the weights. */
+export function sideFiles(folder: string): string[] {
+  return readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => !entry.isDirectory() && SIDE_FILES.has(extname(entry.name)))
+    .map(({ name }) => name)
+    .filter((name) => name !== 'config.json' && !name.endsWith('.index.json') && !OF_A_RUN.has(name));
+}
+
+const PREPROCESSOR = 'preprocessor_config.json';
+
+/** The slices of Python's image processor, where they are others than those of the source: it reads them from a file of its own. */
+function setPreprocessorSlice(from: string, to: string, { slice }: ModelConfig): void {
+  const file = join(to, PREPROCESSOR);
+  if (!existsSync(file)) return;
+  const before = readConfig(from).slice;
+  if (before.maxSliceNums === slice.maxSliceNums && before.scaleResolution === slice.scaleResolution) return;
+  const raw = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  const changed = { ...raw, max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution };
+  writeAtomically(file, `${JSON.stringify(changed, null, 2)}\n`);
 }
 
 /** The config's own text with the type of the weights put in; nothing else changes. */

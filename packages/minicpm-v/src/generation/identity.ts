@@ -7,8 +7,9 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChatMessage } from '@minicpm-finetune/processor';
 import { fileState } from '@minicpm-finetune/run';
-import { readAdapterConfig } from '../adapters/config.js';
-import { openAdapterWeights } from '../adapters/folder.js';
+import { modelOrigin } from '../adapters/family.js';
+import { inspectAdapter } from '../adapters/folder.js';
+import { openAdapterWeights } from '../adapters/weights-file.js';
 import { type HashProgress, weightsFingerprint } from '../checkpoint/content.js';
 import { openCheckpoint } from '../checkpoint/weights.js';
 import { PromptEncoder } from './prompt.js';
@@ -52,11 +53,11 @@ const sha256 = (...contents: (string | Uint8Array)[]): string => {
  * @throws UserError when a folder is no checkpoint or no adapter
  */
 export async function modelIdentity({ model, adapters, onProgress }: IdentityOptions): Promise<ModelIdentity> {
+  const encoder = PromptEncoder.open(model);
   const own = adapters.map((folder) => {
-    const { lora } = readAdapterConfig(folder);
+    const { lora } = inspectAdapter(folder, modelOrigin(encoder.config)).config;
     return sha256(JSON.stringify(lora), weightsFingerprint(openAdapterWeights(folder)));
   });
-  const encoder = PromptEncoder.open(model);
   const { file: _file, text: _text, ...config } = encoder.config;
   const { inputIds } = await encoder.encode(PROBE);
   return {

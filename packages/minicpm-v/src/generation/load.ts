@@ -3,23 +3,24 @@
  * last is merged into the weights in memory before the next one is applied, which equals merging them one after the
  * other; the last one stays an adapter. Not here: training, data files, terminals.
  */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import {
   type ChatMessage,
   type ChatTemplate,
   Detokenizer,
   type EncodedPrompt,
+  type ModelConfig,
+  requireCheckpoint,
   strip,
   type Tokenizer,
 } from '@minicpm-finetune/processor';
-import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
+import type { LlmType } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
-import { readAdapterConfig } from '../adapters/config.js';
+import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
-import { type BaseFingerprint, baseFingerprint } from '../adapters/manifest.js';
-import { mergeLora } from '../adapters/merge.js';
+import type { BaseFingerprint } from '../adapters/manifest.js';
+import { mergeLoaded } from '../adapters/merge.js';
+import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
@@ -40,6 +41,8 @@ export interface LoadModelOptions {
   readonly fingerprint?: string;
   /** With adapters, the weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
   readonly onHash?: HashProgress;
+  /** Is told what a user should know of the adapters, a sentence each. The model has them as `notices`, too. */
+  readonly notice?: (message: string) => void;
 }
 
 export interface AnswerOptions extends Partial<Sampling>, ReadingOptions {
@@ -81,47 +84,43 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
  */
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
-  requireCheckpoint(folder);
+  requireCheckpoint(folder, { flag: '--model', adapterFlag: '--adapter' });
   const { config, template } = PromptEncoder.open(folder);
   const model = new MiniCPMV(config);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const fingerprint: BaseFingerprint = (format) =>
-      format === 2 && options.fingerprint !== undefined
-        ? options.fingerprint
-        : baseFingerprint(folder, format, options.onHash);
-    adapters.forEach((path, i) => {
-      if (i > 0) mergeLora(model);
-      loadAdapter(path, model, { trainable: false, fingerprint });
-    });
+    const { slice, notices } = putAdapters(model, adapters, options);
+    for (const line of notices) options.notice?.(line);
+    return new LoadedModel(model, template, { slice, notices });
   } catch (error) {
     removeLora(model);
     model.dispose();
     throw error;
   }
-  return new LoadedModel(model, template);
 }
 
-/** @throws UserError for a folder that is not there, or that of an adapter */
-export function requireCheckpoint(folder: string): void {
-  const where = shown(folder);
-  if (!existsSync(folder)) {
-    throw new UserError(
-      `Expected the folder of a checkpoint for --model but received ${where}, which does not exist.`,
-      {
-        flag: '--model',
-        cure: 'Check the path.',
-      },
-    );
-  }
-  if (existsSync(join(folder, 'config.json')) || !existsSync(join(folder, 'adapter_config.json'))) return;
-  const { base } = readAdapterConfig(folder);
-  throw new UserError(`Expected the folder of a checkpoint for --model but received that of an adapter, ${where}.`, {
-    flag: '--model',
-    cure: `Give it as --adapter, and its base as --model${base === null ? '' : `: ${base}`}.`,
+/** Stacks adapters on a model, which keeps the last one as an adapter. */
+function putAdapters(
+  model: MiniCPMV,
+  adapters: readonly string[],
+  options: Pick<LoadModelOptions, 'model' | 'fingerprint' | 'onHash'>,
+): { readonly slice: ModelConfig['slice']; readonly notices: readonly string[] } {
+  const fingerprint: BaseFingerprint = (format) =>
+    format === 2 && options.fingerprint !== undefined
+      ? options.fingerprint
+      : baseFingerprint(options.model, format, options.onHash);
+  const notices: string[] = [];
+  const slices: TrainedSlices[] = [];
+  adapters.forEach((path, i) => {
+    const loaded = loadAdapter(path, model, { trainable: false, fingerprint });
+    slices.push({ adapter: path, slices: loaded.slices });
+    const last = i === adapters.length - 1;
+    notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
   });
+  const chosen = slicesOfAdapters(slices, model.config.slice);
+  return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
 }
 
 /**
@@ -147,16 +146,32 @@ export class LoadedModel {
 
   readonly model: MiniCPMV;
   readonly template: ChatTemplate;
+  /** How pictures are cut: as in the training of the last adapter, or as the checkpoint says. */
+  readonly slice: ModelConfig['slice'];
+  /** What a user should know of the adapters. */
+  readonly notices: readonly string[];
 
-  constructor(model: MiniCPMV, template: ChatTemplate) {
+  constructor(
+    model: MiniCPMV,
+    template: ChatTemplate,
+    { slice = model.config.slice, notices = [] }: Partial<Pick<LoadedModel, 'slice' | 'notices'>> = {},
+  ) {
     this.model = model;
     this.template = template;
+    this.slice = slice;
+    this.notices = notices;
     this.#stop = stopTokens(template);
-    this.#encoder = new PromptEncoder(model.config, template);
+    this.#encoder = new PromptEncoder(model.config, template, slice);
   }
 
   get config(): MiniCPMV['config'] {
     return this.model.config;
+  }
+
+  /** A sentence where `options` ask for other slices than those of the training; undefined: they do not. */
+  otherSlices(options: ReadingOptions): string | undefined {
+    const [trained, asked] = [this.slice, this.#encoder.sliceFor(options)].map(describeSlices);
+    return trained === asked ? undefined : `trained with ${trained}, asked with ${asked}.`;
   }
 
   get tokenizer(): Tokenizer {

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { liveTensors, noGrad, ops, SafetensorsFile, type Tensor, writeSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { baseFingerprint } from '../../src/adapters/checksums.js';
 import { describeBase, loadAdapter, saveAdapter } from '../../src/adapters/folder.js';
 import { applyLora, loraAdapters, trainableParameters } from '../../src/adapters/lora.js';
-import { baseFingerprint, readManifest } from '../../src/adapters/manifest.js';
+import { readManifest } from '../../src/adapters/manifest.js';
 import { relativeDifference } from '../support/reference.js';
 import { FIXTURES, toy } from '../support/toy.js';
 

@@ -16,15 +16,9 @@ import {
 import { describe, expect, it } from 'vitest';
 import { BACKWARD, FORWARD } from '../../../torch/test/precision.js';
 import { loadAdapter } from '../../src/adapters/folder.js';
-import {
-  applyLora,
-  type LoraConfig,
-  loraAdapters,
-  removeLora,
-  setLoraTraining,
-  trainableParameters,
-} from '../../src/adapters/lora.js';
-import { loraConfig, selectModules } from '../../src/adapters/lora-targets.js';
+import { applyLora, loraAdapters, removeLora, setLoraTraining, trainableParameters } from '../../src/adapters/lora.js';
+import { type LoraConfig, loraConfig } from '../../src/adapters/lora-config.js';
+import { selectModules } from '../../src/adapters/lora-targets.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 import { relativeDifference } from '../support/reference.js';
 import { tinyCheckpoint } from '../support/tiny.js';
@@ -66,7 +60,7 @@ describe('which modules get adapters', () => {
   it('takes all linear layers but the output head and what is saved whole', () => {
     const names = targets({ targetModules: 'all-linear', modulesToSave: ['resampler'] });
     expect(names).toHaveLength(6);
-    expect(targets({ targetModules: 'all-linear' })).toContain('resampler.kv_proj');
+    expect(targets({ targetModules: 'all-linear' })).toEqual(names);
     expect(names).not.toContain('llm.lm_head');
   });
 
@@ -250,12 +244,31 @@ describe('on a real model', () => {
   const select = (targetModules: LoraConfig['targetModules'], strict = true): readonly string[] =>
     selectModules(model, { ...CONFIG, targetModules }, strict).targets;
 
-  it('all-linear reaches both towers, and leaves out what PEFT would not apply', () => {
+  it('all-linear and bare names mean the language model for new adapters, and what PEFT means for those that exist', () => {
     const names = select('all-linear');
-    expect(names).toHaveLength(2 * 7 + 2 * 6 + 1);
-    expect(names).toContain('vpm.encoder.layers.0.mlp.fc1');
-    expect(names).toContain('resampler.kv_proj');
-    expect(names).not.toContain('resampler.attn.out_proj');
+    expect(names).toHaveLength(2 * 7);
+    expect(names.every((name) => name.startsWith('llm.'))).toBe(true);
+    expect(select('all-linear', false)).toHaveLength(2 * 7 + 2 * 6 + 2);
+    expect(select(['q_proj', 'self_attn.v_proj'])).toHaveLength(4);
+    expect(select(['q_proj', 'self_attn.v_proj'], false)).toHaveLength(8);
+  });
+
+  it('the vision tower needs a pattern or whole names, which errors show', () => {
+    expect(select('(llm|vpm)\\..*q_proj')).toHaveLength(4);
+    expect(select(['v_proj', 'vpm.encoder.layers.0.mlp.fc1'])).toHaveLength(3);
+    const cure = (targets: string[]): string | undefined => {
+      try {
+        select(targets);
+      } catch (error) {
+        return (error as UserError).cure;
+      }
+      return undefined;
+    };
+    expect(cure(['fc1'])).toContain("give the pattern 'vpm\\..*\\.fc1'");
+    expect(cure(['q_proj', 'fc2'])).toContain("give the pattern 'vpm\\..*\\.fc2'");
+  });
+
+  it('leaves out what PEFT would not apply', () => {
     expect(() => select('resampler.*out_proj')).toThrow(UserError);
     expect(select('resampler.*out_proj', false)).toEqual(['resampler.attn.out_proj']); // as an adapter of PEFT may have it
   });

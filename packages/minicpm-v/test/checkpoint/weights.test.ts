@@ -284,7 +284,7 @@ describe('a checkpoint is refused', () => {
     model.dispose();
     const shard = readdirSync(copy).find((name) => name.startsWith('model-00002'))!;
     renameSync(join(copy, shard), join(copy, 'elsewhere'));
-    expect(complaint(copy)).toContain(`Expected the shard ${shard} beside the index`);
+    expect(complaint(copy)).toContain(`Expected the shard "${shard}" beside the index`);
   });
 });
 

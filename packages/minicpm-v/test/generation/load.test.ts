@@ -146,7 +146,9 @@ describe('refused', () => {
     const other = tinyCheckpoint(mkdtempSync(join(work, 'x-')), 'minicpm-v-2_6', 9);
     expect(await refusal({ model: other, adapter: adapterA })).toContain('trained on');
     rmSync(join(adapterB, 'minicpm_manifest.json'));
-    expect(await refusal({ model: folders.get('minicpm-v-2')!, adapter: adapterB })).toContain('missing');
+    expect(await refusal({ model: folders.get('minicpm-v-2')!, adapter: adapterB })).toContain(
+      'Expected an adapter of MiniCPM-V-2 for this model but received one of MiniCPM-V-2_6.',
+    );
     expect(await refusal({ model: other, adapter: join(work, 'nowhere') })).toContain('adapter folder');
   });
 });

@@ -3,11 +3,12 @@
  * with a conversation is found here; turning it into tokens is `segments.ts`.
  */
 
-import { UserError } from '@minicpm-finetune/run';
+import { shown, UserError } from '@minicpm-finetune/run';
 import type { ImageSource } from '../image/decode.js';
 import { NUMBERED_TAG, stripEnd, stripStart } from './python.js';
 import type { SeedRecord } from './record.js';
 import type { ChatTemplate, Role } from './templates.js';
+import { checkCharacters } from './text.js';
 
 /** Text, or an image between texts. */
 export type Part = string | { readonly image: ImageSource };
@@ -16,6 +17,8 @@ export type Part = string | { readonly image: ImageSource };
 export interface ChatMessage {
   readonly role: Role;
   readonly content: string | readonly Part[];
+  /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
+  readonly supervised?: boolean | undefined;
 }
 
 const SINGLE_TAG = '<image>';
@@ -31,12 +34,9 @@ function imagesByTag({ image }: SeedRecord): Map<string, ImageSource> {
   const images = new Map(isImages(image) ? Object.entries(image) : [[SINGLE_TAG, image]]);
   for (const tag of images.keys()) {
     if (ANY_TAG.exec(tag)?.[0] === tag) continue;
-    throw new UserError(
-      `Expected tags like <image_00> for the images of a record but received ${JSON.stringify(tag)}.`,
-      {
-        cure: 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.',
-      },
-    );
+    throw new UserError(`Expected tags like <image_00> for the images of a record but received ${shown(tag)}.`, {
+      cure: 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.',
+    });
   }
   return images;
 }
@@ -71,6 +71,12 @@ function splitAtTags(
         cure: 'Show the image in the user turn before.',
       });
     }
+    if (used.has(piece)) {
+      throw new UserError(`Expected ${piece} once in the text for its picture but received it again.`, {
+        turn,
+        cure: `Keep the first ${piece} and remove the others: later turns see the picture, too.`,
+      });
+    }
     used.add(piece);
     return [{ image }];
   });
@@ -84,9 +90,10 @@ export function recordMessages(record: SeedRecord): ChatMessage[] {
   const turns = record.conversations;
   const images = imagesByTag(record);
   const used = new Set<string>();
-  const messages = turns.map(({ role, content }, turn) => ({
+  const messages = turns.map(({ role, content, supervised }, turn) => ({
     role,
     content: splitAtTags(content, turn, role, images, used),
+    ...(supervised === false ? { supervised } : {}),
   }));
   const unused = [...images].filter(([tag]) => !used.has(tag));
   const [tag, image] = unused[0] ?? [];
@@ -113,7 +120,7 @@ export function recordMessages(record: SeedRecord): ChatMessage[] {
 }
 
 /**
- * Checks who speaks when, and that the text holds no special tokens.
+ * Checks who speaks when, and that the text has whole characters and no special tokens.
  * @throws UserError naming the turn
  */
 export function checkMessages(
@@ -144,9 +151,10 @@ export function checkMessages(
         cure: 'Put the question in front, or remove the turn.',
       });
     }
-    if (allowSpecialText) continue;
     for (const part of typeof content === 'string' ? [content] : content) {
-      const special = typeof part === 'string' ? template.tokenizer.findStructure(part) : undefined;
+      if (typeof part !== 'string') continue;
+      checkCharacters(part, turn);
+      const special = allowSpecialText ? undefined : template.tokenizer.findStructure(part);
       if (special === undefined) continue;
       throw new UserError(`Expected text without special tokens in the turn of ${role} but received ${special}.`, {
         turn,

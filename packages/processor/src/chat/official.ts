@@ -6,11 +6,11 @@
  * Here: images and their places in the text. Tokens and the loss mask are in `official-ids.ts`.
  */
 
-import { isAbsolute, join } from 'node:path';
 import { expected, UserError } from '@minicpm-finetune/run';
 import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from '../image/decode.js';
 import { type EncodedPicture, encodeImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
+import { imageSource } from '../image/source.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';
@@ -44,8 +44,7 @@ async function readImages(image: unknown, options: OfficialOptions): Promise<Map
 
 async function readImage(source: ImageSource, options: OfficialOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice } = options;
-  const path = typeof source === 'string' && imageRoot && !isAbsolute(source) ? join(imageRoot, source) : source;
-  return await decodeImage(path, {
+  return await decodeImage(imageSource(source, imageRoot), {
     maxImagePixels,
     notice: (message) => notice?.({ kind: 'first_frame', message }),
   });

@@ -24,6 +24,8 @@ export const recordSchema = z.object({
     z.object({
       role: z.enum(roleNames, { error: 'user or assistant (or system for the first turn)' }),
       content: z.string({ error: 'text' }),
+      /** false: an answer that is not learned; it stays in the conversation as context. */
+      supervised: z.boolean({ error: 'true or false' }).optional(),
     }),
     { error: 'a list of turns with role and content' },
   ),
@@ -32,12 +34,20 @@ export const recordSchema = z.object({
 export interface RecordTurn {
   readonly role: Role;
   readonly content: string;
+  /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
+  readonly supervised?: boolean | undefined;
 }
 
 export interface SeedRecord {
   readonly id?: string | number | null | undefined;
   readonly image?: ImageSource | Readonly<Record<string, ImageSource>> | null | undefined;
   readonly conversations: readonly RecordTurn[];
+}
+
+/** The images of a record, in the order of the data. */
+export function imagesOf({ image }: SeedRecord): ImageSource[] {
+  if (image === undefined || image === null) return [];
+  return typeof image === 'string' || image instanceof Uint8Array ? [image] : Object.values(image);
 }
 
 /** The value at a path of keys inside a record. */

@@ -5,6 +5,7 @@
  * never searched for afterwards.
  *
  * Supervised is what the model has to produce: each answer and its end token, once. The header's newline is prompt.
+ * An answer that is not to be learned is prompt, too, with the ids that it has as history at inference.
  */
 
 import type { Range } from '../sample.js';
@@ -76,8 +77,8 @@ function layOut(
   };
   let image = 0;
   add(messages[0]?.role === 'system' ? template.beginWithSystem : template.begin, false);
-  for (const [i, { role, content }] of messages.entries()) {
-    const supervised = purpose === 'training' && role === 'assistant';
+  for (const [i, { role, content, supervised: learned = true }] of messages.entries()) {
+    const supervised = purpose === 'training' && role === 'assistant' && learned;
     add(template.header[role]!, false);
     const written = typeof content === 'string' ? [content] : content;
     for (const [j, part] of (template.strip ? stripEnds(written) : written).entries()) {

@@ -4,7 +4,7 @@
  * is checked against it, and the default system prompt is taken from it.
  */
 
-import { type LlmType, UserError } from '@minicpm-finetune/run';
+import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
 import { IMAGE_TOKENS, type Tokenizer } from '../tokenizer.js';
 import { renderChatTemplate } from './jinja.js';
 import type { SliceSchema } from './placeholders.js';
@@ -113,7 +113,7 @@ function begins(format: ChatFormat, tokenizer: Tokenizer): { begin: string; begi
     const text = renderChatTemplate(tokenizer, [...system, ...conversation], { add_generation_prompt: true });
     if (text.endsWith(rest)) return text.slice(0, text.length - rest.length);
     throw new UserError(
-      `Expected a chat template of --llm_type ${format.llmType}, ending in ${JSON.stringify(rest)}, in the tokenizer of ${tokenizer.folder} but received ${JSON.stringify(text)}.`,
+      `Expected a chat template of --llm_type ${format.llmType}, ending in ${shown(rest)}, in the tokenizer of ${tokenizer.folder} but received ${shown(text)}.`,
       { flag: '--llm_type', cure: 'Give the --llm_type that belongs to the checkpoint.' },
     );
   };

@@ -6,7 +6,7 @@
  */
 
 import { readFileSync, statSync } from 'node:fs';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { beginsAsPicture, fileKind, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import sharp, { type Metadata, type Sharp } from 'sharp';
 import { decodeBmp, isBmp } from './bmp.js';
 import { makeOpaque } from './gif.js';
@@ -30,12 +30,13 @@ export const PILLOW_MAX_PIXELS = 178_956_970;
 
 const SHARP_OPTIONS = { failOn: 'error', ignoreIcc: true, limitInputPixels: false } as const;
 const FORMATS = ['jpeg', 'png', 'webp', 'gif', 'tiff', 'heif'];
-const CURE = 'Repair or replace the file: JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP are read.';
+const READ = 'JPEG, PNG, WebP, GIF, TIFF, AVIF and BMP are read.';
+const CURE = `Repair or replace the file: ${READ}`;
 
 const PATH_CURE = 'Correct the path; a relative one counts from the data file.';
 
 function describe(source: ImageSource): string {
-  return typeof source === 'string' ? source : `${source.length} bytes`;
+  return typeof source === 'string' ? shownPath(source) : `${source.length} bytes`;
 }
 
 function readSource(source: ImageSource): Uint8Array {
@@ -46,13 +47,13 @@ function readSource(source: ImageSource): Uint8Array {
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     const found = code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'a folder' : (cause as Error).message;
-    throw new UserError(`Expected a picture file at ${source} but received ${found}.`, {
-      cure: PATH_CURE,
+    throw new UserError(`Expected a picture file at ${shown(source)} but received ${found}.`, {
+      cure: pathCure(source, PATH_CURE),
       cause,
     });
   }
   // a device or a pipe may never end
-  throw new UserError(`Expected a picture file at ${source} but received something that is no file.`, {
+  throw new UserError(`Expected a picture file at ${shown(source)} but received something that is no file.`, {
     cure: PATH_CURE,
   });
 }
@@ -131,8 +132,22 @@ async function toRgb(image: Sharp, metadata: Metadata, bytes: Uint8Array): Promi
   return { data, width: info.width, height: info.height };
 }
 
+/** The error for bytes that are no picture, or one of a format that is not read: what they are by their first ones. */
+function notAPicture(source: ImageSource, bytes: Uint8Array, cause?: unknown): UserError {
+  const kind = fileKind(bytes);
+  const first = Buffer.from(bytes.subarray(0, 8))
+    .toString('hex')
+    .replace(/(..)(?=.)/g, '$1 ');
+  const what = kind?.what ?? `a file of another kind, which begins with the bytes ${first}`;
+  return new UserError(`Expected a picture in ${describe(source)} but received ${what}.`, {
+    cure: kind?.cure ?? `${kind?.group === 'text' ? 'Perhaps its download failed. ' : ''}Replace the file: ${READ}`,
+    cause,
+  });
+}
+
 /** A decoder's message about a file that it cannot read: libvips' words, unless another thread's error replaced them. */
-function broken(source: ImageSource, cause: unknown): UserError {
+function broken(source: ImageSource, bytes: Uint8Array, cause: unknown): UserError {
+  if (!beginsAsPicture(bytes)) return notAPicture(source, bytes, cause);
   const words = (cause as Error).message.split('\n')[0]!.trim();
   const reason = words === 'Unknown error' ? 'its data is cut off or damaged' : words;
   return new UserError(`Expected a readable picture in ${describe(source)} but received a broken one: ${reason}.`, {
@@ -151,14 +166,12 @@ export async function decodeImage(source: ImageSource, options: DecodeOptions): 
 
 async function open(source: ImageSource, bytes: Uint8Array, options: DecodeOptions): Promise<RgbImage> {
   const checkSize = sizeCheck(source, options.maxImagePixels);
-  if (bytes.length === 0)
-    throw new UserError(`Expected a picture in ${describe(source)} but received an empty file.`, { cure: CURE });
+  if (bytes.length === 0) throw notAPicture(source, bytes);
   try {
     if (isBmp(bytes)) return decodeBmp(bytes, checkSize);
     const image = sharp(bytes, SHARP_OPTIONS);
     const metadata = await image.metadata();
-    if (!FORMATS.includes(metadata.format))
-      throw expected('JPEG, PNG, WebP, GIF, TIFF, AVIF or BMP', describe(source), metadata.format, { cure: CURE });
+    if (!FORMATS.includes(metadata.format)) throw notAPicture(source, bytes);
     checkSize(metadata.width, metadata.height);
     if ((metadata.pages ?? 1) > 1) {
       options.notice?.(`${describe(source)} has ${metadata.pages} frames; only the first one is used.`);
@@ -166,7 +179,7 @@ async function open(source: ImageSource, bytes: Uint8Array, options: DecodeOptio
     return await toRgb(image, metadata, bytes);
   } catch (cause) {
     if (cause instanceof UserError) throw cause;
-    throw broken(source, cause);
+    throw broken(source, bytes, cause);
   }
 }
 

@@ -127,6 +127,32 @@ describe('labels', () => {
     expect((await encode(llmType, messages, [])).shown).toBe(expected);
   });
 
+  it.each([
+    ['qwen', 'A dog.<|im_end|>'],
+    ['llama', 'A dog.<|im_end|>'],
+    ['llama3', 'A dog.<|eot_id|>'],
+    ['minicpm', ' A dog.</s>'],
+  ] as const)('%s: an answer that is not learned is what it is in a prompt', async (llmType, expected) => {
+    const messages = CONVERSATION.map((message, i) => (i === 1 ? { ...message, supervised: false } : message));
+    const grids: Grid[] = [null, [2, 2]];
+    const { inputIds, labels, supervised, imageBounds } = await encode(llmType, messages, grids);
+    const { tokenizer } = templates[llmType];
+    expect((await tokenizer.decode(supervised)).trim()).toBe(expected.trim());
+    const prompt = await encode(llmType, CONVERSATION.slice(0, -1), grids, 'prompt');
+    expect(inputIds.slice(0, prompt.inputIds.length)).toEqual(prompt.inputIds);
+    expect(imageBounds).toEqual(prompt.imageBounds);
+    const first = labels.findIndex((label) => label !== -100);
+    expect(first).toBe(prompt.inputIds.length - 1);
+    expect(labels.slice(first, first + supervised.length)).toEqual(supervised);
+  });
+
+  it.each(Object.keys(MODELS) as LlmType[])('%s: a last answer that is not learned', async (llmType) => {
+    const messages = CONVERSATION.map((message, i) => (i === 3 ? { ...message, supervised: false } : message));
+    const grids: Grid[] = [null, null];
+    const { supervised } = await encode(llmType, messages, grids);
+    expect(supervised).toEqual((await encode(llmType, CONVERSATION.slice(0, 2), grids.slice(0, 1))).supervised);
+  });
+
   it('begins an answer after a single newline, whatever the answer begins with', async () => {
     const messages: ChatMessage[] = [
       { role: 'user', content: 'x' },

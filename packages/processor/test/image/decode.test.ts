@@ -51,15 +51,17 @@ describe('decodeImage', () => {
   });
 
   it('refuses what is not there', async () => {
-    await expect(decodeImage('/nowhere/a.png', OPTIONS)).rejects.toThrow('/nowhere/a.png but received no such file');
+    await expect(decodeImage('/nowhere/a.png', OPTIONS)).rejects.toThrow('/nowhere/a.png" but received no such file');
     await expect(decodeImage(FOLDER, OPTIONS)).rejects.toThrow('but received a folder');
   });
 
   it('refuses what is not a picture', async () => {
     await expect(decodeImage(temporary('empty.png', ''), OPTIONS)).rejects.toThrow('received an empty file');
-    await expect(decodeImage(temporary('text.jpg', 'not a picture'), OPTIONS)).rejects.toThrow('received a broken one');
+    await expect(decodeImage(temporary('text.jpg', 'not a picture'), OPTIONS)).rejects.toThrow(
+      'received text that begins with "not a picture"',
+    );
     const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>';
-    await expect(decodeImage(temporary('drawing.svg', svg), OPTIONS)).rejects.toThrow('but received "svg"');
+    await expect(decodeImage(temporary('drawing.svg', svg), OPTIONS)).rejects.toThrow('but received an SVG drawing');
     await expect(decodeImage(temporary('a.bmp', `BM${'x'.repeat(40)}`), OPTIONS)).rejects.toThrow(UserError);
   });
 

@@ -63,8 +63,12 @@ export const LORA = {
     placeholder: 'regex|name...',
     idle: WITHOUT_LORA,
     help: {
-      en: 'Linear layers that get adapters: one regular expression over full names, or name endings.',
-      zh: '加适配器的线性层：一个匹配完整名称的正则表达式，或若干名称结尾。',
+      en:
+        'Linear layers that get adapters: one regular expression over full names, or name endings. Endings and all-linear mean the ' +
+        "language model; for the vision tower give an expression such as 'vpm\\..*\\.fc1', or full names.",
+      zh:
+        '加适配器的线性层：一个匹配完整名称的正则表达式，或若干名称结尾。名称结尾和 all-linear 指语言模型；' +
+        "要用于视觉编码器，请给出 'vpm\\..*\\.fc1' 这样的表达式或完整名称。",
     },
   },
   lora_bias: {
@@ -91,10 +95,11 @@ export const LORA = {
     kind: 'string',
     default: null,
     placeholder: 'dir',
+    freeOnResume: true,
     idle: WITHOUT_LORA,
     help: {
-      en: 'Adapter to continue training; new adapters unless given.',
-      zh: '继续训练的适配器；默认新建适配器。',
+      en: 'Adapter to continue training; it keeps its rank, alpha, targets and saved modules. New adapters unless given.',
+      zh: '继续训练的适配器；它保留自己的秩、alpha、目标层和整体保存的模块。默认新建适配器。',
     },
   },
   lora_layers_to_transform: {

@@ -7,6 +7,7 @@ export const MODEL = {
     kind: 'string',
     required: true,
     placeholder: 'dir|hub-id',
+    freeOnResume: true,
     help: { en: 'Checkpoint to start from.', zh: '作为起点的检查点。' },
   },
   llm_type: {
@@ -31,10 +32,10 @@ export const MODEL = {
   max_slice_nums: {
     kind: 'integer',
     min: 1,
-    default: 9,
+    default: null,
     help: {
-      en: 'Most slices a picture is cut into, besides the overview picture.',
-      zh: '一张图片最多切成的切片数（不含缩略图）。',
+      en: "Most slices a picture is cut into, besides the overview picture; the checkpoint's unless given (9 as published). The result keeps it.",
+      zh: '一张图片最多切成的切片数（不含缩略图）；默认取检查点中的值（官方发布的为 9）。训练结果会保存该值。',
     },
   },
   scale_resolution: {
@@ -42,8 +43,8 @@ export const MODEL = {
     min: 14,
     default: null,
     help: {
-      en: "Side in pixels of the square a slice's area aims at; the checkpoint's unless given.",
-      zh: '切片面积所对应正方形的边长（像素）；默认取检查点中的值。',
+      en: "Side in pixels of the square a slice's area aims at; the checkpoint's unless given. The result keeps it.",
+      zh: '切片面积所对应正方形的边长（像素）；默认取检查点中的值。训练结果会保存该值。',
     },
   },
   vision_batch_size: {

@@ -8,8 +8,22 @@ import { ELSEWHERE, localError, sizeText } from './download.mjs';
 
 /** Calls `visit(entry, openStream)` for every file in the zip, one after the other. */
 async function forEachEntry(path, visit) {
+  try {
+    await visitEntries(path, visit);
+  } catch (cause) {
+    if (cause.code !== undefined && !/^(Z_|ERR_ZLIB)/.test(cause.code)) throw cause; // the disk's
+    throw new Error(
+      `Expected a whole zip file in ${path} but received a damaged one: ${cause.message.slice(0, 200)}.`,
+      { cause },
+    );
+  }
+}
+
+async function visitEntries(path, visit) {
   const zip = await promisify(yauzl.open)(path, { lazyEntries: true, autoClose: false });
-  const openStream = promisify(zip.openReadStream.bind(zip));
+  const openEntry = promisify(zip.openReadStream.bind(zip));
+  // the reader hears of the first error; a damaged entry has others after it, which would end the process
+  const openStream = async (entry) => (await openEntry(entry)).on('error', () => {});
   try {
     await new Promise((resolve, reject) => {
       zip.on('error', reject);

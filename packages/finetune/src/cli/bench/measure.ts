@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { ENGLISH, formatBytes, padEnd, padStart, type Say } from '@minicpm-finetune/run';
+import { ENGLISH, formatBytes, OwnFiles, padEnd, padStart, type Say } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
 import type { Loader } from '../../data/loader.js';
 import { collateAll } from '../../engine/collate.js';
@@ -61,7 +61,12 @@ async function measure(
   total: number,
   signal: AbortSignal | undefined,
 ): Promise<Measurement | null> {
-  const run = await openRun(config, log, { state: freshState(), checkpoint: null }, { signal });
+  const run = await openRun(
+    config,
+    log,
+    { state: freshState(), checkpoint: null, output: { own: new OwnFiles(config.output.output_dir), earlier: [] } },
+    { signal },
+  );
   const steps = { start: 0, end: total, knownBad: run.state.badRecords };
   const loader = await openLoader(config, run.data, steps, log.reporter);
   try {

@@ -4,11 +4,19 @@
  */
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
-import { type LoadedModel, PromptEncoder, requireCheckpoint } from '@minicpm-finetune/minicpm-v';
-import { type ChatMessage, measureImage, type Part, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';
-import { ENGLISH, expected, type Say, UserError } from '@minicpm-finetune/run';
+import { type LoadedModel, PromptEncoder } from '@minicpm-finetune/minicpm-v';
+import {
+  type ChatMessage,
+  measureImage,
+  type Part,
+  PILLOW_MAX_PIXELS,
+  pictureFromText,
+  requireCheckpoint,
+} from '@minicpm-finetune/processor';
+import { ENGLISH, expected, pathCure, type Say, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import { Progress, type TextStream } from '../../report/progress.js';
+import type { Reporter } from '../../report/reporter.js';
 import { loadForAnswers } from '../shared/load-model.js';
 import { answerOptions, type ChatOptions } from './options.js';
 
@@ -43,8 +51,8 @@ export async function chat(options: ChatOptions, io: ChatIO = process): Promise<
 /** Reads what is known of the first question before the model is loaded: its pictures, and its text if it is given. */
 async function checkQuestion(options: ChatOptions): Promise<void> {
   for (const image of options.images) await requireImage(image);
-  requireCheckpoint(options.model);
-  const encoder = PromptEncoder.open(options.model);
+  requireCheckpoint(options.model, { flag: '--model', adapterFlag: '--adapter' });
+  const encoder = PromptEncoder.open(options.model, options.adapters);
   await encoder.encode(firstQuestion(options, options.prompt ?? 'Any question?'), answerOptions(options));
 }
 
@@ -52,6 +60,7 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
   using progress = new Progress({ stream: io.stderr, say: io.say ?? ENGLISH });
   using model = await loadForAnswers(options, { device, reporter: progress });
   if (options.prompt === null) return await converse(model, options, io);
+  for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, progress);
   const question = firstQuestion(options, options.prompt);
   for await (const piece of model.chat(question, answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
@@ -62,16 +71,27 @@ const firstQuestion = (options: ChatOptions, text: string): ChatMessage[] => [
   { role: 'user', content: [...pictures(options.images), text] },
 ];
 
+/** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
+function warnOfLost(text: string, reporter: Reporter): void {
+  const at = text.indexOf('\uFFFD');
+  if (at === -1) return;
+  reporter.notice(
+    `Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.`,
+  );
+}
+
 async function requireImage(path: string): Promise<void> {
-  if (!existsSync(path))
+  const picture = pictureFromText(path);
+  if (picture === undefined && !existsSync(path))
     throw expected('the path of a picture', '--image', path, {
       flag: '--image',
-      cure: 'No such file: check the path.',
+      cure: pathCure(path, 'No such file: check the path.'),
     });
   try {
-    await measureImage(path, { maxImagePixels: PILLOW_MAX_PIXELS });
+    await measureImage(picture ?? path, { maxImagePixels: PILLOW_MAX_PIXELS });
   } catch (error) {
-    throw error instanceof UserError ? error.at({ flag: '--image', file: path }) : error;
+    if (!(error instanceof UserError)) throw error;
+    throw error.at({ flag: '--image', ...(picture === undefined ? { file: path } : {}) });
   }
 }
 
@@ -161,9 +181,9 @@ function obey(line: string, conversation: Conversation): string {
     conversation.reset();
     return 'Forgotten.';
   }
-  if (word !== '/image') return word === '/help' ? HELP : `There is no ${word}.\n${HELP}`;
+  if (word !== '/image') return word === '/help' ? HELP : `There is no ${shownNames([word!])}.\n${HELP}`;
   if (path === '') return '/image needs the path of a picture.';
-  if (!existsSync(path)) return `There is no file ${path}.`;
+  if (!existsSync(path)) return `There is no file ${shown(path)}. ${pathCure(path, '')}`.trim();
   conversation.waiting.push(path);
   return `${conversation.waiting.length === 1 ? 'One picture' : `${conversation.waiting.length} pictures`} for the next question.`;
 }

@@ -33,16 +33,27 @@ export const MODEL_FLAGS = {
   ...DEVICE,
 } as const satisfies FlagTable;
 
-/** Most slices, where the checkpoint has a number of its own. */
-export const MAX_SLICE_NUMS = {
-  kind: 'integer',
-  min: 1,
-  default: null,
-  help: {
-    en: "Most slices a picture is cut into; the checkpoint's unless given.",
-    zh: '一张图片最多切成的切片数；默认取检查点中的值。',
+/** How pictures are cut, where the model's training says it. */
+export const SLICE_FLAGS = {
+  max_slice_nums: {
+    kind: 'integer',
+    min: 1,
+    default: null,
+    help: {
+      en: "Most slices a picture is cut into; as in the adapter's training, or as the checkpoint says, unless given.",
+      zh: '一张图片最多切成的切片数；默认与适配器的训练一致，否则取检查点中的值。',
+    },
   },
-} as const satisfies FlagTable[string];
+  scale_resolution: {
+    kind: 'integer',
+    min: 14,
+    default: null,
+    help: {
+      en: "Side in pixels of the square a slice's area aims at; likewise.",
+      zh: '切片面积所对应正方形的边长（像素）；默认值同上。',
+    },
+  },
+} as const satisfies FlagTable;
 
 const CONVERSATION = {
   image: {
@@ -60,7 +71,7 @@ const CONVERSATION = {
     },
   },
   system: { kind: 'string', default: null, help: { en: 'System prompt.', zh: '系统提示词。' } },
-  max_slice_nums: MAX_SLICE_NUMS,
+  ...SLICE_FLAGS,
 } as const satisfies FlagTable;
 
 /** Settings of the answers. */
@@ -176,6 +187,7 @@ export function resolveChatOptions(given: GivenValues): ChatOptions {
     seed: value<number>('seed'),
     dtype: value<ChatOptions['dtype']>('dtype'),
     maxSliceNums: value<number | null>('max_slice_nums'),
+    scaleResolution: value<number | null>('scale_resolution'),
     device: value<ChatOptions['device']>('device'),
     threads: value<number | null>('threads'),
   });

@@ -24,8 +24,10 @@ export interface ChatOptions {
   readonly seed: number;
   /** null: the type of the weights. */
   readonly dtype: FloatDType | null;
-  /** Most slices a picture is cut into; null: the checkpoint's. */
+  /** Most slices a picture is cut into; null: those of the training, or the checkpoint's. */
   readonly maxSliceNums: number | null;
+  /** Side in pixels of the square a slice's area aims at; null: likewise. */
+  readonly scaleResolution: number | null;
   readonly device: 'auto' | 'cpu' | 'cuda' | 'mps';
   /** null: one per physical core. */
   readonly threads: number | null;
@@ -35,10 +37,14 @@ export interface ChatOptions {
 export function answerOptions(
   options: Pick<
     ChatOptions,
-    'maxNewTokens' | 'temperature' | 'topP' | 'topK' | 'repetitionPenalty' | 'seed' | 'maxSliceNums'
+    'maxNewTokens' | 'temperature' | 'topP' | 'topK' | 'repetitionPenalty' | 'seed' | 'maxSliceNums' | 'scaleResolution'
   >,
 ): AnswerOptions {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums } = options;
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, maxSliceNums, scaleResolution } = options;
   const sampling = { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed };
-  return maxSliceNums === null ? sampling : { ...sampling, maxSliceNums };
+  return {
+    ...sampling,
+    ...(maxSliceNums === null ? {} : { maxSliceNums }),
+    ...(scaleResolution === null ? {} : { scaleResolution }),
+  };
 }

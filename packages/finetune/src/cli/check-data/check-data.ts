@@ -10,6 +10,7 @@ import type { Outcome } from '../../data/encode-task.js';
 import type { EncoderSetup } from '../../data/encoder.js';
 import { inOrder } from '../../data/in-order.js';
 import type { RecordSummary } from '../../data/summary.js';
+import { FileNotes, type FileNotesData } from '../../data/traits.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
 
 export interface CheckRecordsOptions {
@@ -47,6 +48,8 @@ export interface CheckReport {
   readonly errors: readonly RecordFinding[];
   /** Allowed but probably unintended, or a change of a record: several per record are possible. */
   readonly warnings: readonly RecordFinding[];
+  /** Counts of each file: records without a picture, with answers that are not learned, with keys that are not read or refused. */
+  readonly notes: readonly FileNotesData[];
   /** Of the sound records, as are all numbers below. Lengths are whole: nothing cut off, no slice left out. */
   readonly tokens: Distribution | null;
   /** Share, 0 to 1, of all tokens that the model learns to produce. */
@@ -93,6 +96,7 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
 class Tally {
   readonly #errors: RecordFinding[] = [];
   readonly #warnings: RecordFinding[] = [];
+  readonly #notes = new FileNotes();
   readonly #lengths: number[] = [];
   #supervised = 0;
   #textOnly = 0;
@@ -110,8 +114,10 @@ class Tally {
     const place = this.#dataset.place(index);
     if (!outcome.ok) {
       this.#errors.push({ ...outcome.error, ...place });
+      this.#notes.refuse(place.file, place.record, outcome.error.key);
       return;
     }
+    this.#notes.add(place.file, place.record, outcome.traits!);
     const { tokens, supervised, slices, warnings } = outcome.value;
     for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
     for (const message of warnings) this.#warnings.push({ message, ...place });
@@ -133,6 +139,7 @@ class Tally {
       records: this.#dataset.length,
       errors: this.#errors,
       warnings: this.#warnings,
+      notes: this.#notes.data,
       tokens: distribution(lengths),
       supervised_share: total === 0 ? null : this.#supervised / total,
       text_only: this.#textOnly,

@@ -5,7 +5,7 @@ import type { CliCommand } from '../cli-command.js';
 import { flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
-import { encoderFromFlags } from '../shared/encoder-flags.js';
+import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
 
 const { data, model, loader } = CONFIG_FLAGS;
 
@@ -23,6 +23,7 @@ const FLAGS: readonly Flag[] = flagsOf({
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
     overlong: data.overlong,
+    adapter: ADAPTER_SLICES,
     max_slice_nums: model.max_slice_nums,
     scale_resolution: model.scale_resolution,
     max_image_pixels: data.max_image_pixels,

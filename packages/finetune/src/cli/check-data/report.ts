@@ -1,5 +1,6 @@
 /** The report of check-data as text. The numbers come from check-data.ts. */
 import { displayWidth, ENGLISH, padStart, type Say, UserError } from '@minicpm-finetune/run';
+import { notesOf } from '../../data/traits.js';
 import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 
 /** The report in lines, without a trailing newline; of errors and warnings the first `shown` each. */
@@ -9,6 +10,7 @@ export function formatReport(report: CheckReport, shown: number, say: Say = ENGL
     ...report.files.map(({ path, description }) => `${path}: ${say(description)}`),
     say(headline(report)),
     ...(report.tokens ? [...lengths(report, report.tokens, say), ...images(report, say)] : []),
+    ...notes(report, say),
     ...findings('warning', warnings, shown, say),
     ...findings('error', errors, shown, say),
   ].join('\n');
@@ -49,6 +51,11 @@ function images({ images: count, text_only, slices_per_image }: CheckReport, say
   ];
 }
 
+function notes({ notes: files }: CheckReport, say: Say): string[] {
+  const lines = files.flatMap(notesOf).map((line) => say(line));
+  return lines.length === 0 ? [] : ['', ...lines];
+}
+
 const BAR_WIDTH = 40;
 
 function bars(rows: readonly (readonly [label: string, count: number])[]): string[] {
@@ -61,10 +68,21 @@ function bars(rows: readonly (readonly [label: string, count: number])[]): strin
 }
 
 function findings(kind: 'error' | 'warning', all: readonly RecordFinding[], shown: number, say: Say): string[] {
-  const lines = all.slice(0, shown).map((finding) => new UserError(finding.message, finding).format(say, kind));
-  if (all.length > shown)
-    lines.push(say(`… and ${counted(all.length - shown, `more ${kind}`)}; --json lists all of them`));
+  const named = kind === 'error' ? firstOfKeys(all) : all;
+  const lines = named.slice(0, shown).map((finding) => new UserError(finding.message, finding).format(say, kind));
+  const more = all.length - lines.length;
+  if (more > 0) lines.push(say(`… and ${counted(more, `more ${kind}`)}; --json lists all of them`));
   return lines.length === 0 ? [] : ['', ...lines];
+}
+
+/** Errors without those for a key for which a record of the same file is refused before. */
+function firstOfKeys(errors: readonly RecordFinding[]): RecordFinding[] {
+  const said = new Set<string>();
+  return errors.filter(({ file, key }) => {
+    const name = JSON.stringify([file, key]);
+    if (key === undefined) return true;
+    return !said.has(name) && said.add(name);
+  });
 }
 
 function counted(count: number, noun: string): string {

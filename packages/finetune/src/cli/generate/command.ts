@@ -2,7 +2,7 @@
 
 import { CONFIG_FLAGS, type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
-import { MAX_SLICE_NUMS, MODEL_FLAGS, SAMPLING_FLAGS } from '../chat/flags.js';
+import { MODEL_FLAGS, SAMPLING_FLAGS, SLICE_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
@@ -35,7 +35,7 @@ const FLAGS = flagsOf({
       default: 8,
       help: { en: 'Records answered at the same time.', zh: '同时回答的记录数。' },
     },
-    max_slice_nums: MAX_SLICE_NUMS,
+    ...SLICE_FLAGS,
     allow_special_text: CONFIG_FLAGS.data.allow_special_text,
     on_bad_record: {
       ...CONFIG_FLAGS.data.on_bad_record,
@@ -139,6 +139,7 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     onBadRecord: value<'stop' | 'skip'>('on_bad_record'),
     askChanged: value<boolean>('ask_changed'),
     maxSliceNums: value<number | null>('max_slice_nums'),
+    scaleResolution: value<number | null>('scale_resolution'),
     maxNewTokens: value<number>('max_new_tokens'),
     temperature: value<number>('temperature'),
     topP: value<number>('top_p'),

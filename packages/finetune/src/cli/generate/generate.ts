@@ -12,26 +12,18 @@ import {
   type LoadedModel,
   modelIdentity,
   PromptEncoder,
-  requireCheckpoint,
   weightStates,
 } from '@minicpm-finetune/minicpm-v';
-import type { EncodedPrompt, SliceConfig } from '@minicpm-finetune/processor';
+import { type EncodedPrompt, requireCheckpoint, type SliceConfig } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
-import {
-  type AnswerLine,
-  type BadLine,
-  contentOf,
-  type Question,
-  type QuestionContent,
-  questionOf,
-} from '../../data/question.js';
+import { type AnswerLine, type BadLine, contentOf, type Question, type QuestionContent } from '../../data/question.js';
 import type { DataRecord } from '../../data/record.js';
 import { explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, hashingTask, type Reporter, SILENT } from '../../report/reporter.js';
 import { answerOptions } from '../chat/options.js';
 import { loadForAnswers } from '../shared/load-model.js';
-import { badRecord, type Looked, lookAtRecords } from './look.js';
+import { type Looked, lookAtRecords, withQuestion } from './look.js';
 import { type AskedRecord, isAnswer, type Line, matchLines, outdatedFile, refuseOutdated } from './match.js';
 import type { AnswerFileOptions } from './options.js';
 import { AnswerFile, badLines } from './output.js';
@@ -95,8 +87,8 @@ export async function generateAnswers(
   options: AnswerFileOptions,
   { reporter = SILENT, signal }: GenerateContext = {},
 ): Promise<GenerateSummary> {
-  requireCheckpoint(options.model);
-  const encoder = PromptEncoder.open(options.model);
+  requireCheckpoint(options.model, { flag: '--model', adapterFlag: '--adapter' });
+  const encoder = PromptEncoder.open(options.model, options.adapters);
   const data = await Dataset.open(options.dataPaths, (message) => reporter.notice(message));
   try {
     using file = new AnswerFile(options.output);
@@ -223,16 +215,13 @@ async function answerBatch(
   const bad: BadLine[] = [];
   const asked = new Map<number, Prompted>();
   for (const { record: index } of batch) {
-    try {
-      const record = await data.read(index);
-      const question = questionOf(record);
+    const outcome = await withQuestion(index, data, options.allowSpecialText, async (record, question) => {
       const prompt = await model.encode(question.messages, how);
-      asked.set(index, { record, question, prompt, content: await contentOf(question, new Map()) });
-    } catch (error) {
-      const placed = badRecord(error, data, index); // it was good a moment ago
-      if (options.onBadRecord === 'stop') throw placed;
-      bad.push({ record: index, error: placed.message });
-    }
+      return { record, question, prompt, content: await contentOf(question, new Map()) };
+    });
+    if (!(outcome instanceof UserError)) asked.set(index, outcome);
+    else if (options.onBadRecord === 'stop') throw outcome;
+    else bad.push({ record: index, error: outcome.message }); // it was good a moment ago
   }
   const prompts = [...asked.values()].map(({ prompt }) => prompt);
   const answers = await model.answer(prompts, { ...how, streams: [...asked.keys()] });

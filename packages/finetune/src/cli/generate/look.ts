@@ -1,9 +1,10 @@
 /** Looks at all records before the model is loaded. Whether they can be asked, and what they ask. */
 import { availableParallelism } from 'node:os';
-import { encodePrompt, type PromptOptions } from '@minicpm-finetune/processor';
+import { checkPictureNames, encodePrompt, imagesOf, type PromptOptions } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
-import { contentOf, picturesOf, questionOf } from '../../data/question.js';
+import { contentOf, picturesOf, type Question, questionOf } from '../../data/question.js';
+import { type DataRecord, withWrittenTurn } from '../../data/record.js';
 import { asTask, type Reporter } from '../../report/reporter.js';
 import type { AskedRecord } from './match.js';
 
@@ -49,20 +50,33 @@ async function lookAt(
   reading: PromptOptions,
   known: Map<string, string>,
 ): Promise<AskedRecord | UserError> {
-  try {
-    const record = await data.read(index);
-    const question = questionOf(record);
+  return await withQuestion(index, data, reading.allowSpecialText ?? false, async (record, question) => {
     await encodePrompt(question.messages, { ...reading, pixels: false });
     const content = await contentOf(question, known);
     const images = picturesOf(question).map((source) => (typeof source === 'string' ? source : 'in the data'));
     return { record: index, id: record.id, reference: question.reference, content, images };
+  });
+}
+
+/** Reads a record and does `work` with its question. Returns what is wrong with the record, if it cannot be asked. */
+export async function withQuestion<T>(
+  index: number,
+  data: Dataset,
+  allowSpecialText: boolean,
+  work: (record: DataRecord, question: Question) => Promise<T>,
+): Promise<T | UserError> {
+  let record: DataRecord | undefined;
+  try {
+    record = await data.read(index);
+    if (!allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
+    return await work(record, questionOf(record));
   } catch (error) {
-    return badRecord(error, data, index);
+    return badRecord(record === undefined ? error : withWrittenTurn(error, record), data, index);
   }
 }
 
 /** The error of a record with its place and how to leave the record out; other errors are thrown. */
-export function badRecord(error: unknown, data: Dataset, index: number): UserError {
+function badRecord(error: unknown, data: Dataset, index: number): UserError {
   const { code, message } = error as NodeJS.ErrnoException;
   const known =
     error instanceof UserError ? error : code === undefined ? null : new UserError(`${message}.`, { cause: error });

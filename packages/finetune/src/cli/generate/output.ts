@@ -14,14 +14,13 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
-  rmdirSync,
   rmSync,
   statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { expected, type FileLock, shown, takeLock, UserError } from '@minicpm-finetune/run';
+import { expected, type FileLock, lockOf, removeEmpty, shown, takeLock, UserError } from '@minicpm-finetune/run';
 import type { AnswerLine } from '../../data/question.js';
 import { isAnswer, type Line, outdatedFile } from './match.js';
 import { type AnswerSettings, readSettings } from './settings.js';
@@ -54,7 +53,7 @@ export class AnswerFile implements Disposable {
     this.#made = makeFolder(folder, name);
     requireFile(name);
     this.#path = existsSync(name) ? realpathSync(name) : join(realpathSync(folder), basename(name));
-    this.#lock = takeLock(`${this.#path}.lock`, { what: name, flag: '--output' });
+    this.#lock = takeLock(lockOf(name), { what: name, flag: '--output' });
     try {
       this.settings = this.#readSettings();
       const { lines, notices } = this.settings === null ? { lines: [], notices: [] } : readLines(this.#path, name);
@@ -163,7 +162,7 @@ export class AnswerFile implements Disposable {
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
     this.#lock.release();
-    if (this.#made !== undefined && !existsSync(this.#path)) removeEmpty(dirname(this.#path), this.#made);
+    if (this.#made !== undefined && !existsSync(this.#path)) removeEmpty(dirname(resolve(this.name)), this.#made);
   }
 }
 
@@ -178,18 +177,6 @@ function makeFolder(folder: string, name: string): string | undefined {
       cure: 'Name a file in a folder that can be made and written.',
       cause,
     });
-  }
-}
-
-/** Removes the folders from `folder` up to `first`, as long as they are empty. */
-function removeEmpty(folder: string, first: string): void {
-  for (let one = folder; one.startsWith(realpathSync(dirname(first))); one = dirname(one)) {
-    try {
-      rmdirSync(one);
-    } catch {
-      return; // something is in it
-    }
-    if (basename(one) === basename(first) && !existsSync(first)) return;
   }
 }
 

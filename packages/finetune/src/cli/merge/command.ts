@@ -75,7 +75,8 @@ export const mergeCommand: CliCommand = {
     ]);
     using progress = new Progress({ stream: io.stderr, say: io.say });
     using hashing = hashingTask(progress);
-    const { tensors, changed, logitsError } = mergeAdapters({ ...options, onHash: hashing.update });
+    const { tensors, changed, logitsError, notices } = mergeAdapters({ ...options, onHash: hashing.update });
+    for (const notice of notices) progress.notice(notice);
     const message =
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
       `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.`;

@@ -1,5 +1,8 @@
 /** Adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the engine around it. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { type HashProgress, type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { checkVocabulary, readConfig, Tokenizer } from '@minicpm-finetune/processor';
 import type { FloatDType } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 
@@ -22,6 +25,9 @@ export interface MergeOptions {
 
 /** Merges on the CPU. @throws UserError as `mergeCheckpoint` does. */
 export function mergeAdapters({ dtype, threads = null, ...options }: MergeOptions): MergeReport {
+  const { model } = options;
+  if (existsSync(join(model, 'tokenizer.json')))
+    checkVocabulary(Tokenizer.load(model), readConfig(model).llm.vocabSize);
   startEngine({ device: 'cpu', threads });
   return mergeCheckpoint({ ...options, ...(dtype ? { dtype } : {}) });
 }

@@ -1,6 +1,5 @@
 /** `minicpm-finetune render`: a record as tokens and as a PNG. */
 
-import { writeFile } from 'node:fs/promises';
 import { relative } from 'node:path';
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
@@ -8,7 +7,8 @@ import type { EncoderSetup } from '../../data/encoder.js';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
-import { encoderFromFlags } from '../shared/encoder-flags.js';
+import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
+import { writeNewFile } from '../shared/new-file.js';
 import type { ImageInfo } from './contact-sheet.js';
 import type { RenderedSample } from './render.js';
 
@@ -37,6 +37,7 @@ const FLAGS: readonly Flag[] = flagsOf({
     llm_type: model.llm_type,
     model_max_length: data.model_max_length,
     overlong: data.overlong,
+    adapter: ADAPTER_SLICES,
     max_slice_nums: model.max_slice_nums,
     scale_resolution: model.scale_resolution,
     max_image_pixels: data.max_image_pixels,
@@ -134,7 +135,7 @@ async function writeSheet(file: string, rendered: RenderedSample, setup: Encoder
     const size = await measureImage(source, { maxImagePixels: setup.maxImagePixels ?? PILLOW_MAX_PIXELS });
     infos.push({ name: nameOf(source), size, turn, role });
   }
-  await writeFile(file, await contactSheet(sample.pictures, grids, infos, setup.patchSize));
+  writeNewFile(file, await contactSheet(sample.pictures, grids, infos, setup.patchSize), '--contact_sheet');
   io.stderr.write(`${io.say(`${sample.pictures.length} pictures written to ${file}`)}\n`);
   for (const { name } of infos) {
     const characters = await undrawable(name);

@@ -7,7 +7,7 @@ import { type Compat, UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import type { Encoder } from '../../data/encoder.js';
 import { type ImageGrid, imageGrids } from '../../data/image-grids.js';
-import { type DataRecord, imagesOf } from '../../data/record.js';
+import { type DataRecord, imagesOf, nameOfTurn, withWrittenTurn } from '../../data/record.js';
 
 export type RenderRole = 'system' | 'user' | 'assistant';
 
@@ -57,8 +57,9 @@ export async function renderRecord(
       cure: 'Records are counted from 0.',
     });
   }
+  let record: DataRecord | undefined;
   try {
-    const record = await dataset.read(index);
+    record = await dataset.read(index);
     const { overlong } = encoder.setup;
     const changes = { compat, ...(overlong === 'drop' ? { overlong: 'error' as const } : {}) };
     const { sample, notices } = await encoder.encode(record, changes);
@@ -70,10 +71,11 @@ export async function renderRecord(
       tokens,
       grids: imageGrids(sample!, encoder.tokenizer),
       images: compat === 'official' ? inDataOrder(images, record) : images,
-      notices: notices.map(({ message }) => message),
+      notices: [...notices.map(({ message }) => message), ...notLearned(record)],
     };
   } catch (error) {
-    throw error instanceof UserError ? error.at(dataset.place(index)) : error;
+    const placed = record ? withWrittenTurn(error, record) : error;
+    throw placed instanceof UserError ? placed.at(dataset.place(index)) : placed;
   }
 }
 
@@ -95,6 +97,15 @@ function placesOf({ image, conversations }: DataRecord): ImagePlace[] {
 /** The official code lists images as the data do. */
 function inDataOrder(places: readonly ImagePlace[], record: DataRecord): ImagePlace[] {
   return imagesOf(record).flatMap((source) => places.find((place) => place.source === source) ?? []);
+}
+
+/** A line for each answer that is not learned. */
+function notLearned(record: DataRecord): string[] {
+  return record.conversations.flatMap(({ supervised }, turn) =>
+    supervised === false
+      ? [`The answer in ${nameOfTurn(record, turn)} is marked as not to be learned: it is context only.`]
+      : [],
+  );
 }
 
 async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {

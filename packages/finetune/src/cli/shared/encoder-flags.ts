@@ -1,6 +1,6 @@
 /** The encoder flags that check-data and render share. */
 
-import type { Flag } from '@minicpm-finetune/run';
+import type { Flag, FlagSpec } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
 import { type CommandIO, flagValue } from '../cli-command.js';
@@ -29,5 +29,42 @@ export async function encoderFromFlags(
     allow_special_text: value('allow_special_text'),
     max_image_pixels: value('max_image_pixels'),
   };
-  return encoderSetup(await modelFolder(given, flags, 'model_name_or_path', io, false), model, data);
+  const folder = await modelFolder(given, flags, 'model_name_or_path', io, false);
+  return encoderSetup(folder, await withAdapterSlices(model, folder, value<readonly string[]>('adapter'), io), data);
 }
+
+/** The flags with the slices of the adapters' training for those that were not given. What is not the checkpoint's is said. */
+async function withAdapterSlices(
+  model: EncoderModelFlags,
+  folder: string,
+  adapters: readonly string[],
+  io: CommandIO,
+): Promise<EncoderModelFlags> {
+  if (adapters.length === 0) return model;
+  const [{ readAdapterConfig, readManifest, slicesOfAdapters }, { readConfig }] = await Promise.all([
+    import('@minicpm-finetune/minicpm-v/adapter-files'),
+    import('@minicpm-finetune/processor'),
+  ]);
+  const trained = adapters.map((adapter) => {
+    readAdapterConfig(adapter); // refuses a folder that is none of an adapter
+    return { adapter, slices: readManifest(adapter)?.slices ?? null };
+  });
+  const { slice, notices } = slicesOfAdapters(trained, readConfig(folder).slice);
+  for (const notice of notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  return {
+    ...model,
+    max_slice_nums: model.max_slice_nums ?? slice.maxSliceNums,
+    scale_resolution: model.scale_resolution ?? slice.scaleResolution,
+  };
+}
+
+/** The adapters whose training says how pictures are cut. */
+export const ADAPTER_SLICES = {
+  kind: 'strings',
+  default: [],
+  placeholder: 'dir',
+  help: {
+    en: 'Adapter folder: pictures are cut as in its training, unless a flag says otherwise.',
+    zh: '适配器目录：图片按其训练时的方式切片，除非参数另有指定。',
+  },
+} as const satisfies FlagSpec;

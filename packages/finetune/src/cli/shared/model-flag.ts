@@ -26,7 +26,13 @@ export async function modelFolder(
   ]);
   const progress = new Progress({ stream: stderr, say });
   try {
-    return await resolveModel(argument, { flag: `--${name}`, cacheDir, reporter: progress, weights });
+    return await resolveModel(argument, {
+      flag: `--${name}`,
+      cacheDir,
+      reporter: progress,
+      weights,
+      ...(flags.some((flag) => flag.name === 'adapter') ? { adapterFlag: '--adapter' as const } : {}),
+    });
   } finally {
     progress.close();
   }

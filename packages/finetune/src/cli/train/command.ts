@@ -1,7 +1,8 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
 
-import { type RunEvent, UserError } from '@minicpm-finetune/run';
+import { type RunConfig, type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
+import type { GivenValues } from '../../config/flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
@@ -14,13 +15,21 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) return printDryRun(resolved, io);
-    return await runTraining(resolved, io);
+    if (given.get('dry_run')?.value === true) {
+      const { checkOutput } = await import('../../train/output-folder.js');
+      checkOutput(resolved.config, inputsOf(given));
+      return await printDryRun(resolved, io);
+    }
+    return await runTraining(resolved, inputsOf(given), io);
   },
 };
 
 /** Trains with what the command line adds: the terminal, and signals. */
-async function runTraining({ config, notices, derived }: ResolvedConfig, io: CommandIO): Promise<number> {
+async function runTraining(
+  { config, notices, derived }: ResolvedConfig,
+  inputs: readonly string[],
+  io: CommandIO,
+): Promise<number> {
   const [{ train }, { Progress }, { ProcessSignals }] = await Promise.all([
     import('../../train/train.js'),
     import('../../report/progress.js'),
@@ -40,6 +49,7 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
       reporter,
       onEvent,
       signal: signals.signal,
+      inputs,
       saveRequested,
     });
     return stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;
@@ -49,12 +59,33 @@ async function runTraining({ config, notices, derived }: ResolvedConfig, io: Com
   }
 }
 
+/** Files that the command line names beside those of the configuration. */
+function inputsOf(given: GivenValues): string[] {
+  return ['recipe', 'config', 'deepspeed'].flatMap((name) => {
+    const value = given.get(name)?.value;
+    return typeof value === 'string' ? [value] : [];
+  });
+}
+
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
-function printDryRun(resolved: ResolvedConfig, io: CommandIO): number {
-  for (const notice of resolved.notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
-  for (const line of resolved.derived) io.stderr.write(`${io.say(line)}\n`);
+async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
+  const { checkNamedFiles } = await import('../../train/named-files.js');
+  const found = await checkNamedFiles(resolved.config);
+  const planned = await planLines(resolved.config);
+  for (const notice of [...resolved.notices, ...found]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  for (const line of [...resolved.derived, ...planned]) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
+}
+
+/** What the run would do with its model, which is looked at without its weights. */
+async function planLines(config: RunConfig): Promise<string[]> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
+  const { localModel } = await import('../../hub/hub.js');
+  const folder = localModel(named, cacheDir);
+  if (folder === null) return [`notice: layers, patterns and memory are not checked: ${named} is not on this machine.`];
+  const { describePlan } = await import('../../train/plan.js');
+  return describePlan(config, folder);
 }
 
 /** Several copies would train the same thing into the same folder. */

@@ -115,6 +115,4 @@ export const DATA: Messages = {
     '请修正或删去这条记录，或用 --on_bad_record skip 跳过坏记录。check-data 会列出全部坏记录。',
   '{1}, record {2}: {3} Further records of this kind are counted, not named; check-data lists them.':
     '{1}，第 {2} 条记录：{3}其他同类记录只计数，不逐一列出；check-data 会列出它们。',
-  'The answer in turn {1} is empty: the model learns to say nothing there.':
-    '第 {1} 轮的回答是空的：模型会学成在此什么也不说。',
 };

@@ -26,15 +26,10 @@ export const RECORDS: Messages = {
     '键 {1} 至少应有一轮 user 和一轮 assistant，但收到空列表。',
   'Remove the record or add its turns.': '请删去这条记录，或补上对话。',
   'Expected {1} for every turn as in turn 0 but received {2}.': '每一轮都应像第 0 轮那样有 {1}，但收到 {2}。',
-  'Write all turns of a file in one form.': '一个文件中的所有对话轮请用同一种格式。',
   'Expected role and content for the turns of messages but received from and value.':
     'messages 的对话轮应有 role 和 content，但收到 from 和 value。',
   'Rename messages to conversations (the LLaVA form) or the keys of the turns.':
     '请把 messages 改名为 conversations（LLaVA 格式），或给对话轮的键改名。',
-  "Expected {1} as in the file's first record but received {2}.": '应与文件的第一条记录一样为{1}，但收到{2}。',
-  'Split the file by form and give both files to --data_path.': '请按格式拆分文件，并把两个文件都交给 --data_path。',
-  'Expected text and images only for a record but received {1}: {2}.': '记录只应有文本和图片，但收到 {1}：{2}。',
-  'Remove {1} or the record.': '请删去 {1} 或这条记录。',
   'Expected role and content, or from and value, for a turn but received {1}.':
     '对话轮应有 role 和 content，或 from 和 value，但收到{1}。',
   'Expected role and content for a turn but received {1}.': '对话轮应有 role 和 content，但收到{1}。',
@@ -61,10 +56,6 @@ export const RECORDS: Messages = {
   'a path, or an object of placeholders and paths': '路径，或由占位符和路径组成的对象',
   'Several images are written {"<image_00>": path, "<image_01>": path}, with the placeholders in the text.':
     '多张图片写作 {"<image_00>": 路径, "<image_01>": 路径}，并在文本中写上占位符。',
-  'Expected the key image beside conversations with role and content but received images.':
-    '含 role 和 content 的 conversations 应配键 image，但收到 images。',
-  'Rename conversations to messages (then every image needs its <image> in the text), or write image: {"<image_00>": path, …}.':
-    '请把 conversations 改名为 messages（这时文本中每张图片都要有 <image>），或写 image: {"<image_00>": 路径, …}。',
   'Expected image or images for a record but received both.': '记录应有 image 或 images 之一，但两者都有。',
   'Put all paths into images.': '请把所有路径放进 images。',
   'Expected one <image> in the text for each of the {1} images of a record but received {2} of them.':
@@ -161,4 +152,107 @@ export const RECORDS: Messages = {
     '请提高 --model_max_length，缩短记录，或换一种 --overlong。',
   'Raise --model_max_length, or shorten what comes before the first answer.':
     '请提高 --model_max_length，或缩短第一个回答之前的内容。',
+  // Marks of answers, keys, pictures in the text, empty values, counts.
+  'Expected at least one answer to learn in a record but its only answer is marked as not to be learned.':
+    '记录应至少有一个要学习的回答，但其唯一的回答被标记为不学习。',
+  'Expected at least one answer to learn in a record but all of its {1} answers are marked as not to be learned.':
+    '记录应至少有一个要学习的回答，但其 {1} 个回答都被标记为不学习。',
+  'Remove the record, or the mark of the answer that is to be learned.': '请删除该记录，或去掉要学习的回答的标记。',
+  'Expected no answer that is marked as not to be learned for --compat official but received one.':
+    '--compat official 不能有标记为不学习的回答，但收到一个。',
+  'The official code learns every answer. Leave out --compat official, or remove the record.':
+    '官方代码会学习每个回答。请去掉 --compat official，或删除该记录。',
+  'Expected {1} once in the text for its picture but received it again.':
+    '文本中每张图片的 {1} 应只出现一次，但又出现了。',
+  'Keep the first {1} and remove the others: later turns see the picture, too.':
+    '请保留第一个 {1}，去掉其余的：之后的对话轮也能看到该图片。',
+  'Expected whole characters in the text of a turn but received half of one, \\u{1}, as character {2}: {3}.':
+    '对话轮的文本应由完整的字符组成，但第 {2} 个字符只有一半（\\u{1}）：{3}。',
+  'The text was cut inside a character. Cut texts between characters, not between UTF-16 units.':
+    '文本在字符中间被截断。请在字符之间截断，而不是在 UTF-16 单元之间。',
+  'Expected <image> for a picture in the text but received {1}, and the record has no picture.':
+    '文本中的图片应写作 <image>，但收到 {1}，且该记录没有图片。',
+  'Expected <image> for a picture in the text but received {1}, and the record has no such picture.':
+    '文本中的图片应写作 <image>，但收到 {1}，且该记录没有这张图片。',
+  'Write <image> in its place and the path under the key image, or give --allow_special_text to have it read as plain text.':
+    '请在该处写 <image>，并把路径写在键 image 下；或加上 --allow_special_text，把它当作普通文本。',
+  'Write <image> in its place and {1} under the key image, or give --allow_special_text to have it read as plain text.':
+    '请在该处写 <image>，并把 {1} 写在键 image 下；或加上 --allow_special_text，把它当作普通文本。',
+  'Add its turns, or remove the record.': '请补上对话轮，或删除该记录。',
+  'Rename {1} to conversations or messages. Use one of {2}.':
+    '请把 {1} 改名为 conversations 或 messages。请使用其中之一：{2}。',
+  'Write the system prompt as one string.': '请把系统提示写成一个字符串。',
+  'Tools are not trained here. Write what the model shall see and say into the turns as text, or remove {1}.':
+    '这里不训练工具调用。请把模型要看到和要说的内容作为文本写进对话轮，或去掉 {1}。',
+  'Write the reasoning into the answer itself, in the form in which the model shall say it, or remove {1}.':
+    '请把推理过程按模型应说的形式写进回答，或去掉 {1}。',
+  'Preference training is not done here. Write the answer that is to be learned as a turn and remove {1}.':
+    '这里不做偏好训练。请把要学习的回答写成一轮对话，并去掉 {1}。',
+  'Remove {1} or the record: the models are trained on text and images here.':
+    '请去掉 {1} 或删除该记录：这里只用文本和图片训练。',
+  'Write the earlier turns in front of the others, as user and assistant, and remove {1}.':
+    '请把先前的对话轮以 user 和 assistant 写在其他轮之前，并去掉 {1}。',
+  'Rename {1} to system, or remove it.': '请把 {1} 改名为 system，或去掉它。',
+  'Write what the model shall see into the user turn, or remove {1}.': '请把模型要看到的内容写进用户轮，或去掉 {1}。',
+  'Expected pictures beside the turns of a record but received {1}: {2} in a turn.':
+    '图片应与对话轮并列写在记录中，但对话轮里有 {1}：{2}。',
+  'Move it to the key images of the record and write <image> where it belongs in the text.':
+    '请把它移到记录的键 images 下，并在文本中相应位置写 <image>。',
+  'a part': '内容片段',
+  'Expected the key image for the picture of a part but received {1}: {2}.':
+    '内容片段的图片应写在键 image 下，但收到 {1}：{2}。',
+  'Rename {1} to image, with the path of the picture.': '请把 {1} 改名为 image，值为图片路径。',
+  'Expected {1} without the key {2}, which is not trained here, but received {3}.':
+    '{1}不应有键 {2}（这里不训练它），但收到 {3}。',
+  'Expected a record without the key {1}, which is not trained here, but received {2}.':
+    '记录不应有键 {1}（这里不训练它），但收到 {2}。',
+  'Write the words and coordinates into the text, in place of <ref-object> and <bbox>, and remove {1}.':
+    '请在文本中用实际的词语和坐标替换 <ref-object> 和 <bbox>，并去掉 {1}。',
+  'Expected the key images for the pictures of a record but received {1}: {2}.':
+    '记录的图片应写在键 images 下，但收到 {1}：{2}。',
+  'Expected the key image for the pictures of a record but received {1}: {2}.':
+    '记录的图片应写在键 image 下，但收到 {1}：{2}。',
+  'Rename {1} to images.': '请把 {1} 改名为 images。',
+  'Rename {1} to image.': '请把 {1} 改名为 image。',
+  'Write 0 or false for an answer that is not to be learned, 1 or true for one that is, or remove the key.':
+    '不学习的回答写 0 或 false，要学习的写 1 或 true，或去掉该键。',
+  'Expected {1} without the key mask but received {2}.': '{1}不应有键 mask，但收到 {2}。',
+  'Tools do not agree on what mask says. Mark an answer that is not to be learned with "weight": 0.':
+    '各工具对 mask 的含义不一致。请用 "weight": 0 标记不学习的回答。',
+  'Expected one value for each of the {1} turns in the key {2} of a record but received {3}: {4}.':
+    '记录的键 {2} 应为 {1} 轮对话各给一个值，但收到 {3} 个：{4}。',
+  '0 or 1 (or false or true)': '0 或 1（或 false、true）',
+  'Write each part as {"type": "text", "text"} or {"type": "image", "image": path}.':
+    '请把每个内容片段写成 {"type": "text", "text"} 或 {"type": "image", "image": 路径}。',
+  'Write it as one string.': '请写成一个字符串。',
+  'nothing but text': '只有文本',
+  'nothing but an image': '只有图片',
+  'Write text and image as two parts.': '请把文本和图片写成两个内容片段。',
+  'JSON Lines, {1} records, the first in {2}': 'JSON Lines，{1} 条记录，第一条为{2}',
+  'JSON array, {1} records, the first in {2}': 'JSON 数组，{1} 条记录，第一条为{2}',
+  'parquet, {1} records, the first in {2}': 'parquet，{1} 条记录，第一条为{2}',
+  'the key system': '键 system',
+  'The answer in {1} is empty: the model learns to say nothing there.': '{1}的回答为空：模型会在此学到什么都不说。',
+  'The text of {1} has the replacement character U+FFFD as character {2}: what stood there was lost when the file was written.':
+    '{1}的文本第 {2} 个字符是替换字符 U+FFFD：原来的字符在写文件时已丢失。',
+  'The text of {1} (assistant) names a picture, {2}, and is read as text.':
+    '{1}（assistant）的文本提到图片 {2}，按文本处理。',
+  'The text of {1} (system) names a picture, {2}, and is read as text.':
+    '{1}（system）的文本提到图片 {2}，按文本处理。',
+  'The text of {1} (user) names a picture, {2}, and is read as text.': '{1}（user）的文本提到图片 {2}，按文本处理。',
+  '{1}: records without a picture, learned as text: {2} of {3} (first: record {4}).':
+    '{1}：没有图片、按纯文本学习的记录：{3} 条中的 {2} 条（第一条：记录 {4}）。',
+  '{1}: records without a picture whose questions speak of one: {2} (first: record {3}).':
+    '{1}：问题提到图片却没有图片的记录：{2} 条（第一条：记录 {3}）。',
+  '{1}: answers marked as not to be learned, context only: {2}, in records: {3} (first: record {4}).':
+    '{1}：标记为不学习、只作上下文的回答：{2} 个，涉及记录 {3} 条（第一条：记录 {4}）。',
+  '{1}: records with the key {2}, which is not read: {3} (first: record {4}).':
+    '{1}：含有不读取的键 {2} 的记录：{3} 条（第一条：记录 {4}）。',
+  '{1}: records refused for the key {2}: {3} (first: record {4}).':
+    '{1}：因键 {2} 被拒绝的记录：{3} 条（第一条：记录 {4}）。',
+  'Write all turns of a record in one form.': '请把一条记录的所有对话轮写成同一种格式。',
+  'Rename {1} to "{2}".': '请把 {1} 改名为 "{2}"。',
+  'Character {1} of {2} is the replacement character U+FFFD: what stood there was no UTF-8.':
+    '{2} 的第 {1} 个字符是替换字符 U+FFFD：原来的内容不是 UTF-8。',
+  'The answer in {1} is marked as not to be learned: it is context only.': '{1}的回答被标记为不学习：只作上下文。',
 };

@@ -1,0 +1,15 @@
+/** Adapter folders, read without libtorch. For checks before a model is loaded. */
+export { type AdapterConfig, readAdapterConfig } from './adapters/config.js';
+export { type AdapterOrigin, checkFamily, modelOrigin } from './adapters/family.js';
+export { adapterTargets } from './adapters/header.js';
+export {
+  ALL_LINEAR,
+  endsWithName,
+  type LoraConfig,
+  layerIndex,
+  loraScale,
+  targetMatcher,
+} from './adapters/lora-config.js';
+export { type AdapterManifest, readManifest } from './adapters/manifest.js';
+export { checkSideFiles } from './adapters/side-files.js';
+export { describeSlices, slicesOfAdapters, type TrainedSlices } from './adapters/slices.js';
