@@ -13,15 +13,13 @@ import { type EncodedText, encodeMessages, type Grid, type Purpose } from './cha
 import { chatTemplate } from './chat/templates.js';
 import { decodeImage, type ImageSource, measureImage, PILLOW_MAX_PIXELS } from './image/decode.js';
 import { planSlices, type SliceConfig } from './image/geometry.js';
-import { type EncodedPicture, encodeImage } from './image/pictures.js';
+import { measureHeader } from './image/header.js';
+import { checkShape, type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
 import { imageSource } from './image/source.js';
 import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
-
-/** Rounding a thin picture up to whole patches may stretch it, but not to more than this many times a slice's pixels. */
-const MOST_STRETCH = 2;
 
 type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
 
@@ -42,31 +40,23 @@ async function readImages(messages: readonly ChatMessage[], options: ReadOptions
 }
 
 async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
-  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, sliceConfig, pixels = true } = options;
+  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, pixels = true } = options;
   try {
     const path = imageSource(source, imageRoot);
     const decodeOptions = {
       maxImagePixels,
       notice: (message: string) => notice?.({ kind: 'first_frame', message }),
     };
-    const image = pixels
-      ? await decodeImage(path, decodeOptions)
-      : { ...(await measureImage(path, decodeOptions)), data: NO_PIXELS };
-    if (sliceConfig) checkShape(image, sliceConfig);
+    const measure = pixels === 'header' ? measureHeader : measureImage;
+    const image =
+      pixels === true
+        ? await decodeImage(path, decodeOptions)
+        : { ...(await measure(path, decodeOptions)), data: NO_PIXELS };
+    checkShape(image, options);
     return image;
   } catch (error) {
     throw error instanceof UserError ? error.at({ turn }) : error;
   }
-}
-
-function checkShape({ width, height }: RgbImage, config: SliceConfig): void {
-  const [w, h] = planSlices([width, height], config).source;
-  const most = MOST_STRETCH * config.scaleResolution ** 2;
-  if (w * h <= most) return;
-  throw new UserError(
-    `Expected a picture that resizing leaves below ${most} pixels but received one of ${width}x${height}, which would become ${w}x${h} = ${w * h}.`,
-    { flag: '--scale_resolution', cure: 'Crop the picture or pad it: it is too thin to be seen.' },
-  );
 }
 
 function grids(images: readonly RgbImage[], sliceConfig: SliceConfig | null): Grid[] {
@@ -171,7 +161,7 @@ export async function encodeRecord(record: SeedRecord, options: RecordOptions): 
     inputIds: Int32Array.from(text.inputIds),
     labels: Int32Array.from(text.labels),
     imageBounds: text.imageBounds,
-    pictures: options.pixels === false ? [] : picturesOf(images, text, { ...options, sliceConfig }),
+    pictures: (options.pixels ?? true) === true ? picturesOf(images, text, { ...options, sliceConfig }) : [],
   };
 }
 

@@ -16,6 +16,7 @@ export * from './detokenizer.js';
 export * from './encode.js';
 export * from './image/decode.js';
 export * from './image/geometry.js';
+export { measureHeader } from './image/header.js';
 export * from './image/pictures.js';
 export * from './image/resize.js';
 export { pictureFromText } from './image/text-picture.js';

@@ -65,6 +65,9 @@ export interface RecordOptions extends PromptOptions {
   compat?: Compat;
   /** Default: 'fewer_slices', which falls back to 'truncate_text'. */
   overlong?: Overlong;
-  /** false: the sample has no pictures, only their places; images are still checked to be whole. Not for 'official'. Default: true. */
-  pixels?: boolean;
+  /**
+   * false: the sample has no pictures, only their places; images are still checked to be whole (not for 'official').
+   * 'header': no pictures either, and of images only headers are read. Default: true.
+   */
+  pixels?: boolean | 'header';
 }

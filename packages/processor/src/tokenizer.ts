@@ -223,6 +223,13 @@ export class Tokenizer {
     return [...(await ids)];
   }
 
+  /** How many tokens each text has, special tokens in it read as ordinary characters. Many texts at once take much less time than one by one. */
+  async count(texts: readonly string[]): Promise<number[]> {
+    if (texts.length === 0) return [];
+    const encodings = await this.#variant(true, false).encodeBatch([...texts], { addSpecialTokens: false });
+    return encodings.map((encoding) => encoding.getLength());
+  }
+
   /** Text of ids, special tokens left out if asked. */
   async decode(ids: readonly number[], skipSpecialTokens = false): Promise<string> {
     return await this.#hf.decode([...ids], skipSpecialTokens);

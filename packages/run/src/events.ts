@@ -106,7 +106,7 @@ export interface CheckpointEvent {
   bytes: number;
   seconds: number;
   /** Why it was written. */
-  reason: 'interval' | 'signal' | 'stop' | 'best';
+  reason: 'interval' | 'signal' | 'stop' | 'best' | 'error';
   /** Folders removed afterwards because of save_total_limit, relative to the run folder. */
   removed: string[];
 }

@@ -4,6 +4,7 @@
  *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
  *     optimizer.safetensors                moments (and the rows they are of), steps, float32 masters
  *     rng_state.safetensors                state of every random generator
+ *     records.safetensors                  what is known of the training data (records.ts)
  *     trainer_state.json                   Hugging Face's form: step, epoch, log_history, best metric
  *     run.json                             the configuration
  *     manifest.json                        sizes and sha256 of all of these, written last
@@ -40,6 +41,7 @@ import {
 import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
+import { RECORDS_FILE, type RecordsState, recordsTensors } from './records.js';
 
 export const OPTIMIZER_FILE = 'optimizer.safetensors';
 const RNG_FILE = 'rng_state.safetensors';
@@ -48,6 +50,7 @@ const STATE_FILE = 'trainer_state.json';
 export const TRAINER_FILES: ReadonlySet<string> = new Set([
   OPTIMIZER_FILE,
   RNG_FILE,
+  RECORDS_FILE,
   STATE_FILE,
   RUN_FILES.config,
   RUN_FILES.manifest,
@@ -83,6 +86,10 @@ export interface TrainerState {
   data_fingerprint: string;
   skipped_steps: number;
   loss_scale: LossScaleState | null;
+  /** Index of the record at which the run failed, if it did: it may be repaired. */
+  failed_record?: number;
+  /** The evaluation of this step is still to be made: it failed. */
+  evaluation_due?: boolean;
   /** Losses added up: of all steps, and of those since the last one that was logged. Not in the checkpoints of earlier versions. */
   train_loss?: { sum: number; steps: number };
   unlogged_loss?: { sum: number; steps: number };
@@ -92,6 +99,7 @@ export interface CheckpointParts {
   /** Writes the weights or the adapter into a folder. */
   writeModel(folder: string): void;
   readonly optimizer: Optimizer | null;
+  readonly records: RecordsState;
   /** The device whose generator is saved besides the CPU's. */
   readonly device: string;
   readonly state: TrainerState;
@@ -140,6 +148,7 @@ function write(own: OwnFiles, parts: CheckpointParts): { path: string; bytes: nu
       writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
       using random = new RandomState([parts.device]);
       writeSafetensors(join(unfinished, RNG_FILE), random.tensors);
+      writeSafetensors(join(unfinished, RECORDS_FILE), recordsTensors(parts.records));
     }
     writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
     writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));

@@ -57,9 +57,8 @@ export class BadRecords {
 }
 
 function withCure(error: UserError): UserError {
-  return error.at({
-    cure: 'Repair or remove the record, or leave bad records out with --on_bad_record skip. check-data lists all of them.',
-  });
+  const cure = `${error.cure ?? 'Repair or remove the record.'} Or leave bad records out with --on_bad_record skip. check-data lists all of them.`;
+  return new UserError(error.message, { ...error.details(), cure, cause: error });
 }
 
 function percent(share: number): string {

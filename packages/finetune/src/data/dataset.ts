@@ -68,6 +68,17 @@ export class Dataset {
     return file.place(record);
   }
 
+  /** The index of a place; undefined: not of these data. */
+  indexOf(file: string, record: number): number | undefined {
+    const number = this.files.findIndex(({ index }) => index.path === file);
+    return number === -1 ? undefined : this.#starts[number]! + record;
+  }
+
+  /** The folder of the file of record `index`: where relative paths of its pictures begin. */
+  folder(index: number): string {
+    return this.#find(index).file.folder;
+  }
+
   /** Record `index` of the whole data (0 … length-1). Throws UserError with file, record, line and turn. */
   read(index: number): Promise<DataRecord> {
     const { file, record } = this.#find(index);

@@ -21,11 +21,15 @@ export type WorkerMessage =
   | { readonly kind: 'failed'; readonly error: UserErrorData }
   | { readonly kind: 'notice'; readonly message: string }
   | { readonly kind: 'result'; readonly job: number; readonly outcome: Outcome<unknown> }
+  /** The data as a whole cannot be read any more. */
+  | { readonly kind: 'refused'; readonly job: number; readonly error: UserErrorData }
   | { readonly kind: 'broken'; readonly job: number; readonly error: string };
 
 export interface WorkerJob {
   readonly job: number;
   readonly index: number;
+  /** Records from `index` on. */
+  readonly count: number;
 }
 
 /** Threads for encoding beside the training step, which wants most of the machine: 1 on two cores, a quarter of the cores on larger machines, 8 at most. */
@@ -93,15 +97,18 @@ export class EncodePool<Name extends TaskName> {
     return this.#threads.map(({ worker }) => worker);
   }
 
-  /** Encodes record `index`. A mistake in the record is an outcome; only a broken program or a dead thread rejects. */
-  run(index: number): Promise<Outcome<TaskResults[Name]>> {
-    if (this.#local) return this.#local.run(index);
+  /**
+   * Does the task for record `index`, or for `count` records from there on. A mistake in the record is an outcome; only a broken program or a
+   * dead thread rejects.
+   */
+  run(index: number, count = 1): Promise<Outcome<TaskResults[Name]>> {
+    if (this.#local) return this.#local.run(index, count);
     if (this.#broken) return Promise.reject(this.#broken);
     const thread = this.#threads.reduce((least, other) => (other.jobs.size < least.jobs.size ? other : least));
     const job = this.#nextJob++;
     return new Promise((resolve, reject) => {
       thread.jobs.set(job, { index, resolve: resolve as Job['resolve'], reject });
-      thread.worker.postMessage({ job, index } satisfies WorkerJob);
+      thread.worker.postMessage({ job, index, count } satisfies WorkerJob);
     });
   }
 
@@ -150,7 +157,7 @@ function settle(thread: Thread, message: Extract<WorkerMessage, { job: number }>
   const job = thread.jobs.get(message.job);
   thread.jobs.delete(message.job);
   if (message.kind === 'result') job?.resolve(message.outcome);
-  else job?.reject(new Error(message.error));
+  else job?.reject(message.kind === 'refused' ? UserError.fromData(message.error) : new Error(message.error));
 }
 
 /** "record 17 of a.json" for index 17 of the whole data. */

@@ -1,28 +1,45 @@
 /**
- * The three requests about a record: encode, sum up, look. Training asks for the sample, check-data for a summary, the
- * preflight for a quick look. The same code runs in a worker thread and without one.
+ * The requests about records: encode, sum up, look, decode. Training asks for samples, check-data for summaries,
+ * the preflight for looks at many records at once. The same code runs in a worker thread and without one.
  */
 import type { EncodedSample, EncodeNotice } from '@minicpm-finetune/processor';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
-import { look } from './look.js';
+import { contentOf } from './identity.js';
+import { decodeAll } from './look.js';
+import { type Looked, type LookSetup, lookAtRange } from './look-range.js';
 import { type DataRecord, withWrittenTurn } from './record.js';
 import { type RecordSummary, summarize } from './summary.js';
 import { type RecordTraits, traitsOf } from './traits.js';
+import { ChangedDataError } from './unchanged.js';
 
 export interface TaskSetup {
   readonly dataset: DatasetIndex;
   readonly encoder: EncoderSetup;
+  /** For looks. */
+  readonly look?: LookSetup;
+  /** Take only the time that nothing else on the machine wants (on Linux). */
+  readonly idle?: boolean;
+}
+
+export interface TrainingSample {
+  /** null: left out for its length (--overlong drop). */
+  readonly sample: EncodedSample | null;
+  /** Hash of the content of its pictures (identity.ts). */
+  readonly content: bigint;
 }
 
 export interface TaskResults {
-  /** null: left out for its length (--overlong drop). */
-  sample: EncodedSample | null;
+  sample: TrainingSample;
   summary: RecordSummary;
-  /** Length in tokens, close to the true one. */
-  look: number;
+  /** Of `count` records. */
+  look: Looked;
+  /** Hash of the content of the record's pictures, all of which were decoded. */
+  decode: bigint;
+  /** The same hash; nothing is decoded. */
+  content: bigint;
 }
 
 export type TaskName = keyof TaskResults;
@@ -39,8 +56,8 @@ export type Outcome<T> =
   | { readonly ok: false; readonly error: UserErrorData };
 
 export interface EncodeTask<Name extends TaskName> {
-  /** Does the task for record `index`. Rejects only for faults outside of the record. */
-  run(index: number): Promise<Outcome<TaskResults[Name]>>;
+  /** Does the task for record `index`, or for `count` records from there on. Rejects only for faults outside of the record. */
+  run(index: number, count?: number): Promise<Outcome<TaskResults[Name]>>;
   close(): Promise<void>;
 }
 
@@ -57,19 +74,16 @@ export async function openTask<Name extends TaskName>(
   const encoder = await Encoder.open(setup.encoder);
   const lane = new AtMost(AT_ONCE);
   const work = TASKS[name];
-  const run = async (index: number): Promise<Outcome<TaskResults[Name]>> => {
+  const run = async (index: number, count: number): Promise<Outcome<TaskResults[Name]>> => {
     try {
-      return { ok: true, ...(await work(dataset, encoder, index)) };
+      return { ok: true, ...(await work({ dataset, encoder, setup }, index, count)) };
     } catch (error) {
-      if (!(error instanceof UserError)) throw error;
+      if (!(error instanceof UserError) || error instanceof ChangedDataError) throw error;
       return { ok: false, error: error.at(dataset.place(index)).toData() };
     }
   };
-  return { run: (index) => lane.run(() => run(index)), close: () => dataset.close() };
+  return { run: (index, count = 1) => lane.run(() => run(index, count)), close: () => dataset.close() };
 }
-
-/** The preflight fully encodes this many leading records, so a small data set is checked as thoroughly as by check-data. */
-const ENCODED_BY_LOOK = 256;
 
 interface Done<T> {
   readonly value: T;
@@ -77,25 +91,35 @@ interface Done<T> {
   readonly traits?: RecordTraits;
 }
 
+interface Tools {
+  readonly dataset: Dataset;
+  readonly encoder: Encoder;
+  readonly setup: TaskSetup;
+}
+
 const TASKS: {
-  readonly [Name in TaskName]: (dataset: Dataset, encoder: Encoder, index: number) => Promise<Done<TaskResults[Name]>>;
+  readonly [Name in TaskName]: (tools: Tools, index: number, count: number) => Promise<Done<TaskResults[Name]>>;
 } = {
-  sample: (dataset, encoder, index) =>
+  sample: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => {
       const { sample, notices } = await encoder.encode(record);
-      return { value: sample, notices };
+      return { value: { sample, content: contentOf(record) }, notices };
     }),
-  summary: (dataset, encoder, index) =>
+  summary: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => ({
       ...(await summarize(record, encoder)),
       traits: traitsOf(record),
     })),
-  look: (dataset, encoder, index) =>
+  look: async ({ dataset, encoder, setup }, index, count) => ({
+    value: await lookAtRange(dataset, encoder, setup.look!, index, count),
+    notices: [],
+  }),
+  decode: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => {
-      const traits = traitsOf(record);
-      if (index >= ENCODED_BY_LOOK) return { value: await look(record, encoder), notices: [], traits };
-      return { value: (await summarize(record, encoder)).value.tokens, notices: [], traits };
+      await decodeAll(record, encoder);
+      return { value: contentOf(record), notices: [] };
     }),
+  content: async ({ dataset }, index) => ({ value: contentOf(await dataset.read(index)), notices: [] }),
 };
 
 async function withRecord<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {

@@ -3,6 +3,7 @@
  * data that can be sent to worker threads. Encoding itself is the processor's; no libtorch is loaded here.
  */
 import {
+  chatTemplate,
   checkLlmType,
   checkVocabulary,
   type EncodedSample,
@@ -81,6 +82,8 @@ const TRIAL: DataRecord = {
 };
 
 export class Encoder {
+  #beginTokens: Promise<number> | undefined;
+
   readonly setup: EncoderSetup;
   readonly tokenizer: Tokenizer;
 
@@ -96,6 +99,13 @@ export class Encoder {
     const encoder = new Encoder(setup, tokenizer);
     await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER });
     return encoder;
+  }
+
+  /** Tokens that a conversation without a system turn begins with. */
+  beginTokens(): Promise<number> {
+    const { begin } = chatTemplate(this.setup.llmType, this.tokenizer);
+    this.#beginTokens ??= this.tokenizer.encode(begin).then((ids) => ids.length);
+    return this.#beginTokens;
   }
 
   /** Encodes one record. Throws UserError naming the turn; the caller knows file and record. `changes` replace parts of the setup. */

@@ -1,20 +1,33 @@
-/** Results of all records in order, a few at a time. */
+/** Results of records in order, a few at a time. */
 import type { EncodePool } from './encode-pool.js';
 import type { Outcome, TaskName, TaskResults } from './encode-task.js';
 
-/** Index and outcome of each of `records` records; `ahead` of them are under way at a time. */
+/** A record, or first record and number of records. */
+export type Range = readonly [first: number, count: number];
+
+/** Each of `ranges` and its outcome; `ahead` of them are under way at a time. */
 export async function* inOrder<Name extends TaskName>(
   pool: EncodePool<Name>,
-  records: number,
+  ranges: Iterable<Range>,
   ahead: number,
-): AsyncGenerator<[number, Outcome<TaskResults[Name]>]> {
-  const queue: Promise<Outcome<TaskResults[Name]>>[] = [];
-  for (let index = 0; index < records; index++) {
-    while (queue.length < ahead && index + queue.length < records) {
-      const outcome = pool.run(index + queue.length);
+): AsyncGenerator<[Range, Outcome<TaskResults[Name]>]> {
+  const queue: { range: Range; outcome: Promise<Outcome<TaskResults[Name]>> }[] = [];
+  const next = ranges[Symbol.iterator]();
+  for (;;) {
+    while (queue.length < ahead) {
+      const { value: range, done } = next.next();
+      if (done) break;
+      const outcome = pool.run(...range);
       outcome.catch(() => {}); // reported when its turn comes
-      queue.push(outcome);
+      queue.push({ range, outcome });
     }
-    yield [index, await queue.shift()!];
+    const first = queue.shift();
+    if (!first) return;
+    yield [first.range, await first.outcome];
   }
+}
+
+/** Each of `count` records by itself. */
+export function* eachOf(count: number): Generator<Range> {
+  for (let index = 0; index < count; index++) yield [index, 1];
 }

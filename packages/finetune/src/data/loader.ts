@@ -8,7 +8,7 @@ import { UserError } from '@minicpm-finetune/run';
 import { type BadRecordPolicy, BadRecords } from './bad-records.js';
 import type { Dataset, Notice } from './dataset.js';
 import { defaultThreads, EncodePool } from './encode-pool.js';
-import type { Outcome } from './encode-task.js';
+import type { Outcome, TrainingSample } from './encode-task.js';
 import type { EncoderSetup } from './encoder.js';
 import type { Sampler, StepPlan } from './sampler.js';
 
@@ -45,6 +45,8 @@ export interface MicroBatch {
   readonly samples: readonly EncodedSample[];
   /** Index into the data of each sample. */
   readonly indices: readonly number[];
+  /** Hash of the content of each sample's pictures (identity.ts). */
+  readonly contents: readonly bigint[];
 }
 
 interface Planned {
@@ -53,7 +55,7 @@ interface Planned {
 }
 
 interface Pending extends Planned {
-  readonly outcomes: readonly Promise<Outcome<EncodedSample | null>>[];
+  readonly outcomes: readonly Promise<Outcome<TrainingSample>>[];
   /** Samples that are encoded already. */
   readonly encoded: EncodedSample[];
 }
@@ -124,8 +126,8 @@ export class Loader implements AsyncIterable<MicroBatch> {
       const { plan, micro } = next.value;
       const outcomes = plan.batches[micro]!.map((index) => this.#pool.run(index));
       const encoded: EncodedSample[] = [];
-      const note = (outcome: Outcome<EncodedSample | null>): void => {
-        if (outcome.ok && outcome.value !== null) encoded.push(outcome.value);
+      const note = (outcome: Outcome<TrainingSample>): void => {
+        if (outcome.ok && outcome.value.sample !== null) encoded.push(outcome.value.sample);
       };
       for (const outcome of outcomes) outcome.then(note, () => {}); // a dead thread is reported when its batch's turn comes
       this.#queue.push({ plan, micro, outcomes, encoded });
@@ -135,6 +137,7 @@ export class Loader implements AsyncIterable<MicroBatch> {
   async #finish({ plan, micro, outcomes }: Pending): Promise<MicroBatch> {
     const samples: EncodedSample[] = [];
     const indices: number[] = [];
+    const contents: bigint[] = [];
     for (const [i, outcome] of (await Promise.all(outcomes)).entries()) {
       const index = plan.batches[micro]![i]!;
       if (!outcome.ok) {
@@ -142,13 +145,15 @@ export class Loader implements AsyncIterable<MicroBatch> {
         continue;
       }
       for (const notice of outcome.notices) this.#note(index, notice);
-      if (outcome.value === null) continue;
-      samples.push(outcome.value);
+      const { sample, content } = outcome.value;
+      if (sample === null) continue;
+      samples.push(sample);
       indices.push(index);
+      contents.push(content);
     }
     const { step, epoch, batches } = plan;
     const position = plan.position + this.#options.sampler.recordsIn(step);
-    return { step, epoch, position, micro, micros: batches.length, samples, indices };
+    return { step, epoch, position, micro, micros: batches.length, samples, indices, contents };
   }
 
   /** Counts the changes of a record, and reports the first of each kind. */

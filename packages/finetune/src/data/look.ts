@@ -1,47 +1,135 @@
 /**
- * A quick look at a record without decoding pictures. Finds everything that can be wrong or measured that way. For the
- * preflight of a run; encoding finds the rest (a picture that is cut off) when the record's turn comes.
+ * A quick look at records without decoding pictures. Finds everything that sizes, headers, lengths and flags tell.
+ * For the preflight. What only decoding finds (damage in the middle of a picture) is found by `decodeAll`.
  */
 import {
-  chatTemplate,
+  type ChatMessage,
   checkRecord,
-  decodeImage,
+  checkShape,
+  encodePrompt,
   type ImageSource,
+  measureHeader,
+  measureImage,
   PILLOW_MAX_PIXELS,
   planSlices,
 } from '@minicpm-finetune/processor';
-import sharp from 'sharp';
+import { UserError } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
+import { questionOf } from './question.js';
 import { type DataRecord, imagesOf } from './record.js';
+
+/** What a record is for: to learn from, or to ask its question. */
+export type Purpose = 'training' | 'question';
 
 /** Marks around each picture. */
 const TOKENS_PER_PICTURE = 2;
 /** Header and end of a turn. */
 const TOKENS_PER_TURN = 5;
+/** More tokens than a length below can be wrong by: for each turn (header, thoughts) and each picture (number, line breaks). */
+const DOUBT = { record: 16, turn: 8, picture: 8 } as const;
 
-/** The record's length in tokens, within a few of the true one. Throws UserError as encoding would. */
-export async function look(record: DataRecord, encoder: Encoder): Promise<number> {
+/**
+ * Looks at records to learn from. Each gets its length in tokens, within a few of the true one, or the UserError that encoding would throw, but
+ * for what only decoding finds. Shape: (records)
+ */
+export async function lookAtRecords(records: readonly DataRecord[], encoder: Encoder): Promise<(number | UserError)[]> {
   const { setup, tokenizer } = encoder;
-  const template = chatTemplate(setup.llmType, tokenizer);
-  checkRecord(record, { ...setup, tokenizer });
-  let tokens = record.conversations[0]?.role === 'system' ? 0 : (await tokenizer.encode(template.begin)).length;
-  for (const { content } of record.conversations) {
-    tokens += TOKENS_PER_TURN + (await tokenizer.encode(content, { plain: true })).length;
+  const pictures: (number | UserError)[] = [];
+  for (const record of records) pictures.push(await orUserError(() => countPictures(record, encoder)));
+  const turns = await tokenizer.count(
+    records.flatMap(({ conversations }) => conversations.map(({ content }) => content)),
+  );
+  const begin = await encoder.beginTokens();
+  const lengths: (number | UserError)[] = [];
+  let at = 0;
+  for (const [i, record] of records.entries()) {
+    const { length } = record.conversations;
+    const written = turns.slice(at, at + length).reduce((sum, count) => sum + count, 0);
+    at += length;
+    const shown = pictures[i]!;
+    if (typeof shown !== 'number') {
+      lengths.push(shown);
+      continue;
+    }
+    const start = record.conversations[0]?.role === 'system' ? 0 : begin;
+    const tokens = start + TOKENS_PER_TURN * length + written + shown * (setup.queryNum + TOKENS_PER_PICTURE);
+    const most = tokens + DOUBT.record + DOUBT.turn * length + DOUBT.picture * shown;
+    const fits = setup.compat !== 'official' && most <= setup.maxLength;
+    lengths.push(fits ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
   }
-  for (const source of imagesOf(record)) {
-    const [width, height] = await imageSize(source, setup.maxImagePixels ?? PILLOW_MAX_PIXELS);
-    const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
-    tokens += (1 + (grid ? grid[0] * grid[1] : 0)) * (setup.queryNum + TOKENS_PER_PICTURE);
-  }
+  return lengths;
+}
+
+/** `tokens`, once encoding without pictures has worked. */
+async function encodeHeaders(record: DataRecord, encoder: Encoder, tokens: number): Promise<number> {
+  await encoder.encode(record, { pixels: 'header' });
   return tokens;
 }
 
-/** Size in pixels from the file's header; what has no readable header, or is too large, is left to the decoder and its messages. */
-async function imageSize(source: ImageSource, maxImagePixels: number): Promise<[width: number, height: number]> {
-  const header = await sharp(source)
-    .metadata()
-    .catch(() => undefined);
-  if (header && header.width * header.height <= maxImagePixels) return [header.width, header.height];
-  const { width, height } = await decodeImage(source, { maxImagePixels });
-  return [width, height];
+async function orUserError(work: () => Promise<number>): Promise<number | UserError> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof UserError) return error;
+    throw error;
+  }
+}
+
+/** Pictures, slices among them, of a record whose conversation and images are sound. */
+async function countPictures(record: DataRecord, encoder: Encoder): Promise<number> {
+  const { setup, tokenizer } = encoder;
+  checkRecord(record, { ...setup, tokenizer });
+  let pictures = 0;
+  for (const source of imagesOf(record)) {
+    const [width, height] = await pictureSize(source, record, encoder);
+    const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
+    pictures += 1 + (grid ? grid[0] * grid[1] : 0);
+  }
+  return pictures;
+}
+
+/** Looks at a record to be asked. Returns the length of the prompt in tokens. */
+export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: Encoder): Promise<number> {
+  const prompt = await encodePrompt(questionOf(record).messages, { ...setup, tokenizer, pixels: 'header' });
+  return prompt.inputIds.length;
+}
+
+async function pictureSize(
+  source: ImageSource,
+  record: DataRecord,
+  { setup }: Encoder,
+): Promise<[width: number, height: number]> {
+  const { maxImagePixels = PILLOW_MAX_PIXELS, compat } = setup;
+  try {
+    const size = await measureHeader(source, { maxImagePixels });
+    if (compat !== 'official') checkShape(size, setup);
+    return [size.width, size.height];
+  } catch (error) {
+    throw withTurn(error, source, record, setup);
+  }
+}
+
+/** The error with the turn that shows the picture, where it has one. */
+function withTurn(error: unknown, source: ImageSource, record: DataRecord, { compat }: Encoder['setup']): unknown {
+  if (!(error instanceof UserError) || compat === 'official') return error;
+  const shows = ({ content }: ChatMessage): boolean =>
+    typeof content !== 'string' && content.some((part) => typeof part !== 'string' && part.image === source);
+  const turn = questionOf(record).messages.findIndex(shows);
+  return turn === -1 ? error : error.at({ turn });
+}
+
+/**
+ * Decodes every picture of a record, and forgets it.
+ *
+ * @throws UserError for one that cannot be decoded
+ */
+export async function decodeAll(record: DataRecord, { setup }: Encoder): Promise<void> {
+  const { maxImagePixels = PILLOW_MAX_PIXELS } = setup;
+  for (const source of imagesOf(record)) {
+    try {
+      await measureImage(source, { maxImagePixels });
+    } catch (error) {
+      throw withTurn(error, source, record, setup);
+    }
+  }
 }

@@ -26,6 +26,12 @@ export function questionOf(record: DataRecord): Question {
   return { messages, text, reference };
 }
 
+/** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
+export function fixedRecords(length: number, count: number): number[] {
+  const some = Math.min(length, count);
+  return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
+}
+
 /** What a question asks, as hashes: of its turns with the places of the pictures, and of each picture's file. */
 export interface QuestionContent {
   readonly text: string;

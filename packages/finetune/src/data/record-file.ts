@@ -2,10 +2,9 @@
  * One data file with random access to its records. The format (JSON array, JSON Lines, parquet) is recognised from the
  * bytes, never from the name; the form of a record (forms.ts) from the record.
  */
-import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import {
   excerpt,
   fileKind,
@@ -25,6 +24,7 @@ import { type RecordOffsets, scanJson } from './json-scan.js';
 import { columnOf } from './json-structure.js';
 import { ParquetFile } from './parquet.js';
 import type { DataRecord, RecordPlace } from './record.js';
+import { type FileStamp, fileStamp, hashFile, openAgain, UnchangedFile } from './unchanged.js';
 
 type Container = 'JSON array' | 'JSON Lines' | 'parquet';
 
@@ -38,8 +38,10 @@ export interface RecordFileIndex {
   readonly records: number;
   /** Bytes of the file when it was indexed. */
   readonly bytes: number;
-  /** Changes with the content: SHA-256 of a JSON file, of size and footer for parquet. */
+  /** SHA-256 of the file, hexadecimal. */
   readonly fingerprint: string;
+  /** Its state just before it was read for the first time. */
+  readonly stamp: FileStamp;
   /** Absent for parquet. */
   readonly offsets: RecordOffsets | undefined;
 }
@@ -48,6 +50,7 @@ export class RecordFile {
   #fd: number | undefined;
   #parquet: Promise<ParquetFile> | undefined;
   readonly #resolver: ImageResolver;
+  readonly #unchanged: UnchangedFile;
   readonly #notice: (message: string) => void;
 
   readonly index: RecordFileIndex;
@@ -56,16 +59,19 @@ export class RecordFile {
     this.index = index;
     this.#notice = notice;
     this.#resolver = new ImageResolver(index.path, notice);
+    this.#unchanged = new UnchangedFile(index.path, index.stamp, index.fingerprint);
   }
 
   /** Indexes a file. Throws UserError for everything that is not a data file with at least one record. */
   static async open(path: string, notice: (message: string) => void): Promise<RecordFile> {
-    const bytes = checkFile(path);
+    const stamp = checkFile(path);
+    const bytes = stamp.size;
     const { container, start } = await recognizeContainer(path, bytes);
-    const raw =
+    const found =
       container === 'parquet'
         ? await indexParquet(path, bytes, notice)
         : await indexJson(path, container, start, bytes);
+    const raw = { ...found, stamp };
     if (raw.records === 0)
       throw new UserError(`Expected at least one record in a data file but received an empty ${container}.`, {
         file: path,
@@ -94,6 +100,11 @@ export class RecordFile {
     return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
   }
 
+  /** Absolute. */
+  get folder(): string {
+    return dirname(resolve(this.index.path));
+  }
+
   place(record: number): RecordPlace {
     const line = this.index.offsets?.lines[record];
     return { file: this.index.path, record, ...(line === undefined ? {} : { line }) };
@@ -112,20 +123,12 @@ export class RecordFile {
   }
 
   async #raw(record: number): Promise<unknown> {
-    const { path, bytes, offsets } = this.index;
+    const { path, offsets } = this.index;
+    this.#fd ??= openAgain(path);
+    this.#unchanged.check(this.#fd);
     if (!offsets) {
       this.#parquet ??= ParquetFile.open(path);
       return (await this.#parquet).read(record);
-    }
-    if (this.#fd === undefined) {
-      this.#fd = openSync(path, 'r');
-      const now = statSync(path).size;
-      if (now !== bytes) {
-        throw new UserError(`Expected ${bytes} bytes for a data file as when it was opened but received ${now}.`, {
-          file: path,
-          cure: 'Do not change data files during a run. Start again.',
-        });
-      }
     }
     const [fd, start] = [this.#fd, offsets.starts[record]!];
     return parseRecord(readBytes(fd, start, offsets.lengths[record]!), this.place(record), {
@@ -136,7 +139,8 @@ export class RecordFile {
   }
 }
 
-function checkFile(path: string): number {
+/** The file and its state. */
+function checkFile(path: string): FileStamp {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat)
     throw new UserError(`Expected a data file but there is no ${shown(path)}.`, {
@@ -155,7 +159,7 @@ function checkFile(path: string): number {
     );
   if (stat.size === 0)
     throw new UserError('Expected at least one record in a data file but the file is empty (0 bytes).', { file: path });
-  return stat.size;
+  return fileStamp(stat);
 }
 
 const CONTAINERS = 'a JSON array, JSON Lines or parquet';
@@ -198,7 +202,7 @@ function notData(path: string, head: Buffer): UserError {
   });
 }
 
-type Unformed = Omit<RecordFileIndex, 'form'>;
+type Unformed = Omit<RecordFileIndex, 'form' | 'stamp'>;
 
 async function indexParquet(path: string, bytes: number, notice: (message: string) => void): Promise<Unformed> {
   const file = await ParquetFile.open(path);
@@ -213,7 +217,7 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
       container: 'parquet',
       records: file.rows,
       bytes,
-      fingerprint: await footerHash(path, bytes),
+      fingerprint: await hashOf(path),
       offsets: undefined,
     };
   } finally {
@@ -221,12 +225,10 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
   }
 }
 
-async function footerHash(path: string, bytes: number): Promise<string> {
+async function hashOf(path: string): Promise<string> {
   const handle = await open(path);
   try {
-    const tail = Buffer.alloc(Math.min(bytes, 1 << 16));
-    await handle.read(tail, 0, tail.length, bytes - tail.length);
-    return createHash('sha256').update(String(bytes)).update(tail).digest('hex');
+    return hashFile(handle.fd);
   } finally {
     await handle.close();
   }

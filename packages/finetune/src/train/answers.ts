@@ -16,6 +16,7 @@ import sharp from 'sharp';
 import {
   type AnswerLine,
   contentOf,
+  fixedRecords,
   picturesOf,
   type Question,
   type QuestionContent,
@@ -49,12 +50,6 @@ interface Asked {
   readonly record: DataRecord;
   readonly question: Question;
   readonly content: QuestionContent;
-}
-
-/** Indices of `count` records spread evenly over `length`: the same in every evaluation. */
-export function fixedRecords(length: number, count: number): number[] {
-  const some = Math.min(length, count);
-  return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
 }
 
 /** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */

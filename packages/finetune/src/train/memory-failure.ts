@@ -29,7 +29,7 @@ const QUANTIZED = { bfloat16: 0.35, float16: 0.35, float32: 0.2 } as const;
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, number) => all + number, 0);
 
 /** @param most bytes that tensors took at most, with the one that had no room */
-function memoryUse({ config, training, optimizer }: Counted, most: number): MemoryUse {
+export function memoryUse({ config, training, optimizer }: Counted, most: number): MemoryUse {
   const parameters = [...training.model.namedParameters()].map(([, parameter]) => parameter);
   const weights = sum(parameters.map((parameter) => parameter.compact?.nbytes ?? parameter.data.nbytes));
   const trained = [...training.trainable];
@@ -96,7 +96,7 @@ function smaller({ engine, batch, lora, precision, data }: RunConfig, use: Memor
 const about = (bytes: number): string => `about ${formatBytes(bytes)}`;
 
 /** Which settings fit into `room` bytes, in a sentence. */
-function cureOf(config: RunConfig, use: MemoryUse, room: number): string {
+export function cureOf(config: RunConfig, use: MemoryUse, room: number): string {
   const settings = smaller(config, use);
   const fitting = settings.filter(({ bytes }) => bytes <= USABLE * room);
   const list = (some: readonly Setting[]): string =>

@@ -41,6 +41,8 @@ export interface Checkpoint {
   readonly folder: string;
   /** Of the data that it was trained on. */
   readonly fingerprint: string;
+  /** Index of the record at which the run failed; null: it did not. */
+  readonly failedRecord: number | null;
 }
 
 /** The start of a run: after the checkpoint to resume, which is checked, or fresh. Throws UserErrors. */
@@ -74,7 +76,11 @@ export function startOf(config: RunConfig, output: Start['output']): Start {
   const saved = readTrainerState(folder);
   const state = stateOf(saved);
   if (state.bestCheckpoint !== null) findBest(state, state.bestCheckpoint, folder);
-  return { state, checkpoint: { folder, fingerprint: saved.data_fingerprint }, output };
+  return {
+    state,
+    checkpoint: { folder, fingerprint: saved.data_fingerprint, failedRecord: saved.failed_record ?? null },
+    output,
+  };
 }
 
 /** The best checkpoint lies beside the resumed one, wherever the run folder was when that was saved, and may be that one itself. */
@@ -104,19 +110,6 @@ export function compareBase({ folder }: Checkpoint, base: string, config: RunCon
       file: join(base, 'config.json'),
       flag: '--model_name_or_path',
       cure: 'Give the base of the run, or --resume_anyway true to continue with this one.',
-    },
-  );
-}
-
-/** A resumed run must see the data it saw before. */
-export function compareData(checkpoint: Checkpoint, fingerprint: string, config: RunConfig): void {
-  if (config.save.resume_anyway || checkpoint.fingerprint === fingerprint) return;
-  throw new UserError(
-    `Expected the data the checkpoint was trained on for --data_path but received ${config.data.data_path.join(', ')} with another content.`,
-    {
-      file: config.data.data_path[0]!,
-      flag: '--data_path',
-      cure: 'Give the same data files in the same order, or --resume_anyway true to continue with other data.',
     },
   );
 }

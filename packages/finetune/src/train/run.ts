@@ -18,7 +18,7 @@ import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
-import { compareBase, compareData, type Start } from './resume.js';
+import { compareBase, type Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
 
@@ -62,8 +62,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   });
   refuseTakenResult(config, output, folder);
   if (checkpoint !== null) compareBase(checkpoint, folder, config);
-  const data = await openData(config, folder, reporter);
-  if (checkpoint !== null) compareData(checkpoint, data.train.fingerprint, config);
+  const data = await openData(config, folder, checkpoint, reporter);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
@@ -77,6 +76,8 @@ export async function closeRun({ optimizer, training, data, staging }: Run): Pro
   staging?.dispose();
   optimizer.dispose();
   training.model.dispose();
+  data.known.remember();
+  data.knownEvaluation?.remember();
   await data.train.close();
   await data.evaluation?.close();
 }

@@ -43,6 +43,7 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
     const { path, bytes } = writeCheckpoint(run.output.own, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
+      records: run.data.records,
       device: training.device,
       state: savedState(run),
       config,

@@ -32,6 +32,10 @@ export interface RunState {
   savedStep: number | null;
   /** Indices of the records that were left out as bad. */
   badRecords: number[];
+  /** Index of the training record at which the run failed. */
+  failedRecord: number | null;
+  /** The evaluation of the last step failed: a resumed run makes it first. */
+  evaluationDue: boolean;
   /** float16 only. */
   lossScale: LossScaleState | null;
   /** Hugging Face's log_history. */
@@ -51,6 +55,8 @@ export function freshState(): RunState {
     bestContent: null,
     savedStep: null,
     badRecords: [],
+    failedRecord: null,
+    evaluationDue: false,
     lossScale: null,
     logHistory: [],
   };
@@ -69,6 +75,8 @@ export function stateOf(saved: TrainerState): RunState {
     bestContent: saved.best_model_content ?? null,
     savedStep: saved.global_step,
     badRecords: saved.bad_records,
+    failedRecord: null,
+    evaluationDue: saved.evaluation_due ?? false,
     lossScale: saved.loss_scale,
     logHistory: saved.log_history,
   };
@@ -109,6 +117,8 @@ export function trainerState(state: RunState, { config, derived, fingerprint }: 
     data_fingerprint: fingerprint,
     skipped_steps: state.skippedSteps,
     loss_scale: state.lossScale,
+    ...(state.failedRecord === null ? {} : { failed_record: state.failedRecord }),
+    ...(state.evaluationDue ? { evaluation_due: true } : {}),
     train_loss: state.trainLoss,
     unlogged_loss: state.unloggedLoss,
   };

@@ -8,6 +8,7 @@ import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } fro
 import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import { requireResolved } from '../config/resolve.js';
+import type { DecodeAhead } from '../data/decode-ahead.js';
 import type { Loader, MicroBatch } from '../data/loader.js';
 import { collateAll } from '../engine/collate.js';
 import { type DeviceName, explainMemory, startEngine } from '../engine/machine.js';
@@ -16,14 +17,15 @@ import { type StepResult, trainStep } from '../engine/step.js';
 import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
-import { runEvaluation } from './evaluate.js';
+import { memoryWarning } from './memory-ahead.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
-import { openLoader, optimizerSteps } from './open-data.js';
+import { markUsed, openAhead, openLoader, optimizerSteps } from './open-data.js';
 import { adoptOlder, claimOutput, clearEarlier, isResumed, type OutputFolder } from './output-folder.js';
 import { placesLine } from './plan.js';
 import { finishedRun, type Start, startOf } from './resume.js';
 import { closeRun, openRun, type Run, stepOptions } from './run.js';
+import { evaluate, savedBeforeErrors } from './save-first.js';
 import { describeEnd, describeFinished, save, saveResult } from './saving.js';
 import { addLoss, addToHistory, meanLoss } from './state.js';
 import type { StopOptions } from './stop.js';
@@ -124,12 +126,15 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
   const run = await openRun(config, log, start, options);
   const { data, derived, training, state } = run;
   announce(run, options);
+  const large = memoryWarning(run);
+  if (large !== null) log.warn('memory', large, state.step);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
   const loader = await openLoader(config, data, steps, log.reporter);
+  const ahead = await openAhead(config, data, loader, steps, log.reporter);
   try {
     if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
-    if (config.eval.eval_on_start && state.step === 0) await runEvaluation(run);
-    const stopped = await trainLoop(run, loader);
+    if ((config.eval.eval_on_start && state.step === 0) || state.evaluationDue) await evaluate(run);
+    const stopped = await trainLoop(run, loader, ahead);
     if (stopped === null) saveResult(run);
     const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
     return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
@@ -137,7 +142,7 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
     throw training.device === 'cpu' ? error : explainRunMemory(error, run);
   } finally {
     if (run.profile?.active) run.profile.write();
-    await loader.close();
+    for (const one of [loader, ...ahead]) await one.close();
     await closeRun(run);
   }
 }
@@ -174,19 +179,19 @@ function announce(run: Run, options: TrainOptions): void {
 }
 
 /** Takes the steps that are left. Returns why it stopped before the last one, or null. */
-async function trainLoop(run: Run, loader: Loader): Promise<StopEvent['reason'] | null> {
+async function trainLoop(run: Run, loader: Loader, ahead: readonly DecodeAhead[]): Promise<StopEvent['reason'] | null> {
   const { config, derived, log, state } = run;
   if (run.stop.aborted !== null) {
     log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
     return run.stop.aborted;
   }
-  for await (const micros of optimizerSteps(loader)) {
+  for await (const micros of savedBeforeErrors(run, optimizerSteps(loader), ahead)) {
     await oneStep(run, micros, loader);
     const { step } = state;
     const epochEnds = step % derived.stepsPerEpoch === 0;
     const last = step === derived.totalSteps;
     if (isDue(config.eval.eval_strategy, derived.evalSteps, step, epochEnds) || (last && config.eval.do_eval))
-      await runEvaluation(run);
+      await evaluate(run);
     const stopped = last ? null : run.stop.reason; // after the last step there is nothing to stop
     if (stopped !== null) log.event({ event: 'stop', reason: stopped, step });
     const asked = run.stop.takeSaveRequest();
@@ -246,6 +251,7 @@ async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader):
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
   if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
   state.step = step + 1;
+  markUsed(run.data, micros);
   noteBegin(run);
   state.tokensSeen += tokens;
   addLoss(state, result.loss);

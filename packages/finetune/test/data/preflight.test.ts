@@ -1,9 +1,9 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
 import { Encoder, encoderSetup } from '../../src/data/encoder.js';
-import { type PreflightOptions, preflight } from '../../src/data/preflight.js';
+import { type Preflight, type PreflightOptions, preflight } from '../../src/data/preflight.js';
 import { SILENT } from '../../src/report/reporter.js';
 import { DATA_FLAGS, FAULTS, MODEL, MODEL_FLAGS, makeData, plantFaults, soundRecord } from '../support/made-data.js';
 import { Reports } from '../support/reports.js';
@@ -11,13 +11,14 @@ import { Reports } from '../support/reports.js';
 const STOP = { onBadRecord: 'stop', maxBadFraction: 0.01 } as const;
 const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
 
-async function run(file: string, more: Partial<PreflightOptions> = {}): Promise<Uint32Array> {
+async function look(file: string, more: Partial<PreflightOptions> = {}): Promise<Preflight> {
   const dataset = await Dataset.open([file], () => {});
-  return preflight({ dataset, encoder, badRecords: STOP, threads: 1, reporter: SILENT, ...more });
+  const usual = { purpose: 'training', mode: 'quick', badRecords: STOP, threads: 1, reporter: SILENT } as const;
+  return await preflight({ dataset, encoder, ...usual, ...more });
 }
 
-/** Faults that only decoding finds: a picture that is cut off, or too thin. */
-const DECODED = [FAULTS[1]!, FAULTS[4]!];
+const run = async (file: string, more: Partial<PreflightOptions> = {}): Promise<Uint32Array> =>
+  (await look(file, more)).lengths;
 
 describe('preflight', () => {
   it('measures lengths that are close to the true ones', async () => {
@@ -48,13 +49,59 @@ describe('preflight', () => {
     },
   );
 
-  it('finds far from the front whatever needs no decoding', async () => {
-    const late = FAULTS.filter((fault) => !DECODED.includes(fault));
-    const data = await makeData(300, new Map(late.map(([line], i) => [270 + i, line])));
+  it('finds every fault far from the front', async () => {
+    const data = await makeData(300, new Map(FAULTS.map(([line], i) => [270 + i, line])));
     const badRecords = { onBadRecord: 'skip', maxBadFraction: 0.5 } as const;
-    const lengths = await run(data.file, { badRecords });
-    expect([...lengths.keys()].filter((i) => lengths[i] === 0)).toEqual(late.map((_, i) => 270 + i));
+    const { lengths, bad } = await look(data.file, { badRecords });
+    expect([...lengths.keys()].filter((i) => lengths[i] === 0)).toEqual(FAULTS.map((_, i) => 270 + i));
+    for (const [i, [, message]] of FAULTS.entries()) expect(bad.get(270 + i)!.message).toMatch(message);
     await expect(run(data.file)).rejects.toMatchObject({ record: 270 });
+  });
+
+  it.each<readonly [string, Parameters<typeof late>[0]]>([
+    [
+      'a question that leaves nothing to learn',
+      { question: 'word '.repeat(2500), message: /nothing to learn is left/ },
+    ],
+    [
+      '--overlong error',
+      { answer: 'word '.repeat(2500), flags: { overlong: 'error' }, message: /at most 2048 tokens/ },
+    ],
+    ['an SVG file', { image: 'a.svg', message: /svg/i }],
+    ['a picture that is cut off', { image: 'images/cut.jpg', message: /cut\.jpg but received a broken one/ }],
+    [
+      'a tag twice',
+      {
+        question: '<image>\n<image>',
+        image: 'images/1.jpg',
+        flags: { compat: 'official' },
+        message: /a place in the text for each of the/,
+      },
+    ],
+  ])('finds %s after the records that are decoded, in JSON and JSON Lines', async (_, fault) => {
+    await late(fault);
+  });
+
+  it('looks at questions: what is asked, not the answer', async () => {
+    const answer = { image: 'images/1.jpg', conversations: [{ role: 'user', content: 'Q' }] };
+    const thin = { ...answer, image: 'images/thin.jpg' };
+    const cut = { ...answer, image: 'images/cut.jpg' };
+    const data = await makeData(
+      300,
+      new Map([
+        [2, answer],
+        [280, thin],
+        [290, cut],
+      ]),
+    );
+    const asked = { purpose: 'question', badRecords: { onBadRecord: 'skip', maxBadFraction: 1 } } as const;
+    const { bad, lengths } = await look(data.file, asked);
+    expect([...bad.keys()]).toEqual([280, 290]);
+    expect(bad.get(280)).toMatchObject({ file: data.file, record: 280, turn: 0 });
+    expect(lengths[2]).toBeGreaterThan(10);
+    const some = await look(data.file, { ...asked, indices: Uint32Array.from([2, 290]) });
+    expect([...some.bad.keys()]).toEqual([290]);
+    await expect(look(data.file, { purpose: 'question' })).rejects.toMatchObject({ record: 280 });
   });
 
   it('stops under skip when too many are bad', async () => {
@@ -120,6 +167,35 @@ describe('preflight', () => {
     expect(Math.min(...(await run(data.file, { encoder: official })))).toBeGreaterThan(10);
   });
 });
+
+interface Late {
+  readonly question?: string;
+  readonly answer?: string;
+  readonly image?: string;
+  readonly flags?: Partial<Omit<typeof DATA_FLAGS, 'overlong' | 'compat'>> & {
+    overlong?: 'error';
+    compat?: 'official';
+  };
+  readonly message: RegExp;
+}
+
+/** A fault at record 280 of 300: found by headers and lengths, in either container. */
+async function late({ question = 'Q', answer = 'A', image, flags, message }: Late): Promise<void> {
+  const turns = [
+    { role: 'user', content: question },
+    { role: 'assistant', content: answer },
+  ];
+  const data = await makeData(300, new Map([[280, { ...(image ? { image } : {}), conversations: turns }]]));
+  writeFileSync(join(data.folder, 'a.svg'), '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"/>');
+  const array = join(data.folder, 'data.json');
+  writeFileSync(array, `[${readFileSync(data.file, 'utf8').trim().split('\n').join(',\n')}]`);
+  const setup = encoderSetup(MODEL, MODEL_FLAGS, { ...DATA_FLAGS, ...flags });
+  for (const file of [data.file, array]) {
+    const error: unknown = await run(file, { encoder: setup }).catch((cause: unknown) => cause);
+    expect(error).toMatchObject({ file, record: 280, message: expect.stringMatching(message) });
+    expect((error as { cure: string }).cure).toMatch(/--on_bad_record skip\. check-data lists all/);
+  }
+}
 
 /** An uncompressed 24-bit bitmap of one colour. */
 function bmp(width: number, height: number): Buffer {

@@ -177,7 +177,7 @@ describe('what is refused', () => {
   it('other data', async () => {
     const other = join(place.folder, 'other.json');
     writeFileSync(other, readFileSync(place.data, 'utf8').replace('red', 'rot'));
-    await refused({ data_path: other }).toThrow(/data the checkpoint was trained on for --data_path/);
+    await refused({ data_path: other }).toThrow(/records the checkpoint was trained on for --data_path/);
   });
 
   it('the other kind of training', async () => {

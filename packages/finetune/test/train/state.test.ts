@@ -37,6 +37,8 @@ function someState(): RunState {
     bestContent: 'abc',
     savedStep: 10,
     badRecords: [4, 2],
+    failedRecord: null,
+    evaluationDue: true,
     lossScale: { scale: 1024, hysteresis: 2, last_overflow: 3, step: 10 },
     logHistory: [{ step: 5, loss: 2, epoch: 0.8333, grad_norm: 1, learning_rate: 1e-3 }],
   };

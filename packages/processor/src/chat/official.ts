@@ -8,7 +8,9 @@
 
 import { expected, UserError } from '@minicpm-finetune/run';
 import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from '../image/decode.js';
-import { type EncodedPicture, encodeImage } from '../image/pictures.js';
+import { planSlices } from '../image/geometry.js';
+import { measureHeader } from '../image/header.js';
+import { checkShape, type EncodedPicture, encodeImage, type SlicedImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
 import { imageSource } from '../image/source.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
@@ -23,6 +25,7 @@ export interface OfficialOptions extends RecordOptions {
 }
 
 const SINGLE_TAG = '<image>';
+const NO_PIXELS = new Uint8Array(0);
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
@@ -44,10 +47,10 @@ async function readImages(image: unknown, options: OfficialOptions): Promise<Map
 
 async function readImage(source: ImageSource, options: OfficialOptions): Promise<RgbImage> {
   const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice } = options;
-  return await decodeImage(imageSource(source, imageRoot), {
-    maxImagePixels,
-    notice: (message) => notice?.({ kind: 'first_frame', message }),
-  });
+  const path = imageSource(source, imageRoot);
+  const decode = { maxImagePixels, notice: (message: string) => notice?.({ kind: 'first_frame', message }) };
+  if (options.pixels === 'header') return { ...(await measureHeader(path, decode)), data: NO_PIXELS };
+  return await decodeImage(path, decode);
 }
 
 /** Slices the images and writes their placeholders; only sliced images get an id, counted among themselves. */
@@ -66,13 +69,22 @@ function placeholders(
   const pictures: EncodedPicture[] = [];
   let sliced = 0;
   for (const [tag, image] of images) {
-    const encoded = encodeImage(image, options);
+    const encoded = options.pixels === 'header' ? withoutPixels(image, options) : encodeImage(image, options);
     const imageId = llmType === 'qwen' && encoded.grid ? sliced++ : undefined;
     const schema = llmType === 'qwen' ? 'new' : 'old';
     texts.set(tag, imagePlaceholder({ schema, grid: encoded.grid, features, imageId }));
     pictures.push(...encoded.pictures);
   }
   return { texts, pictures };
+}
+
+/** The grid of an image, and as many pictures as it becomes, empty. */
+function withoutPixels(image: RgbImage, options: OfficialOptions): SlicedImage {
+  const { sliceConfig } = options;
+  if (!sliceConfig) checkShape(image, options);
+  const grid = sliceConfig ? planSlices([image.width, image.height], sliceConfig).grid : null;
+  const empty: EncodedPicture = { pixels: NO_PIXELS, shape: [3, 0, 0], rows: 0, cols: 0 };
+  return { grid, pictures: Array.from({ length: 1 + (grid ? grid[0] * grid[1] : 0) }, () => empty) };
 }
 
 function contentText(message: RawMessage, turn: number): string {

@@ -59,13 +59,16 @@ function readSource(source: ImageSource): Uint8Array {
 }
 
 function sizeCheck(source: ImageSource, maxImagePixels: number): (width: number, height: number) => void {
-  return (width, height) => {
-    if (width * height <= maxImagePixels) return;
-    throw new UserError(
-      `Expected a picture of at most ${maxImagePixels} pixels but received ${width}x${height} = ${width * height} for ${describe(source)}.`,
-      { flag: '--max_image_pixels', cure: 'Make the picture smaller or raise --max_image_pixels.' },
-    );
-  };
+  return (width, height) => checkPixels(source, maxImagePixels, { width, height });
+}
+
+/** @throws UserError for a picture of more than `maxImagePixels` */
+export function checkPixels(source: ImageSource, maxImagePixels: number, { width, height }: Size): void {
+  if (width * height <= maxImagePixels) return;
+  throw new UserError(
+    `Expected a picture of at most ${maxImagePixels} pixels but received ${width}x${height} = ${width * height} for ${describe(source)}.`,
+    { flag: '--max_image_pixels', cure: 'Make the picture smaller or raise --max_image_pixels.' },
+  );
 }
 
 /** Pillow's CMYK to RGB: black taken off white, then each ink's share of the rest. In place of a colour profile. */

@@ -5,6 +5,7 @@
 
 import { UserError } from '@minicpm-finetune/run';
 import { type Box, planSlices, type SliceConfig } from './geometry.js';
+import type { Size } from './jpeg.js';
 import { type RgbImage, resizeBicubic } from './resize.js';
 
 /** One picture of a sample: an overview or a slice. */
@@ -81,21 +82,34 @@ export function cutPicture(image: RgbImage, box: Box, patchSize: number, batchVi
   return { pixels, shape: [3, patchSize, lineBytes], rows, cols };
 }
 
-/**
- * Slices, resizes and lays out one image.
- * @throws UserError when an image that is to keep its size is smaller than a patch
- */
+/** Rounding a thin picture up to whole patches may stretch it, but not to more than this many times a slice's pixels. */
+const MOST_STRETCH = 2;
+
+/** @throws UserError for an image that resizing would make much larger; for one that is to keep its size and is smaller than a patch */
+export function checkShape({ width, height }: Size, { sliceConfig, patchSize, batchVision }: PictureOptions): void {
+  if (sliceConfig) {
+    const [w, h] = planSlices([width, height], sliceConfig).source;
+    const most = MOST_STRETCH * sliceConfig.scaleResolution ** 2;
+    if (w * h <= most) return;
+    throw new UserError(
+      `Expected a picture that resizing leaves below ${most} pixels but received one of ${width}x${height}, which would become ${w}x${h} = ${w * h}.`,
+      { flag: '--scale_resolution', cure: 'Crop the picture or pad it: it is too thin to be seen.' },
+    );
+  }
+  if (!batchVision || Math.min(width, height) >= patchSize) return;
+  throw new UserError(
+    `Expected an image of at least ${patchSize}x${patchSize} pixels but received ${width}x${height}.`,
+    { cure: 'Make the image larger, or let the model slice images (slice_mode), which resizes them.' },
+  );
+}
+
+/** Slices, resizes and lays out one image. Throws a UserError for one that `checkShape` refuses when it is to keep its size. */
 export function encodeImage(image: RgbImage, options: PictureOptions): SlicedImage {
   const { sliceConfig, patchSize, batchVision } = options;
   const whole = (picture: RgbImage): EncodedPicture =>
     cutPicture(picture, [0, 0, picture.width, picture.height], patchSize, batchVision);
   if (!sliceConfig) {
-    if (batchVision && Math.min(image.width, image.height) < patchSize) {
-      throw new UserError(
-        `Expected an image of at least ${patchSize}x${patchSize} pixels but received ${image.width}x${image.height}.`,
-        { cure: 'Make the image larger, or let the model slice images (slice_mode), which resizes them.' },
-      );
-    }
+    checkShape(image, options);
     return { pictures: [whole(image)], grid: null };
   }
   const plan = planSlices([image.width, image.height], sliceConfig);

@@ -122,13 +122,25 @@ export const DATA = {
     kind: 'choice',
     choices: ['stop', 'skip'],
     default: 'stop',
+    freeOnResume: true,
     help: { en: 'Stop at a bad record, or count, report and skip it.', zh: '遇到坏记录时停止，或计数、报告并跳过。' },
+  },
+  preflight: {
+    kind: 'choice',
+    choices: ['quick', 'full'],
+    default: 'quick',
+    freeOnResume: true,
+    help: {
+      en: 'What is checked before the first step: quick decodes the first 256 records and reads the headers of all others, which are decoded beside the training; full decodes all of them first.',
+      zh: '第一步之前的检查：quick 解码前 256 条记录并读取其余图片的文件头，其余的在训练的同时解码；full 先解码全部图片。',
+    },
   },
   max_bad_fraction: {
     kind: 'number',
     min: 0,
     max: 1,
     default: 0.01,
+    freeOnResume: true,
     idle: [{ when: [{ flag: 'on_bad_record', is: ['stop'] }] }],
     help: {
       en: 'With skip: the share of bad records above which the run stops.',

@@ -8,7 +8,7 @@ import { Dataset } from '../../data/dataset.js';
 import { EncodePool } from '../../data/encode-pool.js';
 import type { Outcome } from '../../data/encode-task.js';
 import type { EncoderSetup } from '../../data/encoder.js';
-import { inOrder } from '../../data/in-order.js';
+import { eachOf, inOrder } from '../../data/in-order.js';
 import type { RecordSummary } from '../../data/summary.js';
 import { FileNotes, type FileNotesData } from '../../data/traits.js';
 import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
@@ -81,7 +81,7 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
   const tally = new Tally(dataset, options.encoder.maxLength);
   try {
     await asTask(reporter, { label: 'Checking', total: dataset.length, unit: 'records' }, async (update) => {
-      for await (const [index, outcome] of inOrder(pool, dataset.length, Math.max(1, threads) * 8)) {
+      for await (const [[index], outcome] of inOrder(pool, eachOf(dataset.length), Math.max(1, threads) * 8)) {
         tally.add(index, outcome);
         update(index + 1);
       }
