@@ -22,7 +22,7 @@ import { requireResolved } from './config/resolve.js';
 import { encoderSetup } from './data/encoder.js';
 import { type EngineOptions, startEngine } from './engine/machine.js';
 import { resolveModel } from './hub/hub.js';
-import { type Reporter, SILENT } from './report/reporter.js';
+import { hashingTask, type Reporter, SILENT } from './report/reporter.js';
 
 export type {
   Answer,
@@ -91,7 +91,8 @@ export interface LoadModelOptions extends Omit<LoadFolderOptions, 'device'>, Par
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: named, cacheDir = null, reporter = SILENT, device = 'auto', threads = null, ...rest } = options;
   const model = await resolveModel(named, { flag: 'model', cacheDir, reporter });
-  return await loadFolder({ ...rest, model, device: startEngine({ device, threads }) });
+  using hashing = hashingTask(reporter);
+  return await loadFolder({ onHash: hashing.update, ...rest, model, device: startEngine({ device, threads }) });
 }
 
 export interface GenerateOptions extends Partial<EngineOptions> {
@@ -121,6 +122,10 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly scaleResolution?: number;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
+  /** `skip`: a record that cannot be asked gets a line with the error. Default `stop`. */
+  readonly onBadRecord?: 'stop' | 'skip';
+  /** When resumed, ask records again whose text or pictures changed since; otherwise the file is refused. */
+  readonly askChanged?: boolean;
   /** Hugging Face's cache folder unless given. */
   readonly cacheDir?: string;
 }
@@ -149,6 +154,8 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     maxSliceNums: options.maxSliceNums ?? null,
     scaleResolution: options.scaleResolution ?? null,
     allowSpecialText: options.allowSpecialText ?? false,
+    onBadRecord: options.onBadRecord ?? 'stop',
+    askChanged: options.askChanged ?? false,
     device: options.device ?? 'auto',
     threads: options.threads ?? null,
   };
@@ -166,7 +173,8 @@ export async function merge(
 ): Promise<MergeReport> {
   const { cacheDir = null, ...rest } = options;
   const model = await resolveModel(options.model, { flag: 'model', cacheDir, reporter });
-  const report = mergeAdapters({ ...rest, model });
+  using hashing = hashingTask(reporter);
+  const report = mergeAdapters({ onHash: hashing.update, ...rest, model });
   for (const line of report.notices) reporter.notice(line);
   return report;
 }

@@ -162,8 +162,12 @@ describe('the other functions', () => {
     const options = { model: place.model, dataPaths: [place.data], maxNewTokens: 2, batchSize: 3 } as const;
     const output = inPlace('aborted.jsonl');
     const stop = new AbortController();
-    const task = { update: () => stop.abort(), finish: () => {}, stop: () => {} };
-    const reporter = { notice: () => {}, task: () => task };
+    const task = (label: string) => ({
+      update: () => (label === 'Answering' ? stop.abort() : undefined),
+      finish: () => {},
+      stop: () => {},
+    });
+    const reporter = { notice: () => {}, task };
     expect(await generate({ ...options, output }, { reporter, signal: stop.signal })).toMatchObject({ records: 3 });
     expect(await generate({ ...options, output })).toMatchObject({ records: 8, resumed: 3 });
   });

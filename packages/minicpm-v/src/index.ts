@@ -1,4 +1,6 @@
 /** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
+
+export { baseFingerprint } from './adapters/checksums.js';
 export {
   type BaseModel,
   describeBase,
@@ -18,9 +20,11 @@ export {
 } from './adapters/lora.js';
 export type { LoraConfig, LoraOptions } from './adapters/lora-config.js';
 export { selectModules } from './adapters/lora-targets.js';
+export type { BaseFingerprint } from './adapters/manifest.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
 export { type AdapterPlace, adapterPlaces, describePlaces } from './adapters/places.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
+export { type HashProgress, tensorsFingerprint } from './checkpoint/content.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
 export {
   type LoadOptions,
@@ -31,6 +35,7 @@ export {
   sideFiles,
   type WeightSource,
 } from './checkpoint/weights.js';
+export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,
@@ -39,6 +44,7 @@ export {
   loadModel,
   moveTo,
 } from './generation/load.js';
+export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
 export type { Sampling } from './generation/sampling.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';

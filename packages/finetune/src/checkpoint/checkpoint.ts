@@ -12,6 +12,7 @@
  * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. Not here: the weights' own
  * format (packages/minicpm-v).
  */
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import {
@@ -78,6 +79,8 @@ export interface TrainerState {
   trial_name: null;
   trial_params: null;
   log_history: Record<string, number>[];
+  /** Not in transformers, nor in the checkpoints of earlier versions: `checkpointContent` of the best one. Null in that one itself. */
+  best_model_content?: string | null;
   /** Not in transformers: indices of records left out as bad, and what the data were. */
   bad_records: number[];
   data_fingerprint: string;
@@ -184,6 +187,12 @@ export function removeUnfinished(runFolder: string): void {
 /** Refuses a checkpoint that is incomplete or damaged. */
 export function verifyCheckpoint(folder: string): void {
   verifyFolder(folder, [STATE_FILE, RUN_FILES.config]);
+}
+
+/** The content of a checkpoint as a hash: that of its manifest, which has the hashes of its files. Null: there is no checkpoint. */
+export function checkpointContent(folder: string): string | null {
+  const manifest = join(folder, RUN_FILES.manifest);
+  return existsSync(manifest) ? createHash('sha256').update(readFileSync(manifest)).digest('hex') : null;
 }
 
 export function readTrainerState(folder: string): TrainerState {

@@ -7,10 +7,9 @@
  * whose pictures influence each other in a batch. Not here: files (vision-store.ts).
  */
 import { createHash } from 'node:crypto';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { KnownPictures, MiniCPMV, Picture } from '@minicpm-finetune/minicpm-v';
-import type { RunConfig } from '@minicpm-finetune/run';
+import { cacheFolder, type RunConfig } from '@minicpm-finetune/run';
 import { about, copyTo, fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { VisionStore } from './vision-store.js';
 
@@ -20,14 +19,6 @@ export interface VisionCacheOptions {
   /** Most bytes of the folder. */
   readonly limit: number;
   readonly notice: (message: string) => void;
-}
-
-/** The user's cache folder for vision features. */
-function userCacheFolder(): string {
-  const base =
-    process.env.XDG_CACHE_HOME ||
-    (process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache'));
-  return join(base, 'minicpm-finetune', 'vision');
 }
 
 const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['resampler']): boolean =>
@@ -52,7 +43,7 @@ export function openVisionCache(
     if (asked !== 'auto') notice(`--cache_vision ${asked}: without effect: ${whyNot(model)}.`);
     return null;
   }
-  return new VisionCache(model, { folder: asked === 'auto' ? userCacheFolder() : asked, limit, notice });
+  return new VisionCache(model, { folder: asked === 'auto' ? join(cacheFolder(), 'vision') : asked, limit, notice });
 }
 
 const whyNot = ({ version }: MiniCPMV): string =>
@@ -144,7 +135,9 @@ function keyOf({ pixels, rows, cols }: Picture): string {
 function fingerprint(model: MiniCPMV, level: KnownPictures['level']): string {
   const { vision, queryNum, version } = model.config;
   const { batchSize: _, ...sizes } = vision; // only how many at once
-  const hash = createHash('sha256').update(JSON.stringify([1, about().version, version, sizes, queryNum, level]));
+  const { device } = [...model.vpm.namedParameters()][0]![1].data; // devices round in their own ways
+  const made = [2, about().version, device, version, sizes, queryNum, level];
+  const hash = createHash('sha256').update(JSON.stringify(made));
   for (const module of level === 'tokens' ? [model.vpm, model.resampler] : [model.vpm]) {
     for (const [name, { data }] of module.namedParameters()) {
       hash.update(JSON.stringify([name, data.dtype, data.shape]));

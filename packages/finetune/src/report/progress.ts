@@ -147,6 +147,10 @@ export class Progress implements Reporter {
     if (this.mode === 'live' && Number.isFinite(this.#paintedAt)) this.#stream.write(CLEAR_LINE);
   }
 
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
   #json(value: object): void {
     this.#output.write(`${JSON.stringify(value)}\n`);
   }

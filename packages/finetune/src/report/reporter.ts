@@ -66,3 +66,17 @@ export async function asTask<T>(
     throw error;
   }
 }
+
+/** Shows how weights are hashed, from the first bytes that are read: what is remembered takes no time and shows nothing. */
+export function hashingTask(reporter: Reporter): Disposable & { update(done: { bytes: number; of: number }): void } {
+  let task: Task | undefined;
+  let last = 0;
+  return {
+    update: ({ bytes, of }) => {
+      task ??= reporter.task('Hashing weights', of, 'bytes');
+      last = bytes;
+      task.update(bytes);
+    },
+    [Symbol.dispose]: () => task?.finish(last),
+  };
+}

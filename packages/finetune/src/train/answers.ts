@@ -2,18 +2,27 @@
  * The model's answers to fixed evaluation records. `--eval_generate N` shows how they change during a training:
  *
  *     eval/step-<n>/answers.jsonl   question, reference, answer and metrics, a line for each record
- *     eval/images/                  the records' images, once
+ *     eval/step-<n>/model.json      which weights answered, by their content
+ *     eval/images/                  the records' images, once, named by their content
  *
  * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
  */
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { extname, posix } from 'node:path';
-import { LoadedModel, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import { LoadedModel, setLoraTraining, tensorsFingerprint } from '@minicpm-finetune/minicpm-v';
 import { chatTemplate, decodeImage, encodePrompt, type ImageSource, Tokenizer } from '@minicpm-finetune/processor';
 import { RUN_FILES } from '@minicpm-finetune/run';
 import sharp from 'sharp';
-import { type AnswerLine, fixedRecords, type Question, questionOf } from '../data/question.js';
-import { type DataRecord, imagesOf } from '../data/record.js';
+import {
+  type AnswerLine,
+  contentOf,
+  fixedRecords,
+  picturesOf,
+  type Question,
+  type QuestionContent,
+  questionOf,
+} from '../data/question.js';
+import type { DataRecord } from '../data/record.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
@@ -40,6 +49,7 @@ interface Asked {
   readonly index: number;
   readonly record: DataRecord;
   readonly question: Question;
+  readonly content: QuestionContent;
 }
 
 /** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
@@ -48,9 +58,11 @@ export async function answerRecords(run: Run): Promise<EvalAnswers> {
   const { step } = run.state;
   const dataset = data.evaluation!;
   const asked: Asked[] = [];
+  const known = new Map<string, string>();
   for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
     const record = await dataset.read(index);
-    asked.push({ index, record, question: questionOf(record) });
+    const question = questionOf(record);
+    asked.push({ index, record, question, content: await contentOf(question, known) });
   }
   const lines = await answerAll(run, asked);
   const scored = lines.flatMap(({ answer, reference }) =>
@@ -102,7 +114,10 @@ async function answerLength(asked: readonly Asked[], tokenizer: Tokenizer): Prom
   return Math.max(LEAST_TOKENS, 2 * longest);
 }
 
-function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>): EvalAnswer {
+function lineOf(
+  { index, record, question, content }: Asked,
+  answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>,
+): EvalAnswer {
   const { text, reference } = question;
   return {
     record: index,
@@ -111,13 +126,17 @@ function lineOf({ index, record, question }: Asked, answer: Pick<EvalAnswer, 'an
     ...(reference === null ? {} : { reference }),
     ...answer,
     ...(reference === null ? {} : answerMetrics(answer.answer, reference)),
-    images: imagesOf(record).map((source, k) => posix.join('..', 'images', imageName(index, k, source))),
+    content,
+    images: imageNames(question, content).map((name) => posix.join('..', 'images', name)),
   };
 }
 
-/** `<record>-<number><.ext>`; for embedded bytes, the extension follows from their magic number. */
-function imageName(index: number, k: number, source: ImageSource): string {
-  return `${index}-${k}${typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source)}`;
+/** `<hash of the content><.ext>`, of each picture in order; for embedded bytes, the extension follows from their magic number. */
+function imageNames(question: Question, content: QuestionContent): string[] {
+  return picturesOf(question).map((source, k) => {
+    const extension = typeof source === 'string' ? extname(source).toLowerCase() : extensionOf(source);
+    return `${content.images[k]}${extension}`;
+  });
 }
 
 function extensionOf(bytes: Uint8Array): string {
@@ -133,9 +152,10 @@ function extensionOf(bytes: Uint8Array): string {
 async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
   const { step } = run.state;
   const { own } = run.output;
-  for (const { index, record } of asked) {
-    for (const [k, source] of imagesOf(record).entries()) {
-      const name = posix.join(RUN_FILES.answers, 'images', imageName(index, k, source));
+  for (const { index, question, content } of asked) {
+    const names = imageNames(question, content);
+    for (const [k, source] of picturesOf(question).entries()) {
+      const name = posix.join(RUN_FILES.answers, 'images', names[k]!);
       if (own.ownership(name) === 'own') continue;
       own.put(name, (path) => (typeof source === 'string' ? copyFileSync(source, path) : writeFileSync(path, source)));
       await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
@@ -143,8 +163,16 @@ async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly E
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
   own.put(file, (path) => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
+  const model = posix.join(posix.dirname(file), 'model.json');
+  own.put(model, (path) => writeFileSync(path, `${JSON.stringify(modelOf(run), null, 2)}\n`));
   run.log.board?.text(step, 'eval/answers', markdown(lines));
   return file;
+}
+
+/** Which model answered: its base, and the content of what was trained up to here. */
+function modelOf({ config, state, training }: Run): object {
+  const trained = [...training.trainable].map(([name, { data }]) => [name, data] as const);
+  return { step: state.step, model: config.model.model_name_or_path, trained: tensorsFingerprint(trained) };
 }
 
 async function showImage({ log, config, state }: Run, tag: string, source: ImageSource): Promise<void> {

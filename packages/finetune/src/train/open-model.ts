@@ -9,6 +9,9 @@ import {
   type AppliedLora,
   adapterPlaces,
   applyLora,
+  type BaseFingerprint,
+  type BaseModel,
+  baseFingerprint,
   describeBase,
   loadAdapter,
   loadWeights,
@@ -28,7 +31,7 @@ import type { Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
-import type { Reporter } from '../report/reporter.js';
+import { hashingTask, type Reporter } from '../report/reporter.js';
 import { loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
@@ -55,8 +58,10 @@ function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
 }
 
 /** Adapters: those in the folder `from`, or new ones. */
-function putAdapters(model: MiniCPMV, config: RunConfig, fingerprint: string, from: string | null): PutAdapters {
+function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, from: string | null): PutAdapters {
   if (from === null) return { ...applyLora(model, loraOptions(config), { seed: config.seeds.seed }), notices: [] };
+  const fingerprint: BaseFingerprint = (format) =>
+    format === 2 ? base.fingerprint : baseFingerprint(base.folder, format);
   return loadAdapter(from, model, { fingerprint, trainable: true, dropout: config.lora.lora_dropout });
 }
 
@@ -114,10 +119,8 @@ export function prepareModel(
   task.finish(bytes);
   // what is saved beside the weights comes from the base: the checkpoint may be removed, and holds files of the run
   const source = full === folder ? loaded : { folder, tensors: openCheckpoint(folder), carried: loaded.carried };
-  const { model_name_or_path: named } = config.model;
-  const described = describeBase(folder);
-  const base = named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
-  const applied = useLora ? putAdapters(model, config, base.fingerprint, from) : null;
+  const base = useLora ? baseOf(config, folder, reporter) : null;
+  const applied = base && putAdapters(model, config, base, from);
   if (applied !== null) setLoraTraining(model, true);
   else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
@@ -142,8 +145,17 @@ export function prepareModel(
     places: applied && adapterPlaces(model, applied.targets),
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
     save: (target) =>
-      applied === null ? saveCheckpoint(model, target, { source }) : saveAdapter(target, model, applied, base),
+      base === null || applied === null
+        ? saveCheckpoint(model, target, { source })
+        : saveAdapter(target, model, applied, base),
   };
+}
+
+/** The base of the adapters, by its content. */
+function baseOf({ model: { model_name_or_path: named } }: RunConfig, folder: string, reporter: Reporter): BaseModel {
+  using hashing = hashingTask(reporter);
+  const described = describeBase(folder, hashing.update);
+  return named === folder ? described : { ...described, path: named }; // a hub id is the same on other machines
 }
 
 function count(parameters: Iterable<Parameter>): number {

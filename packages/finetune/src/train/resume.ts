@@ -11,6 +11,7 @@ import {
   UserError,
 } from '@minicpm-finetune/run';
 import {
+  checkpointContent,
   readCheckpointConfig,
   readTrainerState,
   removeUnfinished,
@@ -74,13 +75,18 @@ export function startOf(config: RunConfig, output: Start['output']): Start {
   if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
   const saved = readTrainerState(folder);
   const state = stateOf(saved);
-  // it lies beside this one, wherever the run folder was when it was saved
-  if (state.bestCheckpoint !== null) state.bestCheckpoint = join(dirname(folder), basename(state.bestCheckpoint));
+  if (state.bestCheckpoint !== null) findBest(state, state.bestCheckpoint, folder);
   return {
     state,
     checkpoint: { folder, fingerprint: saved.data_fingerprint, failedRecord: saved.failed_record ?? null },
     output,
   };
+}
+
+/** The best checkpoint lies beside the resumed one, wherever the run folder was when that was saved, and may be that one itself. */
+function findBest(state: RunState, before: string, folder: string): void {
+  state.bestCheckpoint = join(dirname(folder), basename(before));
+  if (basename(before) === basename(folder)) state.bestContent = checkpointContent(folder);
 }
 
 /**

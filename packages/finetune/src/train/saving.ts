@@ -13,10 +13,12 @@ import {
   UserError,
 } from '@minicpm-finetune/run';
 import {
+  checkpointContent,
   OPTIMIZER_FILE,
   removeOldCheckpoints,
   TRAINER_FILES,
   type TrainerState,
+  verifyCheckpoint,
   writeCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { checkSpace, moveFiles } from '../checkpoint/durable.js';
@@ -78,10 +80,11 @@ function removeOld({ config, log, state, output: { own } }: Run, newest: string)
 /** Saves what is the best so far; it stays until something is better. If that fails, the best so far is the one before. */
 export function saveBest(run: Run, metric: number): void {
   const { state } = run;
-  const { bestMetric, bestCheckpoint } = state;
-  state.bestMetric = metric;
-  state.bestCheckpoint = join(run.config.output.output_dir, checkpointName(state.step));
-  if (save(run, 'best') === null) Object.assign(state, { bestMetric, bestCheckpoint });
+  const { bestMetric, bestCheckpoint, bestContent } = state;
+  const best = join(run.config.output.output_dir, checkpointName(state.step));
+  Object.assign(state, { bestMetric: metric, bestCheckpoint: best, bestContent: null });
+  if (save(run, 'best') === null) Object.assign(state, { bestMetric, bestCheckpoint, bestContent });
+  else state.bestContent = checkpointContent(best);
 }
 
 /** --load_best_model_at_end: copies the best checkpoint's model, if that is another than the model in training. Says which it is. */
@@ -89,9 +92,10 @@ function copyBest({ config, log, state }: Run, target: string): boolean {
   const { bestCheckpoint, bestMetric, step } = state;
   const { load_best_model_at_end: wanted, metric_for_best_model: metric } = config.eval;
   if (!wanted || (bestCheckpoint !== null && checkpointStep(basename(bestCheckpoint)) === step)) return false;
-  if (bestCheckpoint === null || !existsSync(bestCheckpoint)) {
-    const what = bestCheckpoint === null ? 'none was evaluated and saved' : `${bestCheckpoint} is not there`;
-    log.warn('no_best_model', `THE LAST MODEL IS SAVED, not the best one: ${what}.`, step);
+  const problem =
+    bestCheckpoint === null ? 'none was evaluated and saved' : problemOf(bestCheckpoint, state.bestContent);
+  if (bestCheckpoint === null || problem !== null) {
+    log.warn('no_best_model', `THE LAST MODEL IS SAVED, not the best one: ${problem}.`, step);
     return false;
   }
   mkdirSync(target, { recursive: true });
@@ -99,6 +103,19 @@ function copyBest({ config, log, state }: Run, target: string): boolean {
     if (!TRAINER_FILES.has(name)) cpSync(join(bestCheckpoint, name), join(target, name), { recursive: true });
   log.reporter.notice(`The saved model is the best one, ${basename(bestCheckpoint)}: eval ${metric} ${bestMetric}.`);
   return true;
+}
+
+/** Why a checkpoint is not the one that was saved as the best; null: it is. */
+function problemOf(folder: string, content: string | null): string | null {
+  if (!existsSync(folder)) return `${folder} is not there`;
+  if (content !== null && checkpointContent(folder) !== content) return `${folder} is another checkpoint now`;
+  try {
+    verifyCheckpoint(folder);
+    return null;
+  } catch (error) {
+    if (error instanceof UserError) return `${folder} is damaged: ${error.message.replace(/\.$/, '')}`;
+    throw error;
+  }
 }
 
 const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;

@@ -26,6 +26,8 @@ export interface RunState {
   /** Value of the metric, and folder, of the best checkpoint so far. */
   bestMetric: number | null;
   bestCheckpoint: string | null;
+  /** Its content (`checkpointContent`); null: of a checkpoint of an earlier version. */
+  bestContent: string | null;
   /** Step of the newest checkpoint. */
   savedStep: number | null;
   /** Indices of the records that were left out as bad. */
@@ -50,6 +52,7 @@ export function freshState(): RunState {
     unloggedLoss: { sum: 0, steps: 0 },
     bestMetric: null,
     bestCheckpoint: null,
+    bestContent: null,
     savedStep: null,
     badRecords: [],
     failedRecord: null,
@@ -69,6 +72,7 @@ export function stateOf(saved: TrainerState): RunState {
     unloggedLoss: saved.unlogged_loss ?? { sum: 0, steps: 0 },
     bestMetric: saved.best_metric,
     bestCheckpoint: saved.best_model_checkpoint,
+    bestContent: saved.best_model_content ?? null,
     savedStep: saved.global_step,
     badRecords: saved.bad_records,
     failedRecord: null,
@@ -99,6 +103,7 @@ export function trainerState(state: RunState, { config, derived, fingerprint }: 
     save_steps: derived.saveSteps ?? null,
     best_metric: state.bestMetric,
     best_model_checkpoint: state.bestCheckpoint,
+    best_model_content: state.bestContent,
     num_input_tokens_seen: state.tokensSeen,
     total_flos: 0,
     is_hyper_param_search: false,

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -91,6 +91,20 @@ describe('one answer', () => {
     await expect(run({ prompt: 'cut \ud83d' })).rejects.toThrow('half of one, \\ud83d, as character 5');
     await expect(run({ prompt: 'x', system: '\ude00' })).rejects.toThrow('half of one');
     await expect(run({ prompt: 'x', device: 'cuda' })).rejects.toThrow('--device');
+  });
+
+  it('refuses pictures and texts that cannot be asked before the weights are opened', async () => {
+    const unweighed = join(work, 'unweighed');
+    cpSync(model, unweighed, { recursive: true });
+    rmSync(join(unweighed, 'model.safetensors'));
+    const cut = join(work, 'cut.bmp');
+    writeFileSync(cut, readFileSync(a).subarray(0, 500));
+    const ask = (options: Partial<ChatOptions>) => run({ model: unweighed, ...options });
+    await expect(ask({ prompt: 'x', images: [a, cut] })).rejects.toMatchObject({ flag: '--image', file: cut });
+    await expect(ask({ images: [a, cut] })).rejects.toMatchObject({ flag: '--image', file: cut });
+    await expect(ask({ prompt: 'a <|im_end|> b', images: [a] })).rejects.toThrow('<|im_end|>');
+    await expect(ask({ prompt: 'x', system: 'a <|im_end|> b' })).rejects.toThrow('<|im_end|>');
+    await expect(ask({ prompt: 'x', images: [a] })).rejects.toThrow('model.safetensors');
   });
 });
 

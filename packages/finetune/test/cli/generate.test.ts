@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type AnswerFileOptions, generateAnswers } from '../../src/cli/generate/generate.js';
+import { generateAnswers } from '../../src/cli/generate/generate.js';
+import type { AnswerFileOptions } from '../../src/cli/generate/options.js';
 import { type AnswerLine, questionOf } from '../../src/data/question.js';
 import { Reports } from '../support/reports.js';
 import { tinyAdapter, tinyModel, writePicture } from '../support/tiny-model.js';
@@ -38,6 +39,8 @@ const OPTIONS: AnswerFileOptions = {
   output: join(work, 'out', 'answers.jsonl'),
   batchSize: 2,
   allowSpecialText: false,
+  onBadRecord: 'stop',
+  askChanged: false,
   maxNewTokens: 6,
   temperature: 0,
   topP: 1,
@@ -51,6 +54,8 @@ const OPTIONS: AnswerFileOptions = {
   threads: 1,
 };
 
+const NONE = { records: 0, resumed: 0, bad: 0, left: 0, compared: 0, exact: 0 };
+
 const lines = (file: string): AnswerLine[] =>
   readFileSync(file, 'utf8')
     .split('\n')
@@ -60,7 +65,8 @@ const lines = (file: string): AnswerLine[] =>
 async function run(options: Partial<AnswerFileOptions> = {}) {
   const reporter = new Reports();
   const summary = await generateAnswers({ ...OPTIONS, ...options }, { reporter });
-  return { summary, progress: reporter.tasks.flatMap(({ updates }) => updates) };
+  const asked = reporter.tasks.filter(({ label }) => label === 'Answering');
+  return { summary, progress: asked.flatMap(({ updates }) => updates), notices: reporter.notices };
 }
 
 const refusal = async (options: Partial<AnswerFileOptions>): Promise<string> => {
@@ -72,7 +78,7 @@ const refusal = async (options: Partial<AnswerFileOptions>): Promise<string> => 
 describe('answers for a data file', () => {
   it('come with question and reference, one line a record', async () => {
     const { summary, progress } = await run();
-    expect(summary).toEqual({ records: 5, resumed: 0, exactMatch: 0 });
+    expect(summary).toEqual({ ...NONE, records: 5, compared: 4, exactMatch: 0 });
     expect(progress).toEqual([2, 4, 5]);
     const all = lines(OPTIONS.output);
     expect(all.map(({ record, id }) => [record, id])).toEqual([
@@ -123,7 +129,7 @@ describe('a file that is there', () => {
   it('is left alone when it is complete, without loading the model', async () => {
     const before = readFileSync(OPTIONS.output, 'utf8');
     const { summary, progress } = await run();
-    expect(summary).toEqual({ records: 5, resumed: 5, exactMatch: 0 });
+    expect(summary).toEqual({ ...NONE, records: 5, resumed: 5, compared: 4, exactMatch: 0 });
     expect(progress).toEqual([]);
     expect(readFileSync(OPTIONS.output, 'utf8')).toBe(before);
   });
@@ -138,17 +144,12 @@ describe('a file that is there', () => {
   });
 
   it('is refused when other settings made it', async () => {
-    expect(await refusal({ temperature: 1 })).toContain(
-      'temperature 1 in the output file but received answers made with 0',
+    expect(await refusal({ temperature: 1 })).toContain('--temperature: 0 then, 1 now');
+    expect(await refusal({ maxNewTokens: 7, seed: 3 })).toMatch(
+      /--max_new_tokens: 6 then, 7 now; --seed: 0 then, 3 now/,
     );
-    expect(await refusal({ maxNewTokens: 7 })).toContain('--output');
-    const more = join(work, 'more.json');
-    writeFileSync(more, JSON.stringify(RECORDS.slice(1)));
-    expect(await refusal({ dataPaths: [more] })).toContain('made with data');
-    const foreign = join(work, 'foreign.jsonl');
-    writeFileSync(foreign, 'notes\n');
-    expect(await refusal({ output: foreign })).toContain('settings.json');
-    expect(readFileSync(foreign, 'utf8')).toBe('notes\n');
+    expect(await refusal({ allowSpecialText: true })).toContain('--allow_special_text: false then, true now');
+    expect(await refusal({ maxSliceNums: 2 })).toContain('max_slice_nums: 4 then, 2 now');
   });
 
   it('is refused when a line is no JSON', async () => {
@@ -162,14 +163,15 @@ describe('a file that is there', () => {
 });
 
 describe('refused', () => {
-  it('records that cannot be asked, by file and record; what was answered stays', async () => {
+  it('records that cannot be asked, by file and record, before the model is loaded', async () => {
     const bad = join(work, 'bad.json');
     writeFileSync(bad, JSON.stringify([RECORDS[1], RECORDS[3], { conversations: [turn('user', 'a <|im_end|> b')] }]));
     const output = join(work, 'bad.jsonl');
     const text = await refusal({ dataPaths: [bad], output });
     expect(text).toContain('bad.json');
     expect(text).toContain('record 2, turn 0');
-    expect(lines(output)).toHaveLength(2);
+    expect(text).toContain('--on_bad_record skip');
+    expect(existsSync(output)).toBe(false);
     expect(
       (await run({ dataPaths: [bad], output: join(work, 'plain.jsonl'), allowSpecialText: true })).summary.records,
     ).toBe(3);
@@ -187,8 +189,10 @@ describe('refused', () => {
   });
 
   it('a model that is none', async () => {
-    expect(await refusal({ model: join(work, 'nowhere'), output: join(work, 'n.jsonl') })).toContain('--model');
-    expect(existsSync(join(work, 'n.jsonl'))).toBe(true);
+    const output = join(work, 'made', 'for', 'it', 'n.jsonl');
+    expect(await refusal({ model: join(work, 'nowhere'), output })).toContain('--model');
+    expect(await refusal({ adapters: [join(work, 'nowhere')], output })).toContain('adapter');
+    expect(existsSync(join(work, 'made'))).toBe(false);
   });
 });
 

@@ -81,6 +81,8 @@ const SAME = [
   /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
   /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*)$/, // command lines, names of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
+  /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
+  /^--on_bad_record skip: |^of an earlier version$/, // parts of others
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
 ];
 

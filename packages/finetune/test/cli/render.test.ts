@@ -1,11 +1,13 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { EncodedPicture } from '@minicpm-finetune/processor';
 import { ENGLISH } from '@minicpm-finetune/run';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseFlags } from '../../src/cli/command.js';
 import { renderCommand } from '../../src/cli/render/command.js';
-import { contactSheet, interleaved } from '../../src/cli/render/contact-sheet.js';
+import { contactSheet, headingOf, interleaved } from '../../src/cli/render/contact-sheet.js';
+import { drawLabel, LETTER, undrawable } from '../../src/cli/render/labels.js';
 import { type RenderedSample, renderRecord } from '../../src/cli/render/render.js';
 import { diff } from '../../src/cli/render/token-diff.js';
 import { Dataset } from '../../src/data/dataset.js';
@@ -104,21 +106,84 @@ describe('renderRecord', () => {
 });
 
 describe('the contact sheet', () => {
-  it('shows the pixels of the pictures in their places', async () => {
+  const INFOS = [
+    { name: 'images/3.jpg', size: { width: 640, height: 160 }, turn: 0, role: 'user' },
+    { name: 'images/0.jpg', size: { width: 42, height: 56 }, turn: 0, role: 'user' },
+  ];
+
+  it('shows the pixels of the pictures in their places, below their labels', async () => {
     const { sample, grids } = await renderRecord(dataset, 2, encoder, 'inference');
-    const png = sharp(await contactSheet(sample.pictures, grids, 14));
+    const png = sharp(await contactSheet(sample.pictures, grids, INFOS, 14));
     const { data: sheet, info } = await png.raw().toBuffer({ resolveWithObject: true });
     const pixel = (x: number, y: number) => [...sheet.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3)];
     const [overview, slice, , , , small] = sample.pictures;
-    const [width, height] = [overview!.cols * 14, overview!.rows * 14];
-    const at = (rgb: Uint8Array, w: number, x: number, y: number) => [
-      ...rgb.subarray((y * w + x) * 3, (y * w + x) * 3 + 3),
-    ];
-    expect(pixel(8 + 5, 8 + 9)).toEqual(at(interleaved(overview!, 14), width, 5, 9));
-    expect(pixel(24 + width + 3, 8 + 7)).toEqual(at(interleaved(slice!, 14), slice!.cols * 14, 3, 7));
-    const top = 8 + Math.max(height, slice!.rows * 14) + 16;
-    expect(pixel(8 + 20, top + 30)).toEqual(at(interleaved(small!, 14), small!.cols * 14, 20, 30));
+    const at = (picture: EncodedPicture, x: number, y: number) => {
+      const from = (y * picture.cols * 14 + x) * 3;
+      return [...interleaved(picture, 14).subarray(from, from + 3)];
+    };
+    const cell = (picture: EncodedPicture): number => Math.max(picture.cols * 14, 9 * LETTER.width);
+    const labels = 2 * LETTER.height;
+    const heading = async (i: number): Promise<number> =>
+      (await drawLabel(headingOf(i, INFOS[i]!, grids[i]!), info.width - 16)).height + 8;
+    const first = 8 + (await heading(0)) + labels;
+    expect(pixel(8 + 5, first + 9)).toEqual(at(overview!, 5, 9));
+    expect(pixel(8 + cell(overview!) + 16 + 3, first + 7)).toEqual(at(slice!, 3, 7));
+    const second = first + Math.max(overview!.rows, slice!.rows) * 14 + 24 + (await heading(1)) + labels;
+    expect(pixel(8 + 20, second + 30)).toEqual(at(small!, 20, 30));
     expect(pixel(2, 2)).toEqual([96, 96, 96]);
+    const ink = (left: number, top: number, width: number, height: number): number => {
+      let count = 0;
+      for (let y = top; y < top + height; y++)
+        for (let x = left; x < left + width; x++) count += pixel(x, y)[0] === 255 ? 1 : 0;
+      return count;
+    };
+    const inkOf = async (text: string): Promise<number> =>
+      (await drawLabel(text, 999)).data.filter((v) => v === 255).length / 4;
+    expect(ink(8, first - labels, 108, LETTER.height)).toBe(await inkOf('overview'));
+    expect(ink(8 + cell(overview!) + 16, first - labels, 108, LETTER.height)).toBe(await inkOf('slice 1'));
+    expect(ink(8, 8, info.width - 16, LETTER.height)).toBeGreaterThan(400);
+  });
+
+  it('says of each image its file, size, turn and slices', async () => {
+    expect(headingOf(0, INFOS[0]!, { columns: 4, rows: 2 })).toBe(
+      'image 0: images/3.jpg, 640x160, turn 0 (user), 8 slices, 4 in a row',
+    );
+    expect(headingOf(3, INFOS[1]!, null)).toBe('image 3: images/0.jpg, 42x56, turn 0 (user), not sliced');
+    const file = (name: string): string => join(data.folder, 'images', name);
+    const images = async (record: number, compat: 'inference' | 'official') =>
+      (await renderRecord(dataset, record, encoder, compat)).images;
+    expect(await images(1, 'inference')).toEqual([{ source: file('1.jpg'), turn: 1, role: 'user' }]);
+    expect(await images(2, 'inference')).toEqual([
+      { source: file('3.jpg'), turn: 0, role: 'user' },
+      { source: file('0.jpg'), turn: 0, role: 'user' },
+    ]);
+    expect((await images(2, 'official')).map(({ source }) => source)).toEqual([file('0.jpg'), file('3.jpg')]);
+    expect(await images(0, 'inference')).toEqual([]);
+  });
+
+  it('knows the turn of each picture of a longer conversation, also of one without a tag', async () => {
+    const many = await makeData(
+      2,
+      new Map(
+        [
+          {
+            image: { '<image_00>': 'images/0.jpg', '<image_01>': 'images/1.jpg' },
+            conversations: [
+              turn('user', 'First <image_01>'),
+              turn('assistant', 'A'),
+              turn('user', 'Then <image_00>'),
+              turn('assistant', 'B'),
+            ],
+          },
+          { image: 'images/0.jpg', conversations: [turn('system', 'S'), turn('user', 'Q'), turn('assistant', 'A')] },
+        ].entries(),
+      ),
+    );
+    const own = await Dataset.open([many.file], () => {});
+    const turns = async (record: number) =>
+      (await renderRecord(own, record, encoder, 'inference')).images.map(({ turn: number }) => number);
+    expect([await turns(0), await turns(1)]).toEqual([[0, 2], [1]]);
+    await own.close();
   });
 
   it('undoes the patch layout: an unsliced picture of its own size comes back as it was decoded', async () => {
@@ -131,6 +196,53 @@ describe('the contact sheet', () => {
     const pixels = Uint8Array.from({ length: 3 * 28 * 14 }, (_, i) => i % 251);
     const rgb = interleaved({ pixels, shape: [3, 28, 14], rows: 2, cols: 1 }, 14);
     expect([...rgb.subarray(3, 6)]).toEqual([pixels[1], pixels[28 * 14 + 1], pixels[2 * 28 * 14 + 1]]);
+  });
+});
+
+describe('labels', () => {
+  const shape = ({ data: pixels, width }: Awaited<ReturnType<typeof drawLabel>>): string =>
+    Array.from(
+      { length: pixels.length / 4 },
+      (_, i) => (pixels[4 * i + 3] ? '#' : '.') + ((i + 1) % width ? '' : '\n'),
+    ).join('');
+
+  it('have a glyph of its own for every printable character', async () => {
+    const characters = Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i));
+    const shapes = await Promise.all(characters.map(async (one) => shape(await drawLabel(one, 100))));
+    expect(new Set(shapes).size).toBe(94);
+    expect(shapes.every((one) => one.includes('##'))).toBe(true);
+  });
+
+  it('draw a letter in double pixels', async () => {
+    const rows = shape(await drawLabel('T', 100)).split('\n');
+    expect(rows[0]).toBe('##########..');
+    expect(rows[2]).toBe('....##......');
+    expect(rows.slice(0, -1)).toHaveLength(LETTER.height);
+  });
+
+  it('break at spaces, or anywhere, and keep to their width', async () => {
+    const lines = (text: string, letters: number) => drawLabel(text, letters * LETTER.width);
+    expect(await lines('aa bb cc', 5)).toMatchObject({ width: 5 * LETTER.width, height: 2 * LETTER.height });
+    expect(await lines('aaaaaaaaaaa', 5)).toMatchObject({ width: 5 * LETTER.width, height: 3 * LETTER.height });
+    expect(await lines('x', 0)).toMatchObject({ width: LETTER.width, height: LETTER.height });
+  });
+
+  it('write characters without a font by their numbers', async () => {
+    const nobody = '\u{10fffd}'; // no font has it
+    expect(await undrawable(`a${nobody}b`)).toEqual([nobody]);
+    expect(await drawLabel(`a${nobody}b`, 999)).toEqual(await drawLabel('a\\u{10fffd}b', 999));
+  });
+
+  it('draw other characters with the fonts of the machine, or by their numbers if it has none', async () => {
+    for (const text of ['Müller', 'Ж', '发票', '🎉']) {
+      const label = await drawLabel(text, 400);
+      const found = (await undrawable(text)).length === 0;
+      expect(shape(label)).toContain('#');
+      const numbers = [...text]
+        .map((one) => (one < '\x7f' ? one : `\\u{${one.codePointAt(0)!.toString(16)}}`))
+        .join('');
+      if (!found) expect(label).toEqual(await drawLabel(numbers, 400));
+    }
   });
 });
 
@@ -189,7 +301,8 @@ describe('the command', () => {
 
   it('writes the contact sheet, and says so when there is nothing to write', async () => {
     const file = join(data.folder, 'sheet.png');
-    expect((await run('--record', '1', '--contact_sheet', file)).err).toBe(`3 pictures written to ${file}\n`);
+    const { err } = await run('--record', '1', '--contact_sheet', file);
+    expect(err.split('\n')[0]).toBe(`3 pictures written to ${file}`);
     expect((await sharp(readFileSync(file)).metadata()).format).toBe('png');
     const none = join(data.folder, 'none.png');
     expect((await run('--contact_sheet', none)).err).toMatch(/has no pictures/);

@@ -1,6 +1,7 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, cpSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { LoadedModel } from '@minicpm-finetune/minicpm-v';
+import type { RunEvent } from '@minicpm-finetune/run';
 import { SafetensorsFile } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { expectNear, FORWARD } from '../../../torch/test/precision.js';
@@ -89,6 +90,38 @@ describe('answers (--eval_generate)', () => {
     expect(events[2]!.metrics.rouge_l).toBeGreaterThan(events[0]!.metrics.rouge_l!);
   });
 
+  it('show the pictures that were asked about, also when one changed under its name', async () => {
+    const flags = {
+      max_steps: 2,
+      eval_strategy: 'steps',
+      eval_steps: 1,
+      eval_generate: 2,
+      per_device_train_batch_size: 1,
+    };
+    const config = configOf(place, 'pictures', { eval_data_path: place.data, ...flags });
+    const picture = join(place.folder, '0.bmp');
+    const before = readFileSync(picture);
+    try {
+      await train(config, {
+        onEvent: ({ event, step }: RunEvent & { step?: number }) => {
+          if (event === 'eval' && step === 1) copyFileSync(join(place.folder, '3.bmp'), picture);
+        },
+      });
+      const { output_dir: folder } = config.output;
+      const [first, second] = [1, 2].map((step) => answersIn(folder, 'eval', `step-${step}`, 'answers.jsonl')[0]!);
+      const shown = ({ images }: EvalAnswer): Buffer => readFileSync(join(folder, 'eval', 'step-1', images[0]!));
+      expect(shown(first!).equals(before)).toBe(true);
+      expect(shown(second!).equals(readFileSync(join(place.folder, '3.bmp')))).toBe(true);
+      expect(first!.content.text).toBe(second!.content.text);
+      expect(first!.content.images).not.toEqual(second!.content.images);
+      const models = [1, 2].map((step) => readJson<{ trained: string }>(folder, 'eval', `step-${step}`, 'model.json'));
+      expect(models[0]!.trained).toMatch(/^content-sha256:/);
+      expect(models[0]!.trained).not.toBe(models[1]!.trained);
+    } finally {
+      writeFileSync(picture, before);
+    }
+  });
+
   it('picks records evenly, all of them if there are fewer', () => {
     expect(fixedRecords(10, 4)).toEqual([0, 2, 5, 7]);
     expect(fixedRecords(2, 4)).toEqual([0, 1]);
@@ -133,6 +166,65 @@ describe('the best model', () => {
     expect(best).not.toBe(join(folder, 'checkpoint-3'));
     const [saved, kept] = [folder, best].map((one) => readFileSync(join(one, 'adapter_model.safetensors')));
     expect(saved!.equals(kept!)).toBe(true);
+  });
+
+  /** A run that is stopped after its second step, when the first one was the best; its folder is renamed then. */
+  async function stoppedAndMoved(
+    name: string,
+  ): Promise<{ before: string; moved: string; flags: Record<string, unknown> }> {
+    const flags = { ...worse, eval_data_path: place.data, ...{ save_strategy: 'steps', save_steps: 1 } };
+    const config = configOf(place, name, { ...flags, load_best_model_at_end: true });
+    const stop = new AbortController();
+    const onEvent = (event: RunEvent): void => {
+      if (event.event === 'step' && event.step === 2) stop.abort('sigterm');
+    };
+    await train(config, { signal: stop.signal, onEvent });
+    const before = config.output.output_dir;
+    const moved = `${before}-moved`;
+    renameSync(before, moved);
+    return { before, moved, flags: { ...flags, load_best_model_at_end: true, resume_from_checkpoint: 'latest' } };
+  }
+  const warnings = (folder: string): string[] => eventsOf(folder, 'warning').map(({ message }) => message);
+
+  it('is found in a run folder that was renamed, whatever is under its old name', async () => {
+    const { before, moved, flags } = await stoppedAndMoved('was-here');
+    cpSync(join(moved, 'checkpoint-2'), join(before, 'checkpoint-1'), { recursive: true });
+    await train(configOf(place, basename(moved), flags));
+    expect(sameWeights(moved, join(moved, 'checkpoint-1'))).toBe(true);
+    expect(sameWeights(moved, join(moved, 'checkpoint-2'))).toBe(false);
+    const { best_model_checkpoint: best } = readJson<{ best_model_checkpoint: string }>(moved, 'trainer_state.json');
+    expect(best).toBe(join(moved, 'checkpoint-1'));
+    expect(warnings(moved).filter((line) => line.includes('LAST MODEL'))).toEqual([]);
+  });
+
+  it('is not another checkpoint that has its name now, nor a damaged one', async () => {
+    const kinds: [string, (folder: string) => void, RegExp][] = [
+      [
+        'replaced',
+        (folder) => {
+          rmSync(join(folder, 'checkpoint-1'), { recursive: true });
+          cpSync(join(folder, 'checkpoint-2'), join(folder, 'checkpoint-1'), { recursive: true });
+        },
+        /THE LAST MODEL IS SAVED.*checkpoint-1 is another checkpoint now/,
+      ],
+      [
+        'damaged',
+        (folder) => {
+          const file = join(folder, 'checkpoint-1', 'model.safetensors');
+          const bytes = readFileSync(file);
+          bytes[bytes.length - 1]! ^= 1;
+          writeFileSync(file, bytes);
+        },
+        /THE LAST MODEL IS SAVED.*checkpoint-1 is damaged/,
+      ],
+    ];
+    for (const [name, change, said] of kinds) {
+      const { moved, flags } = await stoppedAndMoved(name);
+      change(moved);
+      await train(configOf(place, basename(moved), flags));
+      expect(warnings(moved).join('\n')).toMatch(said);
+      expect(sameWeights(moved, join(moved, 'checkpoint-3'))).toBe(true);
+    }
   });
 
   it('goes by the metric that is asked for, larger or smaller as asked', async () => {

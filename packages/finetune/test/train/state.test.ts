@@ -34,6 +34,7 @@ function someState(): RunState {
     unloggedLoss: { sum: 2.5, steps: 2 },
     bestMetric: 0.5,
     bestCheckpoint: 'run/checkpoint-8',
+    bestContent: 'abc',
     savedStep: 10,
     badRecords: [4, 2],
     failedRecord: null,

@@ -1,10 +1,11 @@
 /**
- * Checksums of tensors, and fingerprints of checkpoints. A base is known by a fingerprint of its weights alone: the same
- * weights in other shards, or beside an edited config.json, are the same base.
+ * Checksums of tensors, and fingerprints of checkpoints. A base is known by the content of its weights
+ * alone: the same weights in other shards, or beside an edited config.json, are the same base. Format 1 knew it by samples.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { UserError } from '@minicpm-finetune/run';
-import { ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { type HashProgress, tensorChecksum, weightsFingerprint } from '../checkpoint/content.js';
 import { openCheckpoint } from '../checkpoint/weights.js';
 import { type AdapterManifest, MANIFEST_FILE } from './manifest.js';
 
@@ -31,28 +32,20 @@ export function checkTensors(source: TensorSource, manifest: AdapterManifest): v
   }
 }
 
-const CHUNK_BYTES = 4 << 20;
-
-/** sha256 of the elements in row-major order, little-endian. */
-function tensorChecksum(tensor: Tensor): string {
-  const hash = createHash('sha256');
-  scope(() => {
-    const host = ops.contiguous(tensor.device === 'cpu' ? tensor : ops.toDevice(tensor, 'cpu', tensor.dtype));
-    for (let offset = 0; offset < host.nbytes; offset += CHUNK_BYTES) {
-      hash.update(bytesAt(host, offset, Math.min(CHUNK_BYTES, host.nbytes - offset)));
-    }
-  });
-  return hash.digest('hex');
-}
-
 const SAMPLE_BYTES = 64;
 
-/**
- * A fingerprint of a set of weights at the cost of a few pages: a hash over names, types, shapes, and 64 bytes from the
- * start, the middle and the end of every tensor in the folder's safetensors files.
- */
-export function baseFingerprint(folder: string): string {
+/** The fingerprint of the weights in a folder: of their content, or (format 1) of samples of it. */
+export function baseFingerprint(
+  folder: string,
+  format: AdapterManifest['format'] = 2,
+  onProgress?: HashProgress,
+): string {
   const source = openCheckpoint(folder);
+  return format === 2 ? weightsFingerprint(source, onProgress) : sampledFingerprint(source);
+}
+
+/** A hash over names, types, shapes, and 64 bytes from the start, the middle and the end of every tensor. */
+function sampledFingerprint(source: TensorSource): string {
   const hash = createHash('sha256');
   for (const name of [...source.infos.keys()].sort()) {
     const { dtype, shape, bytes } = source.infos.get(name)!;

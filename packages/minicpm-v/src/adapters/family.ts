@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { type AdapterConfig, CONFIG_FILE } from './config.js';
-import { type AdapterManifest, MANIFEST_FILE } from './manifest.js';
+import { type AdapterManifest, type BaseFingerprint, MANIFEST_FILE } from './manifest.js';
 
 /** The published name in a folder's name or a hub id. The first that fits counts. */
 const NAMES: readonly (readonly [pattern: RegExp, title: string])[] = [
@@ -135,11 +135,17 @@ export function familyByTensors(
 /**
  * Refuses another base than the adapter's own, of the same model: by the sizes that differ, or by its weights.
  *
- * @param fingerprint of the base, see `baseFingerprint`
+ * @param fingerprintOf gives that of the base, see `baseFingerprint`
  * @throws UserError
  */
-export function checkBase({ folder, manifest }: AdapterOrigin, fingerprint: string, model: ModelOrigin | null): void {
-  if (manifest === undefined || manifest.base_model.fingerprint === fingerprint) return;
+export function checkBase(
+  { folder, manifest }: AdapterOrigin,
+  fingerprintOf: BaseFingerprint,
+  model: ModelOrigin | null,
+): void {
+  if (manifest === undefined) return;
+  const fingerprint = fingerprintOf(manifest.format);
+  if (manifest.base_model.fingerprint === fingerprint) return;
   const { path, sizes = {}, fingerprint: own } = manifest.base_model;
   const differences = Object.entries(sizes)
     .filter(([name, size]) => model?.sizes[name] !== undefined && model.sizes[name] !== size)
@@ -157,7 +163,7 @@ export function checkBase({ folder, manifest }: AdapterOrigin, fingerprint: stri
   });
 }
 
-const short = (fingerprint: string): string => fingerprint.slice(0, 'sha256:'.length + 12);
+const short = (fingerprint: string): string => fingerprint.slice(0, fingerprint.indexOf(':') + 1 + 12);
 
 /** A sentence about a base that was quantized; undefined: nothing says so. */
 export function quantizedBase({ config }: Pick<AdapterOrigin, 'config'>): string | undefined {

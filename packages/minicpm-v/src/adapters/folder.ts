@@ -4,21 +4,20 @@
  * its name in the model; the bias of a layer that carries an adapter gets `base_layer.` in between, because PEFT wraps
  * that layer. Not here: where adapters go and what they compute (lora.ts).
  */
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { fileKindOf, readJson, UserError } from '@minicpm-finetune/run';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { readJson } from '@minicpm-finetune/run';
 import {
   type DType,
   keep,
   type Module,
   ops,
   type Parameter,
-  SafetensorsError,
-  SafetensorsFile,
   scope,
   type TensorSource,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
+import type { HashProgress } from '../checkpoint/content.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { baseFingerprint, checkTensors, describeTensors } from './checksums.js';
 import { type AdapterConfig, adapterConfigJson, CONFIG_FILE, type ModelClass, readAdapterConfig } from './config.js';
@@ -43,21 +42,24 @@ import {
 } from './lora.js';
 import { ALL_LINEAR, type LoraOptions, loraConfig, matchesEnd } from './lora-config.js';
 import { selectModules } from './lora-targets.js';
-import { type AdapterManifest, MANIFEST_FILE, readManifest } from './manifest.js';
-import { nearestPair, PREFIX, readNames, renameInPython } from './names.js';
+import { type AdapterManifest, type BaseFingerprint, MANIFEST_FILE, readManifest } from './manifest.js';
+import { PREFIX, readNames } from './names.js';
 import { checkSideFiles, WEIGHTS_FILE } from './side-files.js';
+import { compareTensors, openAdapterWeights } from './weights-file.js';
 
 /** The checkpoint that an adapter belongs to. */
 export interface BaseModel {
-  /** Absolute path of the folder, or its name on the hub: where others find it. */
+  /** Absolute path of the folder. */
+  readonly folder: string;
+  /** The same, or its name on the hub: where others find it. */
   readonly path: string;
   /** See `baseFingerprint`. */
   readonly fingerprint: string;
   readonly modelClass: ModelClass | null;
 }
 
-/** The base of an adapter, read from the checkpoint's folder. */
-export function describeBase(folder: string): BaseModel {
+/** The base of an adapter, read from the checkpoint's folder. All weights are read, unless their hash is remembered. */
+export function describeBase(folder: string, onProgress?: HashProgress): BaseModel {
   const path = resolve(folder);
   const config = readJson(join(path, 'config.json'), 'config.json') as {
     architectures?: string[];
@@ -73,7 +75,7 @@ export function describeBase(folder: string): BaseModel {
           base_model_class: className,
           parent_library: `transformers_modules.${basename(path)}.${file.slice(0, file.lastIndexOf('.'))}`,
         };
-  return { path, fingerprint: baseFingerprint(path), modelClass };
+  return { folder: path, path, fingerprint: baseFingerprint(path, 2, onProgress), modelClass };
 }
 
 /** The adapter's parameters by their names in the file. */
@@ -100,7 +102,7 @@ export function saveAdapter(folder: string, model: Module, applied: AppliedLora,
   );
   const origin = originOf(model);
   const manifest: AdapterManifest = {
-    format: 1,
+    format: 2,
     base_model: {
       path: base.path,
       fingerprint: base.fingerprint,
@@ -133,8 +135,8 @@ function writeJson(path: string, value: unknown): void {
 }
 
 export interface LoadAdapterOptions {
-  /** The base's fingerprint; given, an adapter whose manifest names another one is refused. */
-  readonly fingerprint?: string;
+  /** Gives the base's fingerprint; given, an adapter whose manifest names another one is refused. */
+  readonly fingerprint?: BaseFingerprint;
   /** Whether the adapter continues to train. False: everything is frozen. */
   readonly trainable: boolean;
   /** Type of the low-rank parts; absent: that of the weight each one adapts. */
@@ -165,7 +167,7 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
   const origin = inspectAdapter(folder, own);
   const { config, manifest } = origin;
   if (options.fingerprint !== undefined) checkBase(origin, options.fingerprint, own);
-  const file = openWeights(join(folder, WEIGHTS_FILE));
+  const file = openAdapterWeights(folder);
   const lora = options.dropout === undefined ? config.lora : { ...config.lora, dropout: options.dropout };
   const applied = attachOrExplain(model, lora, file, own);
   try {
@@ -204,7 +206,7 @@ interface InspectedAdapter extends AdapterOrigin {
 }
 
 /** Reads and checks what can be known of an adapter without its tensors. Throws UserErrors as `loadAdapter` does. */
-function inspectAdapter(folder: string, model: ModelOrigin | null): InspectedAdapter {
+export function inspectAdapter(folder: string, model: ModelOrigin | null): InspectedAdapter {
   const config = readAdapterConfig(folder);
   const manifest = readManifest(folder);
   const aside = checkSideFiles(folder);
@@ -228,12 +230,7 @@ export function planAdapters(model: Module, lora: LoraOptions | { readonly folde
   const own = originOf(model);
   const applied =
     'folder' in lora
-      ? attachOrExplain(
-          model,
-          inspectAdapter(lora.folder, own).config.lora,
-          openWeights(join(lora.folder, WEIGHTS_FILE)),
-          own,
-        )
+      ? attachOrExplain(model, inspectAdapter(lora.folder, own).config.lora, openAdapterWeights(lora.folder), own)
       : attachLora(model, loraConfig(lora), true);
   try {
     return { ...applied, parameters: adaptedParameters(model, applied) };
@@ -267,85 +264,6 @@ function idlePatterns({ config, targets }: AppliedLora): string[] {
         ([pattern, value]) => `${key} ${pattern}: ${value}: without effect: no layer with an adapter has such a name.`,
       );
   return [...idle('rank_pattern', config.rankPattern), ...idle('alpha_pattern', config.alphaPattern)];
-}
-
-function openWeights(file: string): TensorSource {
-  try {
-    return new SafetensorsFile(file);
-  } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
-    if (!missing && !(cause instanceof SafetensorsError)) throw cause;
-    const kind = missing ? undefined : fileKindOf(file);
-    const pickle = missing && existsSync(join(dirname(file), 'adapter_model.bin'));
-    const other = kind === undefined || kind.what === 'a safetensors file' ? undefined : kind;
-    const found = pickle
-      ? 'received adapter_model.bin, a pickle, which can run code'
-      : missing
-        ? 'the file is missing'
-        : other && `received ${other.what}`;
-    throw new UserError(`Expected the weights of the adapter but ${found ?? (cause as Error).message}.`, {
-      file,
-      cure: pickle
-        ? 'Only safetensors are read: save the adapter again with save_pretrained(…, safe_serialization=True) of PEFT.'
-        : (other?.cure ??
-          'Copy the adapter again; weights in other formats (adapter_model.bin) have to be converted with PEFT.'),
-      cause,
-    });
-  }
-}
-
-/** Under bias "all" PEFT writes the biases of saved modules three times; these are the two that nothing reads. */
-function isDuplicate(name: string, applied: AppliedLora): boolean {
-  return applied.config.bias === 'all' && /\.(original_module|modules_to_save\.[^.]+)\.(.*\.)?bias$/.test(name);
-}
-
-function compareTensors(
-  source: TensorSource,
-  parameters: ReadonlyMap<string, Parameter>,
-  applied: AppliedLora,
-  own: ModelOrigin | null,
-): void {
-  const missing = [...parameters.keys()].filter((name) => !source.infos.has(name));
-  const unexpected = [...source.infos.keys()].filter((name) => !parameters.has(name) && !isDuplicate(name, applied));
-  const misshapen = [...parameters].flatMap(([name, { shape }]) => {
-    const found = source.infos.get(name)?.shape ?? shape;
-    const same = found.length === shape.length && shape.every((size, i) => size === found[i]);
-    return same ? [] : [`${name}: [${shape.join(', ')}] expected, [${found.join(', ')}] received`];
-  });
-  const problems = [
-    ...describe('missing', missing),
-    ...describe('unexpected', unexpected),
-    ...describe('of another shape', misshapen),
-  ];
-  if (problems.length === 0) return;
-  const other = own === null ? undefined : familyByTensors(source.infos, own, source.path);
-  if (other !== undefined) throw other;
-  const pair = nearestPair(unexpected, missing);
-  throw new UserError(
-    `Expected ${parameters.size} tensors for the adapter on this model but received ${source.infos.size}: ${problems.join('; ')}.`,
-    {
-      file: source.path,
-      cure:
-        pair === undefined
-          ? 'The adapter belongs to another base model, or the file was edited: give the model it was trained on.'
-          : `If only names differ, rename the tensors: ${pair[0]} should be ${pair[1]}. In the adapter's folder:\n` +
-            `    ${renameInPython(pair, WEIGHTS_FILE)}\n` +
-            'Otherwise the adapter belongs to another base model: give the model it was trained on.',
-    },
-  );
-}
-
-const LISTED = 5;
-
-function describe(what: string, names: readonly string[]): string[] {
-  if (names.length === 0) return [];
-  const rest = names.length > LISTED ? `, and ${names.length - LISTED} more` : '';
-  return [
-    `${names.length} ${what} (${names
-      .slice(0, LISTED)
-      .map((name) => name.slice(0, 120))
-      .join(', ')}${rest})`,
-  ];
 }
 
 /** Gives every parameter its tensor: on the device of the weight it adapts, low-rank parts in `dtype` or that weight's type. */

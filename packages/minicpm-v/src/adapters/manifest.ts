@@ -2,7 +2,8 @@
  * `minicpm_manifest.json` beside an adapter. Lists what was trained (names, shapes, checksums), on which base, and with which
  * slices of pictures. No import of torch; the checksums are made in checksums.ts.
  *
- * PEFT ignores the file; an adapter without one loads just as well, only unchecked.
+ * PEFT ignores the file; an adapter without one loads just as well, only unchecked. Format 1 knew the base by samples of its weights,
+ * format 2 by all of them.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +15,7 @@ export const MANIFEST_FILE = 'minicpm_manifest.json';
 const SLICES = z.object({ max_slice_nums: z.int().min(1), scale_resolution: z.int().min(1) });
 
 const FORM = z.object({
-  format: z.literal(1),
+  format: z.union([z.literal(1), z.literal(2)]),
   base_model: z.object({
     path: z.string(),
     fingerprint: z.string(),
@@ -33,6 +34,9 @@ const FORM = z.object({
 
 export type AdapterManifest = z.infer<typeof FORM>;
 
+/** Gives the fingerprint of a base as the manifests of a format have it. */
+export type BaseFingerprint = (format: AdapterManifest['format']) => string;
+
 /** The manifest in a folder, or undefined when there is none. */
 export function readManifest(folder: string): AdapterManifest | undefined {
   const file = join(folder, MANIFEST_FILE);
@@ -40,7 +44,7 @@ export function readManifest(folder: string): AdapterManifest | undefined {
   try {
     return FORM.parse(JSON.parse(readFileSync(file, 'utf8')));
   } catch (cause) {
-    throw new UserError(`Expected a manifest of format 1 for ${MANIFEST_FILE} but it cannot be read.`, {
+    throw new UserError(`Expected a manifest of format 1 or 2 for ${MANIFEST_FILE} but it cannot be read.`, {
       file,
       cure: 'Remove the file to load the adapter unchecked, or copy the adapter again.',
       cause,

@@ -17,12 +17,14 @@ import {
   scope,
   type TensorSource,
 } from '@minicpm-finetune/torch';
+import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
 import { baseFingerprint } from './checksums.js';
 import { type LoadedAdapter, loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
+import type { BaseFingerprint } from './manifest.js';
 import { slicesOfAdapters, type TrainedSlices } from './slices.js';
 
 /**
@@ -64,6 +66,8 @@ export interface MergeOptions {
   /** Type of the saved weights; absent: as stored in the base. */
   readonly dtype?: DType;
   readonly maxShardBytes?: number;
+  /** The base's weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
+  readonly onHash?: HashProgress;
 }
 
 /** In the folder until it is whole: it was made here. */
@@ -141,7 +145,7 @@ function refuseUsed(output: string): void {
 function mergeInto(folder: string, options: MergeOptions): MergeReport {
   const { dtype, maxShardBytes } = options;
   const config = readConfig(options.model);
-  const fingerprint = baseFingerprint(options.model);
+  const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
   const notices: string[] = [];
   const slices: TrainedSlices[] = [];

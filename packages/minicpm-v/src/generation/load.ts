@@ -3,28 +3,29 @@
  * last is merged into the weights in memory before the next one is applied, which equals merging them one after the
  * other; the last one stays an adapter. Not here: training, data files, terminals.
  */
-import type { ChatMessage, EncodedPrompt, ModelConfig, PromptOptions } from '@minicpm-finetune/processor';
 import {
+  type ChatMessage,
   type ChatTemplate,
-  chatTemplate,
-  checkVocabulary,
   Detokenizer,
-  encodePrompt,
-  readConfig,
+  type EncodedPrompt,
+  type ModelConfig,
   requireCheckpoint,
   strip,
-  Tokenizer,
+  type Tokenizer,
 } from '@minicpm-finetune/processor';
 import type { LlmType } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
+import type { BaseFingerprint } from '../adapters/manifest.js';
 import { mergeLoaded } from '../adapters/merge.js';
 import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
+import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
+import { PromptEncoder, type ReadingOptions } from './prompt.js';
 import { GREEDY, type Sampling } from './sampling.js';
 
 export interface LoadModelOptions {
@@ -36,22 +37,17 @@ export interface LoadModelOptions {
   readonly dtype?: DType;
   /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
   readonly device?: string;
+  /** The `weights` of the checkpoint's `modelIdentity`, if it is known: they are not hashed again. */
+  readonly fingerprint?: string;
+  /** With adapters, the weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
+  readonly onHash?: HashProgress;
   /** Is told what a user should know of the adapters, a sentence each. The model has them as `notices`, too. */
   readonly notice?: (message: string) => void;
 }
 
-export interface AnswerOptions extends Partial<Sampling> {
+export interface AnswerOptions extends Partial<Sampling>, ReadingOptions {
   /** Longest answer in tokens; 1024 when absent. */
   readonly maxNewTokens?: number;
-  /** Most slices a picture is cut into; those of the training when absent. */
-  readonly maxSliceNums?: number;
-  /** Side in pixels of the square a slice's area aims at; that of the training when absent. */
-  readonly scaleResolution?: number;
-  /** Relative paths of pictures count from here; from the working folder when absent. */
-  readonly imageRoot?: string;
-  /** Read special tokens in the text as plain text; otherwise they are an error. */
-  readonly allowSpecialText?: boolean;
-  readonly maxImagePixels?: number;
   /** Number of each conversation for its random draws; its place in the list when absent. */
   readonly streams?: readonly number[];
   readonly signal?: AbortSignal;
@@ -89,16 +85,13 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
 export async function loadModel(options: LoadModelOptions): Promise<LoadedModel> {
   const { model: folder, adapter = [], dtype, device = 'cpu' } = options;
   requireCheckpoint(folder, { flag: '--model', adapterFlag: '--adapter' });
-  const config = readConfig(folder);
-  const tokenizer = Tokenizer.load(folder);
-  checkVocabulary(tokenizer, config.llm.vocabSize);
+  const { config, template } = PromptEncoder.open(folder);
   const model = new MiniCPMV(config);
-  const template = chatTemplate(model.version.llmType, tokenizer);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const { slice, notices } = putAdapters(model, folder, adapters);
+    const { slice, notices } = putAdapters(model, adapters, options);
     for (const line of notices) options.notice?.(line);
     return new LoadedModel(model, template, { slice, notices });
   } catch (error) {
@@ -111,12 +104,13 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
 /** Stacks adapters on a model, which keeps the last one as an adapter. */
 function putAdapters(
   model: MiniCPMV,
-  folder: string,
   adapters: readonly string[],
+  options: Pick<LoadModelOptions, 'model' | 'fingerprint' | 'onHash'>,
 ): { readonly slice: ModelConfig['slice']; readonly notices: readonly string[] } {
-  const { slice } = model.config;
-  if (adapters.length === 0) return { slice, notices: [] };
-  const fingerprint = baseFingerprint(folder);
+  const fingerprint: BaseFingerprint = (format) =>
+    format === 2 && options.fingerprint !== undefined
+      ? options.fingerprint
+      : baseFingerprint(options.model, format, options.onHash);
   const notices: string[] = [];
   const slices: TrainedSlices[] = [];
   adapters.forEach((path, i) => {
@@ -125,7 +119,7 @@ function putAdapters(
     const last = i === adapters.length - 1;
     notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
   });
-  const chosen = slicesOfAdapters(slices, slice);
+  const chosen = slicesOfAdapters(slices, model.config.slice);
   return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
 }
 
@@ -148,6 +142,7 @@ export function moveTo(model: MiniCPMV, device: string): void {
 /** A model that answers. Free it with `dispose` (or `using`). */
 export class LoadedModel {
   readonly #stop: ReadonlySet<number>;
+  readonly #encoder: PromptEncoder;
 
   readonly model: MiniCPMV;
   readonly template: ChatTemplate;
@@ -166,6 +161,7 @@ export class LoadedModel {
     this.slice = slice;
     this.notices = notices;
     this.#stop = stopTokens(template);
+    this.#encoder = new PromptEncoder(model.config, template, slice);
   }
 
   get config(): MiniCPMV['config'] {
@@ -173,17 +169,9 @@ export class LoadedModel {
   }
 
   /** A sentence where `options` ask for other slices than those of the training; undefined: they do not. */
-  otherSlices(options: Pick<AnswerOptions, 'maxSliceNums' | 'scaleResolution'>): string | undefined {
-    const [trained, asked] = [this.slice, this.#sliceFor(options)].map(describeSlices);
+  otherSlices(options: ReadingOptions): string | undefined {
+    const [trained, asked] = [this.slice, this.#encoder.sliceFor(options)].map(describeSlices);
     return trained === asked ? undefined : `trained with ${trained}, asked with ${asked}.`;
-  }
-
-  #sliceFor({ maxSliceNums, scaleResolution }: Pick<AnswerOptions, 'maxSliceNums' | 'scaleResolution'>) {
-    return {
-      ...this.slice,
-      maxSliceNums: maxSliceNums ?? this.slice.maxSliceNums,
-      scaleResolution: scaleResolution ?? this.slice.scaleResolution,
-    };
   }
 
   get tokenizer(): Tokenizer {
@@ -233,24 +221,7 @@ export class LoadedModel {
 
   /** A conversation as a prompt. */
   async encode(messages: readonly ChatMessage[], options: AnswerOptions = {}): Promise<EncodedPrompt> {
-    return await encodePrompt(messages, this.#promptOptions(options));
-  }
-
-  #promptOptions(options: AnswerOptions): PromptOptions {
-    const { sliceMode, queryNum, batchVision } = this.config;
-    const slice = this.#sliceFor(options);
-    const { allowSpecialText, imageRoot, maxImagePixels } = options;
-    return {
-      tokenizer: this.tokenizer,
-      llmType: this.template.llmType,
-      sliceConfig: sliceMode ? slice : null,
-      patchSize: slice.patchSize,
-      queryNum,
-      batchVision,
-      ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
-      ...(imageRoot === undefined ? {} : { imageRoot }),
-      ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
-    };
+    return await this.#encoder.encode(messages, options);
   }
 
   #generateOptions(options: AnswerOptions): Parameters<typeof generate>[2] {

@@ -4,11 +4,20 @@
  */
 import { existsSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
-import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import { type ChatMessage, type Part, pictureFromText } from '@minicpm-finetune/processor';
+import { type LoadedModel, PromptEncoder } from '@minicpm-finetune/minicpm-v';
+import {
+  type ChatMessage,
+  measureImage,
+  type Part,
+  PILLOW_MAX_PIXELS,
+  pictureFromText,
+  requireCheckpoint,
+} from '@minicpm-finetune/processor';
 import { ENGLISH, expected, pathCure, type Say, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
-import type { TextStream } from '../../report/progress.js';
+import { Progress, type TextStream } from '../../report/progress.js';
+import type { Reporter } from '../../report/reporter.js';
+import { loadForAnswers } from '../shared/load-model.js';
 import { answerOptions, type ChatOptions } from './options.js';
 
 export interface ChatIO {
@@ -34,46 +43,56 @@ const LESS_MEMORY = 'Take --dtype bfloat16, a smaller --max_slice_nums or --max_
  * @throws UserError for a model, adapter or picture that cannot be used. In a conversation, a question that cannot be is refused alone.
  */
 export async function chat(options: ChatOptions, io: ChatIO = process): Promise<void> {
-  for (const image of options.images) requireImage(image);
+  await checkQuestion(options);
   const device = startEngine(options);
   await explainingMemory(device, LESS_MEMORY, () => chatOn(device, options, io));
 }
 
+/** Reads what is known of the first question before the model is loaded: its pictures, and its text if it is given. */
+async function checkQuestion(options: ChatOptions): Promise<void> {
+  for (const image of options.images) await requireImage(image);
+  requireCheckpoint(options.model, { flag: '--model', adapterFlag: '--adapter' });
+  const encoder = PromptEncoder.open(options.model, options.adapters);
+  await encoder.encode(firstQuestion(options, options.prompt ?? 'Any question?'), answerOptions(options));
+}
+
 async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Promise<void> {
-  const { dtype } = options;
-  using model = await loadModel({
-    model: options.model,
-    adapter: options.adapters,
-    device,
-    notice: (message) => tell(io, message),
-    ...(dtype === null ? {} : { dtype }),
-  });
-  const otherSlices = model.otherSlices(answerOptions(options));
-  if (otherSlices !== undefined) tell(io, otherSlices);
+  using progress = new Progress({ stream: io.stderr, say: io.say ?? ENGLISH });
+  using model = await loadForAnswers(options, { device, reporter: progress });
   if (options.prompt === null) return await converse(model, options, io);
-  for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, io);
-  const question = { role: 'user', content: [...pictures(options.images), options.prompt] } as const;
-  for await (const piece of model.chat([...opening(options), question], answerOptions(options))) io.stdout.write(piece);
+  for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, progress);
+  const question = firstQuestion(options, options.prompt);
+  for await (const piece of model.chat(question, answerOptions(options))) io.stdout.write(piece);
   io.stdout.write('\n');
 }
 
-function tell(io: ChatIO, notice: string): void {
-  io.stderr.write(`${(io.say ?? ENGLISH)(`notice: ${notice}`)}\n`);
-}
+const firstQuestion = (options: ChatOptions, text: string): ChatMessage[] => [
+  ...opening(options),
+  { role: 'user', content: [...pictures(options.images), text] },
+];
 
 /** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
-function warnOfLost(text: string, io: ChatIO): void {
+function warnOfLost(text: string, reporter: Reporter): void {
   const at = text.indexOf('\uFFFD');
   if (at === -1) return;
-  tell(io, `Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.`);
+  reporter.notice(
+    `Character ${at + 1} of ${shown(text)} is the replacement character U+FFFD: what stood there was no UTF-8.`,
+  );
 }
 
-function requireImage(path: string): void {
-  if (existsSync(path) || pictureFromText(path) !== undefined) return;
-  throw expected('the path of a picture', '--image', path, {
-    flag: '--image',
-    cure: pathCure(path, 'No such file: check the path.'),
-  });
+async function requireImage(path: string): Promise<void> {
+  const picture = pictureFromText(path);
+  if (picture === undefined && !existsSync(path))
+    throw expected('the path of a picture', '--image', path, {
+      flag: '--image',
+      cure: pathCure(path, 'No such file: check the path.'),
+    });
+  try {
+    await measureImage(picture ?? path, { maxImagePixels: PILLOW_MAX_PIXELS });
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    throw error.at({ flag: '--image', ...(picture === undefined ? { file: path } : {}) });
+  }
 }
 
 const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ image }));

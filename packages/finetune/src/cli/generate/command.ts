@@ -7,7 +7,8 @@ import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-comma
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';
-import type { AnswerFileOptions, GenerateSummary } from './generate.js';
+import type { GenerateSummary } from './generate.js';
+import type { AnswerFileOptions } from './options.js';
 
 const FLAGS = flagsOf({
   model: MODEL_FLAGS,
@@ -36,9 +37,26 @@ const FLAGS = flagsOf({
     },
     ...SLICE_FLAGS,
     allow_special_text: CONFIG_FLAGS.data.allow_special_text,
+    on_bad_record: {
+      ...CONFIG_FLAGS.data.on_bad_record,
+      help: {
+        en: 'Stop at a record that cannot be asked, or write a line with the error and skip it.',
+        zh: '遇到无法提问的记录时停止，或写一行错误说明并跳过。',
+      },
+    },
+    ask_changed: {
+      kind: 'boolean',
+      default: false,
+      help: {
+        en: 'When resumed: ask changed records again; their old answers are kept aside. Otherwise the file is refused.',
+        zh: '续写时：内容已变的记录重新提问，旧回答另存；否则拒绝该文件。',
+      },
+    },
   },
   sampling: SAMPLING_FLAGS,
 } satisfies Record<string, FlagTable>);
+
+const STOPPING = 'Stopping: the answers under way are finished first. Once more ends at once.';
 
 export const generateCommand: CliCommand = {
   text: {
@@ -69,25 +87,43 @@ export const generateCommand: CliCommand = {
     sayIdle(given, FLAGS, io);
     const asked = resolveGenerateOptions(given);
     const options = { ...asked, model: await modelFolder(given, FLAGS, 'model', io) };
-    const [{ generateAnswers }, { Progress }] = await Promise.all([
+    const [{ generateAnswers }, { Progress }, { ProcessSignals }] = await Promise.all([
       import('./generate.js'),
       import('../../report/progress.js'),
+      import('../shared/signals.js'),
     ]);
-    const progress = new Progress({ stream: stderr, say: io.say });
+    using progress = new Progress({ stream: stderr, say: io.say });
+    const signals = new ProcessSignals(io.say, STOPPING);
+    signals.listen();
     try {
-      const summary = await generateAnswers(options, { reporter: progress });
-      stdout.write(`${io.say(describe(summary, options.output))}\n`);
-      return EXIT.ok;
+      const summary = await generateAnswers(options, { reporter: progress, signal: signals.signal });
+      stdout.write(`${describe(summary, options.output).map(io.say).join(' ')}\n`);
+      return summary.left > 0 && signals.signal.reason === 'sigint' ? EXIT.interrupted : EXIT.ok;
     } finally {
-      progress.close();
+      signals.close();
     }
   },
 };
 
-function describe({ records, resumed, exactMatch }: GenerateSummary, output: string): string {
+/** Sentences. */
+function describe(summary: GenerateSummary, output: string): string[] {
+  const { records, resumed, bad, left, compared, exact } = summary;
+  const answers = `${records} answer${records === 1 ? '' : 's'}`;
+  const complete = left === 0 && resumed === records && bad === 0;
   const before = resumed === 0 ? '' : `, ${resumed} of them by an earlier run`;
-  const match = exactMatch === null ? '' : ` ${(100 * exactMatch).toFixed(1)} % equal the reference.`;
-  return `${records} answers in ${output}${before}.${match}`;
+  const parts = [
+    complete
+      ? `${output} is complete: ${answers} by an earlier run, nothing was asked.`
+      : `${answers} in ${output}${before}.`,
+  ];
+  if (bad > 0)
+    parts.push(
+      `${bad} record${bad === 1 ? '' : 's'} could not be asked: see "error" there. The same command asks again.`,
+    );
+  if (left > 0) parts.push(`Stopped: ${left} records are left. The same command asks them.`);
+  if (compared > 0)
+    parts.push(`${((100 * exact) / compared).toFixed(1)} % equal the reference (${exact} of ${compared}).`);
+  return parts;
 }
 
 /** @throws UserError without a model, data or output. */
@@ -100,6 +136,8 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     adapters: value<string[]>('adapter'),
     batchSize: value<number>('batch_size'),
     allowSpecialText: value<boolean>('allow_special_text'),
+    onBadRecord: value<'stop' | 'skip'>('on_bad_record'),
+    askChanged: value<boolean>('ask_changed'),
     maxSliceNums: value<number | null>('max_slice_nums'),
     scaleResolution: value<number | null>('scale_resolution'),
     maxNewTokens: value<number>('max_new_tokens'),

@@ -1,36 +1,47 @@
 /**
  * Answers a data file's questions, as JSON Lines. The question of a record is everything before its last assistant
- * turn, which is the reference; a record that ends in a user turn has none. The output can be resumed: each batch is
- * appended when it is answered, records that already have a line are not asked again, and a file beside it
- * (`<output>.settings.json`) holds the settings. Not here: reading data (data/), generation (minicpm-v).
+ * turn, which is the reference; a record that ends in a user turn has none. All records are looked at before the model
+ * is loaded. The output can be resumed: each batch is appended when it is answered, and answers that are there stay if
+ * what made them is the same by content: the model, its adapters, the settings (settings.ts) and the record (match.ts).
+ *
+ * Not here: reading data (data/), generation (minicpm-v).
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
-import { type LoadedModel, loadModel } from '@minicpm-finetune/minicpm-v';
-import { checkPictureNames, type EncodedPrompt, imagesOf } from '@minicpm-finetune/processor';
-import { shown, UserError } from '@minicpm-finetune/run';
+import {
+  type AnswerOptions,
+  changedFile,
+  type LoadedModel,
+  modelIdentity,
+  PromptEncoder,
+  weightStates,
+} from '@minicpm-finetune/minicpm-v';
+import { type EncodedPrompt, requireCheckpoint, type SliceConfig } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
-import { type AnswerLine, type Question, questionOf } from '../../data/question.js';
-import { type DataRecord, withWrittenTurn } from '../../data/record.js';
-import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
-import { asTask, type Reporter, SILENT } from '../../report/reporter.js';
-import { answerOptions, type ChatOptions } from '../chat/options.js';
-
-export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
-  readonly dataPaths: readonly string[];
-  /** JSON Lines file; an unfinished file is resumed. */
-  readonly output: string;
-  /** Records answered side by side. */
-  readonly batchSize: number;
-  readonly allowSpecialText: boolean;
-}
+import { type AnswerLine, type BadLine, contentOf, type Question, type QuestionContent } from '../../data/question.js';
+import type { DataRecord } from '../../data/record.js';
+import { explainingMemory, startEngine } from '../../engine/machine.js';
+import { asTask, hashingTask, type Reporter, SILENT } from '../../report/reporter.js';
+import { answerOptions } from '../chat/options.js';
+import { loadForAnswers } from '../shared/load-model.js';
+import { type Looked, lookAtRecords, withQuestion } from './look.js';
+import { type AskedRecord, isAnswer, type Line, matchLines, outdatedFile, refuseOutdated } from './match.js';
+import type { AnswerFileOptions } from './options.js';
+import { AnswerFile, badLines } from './output.js';
+import { type AnswerSettings, compareSettings, settingsOf } from './settings.js';
 
 export interface GenerateSummary {
-  /** Answered so far: all, unless it was aborted. */
+  /** Answered so far: all, unless it was aborted or some are bad. Each record counts once. */
   readonly records: number;
   /** Of them, answered by earlier runs. */
   readonly resumed: number;
-  /** Share of the answers that are exactly the reference, white space at the ends aside; null without references. */
+  /** Records that could not be asked. */
+  readonly bad: number;
+  /** Records that were not asked yet, because it was aborted. */
+  readonly left: number;
+  /** Answers whose record has one of its own, and how many of them are exactly that, white space at the ends aside. */
+  readonly compared: number;
+  readonly exact: number;
+  /** `exact / compared`; null without references. */
   readonly exactMatch: number | null;
 }
 
@@ -40,172 +51,219 @@ export interface GenerateContext {
   readonly signal?: AbortSignal;
 }
 
+const LESS_MEMORY =
+  'Take a smaller --batch_size, --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.';
+
+/** The work of one command: what it asks, and where the answers go. */
+interface Work {
+  readonly options: AnswerFileOptions;
+  readonly data: Dataset;
+  readonly file: AnswerFile;
+  readonly reporter: Reporter;
+  readonly signal: AbortSignal | undefined;
+  /** Of the checkpoint's weights. */
+  readonly fingerprint: string;
+  /** States of the files of weights before they were hashed. */
+  readonly weights: ReadonlyMap<string, string>;
+}
+
+/** Where the work begins. */
+interface Settled {
+  /** Of earlier runs. */
+  readonly answers: readonly AnswerLine[];
+  readonly missing: readonly AskedRecord[];
+  readonly bad: readonly BadLine[];
+}
+
+const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;
+
 /**
  * Answers all records of the data and writes a line for each.
  *
- * @throws UserError for a record that cannot be asked (with file and record), and for an output file made with other settings.
+ * @throws UserError for a record that cannot be asked (with file and record), and for an output file that another process writes, that this
+ *   program did not write, or that was made with another model, settings or data
  */
 export async function generateAnswers(
   options: AnswerFileOptions,
   { reporter = SILENT, signal }: GenerateContext = {},
 ): Promise<GenerateSummary> {
+  requireCheckpoint(options.model, { flag: '--model', adapterFlag: '--adapter' });
+  const encoder = PromptEncoder.open(options.model, options.adapters);
   const data = await Dataset.open(options.dataPaths, (message) => reporter.notice(message));
   try {
-    const lines = openOutput(options, data.fingerprint);
-    const done = new Set(lines.map(({ record }) => record));
-    const missing = Array.from({ length: data.length }, (_, record) => record).filter((record) => !done.has(record));
-    const task = { label: 'Answering', total: data.length, unit: 'records' };
-    if (missing.length > 0) {
-      const device = startEngine(options);
-      await asTask(reporter, task, (update) =>
-        explainingMemory(device, LESS_MEMORY, () =>
-          answerMissing(missing, data, lines, { ...options, device }, { update, signal, reporter }),
-        ),
-      );
-    }
-    return summarize(lines, done.size);
+    using file = new AnswerFile(options.output);
+    for (const notice of file.notices) reporter.notice(notice);
+    const reading = encoder.promptOptions(readingOptions(options));
+    const looked = await lookAtRecords({ data, reading, onBadRecord: options.onBadRecord, reporter });
+    const weights = weightStates(options);
+    const settings = await identify(options, reading.sliceConfig, reporter);
+    if (file.settings !== null) compareSettings(file.settings, settings, options.output);
+    const fingerprint = settings.model.weights;
+    const work: Work = { options, data, file, reporter, signal, weights, fingerprint };
+    const { answers, missing, bad } = settle(work, looked, settings);
+    const lines = [...answers, ...bad];
+    if (missing.length > 0) await answerMissing(missing, lines, work);
+    return summarize(lines, answers.length, data.length);
   } finally {
     await data.close();
   }
 }
 
-const LESS_MEMORY =
-  'Take a smaller --batch_size, --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.';
+const readingOptions = (options: AnswerFileOptions): AnswerOptions => ({
+  ...answerOptions(options),
+  allowSpecialText: options.allowSpecialText,
+});
 
-async function answerMissing(
-  missing: readonly number[],
-  data: Dataset,
-  lines: AnswerLine[],
-  options: AnswerFileOptions & { readonly device: DeviceName },
-  {
-    update,
-    signal,
-    reporter,
-  }: { update: (done: number, note: string) => void; signal: AbortSignal | undefined; reporter: Reporter },
-): Promise<void> {
-  const { device, dtype } = options;
-  using model = await loadModel({
-    model: options.model,
-    adapter: options.adapters,
-    device,
-    notice: (message) => reporter.notice(message),
-    ...(dtype === null ? {} : { dtype }),
-  });
-  const otherSlices = model.otherSlices(answerOptions(options));
-  if (otherSlices !== undefined) reporter.notice(otherSlices);
-  let tokens = 0;
-  for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
-    const batch = await answerBatch(missing.slice(i, i + options.batchSize), data, model, options);
-    appendFileSync(options.output, batch.map((line) => `${JSON.stringify(line)}\n`).join(''));
-    lines.push(...batch);
-    tokens += batch.reduce((sum, line) => sum + line.tokens, 0);
-    update(lines.length, `${tokens} tokens`);
+/** What makes the answers asked now. */
+async function identify(
+  options: AnswerFileOptions,
+  sliceConfig: SliceConfig | null,
+  reporter: Reporter,
+): Promise<AnswerSettings> {
+  using hashing = hashingTask(reporter);
+  const identity = await modelIdentity({ ...options, onProgress: hashing.update });
+  return settingsOf(options, identity, sliceConfig);
+}
+
+/** Brings the file to the state of the data now, before anything is asked. */
+function settle(
+  { options, file, reporter }: Work,
+  { records, bad: errors }: Looked,
+  settings: AnswerSettings,
+): Settled {
+  const { output, temperature, askChanged } = options;
+  const matched = matchLines(file.lines, records, temperature > 0);
+  const { answers, twice, outdated, missing } = matched;
+  if (!askChanged) refuseOutdated(matched, records, errors, output);
+  if (records.length === 0) throw allBad(errors);
+  const bad = [...errors].map(([record, { message }]): BadLine => ({ record, error: message }));
+  file.begin(settings);
+  file.become([...answers, ...twice, ...bad], outdated);
+  const again = new Set(twice.map(({ record }) => record));
+  if (again.size > 0) {
+    const which = count(again.size, 'record');
+    reporter.notice(
+      `${output} has ${which} more than once (${[...again].slice(0, 5).join(', ')}${again.size > 5 ? ', …' : ''}); each is counted once.`,
+    );
   }
+  if (outdated.length > 0)
+    reporter.notice(
+      `${count(outdated.length, 'answer')} to records that changed since moved to ${outdatedFile(output)}.`,
+    );
+  const repaired = [...badLines(file.lines).keys()].filter((record) => !errors.has(record)).length;
+  if (repaired > 0)
+    reporter.notice(
+      `${count(repaired, 'record')} that could not be asked before ${repaired === 1 ? 'is' : 'are'} asked again.`,
+    );
+  return { answers, missing, bad };
+}
+
+function allBad(errors: ReadonlyMap<number, UserError>): UserError {
+  const [first] = errors.values();
+  return new UserError(
+    `Expected a record that can be asked but all ${errors.size} are bad; the first: ${first!.message}`,
+    {
+      ...first!.details(),
+      cause: first!.cause,
+    },
+  );
+}
+
+async function answerMissing(missing: readonly AskedRecord[], lines: Line[], work: Work): Promise<void> {
+  const { options, data, file, reporter, signal, fingerprint } = work;
+  const device = startEngine(options);
+  const task = { label: 'Answering', total: data.length, unit: 'records' };
+  await asTask(reporter, task, (update) =>
+    explainingMemory(device, LESS_MEMORY, async () => {
+      using model = await loadForAnswers(options, { device, reporter, fingerprint });
+      let tokens = 0;
+      for (let i = 0; i < missing.length && !signal?.aborted; i += options.batchSize) {
+        const batch = await answerBatch(missing.slice(i, i + options.batchSize), model, work);
+        refuseChanged(work);
+        file.append(batch);
+        lines.push(...batch);
+        tokens += batch.filter(isAnswer).reduce((sum, line) => sum + line.tokens, 0);
+        update(lines.length, `${tokens} tokens`);
+      }
+    }),
+  );
+}
+
+/** Weights are mapped from their files: after a file was written, the answers are those of no model that was named. */
+function refuseChanged({ weights, options }: Work): void {
+  const changed = changedFile(weights);
+  if (changed === undefined) return;
+  throw new UserError('Expected the weights of the model as they were at the start but they were written meanwhile.', {
+    file: changed,
+    cure: `The answers that are in ${options.output} are those of the model before. Let the training end first, or copy the model aside.`,
+  });
+}
+
+interface Prompted {
+  readonly record: DataRecord;
+  readonly question: Question;
+  readonly content: QuestionContent;
+  readonly prompt: EncodedPrompt;
 }
 
 async function answerBatch(
-  records: readonly number[],
-  data: Dataset,
+  batch: readonly AskedRecord[],
   model: LoadedModel,
-  options: AnswerFileOptions,
-): Promise<AnswerLine[]> {
-  const how = { ...answerOptions(options), allowSpecialText: options.allowSpecialText };
-  const questions: { record: DataRecord; question: Question; prompt: EncodedPrompt }[] = [];
-  for (const index of records) {
-    let record: DataRecord | undefined;
-    try {
-      record = await data.read(index);
-      if (!options.allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
-      const question = questionOf(record);
-      questions.push({ record, question, prompt: await model.encode(question.messages, how) });
-    } catch (error) {
-      const placed = record ? withWrittenTurn(error, record) : error;
-      throw placed instanceof UserError ? placed.at(data.place(index)) : placed;
-    }
-  }
-  const prompts = questions.map(({ prompt }) => prompt);
-  const answers = await model.answer(prompts, { ...how, streams: records });
-  return questions.map(({ record, question: { text, reference } }, i) => {
-    const { text: answer, tokens, end } = answers[i]!;
-    return {
-      record: records[i]!,
-      ...(record.id === undefined ? {} : { id: record.id }),
-      question: text,
-      ...(reference === null ? {} : { reference }),
-      answer,
-      tokens,
-      end,
-    };
-  });
-}
-
-/** Settings that determine the answers. An existing output file is resumed only if they match. */
-function settingsOf(options: AnswerFileOptions, data: string): Record<string, unknown> {
-  const { model, adapters, maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype } = options;
-  const { maxSliceNums, scaleResolution } = options;
-  return {
-    model: resolve(model),
-    adapters: adapters.map((path) => resolve(path)),
-    data,
-    max_new_tokens: maxNewTokens,
-    temperature,
-    top_p: topP,
-    top_k: topK,
-    repetition_penalty: repetitionPenalty,
-    seed,
-    dtype,
-    max_slice_nums: maxSliceNums,
-    scale_resolution: scaleResolution,
-  };
-}
-
-/** The lines that are there already. Starts the file, or checks that it was made the same way and cuts off a line without end. */
-function openOutput(options: AnswerFileOptions, data: string): AnswerLine[] {
-  const { output } = options;
-  const settingsFile = `${output}.settings.json`;
-  const settings = settingsOf(options, data);
-  if (!existsSync(output)) {
-    mkdirSync(dirname(resolve(output)), { recursive: true });
-    writeFileSync(`${settingsFile}.tmp`, `${JSON.stringify(settings, null, 2)}\n`);
-    renameSync(`${settingsFile}.tmp`, settingsFile);
-    writeFileSync(output, '');
-    return [];
-  }
-  const before = existsSync(settingsFile) ? (JSON.parse(readFileSync(settingsFile, 'utf8')) as typeof settings) : {};
-  const other = Object.keys(settings).find((key) => JSON.stringify(before[key]) !== JSON.stringify(settings[key]));
-  if (other !== undefined) {
-    throw new UserError(
-      `Expected answers made with ${other} ${shown(settings[other])} in the output file but received answers made with ${shown(before[other])}.`,
-      {
-        file: output,
-        flag: '--output',
-        cure: 'Give another file, or delete this one and its settings.json to start from scratch.',
-      },
-    );
-  }
-  return readLines(output);
-}
-
-function readLines(output: string): AnswerLine[] {
-  const text = readFileSync(output, 'utf8');
-  const end = text.lastIndexOf('\n') + 1;
-  if (end < text.length) truncateSync(output, Buffer.byteLength(text.slice(0, end)));
-  return text
-    .slice(0, end)
-    .split('\n')
-    .slice(0, -1)
-    .map((line, i) => {
-      try {
-        return JSON.parse(line) as AnswerLine;
-      } catch (cause) {
-        const details = { file: output, line: i + 1, cure: 'Delete the line: its record is then asked again.', cause };
-        throw new UserError('Expected a JSON object for a line of the output but received something else.', details);
-      }
+  { options, data }: Work,
+): Promise<Line[]> {
+  const how = readingOptions(options);
+  const bad: BadLine[] = [];
+  const asked = new Map<number, Prompted>();
+  for (const { record: index } of batch) {
+    const outcome = await withQuestion(index, data, options.allowSpecialText, async (record, question) => {
+      const prompt = await model.encode(question.messages, how);
+      return { record, question, prompt, content: await contentOf(question, new Map()) };
     });
+    if (!(outcome instanceof UserError)) asked.set(index, outcome);
+    else if (options.onBadRecord === 'stop') throw outcome;
+    else bad.push({ record: index, error: outcome.message }); // it was good a moment ago
+  }
+  const prompts = [...asked.values()].map(({ prompt }) => prompt);
+  const answers = await model.answer(prompts, { ...how, streams: [...asked.keys()] });
+  const lines = [...asked].map(
+    (
+      [
+        index,
+        {
+          record,
+          question: { text, reference },
+          content,
+        },
+      ],
+      i,
+    ): AnswerLine => {
+      const { text: answer, tokens, end } = answers[i]!;
+      return {
+        record: index,
+        ...(record.id === undefined ? {} : { id: record.id }),
+        question: text,
+        ...(reference === null ? {} : { reference }),
+        answer,
+        tokens,
+        end,
+        content,
+      };
+    },
+  );
+  return [...lines, ...bad];
 }
 
-function summarize(lines: readonly AnswerLine[], resumed: number): GenerateSummary {
-  const known = lines.filter(({ reference }) => reference !== undefined);
+function summarize(lines: readonly Line[], resumed: number, records: number): GenerateSummary {
+  const answers = lines.filter(isAnswer);
+  const known = answers.filter(({ reference }) => reference !== undefined);
   const exact = known.filter(({ reference, answer }) => reference!.trim() === answer.trim()).length;
-  return { records: lines.length, resumed, exactMatch: known.length === 0 ? null : exact / known.length };
+  return {
+    records: answers.length,
+    resumed,
+    bad: lines.length - answers.length,
+    left: records - lines.length,
+    compared: known.length,
+    exact,
+    exactMatch: known.length === 0 ? null : exact / known.length,
+  };
 }

@@ -68,9 +68,15 @@ export const mergeCommand: CliCommand = {
       threads: value<number | null>('threads'),
       model: await modelFolder(given, FLAGS, 'model', io),
     };
-    const { mergeAdapters } = await import('./merge.js');
-    const { tensors, changed, logitsError, notices } = mergeAdapters(options);
-    for (const notice of notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+    const [{ mergeAdapters }, { Progress }, { hashingTask }] = await Promise.all([
+      import('./merge.js'),
+      import('../../report/progress.js'),
+      import('../../report/reporter.js'),
+    ]);
+    using progress = new Progress({ stream: io.stderr, say: io.say });
+    using hashing = hashingTask(progress);
+    const { tensors, changed, logitsError, notices } = mergeAdapters({ ...options, onHash: hashing.update });
+    for (const notice of notices) progress.notice(notice);
     const message =
       `${tensors} tensors in ${options.output}, ${changed} of them changed. ` +
       `Their logits differ from those of base and adapter by at most ${logitsError.toExponential(1)} of the largest.`;

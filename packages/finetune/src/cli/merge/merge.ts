@@ -1,7 +1,7 @@
 /** Adapters into their base, as a checkpoint of its own. The work is minicpm-v's; this is the engine around it. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { type HashProgress, type MergeReport, mergeCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { checkVocabulary, readConfig, Tokenizer } from '@minicpm-finetune/processor';
 import type { FloatDType } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
@@ -19,6 +19,8 @@ export interface MergeOptions {
   readonly maxShardBytes?: number;
   /** Threads of libtorch; one per physical core unless given. */
   readonly threads?: number | null;
+  /** Tells how far the base's weights are hashed, where their hash is not remembered. */
+  readonly onHash?: HashProgress;
 }
 
 /** Merges on the CPU. @throws UserError as `mergeCheckpoint` does. */

@@ -1,11 +1,15 @@
 /** `minicpm-finetune render`: a record as tokens and as a PNG. */
 
+import { relative } from 'node:path';
+import type { ImageSource } from '@minicpm-finetune/processor';
 import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
+import type { EncoderSetup } from '../../data/encoder.js';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
 import { writeNewFile } from '../shared/new-file.js';
+import type { ImageInfo } from './contact-sheet.js';
 import type { RenderedSample } from './render.js';
 
 const { data, model } = CONFIG_FLAGS;
@@ -107,7 +111,7 @@ export const renderCommand: CliCommand = {
           : formatRendered(rendered, colour, io.say);
       io.stdout.write(`${[io.say(LEGEND), ...lines].join('\n')}\n`);
       const sheet = value<string | null>('contact_sheet');
-      if (sheet !== null) await writeSheet(sheet, rendered, encoder.setup.patchSize, io);
+      if (sheet !== null) await writeSheet(sheet, rendered, encoder.setup, io);
     } finally {
       await dataset.close();
     }
@@ -115,17 +119,38 @@ export const renderCommand: CliCommand = {
   },
 };
 
-async function writeSheet(
-  file: string,
-  { sample, grids }: RenderedSample,
-  patchSize: number,
-  io: CommandIO,
-): Promise<void> {
+async function writeSheet(file: string, rendered: RenderedSample, setup: EncoderSetup, io: CommandIO): Promise<void> {
+  const { sample, grids, images } = rendered;
   if (sample.pictures.length === 0) {
     io.stderr.write(`${io.say(`notice: the record has no pictures; ${file} is not written`)}\n`);
     return;
   }
-  const { contactSheet } = await import('./contact-sheet.js');
-  await writeNewFile(file, await contactSheet(sample.pictures, grids, patchSize), '--contact_sheet');
+  const [{ contactSheet }, { undrawable }, { measureImage, PILLOW_MAX_PIXELS }] = await Promise.all([
+    import('./contact-sheet.js'),
+    import('./labels.js'),
+    import('@minicpm-finetune/processor'),
+  ]);
+  const infos: ImageInfo[] = [];
+  for (const { source, turn, role } of images) {
+    const size = await measureImage(source, { maxImagePixels: setup.maxImagePixels ?? PILLOW_MAX_PIXELS });
+    infos.push({ name: nameOf(source), size, turn, role });
+  }
+  writeNewFile(file, await contactSheet(sample.pictures, grids, infos, setup.patchSize), '--contact_sheet');
   io.stderr.write(`${io.say(`${sample.pictures.length} pictures written to ${file}`)}\n`);
+  for (const { name } of infos) {
+    const characters = await undrawable(name);
+    if (characters.length === 0) continue;
+    const message = `no font of this machine has ${characters.join(' ')}: they are written as numbers in the label of ${name}`;
+    io.stderr.write(`${io.say(`notice: ${message}`)}\n`);
+  }
+}
+
+const LONGEST_NAME = 160;
+
+/** The path from the working folder where it is below, and of a long one its end. */
+function nameOf(source: ImageSource): string {
+  if (typeof source !== 'string') return 'in the data';
+  const below = relative(process.cwd(), source);
+  const name = below.startsWith('..') ? source : below;
+  return name.length > LONGEST_NAME ? `...${name.slice(-LONGEST_NAME)}` : name;
 }

@@ -2,12 +2,12 @@
  * One record as the model gets it, token by token. With the speaker of each token and whether it is supervised; its
  * pictures go to contact-sheet.ts. For reading only: nothing is trained on this output.
  */
-import { CHAT_FORMATS, type EncodedSample, type Tokenizer } from '@minicpm-finetune/processor';
+import { CHAT_FORMATS, type EncodedSample, type ImageSource, type Tokenizer } from '@minicpm-finetune/processor';
 import { type Compat, UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import type { Encoder } from '../../data/encoder.js';
 import { type ImageGrid, imageGrids } from '../../data/image-grids.js';
-import { type DataRecord, nameOfTurn, withWrittenTurn } from '../../data/record.js';
+import { type DataRecord, imagesOf, nameOfTurn, withWrittenTurn } from '../../data/record.js';
 
 export type RenderRole = 'system' | 'user' | 'assistant';
 
@@ -30,8 +30,18 @@ export interface RenderedSample {
   readonly sample: EncodedSample;
   readonly tokens: readonly RenderedToken[];
   readonly grids: readonly ImageGrid[];
+  /** Where the images of `grids` come from. */
+  readonly images: readonly ImagePlace[];
   /** Changes of the record: cut, sliced less, … */
   readonly notices: readonly string[];
+}
+
+/** An image, and the turn that shows it. */
+interface ImagePlace {
+  readonly source: ImageSource;
+  /** From 0. */
+  readonly turn: number;
+  readonly role: RenderRole;
 }
 
 /** Encodes record `index` and takes it apart. Throws UserError with the record's place, as training would. */
@@ -54,17 +64,39 @@ export async function renderRecord(
     const changes = { compat, ...(overlong === 'drop' ? { overlong: 'error' as const } : {}) };
     const { sample, notices } = await encoder.encode(record, changes);
     const tokens = await renderTokens(sample!, record, encoder);
+    const images = placesOf(record);
     return {
       compat,
       sample: sample!,
       tokens,
       grids: imageGrids(sample!, encoder.tokenizer),
+      images: compat === 'official' ? inDataOrder(images, record) : images,
       notices: [...notices.map(({ message }) => message), ...notLearned(record)],
     };
   } catch (error) {
     const placed = record ? withWrittenTurn(error, record) : error;
     throw placed instanceof UserError ? placed.at(dataset.place(index)) : placed;
   }
+}
+
+/** The images of a record in the order of the text. */
+function placesOf({ image, conversations }: DataRecord): ImagePlace[] {
+  if (image === undefined) return [];
+  const single = typeof image === 'string' || image instanceof Uint8Array;
+  const sources: Readonly<Record<string, ImageSource>> = single ? { '<image>': image } : image;
+  const tags = Object.keys(sources).map((tag) => tag.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  const pattern = new RegExp(tags.join('|'), 'g');
+  const places = conversations.flatMap(({ role, content }, turn) =>
+    [...content.matchAll(pattern)].map(([tag]): ImagePlace => ({ source: sources[tag]!, turn, role })),
+  );
+  if (places.length > 0 || !single) return places;
+  const turn = conversations.findIndex(({ role }) => role === 'user');
+  return [{ source: image, turn, role: 'user' }];
+}
+
+/** The official code lists images as the data do. */
+function inDataOrder(places: readonly ImagePlace[], record: DataRecord): ImagePlace[] {
+  return imagesOf(record).flatMap((source) => places.find((place) => place.source === source) ?? []);
 }
 
 /** A line for each answer that is not learned. */

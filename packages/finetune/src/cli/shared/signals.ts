@@ -8,18 +8,21 @@
 import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import { watchSignals } from '@minicpm-finetune/torch';
 
-const ANSWER = 'Stopping: this step is finished first. Once more ends at once, without saving.';
+const OF_TRAINING = 'Stopping: this step is finished first. Once more ends at once, without saving.';
 
 export class ProcessSignals {
   readonly #abort = new AbortController();
   readonly #handlers: readonly [NodeJS.Signals, () => void][];
+  readonly #answer: string;
   #saveAsked = false;
   #unwatch: (() => void) | null = null;
 
   readonly #say: Say;
 
-  constructor(say: Say = ENGLISH) {
+  /** @param answer what the first signal is answered with, on standard error */
+  constructor(say: Say = ENGLISH, answer = OF_TRAINING) {
     this.#say = say;
+    this.#answer = answer;
     this.#handlers = [
       ['SIGINT', () => this.#abort.abort('sigint')],
       ['SIGTERM', () => this.#abort.abort('sigterm')],
@@ -36,7 +39,7 @@ export class ProcessSignals {
   listen(): void {
     if (this.#unwatch !== null) return;
     for (const [signal, handler] of this.#handlers) process.on(signal, handler);
-    this.#unwatch = watchSignals(`\n${this.#say(ANSWER)}\n`);
+    this.#unwatch = watchSignals(`\n${this.#say(this.#answer)}\n`);
   }
 
   /** Whether a SIGUSR1 came since the last call. */

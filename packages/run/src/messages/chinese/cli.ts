@@ -93,16 +93,9 @@ export const CLI: Messages = {
   // generate, merge
   '{1} answers in {2}.': '{2} 中有 {1} 个回答。',
   '{1} answers in {2}, {3} of them by an earlier run.': '{2} 中有 {1} 个回答，其中 {3} 个来自先前的运行。',
-  '{1} % equal the reference.': '{1} % 与参考答案相同。',
   'Take a smaller --batch_size, --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.':
     '请使用更小的 --batch_size、--dtype bfloat16、更小的 --max_slice_nums 或 --max_new_tokens，或 --device cpu。',
-  'Expected answers made with {1} in the output file but received answers made with {2}.':
-    '输出文件中的回答应在 {1} 的条件下生成，但收到的是在 {2} 的条件下生成的回答。',
-  'Give another file, or delete this one and its settings.json to start from scratch.':
-    '请换一个文件，或删除此文件及其 settings.json 后从头开始。',
   'Delete the line: its record is then asked again.': '请删除这一行：对应的记录会重新提问。',
-  'Expected a JSON object for a line of the output but received something else.':
-    '输出的每一行应为一个 JSON 对象，但收到其他内容。',
   '{1} tensors in {2}, {3} of them changed.': '{2} 中有 {1} 个张量，其中 {3} 个有改动。',
   'Their logits differ from those of base and adapter by at most {1} of the largest.':
     '其 logits 与基座模型加适配器的结果相比，相对最大值的差不超过 {1}。',

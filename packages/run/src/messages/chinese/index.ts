@@ -1,6 +1,7 @@
 /** All Chinese messages by their English templates. */
 import type { Messages } from '../translator.js';
 import { ADAPTERS } from './adapters.js';
+import { ANSWERS } from './answers.js';
 import { CLI } from './cli.js';
 import { CONFIG } from './config.js';
 import { DATA } from './data.js';
@@ -8,6 +9,7 @@ import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
 import { LIBTORCH } from './libtorch.js';
+import { LOCKS } from './locks.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
 import { RECORDS } from './records.js';
@@ -19,6 +21,8 @@ import { TRAINING } from './training.js';
 export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   general: GENERAL,
   cli: CLI,
+  answers: ANSWERS,
+  locks: LOCKS,
   reports: REPORTS,
   config: CONFIG,
   data: DATA,

@@ -98,8 +98,8 @@ export const MODEL: Messages = {
   '{1}, and {2} more': '{1}，以及另外 {2} 个',
   'The adapter belongs to another base model, or the file was edited: give the model it was trained on.':
     '适配器属于另一个基座模型，或文件被改动过：请给出训练它时的模型。',
-  'Expected a manifest of format 1 for minicpm_manifest.json but it cannot be read.':
-    'minicpm_manifest.json 应为格式 1 的清单，但无法读取。',
+  'Expected a manifest of format 1 or 2 for minicpm_manifest.json but it cannot be read.':
+    'minicpm_manifest.json 应为格式 1 或 2 的清单，但无法读取。',
   'Remove the file to load the adapter unchecked, or copy the adapter again.':
     '请删除该文件以不经检查地加载适配器，或重新复制适配器。',
   'Expected the checksum of minicpm_manifest.json for the tensor {1} but the data differ.':
