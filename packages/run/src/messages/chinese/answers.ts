@@ -53,7 +53,6 @@ export const ANSWERS: Messages = {
     '{1} 应与这里写入的一致，但它被其他程序改动了。',
   'Leave the file alone while it is written, and give the same command again: what is missing is asked.':
     '写入期间请不要动这个文件；再次运行同一命令会补上缺少的回答。',
-  'Expected to write {1} but received: {2}.': '应能写入 {1}，但收到：{2}。',
   'Free some space or repair the permissions, and give the same command again: what is missing is asked.':
     '请腾出空间或修正权限，再次运行同一命令会补上缺少的回答。',
   'Expected a folder for {1} but received: {2}.': '{1} 所在的目录应可用，但收到：{2}。',

@@ -10,9 +10,6 @@ export const DATA: Messages = {
   'Expected at least one record in a data file but the file is empty (0 bytes).':
     '数据文件中至少应有一条记录，但文件是空的（0 字节）。',
   'JSON array': 'JSON 数组',
-  'Expected {1} bytes for a data file as when it was opened but received {2}.':
-    '数据文件应与打开时一样为 {1} 字节，但现在是 {2}。',
-  'Do not change data files during a run. Start again.': '运行期间请不要改动数据文件。请重新开始。',
   'Expected a data file but there is no {1}.': '应为数据文件，但没有 {1}。',
   'Paths are relative to the working folder, here {1}.': '路径相对于工作目录，即 {1}。',
   'Name the JSON, JSON Lines or parquet file itself, or several of them.':
@@ -86,8 +83,6 @@ export const DATA: Messages = {
   'Repair the records (check-data lists all of them) or raise --max_bad_fraction.':
     '请修正这些记录（check-data 会列出全部），或提高 --max_bad_fraction。',
   'All of them are in {1}.': '全部列在 {1} 中。',
-  'Repair or remove the record, or leave bad records out with --on_bad_record skip. check-data lists all of them.':
-    '请修正或删去这条记录，或用 --on_bad_record skip 跳过坏记录。check-data 会列出全部坏记录。',
   '{1}, record {2}: {3} Further records of this kind are counted, not named; check-data lists them.':
     '{1}，第 {2} 条记录：{3}其他同类记录只计数，不逐一列出；check-data 会列出它们。',
 

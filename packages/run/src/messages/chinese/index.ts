@@ -9,12 +9,12 @@ import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
 import { LIBTORCH } from './libtorch.js';
-import { LOCKS } from './locks.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
 import { RECORDS } from './records.js';
 import { REPORTS } from './reports.js';
 import { RUN_FOLDER } from './run-folder.js';
+import { SAME_DATA } from './same-data.js';
 import { TRAINING } from './training.js';
 
 /** The topics, each with its templates; a template is in one of them. */
@@ -22,7 +22,6 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   general: GENERAL,
   cli: CLI,
   answers: ANSWERS,
-  locks: LOCKS,
   reports: REPORTS,
   config: CONFIG,
   data: DATA,
@@ -31,6 +30,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   model: MODEL,
   hub: HUB,
   training: TRAINING,
+  sameData: SAME_DATA,
   libtorch: LIBTORCH,
   files: FILES,
   adapters: ADAPTERS,
