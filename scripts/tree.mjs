@@ -1,7 +1,7 @@
 /**
  * The file trees of the package READMEs. They are made from the first sentence of every source file. `node
- * scripts/tree.mjs` checks them and refuses a first sentence that is missing or longer than 60 characters; `--write`
- * brings them up to date.
+ * scripts/tree.mjs` checks them and refuses a first sentence that is missing or longer than 60 characters, and a blank
+ * line between that comment and the imports; `--write` brings them up to date.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -17,6 +17,8 @@ const complaints = [];
 /** The first sentence of the comment that opens a file. */
 function firstSentence(path) {
   const text = readFileSync(join(root, path), 'utf8').replace(/^#!.*\n/, '');
+  if (/^\/\*\*(?:[^*]|\*(?!\/))*\*\/\n\nimport /.test(text))
+    complaints.push(`${path}: Expected the first import right after the comment at the top but received a blank line.`);
   const block =
     /^\s*\/\*\*?([\s\S]*?)\*\//.exec(text)?.[1] ??
     /^((?:(?:\/\/|;;).*\n)+)/.exec(text)?.[1] ??

@@ -2,7 +2,6 @@
  * A record or prompt to ids, labels, bounds and pixels. The result is what the collator takes. Pure data in and out, no
  * tensors, no files but the images': runs in worker threads.
  */
-
 import { UserError } from '@minicpm-finetune/run';
 import { checkRecord } from './chat/check-record.js';
 import { type ChatMessage, checkMessages } from './chat/messages.js';

@@ -1,5 +1,4 @@
 /** The types of encoded samples. Encoder, loader, collator and generation share them. */
-
 import type { Compat, LlmType } from '@minicpm-finetune/run';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';

@@ -2,7 +2,6 @@
  * The tokenizer of a checkpoint folder. Text to ids and back, with the names and ids of the special tokens of the
  * MiniCPM-V models. Tokenizing itself is Hugging Face's `tokenizers` library; conversations are in `chat/`.
  */
-
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expected, parseJson, readText, shownPath, UserError } from '@minicpm-finetune/run';

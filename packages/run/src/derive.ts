@@ -1,5 +1,4 @@
 /** Numbers derived from configuration and data size. Each with its arithmetic, by transformers' rules. */
-
 import type { RunConfig } from './config/config.js';
 import { SCHEDULES, warmupSteps } from './schedule.js';
 

@@ -1,5 +1,4 @@
 /** Events of a run in words. The fields of a training line, and the lines of all other events. Text only, no output. */
-
 import type { RunEvent, StepEvent } from './events.js';
 import { formatBytes, formatCount, formatDuration, formatNumber, formatRate } from './format.js';
 

@@ -2,7 +2,6 @@
  * Writing and reading `events.jsonl`. The file is append-only: a resumed run appends to the same file. A process may be
  * killed in the middle of a line, so a reader ignores an unfinished last line and a writer removes it before appending.
  */
-
 import {
   closeSync,
   constants,

@@ -5,7 +5,6 @@
  * a number that was not finite is written, and typed here, as null. A reader has to ignore kinds and fields it does
  * not know; fields are only ever added.
  */
-
 import type { RunConfig } from './config/config.js';
 
 /** A number, or null where it was not finite. */

@@ -14,7 +14,6 @@
  *
  * Not here: what is inside a checkpoint, and writing one.
  */
-
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { UNFINISHED } from './own-files.js';

@@ -1,5 +1,4 @@
 /** Numbers as text: durations, sizes, rates, learning rates. */
-
 import type { Finite } from './events.js';
 
 /** Seconds as `0:07`, `12:34`, `3:02:01` or `2d 03:04`; `?` if unknown. */

@@ -4,7 +4,6 @@
  * Numerically those of `transformers.optimization` (and, for WarmupLR, of DeepSpeed's `runtime/lr_schedules.py`).
  * `step` counts optimizer steps already done, so the first step asks for `schedule(0)`.
  */
-
 import type { ScheduleConfig, SchedulerType } from './config/config.js';
 import { nearestName } from './nearest-name.js';
 import { shown } from './shown.js';

@@ -4,7 +4,6 @@
  * Not for broken invariants (use `assert`) nor for failures of the machine. It is printed without a stack, so its text
  * has to say everything: where, what was expected, what was received, and the cure.
  */
-
 import { ENGLISH, labelled, type Say } from './messages/translator.js';
 import { shown, shownPath } from './shown.js';
 

@@ -2,7 +2,6 @@
  * Groups of processes that compute together. Each has a rank; operations are collective: every rank calls the same ones
  * in the same order. Ranks that do not are told so by name before any data travels, whatever their sizes.
  */
-
 import { noGrad } from './autograd.js';
 import { fromTypedArray } from './create.js';
 import { native } from './native.js';

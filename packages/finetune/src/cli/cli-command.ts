@@ -1,5 +1,4 @@
 /** A command: its text and flags as data, and its action. */
-
 import { expected, type Flag, type Say } from '@minicpm-finetune/run';
 import type { Given, GivenValues } from '../config/flags.js';
 import { idleNotices } from '../config/idle.js';

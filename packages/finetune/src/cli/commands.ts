@@ -1,5 +1,4 @@
 /** The list of commands, in the order of the help. A new command is one line here. */
-
 import { benchCommand } from './bench/command.js';
 import { chatCommand } from './chat/command.js';
 import { checkDataCommand } from './check-data/command.js';

@@ -1,5 +1,4 @@
 /** Exit codes, and what a failure prints. */
-
 import { ENGLISH, labelled, type Say, UserError } from '@minicpm-finetune/run';
 import type { TextStream } from '../report/progress.js';
 

@@ -1,5 +1,4 @@
 /** The text of `--help` in both languages. For flags, and for commander's own words. */
-
 import {
   displayWidth,
   type Flag,

@@ -1,5 +1,4 @@
 /** The language of a command line, and its words. `--lang`, otherwise the locale's. */
-
 import { ENGLISH, expected, type Language, localeLanguage, type Say } from '@minicpm-finetune/run';
 import { coerce } from '../config/coerce.js';
 import { COMMANDS } from './commands.js';

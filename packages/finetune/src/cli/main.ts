@@ -1,5 +1,4 @@
 /** Entry of the command line: finds and runs the command. Turns the result into output and an exit code. */
-
 import { type Language, localeLanguage, shownNames, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
 import { unknownName } from '../config/unknown-name.js';

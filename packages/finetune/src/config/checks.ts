@@ -3,7 +3,6 @@
  * errors; combinations in which one value has no effect are notices. Whatever can be known from the configuration alone
  * is checked here.
  */
-
 import {
   METRIC_NAMES,
   type Problem,

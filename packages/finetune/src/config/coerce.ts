@@ -5,7 +5,6 @@
  * Command line and recipe share these rules, so `lora_r: "8"` in a recipe is as good as `lora_r: 8`. Every refusal names
  * flag or file and line, what was expected and received, and an example that works.
  */
-
 import { expected, type FlagKind, type FlagSpec, type UserError } from '@minicpm-finetune/run';
 import { nameAt, placeOf, type Source } from './flags.js';
 

@@ -5,7 +5,6 @@
  * default. Where it contradicts a flag (or a recipe), transformers refuses to start; here the flag wins and the run says so.
  * Not here: ZeRO and offload, which are accepted with a notice.
  */
-
 import { CONFIG_FLAGS, expected, type FlagSpec, parseJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { coerce } from './coerce.js';
 import type { Given, GivenValues } from './flags.js';

@@ -1,5 +1,4 @@
 /** Fills in defaults and values derived from others. */
-
 import { CONFIG_FLAGS, CONFIG_GROUPS, expected, type Flag, flagsOf, type UserError } from '@minicpm-finetune/run';
 import type { GivenValues } from './flags.js';
 

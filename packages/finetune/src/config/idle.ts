@@ -1,5 +1,4 @@
 /** Notices about given values that have no effect. Because another value switches them off. */
-
 import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, shown } from '@minicpm-finetune/run';
 import { type GivenValues, nameAt } from './flags.js';
 

@@ -1,5 +1,4 @@
 /** Flags of `train` that only set other flags. They have no key in the resolved configuration (`resolve.ts`). */
-
 import { type FlagTable, INTERVALS, type Text } from '@minicpm-finetune/run';
 
 const sameAs = (flag: string): Text => ({ en: `The same as ${flag}.`, zh: `等同于 ${flag}。` });

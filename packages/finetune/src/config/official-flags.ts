@@ -4,7 +4,6 @@
  * comes to. A value that would have changed the training, and cannot here, is an error instead (`neutral` lists the
  * values that change nothing).
  */
-
 import type { FlagKind, FlagSpec, FlagTable, Text } from '@minicpm-finetune/run';
 
 /** How a flag is switched off, the usual word for its kind first. */

@@ -4,7 +4,6 @@
  * Precedence: flag, then recipe, then DeepSpeed file, then the adapter that goes on, then default. Whatever is decided for the user on the way ends up
  * in `notices` (something given means less than it seems) or `derived` (a number computed from others).
  */
-
 import {
   CONFIG_FLAGS,
   CONFIG_GROUPS,

@@ -1,5 +1,4 @@
 /** Flags that stand for another flag or its value. Also names of loggers. */
-
 import { expected, UserError } from '@minicpm-finetune/run';
 import { type Given, nameAt, placeOf } from './flags.js';
 

@@ -2,7 +2,6 @@
  * The refusal of an unknown flag, key or command. With the nearest known name, or the flag that stands for another
  * tool's name.
  */
-
 import { type Flag, nearestName, shownNames, UserError } from '@minicpm-finetune/run';
 import { foreignFlag } from './foreign-flags.js';
 

@@ -1,5 +1,4 @@
 /** A data file's image reference to a path or bytes. Does not open or decode images (the processor does). */
-
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,5 +1,4 @@
 /** The question in a record, and the line of its answer. A question is known by its content. */
-
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Answer } from '@minicpm-finetune/minicpm-v';

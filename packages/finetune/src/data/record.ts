@@ -2,7 +2,6 @@
  * The internal form of a record. The seed form of the official scripts, with its images resolved. forms.ts makes it,
  * encodeRecord (minicpm-v) reads it.
  */
-
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 

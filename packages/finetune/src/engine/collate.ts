@@ -3,7 +3,6 @@
  * nothing is computed for padding. Each record keeps its own positions and attends to itself alone: the numbers are
  * those of a padded batch. The only place where a record becomes tensors.
  */
-
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';

@@ -5,7 +5,6 @@
  * It shows; it records nothing (that is `events.jsonl`) and measures nothing but its own pace. Only the live line uses
  * control characters, and only on a terminal.
  */
-
 import assert from 'node:assert';
 import type { RunConfig, RunEvent } from '@minicpm-finetune/run';
 import {

@@ -2,7 +2,6 @@
  * The story of a training run. From the configuration to the saved model. Everything that happens is visible here; the
  * parts are in the files it imports.
  */
-
 import { writeFileSync } from 'node:fs';
 import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
 import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
@@ -173,7 +172,6 @@ function announce(run: Run, options: TrainOptions): void {
     device: training.device,
     resumed_at_step: state.step,
   });
-  for (const line of places) log.reporter.notice(line);
   if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
   log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
 }

@@ -92,7 +92,7 @@ describe('the folder of the model or the adapter', () => {
   it('of --lora_weight_path is refused', async () => {
     await refused(
       'adapter',
-      { lora_weight_path: at('adapter'), overwrite_output_dir: true },
+      { lora_weight_path: at('adapter'), lora_r: 4, overwrite_output_dir: true },
       /which is that of --lora_weight_path/,
     );
   });

@@ -2,7 +2,6 @@
  * Reads a folder of reference results of the data pipeline. Its JSON files and arrays become plain data. The README of
  * such a folder lists its files; nothing is checked here.
  */
-
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,4 @@
 /** Parity of decoding, slicing, resizing and pixel layout. No tokenizer is involved. */
-
 import {
   cutPicture,
   decodeImage,

@@ -1,5 +1,4 @@
 /** Parity of encoded records, batches and prompts. With the official code and the inference processors. */
-
 import {
   type ChatMessage,
   type EncodedPicture,

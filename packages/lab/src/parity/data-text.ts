@@ -1,5 +1,4 @@
 /** Parity of tokenizers and chat templates. */
-
 import { renderChatTemplate, type Tokenizer } from '@minicpm-finetune/processor';
 import type { DataReference } from './data-folder.js';
 import { Check, type CheckLine } from './data-report.js';

@@ -3,7 +3,6 @@
  * folder of reference results. Prints one line of JSON per check and ends with exit code 1 if any failed. Files that
  * DIR lacks are skipped.
  */
-
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Tokenizer } from '@minicpm-finetune/processor';

@@ -2,7 +2,6 @@
  * Pads encoded records as the official collator does. To one length, on the right: ids and position ids with 0, labels
  * with -100.
  */
-
 import type { EncodedSample } from '@minicpm-finetune/processor';
 
 /** B records, all L tokens long; every array is (B, L), row by row. */

@@ -1,7 +1,6 @@
 /**
  * Reads collated batches from one safetensors file. In the layout of the PyTorch side; packs them as the collator does.
  */
-
 import type { Picture } from '@minicpm-finetune/minicpm-v';
 import { copyTo, type DType, keep, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Batch, disposeBatch, pack, type Sequence } from 'minicpm-finetune/internal';

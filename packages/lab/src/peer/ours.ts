@@ -3,7 +3,6 @@
  * peak memory. Takes the files and flags of a PyTorch side that trains the same way, so that both can be compared in
  * one sitting. See packages/lab/README.md.
  */
-
 import { median, type RunConfig } from '@minicpm-finetune/run';
 import {
   allowTf32,

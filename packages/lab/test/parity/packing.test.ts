@@ -1,5 +1,4 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
-
 import { applyLora, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, liveTensors, manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';

@@ -2,7 +2,6 @@
  * Random weights for a model of any size. For models trained from scratch, as in the quickstart, and for tests. The
  * distributions are those of Hugging Face's and the original code's initialisers.
  */
-
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import {
   type DType,

@@ -4,7 +4,6 @@
  * Not here: which token (sampling.ts), text (detokenizer.ts), prompts from conversations (chat/), beams. Shapes: B sequences, L positions of
  * the longest prompt, D hidden size, V vocabulary.
  */
-
 import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor, yieldToEventLoop } from '@minicpm-finetune/torch';

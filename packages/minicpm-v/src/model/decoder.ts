@@ -4,7 +4,6 @@
  * and arithmetic are transformers'. Not here: loss, sampling (generation/), gradients. Shapes: B sequences, L
  * positions, D hidden size, H heads, K key/value heads.
  */
-
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import {
   Embedding,

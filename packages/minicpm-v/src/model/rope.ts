@@ -3,7 +3,6 @@
  * and LongRoPE's two sets of frequencies (Ding et al., 2024). Angles are computed in float32; the cosines and sines are
  * cast to the type of what they rotate.
  */
-
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import { copyTo, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
 

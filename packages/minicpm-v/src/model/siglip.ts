@@ -5,7 +5,6 @@
  *
  * Shapes: N pictures, n patches, D hidden size, H heads.
  */
-
 import type { VisionConfig } from '@minicpm-finetune/processor';
 import { Embedding, fromTypedArray, LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';
 import { type Grid, PatchEmbedding, type PictureGroup } from './patches.js';

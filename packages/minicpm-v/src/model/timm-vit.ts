@@ -5,7 +5,6 @@
  *
  * Shapes: N pictures, n patches, D hidden size, H heads.
  */
-
 import type { VisionConfig } from '@minicpm-finetune/processor';
 import { LayerNorm, Linear, Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
 import { type Grid, PatchEmbedding, type PictureGroup } from './patches.js';

@@ -1,5 +1,4 @@
 /** Adapters with random weights, for tests. */
-
 import { readConfig } from '@minicpm-finetune/processor';
 import { noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { describeBase, saveAdapter } from '../../src/adapters/folder.js';

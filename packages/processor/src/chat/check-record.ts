@@ -1,7 +1,6 @@
 /**
  * Checks of a record that need no encoding. Encoding begins with them, and the preflight of a run does them alone.
  */
-
 import { UserError } from '@minicpm-finetune/run';
 import type { RecordOptions } from '../sample.js';
 import { type ChatMessage, checkMessages, recordMessages } from './messages.js';

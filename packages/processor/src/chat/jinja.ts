@@ -2,7 +2,6 @@
  * Renders a checkpoint's own chat template. Equal to transformers' `apply_chat_template(tokenize=False)`. The templates
  * of `templates.ts` are checked against it; the official data set code renders conversations with it.
  */
-
 import { Template } from '@huggingface/jinja';
 import { UserError } from '@minicpm-finetune/run';
 import type { Tokenizer } from '../tokenizer.js';

@@ -2,7 +2,6 @@
  * A conversation: turns of text and images in order. A record's tags are put into this form here, and what can be wrong
  * with a conversation is found here; turning it into tokens is `segments.ts`.
  */
-
 import { shown, UserError } from '@minicpm-finetune/run';
 import type { ImageSource } from '../image/decode.js';
 import { NUMBERED_TAG, stripEnd, stripStart } from './python.js';

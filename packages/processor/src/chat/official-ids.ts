@@ -3,7 +3,6 @@
  * whole text, then searches the ids for roles, answers and images. Faithful, not good; `segments.ts` is the way of this
  * project.
  */
-
 import { expected, type LlmType, UserError } from '@minicpm-finetune/run';
 import type { EncodedSample, Range } from '../sample.js';
 import { IMAGE_TOKENS, type Tokenizer } from '../tokenizer.js';

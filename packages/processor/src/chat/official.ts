@@ -5,7 +5,6 @@
  *
  * Here: images and their places in the text. Tokens and the loss mask are in `official-ids.ts`.
  */
-
 import { expected, UserError } from '@minicpm-finetune/run';
 import { decodeImage, type ImageSource, PILLOW_MAX_PIXELS } from '../image/decode.js';
 import { planSlices } from '../image/geometry.js';

@@ -1,5 +1,4 @@
 /** Truncates conversations that exceed the maximum length. Cuts at the end, and never through an image. */
-
 import { type EncodedText, IGNORED } from './segments.js';
 
 /** Whether any supervised token is left. */

@@ -3,7 +3,6 @@
  * each slice. Two schemas: the older one (MiniCPM-V-2, 2.5) puts one pair of slice marks around rows of images, the
  * newer one (2.6, o-2.6, 4) marks each slice and can number the image.
  */
-
 import { IMAGE_TOKENS } from '../tokenizer.js';
 
 export type SliceSchema = 'old' | 'new';

@@ -2,7 +2,6 @@
  * A training record in the official scripts' form. A conversation and its images. Schema and messages only; what a
  * conversation may say is checked where it is encoded.
  */
-
 import { shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import type { ImageSource } from '../image/decode.js';

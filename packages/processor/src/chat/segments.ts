@@ -7,7 +7,6 @@
  * Supervised is what the model has to produce: each answer and its end token, once. The header's newline is prompt.
  * An answer that is not to be learned is prompt, too, with the ids that it has as history at inference.
  */
-
 import type { Range } from '../sample.js';
 import { IMAGE_TOKENS } from '../tokenizer.js';
 import type { ChatMessage, Part } from './messages.js';

@@ -3,7 +3,6 @@
  * how its tokens are split. One table, no code per model. Where a checkpoint has a Jinja template of its own, the table
  * is checked against it, and the default system prompt is taken from it.
  */
-
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
 import { IMAGE_TOKENS, type Tokenizer } from '../tokenizer.js';
 import { renderChatTemplate } from './jinja.js';

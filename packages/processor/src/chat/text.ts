@@ -2,7 +2,6 @@
  * What the text of a turn may not hold. Half a character, or a picture in the way of another tool: the model would learn
  * a replacement character, or the path of a picture that it never sees.
  */
-
 import { shown, UserError } from '@minicpm-finetune/run';
 import type { ImageSource } from '../image/decode.js';
 import type { RecordTurn } from './record.js';

@@ -2,7 +2,6 @@
  * Reads BMP pictures, which libvips does not. Uncompressed and bit-field pixels of 1 to 32 bits; the alpha channel is
  * dropped. Run-length compressed ones are not read. Colour expansion as in Pillow's BmpImagePlugin.
  */
-
 import { UserError } from '@minicpm-finetune/run';
 import type { RgbImage } from './resize.js';
 

@@ -4,7 +4,6 @@
  * CMYK is converted without a profile, and an animation gives its first frame. Decoding itself is libvips'; no resizing
  * here.
  */
-
 import { readFileSync, statSync } from 'node:fs';
 import { beginsAsPicture, fileKind, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import sharp, { type Metadata, type Sharp } from 'sharp';

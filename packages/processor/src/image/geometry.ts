@@ -3,7 +3,6 @@
  * adaptive slicing (arXiv 2403.11703) as `slice_image` of the official data set code computes it, rounding included:
  * Python rounds halves to even and `int` truncates.
  */
-
 import { exactLog } from './exact-log.js';
 
 /** The three numbers that decide how pictures are cut; the names in camelCase of the official `slice_config`. */

@@ -2,7 +2,6 @@
  * An RGB image to overview and slices for the vision tower. Resized, cut, and laid out in planes or in patches. Pixels
  * stay uint8; `normalize` is what the collator's tensor arithmetic must equal bit for bit.
  */
-
 import { UserError } from '@minicpm-finetune/run';
 import { type Box, planSlices, type SliceConfig } from './geometry.js';
 import type { Size } from './jpeg.js';

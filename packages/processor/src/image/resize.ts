@@ -4,7 +4,6 @@
  * weights in fixed point with 22 fractional bits, and a clip to 0..255 after each pass. After Pillow's `Resample.c`.
  * The weights are computed here, the sums in `resize-kernel.wat`.
  */
-
 import { type ResizeKernel, resizeKernel } from './resize-kernel.js';
 
 /** Interleaved RGB, row by row: `data[(y * width + x) * 3 + channel]`. */

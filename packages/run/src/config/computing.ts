@@ -1,5 +1,4 @@
 /** Flags of a training: how it is computed. */
-
 import type { FlagTable, IdleRule } from './spec.js';
 
 const WITHOUT_FLOAT16: IdleRule = { when: [{ flag: 'dtype', not: ['float16'] }] };

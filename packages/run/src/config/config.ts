@@ -6,7 +6,6 @@
  * Nothing in here depends on the machine, the rank or the data: such numbers are derived at start and recorded in the `run_start` event.
  * Defaults are those of transformers, PEFT and the official `finetune.py`; where a default is ours, the help says so or there is no official one.
  */
-
 import type { Text } from '../language.js';
 import { BATCH, ENGINE, LOADER, PRECISION, SEEDS } from './computing.js';
 import { LORA, OPTIMIZER, TRAINABLES } from './learning.js';

@@ -1,5 +1,4 @@
 /** Flags of a training: what trains, and how the weights change. */
-
 import type { FlagTable, IdleRule } from './spec.js';
 
 /** The regular expression of the official `finetune.py`. */

@@ -1,5 +1,4 @@
 /** Flags of `train`: model, data and run folder. */
-
 import type { FlagTable } from './spec.js';
 
 export const MODEL = {

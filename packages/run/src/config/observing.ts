@@ -1,5 +1,4 @@
 /** Flags of a training: what is measured, saved and shown. None of them touches the numbers. */
-
 import type { FlagTable } from './spec.js';
 
 /** Metrics of answers, besides the loss, that `metric_for_best_model` may name. */

@@ -1,5 +1,4 @@
 /** Flags of `train`: length and learning-rate schedule. */
-
 import type { FlagTable } from './spec.js';
 
 export const SCHEDULE = {

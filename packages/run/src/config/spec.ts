@@ -2,7 +2,6 @@
  * What a flag is: kind, default, limits and help, as data. A table of such entries is all there is to say about the flags of a command;
  * parsing, recipes, checks, `--help` and a form follow from it, and so do the TypeScript types of the values.
  */
-
 import type { Text } from '../language.js';
 
 /**

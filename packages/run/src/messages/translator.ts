@@ -4,7 +4,6 @@
  *
  * Not for what programs read: events.jsonl, run.json, JSON reports and the `message` of errors stay English.
  */
-
 import { WIDE } from '../display-width.js';
 
 /**

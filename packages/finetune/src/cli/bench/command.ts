@@ -1,5 +1,4 @@
 /** `minicpm-finetune bench`: time and memory of training steps. Takes the flags of a training. */
-
 import { type FlagTable, flagsOf, type RunConfig } from '@minicpm-finetune/run';
 import { resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune chat`. */
-
 import { type CliCommand, sayIdle } from '../cli-command.js';
 import { EXIT } from '../exit.js';
 import { modelFolder } from '../shared/model-flag.js';

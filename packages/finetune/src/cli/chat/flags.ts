@@ -1,5 +1,4 @@
 /** The flags of `minicpm-finetune chat`. */
-
 import { CONFIG_FLAGS, DEVICE, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { flagValue, requiredValue } from '../cli-command.js';

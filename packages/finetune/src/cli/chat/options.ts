@@ -1,5 +1,4 @@
 /** The resolved options of a chat. */
-
 import type { AnswerOptions } from '@minicpm-finetune/minicpm-v';
 import type { FloatDType } from '@minicpm-finetune/run';
 

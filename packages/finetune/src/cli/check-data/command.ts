@@ -1,5 +1,4 @@
 /** `minicpm-finetune check-data`: checks all data. Exit code 2 if a record is bad. */
-
 import { CONFIG_FLAGS, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
 import { flagValue, requiredValue } from '../cli-command.js';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune doctor`: one line per finding. With the cure below a finding that is wrong. */
-
 import { type FlagTable, flagsOf, padEnd, type Say } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
 import { example } from '../command.js';

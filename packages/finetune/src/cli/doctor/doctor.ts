@@ -3,7 +3,6 @@
  * speed of matrix products. Only looks: installs and changes nothing. Works without a built addon, which is then a
  * finding.
  */
-
 import { spawnSync } from 'node:child_process';
 import { existsSync, statfsSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune download`: a hub model into the cache. The cache is Hugging Face's. */
-
 import { CONFIG_FLAGS, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune generate`: answers for a data file. */
-
 import { CONFIG_FLAGS, type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { MODEL_FLAGS, SAMPLING_FLAGS, SLICE_FLAGS } from '../chat/flags.js';

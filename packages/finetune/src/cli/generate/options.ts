@@ -1,5 +1,4 @@
 /** The resolved options of `generate`. */
-
 import type { ChatOptions } from '../chat/options.js';
 
 export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {

@@ -1,5 +1,4 @@
 /** `minicpm-finetune merge`: adapters merged into their base. The result is a checkpoint that needs no adapter. */
-
 import { type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import { MODEL_FLAGS } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue } from '../cli-command.js';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune render`: a record as tokens and as a PNG. */
-
 import { relative } from 'node:path';
 import type { ImageSource } from '@minicpm-finetune/processor';
 import { CONFIG_FLAGS, type Compat, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';

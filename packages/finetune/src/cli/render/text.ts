@@ -2,7 +2,6 @@
  * A rendered record as text. One line per run of tokens of one kind, tokens separated by "|", supervised tokens marked
  * and (on a terminal) coloured. Two encodings of a record are shown as their difference.
  */
-
 import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import type { RenderedSample, RenderedToken, RenderRole } from './render.js';
 import { type DiffRun, diff } from './token-diff.js';

@@ -1,5 +1,4 @@
 /** The encoder flags that check-data and render share. */
-
 import type { Flag, FlagSpec } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';

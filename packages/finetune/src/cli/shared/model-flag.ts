@@ -1,5 +1,4 @@
 /** The model flag, resolved to a folder. All commands that use a model share it. */
-
 import type { Flag } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { type CommandIO, flagValue, requiredValue } from '../cli-command.js';

@@ -1,5 +1,4 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
-
 import { type RunConfig, type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import type { GivenValues } from '../../config/flags.js';

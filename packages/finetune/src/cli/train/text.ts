@@ -1,5 +1,4 @@
 /** The text of `train --help` around the flags. */
-
 import { CONFIG_HEADINGS } from '@minicpm-finetune/run';
 import type { CommandText } from '../command.js';
 
