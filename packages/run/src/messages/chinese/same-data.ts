@@ -1,4 +1,4 @@
-/** Chinese for checks before the first step, and data that change. */
+/** Chinese for checks before the first step. And for data that change. */
 import type { Messages } from '../translator.js';
 
 export const SAME_DATA: Messages = {
