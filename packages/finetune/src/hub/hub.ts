@@ -30,6 +30,7 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
     requireCheckpoint(argument, options);
     return argument;
   }
+  if (existsSync(argument)) requireCheckpoint(argument, options); // it says which file it is
   requireRepoId(argument, options.flag);
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;

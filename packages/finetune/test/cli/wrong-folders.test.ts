@@ -65,6 +65,20 @@ function changed(name: string, content: string | Buffer): string {
   return folder;
 }
 
+describe.each(Object.entries(COMMANDS))('%s', (_, words) => {
+  it('says which file a path is, also when it looks like the id of a model', async () => {
+    const before = process.cwd();
+    process.chdir(place.folder);
+    try {
+      mkdirSync('folder', { recursive: true });
+      writeFileSync(join('folder', 'config.json'), '{}');
+      expect(await refused(...words('folder/config.json'))).toMatch(/received the file "folder\/config\.json"/);
+    } finally {
+      process.chdir(before);
+    }
+  });
+});
+
 /** A copy of the model with keys added to its configuration. */
 function configured(keys: object): string {
   const config = JSON.parse(readFileSync(join(place.model, 'config.json'), 'utf8')) as object;
