@@ -67,14 +67,20 @@ export async function asTask<T>(
   }
 }
 
-/** Shows how weights are hashed, from the first bytes that are read: what is remembered takes no time and shows nothing. */
+/** Milliseconds of hashing that are not worth a line. */
+const SHORT_HASHING = 300;
+
+/** Shows how weights are hashed if it takes its time: small models and hashes that are remembered show nothing. */
 export function hashingTask(reporter: Reporter): Disposable & { update(done: { bytes: number; of: number }): void } {
   let task: Task | undefined;
+  let started: number | undefined;
   let last = 0;
   return {
     update: ({ bytes, of }) => {
-      task ??= reporter.task('Hashing weights', of, 'bytes');
       last = bytes;
+      started ??= performance.now();
+      if (performance.now() - started < SHORT_HASHING) return;
+      task ??= reporter.task('Hashing weights', of, 'bytes');
       task.update(bytes);
     },
     [Symbol.dispose]: () => task?.finish(last),

@@ -2,14 +2,15 @@
  * Opens what a configuration names, as a start would. For `--dry_run`; nothing is
  * written or downloaded.
  */
-import { accessSync, constants, existsSync, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { openCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { requireCheckpoint } from '@minicpm-finetune/processor';
 import { latestCheckpoint, pathCure, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../data/dataset.js';
 import { Encoder, encoderSetup } from '../data/encoder.js';
 import { localModel, requireRepoId } from '../hub/hub.js';
+import { requireWritable } from './writable-folder.js';
 
 /**
  * Opens model, tokenizer, data, adapter and checkpoint of a run, and looks whether its folder can be written.
@@ -25,7 +26,7 @@ export async function checkNamedFiles(config: RunConfig): Promise<string[]> {
   const { lora_weight_path: adapter } = config.lora;
   if (adapter !== null) requireAdapter(adapter);
   checkResume(config);
-  requireWritable(config.output.output_dir, '--output_dir');
+  requireWritable(config.output.output_dir);
   return notices;
 }
 
@@ -79,25 +80,4 @@ function checkResume({ save, output }: RunConfig): void {
       cure: pathCure(folder ?? output.output_dir, 'Name a checkpoint-<step> folder, or leave the flag out.'),
     },
   );
-}
-
-/** Refuses a folder that cannot be made or written, by the nearest folder above it that is there. */
-function requireWritable(path: string, flag: string): void {
-  let folder = resolve(path);
-  while (!existsSync(folder) && dirname(folder) !== folder) folder = dirname(folder);
-  const where = folder === resolve(path) ? shown(path) : `${shown(path)}, in ${shown(folder)}`;
-  if (!statSync(folder).isDirectory())
-    throw new UserError(`Expected a folder for ${flag} but received ${where}, which is a file.`, {
-      flag,
-      cure: 'Name another folder.',
-    });
-  try {
-    accessSync(folder, constants.W_OK | constants.X_OK);
-  } catch (cause) {
-    throw new UserError(`Expected a folder that can be written for ${flag} but received ${where}.`, {
-      flag,
-      cure: 'Check its permissions, or name another folder.',
-      cause,
-    });
-  }
 }

@@ -3,7 +3,7 @@
  * the files that it lists as its own (packages/run/src/own-files.ts), unchanged, are removed. All of it is looked at first; the earlier
  * run is removed when everything else is ready, so that a start that fails leaves it whole.
  */
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
   checkpointStep,
@@ -23,6 +23,7 @@ import { TRAINER_FILES } from '../checkpoint/checkpoint.js';
 import { isIntact } from '../checkpoint/durable.js';
 import { resultNames } from './open-model.js';
 import { isRequest } from './stop.js';
+import { makeFolder, requireWritable } from './writable-folder.js';
 
 const FLAG = '--output_dir';
 const SHOWN = 10;
@@ -43,6 +44,7 @@ export type Inputs = readonly string[];
 export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolder {
   const { output_dir: folder } = config.output;
   refuseModelFolders(config);
+  requireWritable(folder);
   const made = makeFolder(folder);
   let lock: FileLock | undefined;
   const release = (): void => {
@@ -61,6 +63,7 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
 /** Checks what `claimOutput` would, and touches nothing. @throws UserError as it does */
 export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
   const { output_dir: folder } = config.output;
+  requireWritable(folder);
   requireUnlocked(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
   lookAtOutput(config, inputs);
 }
@@ -69,6 +72,7 @@ export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
 function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
   const { output_dir: folder, overwrite_output_dir: overwrite } = config.output;
   refuseModelFolders(config);
+  requireWritable(folder);
   const own = new OwnFiles(folder);
   if (!existsSync(folder)) return { own, earlier: [] };
   if (isResumed(config)) {
@@ -317,20 +321,4 @@ function refuseTaken(folder: string, names: readonly string[]): void {
 function listed(names: readonly string[]): string {
   const rest = names.length - SHOWN;
   return `${names.slice(0, SHOWN).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
-}
-
-/** Makes a folder; returns the first one that was not there, resolved. */
-function makeFolder(folder: string): string | undefined {
-  try {
-    return mkdirSync(folder, { recursive: true });
-  } catch (cause) {
-    throw new UserError(
-      `Expected a folder that can be written for ${FLAG} but received ${folder}: ${(cause as Error).message}.`,
-      {
-        flag: FLAG,
-        cure: 'Name another folder.',
-        cause,
-      },
-    );
-  }
 }

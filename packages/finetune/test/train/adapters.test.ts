@@ -3,6 +3,7 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadModel } from '@minicpm-finetune/minicpm-v';
 import { readConfig } from '@minicpm-finetune/processor';
+import { describeEvent } from '@minicpm-finetune/run';
 import { noGrad, ops, SafetensorsFile, scope, setThreads, writeSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { main } from '../../src/cli/main.js';
@@ -68,10 +69,10 @@ describe('where adapters go', () => {
       'llm q_proj in 2 layers and v_proj in 1 of 2 layers',
     ],
   ])('%s: in the log, and in events.jsonl', async (what, flags, line) => {
-    const { folder, notices } = await run(`places-${what}`, { ...LORA, ...flags });
-    expect(notices).toContain(`adapters: ${line}`);
+    const { folder } = await run(`places-${what}`, { ...LORA, ...flags });
     const [start] = eventsOf(folder, 'run_start');
     expect(start!.derived).toContain(`adapters: ${line}`);
+    expect(describeEvent(start!)).toContain(`adapters: ${line}`);
     const layers = start!.adapters!.map(({ part, layers }) => `${part} ${layers}`);
     expect(layers[0]).toBe(`llm ${what === 'layers' ? 1 : 2}`);
     // PEFT, which reads names otherwise, finds the adapters where they are

@@ -405,7 +405,9 @@ describe('a run folder', () => {
     mkdirSync(at('mounted'));
     if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m,ro', 'tmpfs', at('mounted')]).status !== 0) return; // not permitted here
     try {
-      await expect(run('mounted')).rejects.toThrow(/Expected to write in .*mounted but received: EROFS/);
+      await expect(run('mounted')).rejects.toThrow(
+        /Expected a folder that can be written for --output_dir .*mounted": EROFS/,
+      );
       await expect(run('mounted/new')).rejects.toMatchObject({ name: 'UserError', flag: '--output_dir' });
     } finally {
       execFileSync('umount', [at('mounted')]);

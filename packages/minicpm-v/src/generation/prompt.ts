@@ -12,7 +12,8 @@ import {
   Tokenizer,
   VERSIONS,
 } from '@minicpm-finetune/processor';
-import { readManifest } from '../adapters/manifest.js';
+import { modelOrigin } from '../adapters/family.js';
+import { inspectAdapter } from '../adapters/folder.js';
 import { slicesOfAdapters } from '../adapters/slices.js';
 
 /** How a conversation is read. */
@@ -46,7 +47,10 @@ export class PromptEncoder {
     const { llmType } = VERSIONS[config.version];
     const tokenizer = Tokenizer.load(folder);
     checkVocabulary(tokenizer, config.llm.vocabSize);
-    const trained = adapters.map((adapter) => ({ adapter, slices: readManifest(adapter)?.slices ?? null }));
+    const trained = adapters.map((adapter) => {
+      const { manifest } = inspectAdapter(adapter, modelOrigin(config));
+      return { adapter, slices: manifest?.slices ?? null };
+    });
     const { slice } = slicesOfAdapters(trained, config.slice);
     return new PromptEncoder(config, chatTemplate(llmType, tokenizer), slice);
   }

@@ -13,9 +13,6 @@ export const RUN_FOLDER: Messages = {
   'Name a checkpoint-<step> folder, or leave the flag out.': '请写出 checkpoint-<步数> 目录，或不给这个参数。',
   'Name another folder.': '请换一个目录。',
   'Expected a folder for {1} but received {2}, which is a file.': '{1} 应为目录，但收到的 {2} 是文件。',
-  'Expected a folder that can be written for {1} but received {2}.': '{1} 应为可写的目录，但收到 {2}。',
-  'Expected a folder that can be written for {1} but received {2}, in {3}.':
-    '{1} 应为可写的目录，但收到 {2}（位于 {3}）。',
   'Expected a folder that can be written for --output_dir but received {1}: {2}.':
     '--output_dir 应为可写的目录，但收到 {1}：{2}。',
   'Check its permissions, or name another folder.': '请检查其权限，或换一个目录。',

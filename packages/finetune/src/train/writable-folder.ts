@@ -1,0 +1,46 @@
+/** Whether the output folder can be made and written. */
+import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { shown, UserError } from '@minicpm-finetune/run';
+
+const FLAG = '--output_dir';
+
+/** Refuses a folder that cannot be made or written, by the nearest folder above it that is there. */
+export function requireWritable(path: string): void {
+  let folder = resolve(path);
+  while (!existsSync(folder) && dirname(folder) !== folder) folder = dirname(folder);
+  const where = folder === resolve(path) ? shown(path) : `${shown(path)}, in ${shown(folder)}`;
+  if (!statSync(folder).isDirectory())
+    throw new UserError(`Expected a folder for ${FLAG} but received ${where}, which is a file.`, {
+      flag: FLAG,
+      cure: 'Name another folder.',
+    });
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new UserError(
+      `Expected a folder that can be written for ${FLAG} but received ${where}: ${(cause as Error).message}.`,
+      {
+        flag: FLAG,
+        cure: 'Check its permissions, or name another folder.',
+        cause,
+      },
+    );
+  }
+}
+
+/** Makes a folder; returns the first one that was not there, resolved. */
+export function makeFolder(folder: string): string | undefined {
+  try {
+    return mkdirSync(folder, { recursive: true });
+  } catch (cause) {
+    throw new UserError(
+      `Expected a folder that can be written for ${FLAG} but received ${folder}: ${(cause as Error).message}.`,
+      {
+        flag: FLAG,
+        cure: 'Name another folder.',
+        cause,
+      },
+    );
+  }
+}
