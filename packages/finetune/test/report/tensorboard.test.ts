@@ -79,11 +79,11 @@ describe('event files', () => {
   it('come after the files that are there, whatever the clock says', () => {
     const logs = join(folder, 'clock');
     mkdirSync(logs);
-    writeFileSync(join(logs, 'events.out.tfevents.9999999998.host.1.0'), '');
+    writeFileSync(join(logs, 'events.out.tfevents.8999999998.host.1.0'), '');
     const names: string[] = [];
     for (let i = 0; i < 2; i++) new TensorBoard(logs, 0, (name) => names.push(name)).close();
     expect(names).toEqual([...names].sort());
-    expect(names[0]).toMatch(/^events\.out\.tfevents\.9999999999\./);
+    expect(names[0]).toMatch(/^events\.out\.tfevents\.8999999999\./);
     expect(readdirSync(logs)).toEqual(expect.arrayContaining(names));
   });
 

@@ -88,7 +88,7 @@ function inTheBackground(group) {
   for (const operation of pending) operation.wait();
   say({
     before,
-    sums: tensors.filter((_, i) => i % 2 === 1).map((whole) => ops.sum(whole).item()),
+    sums: tensors.filter((_, i) => i % 2 === 1).map((whole) => ops.sumAll(whole).item()),
     done: pending.map(({ done }) => done),
   });
   for (const tensor of tensors) tensor.dispose();
