@@ -1,7 +1,7 @@
 /** Whether a folder is that of a checkpoint. What it is otherwise, and what to give instead. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileKindOf, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
+import { fileKindOf, latestCheckpoint, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 
 export interface CheckpointPlace {
   /** The flag that names the folder, with dashes. */
@@ -13,7 +13,8 @@ export interface CheckpointPlace {
 /**
  * Refuses what is no folder with a config.json.
  *
- * @throws UserError that says what it is: nothing, a file, the folder of an adapter, a folder around checkpoints, weights of another kind.
+ * @throws UserError that says what it is: nothing, a file, the folder of an adapter, a run that is not finished, a folder around checkpoints,
+ *   weights of another kind.
  */
 export function requireCheckpoint(folder: string, { flag, adapterFlag }: CheckpointPlace): void {
   const refuse = (received: string, cure: string): UserError =>
@@ -31,6 +32,7 @@ export function requireCheckpoint(folder: string, { flag, adapterFlag }: Checkpo
   if (existsSync(join(folder, 'config.json'))) return;
   if (existsSync(join(folder, 'adapter_config.json')))
     throw refuse(`that of an adapter, ${shown(folder)}`, adapterCure(folder, flag, adapterFlag));
+  refuseUnfinishedRun(folder, flag);
   const names = readdirSync(folder);
   const inner = names.filter((name) => existsSync(join(folder, name, 'config.json')));
   if (inner.length > 0)
@@ -46,6 +48,22 @@ export function requireCheckpoint(folder: string, { flag, adapterFlag }: Checkpo
     );
   const cure = 'Give the folder that holds config.json and the safetensors files.';
   throw refuse(`${shown(folder)}, which has no config.json${names.length === 0 ? ': it is empty' : ''}`, cure);
+}
+
+/** A run folder has a model or an adapter only when the run is finished; before, its checkpoints have one. */
+function refuseUnfinishedRun(folder: string, flag: string): void {
+  const newest = latestCheckpoint(folder);
+  if (newest === undefined) return;
+  const isAdapter = existsSync(join(newest.path, 'adapter_config.json'));
+  throw new UserError(
+    `Expected a folder with config.json and weights but received ${shownPath(folder)}, a run folder that has checkpoints only.`,
+    {
+      flag,
+      cure: isAdapter
+        ? `The run trains an adapter and was not finished. Give its base as the model, and its newest checkpoint as the adapter: ${newest.path}.`
+        : `The run was not finished. Give its newest checkpoint: ${newest.path}.`,
+    },
+  );
 }
 
 /** Of checkpoint-500 and checkpoint-1000 the second. */

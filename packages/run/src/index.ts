@@ -10,6 +10,7 @@ export * from './describe-event.js';
 export * from './display-width.js';
 export * from './event-log.js';
 export * from './events.js';
+export * from './file-content.js';
 export * from './file-memory.js';
 export { unseenName } from './files/characters.js';
 export { findEncodingMistake, findEncodingMistakeIn, wideEncoding } from './files/encoding.js';

@@ -28,6 +28,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, relative, sep } from 'node:path';
+import { contentOfFile, type FileContent } from './file-content.js';
 import { isWhole } from './growing-file.js';
 import { removeEmpty } from './lock.js';
 
@@ -38,12 +39,7 @@ const FIRST_LINE = JSON.stringify({ format: 1 });
 /** In every checkpoint, written last: its files with sizes and checksums. */
 const MANIFEST = 'manifest.json';
 
-interface Content {
-  readonly bytes: number;
-  readonly sha256: string;
-}
-
-interface Entry extends Content {
+interface Entry extends FileContent {
   readonly grows: boolean;
 }
 
@@ -143,7 +139,7 @@ export class OwnFiles {
 
   /** Notes that the file `path` is about to take a name, or has it. */
   note(name: string, path = join(this.folder, name)): void {
-    this.#append({ file: name, ...contentOf(path) });
+    this.#append({ file: name, ...contentOfFile(path) });
   }
 
   /** Notes a file that grows: with what is there, unless somebody else wrote it. */
@@ -151,7 +147,7 @@ export class OwnFiles {
     const path = join(this.folder, name);
     if (!existsSync(path))
       this.#append({ file: name, bytes: 0, sha256: createHash('sha256').digest('hex'), grows: true });
-    else if (this.ownership(name) === 'own') this.#append({ file: name, ...contentOf(path), grows: true });
+    else if (this.ownership(name) === 'own') this.#append({ file: name, ...contentOfFile(path), grows: true });
   }
 
   /** Notes that a file that grew is complete. */
@@ -161,7 +157,7 @@ export class OwnFiles {
 
   /** Notes a folder that is sealed with a manifest; `path`, where it is before it takes its name. */
   noteFolder(name: string, path = join(this.folder, name)): void {
-    this.#append({ folder: name, sha256: contentOf(join(path, MANIFEST)).sha256 });
+    this.#append({ folder: name, sha256: contentOfFile(join(path, MANIFEST)).sha256 });
   }
 
   /** Notes that a sealed folder has its name, and is as its manifest says. */
@@ -236,9 +232,9 @@ export class OwnFiles {
     if (contents === undefined) return 'foreign';
     const last = contents.at(-1)!;
     const own = last.grows
-      ? isWhole(path, last.bytes) && same(contentOf(path, last.bytes), last)
+      ? isWhole(path, last.bytes) && same(contentOfFile(path, last.bytes), last)
       : contents.some(
-          (content) => !content.grows && lstatSync(path).size === content.bytes && same(contentOf(path), content),
+          (content) => !content.grows && lstatSync(path).size === content.bytes && same(contentOfFile(path), content),
         );
     if (own) this.#see(path);
     return own ? 'own' : 'changed';
@@ -257,7 +253,7 @@ export class OwnFiles {
       return [...this.#folders.get(folder)!].map((sha256) => ({ bytes, sha256, grows: false }));
     }
     if (!existsSync(manifest) || this.ownership(join(folder, MANIFEST)) !== 'own') return undefined;
-    const { files = [] } = JSON.parse(readFileSync(manifest, 'utf8')) as { files?: ({ name: string } & Content)[] };
+    const { files = [] } = JSON.parse(readFileSync(manifest, 'utf8')) as { files?: ({ name: string } & FileContent)[] };
     const found = files.filter(({ name: one }) => one === file).map((one) => ({ ...one, grows: false }));
     return found.length === 0 ? undefined : found;
   }
@@ -286,31 +282,12 @@ export class OwnFiles {
   }
 }
 
-const same = (a: Content, b: Content): boolean => a.bytes === b.bytes && a.sha256 === b.sha256;
+const same = (a: FileContent, b: FileContent): boolean => a.bytes === b.bytes && a.sha256 === b.sha256;
 
 /** Changes with every write to the file, and with every other file of its name. */
 function signatureOf(path: string): string {
   const { dev, ino, size, mtimeNs, ctimeNs } = lstatSync(path, { bigint: true });
   return [dev, ino, size, mtimeNs, ctimeNs].join();
-}
-
-/** Size and checksum of a file, or of its first `limit` bytes. */
-function contentOf(path: string, limit = Number.POSITIVE_INFINITY): Content {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(4 << 20);
-  const file = openSync(path, 'r');
-  let bytes = 0;
-  try {
-    while (bytes < limit) {
-      const read = readSync(file, buffer, 0, Math.min(buffer.length, limit - bytes), null);
-      if (read === 0) break;
-      hash.update(buffer.subarray(0, read));
-      bytes += read;
-    }
-  } finally {
-    closeSync(file);
-  }
-  return { bytes, sha256: hash.digest('hex') };
 }
 
 /** Everything below a folder that is no folder, relative to it. */

@@ -4,7 +4,6 @@
  * a folder that has a checkpoint's name is complete. Not here: the contents of a checkpoint (checkpoint.ts), and the
  * names (packages/run).
  */
-import { createHash } from 'node:crypto';
 import {
   closeSync,
   existsSync,
@@ -13,7 +12,6 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  readSync,
   renameSync,
   rmSync,
   statfsSync,
@@ -21,7 +19,14 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
-import { checkpointStep, formatBytes, RUN_FILES, removedCheckpointName, UserError } from '@minicpm-finetune/run';
+import {
+  checkpointStep,
+  contentOfFile,
+  formatBytes,
+  RUN_FILES,
+  removedCheckpointName,
+  UserError,
+} from '@minicpm-finetune/run';
 import { z } from 'zod';
 
 const MANIFEST = z.object({
@@ -42,19 +47,6 @@ function flush(path: string): void {
   }
 }
 
-function sha256(path: string): string {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(4 << 20);
-  const file = openSync(path, 'r');
-  try {
-    for (let read = readSync(file, buffer); read > 0; read = readSync(file, buffer))
-      hash.update(buffer.subarray(0, read));
-  } finally {
-    closeSync(file);
-  }
-  return hash.digest('hex');
-}
-
 function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
@@ -67,7 +59,7 @@ export function sealFolder(folder: string, step: number): number {
   const files = filesBelow(folder).map((name) => {
     const path = join(folder, name);
     flush(path);
-    return { name, bytes: statSync(path).size, sha256: sha256(path) };
+    return { name, ...contentOfFile(path) };
   });
   const manifest = join(folder, RUN_FILES.manifest);
   writeFileSync(manifest, `${JSON.stringify({ step, files }, null, 2)}\n`);
@@ -139,7 +131,7 @@ export function verifyFolder(folder: string, required: readonly string[]): void 
   for (const { name, bytes, sha256: expected } of files) {
     const path = join(folder, name);
     const received = existsSync(path) ? statSync(path).size : undefined;
-    if (received === bytes && sha256(path) === expected) continue;
+    if (received === bytes && contentOfFile(path).sha256 === expected) continue;
     const found = received === bytes ? 'another content' : `${received ?? 'no'} bytes`;
     throw new UserError(`Expected ${bytes} bytes with the manifest's checksum for ${name} but received ${found}.`, {
       file: path,

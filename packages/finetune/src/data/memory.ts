@@ -19,9 +19,9 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { cacheFolder } from '@minicpm-finetune/run';
 import { VERSION } from '../version.js';
 import type { Dataset, Notice } from './dataset.js';
 import type { EncoderSetup } from './encoder.js';
@@ -51,14 +51,6 @@ export interface MemoryOptions {
   readonly notice: Notice;
 }
 
-/** The user's cache folder for what is remembered of data. */
-function userFolder(): string {
-  const base =
-    process.env.XDG_CACHE_HOME ||
-    (process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache'));
-  return join(base, 'minicpm-finetune', 'preflight');
-}
-
 /** The name under which data are remembered: it changes with all that a look at them depends on, picture files aside. */
 export function memoryKey(dataset: Dataset, { tokenizerFolder, ...setup }: EncoderSetup, what: string): string {
   const hash = createHash('sha256').update(
@@ -77,7 +69,12 @@ export class Memory {
   readonly #least: number;
   readonly #notice: Notice;
 
-  constructor({ folder = userFolder(), limit = LIMIT, least = LEAST_RECORDS, notice }: MemoryOptions) {
+  constructor({
+    folder = join(cacheFolder(), 'preflight'),
+    limit = LIMIT,
+    least = LEAST_RECORDS,
+    notice,
+  }: MemoryOptions) {
     this.#least = least;
     this.#folder = folder;
     this.#limit = limit;

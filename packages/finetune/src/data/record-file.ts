@@ -6,6 +6,7 @@ import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
 import {
+  contentOfOpen,
   excerpt,
   fileKind,
   findEncodingMistake,
@@ -24,7 +25,7 @@ import { type RecordOffsets, scanJson } from './json-scan.js';
 import { columnOf } from './json-structure.js';
 import { ParquetFile } from './parquet.js';
 import type { DataRecord, RecordPlace } from './record.js';
-import { type FileStamp, fileStamp, hashFile, openAgain, UnchangedFile } from './unchanged.js';
+import { type FileStamp, fileStamp, openAgain, UnchangedFile } from './unchanged.js';
 
 type Container = 'JSON array' | 'JSON Lines' | 'parquet';
 
@@ -228,7 +229,7 @@ async function indexParquet(path: string, bytes: number, notice: (message: strin
 async function hashOf(path: string): Promise<string> {
   const handle = await open(path);
   try {
-    return hashFile(handle.fd);
+    return contentOfOpen(handle.fd).sha256;
   } finally {
     await handle.close();
   }

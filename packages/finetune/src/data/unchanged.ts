@@ -3,9 +3,8 @@
  * the times of the file decide at once if they are the same; if not, the content does, so that a file may be touched,
  * copied or moved back.
  */
-import { createHash } from 'node:crypto';
-import { fstatSync, openSync, readSync, type Stats } from 'node:fs';
-import { UserError } from '@minicpm-finetune/run';
+import { fstatSync, openSync, type Stats } from 'node:fs';
+import { contentOfOpen, UserError } from '@minicpm-finetune/run';
 
 /** A file's size, times and number when it was opened. Plain data. */
 export interface FileStamp {
@@ -17,8 +16,6 @@ export interface FileStamp {
 
 /** An error about the whole file, of whatever record it was met at. */
 export class ChangedDataError extends UserError {}
-
-const CHUNK = 1 << 22;
 
 export function fileStamp({ size, mtimeMs, ctimeMs, ino }: Stats): FileStamp {
   return { size, mtimeMs, ctimeMs, ino };
@@ -33,18 +30,6 @@ export function openAgain(path: string): number {
       `Expected the data file as when it was opened but it cannot be read any more: ${(cause as Error).message}.`,
       { file: path, cure: 'Put the file back as it was.', cause },
     );
-  }
-}
-
-/** SHA-256 of an open file, hexadecimal. */
-export function hashFile(fd: number): string {
-  const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(CHUNK);
-  for (let at = 0; ; ) {
-    const count = readSync(fd, buffer, 0, CHUNK, at);
-    if (count === 0) return hash.digest('hex');
-    hash.update(buffer.subarray(0, count));
-    at += count;
   }
 }
 
@@ -66,7 +51,7 @@ export class UnchangedFile {
     const now = fileStamp(fstatSync(fd));
     const { size, mtimeMs, ctimeMs, ino } = this.#known;
     if (now.size === size && now.mtimeMs === mtimeMs && now.ctimeMs === ctimeMs && now.ino === ino) return;
-    if (now.size !== size || hashFile(fd) !== this.#sha256) {
+    if (now.size !== size || contentOfOpen(fd).sha256 !== this.#sha256) {
       const found = now.size === size ? 'another content' : `${now.size} bytes`;
       throw new ChangedDataError(
         `Expected the data file as when it was opened (${size} bytes) but received ${found}: it was changed meanwhile.`,

@@ -3,20 +3,11 @@
  * models--org--name/{blobs,refs,snapshots} under HF_HUB_CACHE, else HF_HOME/hub. A branch or tag is noted in refs only
  * when all requested files are there. The downloading is in download.ts.
  */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
 import { requireCheckpoint } from '@minicpm-finetune/processor';
-import {
-  didYouMean,
-  latestCheckpoint,
-  pathCure,
-  readJson,
-  SimilarPaths,
-  shown,
-  shownPath,
-  UserError,
-} from '@minicpm-finetune/run';
+import { didYouMean, pathCure, readJson, SimilarPaths, shown, UserError } from '@minicpm-finetune/run';
 import { type DownloadOptions, downloadInto, type HubOptions } from './download.js';
 
 /**
@@ -25,12 +16,10 @@ import { type DownloadOptions, downloadInto, type HubOptions } from './download.
  * @throws UserError for what is neither a folder nor the id of a model, and as `downloadModel` does
  */
 export async function resolveModel(argument: string, options: HubOptions): Promise<string> {
-  if (statSync(argument, { throwIfNoEntry: false })?.isDirectory()) {
-    refuseUnfinishedRun(argument, options.flag);
-    requireCheckpoint(argument, options);
+  if (existsSync(argument)) {
+    requireCheckpoint(argument, options); // of a file, it says which one it is
     return argument;
   }
-  if (existsSync(argument)) requireCheckpoint(argument, options); // it says which file it is
   requireRepoId(argument, options.flag);
   const cached = cachedSnapshot(repoFolder(argument, options.cacheDir), options.weights ?? true);
   if (cached !== null) return cached;
@@ -47,22 +36,6 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
 export function localModel(argument: string, cacheDir: string | null): string | null {
   if (existsSync(join(argument, 'config.json'))) return argument;
   return existsSync(argument) || !REPO_ID.test(argument) ? null : cachedSnapshot(repoFolder(argument, cacheDir), false);
-}
-
-/** A run folder has a model only when the run is finished; before, its checkpoints have one. */
-function refuseUnfinishedRun(folder: string, flag: string): void {
-  const newest = existsSync(join(folder, 'config.json')) ? undefined : latestCheckpoint(folder);
-  if (newest === undefined) return;
-  const isAdapter = existsSync(join(newest.path, 'adapter_config.json'));
-  throw new UserError(
-    `Expected a folder with config.json and weights but received ${shownPath(folder)}, a run folder that has checkpoints only.`,
-    {
-      flag,
-      cure: isAdapter
-        ? `The run trains an adapter and was not finished. Give its base as the model, and its newest checkpoint as the adapter: ${newest.path}.`
-        : `The run was not finished. Give its newest checkpoint: ${newest.path}.`,
-    },
-  );
 }
 
 /**

@@ -72,7 +72,6 @@ export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
 function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
   const { output_dir: folder, overwrite_output_dir: overwrite } = config.output;
   refuseModelFolders(config);
-  requireWritable(folder);
   const own = new OwnFiles(folder);
   if (!existsSync(folder)) return { own, earlier: [] };
   if (isResumed(config)) {

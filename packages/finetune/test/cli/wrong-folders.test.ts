@@ -79,6 +79,49 @@ describe.each(Object.entries(COMMANDS))('%s', (_, words) => {
   });
 });
 
+/** A run folder with two checkpoints, each with this file; and files beside them. */
+function runFolder(name: string, file: string, beside: readonly string[] = []): string {
+  const folder = join(place.folder, name);
+  for (const step of [9, 10]) {
+    mkdirSync(join(folder, `checkpoint-${step}`), { recursive: true });
+    for (const each of [file, 'manifest.json']) writeFileSync(join(folder, `checkpoint-${step}`, each), '{}');
+  }
+  for (const each of beside) cpSync(join(adapter, each), join(folder, each));
+  return folder;
+}
+
+describe('a run folder that has checkpoints only', () => {
+  it.each(Object.entries(COMMANDS))('as the model of %s names the newest of them', async (_, words) => {
+    const full = await refused(...words(runFolder('full-run', 'config.json')));
+    expect(full).toMatch(/full-run, a run folder that has checkpoints only/);
+    expect(full).toMatch(/The run was not finished\. Give its newest checkpoint: .*checkpoint-10\./);
+    const lora = await refused(...words(runFolder('lora-run', 'adapter_config.json')));
+    expect(lora).toMatch(/Give its base as the model, and its newest checkpoint as the adapter: .*checkpoint-10\./);
+  });
+
+  it.each(Object.entries(COMMANDS))('is not what %s calls a finished adapter with checkpoints', async (_, words) => {
+    const files = ['adapter_config.json', 'adapter_model.safetensors'];
+    const error = await refused(...words(runFolder('finished-run', 'adapter_config.json', files)));
+    expect(error).toMatch(/received that of an adapter, ".*finished-run"/);
+    expect(error).not.toMatch(/not finished/);
+  });
+
+  it.each([
+    ['generate', '--adapter'],
+    ['chat', '--adapter'],
+    ['check-data', '--adapter'],
+    ['render', '--adapter'],
+    ['train', '--lora_weight_path'],
+    ['train --dry_run', '--lora_weight_path'],
+  ] as const)('as the adapter of %s names the newest of them', async (name, flag) => {
+    const lora = flag === '--adapter' ? [] : ['--use_lora'];
+    const folder = runFolder('lora-run', 'adapter_config.json');
+    const error = await refused(...COMMANDS[name]!(place.model), ...lora, flag, folder);
+    expect(error).toMatch(/received ".*lora-run", a run folder that has checkpoints only/);
+    expect(error).toMatch(/Give its newest checkpoint: .*checkpoint-10\./);
+  });
+});
+
 /** A copy of the model with keys added to its configuration. */
 function configured(keys: object): string {
   const config = JSON.parse(readFileSync(join(place.model, 'config.json'), 'utf8')) as object;
