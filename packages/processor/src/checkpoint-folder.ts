@@ -3,6 +3,9 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileKindOf, latestCheckpoint, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 
+/** Files of a checkpoint that decide which tokens a conversation becomes; the last is not in all. */
+export const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'] as const;
+
 export interface CheckpointPlace {
   /** The flag that names the folder, with dashes. */
   readonly flag: string;

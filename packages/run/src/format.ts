@@ -49,3 +49,8 @@ function scaled(value: number, billion: 'G' | 'B'): string {
   }
   return `${rest < 10 ? rest.toFixed(1) : Math.round(rest)} ${units[power]}`;
 }
+
+/** "1 record", "2 records". */
+export function counted(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+}

@@ -21,6 +21,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { TOKENIZER_FILES } from '@minicpm-finetune/processor';
 import { cacheFolder } from '@minicpm-finetune/run';
 import { VERSION } from '../version.js';
 import type { Dataset, Notice } from './dataset.js';
@@ -36,7 +37,6 @@ const STALE = 3_600_000;
 const LEAST_RECORDS = 512;
 /** Bytes: check sum, number of records. */
 const HEADER = 8;
-const TOKENIZER_FILES = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'];
 
 /** Of all records: arrays of one entry each, and their lines. */
 export type Remembered = Omit<Looked, 'bad'>;

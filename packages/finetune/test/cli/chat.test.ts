@@ -7,6 +7,7 @@ import { liveTensors, setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { chat } from '../../src/cli/chat/chat.js';
 import type { ChatOptions } from '../../src/cli/chat/options.js';
+import { GREEDY } from '../support/answer-options.js';
 import { tinyAdapter, tinyModel, writePicture } from '../support/tiny-model.js';
 
 setThreads(1);
@@ -23,16 +24,7 @@ const OPTIONS: ChatOptions = {
   prompt: null,
   system: null,
   maxNewTokens: 8,
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  repetitionPenalty: 1,
-  seed: 0,
-  dtype: null,
-  maxSliceNums: null,
-  scaleResolution: null,
-  device: 'cpu',
-  threads: 1,
+  ...GREEDY,
 };
 
 class Captured {

@@ -22,6 +22,7 @@ import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { generateAnswers } from '../../src/cli/generate/generate.js';
 import type { AnswerFileOptions } from '../../src/cli/generate/options.js';
 import type { AnswerLine, BadLine } from '../../src/data/question.js';
+import { GREEDY } from '../support/answer-options.js';
 import { Reports } from '../support/reports.js';
 import { tinyAdapter, tinyModel, writePicture } from '../support/tiny-model.js';
 
@@ -76,16 +77,7 @@ const defaults = (): AnswerFileOptions => ({
   onBadRecord: 'stop',
   askChanged: false,
   maxNewTokens: 3,
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  repetitionPenalty: 1,
-  seed: 0,
-  dtype: null,
-  maxSliceNums: null,
-  scaleResolution: null,
-  device: 'cpu',
-  threads: 1,
+  ...GREEDY,
 });
 
 async function run(options: Partial<AnswerFileOptions> = {}, signal?: AbortSignal, reporter = new Reports()) {

@@ -7,6 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { generateAnswers } from '../../src/cli/generate/generate.js';
 import type { AnswerFileOptions } from '../../src/cli/generate/options.js';
 import { type AnswerLine, questionOf } from '../../src/data/question.js';
+import { GREEDY } from '../support/answer-options.js';
 import { Reports } from '../support/reports.js';
 import { tinyAdapter, tinyModel, writePicture } from '../support/tiny-model.js';
 
@@ -42,16 +43,7 @@ const OPTIONS: AnswerFileOptions = {
   onBadRecord: 'stop',
   askChanged: false,
   maxNewTokens: 6,
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  repetitionPenalty: 1,
-  seed: 0,
-  dtype: null,
-  maxSliceNums: null,
-  scaleResolution: null,
-  device: 'cpu',
-  threads: 1,
+  ...GREEDY,
 };
 
 const NONE = { records: 0, resumed: 0, bad: 0, left: 0, compared: 0, exact: 0 };

@@ -1,11 +1,9 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
-import { normalizeRecord } from '../../src/data/forms.js';
 import { ImageResolver } from '../../src/data/images.js';
-import type { DataRecord } from '../../src/data/record.js';
+import { recordsAt } from '../support/records.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'forms-'));
 mkdirSync(join(folder, 'images'));
@@ -15,21 +13,7 @@ const place = { file, record: 3, line: 4 };
 const a = join(folder, 'a.png');
 const b = join(folder, 'b.png');
 
-function normalize(raw: unknown): DataRecord {
-  return normalizeRecord(raw, place, new ImageResolver(file, () => {}));
-}
-
-/** The error that `raw` causes; its place must be right. */
-function refused(raw: unknown): UserError {
-  try {
-    normalize(raw);
-  } catch (error) {
-    expect(error).toBeInstanceOf(UserError);
-    expect(error).toMatchObject(place);
-    return error as UserError;
-  }
-  throw new Error(`accepted: ${JSON.stringify(raw)}`);
-}
+const { normalize, refused } = recordsAt(place);
 
 const qa = [
   { role: 'user', content: 'Q' },

@@ -3,12 +3,9 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
-import { normalizeRecord } from '../../src/data/forms.js';
-import { ImageResolver } from '../../src/data/images.js';
-import type { DataRecord } from '../../src/data/record.js';
+import { recordsAt } from '../support/records.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'keys-'));
 for (const name of ['a.png', 'b.png']) writeFileSync(join(folder, name), 'not decoded here');
@@ -44,20 +41,7 @@ const FORMS: Readonly<Record<string, (record: Keys, question?: Keys, answer?: Ke
   }),
 };
 
-function normalize(raw: unknown): DataRecord {
-  return normalizeRecord(raw, place, new ImageResolver(file, () => {}));
-}
-
-function refused(raw: unknown): UserError {
-  try {
-    normalize(raw);
-  } catch (error) {
-    expect(error).toBeInstanceOf(UserError);
-    expect(error).toMatchObject({ ...place, cure: expect.stringMatching(/\w/) });
-    return error as UserError;
-  }
-  throw new Error(`accepted: ${JSON.stringify(raw)}`);
-}
+const { normalize, refused } = recordsAt(place, { cure: expect.stringMatching(/\w/) as string });
 
 describe.each(Object.keys(FORMS))('the %s form', (form) => {
   const made = FORMS[form]!;

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ChatMessage } from '@minicpm-finetune/processor';
+import { type ChatMessage, TOKENIZER_FILES } from '@minicpm-finetune/processor';
 import { fileState } from '@minicpm-finetune/run';
 import { modelOrigin } from '../adapters/family.js';
 import { inspectAdapter } from '../adapters/folder.js';
@@ -69,7 +69,7 @@ export async function modelIdentity({ model, adapters, onProgress }: IdentityOpt
 }
 
 function tokenizerFiles(folder: string): Buffer[] {
-  const paths = ['tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'].map((name) => join(folder, name));
+  const paths = TOKENIZER_FILES.map((name) => join(folder, name));
   return paths.map((path) => (existsSync(path) ? readFileSync(path) : Buffer.alloc(0)));
 }
 

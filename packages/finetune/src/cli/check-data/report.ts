@@ -1,5 +1,5 @@
 /** The report of check-data as text. The numbers come from check-data.ts. */
-import { displayWidth, ENGLISH, padStart, type Say, UserError } from '@minicpm-finetune/run';
+import { counted, displayWidth, ENGLISH, padStart, type Say, UserError } from '@minicpm-finetune/run';
 import { notesOf } from '../../data/traits.js';
 import type { CheckReport, Distribution, RecordFinding } from './check-data.js';
 
@@ -83,10 +83,6 @@ function firstOfKeys(errors: readonly RecordFinding[]): RecordFinding[] {
     if (key === undefined) return true;
     return !said.has(name) && said.add(name);
   });
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function percent(share: number): string {

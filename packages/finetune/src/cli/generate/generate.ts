@@ -15,7 +15,7 @@ import {
   weightStates,
 } from '@minicpm-finetune/minicpm-v';
 import { type EncodedPrompt, requireCheckpoint, type SliceConfig } from '@minicpm-finetune/processor';
-import { UserError } from '@minicpm-finetune/run';
+import { counted, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type BadLine, contentOf, type Question, type QuestionContent } from '../../data/question.js';
 import type { DataRecord } from '../../data/record.js';
@@ -74,8 +74,6 @@ interface Settled {
   readonly missing: readonly AskedRecord[];
   readonly bad: readonly BadLine[];
 }
-
-const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;
 
 /**
  * Answers all records of the data and writes a line for each.
@@ -141,19 +139,19 @@ function settle(
   file.become([...answers, ...twice, ...bad], outdated);
   const again = new Set(twice.map(({ record }) => record));
   if (again.size > 0) {
-    const which = count(again.size, 'record');
+    const which = counted(again.size, 'record');
     reporter.notice(
       `${output} has ${which} more than once (${[...again].slice(0, 5).join(', ')}${again.size > 5 ? ', …' : ''}); each is counted once.`,
     );
   }
   if (outdated.length > 0)
     reporter.notice(
-      `${count(outdated.length, 'answer')} to records that changed since moved to ${outdatedFile(output)}.`,
+      `${counted(outdated.length, 'answer')} to records that changed since moved to ${outdatedFile(output)}.`,
     );
   const repaired = [...badLines(file.lines).keys()].filter((record) => !errors.has(record)).length;
   if (repaired > 0)
     reporter.notice(
-      `${count(repaired, 'record')} that could not be asked before ${repaired === 1 ? 'is' : 'are'} asked again.`,
+      `${counted(repaired, 'record')} that could not be asked before ${repaired === 1 ? 'is' : 'are'} asked again.`,
     );
   return { answers, missing, bad };
 }
