@@ -18,14 +18,7 @@ export function requireWritable(path: string): void {
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (cause) {
-    throw new UserError(
-      `Expected a folder that can be written for ${FLAG} but received ${where}: ${(cause as Error).message}.`,
-      {
-        flag: FLAG,
-        cure: 'Check its permissions, or name another folder.',
-        cause,
-      },
-    );
+    throw notWritable(where, cause);
   }
 }
 
@@ -34,13 +27,15 @@ export function makeFolder(folder: string): string | undefined {
   try {
     return mkdirSync(folder, { recursive: true });
   } catch (cause) {
-    throw new UserError(
-      `Expected a folder that can be written for ${FLAG} but received ${folder}: ${(cause as Error).message}.`,
-      {
-        flag: FLAG,
-        cure: 'Name another folder.',
-        cause,
-      },
-    );
+    throw notWritable(shown(folder), cause);
   }
+}
+
+function notWritable(where: string, cause: unknown): UserError {
+  const received = `${where}: ${(cause as Error).message}`;
+  return new UserError(`Expected a folder that can be written for ${FLAG} but received ${received}.`, {
+    flag: FLAG,
+    cure: 'Check its permissions, or name another folder.',
+    cause,
+  });
 }
