@@ -3,8 +3,9 @@
 //   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
 //   tensor.cc    creating tensors from bytes, reading them back, their metadata
 //   dispatch.cc  any operator by name, through the dispatcher
-//   attention.cc, fused.cc, dropout.cc  operators of our own, where libtorch has none or slow ones
+//   attention.cc, fused.cc, dropout.cc, update.cc  operators of our own, where libtorch has none or slow ones
 //   autograd.cc  gradients, gradient mode, random number generators
+//   storage.cc   memory that comes and goes behind tensors that stay
 //   mapping.cc   files mapped into memory as tensors
 //   process.cc   threads, allocator, memory figures, devices
 //   group.cc, group-functions.cc  groups of processes
@@ -23,6 +24,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerSignals(env, exports);
   registerDevice(env, exports);
   registerGroup(env, exports);
+  registerStorage(env, exports);
   return exports;
 }
 

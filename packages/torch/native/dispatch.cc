@@ -140,21 +140,33 @@ static Napi::Value toJavaScript(Napi::Env env, const c10::IValue& value) {
   TORCH_CHECK(false, "a result of type ", value.tagKind(), " cannot be given to JavaScript");
 }
 
-// On the meta device an operator may take a tensor of the CPU for one of its own; on a GPU it would not. Single numbers go along everywhere.
-static void refuseMixedMeta(const std::vector<c10::IValue>& stack) {
-  const at::Tensor* meta = nullptr;
-  const at::Tensor* other = nullptr;
-  const auto look = [&](const at::Tensor& tensor) {
-    if (!tensor.defined()) return;
-    if (tensor.is_meta()) meta = &tensor;
-    else if (tensor.dim() > 0) other = &tensor;
-  };
+template <typename Look>
+static void forEachTensor(const std::vector<c10::IValue>& stack, Look&& look) {
   for (const auto& value : stack) {
     if (value.isTensor()) look(value.toTensor());
     if (!value.isTensorList()) continue;
     for (const auto& element : value.toListRef()) look(element.toTensor());
   }
+}
+
+// On the meta device an operator may take a tensor of the CPU for one of its own; on a GPU it would not. Single numbers go along everywhere.
+static void refuseMixedMeta(const std::vector<c10::IValue>& stack) {
+  const at::Tensor* meta = nullptr;
+  const at::Tensor* other = nullptr;
+  forEachTensor(stack, [&](const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    if (tensor.is_meta()) meta = &tensor;
+    else if (tensor.dim() > 0) other = &tensor;
+  });
   TORCH_CHECK(meta == nullptr || other == nullptr, "Expected all tensors on one device but received ", other->device(), " and ", meta->device());
+}
+
+// A tensor whose memory was given back (storage.cc) would be read at address 0.
+static void refuseReleased(const std::vector<c10::IValue>& stack) {
+  forEachTensor(stack, [&](const at::Tensor& tensor) {
+    if (!tensor.defined() || !tensor.has_storage() || tensor.numel() == 0 || tensor.is_meta()) return;
+    TORCH_CHECK(tensor.storage().data() != nullptr, "the memory of ", describe(tensor), " was given back and has not been filled again");
+  });
 }
 
 static std::string where(const Operator& op, const std::vector<c10::IValue>& stack) {
@@ -205,6 +217,7 @@ static Napi::Value call(const Napi::CallbackInfo& info) {  // (index, ...argumen
     }
     if (op.waits == Operator::Waits::Always || (op.waits == Operator::Waits::Copy && copyWaits(stack))) countDeviceWait();
     if (!op.copies) refuseMixedMeta(stack);
+    refuseReleased(stack);
     op.handle.callBoxed(stack);
     if (op.inPlace || stack.empty()) return env.Undefined();
     if (stack.size() == 1) return toJavaScript(env, stack[0]);

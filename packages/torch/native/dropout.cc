@@ -12,6 +12,7 @@
 
 #include "avx512.h"
 #include "own-operators.h"
+#include "random-bits.h"
 
 namespace minicpm {
 
@@ -23,16 +24,7 @@ struct Choice {
   float factor;        // of those kept
 };
 
-constexpr uint64_t kStep = 0x9e3779b97f4a7c15u, kFirst = 0xbf58476d1ce4e5b9u, kSecond = 0x94d049bb133111ebu;
-
-// 64 random bits: the lower half for element 2 · pair, the upper half for the next one.
-static inline uint64_t randomBits(uint64_t seed, uint64_t pair) {
-  uint64_t z = seed + (pair + 1) * kStep;
-  z = (z ^ (z >> 30)) * kFirst;
-  z = (z ^ (z >> 27)) * kSecond;
-  return z ^ (z >> 31);
-}
-
+// 64 random bits serve two elements: the lower half element 2 · pair, the upper half the next one.
 template <typename T>
 static void drop(const Choice& choice, const T* x, T* y, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {

@@ -46,6 +46,8 @@ size_t Handles::bytes() const {
   for (const Slot& slot : slots_) {
     if (!slot.tensor.defined() || !slot.tensor.has_storage()) continue;
     const auto& storage = slot.tensor.storage();
+    // A storage that gave its memory back (storage.cc) has none.
+    if (storage.data_ptr().get() == nullptr && !slot.tensor.is_meta()) continue;
     if (seen.insert(storage.unsafeGetStorageImpl()).second) total += storage.nbytes();
   }
   return total;

@@ -12,5 +12,6 @@ export * from './random.js';
 export * from './safetensors.js';
 export * from './safetensors-write.js';
 export { keep, scope } from './scope.js';
+export * from './storage.js';
 export * from './store.js';
 export { OutOfMemoryError, Tensor, TorchError, type TypedArray } from './tensor.js';

@@ -44,6 +44,12 @@ export interface Native {
   rngState(device: string): Handle;
   setRngState(device: string, state: Handle): void;
 
+  dropStorage(handle: Handle): void;
+  fillStorage(handle: Handle): void;
+  hasStorage(handle: Handle): boolean;
+  ownsStorage(handle: Handle): boolean;
+  piece(flat: Handle, start: number, shape: readonly number[]): Handle;
+
   mapFile(path: string): Mapping;
   mappedTensor(mapping: Mapping, offset: number, shape: readonly number[], dtype: number): Handle;
 

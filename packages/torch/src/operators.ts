@@ -5,7 +5,7 @@
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). Arguments before `*` are given by position, those after it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
- * package's own (native/attention.cc, native/fused.cc, native/dropout.cc).
+ * package's own (native/attention.cc, native/fused.cc, native/dropout.cc, native/update.cc).
  */
 export const OPERATORS = {
   // element by element
@@ -93,6 +93,8 @@ export const OPERATORS = {
   cumsum: 'cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor',
   linalgVectorNorm:
     'linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor',
+
+  sumOfSquares: 'minicpm::sum_of_squares(Tensor[] tensors) -> Tensor',
 
   // products
   matmul: 'matmul(Tensor self, Tensor other) -> Tensor',
@@ -203,6 +205,9 @@ export const OPERATORS = {
   multinomial: 'multinomial(Tensor self, SymInt num_samples, bool replacement=False) -> Tensor',
   normal_: 'normal_(Tensor(a!) self, float mean=0., float std=1.) -> Tensor(a!)',
   uniform_: 'uniform_(Tensor(a!) self, float from=0., float to=1.) -> Tensor(a!)',
+
+  roundStochastically_:
+    'minicpm::round_stochastically_(Tensor(a!) target, Tensor values, int seed, int start, Tensor? rows=None, int width=0) -> Tensor(a!)',
 
   // many tensors at once
   fusedAdamw_:

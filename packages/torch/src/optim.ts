@@ -14,6 +14,24 @@ export interface AdamWOptions {
   readonly beta1: number;
   readonly beta2: number;
   readonly eps: number;
+  /** Where tensors begin in the parameters that they are parts of, in numbers: 0 unless given. */
+  readonly starts?: ReadonlyMap<string, number>;
+}
+
+/** What one step depends on beside the gradients. */
+export interface AdamWStep {
+  /**
+   * Parameters that are tables of which only these rows (each once) have a gradient: the gradient has these rows alone, moments are kept only
+   * of rows that ever had one, and the result is that of a whole gradient, zero elsewhere.
+   */
+  readonly rows?: ReadonlyMap<string, BigInt64Array> | undefined;
+  /**
+   * A float32 scalar on the parameters' device; 1: parameters, moments and steps stay as they are, 0: they are updated. So a decision that is
+   * made on the device is not waited for. Not for a parameter in `rows`.
+   */
+  readonly skip?: Tensor | null;
+  /** For updates that draw random numbers. */
+  readonly seed?: number;
 }
 
 /** A set of parameters with settings of their own. */
@@ -35,6 +53,11 @@ export interface AdamWState {
 
 /** The tensors that one parameter's update reads and writes. */
 export interface AdamWUpdate {
+  readonly name: string;
+  /** Where the parameter's tensor begins in it, in numbers. */
+  readonly start: number;
+  /** The rows (int64) of the tensor that these are; absent: all. */
+  readonly rows?: Tensor;
   readonly parameter: Tensor;
   readonly gradient: Tensor;
   readonly state: AdamWState;
@@ -61,19 +84,9 @@ export class AdamW {
     this.options = options;
   }
 
-  /**
-   * Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. A parameter
-   * named in `rows` is a table of which only those rows (each once) have a gradient: the gradient has these rows alone, moments are kept
-   * only of rows that ever had one, and the result is that of a whole gradient, zero elsewhere.
-   *
-   * @param skip a float32 scalar on the parameters' device; 1: parameters, moments and steps stay as they are, 0: they are updated. So a
-   *   decision that is made on the device is not waited for. Not for a parameter in `rows`.
-   */
-  step(
-    grads: ReadonlyMap<string, Tensor>,
-    rows: ReadonlyMap<string, BigInt64Array> = new Map(),
-    skip: Tensor | null = null,
-  ): void {
+  /** Updates the parameters that have a gradient. Gradients must have their parameter's dtype and shape; they stay the caller's. */
+  step(grads: ReadonlyMap<string, Tensor>, settings: AdamWStep = {}): void {
+    const rows = settings.rows ?? new Map<string, BigInt64Array>();
     noGrad(() =>
       scope(() => {
         for (const group of this.groups) {
@@ -82,18 +95,22 @@ export class AdamW {
           const updates = whole.map((name) => {
             const [parameter, gradient] = [group.params.get(name)!, grads.get(name)!];
             checkShape(name, gradient, parameter.shape);
-            return { parameter, gradient, state: this.#stateOf(name, parameter) };
+            return { name, start: this.#startOf(name), parameter, gradient, state: this.#stateOf(name, parameter) };
           });
-          if (updates.length > 0) this.update(group, updates, skip);
+          if (updates.length > 0) this.update(group, updates, settings);
           for (const name of names.filter((other) => rows.has(other)))
-            scope(() => this.#updateRows(group, name, grads.get(name)!, rows.get(name)!));
+            scope(() => this.#updateRows(group, name, grads.get(name)!, rows.get(name)!, settings));
         }
       }),
     );
   }
 
+  #startOf(name: string): number {
+    return this.options.starts?.get(name) ?? 0;
+  }
+
   /** The update itself, inside of a scope and without a graph. */
-  protected update(group: ParamGroup, updates: readonly AdamWUpdate[], skip: Tensor | null): void {
+  protected update(group: ParamGroup, updates: readonly AdamWUpdate[], { skip = null }: AdamWStep): void {
     const { beta1, beta2, eps } = this.options;
     const steps = updates.map(({ state }) => state.step);
     ops.foreachAddScalar_(steps, 1);
@@ -117,7 +134,7 @@ export class AdamW {
    * Only rows that ever had a gradient are updated; the other rows only decay. In bfloat16 a decay below 2^-9 would round
    * to nothing, as it does in a whole update, so it is skipped.
    */
-  #updateRows(group: ParamGroup, name: string, gradient: Tensor, rows: BigInt64Array): void {
+  #updateRows(group: ParamGroup, name: string, gradient: Tensor, rows: BigInt64Array, { seed }: AdamWStep): void {
     const parameter = group.params.get(name)!;
     checkShape(name, gradient, [rows.length, ...parameter.shape.slice(1)]);
     const places = this.#grow(name, parameter, rows);
@@ -127,7 +144,9 @@ export class AdamW {
     const target = fromTypedArray(own, [own.length], 'int64', parameter.device);
     const seen = ops.indexSelect(parameter, 0, index);
     const none = ops.zeros(seen.shape, { dtype: gradient.dtype, device: gradient.device });
-    this.update(group, [{ parameter: seen, gradient: ops.indexCopy(none, 0, target, gradient), state }], null);
+    const whole = ops.indexCopy(none, 0, target, gradient);
+    const update = { name, start: this.#startOf(name), parameter: seen, gradient: whole, state, rows: index };
+    this.update(group, [update], { seed: seed ?? 0 });
     const decay = group.lr * group.weightDecay;
     if (decay !== 0 && !(parameter.dtype === 'bfloat16' && decay < 2 ** -9))
       ops.add_(parameter, parameter, { alpha: -decay });

@@ -3,6 +3,38 @@ import { native } from './native.js';
 import { keep } from './scope.js';
 import { guard, Tensor } from './tensor.js';
 
+const LARGEST = 2 ** 53;
+
+/**
+ * A seed for a place: a function of a seed and of what the place is called (integers, texts), each of which changes it. So random numbers
+ * depend on where they are used, and not on what was drawn before or by whom. An integer in 0 … 2^53-1.
+ */
+export function seedOf(seed: number, ...place: readonly (number | string)[]): number {
+  let [high, low] = [0x9e3779b9, 0x85ebca6b];
+  const take = (word: number): void => {
+    low = scramble(low ^ word);
+    high = scramble(high ^ low);
+  };
+  const number = (value: number): void => {
+    take(value >>> 0);
+    take(Math.floor(value / 2 ** 32) >>> 0);
+  };
+  number(seed);
+  for (const part of place) {
+    if (typeof part === 'number') number(part);
+    else for (let i = 0; i < part.length; i++) take(part.charCodeAt(i) + 0x10000);
+  }
+  return ((high >>> 0) * 2 ** 32 + (low >>> 0)) % LARGEST;
+}
+
+/** Mixes the bits of a 32-bit word (the finalizer of MurmurHash3; Appleby, 2011). */
+function scramble(word: number): number {
+  let h = word;
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return h ^ (h >>> 16);
+}
+
 /** Seeds the generator of one device, or those of all devices. */
 export function manualSeed(seed: number, device: string | null = null): void {
   guard(() => native.manualSeed(seed, device));

@@ -68,11 +68,9 @@ describe('AdamW', () => {
         );
         for (const skip of skips) {
           const gradient = tensor(skip === 1 ? [Number.NaN, 1] : [3, -1]);
-          optimizer.step(
-            new Map([['w', gradient]]),
-            undefined,
-            skip === null ? null : ops.full([], skip, { dtype: 'float32' }),
-          );
+          optimizer.step(new Map([['w', gradient]]), {
+            skip: skip === null ? null : ops.full([], skip, { dtype: 'float32' }),
+          });
         }
         const { expAvg, expAvgSq, step } = optimizer.state.get('w')!;
         const found = [weight, expAvg, expAvgSq, step].map((x) => x.toNumbers());
@@ -105,7 +103,7 @@ describe('AdamW with gradients of some rows', () => {
         const values = ops.to(ops.cos(ops.addScalar(ops.narrow(start, 0, 0, rows.length), step)), dtype);
         const index = fromTypedArray(rows, [rows.length]);
         const whole = ops.indexCopy(ops.zerosLike(weight), 0, index, values);
-        if (asRows) optimizer.step(new Map([['w', values]]), new Map([['w', rows]]));
+        if (asRows) optimizer.step(new Map([['w', values]]), { rows: new Map([['w', rows]]) });
         else optimizer.step(new Map([['w', whole]]));
       }
       const seen = optimizer.state.get('w')!.expAvg.size(0);
@@ -129,7 +127,7 @@ describe('AdamW with gradients of some rows', () => {
         OPTIONS,
       );
       optimizer.step(new Map([['w', ops.ones([4, 2])]]));
-      optimizer.step(new Map([['w', ops.ones([1, 2])]]), new Map([['w', BigInt64Array.of(2n)]]));
+      optimizer.step(new Map([['w', ops.ones([1, 2])]]), { rows: new Map([['w', BigInt64Array.of(2n)]]) });
       expect(optimizer.state.get('w')!.expAvg.shape).toEqual([4, 2]);
       expect(Array.from(optimizer.state.get('w')!.rows!)).toEqual([0n, 1n, 2n, 3n]);
       optimizer.dispose();

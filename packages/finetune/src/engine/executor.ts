@@ -15,19 +15,22 @@ import {
   grad,
   keep,
   liveTensors,
+  manualSeed,
   noGrad,
   ops,
-  RandomState,
   scope,
+  seedOf,
   type Tensor,
-  withRandomState,
 } from '@minicpm-finetune/torch';
 import type { Phase } from './profiler.js';
 
 export interface ExecutorOptions {
-  /** The device of the blocks: its random numbers are drawn again for a block that is recomputed. */
-  readonly device?: string;
-  /** Blocks for which only the inputs and the random state are kept, the inside being computed again in the backward pass. */
+  /**
+   * Every block draws its random numbers from generators seeded by this seed and the block's place in the model: the same when it is
+   * recomputed, in whatever order blocks run, on whatever process.
+   */
+  readonly seed: number;
+  /** Blocks for which only the inputs are kept, the inside being computed again in the backward pass. */
   readonly recompute?: (node: PlanNode, inputs: readonly Tensor[]) => boolean;
   /** Told when a block was recomputed: its inputs, and the bytes of the tensors that its forward pass made. */
   readonly onRecomputed?: (node: PlanNode, inputs: readonly Tensor[], bytes: number) => void;
@@ -42,8 +45,6 @@ interface Saved {
   readonly inputs: readonly Tensor[];
   /** The output with its graph; null when it is recomputed. */
   readonly output: Tensor | null;
-  /** The random state before the block ran; null when the graph is kept. */
-  readonly random: RandomState | null;
 }
 
 /** The same values without graph, outside of every scope. */
@@ -55,20 +56,28 @@ function isCompact(node: PlanNode): boolean {
   return [...node.parameters.values()].some((parameter) => parameter.compact !== undefined);
 }
 
+/** The seed of each block: of its name, and of which of the blocks of that name it is (pictures of several shapes pass a layer one after the other). */
+function seedsOf(plan: Plan, seed: number): number[] {
+  const seen = new Map<string, number>();
+  return plan.map(({ name }) => {
+    const place = seen.get(name) ?? 0;
+    seen.set(name, place + 1);
+    return seedOf(seed, name, place);
+  });
+}
+
 /** One forward and one backward pass over one batch. Owns what it keeps: call `dispose` when the backward pass does not happen. */
 export class Execution {
   readonly #plan: Plan;
   readonly #options: ExecutorOptions;
   readonly #saved: (Saved | null)[] = [];
   readonly #needsGrad: boolean[] = [];
+  readonly #seeds: readonly number[];
 
   constructor(plan: Plan, options: ExecutorOptions) {
     this.#plan = plan;
     this.#options = options;
-  }
-
-  get #devices(): readonly string[] {
-    return this.#options.device === undefined ? [] : [this.#options.device];
+    this.#seeds = seedsOf(plan, options.seed);
   }
 
   /** Whether anything before the end of the plan trains, so that the backward pass has something to do. */
@@ -96,16 +105,17 @@ export class Execution {
     const needsGrad = trains || node.inputs.some((j) => this.#needsGrad[j]);
     this.#needsGrad[i] = needsGrad;
     this.#saved[i] = null;
-    if (node.rows) this.#saved[i] = { inputs: [], output: null, random: null };
+    manualSeed(this.#seeds[i]!);
+    if (node.rows) this.#saved[i] = { inputs: [], output: null };
     if (!needsGrad || node.rows) return scope(() => noGrad(() => node.forward(...values)));
     if (this.#options.recompute?.(node, values) || isCompact(node)) {
-      this.#saved[i] = { inputs: values.map(owned), output: null, random: new RandomState(this.#devices) };
+      this.#saved[i] = { inputs: values.map(owned), output: null };
       return scope(() => noGrad(() => node.forward(...values)));
     }
     const inputs = this.#leaves(i, values);
-    this.#saved[i] = { inputs, output: null, random: null }; // freed by `dispose` if the block fails
+    this.#saved[i] = { inputs, output: null }; // freed by `dispose` if the block fails
     const output = keep(scope(() => enableGrad(() => node.forward(...inputs))));
-    this.#saved[i] = { inputs, output, random: null };
+    this.#saved[i] = { inputs, output };
     return ops.detach(output);
   }
 
@@ -152,7 +162,7 @@ export class Execution {
       const inputs = saved.output === null ? this.#leaves(i, saved.inputs) : saved.inputs;
       const fresh = saved.output === null ? inputs : [];
       try {
-        const output = saved.output ?? this.#recompute(node, inputs, saved.random!);
+        const output = saved.output ?? this.#recompute(i, inputs);
         const targets = [...wanted.map((k) => inputs[k]!), ...names.map((name) => node.parameters.get(name)!.data)];
         const all = output.requiresGrad
           ? grad([output], targets, { gradOutputs: [gradOutput] })
@@ -179,22 +189,20 @@ export class Execution {
   }
 
   /** Runs a block again with the random numbers it had. */
-  #recompute(node: PlanNode, inputs: readonly Tensor[], random: RandomState): Tensor {
+  #recompute(i: number, inputs: readonly Tensor[]): Tensor {
+    const node = this.#plan[i]!;
     const { onRecomputed } = this.#options;
-    return withRandomState(this.#devices, () => {
-      random.restore();
-      const before = onRecomputed ? liveTensors().bytes : 0;
-      const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
-      onRecomputed?.(node, inputs, liveTensors().bytes - before);
-      return output;
-    });
+    const before = onRecomputed ? liveTensors().bytes : 0;
+    manualSeed(this.#seeds[i]!);
+    const output = this.#around('recompute', node, () => enableGrad(() => node.forward(...inputs)));
+    onRecomputed?.(node, inputs, liveTensors().bytes - before);
+    return output;
   }
 
   #release(i: number): void {
     const saved = this.#saved[i];
     for (const tensor of saved?.inputs ?? []) tensor.dispose();
     saved?.output?.dispose();
-    saved?.random?.dispose();
     this.#saved[i] = null;
   }
 

@@ -6,19 +6,83 @@
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { emptySum } from './loss.js';
-import { clipOnDevice, normOf, type Optimizer } from './optimizer.js';
+import { clipOnDevice, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
 
 export interface GradientReceiver {
   /** How gradients are used, in a word. */
   readonly does: 'sum' | 'update';
-  /** A micro-batch's forward pass begins. */
-  begin(plan: Plan): void;
+  /** A micro-batch's forward pass begins. `head`: the parameters that the head trains. */
+  begin(plan: Plan, head: Iterable<string>): void;
   /** Gradients of a block's parameters, newest block first; null: of the head, before all others. Whoever receives them owns them. */
   add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void;
+  /** The micro-batch's backward pass is over. */
+  end(): void;
 }
 
 /** Rows by parameter: the gradients of these parameters are of those rows alone. */
 export type Rows = ReadonlyMap<string, BigInt64Array>;
+
+/**
+ * Parameters that several blocks of a micro-batch read: a resampler for pictures of several shapes, an embedding table that is the head as
+ * well. Their gradients are summed in float32 until the last of the blocks has had its backward pass, which is the first one in the plan.
+ */
+export class Shared {
+  /** By parameter, the last of its blocks to have a backward pass. */
+  #completes = new Map<string, PlanNode>();
+  /** Read more than once. */
+  #shared = new Set<string>();
+  readonly #sums = new Map<string, Tensor>();
+
+  begin(plan: Plan, head: Iterable<string>): void {
+    this.#completes = new Map();
+    this.#shared = new Set();
+    const seen = new Set(head);
+    for (const node of plan)
+      for (const [name, { requiresGrad }] of node.parameters) {
+        if (!requiresGrad) continue;
+        if (seen.has(name)) this.#shared.add(name);
+        seen.add(name);
+        if (!this.#completes.has(name)) this.#completes.set(name, node);
+      }
+  }
+
+  /** Takes a block's gradients; returns those that are complete now. They are the caller's. */
+  take(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): Map<string, Tensor> {
+    const complete = new Map<string, Tensor>();
+    for (const [name, gradient] of gradients) {
+      if (!this.#shared.has(name)) complete.set(name, keep(gradient));
+      else this.#add(name, gradient);
+    }
+    for (const name of this.#sums.keys()) if (this.#completes.get(name) === node) complete.set(name, this.#pop(name));
+    return complete;
+  }
+
+  #add(name: string, gradient: Tensor): void {
+    const sum = this.#sums.get(name);
+    noGrad(() => {
+      if (sum !== undefined) ops.add_(sum, gradient);
+      else this.#sums.set(name, keep(gradient.dtype === 'float32' ? gradient : ops.to(gradient, 'float32')));
+    });
+    if (this.#sums.get(name) !== gradient) gradient.dispose();
+  }
+
+  #pop(name: string): Tensor {
+    const sum = this.#sums.get(name)!;
+    this.#sums.delete(name);
+    return sum;
+  }
+
+  /** What is left when the backward pass is over: blocks without a gradient never complete theirs. `names`: of these alone. */
+  rest(names: Iterable<string> = [...this.#sums.keys()]): Map<string, Tensor> {
+    const left = [...names].filter((name) => this.#sums.has(name));
+    return new Map(left.map((name) => [name, this.#pop(name)]));
+  }
+
+  dispose(): void {
+    for (const sum of this.#sums.values()) sum.dispose();
+    this.#sums.clear();
+  }
+}
 
 /** Gradients of one optimizer step, summed over its micro-batches. */
 export class GradientSum implements GradientReceiver {
@@ -26,50 +90,78 @@ export class GradientSum implements GradientReceiver {
   readonly gradients = new Map<string, Tensor>();
   readonly rows = new Map<string, BigInt64Array>();
 
+  readonly #shared = new Shared();
   readonly #microBatches: number;
 
   constructor(microBatches: number) {
     this.#microBatches = microBatches;
   }
 
-  begin(): void {}
+  begin(plan: Plan, head: Iterable<string>): void {
+    this.#shared.begin(plan, head);
+  }
 
   add(incoming: ReadonlyMap<string, Tensor>, node: PlanNode | null): void {
+    this.#sum(this.#shared.take(incoming, node), node?.rows);
+  }
+
+  end(): void {
+    this.#sum(this.#shared.rest());
+  }
+
+  #sum(complete: ReadonlyMap<string, Tensor>, rows?: BigInt64Array): void {
     noGrad(() => {
-      for (const [name, gradient] of incoming) {
+      for (const [name, gradient] of complete) {
         const before = this.gradients.get(name);
         if (before === undefined) {
-          this.gradients.set(name, keep(this.#summable(gradient)));
-          if (node?.rows) this.rows.set(name, node.rows);
-        } else if (node?.rows) this.#addRows(name, before, gradient, node.rows);
+          this.gradients.set(name, this.#summable(gradient));
+          if (rows) this.rows.set(name, rows);
+          continue;
+        }
+        if (rows) this.#addRows(name, before, gradient, rows);
         else ops.add_(before, gradient);
+        gradient.dispose();
       }
     });
   }
 
-  /** Two micro-batches have rows in common, and others. */
-  #addRows(name: string, before: Tensor, gradient: Tensor, rows: BigInt64Array): void {
-    const own = this.rows.get(name)!;
-    const union = BigInt64Array.from(new Set([...own, ...rows])).sort();
-    const sum = scope(() => {
-      const all = denseRows(before, placesOf(own, union), union.length);
-      return keep(ops.indexAdd_(all, 0, indexOf(placesOf(rows, union), all), ops.to(gradient, all.dtype)));
-    });
+  #addRows(name: string, before: Tensor, values: Tensor, rows: BigInt64Array): void {
+    const sum = addRows({ rows: this.rows.get(name)!, values: before }, { rows, values });
     before.dispose();
-    this.gradients.set(name, sum);
-    this.rows.set(name, union);
+    this.gradients.set(name, sum.values);
+    this.rows.set(name, sum.rows);
   }
 
   /** Several micro-batches are summed in float32: small contributions would drown in a smaller type. */
   #summable(gradient: Tensor): Tensor {
-    return this.#microBatches > 1 && gradient.dtype !== 'float32' ? ops.to(gradient, 'float32') : gradient;
+    if (this.#microBatches === 1 || gradient.dtype === 'float32') return gradient;
+    const sum = scope(() => keep(ops.to(gradient, 'float32')));
+    gradient.dispose();
+    return sum;
   }
 
   dispose(): void {
+    this.#shared.dispose();
     for (const gradient of this.gradients.values()) gradient.dispose();
     this.gradients.clear();
     this.rows.clear();
   }
+}
+
+/** A gradient of rows of a table: values (R, …), float32, of rows in ascending order. */
+export interface RowSum {
+  readonly rows: BigInt64Array;
+  readonly values: Tensor;
+}
+
+/** A sum with other rows added to it. Its values are the caller's, outside of every scope. */
+export function addRows(sum: RowSum, { rows, values }: RowSum): RowSum {
+  const union = BigInt64Array.from(new Set([...sum.rows, ...rows])).sort();
+  const added = scope(() => {
+    const all = denseRows(sum.values, placesOf(sum.rows, union), union.length);
+    return keep(ops.indexAdd_(all, 0, indexOf(placesOf(rows, union), all), ops.to(values, all.dtype)));
+  });
+  return { rows: union, values: added };
 }
 
 /** The index of each of `rows` in `all`, both ascending. */
@@ -93,77 +185,60 @@ export function denseRows(values: Tensor, rows: BigInt64Array, count: number): T
 }
 
 /**
- * Updates parameters as soon as their gradients are complete, which is when the first block of the plan that reads them has had its backward
- * pass: a resampler that several groups of pictures share, or an embedding table that is the head, too, wait for it. The norm is clipped
- * over what is updated together: a block. A gradient that is not finite ends the updates of the step; those before it stay. Norms stay on the
- * device, which decides itself whether it updates: only before a table whose rows are updated is the norm so far waited for.
+ * Updates parameters as soon as their gradients are complete: a resampler that several groups of pictures share, or an embedding table that is
+ * the head, too, wait for their last block. The norm is clipped over what is updated together: a block. A gradient that is not finite ends the
+ * updates of the step; those before it stay. Norms stay on the device, which decides itself whether it updates: only before a table whose
+ * rows are updated is the norm so far waited for.
  */
 export class FusedUpdate implements GradientReceiver {
   readonly does = 'update';
-  /** By parameter, the last of its blocks to have a backward pass. */
-  readonly #completes = new Map<string, PlanNode>();
-  readonly #waiting = new Map<string, Tensor>();
+  readonly #shared = new Shared();
   /** Squared norm over all gradients so far, before clipping: a scalar on the device. Not finite: no more updates. */
   readonly squares: Tensor;
 
   readonly #optimizer: Optimizer;
-  readonly #multiplier: number;
+  readonly #update: StepSettings;
   readonly #maxGradNorm: number;
 
-  constructor(optimizer: Optimizer, multiplier: number, maxGradNorm: number) {
+  constructor(optimizer: Optimizer, update: StepSettings, maxGradNorm: number) {
     this.#optimizer = optimizer;
-    this.#multiplier = multiplier;
+    this.#update = update;
     this.#maxGradNorm = maxGradNorm;
     const [first] = optimizer.parameters.values();
     this.squares = keep(emptySum(first?.data.device ?? 'cpu'));
   }
 
-  begin(plan: Plan): void {
-    for (const node of plan)
-      for (const [name, { requiresGrad }] of node.parameters)
-        if (requiresGrad && !this.#completes.has(name)) this.#completes.set(name, node);
+  begin(plan: Plan, head: Iterable<string>): void {
+    this.#shared.begin(plan, head);
   }
 
   add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void {
-    for (const [name, gradient] of gradients) {
-      const before = this.#waiting.get(name);
-      if (before !== undefined) {
-        noGrad(() => ops.add_(before, gradient));
-        gradient.dispose();
-      } else this.#waiting.set(name, keep(gradient));
-    }
-    this.#update((name) => (this.#completes.get(name) ?? null) === node, node?.rows);
+    this.#use(this.#shared.take(gradients, node), node?.rows);
   }
 
-  /** The backward pass is over: what still waits is complete. */
-  finish(): void {
-    this.#update(() => true);
+  end(): void {
+    this.#use(this.#shared.rest());
   }
 
-  /** `rows`: the gradients are of these rows of their parameter. */
-  #update(isComplete: (name: string) => boolean, rows?: BigInt64Array): void {
-    const complete = new Map([...this.#waiting].filter(([name]) => isComplete(name)));
-    if (complete.size === 0) return;
-    noGrad(() => scope(() => this.#use(complete, rows)));
-    for (const [name, gradient] of complete) {
-      gradient.dispose();
-      this.#waiting.delete(name);
-    }
-  }
-
+  /** `rows`: the gradients are of these rows of their parameter. Frees the gradients. */
   #use(gradients: ReadonlyMap<string, Tensor>, rows?: BigInt64Array): void {
-    const norm = ops.to(normOf(gradients), this.squares.dtype);
-    ops.add_(this.squares, ops.mul(norm, norm));
-    if (rows && !Number.isFinite(this.squares.item())) return;
-    clipOnDevice(gradients, norm, this.#maxGradNorm);
-    const some: Rows = new Map(rows ? [...gradients.keys()].map((name) => [name, rows]) : []);
-    const skip = rows ? null : ops.to(ops.logicalNot(ops.isfinite(this.squares)), 'float32');
-    this.#optimizer.step(gradients, this.#multiplier, some, skip);
+    if (gradients.size === 0) return;
+    noGrad(() =>
+      scope(() => {
+        const squares = ops.to(squaresOf(gradients), this.squares.dtype);
+        ops.add_(this.squares, squares);
+        if (rows && !Number.isFinite(this.squares.item())) return;
+        clipOnDevice(gradients, ops.sqrt(squares), this.#maxGradNorm);
+        const some: Rows = new Map(rows ? [...gradients.keys()].map((name) => [name, rows]) : []);
+        const skip = rows ? null : ops.to(ops.logicalNot(ops.isfinite(this.squares)), 'float32');
+        this.#optimizer.step(gradients, { ...this.#update, rows: some, skip });
+      }),
+    );
+    for (const gradient of gradients.values()) gradient.dispose();
   }
 
   dispose(): void {
-    for (const gradient of this.#waiting.values()) gradient.dispose();
-    this.#waiting.clear();
+    this.#shared.dispose();
     this.squares.dispose();
   }
 }

@@ -17,6 +17,7 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
+import { type Segment, type Shard, wholeShards } from '../parallel/segment.js';
 import { StochasticAdamW } from './stochastic-rounding.js';
 
 export interface OptimizerSettings {
@@ -84,6 +85,18 @@ interface Group extends ParamGroup {
   readonly baseLr: number;
 }
 
+/** What one update depends on beside the gradients. */
+export interface StepSettings {
+  /** Multiplies the learning rates. */
+  readonly multiplier: number;
+  /** Of the run and the step: stochastic rounding draws from it. */
+  readonly seed: number;
+  /** Gradients that are of these rows of their parameter alone. */
+  readonly rows?: ReadonlyMap<string, BigInt64Array>;
+  /** As of `AdamW.step`. */
+  readonly skip?: Tensor | null;
+}
+
 /** The optimizer of a run: parameters in their own type, masters and moments, and the step. */
 export class Optimizer {
   /** float32 copies of parameters of a smaller type. Empty when there are none or none are wanted. */
@@ -92,19 +105,29 @@ export class Optimizer {
   readonly adamw: AdamW;
 
   readonly parameters: ReadonlyMap<string, Parameter>;
+  /** What of each parameter this process updates; a parameter of which it has nothing is not in it. */
+  readonly shards: ReadonlyMap<string, Shard>;
 
-  constructor(parameters: ReadonlyMap<string, Parameter>, noDecay: ReadonlySet<string>, settings: OptimizerSettings) {
+  /** @param shards all of every parameter, unless given */
+  constructor(
+    parameters: ReadonlyMap<string, Parameter>,
+    noDecay: ReadonlySet<string>,
+    settings: OptimizerSettings,
+    shards: ReadonlyMap<string, Shard> = wholeShards(parameters),
+  ) {
     this.parameters = parameters;
+    this.shards = shards;
     const byKey = new Map<string, { baseLr: number; weightDecay: number; params: Map<string, Tensor> }>();
-    for (const [name, parameter] of parameters) {
+    for (const [name, { data }] of shards) {
       const [rule, baseLr] = learningRateOf(name, settings);
       const weightDecay = noDecay.has(name) ? 0 : settings.weightDecay;
       const key = `${baseLr === settings.learningRate ? 'base' : rule}${noDecay.has(name) ? ', no decay' : ''}`;
       if (!byKey.has(key)) byKey.set(key, { baseLr, weightDecay, params: new Map() });
-      byKey.get(key)!.params.set(name, this.#updated(name, parameter.data, settings.masterWeights));
+      byKey.get(key)!.params.set(name, this.#updated(name, data, settings.masterWeights));
     }
     this.groups = [...byKey].map(([name, group]) => ({ name, lr: group.baseLr, ...group }));
-    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps };
+    const starts = new Map([...shards].map(([name, { segment }]) => [name, segment.start]));
+    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps, starts };
     this.adamw = settings.stochasticRounding
       ? new StochasticAdamW(this.groups, options)
       : new AdamW(this.groups, options);
@@ -118,29 +141,23 @@ export class Optimizer {
     return master;
   }
 
-  /**
-   * Updates with the learning rates multiplied by `multiplier`. The gradients, of `rows` alone where it names them, are the caller's.
-   *
-   * @param skip as of `AdamW.step`
-   */
-  step(
-    gradients: ReadonlyMap<string, Tensor>,
-    multiplier: number,
-    rows?: ReadonlyMap<string, BigInt64Array>,
-    skip: Tensor | null = null,
-  ): void {
+  get segments(): ReadonlyMap<string, Segment> {
+    return new Map([...this.shards].map(([name, { segment }]) => [name, segment]));
+  }
+
+  /** Updates this process's segments of parameters. The gradients are of the segments, and the caller's. */
+  step(gradients: ReadonlyMap<string, Tensor>, { multiplier, seed, rows, skip = null }: StepSettings): void {
     for (const group of this.groups) group.lr = group.baseLr * multiplier;
     scope(() =>
       noGrad(() => {
         this.adamw.step(
           new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
-          rows,
-          skip,
+          { rows, skip, seed },
         );
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));
         if (names.length === 0) return;
         ops.foreachCopy_(
-          names.map((name) => this.parameters.get(name)!.data),
+          names.map((name) => this.shards.get(name)!.data),
           names.map((name) => this.masters.get(name)!),
         );
       }),
@@ -150,7 +167,7 @@ export class Optimizer {
   /** The gradient in the type of what it updates: a sum over micro-batches is float32, that of one is of the parameter's type. */
   #typed(name: string, gradient: Tensor): Tensor {
     if (this.adamw instanceof StochasticAdamW) return gradient; // computes in float32 anyway
-    const { dtype } = this.masters.get(name) ?? this.parameters.get(name)!.data;
+    const { dtype } = this.masters.get(name) ?? this.shards.get(name)!.data;
     return gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
   }
 
@@ -172,28 +189,12 @@ function placesByType(tensors: readonly Tensor[]): number[][] {
   return [...places.values()];
 }
 
-/** L2 norm over all gradients, as a float32 number: waits for the device. */
-export function globalNorm(gradients: ReadonlyMap<string, Tensor>): number {
-  return gradients.size === 0 ? 0 : scope(() => normOf(gradients).item());
-}
+/** L2 norm over gradients from the sum of their squares: rounded to float32, as PyTorch has it. */
+export const normOf = (squares: number): number => Math.fround(Math.sqrt(squares));
 
-/** L2 norm over gradients, at least one, as a float32 scalar on the device. */
-export function normOf(gradients: ReadonlyMap<string, Tensor>): Tensor {
-  const all = [...gradients.values()];
-  return scope(() => {
-    const norms = new Array<Tensor>(all.length);
-    for (const places of placesByType(all)) {
-      const own = ops.foreachNorm(
-        places.map((i) => all[i]!),
-        2,
-        'float32',
-      );
-      places.forEach((i, k) => {
-        norms[i] = own[k]!;
-      });
-    }
-    return ops.linalgVectorNorm(ops.stack(norms));
-  });
+/** Sum of the squares of gradients, at least one: a scalar on the device, in float64 where the device has it. */
+export function squaresOf(gradients: ReadonlyMap<string, Tensor>): Tensor {
+  return ops.sumOfSquares([...gradients.values()]);
 }
 
 /** Scales all gradients so that their global norm is at most `maxNorm` (0: leaves them), as `torch.nn.utils.clip_grad_norm_` does. */

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
-import { manualSeed } from '@minicpm-finetune/torch';
+import { manualSeed, seedOf } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/checkpoint.js';
 import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import type { DeviceName } from '../engine/machine.js';
@@ -119,13 +119,16 @@ function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): Mem
 }
 
 /** The current settings of a step of the run. */
-export function stepOptions({ config, training: { model }, lossScale, memory, vision, profile }: Run): StepOptions {
+export function stepOptions({ config, training, state, lossScale, memory, vision, profile }: Run): StepOptions {
+  const { model } = training;
   const alpha = config.optimizer.neftune_noise_alpha;
   return {
     maxGradNorm: config.optimizer.max_grad_norm,
     recompute: config.engine.gradient_checkpointing !== false,
     memory,
+    seed: seedOf(config.seeds.seed, state.step),
     perMicroBatch: config.data.compat === 'official',
+    zeroPicture: config.data.compat === 'official',
     fused: config.engine.fused_backward,
     vision,
     profile: profile?.active ? profile : null,

@@ -82,7 +82,7 @@ describe.each(VERSION_NAMES)('%s on the meta device', (version) => {
       expect(gradient.device, name).toBe('meta');
       if (!receiver.rows.has(name)) expect(gradient.shape, name).toEqual(parameters.get(name)!.shape);
     }
-    scope(() => optimizer.step(receiver.gradients, 1, receiver.rows));
+    scope(() => optimizer.step(receiver.gradients, { multiplier: 1, seed: 0, rows: receiver.rows }));
     for (const loss of losses) loss.dispose();
     receiver.dispose();
     optimizer.dispose();

@@ -1,5 +1,5 @@
 /** Stochastic rounding: the mean is exact, only neighbours come out, and small updates arrive. */
-import { Linear, manualSeed, noGrad, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
+import { Linear, noGrad, ops, scope, seedOf, type Tensor, tensor } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { Optimizer } from '../../src/engine/optimizer.js';
 import { roundStochastically_ } from '../../src/engine/stochastic-rounding.js';
@@ -10,8 +10,7 @@ const DRAWS = 40_000;
 function roundings(value: number): number[] {
   return scope(() => {
     const target = ops.zeros([DRAWS], { dtype: 'bfloat16' });
-    const noise = ops.randint(0, 65536, [DRAWS], { dtype: 'int32' });
-    roundStochastically_(target, ops.full([DRAWS], value, { dtype: 'float32' }), noise);
+    roundStochastically_(target, ops.full([DRAWS], value, { dtype: 'float32' }), { seed: 1, start: 0 });
     return target.toNumbers();
   });
 }
@@ -31,6 +30,7 @@ const SETTINGS = {
 
 interface Trial {
   readonly steps: number;
+  readonly seed?: number;
   readonly shape: readonly [number, number];
   readonly start: number;
   readonly gradient: (step: number) => number;
@@ -39,13 +39,16 @@ interface Trial {
 }
 
 /** Weights and moments after steps with a constant gradient, from a constant start. */
-function afterSteps({ steps, shape, start, gradient, stochasticRounding, weightDecay = 0 }: Trial) {
+function afterSteps({ steps, seed = 2, shape, start, gradient, stochasticRounding, weightDecay = 0 }: Trial) {
   const linear = new Linear(shape[1], shape[0], { bias: false });
   linear.weight.data = ops.full(shape, start, { dtype: 'bfloat16' });
   const settings = { ...SETTINGS, weightDecay, stochasticRounding };
   const optimizer = new Optimizer(new Map([['weight', linear.weight]]), new Set(), settings);
   for (let step = 0; step < steps; step++) {
-    scope(() => optimizer.step(new Map([['weight', ops.full(shape, gradient(step), { dtype: 'bfloat16' })]]), 1));
+    const settings = { multiplier: 1, seed: seedOf(seed, step) };
+    scope(() =>
+      optimizer.step(new Map([['weight', ops.full(shape, gradient(step), { dtype: 'bfloat16' })]]), settings),
+    );
   }
   const state = optimizer.adamw.state.get('weight')!;
   const mean = (x: Tensor): number => scope(() => ops.meanAll(ops.to(x, 'float32')).item());
@@ -64,7 +67,6 @@ function afterSteps({ steps, shape, start, gradient, stochasticRounding, weightD
 
 describe('rounding to bfloat16', () => {
   it.each([1.001, -1.001, 2.71, -2.7e-5, 1e20, 0.0078])('has the mean %d and yields its two neighbours', (value) => {
-    manualSeed(1);
     const values = roundings(value);
     const exact = Math.fround(value);
     const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -85,17 +87,34 @@ describe('rounding to bfloat16', () => {
     expect(roundings(Number.NaN).every(Number.isNaN)).toBe(true);
   });
 
-  it('is decided by the noise alone', () => {
-    const target = ops.zeros([4], { dtype: 'bfloat16' });
-    const values = tensor([1.001, 1.001, -1.001, -1.001]);
-    roundStochastically_(target, values, tensor([0, 65535, 0, 65535], 'int32'));
-    expect(target.toNumbers()).toEqual([1, 1.0078125, -1, -1.0078125]);
+  it('is decided by the seed and the place of a number alone', () => {
+    const round = (seed: number, start: number, count: number): number[] =>
+      scope(() => {
+        const target = ops.zeros([count], { dtype: 'bfloat16' });
+        roundStochastically_(target, ops.full([count], 1.003, { dtype: 'float32' }), { seed, start });
+        return target.toNumbers();
+      });
+    const all = round(7, 0, 40_000);
+    expect(round(7, 12_345, 20_000)).toEqual(all.slice(12_345, 32_345)); // cut anywhere, for any number of threads
+    expect(round(8, 0, 40_000)).not.toEqual(all);
+    expect(() => round(7, 0, 0)).not.toThrow();
+  });
+
+  it('counts rows of a table by their numbers in it', () => {
+    scope(() => {
+      const values = ops.full([6, 50], 1.003, { dtype: 'float32' });
+      const whole = ops.zeros([6, 50], { dtype: 'bfloat16' });
+      roundStochastically_(whole, values, { seed: 3, start: 100 });
+      const some = ops.zeros([2, 50], { dtype: 'bfloat16' });
+      const rows = tensor([4, 1], 'int64');
+      roundStochastically_(some, ops.narrow(values, 0, 0, 2), { seed: 3, start: 100, rows, width: 50 });
+      expect(ops.equal(some, ops.indexSelect(whole, 0, rows))).toBe(true);
+    });
   });
 });
 
 describe('AdamW with stochastic rounding', () => {
   it('takes every step on average where rounding to the nearest stands still', () => {
-    manualSeed(2);
     const trial = { steps: 10, shape: [256, 257], start: 1, gradient: () => 0.25 } as const;
     const nearest = afterSteps({ ...trial, stochasticRounding: false });
     expect(new Set(nearest.values)).toEqual(new Set([1])); // 0.001 is below half of the distance to the next number
@@ -106,7 +125,6 @@ describe('AdamW with stochastic rounding', () => {
   });
 
   it('has the moments and the decay of float32 on average', () => {
-    manualSeed(3);
     const shape = [1024, 1030] as const; // more than one chunk
     const gradient = (step: number): number => (step === 0 ? 1 : 0.125);
     const { expAvg, expAvgSq, weight } = afterSteps({
@@ -127,10 +145,7 @@ describe('AdamW with stochastic rounding', () => {
 
   it('gives the same weights again with the same seed, and others with another', () => {
     const trial = { steps: 3, shape: [16, 16], start: 1, gradient: () => 1, stochasticRounding: true } as const;
-    const withSeed = (seed: number): number[] => {
-      manualSeed(seed);
-      return afterSteps(trial).values;
-    };
+    const withSeed = (seed: number): number[] => afterSteps({ ...trial, seed }).values;
     const first = withSeed(5);
     expect(withSeed(5)).toEqual(first);
     expect(withSeed(6)).not.toEqual(first);
@@ -141,9 +156,9 @@ describe('AdamW with stochastic rounding', () => {
     linear.weight.data = ops.ones([2, 2]);
     const settings = { ...SETTINGS, stochasticRounding: true };
     const optimizer = new Optimizer(new Map([['w', linear.weight]]), new Set(), settings);
-    optimizer.step(new Map(), 1);
+    optimizer.step(new Map(), { multiplier: 1, seed: 0 });
     expect(optimizer.adamw.state.size).toBe(0);
     const gradient = noGrad(() => ops.ones([2, 2]));
-    expect(() => optimizer.step(new Map([['w', gradient]]), 1)).toThrow(/bfloat16 parameters/);
+    expect(() => optimizer.step(new Map([['w', gradient]]), { multiplier: 1, seed: 0 })).toThrow(/bfloat16 parameters/);
   });
 });

@@ -27,11 +27,13 @@ export interface KnownPictures {
 }
 
 export interface PlanOptions {
-  /**
-   * If vision tower or resampler train, a batch without pictures runs a zero picture whose tokens count zero times, so that their parameters
-   * get zero gradients instead of none.
-   */
+  /** Whether gradients will be wanted: a token table that trains is then read through a node of the rows that occur. */
   readonly train: boolean;
+  /**
+   * Where vision tower or resampler train, a batch without pictures runs a zero picture whose tokens count zero times, so that their parameters
+   * get zero gradients instead of none: what the official trainer does.
+   */
+  readonly zeroPicture?: boolean;
   /** Not where the pictures of a batch influence each other (2.5). */
   readonly known?: KnownPictures;
   /**

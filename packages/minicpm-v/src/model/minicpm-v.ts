@@ -152,7 +152,8 @@ export class MiniCPMV extends Module {
   }
 
   /** Embedding of the tokens with the pictures scattered into it. */
-  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, { train, known, packPictures }: PlanOptions): number {
+  #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, options: PlanOptions): number {
+    const { train, zeroPicture = false, known, packPictures } = options;
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
     const embed = appendEmbedding(nodes, this.llm, inputs, train);
@@ -165,7 +166,7 @@ export class MiniCPMV extends Module {
     const trains = [this.vpm, this.resampler].some((module) =>
       [...module.namedParameters()].some(([, { requiresGrad }]) => requiresGrad),
     );
-    if (!train || !trains) return embed((x) => x, []);
+    if (!zeroPicture || !trains) return embed((x) => x, []);
     const dummy = this.#appendDummy(nodes);
     return embed((x, tokens) => ops.add(x, ops.to(ops.mulScalar(ops.meanAll(tokens!), 0), x.dtype)), [dummy]);
   }

@@ -29,12 +29,17 @@ export function parametersOf(path: string, module: Module): ReadonlyMap<string, 
   return new Map(module.namedParameters(path));
 }
 
-/** Runs a plan from front to back and returns the last output; every other output is freed as soon as nothing needs it. */
-export function runPlan(plan: Plan): Tensor {
+/**
+ * Runs a plan from front to back and returns the last output; every other output is freed as soon as nothing needs it.
+ *
+ * @param before called before each block
+ */
+export function runPlan(plan: Plan, before?: (node: PlanNode) => void): Tensor {
   return scope(() => {
     const lastUse = plan.map((_, i) => plan.findLastIndex((node) => node.inputs.includes(i)));
     const outputs: Tensor[] = [];
     plan.forEach((node, i) => {
+      before?.(node);
       outputs[i] = scope(() => node.forward(...node.inputs.map((j) => outputs[j]!)));
       for (const j of node.inputs) if (lastUse[j] === i) outputs[j]!.dispose();
     });

@@ -1,0 +1,213 @@
+/**
+ * A model shared out over ranks. Which of its buffers every rank keeps whole, which come and go, and when shares travel.
+ *
+ *     stage   weights                              gradients   optimizer
+ *     0       whole                                whole       whole on every rank
+ *     1, 2    whole; gathered after each update    own share   own share
+ *     3       own share; gathered for each visit   own share   own share
+ *
+ * Gradients are added to their owner's sum after every micro-batch under each stage: so their sum has the bits that one process gets, and a
+ * rank never holds more than one unit's whole gradient. Stage 1 (which would hold them all until the last micro-batch) is the same as stage 2.
+ *
+ * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Not here: units (units.ts), the order of visits
+ * (passage.ts), sums of gradients (engine/scattered-sum.ts).
+ */
+import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import {
+  dropStorage,
+  fillStorage,
+  type Group,
+  keep,
+  noGrad,
+  ops,
+  ownsStorage,
+  type Parameter,
+  type Pending,
+  pieceOf,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
+import type { Pass, Visitor } from './passage.js';
+import { numbersOf, type Segment, type Shard } from './segment.js';
+import { type Part, SMALL_UNIT, segmentsOf, type Unit, unitsOf } from './units.js';
+
+export type Stage = 0 | 2 | 3;
+
+export interface ShardingOptions {
+  readonly group: Group;
+  readonly stage: Stage;
+  readonly trainable: ReadonlyMap<string, Parameter>;
+  /** Parameters that stay whole on every rank whatever the stage: what others read outside of passes. */
+  readonly keepsWhole?: (name: string) => boolean;
+  /** Units of fewer bytes stay whole. */
+  readonly smallUnit?: number;
+}
+
+/** The buffers of a part that trains, or that comes and goes. */
+interface Buffers {
+  /** (share · size): all numbers; without memory between visits where `comes`. */
+  readonly whole: Tensor;
+  /** (share): this rank's, a piece of `whole` where that stays. */
+  readonly share: Tensor;
+  readonly comes: boolean;
+}
+
+export class Sharding implements Visitor {
+  readonly group: Group;
+  readonly stage: Stage;
+  readonly units: readonly Unit[];
+  /** Names of the head's parameters. */
+  readonly head: readonly string[];
+  readonly #buffers = new Map<Part, Buffers>();
+  /** Gathers under way. */
+  readonly #coming = new Map<Part, Pending>();
+  /** Parts that have their memory now, of those that come and go. */
+  readonly #here = new Set<Part>();
+  #takeGradients: (unit: Unit, wide: boolean) => void = () => {};
+
+  /** Moves parameters into flat buffers, and from stage 3 on gives back the memory of what other ranks keep. */
+  constructor(model: MiniCPMV, { group, stage, trainable, keepsWhole, smallUnit = SMALL_UNIT }: ShardingOptions) {
+    this.group = group;
+    this.stage = stage;
+    this.head = [...model.headParameters().keys()];
+    const embedding = 'llm.model.embed_tokens.weight';
+    const tables = new Set(this.head.includes(embedding) ? [] : [embedding]);
+    this.units = unitsOf(model, { size: group.size, trainable: new Set(trainable.keys()), tables });
+    for (const unit of this.units) {
+      const bytes = unit.parts.reduce((sum, part) => sum + bytesOf(part), 0);
+      for (const part of unit.parts) {
+        const whole = stage < 3 || bytes < smallUnit || part.fields.some(({ name }) => keepsWhole?.(name));
+        if (part.trains ? stage === 0 : whole || part.fields.some(({ parameter }) => isMapped(parameter))) continue;
+        this.#buffers.set(part, this.#flatten(part, !whole));
+      }
+    }
+  }
+
+  /** What of each trained parameter this rank updates. */
+  get shards(): ReadonlyMap<string, Shard> {
+    const shards = new Map<string, Shard>();
+    for (const part of this.units.flatMap(({ parts }) => parts)) {
+      if (!part.trains) continue;
+      const own = this.#buffers.get(part);
+      if (own === undefined) {
+        for (const { name, parameter, length } of part.fields)
+          shards.set(name, {
+            segment: { name, shape: parameter.shape, start: 0, length },
+            data: parameter.data,
+          });
+        continue;
+      }
+      for (const { segment, at } of segmentsOf(part, this.group.rank))
+        shards.set(segment.name, { segment, data: keep(pieceOf(own.share, at, shapeOf(part, segment))) });
+    }
+    return shards;
+  }
+
+  /** Who takes the gradients of a unit when its backward pass is over. */
+  set gradientsGoTo(take: (unit: Unit, wide: boolean) => void) {
+    this.#takeGradients = take;
+  }
+
+  gradients(unit: Unit, wide: boolean): void {
+    this.#takeGradients(unit, wide);
+  }
+
+  /** Whether passes without gradients need the ranks to walk together. */
+  get gathers(): boolean {
+    return [...this.#buffers.values()].some(({ comes }) => comes);
+  }
+
+  begin(unit: Unit, next: Unit | undefined, pass: Pass): void {
+    this.#gather(unit, pass);
+    for (const part of unit.parts) {
+      this.#coming.get(part)?.wait();
+      this.#coming.delete(part);
+    }
+    if (next !== undefined) this.#gather(next, pass);
+  }
+
+  end(unit: Unit): void {
+    for (const part of unit.parts) {
+      if (!this.#here.delete(part)) continue;
+      dropStorage(this.#buffers.get(part)!.whole);
+    }
+  }
+
+  /** Asks for what a unit lacks. A table's gradient is of rows: its backward pass reads no weights. */
+  #gather(unit: Unit, pass: Pass): void {
+    for (const part of unit.parts) {
+      const own = this.#buffers.get(part);
+      if (own === undefined || !own.comes || this.#here.has(part) || (pass === 'backward' && part.row !== null))
+        continue;
+      fillStorage(own.whole);
+      this.#here.add(part);
+      this.#coming.set(part, this.group.gather(own.whole, own.share, `weights of ${part.label}`));
+    }
+  }
+
+  /** After an update: gathers the weights of these parts where they stay whole. Collective. */
+  spread(updated: Iterable<Part>): void {
+    const pending: Pending[] = [];
+    for (const part of updated) {
+      const own = this.#buffers.get(part);
+      if (own !== undefined && !own.comes)
+        pending.push(this.group.gather(own.whole, own.share, `weights of ${part.label}`));
+    }
+    for (const one of pending) one.wait();
+  }
+
+  /** Runs `fn` with all weights whole on every rank: for what is no pass. Takes the memory of the whole model. Collective. */
+  async withAllWeights<T>(fn: () => Promise<T>): Promise<T> {
+    for (const unit of this.units) this.begin(unit, undefined, 'forward');
+    try {
+      return await fn();
+    } finally {
+      for (const unit of this.units) this.end(unit);
+    }
+  }
+
+  /** The numbers of a part of which this rank has a share only, or null where its parameters are where they were. */
+  shareOf(part: Part): Tensor | null {
+    return this.#buffers.get(part)?.share ?? null;
+  }
+
+  dispose(): void {
+    for (const { whole, share } of this.#buffers.values()) {
+      whole.dispose();
+      share.dispose();
+    }
+    this.#buffers.clear();
+  }
+
+  #flatten(part: Part, comes: boolean): Buffers {
+    const { rank, size } = this.group;
+    return noGrad(() =>
+      scope(() => {
+        const { device } = part.fields[0]!.parameter.data;
+        const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device }));
+        for (const { parameter, start } of part.fields) {
+          const piece = pieceOf(whole, start, parameter.shape);
+          ops.copy_(piece, ops.detach(parameter.data));
+          parameter.data = keep(piece);
+          if (part.trains) piece.requiresGrad = true;
+        }
+        const own = pieceOf(whole, rank * part.share, [part.share]);
+        const share = keep(comes ? ops.clone(own) : own);
+        if (comes) dropStorage(whole);
+        return { whole, share, comes };
+      }),
+    );
+  }
+}
+
+/** The shape of a segment's tensors: see `Shard`. */
+export function shapeOf({ row }: Part, { shape, length }: Segment): readonly number[] {
+  if (length === numbersOf(shape)) return shape;
+  return row === null ? [length] : [length / row, ...shape.slice(1)];
+}
+
+const bytesOf = ({ fields, dtype }: Part): number =>
+  fields.reduce((sum, { parameter }) => sum + numbersOf(parameter.shape), 0) * (dtype === 'float32' ? 4 : 2);
+
+/** Whether a parameter's memory is pages of a file. */
+const isMapped = (parameter: Parameter): boolean => !ownsStorage(parameter.data);

@@ -1,0 +1,113 @@
+/**
+ * Units: the pieces in which ranks share a model out. A unit is what one block of a plan reads: a layer, the resampler,
+ * the token table, the head. Its parameters lie in flat buffers, one for each element type and for what trains and what
+ * does not, and each rank has an equal share of every buffer (ZeRO; Rajbhandari et al., 2020).
+ *
+ * A parameter begins at a multiple of 64 numbers and a share is a multiple of 64: vectors of a kernel then cover the same numbers for any
+ * number of ranks, and results have the same bits. A token table is shared out by rows. Not here: when buffers travel (sharding.ts).
+ */
+import type { Module, Parameter, Tensor } from '@minicpm-finetune/torch';
+import { numbersOf, type Segment } from './segment.js';
+
+const ALIGNMENT = 64;
+/** Units with less than this stay whole on every rank, under any stage: their collectives would cost more than their memory. */
+export const SMALL_UNIT = 1 << 20;
+
+/** A parameter's place in a flat buffer, in numbers. */
+export interface Field {
+  readonly name: string;
+  readonly parameter: Parameter;
+  readonly start: number;
+  readonly length: number;
+}
+
+/** Parameters of a unit that have an element type in common, and that all train or are all frozen. */
+export interface Part {
+  readonly label: string;
+  readonly fields: readonly Field[];
+  readonly trains: boolean;
+  readonly dtype: Tensor['dtype'];
+  /** Numbers of one rank's share. */
+  readonly share: number;
+  /** Numbers of a row, where the part is a token table whose gradients are of rows; null: of all numbers. */
+  readonly row: number | null;
+}
+
+export interface Unit {
+  readonly name: string;
+  /** In the order in which a forward pass visits units. */
+  readonly index: number;
+  readonly parts: readonly Part[];
+}
+
+/** The unit that a parameter belongs to, by its name: as plan nodes read them together. */
+export function unitName(name: string): string {
+  const layer = /^(.*?\.(?:layers|blocks)\.\d+)\./.exec(name)?.[1];
+  if (layer !== undefined) return layer;
+  if (name.startsWith('resampler.')) return 'resampler';
+  if (name.startsWith('vpm.')) return /^vpm\.(norm|post_layernorm)\./.test(name) ? 'vpm.norm' : 'vpm.embeddings';
+  return /^(llm\.lm_head|llm\.model\.[^.]+)/.exec(name)?.[1] ?? name;
+}
+
+/** In the order of a forward pass: the tower, the resampler, the token table, layers, the norm, the head. */
+const stageOf = (unit: string): number =>
+  unit === 'vpm.embeddings' ? 0 : unit === 'vpm.norm' ? 2 : unit.startsWith('vpm.') ? 1 : unit === 'resampler' ? 3 : 4;
+
+export interface UnitOptions {
+  readonly size: number;
+  /** Parameters that train. */
+  readonly trainable: ReadonlySet<string>;
+  /** Token tables whose gradients are of rows. */
+  readonly tables: ReadonlySet<string>;
+}
+
+/** The units of a model that is loaded, in the order in which a forward pass visits them. Parameters in a compact form are in none. */
+export function unitsOf(model: Module, { size, trainable, tables }: UnitOptions): Unit[] {
+  const byUnit = new Map<string, [string, Parameter][]>();
+  for (const [name, parameter] of model.namedParameters()) {
+    if (parameter.compact !== undefined) continue;
+    const unit = unitName(name);
+    byUnit.set(unit, [...(byUnit.get(unit) ?? []), [name, parameter]]);
+  }
+  const names = [...byUnit.keys()];
+  const order = names.map((name, i) => ({ name, i })).sort((a, b) => stageOf(a.name) - stageOf(b.name) || a.i - b.i);
+  return order.map(({ name }, index) => ({ name, index, parts: partsOf(name, byUnit.get(name)!) }));
+
+  function partsOf(unit: string, parameters: readonly [string, Parameter][]): Part[] {
+    const byKind = new Map<string, [string, Parameter][]>();
+    for (const [name, parameter] of parameters) {
+      const kind = `${parameter.data.dtype} ${trainable.has(name) ? 'trained' : 'frozen'}`;
+      byKind.set(kind, [...(byKind.get(kind) ?? []), [name, parameter]]);
+    }
+    return [...byKind].map(([kind, own]) => {
+      const [name, { shape, data }] = own[0]!;
+      const row = own.length === 1 && tables.has(name) ? numbersOf(shape.slice(1)) : null;
+      const label = `${unit}, ${kind}`;
+      const fields = place(own);
+      const end = fields.at(-1)!.start + fields.at(-1)!.length;
+      const share = row === null ? up(Math.ceil(end / size), ALIGNMENT) : Math.ceil(end / row / size) * row;
+      return { label, fields, trains: trainable.has(name), dtype: data.dtype, share, row };
+    });
+  }
+}
+
+const up = (count: number, multiple: number): number => Math.ceil(count / multiple) * multiple;
+
+function place(parameters: readonly [string, Parameter][]): Field[] {
+  let end = 0;
+  return parameters.map(([name, parameter]) => {
+    const start = up(end, ALIGNMENT);
+    const length = numbersOf(parameter.shape);
+    end = start + length;
+    return { name, parameter, start, length };
+  });
+}
+
+/** What of a part's parameters is in a rank's share: the segments, and where each begins in the share. */
+export function segmentsOf({ fields, share }: Part, rank: number): { segment: Segment; at: number }[] {
+  const [from, to] = [rank * share, (rank + 1) * share];
+  return fields.flatMap(({ name, parameter: { shape }, start, length }) => {
+    const [a, b] = [Math.max(start, from), Math.min(start + length, to)];
+    return a < b ? [{ segment: { name, shape, start: a - start, length: b - a }, at: a - from }] : [];
+  });
+}

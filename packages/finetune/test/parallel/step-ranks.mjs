@@ -1,0 +1,158 @@
+/**
+ * One rank of a model that trains: `node step-ranks.mjs SETTINGS`. Takes steps of four micro-batches with 2, 0, 1 and 3
+ * pictures and prints losses, norms and a hash of all parameters, as JSON lines.
+ */
+import { createHash } from 'node:crypto';
+import { applyLora, createModel, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { parseConfig } from '@minicpm-finetune/processor';
+import {
+  blockBytes,
+  joinGroup,
+  liveTensors,
+  noGrad,
+  ops,
+  Parameter,
+  Store,
+  scope,
+  seedOf,
+  setThreads,
+  soloGroup,
+  tuneAllocator,
+} from '@minicpm-finetune/torch';
+import { Random } from '../../dist/data/random.js';
+import { collate } from '../../dist/engine/collate.js';
+import { withNoise } from '../../dist/engine/neftune.js';
+import { Optimizer, withoutDecay } from '../../dist/engine/optimizer.js';
+import { evaluateBatch, trainStep } from '../../dist/engine/step.js';
+import { tuneFully } from '../../dist/engine/trainables.js';
+import { Sharding } from '../../dist/parallel/sharding.js';
+
+const [rank, size] = [Number(process.env.RANK ?? 0), Number(process.env.WORLD_SIZE ?? 1)];
+const settings = JSON.parse(process.argv[2]);
+const {
+  stage = 0,
+  dtype = 'float32',
+  lora = null,
+  masters = true,
+  steps = 3,
+  parts = 4,
+  recompute = true,
+  noise = null,
+} = settings;
+const {
+  pictures = [
+    [
+      [4, 4],
+      [2, 6],
+    ],
+    [],
+    [[3, 5]],
+    [
+      [4, 4],
+      [4, 4],
+      [5, 3],
+    ],
+  ],
+  tied = false,
+  lossScale = 1,
+  config = {},
+} = settings;
+const say = (value) => console.log(JSON.stringify(value));
+setThreads(1);
+tuneAllocator();
+
+const group = size === 1 ? soloGroup() : join();
+function join() {
+  const address = { host: '127.0.0.1', port: Number(process.env.MASTER_PORT) };
+  const timeout = 60_000;
+  const store = new Store({ ...address, server: rank === 0, timeout, ...(rank === 0 ? { listening: 3 } : {}) });
+  return joinGroup({ store, name: 'test', rank, size, timeout });
+}
+
+const text = JSON.stringify({ ...settings.model, tie_word_embeddings: tied, ...config });
+const model = createModel(parseConfig(text, 'config.json'), { seed: 1, dtype });
+if (lora === null) tuneFully(model, { tuneVision: true, tuneLlm: true });
+else applyLora(model, lora, { seed: 1 });
+const trainable = trainableParameters(model);
+const before = liveTensors();
+const sharding = size === 1 && !settings.shared ? null : new Sharding(model, { group, stage, trainable, smallUnit: 0 });
+const optimizer = new Optimizer(
+  trainable,
+  withoutDecay(model),
+  {
+    learningRate: 1e-2,
+    visionLearningRate: null,
+    resamplerLearningRate: null,
+    embeddingLearningRate: null,
+    loraPlusRatio: null,
+    weightDecay: 0.1,
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-8,
+    masterWeights: masters,
+    stochasticRounding: !masters,
+  },
+  sharding?.shards,
+);
+
+function sample(length, sizes, seed) {
+  const { queryNum: Q, vision, llm } = model.config;
+  const random = new Random(seed, length);
+  const inputIds = Int32Array.from({ length }, () => random.below(Math.min(llm.vocabSize, 200)));
+  const labels = inputIds.map((_, i) => (i >= length >> 1 && i < length - 1 ? inputIds[i + 1] : -100));
+  const imageBounds = sizes.map((_, i) => [1 + i * (Q + 1), 1 + i * (Q + 1) + Q]);
+  const patch = vision.patchSize;
+  const own = sizes.map(([rows, cols]) => ({
+    pixels: Uint8Array.from({ length: 3 * patch * patch * rows * cols }, () => random.below(256)),
+    shape: [3, patch, patch * rows * cols],
+    rows,
+    cols,
+  }));
+  return { inputIds, labels, imageBounds, pictures: own };
+}
+const batchOf = (step, part) => collate([sample(40 + 3 * part, pictures[part % pictures.length], 100 * step + part)]);
+
+const each = Math.ceil(parts / size);
+let live = 0;
+for (let step = 0; step < steps; step++) {
+  const mine = Array.from({ length: each }, (_, k) => k * size + rank).map((p) =>
+    p < parts ? batchOf(step, p) : null,
+  );
+  const options = {
+    maxGradNorm: 1,
+    recompute,
+    perMicroBatch: false,
+    seed: seedOf(7, step),
+    sharding,
+    lossScale,
+    ...(noise === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, noise) }),
+  };
+  say({ step, ...trainStep(model, mine, optimizer, 1, options) });
+  if (step === 1) live = liveTensors().tensors;
+}
+if (liveTensors().tensors !== live && steps > 2)
+  say({ wrong: 'live tensors', before: live, after: liveTensors().tensors });
+const { peak } = blockBytes();
+const evaluated = Array.from({ length: each }, (_, k) => k * size + rank).map((p) =>
+  evaluateBatch(model, p < parts ? batchOf(99, p) : null, null, sharding),
+);
+const sums = group.exchange(
+  evaluated.flatMap(({ sum, count }) => [sum, count]),
+  'evaluation',
+);
+const inOrder = Array.from({ length: each }, (_, k) => sums.map((own) => [own[2 * k], own[2 * k + 1]]))
+  .flat()
+  .slice(0, parts);
+say({ evaluated: inOrder });
+
+const hash = createHash('sha256');
+const all = async () => {
+  for (const [name, { data }] of [...model.namedParameters()].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const bytes = new Uint8Array(data.nbytes);
+    scope(() => noGrad(() => ops.contiguous(ops.detach(data)).readBytes(0, bytes)));
+    hash.update(name).update(bytes);
+  }
+};
+await (sharding ? sharding.withAllWeights(all) : all());
+say({ hash: hash.digest('hex'), peak });
+group.barrier('end');
