@@ -81,7 +81,7 @@ export function unitsOf(model: Module, { size, trainable, tables }: UnitOptions)
     }
     return [...byKind].map(([kind, own]) => {
       const [name, { shape, data }] = own[0]!;
-      const row = own.length === 1 && tables.has(name) ? numbersOf(shape.slice(1)) : null;
+      const row = own.length === 1 && trainable.has(name) && tables.has(name) ? numbersOf(shape.slice(1)) : null;
       const label = `${unit}, ${kind}`;
       const fields = place(own);
       const end = fields.at(-1)!.start + fields.at(-1)!.length;
