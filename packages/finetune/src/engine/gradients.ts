@@ -17,6 +17,7 @@ export interface GradientReceiver {
   add(gradients: ReadonlyMap<string, Tensor>, node: PlanNode | null): void;
   /** The micro-batch's backward pass is over. */
   end(): void;
+  dispose(): void;
 }
 
 /** Rows by parameter: the gradients of these parameters are of those rows alone. */

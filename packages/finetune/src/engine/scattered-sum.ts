@@ -10,6 +10,8 @@ import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, type Pending, pieceOf, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Sharding, shapeOf } from '../parallel/sharding.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
+import { emptySum } from './loss.js';
+import { clipGradients, normOf, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
 import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 
 /** What a rank has of a part's gradient. */
@@ -21,7 +23,7 @@ interface Sum {
 }
 
 export class ScatteredSum implements GradientReceiver {
-  readonly does = 'sum';
+  readonly does: GradientReceiver['does'] = 'sum';
   readonly #sharding: Sharding;
   readonly #shared = new Shared();
   /** Of the whole step, over all ranks. */
@@ -73,7 +75,11 @@ export class ScatteredSum implements GradientReceiver {
         else this.#sendRows(part, part.row);
       }
     });
+    this.scattered(unit);
   }
+
+  /** A unit's gradients are on their way to their owners. */
+  protected scattered(_unit: Unit): void {}
 
   #scatterPart(part: Part, wide: boolean): void {
     const { device } = part.fields[0]!.parameter.data;
@@ -166,19 +172,32 @@ export class ScatteredSum implements GradientReceiver {
 
   /** The step's micro-batches are done: gradients of what this rank updates are there from now on. Collective. */
   finish(): void {
+    this.collect(this.touched);
+  }
+
+  /** Makes gradients of what this rank has of these parts. Collective. */
+  protected collect(parts: Iterable<Part>): void {
     this.#settle();
     noGrad(() => {
-      for (const [part, { share, wide }] of this.#sums) {
-        const narrow = this.#parts === 1 && !wide; // as on one rank: the sum of one is in the parameters' type
-        for (const { name, gradient } of this.#cut(part, share))
-          this.gradients.set(name, narrow ? this.#typed(gradient, part.dtype) : gradient);
-      }
-      for (const [part, { rows, values }] of this.#tables) {
-        const { name, parameter } = part.fields[0]!;
-        this.gradients.set(name, keep(scope(() => ops.view(values, [rows.length, ...parameter.shape.slice(1)]))));
-        this.rows.set(name, rows);
+      for (const part of parts) {
+        const sum = this.#sums.get(part);
+        const table = this.#tables.get(part);
+        if (sum !== undefined) this.#collectSum(part, sum);
+        if (table !== undefined) this.#collectTable(part, table);
       }
     });
+  }
+
+  #collectSum(part: Part, { share, wide }: Sum): void {
+    const narrow = this.#parts === 1 && !wide; // as on one rank: the sum of one is in the parameters' type
+    for (const { name, gradient } of this.#cut(part, share))
+      this.gradients.set(name, narrow ? this.#typed(gradient, part.dtype) : gradient);
+  }
+
+  #collectTable(part: Part, { rows, values }: RowSum): void {
+    const { name, parameter } = part.fields[0]!;
+    this.gradients.set(name, keep(scope(() => ops.view(values, [rows.length, ...parameter.shape.slice(1)]))));
+    this.rows.set(name, rows);
   }
 
   /** The gradients of segments as pieces of the sum; of whole parameters where the optimizer is whole. */
@@ -211,13 +230,64 @@ export class ScatteredSum implements GradientReceiver {
     return [...this.#sums.keys(), ...this.#tables.keys()];
   }
 
+  /** Frees gradients and sums. */
+  protected clear(): void {
+    for (const { share } of this.#sums.values()) share.dispose();
+    for (const { values } of this.#tables.values()) values.dispose();
+    for (const gradient of this.gradients.values()) gradient.dispose();
+    for (const map of [this.#sums, this.#tables, this.gradients, this.rows]) map.clear();
+  }
+
   dispose(): void {
     this.#shared.dispose();
     for (const { whole } of this.#pending) whole.dispose();
-    for (const { share } of this.#sums.values()) share.dispose();
-    for (const { values } of this.#tables.values()) values.dispose();
-    for (const tensor of [...this.#local.values(), ...this.gradients.values()]) tensor.dispose();
-    this.gradients.clear();
+    for (const gradient of this.#local.values()) gradient.dispose();
+    this.clear();
+  }
+}
+
+/** What an update in the backward pass needs. */
+export interface UpdateOptions {
+  readonly optimizer: Optimizer;
+  readonly settings: StepSettings;
+  readonly maxGradNorm: number;
+}
+
+/** Updates each unit as soon as its gradients are with their owners: see `FusedUpdate`. */
+export class ScatteredUpdate extends ScatteredSum {
+  override readonly does = 'update';
+  /** Squared norm over all gradients so far, of all ranks, before clipping. */
+  readonly squares: Tensor;
+  readonly #sharding: Sharding;
+  readonly #options: UpdateOptions;
+
+  constructor(sharding: Sharding, parts: number, options: UpdateOptions) {
+    super(sharding, parts);
+    this.#sharding = sharding;
+    this.#options = options;
+    this.squares = scope(() => keep(emptySum('cpu')));
+  }
+
+  protected override scattered(unit: Unit): void {
+    const { group, stage } = this.#sharding;
+    const { optimizer, settings, maxGradNorm } = this.#options;
+    const touched = this.touched;
+    if (touched.length === 0) return;
+    this.collect(touched);
+    const own = this.gradients.size === 0 ? 0 : scope(() => squaresOf(this.gradients).item());
+    const squares = stage === 0 ? own : group.sum([own], `norm of ${unit.name}`)[0]!;
+    const total = noGrad(() => scope(() => ops.addScalar_(this.squares, squares).item()));
+    if (Number.isFinite(total)) {
+      clipGradients(this.gradients, normOf(squares), maxGradNorm);
+      optimizer.step(this.gradients, { ...settings, rows: this.rows });
+      this.#sharding.spread(touched);
+    }
+    this.clear();
+  }
+
+  override dispose(): void {
+    this.squares.dispose();
+    super.dispose();
   }
 }
 

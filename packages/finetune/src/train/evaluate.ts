@@ -4,7 +4,7 @@ import { epochAt } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
 import type { Dataset } from '../data/dataset.js';
 import { collate } from '../engine/collate.js';
-import { evaluateBatch } from '../engine/step.js';
+import { evaluateBatch } from '../engine/micro-batch.js';
 import { asTask } from '../report/reporter.js';
 import { answerRecords } from './answers.js';
 import { openPass } from './open-data.js';

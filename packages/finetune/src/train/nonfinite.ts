@@ -25,7 +25,8 @@ import {
 } from '@minicpm-finetune/torch';
 import type { MicroBatch } from '../data/loader.js';
 import { collate, collateAll, disposeBatch } from '../engine/collate.js';
-import { HEAD, lossAndGradients, type StepResult } from '../engine/step.js';
+import { HEAD } from '../engine/micro-batch.js';
+import { lossAndGradients, type StepResult } from '../engine/step.js';
 import { type Run, stepOptions } from './run.js';
 
 /** The origin of the first value that is not finite. */

@@ -23,7 +23,8 @@ import { Random } from '../../dist/data/random.js';
 import { collate } from '../../dist/engine/collate.js';
 import { withNoise } from '../../dist/engine/neftune.js';
 import { Optimizer, withoutDecay } from '../../dist/engine/optimizer.js';
-import { evaluateBatch, trainStep } from '../../dist/engine/step.js';
+import { evaluateBatch } from '../../dist/engine/micro-batch.js';
+import { trainStep } from '../../dist/engine/step.js';
 import { tuneFully } from '../../dist/engine/trainables.js';
 import { Sharding } from '../../dist/parallel/sharding.js';
 
@@ -55,6 +56,8 @@ const {
   ],
   tied = false,
   lossScale = 1,
+  maxGradNorm = 1,
+  fused = false,
   config = {},
 } = settings;
 const say = (value) => console.log(JSON.stringify(value));
@@ -119,7 +122,8 @@ for (let step = 0; step < steps; step++) {
     p < parts ? batchOf(step, p) : null,
   );
   const options = {
-    maxGradNorm: 1,
+    maxGradNorm,
+    fused,
     recompute,
     perMicroBatch: false,
     seed: seedOf(7, step),

@@ -14,7 +14,8 @@ import { readConfig } from '@minicpm-finetune/processor';
 import { keep, liveTensors, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type Batch, collate } from '../../src/engine/collate.js';
-import { evaluateBatch, lossAndGradients } from '../../src/engine/step.js';
+import { evaluateBatch } from '../../src/engine/micro-batch.js';
+import { lossAndGradients } from '../../src/engine/step.js';
 import { train } from '../../src/train/train.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 
