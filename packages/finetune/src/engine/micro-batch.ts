@@ -3,7 +3,14 @@
  * through the units of a model that is shared out over ranks. Not here: what is made of gradients (gradients.ts,
  * scattered-sum.ts), the step (step.ts).
  */
-import { type MiniCPMV, type ModelInputs, type Plan, type PlanNode, type PlanOptions, runPlan } from '@minicpm-finetune/minicpm-v';
+import {
+  type MiniCPMV,
+  type ModelInputs,
+  type Plan,
+  type PlanNode,
+  type PlanOptions,
+  runPlan,
+} from '@minicpm-finetune/minicpm-v';
 import { noGrad, scope, type Tensor } from '@minicpm-finetune/torch';
 import { inUnitOrder, Passage } from '../parallel/passage.js';
 import type { Sharding } from '../parallel/sharding.js';

@@ -10,9 +10,9 @@ import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, type Pending, pieceOf, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Sharding, shapeOf } from '../parallel/sharding.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
+import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 import { emptySum } from './loss.js';
 import { clipGradients, normOf, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
-import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 
 /** What a rank has of a part's gradient. */
 interface Sum {

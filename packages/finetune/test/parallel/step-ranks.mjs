@@ -11,7 +11,6 @@ import {
   liveTensors,
   noGrad,
   ops,
-  Parameter,
   Store,
   scope,
   seedOf,
@@ -21,12 +20,13 @@ import {
 } from '@minicpm-finetune/torch';
 import { Random } from '../../dist/data/random.js';
 import { collate } from '../../dist/engine/collate.js';
+import { evaluateBatch } from '../../dist/engine/micro-batch.js';
 import { withNoise } from '../../dist/engine/neftune.js';
 import { Optimizer, withoutDecay } from '../../dist/engine/optimizer.js';
-import { evaluateBatch } from '../../dist/engine/micro-batch.js';
 import { trainStep } from '../../dist/engine/step.js';
 import { tuneFully } from '../../dist/engine/trainables.js';
 import { Sharding } from '../../dist/parallel/sharding.js';
+import { unitName } from '../../dist/parallel/units.js';
 
 const [rank, size] = [Number(process.env.RANK ?? 0), Number(process.env.WORLD_SIZE ?? 1)];
 const settings = JSON.parse(process.argv[2]);
@@ -77,7 +77,6 @@ const model = createModel(parseConfig(text, 'config.json'), { seed: 1, dtype });
 if (lora === null) tuneFully(model, { tuneVision: true, tuneLlm: true });
 else applyLora(model, lora, { seed: 1 });
 const trainable = trainableParameters(model);
-const before = liveTensors();
 const sharding = size === 1 && !settings.shared ? null : new Sharding(model, { group, stage, trainable, smallUnit: 0 });
 const optimizer = new Optimizer(
   trainable,
@@ -149,6 +148,9 @@ const inOrder = Array.from({ length: each }, (_, k) => sums.map((own) => [own[2 
   .slice(0, parts);
 say({ evaluated: inOrder });
 
+const counts = [...model.namedParameters()].map(([name, { data }]) => [unitName(name), data.numel]);
+const units = new Map();
+for (const [name, count] of counts) units.set(name, (units.get(name) ?? 0) + count);
 const hash = createHash('sha256');
 const all = async () => {
   for (const [name, { data }] of [...model.namedParameters()].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -158,5 +160,10 @@ const all = async () => {
   }
 };
 await (sharding ? sharding.withAllWeights(all) : all());
-say({ hash: hash.digest('hex'), peak });
+say({
+  hash: hash.digest('hex'),
+  peak,
+  numbers: counts.reduce((sum, [, count]) => sum + count, 0),
+  unit: Math.max(...units.values()),
+});
 group.barrier('end');

@@ -1,0 +1,104 @@
+/** Training over ranks: the bits of one rank, whatever their number, the stage, and where the pictures are. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { runProgram } from '../../../torch/test/support/ranks.js';
+
+interface Outcome {
+  readonly steps: readonly unknown[];
+  readonly evaluated: unknown;
+  readonly hash: string;
+  /** Most bytes of large tensors on any rank. */
+  readonly peak: number;
+  /** Numbers of the model, and of its largest unit. */
+  readonly numbers: number;
+  readonly unit: number;
+  readonly seconds: number;
+}
+
+const raw = JSON.parse(
+  readFileSync(join(import.meta.dirname, '..', 'fixtures', 'data', 'model', 'config.json'), 'utf8'),
+) as object;
+/** Trains three steps of four micro-batches on `size` ranks. */
+async function train(size: number, settings: object): Promise<Outcome> {
+  const model = { ...raw, initializer_range: 0.15, query_num: 4 };
+  const ranks = await runProgram({
+    program: join(import.meta.dirname, 'step-ranks.mjs'),
+    argument: JSON.stringify({ model, ...settings }),
+    size,
+  });
+  for (const { code, stderr } of ranks) expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  const lines = ranks.map((rank) => rank.lines as Record<string, unknown>[]);
+  for (const own of lines) {
+    expect(own.filter((line) => 'wrong' in line)).toEqual([]);
+    const shown = (all: Record<string, unknown>[]) => all.filter((line) => !('peak' in line));
+    expect(shown(own)).toEqual(shown(lines[0]!)); // every rank says the same
+  }
+  const [first] = lines;
+  return {
+    steps: first!.filter((line) => 'step' in line),
+    evaluated: first!.find((line) => 'evaluated' in line)!.evaluated,
+    hash: first!.at(-1)!.hash as string,
+    numbers: first!.at(-1)!.numbers as number,
+    unit: first!.at(-1)!.unit as number,
+    peak: Math.max(...lines.map((own) => own.at(-1)!.peak as number)),
+    seconds: Math.max(...ranks.map(({ seconds }) => seconds)),
+  };
+}
+
+const LORA = { r: 4, alpha: 8, dropout: 0.3, targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler'] };
+const DORA = { r: 4, alpha: 8, dropout: 0.3, useDora: true, targetModules: 'all-linear' };
+
+describe('training over ranks has the bits of one', () => {
+  it.each([
+    ['full, every stage', {}, [2, 0], [3, 2], [4, 3]],
+    ['full in bfloat16 with masters, the graph kept', { dtype: 'bfloat16', recompute: false }, [2, 3], [3, 0]],
+    ['stochastic rounding', { dtype: 'bfloat16', masters: false }, [3, 2], [2, 3]],
+    ['a tied head', { tied: true }, [2, 3], [3, 2]],
+    ['LoRA with dropout and a trained module', { lora: LORA }, [4, 2], [3, 3]],
+    ['DoRA', { lora: DORA }, [2, 3]],
+    ['noise on embeddings', { noise: 5 }, [2, 3]],
+    ['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [3, 3]],
+    ['five parts of eight', { parts: 5, steps: 2 }, [8, 3]],
+  ] as const)('%s', async (_name, settings, ...others) => {
+    const { steps, evaluated, hash } = await train(1, settings);
+    for (const [size, stage] of others)
+      expect(await train(size, { ...settings, stage })).toMatchObject({ steps, evaluated, hash });
+  });
+
+  it.each([
+    ['no picture anywhere', { pictures: [[]] }],
+    ['pictures on the last rank alone', { pictures: [[], [], [], [[3, 4]]] }],
+    ['one record', { parts: 1 }],
+  ])('%s, and does not wait', async (_name, settings) => {
+    const { steps, evaluated, hash } = await train(1, settings);
+    const four = await train(4, { ...settings, stage: 3 });
+    expect(four).toMatchObject({ steps, evaluated, hash });
+    expect(four.seconds).toBeLessThan(30);
+  });
+
+  it('leaves a step out on all ranks where gradients overflow on one', async () => {
+    const settings = { dtype: 'float16', lossScale: 1e8 };
+    const { steps, hash } = await train(1, settings);
+    expect(steps[0]).toMatchObject({ updated: false });
+    expect(await train(2, { ...settings, stage: 3 })).toMatchObject({ steps, hash });
+  });
+
+  it.each([0, 2, 3])('updates in the backward pass under stage %i', async (stage) => {
+    const settings = { parts: 3, maxGradNorm: 0 };
+    const { hash } = await train(1, settings);
+    expect((await train(3, { ...settings, stage, fused: true })).hash).toBe(hash);
+  });
+});
+
+it('holds a share of the states under stage 3', async () => {
+  const config = { intermediate_size: 1024, hidden_size: 256, num_hidden_layers: 8, vocab_size: 300 };
+  for (const size of [1, 2, 4]) {
+    const { peak, numbers, unit } = await train(size, { config, stage: 3, steps: 2, shared: true });
+    // A weight, two moments and a sum of gradients, float32 each; two units' weights, and a unit's gradients as autograd
+    // has them, in a flat buffer, and as they come from another rank. 2 MB: activations of 52 tokens.
+    const most = (16 * numbers) / size + 4 * unit * 5 + 2e6;
+    expect(peak).toBeGreaterThan((16 * numbers) / size);
+    expect(peak).toBeLessThan(most);
+  }
+});
