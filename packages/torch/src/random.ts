@@ -3,8 +3,6 @@ import { native } from './native.js';
 import { keep } from './scope.js';
 import { guard, Tensor } from './tensor.js';
 
-const LARGEST = 2 ** 53;
-
 /**
  * A seed for a place: a function of a seed and of what the place is called (integers, texts), each of which changes it. So random numbers
  * depend on where they are used, and not on what was drawn before or by whom. An integer in 0 … 2^53-1.
@@ -24,7 +22,7 @@ export function seedOf(seed: number, ...place: readonly (number | string)[]): nu
     if (typeof part === 'number') number(part);
     else for (let i = 0; i < part.length; i++) take(part.charCodeAt(i) + 0x10000);
   }
-  return ((high >>> 0) * 2 ** 32 + (low >>> 0)) % LARGEST;
+  return (high >>> 11) * 2 ** 32 + (low >>> 0);
 }
 
 /** Mixes the bits of a 32-bit word (the finalizer of MurmurHash3; Appleby, 2011). */

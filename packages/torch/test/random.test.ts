@@ -7,6 +7,7 @@ import {
   RandomState,
   rngState,
   scope,
+  seedOf,
   setRngState,
   withRandomState,
 } from '../src/index.js';
@@ -76,5 +77,37 @@ describe.each(devices)('random numbers on %s', (device) => {
 describe('withRandomState', () => {
   it('refuses a function that returns a promise', () => {
     expect(() => withRandomState([], async () => 1)).toThrow(/synchronous function/);
+  });
+});
+
+describe('seedOf', () => {
+  it('is a function of the seed and of every part of the place', () => {
+    const seeds = [
+      seedOf(1),
+      seedOf(2),
+      seedOf(1, 0),
+      seedOf(1, 1),
+      seedOf(1, 0, 1),
+      seedOf(1, 1, 0),
+      seedOf(1, 'layers.1'),
+      seedOf(1, 'layers.2'),
+      seedOf(1, '1'),
+      seedOf(2 ** 32 + 1),
+      seedOf(1, 2 ** 40),
+    ];
+    expect(new Set(seeds).size).toBe(seeds.length);
+    for (const seed of seeds) expect(Number.isSafeInteger(seed) && seed >= 0).toBe(true);
+    expect(seedOf(1, 'layers.1', 2)).toBe(seedOf(1, 'layers.1', 2));
+  });
+
+  it('spreads evenly: each bit is set for half of the places', () => {
+    const count = 4000;
+    const set = new Array<number>(53).fill(0);
+    for (let i = 0; i < count; i++) {
+      const bits = BigInt(seedOf(7, i, 'x'));
+      for (let bit = 0; bit < 53; bit++) set[bit]! += Number((bits >> BigInt(bit)) & 1n);
+    }
+    // five standard deviations of a fair coin
+    for (const times of set) expect(Math.abs(times - count / 2)).toBeLessThan((5 * Math.sqrt(count)) / 2);
   });
 });
