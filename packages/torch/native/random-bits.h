@@ -1,4 +1,4 @@
-// Random bits of a place: a function of a seed and a number (SplitMix64; Steele et al., 2014).
+// Random bits of a place. A function of a seed and a number (SplitMix64; Steele et al., 2014).
 #pragma once
 #include <cstdint>
 

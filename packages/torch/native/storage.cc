@@ -1,4 +1,4 @@
-// Memory that comes and goes behind tensors that stay: a buffer gives its memory back and gets other memory later, and the tensors that
+// Memory that comes and goes behind tensors that stay. A buffer gives its memory back and gets other memory later, and the tensors that
 // are pieces of it remain valid objects with their shapes, types and places in graphs.
 #include <ATen/ATen.h>
 
