@@ -202,6 +202,28 @@ export class Sampler {
   }
 }
 
+/** Which records make up which step: of a `Sampler`, or a pass dealt over ranks. */
+export type StepSource = Pick<Sampler, 'plan' | 'recordsIn'>;
+
+/**
+ * The steps of a pass dealt over ranks, in rounds: round i of rank r is step i × size + r of one rank alone. All ranks have `rounds` of
+ * them; where no step is left, a round is an empty micro-batch. `sampler` is that of one rank.
+ */
+export function dealPass(sampler: Sampler, rank: number, size: number): StepSource & { readonly rounds: number } {
+  const { stepsPerEpoch } = sampler;
+  const stepsOf = (round: number): number[] =>
+    Array.from({ length: size }, (_, r) => round * size + r).filter((step) => step < stepsPerEpoch);
+  return {
+    rounds: Math.ceil(stepsPerEpoch / size),
+    plan: (round) => {
+      const { epoch, position } = sampler.plan(round * size);
+      const step = round * size + rank;
+      return { step: round, epoch, position, batches: step < stepsPerEpoch ? sampler.plan(step).batches : [[]] };
+    },
+    recordsIn: (round) => stepsOf(round).reduce((sum, step) => sum + sampler.recordsIn(step), 0),
+  };
+}
+
 /** Splits `total` by `weights` into whole numbers that add up to it (largest remainder, ties to the first). */
 export function apportion(total: number, weights: readonly number[]): number[] {
   const sum = weights.reduce((a, b) => a + b, 0);

@@ -89,14 +89,19 @@ export interface Gradients {
 /** Loss and gradients over the micro-batches, without an update. Frees each micro-batch's tensors when it is done with it. */
 export function lossAndGradients(
   model: MiniCPMV,
-  batches: readonly Batch[],
+  batches: readonly (Batch | null)[],
   options: Omit<StepOptions, 'maxGradNorm'>,
 ): Gradients {
-  const { losses, shares, supervisedTokens, receiver } = gradientsOf(model, batches, options);
+  const { losses, shares, supervisedTokens, receiver } = gradientsOf(model, present(batches), options);
   const { gradients, rows } = receiver;
   options.whileDeviceWorks?.();
   const loss = readScalars(losses).reduce((sum, value, i) => sum + shares[i]! * value, 0);
   return { loss, supervisedTokens, gradients, rows, dispose: () => receiver.dispose() };
+}
+
+/** Without the micro-batches that have no records. */
+function present(batches: readonly (Batch | null)[]): Batch[] {
+  return batches.filter((batch) => batch !== null);
 }
 
 /** Forward and backward over all micro-batches. Nothing waits for the device: the summed cross entropies stay there. */
@@ -183,12 +188,12 @@ function runBatch(
 /** One optimizer step. `multiplier` is the schedule's factor on the learning rates. */
 export function trainStep(
   model: MiniCPMV,
-  batches: readonly Batch[],
+  batches: readonly (Batch | null)[],
   optimizer: Optimizer,
   multiplier: number,
   options: StepOptions,
 ): StepResult {
-  if (options.fused) return fusedStep(model, batches, optimizer, multiplier, options);
+  if (options.fused) return fusedStep(model, present(batches), optimizer, multiplier, options);
   const { loss, supervisedTokens, gradients, rows, dispose } = lossAndGradients(model, batches, options);
   try {
     const scale = options.lossScale ?? 1;
@@ -242,9 +247,10 @@ function knownOf({ inputs }: Batch, vision: VisionCache | null | undefined): Pic
 /** Summed cross entropy and supervised tokens of a batch, without gradients. Frees the batch's tensors. */
 export function evaluateBatch(
   model: MiniCPMV,
-  batch: Batch,
+  batch: Batch | null,
   vision?: VisionCache | null,
 ): { sum: number; count: number } {
+  if (batch === null) return { sum: 0, count: 0 };
   return scope(() => {
     const hidden = noGrad(() => runPlan(model.plan(batch.inputs, { train: false, ...knownOf(batch, vision) })));
     const result = lossSum(hidden, batch.labels, headOf(model));
