@@ -33,12 +33,12 @@ export function derive(config: RunConfig, numSamples: number, worldSize = 1): De
   const lines: string[] = [];
   const across = worldSize === 1 ? '' : ` × ${worldSize} devices`;
   const divide = config.batch.dataloader_drop_last && !config.batch.packing ? 'floor' : 'ceil';
-  const microBatchesPerEpoch = Math[divide](numSamples / (size * worldSize));
-  const stepsPerEpoch = Math.max(1, Math.ceil(microBatchesPerEpoch / accumulation));
+  const microBatchesPerEpoch = Math[divide](numSamples / size);
+  const stepsPerEpoch = Math.max(1, Math.ceil(microBatchesPerEpoch / (accumulation * worldSize)));
   lines.push(
     divide === 'ceil'
       ? `steps per epoch = ceil(${numSamples}${config.batch.packing ? ' packed sequences' : ''} / (${size} × ${accumulation}${across})) = ${stepsPerEpoch}`
-      : `steps per epoch = ceil(floor(${numSamples} / (${size}${across})) / ${accumulation}) = ${stepsPerEpoch}`,
+      : `steps per epoch = ceil(floor(${numSamples} / ${size}) / ${worldSize === 1 ? accumulation : `(${accumulation}${across})`}) = ${stepsPerEpoch}`,
   );
   const totalSteps = maxSteps > 0 ? maxSteps : Math.ceil(wantedEpochs * stepsPerEpoch);
   const epochs = totalSteps / stepsPerEpoch;

@@ -11,7 +11,7 @@ import type { RunConfig } from './config/config.js';
 export type Finite = number | null;
 
 export interface MemoryUse {
-  /** Resident set of the process. */
+  /** Resident set of the process; of several ranks, the largest. */
   rss: number;
   /** Live tensors of libtorch on the training device. */
   tensors?: number;
@@ -73,7 +73,9 @@ export interface StepEvent {
   samples_per_s: number;
   tokens_per_s: number;
   supervised_tokens_per_s: number;
-  /** Share of the time, 0 to 1, in which the step waited for data. */
+  /** Number of ranks. Samples and tokens are those of all. */
+  world_size: number;
+  /** Share of the time, 0 to 1, in which the step waited for data; of several ranks, the one that waited longest. */
   data_wait_share: number;
   /** Share of the pictures, 0 to 1, whose vision features were stored already (--cache_vision). */
   vision_hit_rate?: number;

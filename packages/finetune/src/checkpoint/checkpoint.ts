@@ -86,6 +86,8 @@ export interface TrainerState {
   data_fingerprint: string;
   skipped_steps: number;
   loss_scale: LossScaleState | null;
+  /** Ranks of the run, if there was more than one. */
+  world_size?: number;
   /** Index of the record at which the run failed, if it did: it may be repaired. */
   failed_record?: number;
   /** The evaluation of this step is still to be made: it failed. */

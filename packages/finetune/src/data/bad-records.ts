@@ -3,7 +3,7 @@
  * written to a report and left out, until too many are bad. A bad record is never replaced by another one.
  */
 import { appendFileSync } from 'node:fs';
-import { UserError } from '@minicpm-finetune/run';
+import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 
 export interface BadRecordPolicy {
   readonly onBadRecord: 'stop' | 'skip';
@@ -13,8 +13,15 @@ export interface BadRecordPolicy {
   readonly reportFile: string | undefined;
 }
 
+/** A record that was found to be bad, for other ranks. */
+export interface FoundBad {
+  readonly index: number;
+  readonly error: UserErrorData;
+}
+
 export class BadRecords {
   readonly #known: Set<number>;
+  #found: FoundBad[] = [];
 
   readonly #policy: BadRecordPolicy;
   readonly #records: number;
@@ -37,6 +44,7 @@ export class BadRecords {
     if (this.#known.has(index)) return;
     this.#known.add(index);
     this.indices.push(index);
+    this.#found.push({ index, error: error.toData() });
     if (this.#policy.reportFile !== undefined) {
       appendFileSync(this.#policy.reportFile, `${JSON.stringify({ index, ...error.toData() })}\n`);
     }
@@ -53,6 +61,13 @@ export class BadRecords {
         },
       );
     }
+  }
+
+  /** The records found since the last call. */
+  takeFound(): FoundBad[] {
+    const found = this.#found;
+    this.#found = [];
+    return found;
   }
 }
 

@@ -10,11 +10,11 @@ import type { Dataset, Notice } from './dataset.js';
 import { defaultThreads, EncodePool } from './encode-pool.js';
 import type { Outcome, TrainingSample } from './encode-task.js';
 import type { EncoderSetup } from './encoder.js';
-import type { Sampler, StepPlan } from './sampler.js';
+import type { StepPlan, StepSource } from './sampler.js';
 
 export interface LoaderOptions {
   readonly dataset: Dataset;
-  readonly sampler: Sampler;
+  readonly sampler: StepSource;
   /** Settings of the encoding. */
   readonly encoder: EncoderSetup;
   /** First optimizer step to deliver (a resumed run's step count). */

@@ -87,6 +87,11 @@ const nothing = (records: number): Arrays => ({
   contents: new BigUint64Array(records),
 });
 
+/** Of records that another rank has looked at: their lengths alone. */
+export function lookedAtElsewhere(records: number): Preflight {
+  return { ...nothing(records), bad: new Map(), remember: () => {} };
+}
+
 function countDecoded({ contents }: Arrays): number {
   let count = 0;
   for (const content of contents) if (content !== UNKNOWN) count++;

@@ -32,19 +32,22 @@ export interface SamplerOptions {
   readonly worldSize?: number;
   /** Length of every record (tokens, or any estimate of them): group records of similar length. */
   readonly lengths?: Uint32Array;
-  /** Leave out what does not fill a micro-batch on every rank at the end of an epoch. Not with packing. */
+  /** Leave out what does not fill a micro-batch at the end of an epoch. Not with packing. */
   readonly dropLast?: boolean;
   /** Pack records into sequences, which are counted instead of them. Not with grouping by length. */
   readonly packing?: Packing;
 }
 
-/** The work of one rank in one optimizer step. */
+/** The work of one rank in one optimizer step: of its parts, in the order in which one rank alone would take them, every `worldSize`th. */
 export interface StepPlan {
   readonly step: number;
   readonly epoch: number;
   /** Records of the epoch that all ranks have used before this step. */
   readonly position: number;
-  /** Micro-batches of indices into the data set. All ranks have the same number of them; in an epoch's last step they are smaller, and a rank's may be empty when there are fewer records than ranks. */
+  /**
+   * Micro-batches of indices into the data set. All ranks have the same number of them; a rank's last one is empty when there is no part left
+   * for it.
+   */
   readonly batches: readonly (readonly number[])[];
 }
 
@@ -78,11 +81,10 @@ export class Sampler {
     assert(!options.packing || (!options.dropLast && !options.lengths), 'packing goes with neither');
     this.#total = sizes.reduce((sum, size) => sum + size, 0);
     assert(this.#total > 0, 'a sampler needs records');
-    const together = batchSize * worldSize;
-    this.recordsPerEpoch = options.dropLast ? this.#total - (this.#total % together) : this.#total;
+    this.recordsPerEpoch = options.dropLast ? this.#total - (this.#total % batchSize) : this.#total;
     if (this.recordsPerEpoch === 0) {
       throw new UserError(
-        `Expected at least ${together} records (batch size ${batchSize} on ${worldSize} device${worldSize > 1 ? 's' : ''}) for --dataloader_drop_last but received ${this.#total}.`,
+        `Expected at least ${batchSize} records (one batch) for --dataloader_drop_last but received ${this.#total}.`,
         { flag: '--dataloader_drop_last', cure: 'Use a smaller batch or keep the last batch.' },
       );
     }
@@ -155,15 +157,18 @@ export class Sampler {
     return [share(local), share(local + 1)];
   }
 
-  /** Cuts the units of a step into this rank's micro-batches, sizes differing by one at most: first and one past the last of each. */
+  /**
+   * Cuts the units of a step into parts, whatever the number of ranks, sizes differing by one at most, and deals them: part p to rank
+   * p mod worldSize. First and one past the last unit of each of this rank's micro-batches.
+   */
   #deal(units: number): [start: number, end: number][] {
     const { batchSize, worldSize = 1, rank = 0 } = this.#options;
-    const perRank = Math.ceil(units / (batchSize * worldSize));
-    const parts = perRank * worldSize;
-    const batches: [number, number][] = [];
-    for (let part = rank; part < parts; part += worldSize)
-      batches.push([Math.floor((part * units) / parts), Math.floor(((part + 1) * units) / parts)]);
-    return batches;
+    const parts = Math.ceil(units / batchSize);
+    const start = (part: number): number => Math.floor((Math.min(part, parts) * units) / parts);
+    return Array.from({ length: Math.ceil(parts / worldSize) }, (_, micro) => {
+      const part = micro * worldSize + rank;
+      return [start(part), start(part + 1)];
+    });
   }
 
   #makeOrder(epoch: number): Uint32Array {
@@ -195,6 +200,28 @@ export class Sampler {
     }
     return at;
   }
+}
+
+/** Which records make up which step: of a `Sampler`, or a pass dealt over ranks. */
+export type StepSource = Pick<Sampler, 'plan' | 'recordsIn'>;
+
+/**
+ * The steps of a pass dealt over ranks, in rounds: round i of rank r is step i × size + r of one rank alone. All ranks have `rounds` of
+ * them; where no step is left, a round is an empty micro-batch. `sampler` is that of one rank.
+ */
+export function dealPass(sampler: Sampler, rank: number, size: number): StepSource & { readonly rounds: number } {
+  const { stepsPerEpoch } = sampler;
+  const stepsOf = (round: number): number[] =>
+    Array.from({ length: size }, (_, r) => round * size + r).filter((step) => step < stepsPerEpoch);
+  return {
+    rounds: Math.ceil(stepsPerEpoch / size),
+    plan: (round) => {
+      const { epoch, position } = sampler.plan(round * size);
+      const step = round * size + rank;
+      return { step: round, epoch, position, batches: step < stepsPerEpoch ? sampler.plan(step).batches : [[]] };
+    },
+    recordsIn: (round) => stepsOf(round).reduce((sum, step) => sum + sampler.recordsIn(step), 0),
+  };
 }
 
 /** Splits `total` by `weights` into whole numbers that add up to it (largest remainder, ties to the first). */

@@ -44,13 +44,13 @@ export function collate(samples: readonly EncodedSample[], device = 'cpu', stagi
   return pack(samples, pictures, device);
 }
 
-/** Makes a batch of each micro-batch that has records: one whose records are all bad has none. */
+/** Makes a batch of each micro-batch; null of one without records: all of them are bad, or another rank has the last ones. */
 export function collateAll(
   micros: readonly { readonly samples: readonly EncodedSample[] }[],
   device: string,
   staging: Staging | null = null,
-): Batch[] {
-  return micros.filter(({ samples }) => samples.length > 0).map(({ samples }) => collate(samples, device, staging));
+): (Batch | null)[] {
+  return micros.map(({ samples }) => (samples.length > 0 ? collate(samples, device, staging) : null));
 }
 
 /** Packs sequences whose pictures, in order, are tensors already; the batch takes them over. */

@@ -18,6 +18,8 @@ export interface VisionCacheOptions {
   readonly folder: string;
   /** Most bytes of the folder. */
   readonly limit: number;
+  /** Whether older files make room for new ones; true unless given. */
+  readonly evicts?: boolean;
   readonly notice: (message: string) => void;
 }
 
@@ -34,16 +36,19 @@ export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
 export function openVisionCache(
   { engine }: RunConfig,
   model: MiniCPMV,
-  epochs: number,
-  notice: (message: string) => void,
+  { epochs, ...options }: { readonly epochs: number } & Pick<VisionCacheOptions, 'evicts' | 'notice'>,
 ): VisionCache | null {
   const { cache_vision: asked, cache_vision_limit: limit } = engine;
   if (asked === 'off' || (asked === 'auto' && epochs <= 1)) return null;
   if (storableLevel(model) === null) {
-    if (asked !== 'auto') notice(`--cache_vision ${asked}: without effect: ${whyNot(model)}.`);
+    if (asked !== 'auto') options.notice(`--cache_vision ${asked}: without effect: ${whyNot(model)}.`);
     return null;
   }
-  return new VisionCache(model, { folder: asked === 'auto' ? join(cacheFolder(), 'vision') : asked, limit, notice });
+  return new VisionCache(model, {
+    ...options,
+    folder: asked === 'auto' ? join(cacheFolder(), 'vision') : asked,
+    limit,
+  });
 }
 
 const whyNot = ({ version }: MiniCPMV): string =>
@@ -60,12 +65,12 @@ export class VisionCache {
   readonly #store: VisionStore;
 
   /** @throws Error if the vision tower trains: see `storableLevel`. */
-  constructor(model: MiniCPMV, { folder, limit, notice }: VisionCacheOptions) {
+  constructor(model: MiniCPMV, { folder, ...options }: VisionCacheOptions) {
     const level = storableLevel(model);
     if (level === null) throw new Error('Expected a frozen vision tower for stored features');
     this.level = level;
     this.#model = model;
-    this.#store = new VisionStore({ root: folder, space: fingerprint(model, level), limit, notice });
+    this.#store = new VisionStore({ ...options, root: folder, space: fingerprint(model, level) });
   }
 
   /** Values of pictures, read or else computed and stored: in the caller's scope. */

@@ -31,6 +31,8 @@ export interface VisionStoreOptions {
   readonly space: string;
   /** Most bytes of the root. */
   readonly limit: number;
+  /** Whether files of other spaces are removed to make room; true unless given. Of several processes one does it. */
+  readonly evicts?: boolean;
   /** Called once if nothing more is stored. */
   readonly notice: (message: string) => void;
 }
@@ -98,14 +100,14 @@ export class VisionStore {
 
   /** Checks the root, removes stale and surplus files, and returns the bytes that may be written until the next check. */
   #makeRoom(wanted: number): number {
-    const { root, limit } = this.#options;
+    const { root, limit, evicts = true } = this.#options;
     mkdirSync(root, { recursive: true });
     const files = filesBelow(root);
     const { bavail, bsize } = statfsSync(root);
     const used = files.reduce((sum, { bytes }) => sum + bytes, 0);
     let room = Math.min(limit - used, bavail * bsize - SPARE_BYTES);
     const share = Math.max(wanted, limit / 20); // others write, too: look again soon
-    const others = files.filter(({ path }) => !path.startsWith(this.folder + sep));
+    const others = evicts ? files.filter(({ path }) => !path.startsWith(this.folder + sep)) : [];
     for (const { path, bytes } of others.sort((a, b) => a.changed - b.changed)) {
       if (room >= share) break;
       rmSync(path, { force: true });

@@ -1,5 +1,6 @@
 /**
  * Writes events.jsonl, progress and TensorBoard. Turns steps into rates. What it has to remember is in the run's state.
+ * Of several ranks, rank 0 has the files and the reporter; the others have an outbox, which goes to rank 0.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,10 +13,11 @@ import {
   type StepEvent,
 } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
+import type { Mail, Outbox } from './outbox.js';
 import { type Reporter, SILENT } from './reporter.js';
 import { TensorBoard } from './tensorboard.js';
 
-/** One optimizer step as the log takes it in. */
+/** One optimizer step as the log takes it in: counts are over all ranks. */
 export interface StepRecord {
   readonly step: number;
   readonly epoch: number;
@@ -28,8 +30,10 @@ export interface StepRecord {
   readonly meanLoss: number | null;
   readonly lossScale: number | null;
   readonly skippedSteps: number;
-  /** Seconds waited for data since the start of the run. */
+  /** Seconds waited for data since the start of the run, of each step those of the rank that waited longest. */
   readonly dataWaitSeconds: number;
+  /** Resident set of the largest of the other ranks; 0: there is none. */
+  readonly largestOther: number;
   /** Pictures looked up in the vision cache since the start of the run, and found; null: no cache. */
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
@@ -40,6 +44,10 @@ export interface RunLogOptions {
   readonly reporter?: Reporter | undefined;
   /** Gets every event after it was written. */
   readonly onEvent?: ((event: RunEvent) => void) | undefined;
+  /** Number of ranks; 1 unless given. */
+  readonly worldSize?: number;
+  /** On a rank other than rank 0: nothing is written or shown here. */
+  readonly outbox?: Outbox | null;
 }
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
@@ -70,13 +78,36 @@ export class RunLog {
   #losing = false;
 
   readonly #onEvent: (event: RunEvent) => void;
+  readonly #worldSize: number;
+  readonly #outbox: Outbox | null;
+  /** Notices and warnings so far. */
+  readonly #said = new Set<string>();
 
   constructor(config: RunConfig, options: RunLogOptions = {}) {
-    const { startStep = 0, reporter = SILENT, onEvent = () => {} } = options;
-    this.reporter = reporter;
+    const { startStep = 0, reporter = SILENT, onEvent = () => {}, worldSize = 1, outbox = null } = options;
+    this.reporter = outbox ?? remembering(reporter, this.#said);
     this.#onEvent = onEvent;
     this.#config = config;
     this.#startStep = startStep;
+    this.#worldSize = worldSize;
+    this.#outbox = outbox;
+  }
+
+  /** What rank 0 should say for this rank. */
+  takeMail(): Mail[] {
+    return this.#outbox?.take() ?? [];
+  }
+
+  /** Says what the rank `who` sent, unless all ranks say the same. */
+  hear(mail: readonly Mail[], who: string): void {
+    if (this.#outbox !== null) return;
+    for (const one of mail) {
+      const text = 'notice' in one ? one.notice : one.warning.message;
+      if (this.#said.has(text)) continue;
+      this.#said.add(text);
+      if ('notice' in one) this.reporter.notice(`${who}: ${text}`);
+      else this.event({ ...one.warning, message: `${who}: ${text}` });
+    }
   }
 
   /** Whether there are files. */
@@ -107,6 +138,12 @@ export class RunLog {
 
   /** Writes an event and shows it. A full disk does not end the run: events are lost, which is said once. */
   event(event: RunEvent): void {
+    if (event.event === 'warning') this.#said.add(event.message);
+    if (this.#outbox !== null) {
+      if (event.event === 'warning') this.#outbox.warning(event);
+      this.#onEvent(event);
+      return;
+    }
     if (this.#files === null) this.#early.push(event);
     else this.#write(event);
     this.#tell(event);
@@ -193,7 +230,8 @@ export class RunLog {
       supervised_tokens_per_s: supervised / seconds,
       data_wait_share: Math.min(1, (record.dataWaitSeconds - this.#sinceWait) / seconds),
       ...this.#visionHitRate(record),
-      memory: { rss: process.memoryUsage.rss(), tensors: liveTensors().tensors },
+      world_size: this.#worldSize,
+      memory: { rss: Math.max(process.memoryUsage.rss(), record.largestOther), tensors: liveTensors().tensors },
       eta_seconds: ((totalSteps - record.step) * seconds) / steps,
     };
   }
@@ -216,4 +254,18 @@ export class RunLog {
       // a full disk: what grew is known by its beginning
     }
   }
+}
+
+/** The reporter, whose notices are added to `said`. */
+function remembering(reporter: Reporter, said: Set<string>): Reporter {
+  return {
+    notice: (message) => {
+      said.add(message);
+      reporter.notice(message);
+    },
+    task: (label, total, unit) => reporter.task(label, total, unit),
+    event: (event) => reporter.event?.(event),
+    training: (length) => reporter.training?.(length),
+    step: (status) => reporter.step?.(status),
+  };
 }

@@ -23,6 +23,7 @@ import {
   questionOf,
 } from '../data/question.js';
 import type { DataRecord } from '../data/record.js';
+import { agree, exchangeTexts, fromFirstAsync } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
@@ -52,10 +53,29 @@ interface Asked {
   readonly content: QuestionContent;
 }
 
-/** Answers the fixed records and writes them to the run folder; if that fails the run goes on, with a warning. */
+/**
+ * Answers the fixed records, all ranks together, and writes them to the run folder; if that fails the run goes on, with a warning.
+ * Collective.
+ */
 export async function answerRecords(run: Run): Promise<EvalAnswers> {
-  const { config, data, log } = run;
+  const { log, ranks } = run;
   const { step } = run.state;
+  const asked = await agree(ranks, 'records to answer', () => readAsked(run));
+  const lines = await answerAll(run, asked);
+  const scored = lines.flatMap(({ answer, reference }) =>
+    reference === undefined ? [] : [answerMetrics(answer, reference)],
+  );
+  const metrics = scored.length === 0 ? null : meanMetrics(scored);
+  try {
+    return { metrics, file: await fromFirstAsync(ranks, 'answers', () => writeAnswers(run, asked, lines)) };
+  } catch (error) {
+    const message = `ANSWERS NOT SAVED at step ${step}: ${(error as Error).message} The run goes on.`;
+    if (ranks.rank === 0) log.warn('write_failed', message, step);
+    return { metrics, file: null };
+  }
+}
+
+async function readAsked({ config, data }: Run): Promise<Asked[]> {
   const dataset = data.evaluation!;
   const asked: Asked[] = [];
   const known = new Map<string, string>();
@@ -64,38 +84,35 @@ export async function answerRecords(run: Run): Promise<EvalAnswers> {
     const question = questionOf(record);
     asked.push({ index, record, question, content: await contentOf(question, known) });
   }
-  const lines = await answerAll(run, asked);
-  const scored = lines.flatMap(({ answer, reference }) =>
-    reference === undefined ? [] : [answerMetrics(answer, reference)],
-  );
-  const metrics = scored.length === 0 ? null : meanMetrics(scored);
-  try {
-    return { metrics, file: await writeAnswers(run, asked, lines) };
-  } catch (error) {
-    log.warn('write_failed', `ANSWERS NOT SAVED at step ${step}: ${(error as Error).message} The run goes on.`, step);
-    return { metrics, file: null };
-  }
+  return asked;
 }
 
-async function answerAll({ config, data, training, log }: Run, asked: readonly Asked[]): Promise<EvalAnswer[]> {
+/** The answers in the order of the records: in rounds, in which each rank answers one batch. */
+async function answerAll(run: Run, asked: readonly Asked[]): Promise<EvalAnswer[]> {
+  const { config, data, training, log, ranks } = run;
   const options = { ...data.encoder, tokenizer: Tokenizer.load(data.encoder.tokenizerFolder) };
   const model = new LoadedModel(training.model, chatTemplate(options.llmType, options.tokenizer));
   const maxNewTokens = await answerLength(asked, options.tokenizer);
   const size = config.batch.per_device_eval_batch_size;
   const task = { label: 'Answering', total: asked.length, unit: 'records' };
   const lines: EvalAnswer[] = [];
+  const answerOf = async (batch: readonly Asked[]): Promise<EvalAnswer[]> => {
+    const prompts = [];
+    for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
+    const answers = prompts.length === 0 ? [] : await model.answer(prompts, { maxNewTokens });
+    return batch.map((one, k) => {
+      const { text: answer, tokens, end } = answers[k]!;
+      return lineOf(one, { answer, tokens, end });
+    });
+  };
   setLoraTraining(training.model, false);
   try {
     await asTask(log.reporter, task, async (update) => {
-      for (let i = 0; i < asked.length; i += size) {
-        const batch = asked.slice(i, i + size);
-        const prompts = [];
-        for (const { question } of batch) prompts.push(await encodePrompt(question.messages, options));
-        const answers = await model.answer(prompts, { maxNewTokens });
-        batch.forEach((one, k) => {
-          const { text: answer, tokens, end } = answers[k]!;
-          lines.push(lineOf(one, { answer, tokens, end }));
-        });
+      for (let first = 0; first < asked.length; first += size * ranks.size) {
+        const start = first + size * ranks.rank;
+        const own = await agree(ranks, 'answers', () => answerOf(asked.slice(start, start + size)));
+        const all = exchangeTexts(ranks.group, JSON.stringify(own), 'answers');
+        for (const text of all) lines.push(...(JSON.parse(text) as EvalAnswer[]));
         update(lines.length);
       }
     });

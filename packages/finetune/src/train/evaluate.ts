@@ -3,10 +3,13 @@ import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { epochAt } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
 import type { Dataset } from '../data/dataset.js';
-import { collate } from '../engine/collate.js';
+import type { Loader } from '../data/loader.js';
+import { collateAll, disposeBatch } from '../engine/collate.js';
 import { evaluateBatch } from '../engine/micro-batch.js';
+import { agree, attempt, attempted } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
 import { answerRecords } from './answers.js';
+import { confer } from './confer.js';
 import { openPass } from './open-data.js';
 import type { Run } from './run.js';
 import { saveBest } from './saving.js';
@@ -17,31 +20,80 @@ interface Evaluation {
   readonly seconds: number;
 }
 
-/** Goes through the evaluation data once. Dropout is off meanwhile; nothing is kept of a batch but its summed loss. */
-async function evaluate({ config, data, log, training, vision }: Run, dataset: Dataset): Promise<Evaluation> {
-  const { model, device } = training;
+/** What a batch, or all of them, gave. */
+interface Sums {
+  readonly sum: number;
+  readonly count: number;
+  readonly samples: number;
+}
+
+const NOTHING: Sums = { sum: 0, count: 0, samples: 0 };
+
+/**
+ * Goes through the evaluation data once, all ranks together. Dropout is off meanwhile; nothing is kept of a batch but its summed loss. The
+ * sums are added in the order of the data, so the loss does not depend on the number of ranks.
+ */
+async function evaluate(run: Run, dataset: Dataset): Promise<Evaluation> {
+  const { log, training, ranks } = run;
   const started = performance.now();
-  const loader = await openPass(config, data, dataset, config.batch.per_device_eval_batch_size, log.reporter);
+  const reading = { ...run, reporter: log.reporter };
+  const loader = await agree(
+    ranks,
+    'evaluation data',
+    () => openPass(dataset, reading),
+    (own) => own.close(),
+  );
   const task = { label: 'Evaluating', total: dataset.length, unit: 'records' };
-  let [sum, tokens, samples] = [0, 0, 0];
-  setLoraTraining(model, false);
+  let total = NOTHING;
+  setLoraTraining(training.model, false);
   try {
     await asTask(log.reporter, task, async (update) => {
-      for await (const micro of loader) {
-        if (micro.samples.length === 0) continue;
-        const result = evaluateBatch(model, collate(micro.samples, device), vision);
-        sum += result.sum;
-        tokens += result.count;
-        samples += micro.samples.length;
-        update(samples, tokens > 0 ? `loss ${(sum / tokens).toFixed(4)}` : '');
-        await yieldToEventLoop();
+      for await (const sums of batchSums(run, loader)) {
+        total = sums.reduce(plus, total);
+        const { sum, count, samples } = total;
+        if (samples > 0) update(samples, count > 0 ? `loss ${(sum / count).toFixed(4)}` : '');
       }
     });
   } finally {
-    setLoraTraining(model, true);
+    setLoraTraining(training.model, true);
     await loader.close();
   }
-  return { loss: sum / tokens, samples, seconds: (performance.now() - started) / 1000 };
+  return {
+    loss: total.sum / total.count,
+    samples: total.samples,
+    seconds: (performance.now() - started) / 1000,
+  };
+}
+
+const plus = (a: Sums, b: Sums): Sums => ({
+  sum: a.sum + b.sum,
+  count: a.count + b.count,
+  samples: a.samples + b.samples,
+});
+
+/** The sums of the batches of all ranks, a round at a time, by rank. Before a batch all ranks have said that they are ready for it. */
+async function* batchSums({ ranks, log, training, vision }: Run, loader: Loader): AsyncGenerator<Sums[]> {
+  const batches = loader[Symbol.asyncIterator]();
+  let before = NOTHING;
+  for (;;) {
+    const own = await attempted(async () => {
+      const { value: micro, done } = await batches.next();
+      return done ? null : { batch: collateAll([micro], training.device)[0]! };
+    });
+    const { sum, count, samples } = before;
+    const next = { label: 'next evaluation batch', bad: loader.bad };
+    const told = attempt(() => confer({ ranks, log }, next, own, [sum, count, samples]));
+    if ('error' in told) {
+      if ('value' in own && own.value?.batch) disposeBatch(own.value.batch);
+      throw told.error;
+    }
+    const { value, numbers } = told.value;
+    yield numbers.map(([s, c, n]) => ({ sum: s!, count: c!, samples: n! }));
+    if (value === null) return;
+    const { batch } = value;
+    before = { samples: batch?.samples ?? 0, ...evaluateBatch(training.model, batch, vision) };
+    await yieldToEventLoop();
+  }
 }
 
 /** Evaluates, logs it, and keeps the best checkpoint if a metric is configured. Nothing is saved by the evaluation before the first step. */

@@ -5,13 +5,16 @@ import { type RecordsState, readRecords } from '../checkpoint/records.js';
 import { type BadRecordPolicy, BadRecords } from '../data/bad-records.js';
 import { Dataset } from '../data/dataset.js';
 import { DecodeAhead } from '../data/decode-ahead.js';
+import { defaultThreads } from '../data/encode-pool.js';
 import { type EncoderSetup, encoderSetup } from '../data/encoder.js';
 import { UNKNOWN } from '../data/identity.js';
 import { Loader, type MicroBatch } from '../data/loader.js';
 import { Memory } from '../data/memory.js';
-import { type Preflight, preflight } from '../data/preflight.js';
+import { lookedAtElsewhere, type Preflight, preflight } from '../data/preflight.js';
 import { fixedRecords } from '../data/question.js';
-import { Sampler } from '../data/sampler.js';
+import { dealPass, Sampler } from '../data/sampler.js';
+import { agree, exchangeLists } from '../parallel/agree.js';
+import type { Ranks } from '../parallel/ranks.js';
 import type { Reporter } from '../report/reporter.js';
 import type { Checkpoint } from './resume.js';
 import { compareRecords } from './same-data.js';
@@ -21,30 +24,62 @@ export interface RunData {
   readonly evaluation: Dataset | null;
   readonly encoder: EncoderSetup;
   readonly sampler: Sampler;
-  /** Of the training data. */
+  /** Of the training data. Complete on rank 0; the others know the lengths, and what they used. */
   readonly records: RecordsState;
+  /** Records that this rank has used since the ranks told one another which (`shareUsed`). */
+  usedSince: number[];
   /** What the preflight found out. */
   readonly known: Preflight;
   readonly knownEvaluation: Preflight | null;
 }
 
+/** What the data of a run are opened with. */
+export interface OpenDataOptions {
+  readonly config: RunConfig;
+  /** Of the model. */
+  readonly folder: string;
+  readonly checkpoint: Checkpoint | null;
+  readonly reporter: Reporter;
+  readonly ranks: Ranks;
+}
+
 /**
- * Opens the data files and looks at every record, for the model in `folder`. For a resumed run the data are compared with those of the
- * checkpoint, whose order they keep. Throws UserErrors naming file and record.
+ * Opens the data files and looks at every record, on one rank of each machine. For a resumed run rank 0 compares the data with those of the
+ * checkpoint, whose order they keep. Collective.
+ *
+ * @throws UserErrors naming file and record
  */
-export async function openData(
-  config: RunConfig,
-  folder: string,
-  checkpoint: Checkpoint | null,
-  reporter: Reporter,
-): Promise<RunData> {
+export async function openData(options: OpenDataOptions): Promise<RunData> {
+  const { config, folder, reporter, ranks } = options;
   const notice = (message: string): void => reporter.notice(message);
-  const encoder = encoderSetup(folder, config.model, config.data);
-  const train = await Dataset.open(config.data.data_path, notice);
-  const evaluation =
-    config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
+  const { encoder, train, evaluation } = await agree(ranks, 'data files', async () => ({
+    encoder: encoderSetup(folder, config.model, config.data),
+    train: await Dataset.open(config.data.data_path, notice),
+    evaluation: config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null,
+  }));
+  const looked = await agree(ranks, 'records', () =>
+    ranks.localRank === 0 ? lookAtRecords({ ...options, encoder, train, evaluation }) : elsewhere(train, evaluation),
+  );
+  const own = await agree(ranks, 'records of the checkpoint', () =>
+    ranks.rank === 0 ? recordsOf(options, { train, encoder, known: looked.known }) : unused(train, looked.known),
+  );
+  const [lengths] = exchangeLists(ranks.group, ranks.rank === 0 ? own.lengths : [], 'lengths of records');
+  const records = { ...own, lengths: ranks.rank === 0 ? own.lengths : Uint32Array.from(lengths!) };
+  const sampler = trainingOrder(config, train.sizes, records.lengths, ranks);
+  return { train, evaluation, encoder, sampler, records, usedSince: [], ...looked };
+}
+
+type Looked = Pick<RunData, 'known' | 'knownEvaluation'>;
+
+async function lookAtRecords({
+  config,
+  reporter,
+  encoder,
+  train,
+  evaluation,
+}: OpenDataOptions & Pick<RunData, 'encoder' | 'train' | 'evaluation'>): Promise<Looked> {
   const badRecords = badRecordPolicy(config);
-  const memory = new Memory({ notice });
+  const memory = new Memory({ notice: (message) => reporter.notice(message) });
   const mode = config.data.preflight;
   const look = { encoder, purpose: 'training', mode, badRecords, threads: null, memory, reporter } as const;
   const known = await preflight({ ...look, dataset: train });
@@ -54,16 +89,33 @@ export async function openData(
     const indices = Uint32Array.from(fixedRecords(evaluation.length, asked));
     await preflight({ ...look, dataset: evaluation, purpose: 'question', indices });
   }
-  const { texts, stamps, lengths, bad } = known;
-  const fresh = { sizes: train.sizes, texts, stamps, lengths, used: new BigUint64Array(train.length) };
-  const before = config.save.resume_anyway || checkpoint === null ? null : readRecords(checkpoint.folder);
-  if (before !== null) {
-    const failed = checkpoint?.failedRecord ?? null;
-    await compareRecords({ dataset: train, encoder, now: { texts, stamps, bad }, before, failed, reporter });
-  } else if (checkpoint !== null && !config.save.resume_anyway) compareFingerprints(checkpoint, train);
-  const records = before === null ? fresh : { ...fresh, lengths: before.lengths, used: before.used };
-  const sampler = trainingOrder(config, train.sizes, records.lengths);
-  return { train, evaluation, encoder, sampler, records, known, knownEvaluation };
+  return { known, knownEvaluation };
+}
+
+const elsewhere = (train: Dataset, evaluation: Dataset | null): Looked => ({
+  known: lookedAtElsewhere(train.length),
+  knownEvaluation: evaluation && lookedAtElsewhere(evaluation.length),
+});
+
+/** Records no step has used. */
+function unused({ sizes, length }: Dataset, { texts, stamps, lengths }: Preflight): RecordsState {
+  return { sizes, texts, stamps, lengths, used: new BigUint64Array(length) };
+}
+
+/** What is known of the training data, with what a checkpoint knows of them. */
+async function recordsOf(
+  { config, checkpoint, reporter }: OpenDataOptions,
+  { train, encoder, known }: Pick<RunData, 'train' | 'encoder' | 'known'>,
+): Promise<RecordsState> {
+  const fresh = unused(train, known);
+  if (checkpoint === null || config.save.resume_anyway) return fresh;
+  const before = readRecords(checkpoint.folder);
+  if (before === null) {
+    compareFingerprints(checkpoint, train);
+    return fresh;
+  }
+  await compareRecords({ dataset: train, encoder, now: known, before, failed: checkpoint.failedRecord, reporter });
+  return { ...fresh, lengths: before.lengths, used: before.used };
 }
 
 /** For checkpoints of earlier versions, which know of the data as a whole only. */
@@ -80,17 +132,40 @@ function compareFingerprints(checkpoint: Checkpoint, { fingerprint, files }: Dat
 }
 
 /** Remembers which records a step has used, and the pictures they had. */
-export function markUsed({ records, known }: RunData, micros: readonly MicroBatch[]): void {
+export function markUsed(data: RunData, micros: readonly MicroBatch[]): void {
   for (const { indices, contents } of micros) {
     for (const [i, index] of indices.entries()) {
-      records.used[index] = contents[i]!;
-      known.contents[index] = contents[i]!; // decoded, so the next start need not
+      markRecord(data, index, contents[i]!);
+      data.usedSince.push(index);
     }
   }
 }
 
+function markRecord({ records, known }: RunData, index: number, content: bigint): void {
+  records.used[index] = content;
+  known.contents[index] = content; // decoded, so the next start need not
+}
+
+const LOW = 0xffff_ffffn;
+
+/** All ranks learn which records the others have used. Collective. */
+export function shareUsed(data: RunData, { group }: Ranks): void {
+  const { used } = data.records;
+  const own = data.usedSince.flatMap((index) => [index, Number(used[index]! >> 32n), Number(used[index]! & LOW)]);
+  data.usedSince = [];
+  for (const numbers of exchangeLists(group, own, 'used records')) {
+    for (let i = 0; i < numbers.length; i += 3)
+      markRecord(data, numbers[i]!, (BigInt(numbers[i + 1]!) << 32n) | BigInt(numbers[i + 2]!));
+  }
+}
+
 /** Which records of the training data make up which step. `lengths` are those of all records, in tokens. */
-function trainingOrder(config: RunConfig, sizes: readonly number[], lengths: Uint32Array): Sampler {
+function trainingOrder(
+  config: RunConfig,
+  sizes: readonly number[],
+  lengths: Uint32Array,
+  { rank, size }: Ranks,
+): Sampler {
   const { data_weights: weights, model_max_length: capacity } = config.data;
   const { packing, group_by_length: grouped, dataloader_drop_last: dropLast } = config.batch;
   const order = {
@@ -100,6 +175,8 @@ function trainingOrder(config: RunConfig, sizes: readonly number[], lengths: Uin
     shuffle: true,
     batchSize: config.batch.per_device_train_batch_size,
     accumulation: config.batch.gradient_accumulation_steps,
+    rank,
+    worldSize: size,
   };
   if (!packing) return new Sampler({ ...order, dropLast, ...(grouped ? { lengths } : {}) });
   const { max_steps: maxSteps, num_train_epochs: wanted } = config.schedule;
@@ -114,16 +191,18 @@ export function openLoader(
   data: RunData,
   steps: { start: number; end: number; knownBad: number[] },
   reporter: Reporter,
+  ranks: Ranks,
 ): Promise<Loader> {
+  const reportFile = ranks.rank === 0 ? join(config.output.output_dir, RUN_FILES.badRecords) : undefined;
   return Loader.open({
     dataset: data.train,
     sampler: data.sampler,
     encoder: data.encoder,
     startStep: steps.start,
     endStep: steps.end,
-    threads: config.loader.dataloader_num_workers,
+    threads: loaderThreads(config, ranks),
     prefetchFactor: config.loader.dataloader_prefetch_factor,
-    badRecords: { ...badRecordPolicy(config), reportFile: join(config.output.output_dir, RUN_FILES.badRecords) },
+    badRecords: { ...badRecordPolicy(config), reportFile },
     knownBad: steps.knownBad,
     notice: (message) => reporter.notice(message),
   });
@@ -181,22 +260,27 @@ function badRecordPolicy({ data }: RunConfig): BadRecordPolicy {
   return { onBadRecord: data.on_bad_record, maxBadFraction: data.max_bad_fraction, reportFile: undefined };
 }
 
-/** A loader that goes once through a data set in its own order. */
-export function openPass(
-  config: RunConfig,
-  data: RunData,
-  dataset: Dataset,
-  batchSize: number,
-  reporter: Reporter,
-): Promise<Loader> {
-  const sampler = new Sampler({ sizes: dataset.sizes, seed: 0, shuffle: false, batchSize });
+/** Data threads of one rank: those of a machine share its cores. */
+function loaderThreads({ loader }: RunConfig, { localSize }: Ranks): number {
+  return loader.dataloader_num_workers ?? defaultThreads(undefined, localSize);
+}
+
+export interface PassOptions extends Omit<OpenDataOptions, 'folder' | 'checkpoint'> {
+  readonly data: RunData;
+}
+
+/** A loader of this rank's part of a data set, which all ranks go through once together, in its own order. */
+export function openPass(dataset: Dataset, { config, data, reporter, ranks }: PassOptions): Promise<Loader> {
+  const batchSize = config.batch.per_device_eval_batch_size;
+  const whole = new Sampler({ sizes: dataset.sizes, seed: 0, shuffle: false, batchSize });
+  const { rounds, ...sampler } = dealPass(whole, ranks.rank, ranks.size);
   return Loader.open({
     dataset,
     sampler,
     encoder: data.encoder,
     startStep: 0,
-    endStep: sampler.stepsPerEpoch,
-    threads: config.loader.dataloader_num_workers,
+    endStep: rounds,
+    threads: loaderThreads(config, ranks),
     prefetchFactor: config.loader.dataloader_prefetch_factor,
     badRecords: badRecordPolicy(config),
     notice: (message) => reporter.notice(message),

@@ -60,6 +60,11 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
   }
 }
 
+/** The output folder on a rank that does not own it, and never writes in it by itself. */
+export function unownedOutput({ output: { output_dir: folder } }: RunConfig): OutputFolder {
+  return { own: new OwnFiles(folder), earlier: [], release: () => {} };
+}
+
 /** Checks what `claimOutput` would, and touches nothing. @throws UserError as it does */
 export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
   const { output_dir: folder } = config.output;

@@ -15,6 +15,7 @@ import {
   readCheckpointConfig,
   readTrainerState,
   removeUnfinished,
+  type TrainerState,
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
@@ -45,11 +46,11 @@ export interface Checkpoint {
   readonly failedRecord: number | null;
 }
 
-/** The start of a run: after the checkpoint to resume, which is checked, or fresh. Throws UserErrors. */
-export function startOf(config: RunConfig, output: Start['output']): Start {
+/** The start of a run of `worldSize` ranks: after the checkpoint to resume, which is checked, or fresh. Throws UserErrors. */
+export function startOf(config: RunConfig, worldSize = 1): Omit<Start, 'output'> {
   const { output_dir: runFolder } = config.output;
   const asked = config.save.resume_from_checkpoint;
-  if (asked === null) return { state: freshState(), checkpoint: null, output };
+  if (asked === null) return { state: freshState(), checkpoint: null };
   if (isResumed(config)) removeUnfinished(runFolder);
   const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
   if (folder === undefined || !existsSync(folder)) {
@@ -72,14 +73,14 @@ export function startOf(config: RunConfig, output: Start['output']): Start {
       },
     );
   }
-  if (!config.save.resume_anyway) compareConfigs(readCheckpointConfig(folder), config, folder);
   const saved = readTrainerState(folder);
+  if (!config.save.resume_anyway)
+    compareConfigs(settingsOf(readCheckpointConfig(folder), saved), { config, worldSize }, folder);
   const state = stateOf(saved);
   if (state.bestCheckpoint !== null) findBest(state, state.bestCheckpoint, folder);
   return {
     state,
     checkpoint: { folder, fingerprint: saved.data_fingerprint, failedRecord: saved.failed_record ?? null },
-    output,
   };
 }
 
@@ -115,35 +116,73 @@ export function compareBase({ folder }: Checkpoint, base: string, config: RunCon
 }
 
 /** The run of this folder that has nothing left to do: all steps are taken, and its result is there. Null: there is something to do. */
-export function finishedRun(config: RunConfig, { own }: Start['output']): FinishedRun | null {
+export function finishedRun(config: RunConfig, { own }: Start['output'], worldSize = 1): FinishedRun | null {
   if (config.save.resume_from_checkpoint !== 'latest' || !own.holds([RUN_FILES.config, RUN_FILES.result])) return null;
   const weights = config.lora.use_lora ? ['adapter_config.json', 'adapter_model.safetensors'] : ['config.json'];
   if (!own.holds(weights)) return null;
   const saved = readTrainerState(own.folder);
-  if (saved.global_step < saved.max_steps || differences(readCheckpointConfig(own.folder), config).length > 0)
-    return null;
+  const before = settingsOf(readCheckpointConfig(own.folder), saved);
+  if (saved.global_step < saved.max_steps || differences(before, { config, worldSize }).length > 0) return null;
   const { step: steps, trainLoss } = stateOf(saved);
   return { stopped: null, steps, trainLoss: meanLoss(trainLoss), vision: null };
 }
 
-function differences(before: RunConfig, now: RunConfig): string[] {
-  const found: string[] = [];
-  for (const flag of flagsOf(CONFIG_FLAGS)) {
-    if (flag.freeOnResume) continue;
-    const [was, is] = [before, now].map((config) => JSON.stringify(valueIn(config, flag)));
-    if (was !== is) found.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
-  }
-  return found;
+/** What a run was, or is, started with. */
+interface Settings {
+  readonly config: RunConfig;
+  /** Number of ranks. */
+  readonly worldSize: number;
 }
 
-function compareConfigs(before: RunConfig, now: RunConfig, folder: string): void {
+const settingsOf = (config: RunConfig, { world_size: worldSize = 1 }: TrainerState): Settings => ({
+  config,
+  worldSize,
+});
+
+/** Of these only the product counts, ranks included: parts of a step are the same however they are dealt. */
+const BATCH_FLAGS: readonly string[] = ['per_device_train_batch_size', 'gradient_accumulation_steps'];
+
+function differences(before: Settings, now: Settings): string[] {
+  const found: string[] = [];
+  for (const flag of flagsOf(CONFIG_FLAGS)) {
+    if (flag.freeOnResume || BATCH_FLAGS.includes(flag.name)) continue;
+    const [was, is] = [before, now].map(({ config }) => JSON.stringify(valueIn(config, flag)));
+    if (was !== is) found.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
+  }
+  return [...found, ...otherBatch(before, now)];
+}
+
+/** Another number of records in a step, or in what is dropped at the end of an epoch. */
+function otherBatch(before: Settings, now: Settings): string[] {
+  const [was, is] = [before, now].map(product);
+  const sizes = [before, now].map(({ config }) => config.batch.per_device_train_batch_size);
+  const dropped = now.config.batch.dataloader_drop_last && sizes[0] !== sizes[1];
+  if (was === is && !dropped) return [];
+  return [`${BATCH_FLAGS.join(' × ')} × ranks was ${factors(before)} = ${was} and is ${factors(now)} = ${is}`];
+}
+
+const factors = ({ config: { batch }, worldSize }: Settings): string =>
+  `${batch.per_device_train_batch_size} × ${batch.gradient_accumulation_steps} × ${worldSize}`;
+
+const product = ({ config: { batch }, worldSize }: Settings): number =>
+  batch.per_device_train_batch_size * batch.gradient_accumulation_steps * worldSize;
+
+function compareConfigs(before: Settings, now: Settings, folder: string): void {
   const found = differences(before, now);
   if (found.length === 0) return;
   throw new UserError(`Expected the checkpoint's configuration but received other values: ${found.join('; ')}.`, {
     file: join(folder, RUN_FILES.config),
     flag: '--resume_from_checkpoint',
-    cure: 'Give the same flags, or --resume_anyway true to continue with the new ones.',
+    cure: `Give the same flags${sameProduct(before, now)}, or --resume_anyway true to continue with the new ones.`,
   });
+}
+
+/** How this many ranks take the steps of the checkpoint; nothing where they do, or cannot with the batch size it had. */
+function sameProduct(before: Settings, now: Settings): string {
+  const { per_device_train_batch_size: size } = before.config.batch;
+  const accumulation = product(before) / (size * now.worldSize);
+  if (otherBatch(before, now).length === 0 || !Number.isInteger(accumulation)) return '';
+  return ` (with this many ranks, --per_device_train_batch_size ${size} --gradient_accumulation_steps ${accumulation})`;
 }
 
 /** A value of a configuration. A flag that is younger than the checkpoint has its default there: the run was without it. */

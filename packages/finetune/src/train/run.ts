@@ -14,6 +14,8 @@ import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
+import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
+import { type Ranks, soloRanks } from '../parallel/ranks.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
@@ -25,6 +27,8 @@ import { type StopOptions, StopRequests } from './stop.js';
 /** Everything a run holds while training: parts that are made once, and the state, which changes. */
 export interface Run {
   readonly config: RunConfig;
+  /** This process among those of the run. */
+  readonly ranks: Ranks;
   readonly log: RunLog;
   readonly data: RunData;
   readonly training: TrainingModel;
@@ -44,32 +48,40 @@ export interface Run {
   readonly output: Start['output'];
 }
 
+/** What a run is opened with. */
+export interface OpenOptions extends StopOptions {
+  /** Alone unless given. */
+  readonly ranks?: Ranks;
+}
+
 /**
  * Finds the model, opens the data and makes everything else, for a resumed run as the checkpoint has it, but for the random state, which is
- * restored last (`restoreRandomState`). `closeRun` frees it.
+ * restored last (`restoreRandomState`). `closeRun` frees it. Collective: what fails on one rank fails on all.
  *
  * @throws UserError
  */
-export async function openRun(config: RunConfig, log: RunLog, start: Start, stop: StopOptions = {}): Promise<Run> {
+export async function openRun(config: RunConfig, log: RunLog, start: Start, options: OpenOptions = {}): Promise<Run> {
   const { state, checkpoint, output } = start;
+  const { ranks = soloRanks() } = options;
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const { reporter } = log;
-  const folder = await resolveModel(named, {
-    flag: '--model_name_or_path',
-    adapterFlag: '--lora_weight_path',
-    cacheDir,
-    reporter,
+  const flags = { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' } as const;
+  const folder = await firstOfMachine(ranks, 'model', () => resolveModel(named, { ...flags, cacheDir, reporter }));
+  const check = (): void => {
+    refuseTakenResult(config, output, folder);
+    if (checkpoint !== null) compareBase(checkpoint, folder, config);
+  };
+  settle(ranks, 'output folder and model', attempt(ranks.rank === 0 ? check : () => {}));
+  const data = await openData({ config, folder, checkpoint, reporter, ranks });
+  const derived = derive(config, data.sampler.unitsPerEpoch, ranks.size);
+  const stop = new StopRequests(ranks.rank === 0 ? config.output.output_dir : null, options);
+  return await agree(ranks, 'weights', () => {
+    manualSeed(config.seeds.seed);
+    const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
+    const run = makeRun({ config, ranks, log, data, training, derived, state, output, stop });
+    if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
+    return run;
   });
-  refuseTakenResult(config, output, folder);
-  if (checkpoint !== null) compareBase(checkpoint, folder, config);
-  const data = await openData(config, folder, checkpoint, reporter);
-  const derived = derive(config, data.sampler.unitsPerEpoch);
-  manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
-  const requests = new StopRequests(config.output.output_dir, stop);
-  const run = makeRun({ config, log, data, training, derived, state, output, stop: requests });
-  if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
-  return run;
 }
 
 export async function closeRun({ optimizer, training, data, staging }: Run): Promise<void> {
@@ -84,7 +96,7 @@ export async function closeRun({ optimizer, training, data, staging }: Run): Pro
 
 /** Makes from what was opened what a run needs beside it. */
 function makeRun(
-  opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'output' | 'stop'>,
+  opened: Pick<Run, 'config' | 'ranks' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'output' | 'stop'>,
 ): Run {
   const { config, log, training, derived, state } = opened;
   const { precision } = config;
@@ -96,16 +108,26 @@ function makeRun(
     optimizer: new Optimizer(training.trainable, withoutDecay(training.model), optimizerSettings(config)),
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
-    vision: openVisionCache(config, training.model, derived.epochs, (message) => log.reporter.notice(message)),
+    vision: openVisionCache(config, training.model, {
+      epochs: derived.epochs,
+      evicts: opened.ranks.localRank === 0,
+      notice: (message) => log.reporter.notice(message),
+    }),
     staging: training.device === 'cuda' ? new Staging(training.device) : null,
     memory: memoryPlan(config, log, training.device),
     profile: profiler(opened),
   };
 }
 
-function profiler({ config, log, output: { own } }: Pick<Run, 'config' | 'log' | 'output'>): Profiler | null {
+/** Rank 0's: the others do the same. */
+function profiler({
+  config,
+  ranks,
+  log,
+  output: { own },
+}: Pick<Run, 'config' | 'ranks' | 'log' | 'output'>): Profiler | null {
   const { profile: steps } = config.logging;
-  if (steps === 0) return null;
+  if (steps === 0 || ranks.rank !== 0) return null;
   const failed = (message: string): void => log.warn('write_failed', message);
   const write = (text: string): void => own.put(RUN_FILES.profile, (path) => writeFileSync(path, text));
   return new Profiler(steps, join(own.folder, RUN_FILES.profile), { write, failed });

@@ -4,30 +4,10 @@
  * the middle of a step, after which the state is not whole.
  */
 import { UserError } from '@minicpm-finetune/run';
-import type { DecodeAhead } from '../data/decode-ahead.js';
-import type { MicroBatch } from '../data/loader.js';
+import { attempt } from '../parallel/agree.js';
 import { runEvaluation } from './evaluate.js';
 import type { Run } from './run.js';
 import { save } from './saving.js';
-
-/** Steps from a loader, until it or the decoding beside it fails. */
-export async function* savedBeforeErrors(
-  run: Run,
-  steps: AsyncGenerator<MicroBatch[]>,
-  ahead: readonly DecodeAhead[],
-): AsyncGenerator<MicroBatch[]> {
-  for (;;) {
-    let next: IteratorResult<MicroBatch[]>;
-    try {
-      next = await steps.next();
-      for (const { failure } of next.done ? [] : ahead) if (failure !== null) throw failure;
-    } catch (error) {
-      throw saved(run, error);
-    }
-    if (next.done) return;
-    yield next.value;
-  }
-}
 
 /** Evaluates. If that fails, the checkpoint says that the evaluation is still to be made. */
 export async function evaluate(run: Run): Promise<void> {
@@ -40,13 +20,17 @@ export async function evaluate(run: Run): Promise<void> {
   }
 }
 
-/** Saves a checkpoint, and returns the error; one of the user's says where it is and how to resume, of any other a notice does. */
-function saved(run: Run, cause: unknown): unknown {
+/**
+ * Saves a checkpoint, and returns the error; one of the user's says where it is and how to resume, of any other a notice does. All ranks have
+ * to have the error: where one has it alone, or a rank is gone, nothing is saved.
+ */
+export function saved(run: Run, cause: unknown): unknown {
   const { config, state, log } = run;
   if (state.step === 0) return cause;
   state.failedRecord = cause instanceof UserError ? failedRecord(run, cause) : null;
-  const path = save(run, 'error');
-  if (path === null) return cause;
+  const made = attempt(() => save(run, 'error'));
+  if ('error' in made || made.value === null) return cause;
+  const path = made.value;
   const record = cause instanceof UserError && cause.record !== undefined;
   const where = `${state.step === 1 ? 'The step before it is' : `The ${state.step} steps before it are`} saved in ${path}.`;
   const repaired = record ? ', with the record repaired in its place or with --on_bad_record skip' : '';

@@ -1,4 +1,7 @@
-/** When a run saves, and the trained model at its end. The files themselves are written by checkpoint.ts. */
+/**
+ * When a run saves, and the trained model at its end. The files themselves are written by checkpoint.ts. All ranks save together; rank 0
+ * owns the run folder, and removes and moves what is in it.
+ */
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import {
@@ -22,25 +25,60 @@ import {
   writeCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { checkSpace, moveFiles } from '../checkpoint/durable.js';
+import { attempt, fromFirst } from '../parallel/agree.js';
+import { shareUsed } from './open-data.js';
 import type { Run } from './run.js';
 import { type RunState, trainerState } from './state.js';
 
-function savedState({ config, derived, data, state }: Run): TrainerState {
-  return trainerState(state, { config, derived, fingerprint: data.train.fingerprint });
+function savedState({ config, derived, data, state, ranks }: Run): TrainerState {
+  return trainerState(state, { config, derived, fingerprint: data.train.fingerprint, worldSize: ranks.size });
+}
+
+interface SavedCheckpoint {
+  readonly path: string;
+  readonly bytes: number;
+  /** Earlier checkpoints, which are gone. */
+  readonly removed: readonly string[];
 }
 
 /**
  * Writes a checkpoint, unless this step has one; a failed write is a loud warning and the run goes on. Returns the folder, or null if it
- * failed.
+ * failed. Collective.
  */
 export function save(run: Run, reason: CheckpointEvent['reason']): string | null {
-  const { config, log, training, state } = run;
+  const { config, log, state, ranks } = run;
   const { step } = state;
   const folder = config.output.output_dir;
   if (state.savedStep === step) return join(folder, checkpointName(step));
   const started = performance.now();
-  try {
-    const { path, bytes } = writeCheckpoint(run.output.own, {
+  shareUsed(run.data, ranks);
+  const made = attempt(() => writeAll(run));
+  if ('error' in made) {
+    const why = (made.error as Error).message;
+    const message = `CHECKPOINT NOT SAVED at step ${step}: ${why} The run goes on; earlier checkpoints are intact.`;
+    if (ranks.rank === 0) log.warn('write_failed', message, step);
+    return null;
+  }
+  const { path, bytes, removed } = made.value;
+  const seconds = (performance.now() - started) / 1000;
+  log.exclude(seconds);
+  log.event({
+    event: 'checkpoint',
+    step,
+    path: relative(folder, path),
+    bytes,
+    seconds,
+    reason,
+    removed: [...removed],
+  });
+  return path;
+}
+
+/** Writes a checkpoint and removes those beyond the limit. */
+function writeAll(run: Run): SavedCheckpoint {
+  const { config, training, state, ranks } = run;
+  const written = fromFirst(ranks, 'checkpoint', () =>
+    writeCheckpoint(run.output.own, {
       writeModel: training.save,
       optimizer: config.save.save_only_model ? null : run.optimizer,
       records: run.data.records,
@@ -48,21 +86,15 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
       state: savedState(run),
       config,
       modelBytes: training.savedBytes,
-    });
-    state.savedStep = step;
-    const removed = removeOld(run, path);
-    const seconds = (performance.now() - started) / 1000;
-    log.exclude(seconds);
-    log.event({ event: 'checkpoint', step, path: relative(folder, path), bytes, seconds, reason, removed });
-    return path;
-  } catch (error) {
-    log.warn(
-      'write_failed',
-      `CHECKPOINT NOT SAVED at step ${step}: ${(error as Error).message} The run goes on; earlier checkpoints are intact.`,
-      step,
-    );
-    return null;
-  }
+    }),
+  );
+  state.savedStep = state.step;
+  return { ...written, removed: fromFirst(ranks, 'earlier checkpoints', () => removeOld(run, written.path)) };
+}
+
+/** Writes the weights or the adapter into the folder that rank 0 names. Collective. */
+export function saveModel({ training, ranks }: Run, folder: string): void {
+  fromFirst(ranks, 'weights', () => training.save(folder));
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */
@@ -84,7 +116,7 @@ export function saveBest(run: Run, metric: number): void {
   const best = join(run.config.output.output_dir, checkpointName(state.step));
   Object.assign(state, { bestMetric: metric, bestCheckpoint: best, bestContent: null });
   if (save(run, 'best') === null) Object.assign(state, { bestMetric, bestCheckpoint, bestContent });
-  else state.bestContent = checkpointContent(best);
+  else state.bestContent = fromFirst(run.ranks, 'best checkpoint', () => checkpointContent(best));
 }
 
 /** --load_best_model_at_end: copies the best checkpoint's model, if that is another than the model in training. Says which it is. */
@@ -122,26 +154,24 @@ const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
 
 /**
  * The trained model in the run folder itself: written aside and moved into place, so that a failure leaves an earlier result whole.
- * Throws a UserError that says which checkpoint has the training up to where.
+ * Collective.
+ *
+ * @throws UserError that says which checkpoint has the training up to where
  */
 export function saveResult(run: Run): void {
+  const { ranks } = run;
   const { output_dir: folder } = run.config.output;
   const unfinished = join(folder, UNFINISHED_RESULT);
-  rmSync(unfinished, { recursive: true, force: true });
   try {
-    checkSpace(folder, run.training.savedBytes, 'the trained model');
-    if (!copyBest(run, unfinished)) run.training.save(unfinished);
-    writeFileSync(join(unfinished, RUN_FILES.result), `${JSON.stringify(savedState(run), null, 2)}\n`);
-    const fresh = readdirSync(unfinished);
-    const { own } = run.output;
-    own.requireFree(fresh);
-    for (const name of fresh) own.note(name, join(unfinished, name));
-    for (const name of readdirSync(folder)) {
-      if (WEIGHTS.test(name) && !fresh.includes(name) && own.ownership(name) === 'own') rmSync(join(folder, name));
-    }
-    moveFiles(unfinished, folder);
+    const copied = fromFirst(ranks, 'best model', () => {
+      rmSync(unfinished, { recursive: true, force: true });
+      checkSpace(folder, run.training.savedBytes, 'the trained model');
+      return copyBest(run, unfinished);
+    });
+    if (!copied) saveModel(run, unfinished);
+    fromFirst(ranks, 'trained model', () => moveResult(run, unfinished));
   } catch (cause) {
-    rmSync(unfinished, { recursive: true, force: true });
+    if (ranks.rank === 0) rmSync(unfinished, { recursive: true, force: true });
     const newest = latestCheckpoint(folder);
     const kept = newest ? `checkpoint-${newest.step} is complete` : 'there is no checkpoint';
     throw new UserError(`Expected to write the trained model but received: ${(cause as Error).message}`, {
@@ -150,6 +180,20 @@ export function saveResult(run: Run): void {
       cause,
     });
   }
+}
+
+/** The files of the result take the place of an earlier one's. */
+function moveResult(run: Run, unfinished: string): void {
+  const { own } = run.output;
+  const { folder } = own;
+  writeFileSync(join(unfinished, RUN_FILES.result), `${JSON.stringify(savedState(run), null, 2)}\n`);
+  const fresh = readdirSync(unfinished);
+  own.requireFree(fresh);
+  for (const name of fresh) own.note(name, join(unfinished, name));
+  for (const name of readdirSync(folder)) {
+    if (WEIGHTS.test(name) && !fresh.includes(name) && own.ownership(name) === 'own') rmSync(join(folder, name));
+  }
+  moveFiles(unfinished, folder);
 }
 
 /** What is where after a run: read from the disk, not from what was meant. */

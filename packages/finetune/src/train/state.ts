@@ -88,10 +88,11 @@ export interface StateContext {
   readonly derived: Derived;
   /** Of the training data. */
   readonly fingerprint: string;
+  readonly worldSize: number;
 }
 
 /** The state as `trainer_state.json` has it. */
-export function trainerState(state: RunState, { config, derived, fingerprint }: StateContext): TrainerState {
+export function trainerState(state: RunState, { config, derived, fingerprint, worldSize }: StateContext): TrainerState {
   return {
     global_step: state.step,
     epoch: epochAt(state.step, derived.stepsPerEpoch),
@@ -117,6 +118,7 @@ export function trainerState(state: RunState, { config, derived, fingerprint }: 
     data_fingerprint: fingerprint,
     skipped_steps: state.skippedSteps,
     loss_scale: state.lossScale,
+    ...(worldSize === 1 ? {} : { world_size: worldSize }),
     ...(state.failedRecord === null ? {} : { failed_record: state.failedRecord }),
     ...(state.evaluationDue ? { evaluation_due: true } : {}),
     train_loss: state.trainLoss,

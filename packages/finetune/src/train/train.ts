@@ -3,36 +3,40 @@
  * parts are in the files it imports.
  */
 import { writeFileSync } from 'node:fs';
-import { epochAt, RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
-import { about, allowTf32, RandomState, yieldToEventLoop } from '@minicpm-finetune/torch';
+import { RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
+import { about, allowTf32, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import { requireResolved } from '../config/resolve.js';
 import type { DecodeAhead } from '../data/decode-ahead.js';
-import type { Loader, MicroBatch } from '../data/loader.js';
-import { collateAll } from '../engine/collate.js';
+import type { Loader } from '../data/loader.js';
 import { type DeviceName, explainMemory, startEngine } from '../engine/machine.js';
-import { traced } from '../engine/profiler.js';
-import { type StepResult, trainStep } from '../engine/step.js';
+import { agree, attempt, fromFirst, settle } from '../parallel/agree.js';
+import { type Ranks, soloRanks } from '../parallel/ranks.js';
+import { Outbox } from '../report/outbox.js';
 import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
+import { confer } from './confer.js';
 import { memoryWarning } from './memory-ahead.js';
 import { explainRunMemory } from './memory-failure.js';
-import { handleNonfinite } from './nonfinite.js';
-import { markUsed, openAhead, openLoader, optimizerSteps } from './open-data.js';
-import { adoptOlder, claimOutput, clearEarlier, isResumed, type OutputFolder } from './output-folder.js';
+import { isDue, oneStep } from './one-step.js';
+import { openAhead, openLoader } from './open-data.js';
+import { adoptOlder, claimOutput, clearEarlier, isResumed, type OutputFolder, unownedOutput } from './output-folder.js';
 import { placesLine } from './plan.js';
+import { readySteps } from './ready-steps.js';
 import { finishedRun, type Start, startOf } from './resume.js';
-import { closeRun, openRun, type Run, stepOptions } from './run.js';
-import { evaluate, savedBeforeErrors } from './save-first.js';
+import { closeRun, openRun, type Run } from './run.js';
+import { evaluate } from './save-first.js';
 import { describeEnd, describeFinished, save, saveResult } from './saving.js';
-import { addLoss, addToHistory, meanLoss } from './state.js';
-import type { StopOptions } from './stop.js';
+import { meanLoss } from './state.js';
+import { agreeOnRequests, type StopOptions } from './stop.js';
 
 export interface TrainOptions extends StopOptions {
-  /** Gets every event of the run after it was written to events.jsonl. What it throws ends the run. */
+  /** This process among those of the run, which all call `train` with one configuration; alone unless given. */
+  readonly ranks?: Ranks;
+  /** Gets every event of the run after it was written to events.jsonl (by rank 0). What it throws ends the run. */
   readonly onEvent?: ((event: RunEvent) => void) | undefined;
-  /** Shows what goes on. Nothing is shown without one. */
+  /** Shows what goes on, on rank 0. Nothing is shown without one. */
   readonly reporter?: Reporter | undefined;
   /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
@@ -59,23 +63,33 @@ const LESS_MEMORY =
   'Recompute with --gradient_checkpointing true, take a smaller --per_device_train_batch_size with more --gradient_accumulation_steps, ' +
   'a smaller --model_max_length or --max_slice_nums, --use_lora true, or --q_lora true with it.';
 
+/** The same, with the ranks that all else is done with. */
+type Options = TrainOptions & { readonly ranks: Ranks };
+
 /**
  * Trains as the configuration says: loads model and data, takes the steps, and saves in `config.output.output_dir`. When `signal` is aborted,
  * the step under way is finished and a checkpoint saved (unless `save_on_stop` is false), and the result says `stopped`. Prints nothing and
- * installs no signal handlers.
+ * installs no signal handlers. Of several ranks, rank 0 owns the run folder and shows what goes on; an error, a stop or a save asked of one
+ * is that of all.
  *
  * @throws UserError for a configuration that `resolveConfig` did not make; before any training time is spent where it can; for a run that cannot
  *   be continued
  */
 export async function train(config: RunConfig, options: TrainOptions = {}): Promise<TrainResult> {
   requireResolved(config);
-  const device = startEngine(config.engine);
+  const ranks = options.ranks ?? soloRanks();
+  const device = settle(
+    ranks,
+    'device',
+    attempt(() => startEngine(config.engine)),
+  );
   allowTf32(config.engine.tf32);
-  const output = claimOutput(config, options.inputs);
+  const claim = (): OutputFolder | null => (ranks.rank === 0 ? claimOutput(config, options.inputs) : null);
+  const output = settle(ranks, 'output folder', attempt(claim)) ?? unownedOutput(config);
   try {
-    const finished = finishedRun(config, output);
-    if (finished === null) return await trainIn(output, config, device, options);
-    options.reporter?.notice(describeFinished(config, finished.steps));
+    const finished = fromFirst(ranks, 'finished run', () => finishedRun(config, output, ranks.size));
+    if (finished === null) return await trainIn(output, config, device, { ...options, ranks });
+    if (ranks.rank === 0) options.reporter?.notice(describeFinished(config, finished.steps));
     return finished;
   } finally {
     output.release();
@@ -87,12 +101,13 @@ async function trainIn(
   output: OutputFolder,
   config: RunConfig,
   device: DeviceName,
-  options: TrainOptions,
+  options: Options,
 ): Promise<TrainResult> {
-  const start = startOf(config, output);
+  const { ranks, reporter, onEvent } = options;
+  const start = { ...fromFirst(ranks, 'start', () => startOf(config, ranks.size)), output };
   const { state } = start;
-  const { reporter, onEvent } = options;
-  const log = new RunLog(config, { startStep: state.step, reporter, onEvent });
+  const outbox = ranks.rank === 0 ? null : new Outbox();
+  const log = new RunLog(config, { startStep: state.step, reporter, onEvent, worldSize: ranks.size, outbox });
   if (device === 'mps') log.warn('untested_device', UNTESTED);
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
@@ -121,33 +136,71 @@ async function trainIn(
   }
 }
 
-async function runTraining(config: RunConfig, log: RunLog, start: Start, options: TrainOptions): Promise<TrainResult> {
+async function runTraining(config: RunConfig, log: RunLog, start: Start, options: Options): Promise<TrainResult> {
   const run = await openRun(config, log, start, options);
-  const { data, derived, training, state } = run;
+  const { derived, training, state, ranks } = run;
+  settle(
+    ranks,
+    'run folder',
+    attempt(() => (ranks.rank === 0 ? openFolder(run) : undefined)),
+  );
   announce(run, options);
   const large = memoryWarning(run);
   if (large !== null) log.warn('memory', large, state.step);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
-  const loader = await openLoader(config, data, steps, log.reporter);
-  const ahead = await openAhead(config, data, loader, steps, log.reporter);
+  const closeAll = async ({ loader, ahead }: Reading): Promise<void> => {
+    for (const one of [loader, ...ahead]) await one.close();
+  };
+  const reading = await agree(ranks, 'data threads', () => openReading(run, steps), closeAll);
   try {
-    if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
+    const restore = (): void => {
+      if (start.checkpoint !== null) restoreRandomState(start.checkpoint.folder, training.device);
+    };
+    settle(ranks, 'random state', attempt(restore));
     if ((config.eval.eval_on_start && state.step === 0) || state.evaluationDue) await evaluate(run);
-    const stopped = await trainLoop(run, loader, ahead);
+    const stopped = await trainLoop(run, reading);
     if (stopped === null) saveResult(run);
-    const vision = run.vision && { pictures: run.vision.pictures, hits: run.vision.hits };
-    return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision };
+    return { stopped, steps: state.step, trainLoss: meanLoss(state.trainLoss), vision: lastWords(run, reading) };
   } catch (error) {
     throw training.device === 'cpu' ? error : explainRunMemory(error, run);
   } finally {
     if (run.profile?.active) run.profile.write();
-    for (const one of [loader, ...ahead]) await one.close();
+    await closeAll(reading);
     await closeRun(run);
   }
 }
 
-function announce(run: Run, options: TrainOptions): void {
-  const { config, log, derived, training, data, state, output } = run;
+/** What reads the training data. */
+interface Reading {
+  readonly loader: Loader;
+  /** Of rank 0. */
+  readonly ahead: readonly DecodeAhead[];
+}
+
+async function openReading(
+  { config, data, log: { reporter }, ranks }: Run,
+  steps: { readonly start: number; readonly end: number; readonly knownBad: number[] },
+): Promise<Reading> {
+  const loader = await openLoader(config, data, steps, reporter, ranks);
+  try {
+    return { loader, ahead: ranks.rank === 0 ? await openAhead(config, data, loader, steps, reporter) : [] };
+  } catch (error) {
+    await loader.close();
+    throw error;
+  }
+}
+
+/** What the ranks have left to say to rank 0. Returns the use of the vision cache over all of them; null: no cache. */
+function lastWords(run: Run, { loader }: Reading): TrainResult['vision'] {
+  const { pictures = 0, hits = 0 } = run.vision ?? {};
+  const own = { value: null };
+  const { numbers } = confer(run, { label: 'end of the training', bad: loader.bad }, own, [pictures, hits]);
+  const sum = (i: number): number => numbers.reduce((total, one) => total + one[i]!, 0);
+  return run.vision && { pictures: sum(0), hits: sum(1) };
+}
+
+/** Rank 0 makes the files of the run; an earlier run's go now. */
+function openFolder({ config, log, output }: Run): void {
   const { own } = output;
   const left = clearEarlier(config, output);
   if (left.length > 0) log.reporter.notice(`left in place, because someone changed it: ${left.join(', ')}`);
@@ -155,6 +208,10 @@ function announce(run: Run, options: TrainOptions): void {
   own.open();
   own.put(RUN_FILES.config, (path) => writeFileSync(path, `${JSON.stringify(config, null, 2)}\n`));
   log.open(own);
+}
+
+function announce(run: Run, options: TrainOptions): void {
+  const { config, log, derived, training, data, state, ranks } = run;
   const places = training.places === null ? [] : [placesLine(training.places)];
   log.event({
     event: 'run_start',
@@ -168,7 +225,7 @@ function announce(run: Run, options: TrainOptions): void {
     trainable_parameters: training.trainableNumbers,
     total_parameters: training.totalNumbers,
     ...(training.places === null ? {} : { adapters: training.places }),
-    world_size: 1,
+    world_size: ranks.size,
     device: training.device,
     resumed_at_step: state.step,
   });
@@ -177,22 +234,23 @@ function announce(run: Run, options: TrainOptions): void {
 }
 
 /** Takes the steps that are left. Returns why it stopped before the last one, or null. */
-async function trainLoop(run: Run, loader: Loader, ahead: readonly DecodeAhead[]): Promise<StopEvent['reason'] | null> {
-  const { config, derived, log, state } = run;
-  if (run.stop.aborted !== null) {
-    log.event({ event: 'stop', reason: run.stop.aborted, step: state.step });
-    return run.stop.aborted;
+async function trainLoop(run: Run, { loader, ahead }: Reading): Promise<StopEvent['reason'] | null> {
+  const { config, derived, log, state, ranks } = run;
+  const before = agreeOnRequests(ranks, { reason: run.stop.aborted, save: false }).reason;
+  if (before !== null) {
+    log.event({ event: 'stop', reason: before, step: state.step });
+    return before;
   }
-  for await (const micros of savedBeforeErrors(run, optimizerSteps(loader), ahead)) {
-    await oneStep(run, micros, loader);
+  for await (const ready of readySteps(run, loader, ahead)) {
+    await oneStep(run, ready, loader);
     const { step } = state;
     const epochEnds = step % derived.stepsPerEpoch === 0;
     const last = step === derived.totalSteps;
     if (isDue(config.eval.eval_strategy, derived.evalSteps, step, epochEnds) || (last && config.eval.do_eval))
       await evaluate(run);
-    const stopped = last ? null : run.stop.reason; // after the last step there is nothing to stop
+    const reason = last ? null : run.stop.reason; // after the last step there is nothing to stop
+    const { reason: stopped, save: asked } = agreeOnRequests(ranks, { reason, save: run.stop.takeSaveRequest() });
     if (stopped !== null) log.event({ event: 'stop', reason: stopped, step });
-    const asked = run.stop.takeSaveRequest();
     if (isDue(config.save.save_strategy, derived.saveSteps, step, epochEnds)) save(run, 'interval');
     else if (stopped !== null && config.save.save_on_stop) save(run, stopped === 'stop_file' ? 'stop' : 'signal');
     else if (asked) save(run, 'signal');
@@ -200,81 +258,4 @@ async function trainLoop(run: Run, loader: Loader, ahead: readonly DecodeAhead[]
     await yieldToEventLoop();
   }
   return null;
-}
-
-function isDue(
-  strategy: 'no' | 'steps' | 'epoch',
-  every: number | undefined,
-  step: number,
-  epochEnds: boolean,
-): boolean {
-  return strategy === 'epoch' ? epochEnds : strategy === 'steps' && every !== undefined && step % every === 0;
-}
-
-/** From the first step on, the run has something to lose. */
-function noteBegin({ log, output: { own }, state }: Run): void {
-  try {
-    own.begin();
-  } catch (error) {
-    const message = `THE FIRST STEP IS NOT RECORDED in ${own.path}: ${(error as Error).message}. The run goes on.`;
-    log.warn('write_failed', message, state.step);
-  }
-}
-
-/** One optimizer step and its line in the log. */
-async function oneStep(run: Run, micros: readonly MicroBatch[], loader: Loader): Promise<void> {
-  const { config, derived, log, optimizer, state } = run;
-  const { step } = micros[0]!;
-  const profile = run.profile?.active ? run.profile : null;
-  profile?.wait(loader.dataWaitSeconds);
-  const { staging } = run;
-  const taken = performance.now();
-  const batches = traced(profile, 'collate', 'data', () => collateAll(micros, run.training.device, staging));
-  loader.dataWaitSeconds += (performance.now() - taken) / 1000;
-  if (batches.length === 0) {
-    state.step = step + 1; // every record of this step is bad and was left out
-    return;
-  }
-  const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
-  const samples = batches.reduce((sum, batch) => sum + batch.samples, 0);
-  const lossScale = run.lossScale?.scale ?? null;
-  using random = new RandomState([run.training.device]);
-  const compute = (): StepResult =>
-    trainStep(run.training.model, batches, optimizer, run.schedule(step), {
-      ...stepOptions(run),
-      ...(staging && { whileDeviceWorks: () => staging.stage(loader.encodedNext) }),
-    });
-  const result = profile ? profile.step(step + 1, compute) : compute();
-  run.memory?.endStep();
-  const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
-  if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
-  state.step = step + 1;
-  markUsed(run.data, micros);
-  noteBegin(run);
-  state.tokensSeen += tokens;
-  addLoss(state, result.loss);
-  const done = state.step;
-  const due =
-    isDue(config.logging.logging_strategy, derived.loggingSteps, done, done % derived.stepsPerEpoch === 0) ||
-    done === derived.totalSteps ||
-    (done === 1 && config.logging.logging_first_step);
-  const logged = log.step(
-    {
-      step: done,
-      epoch: epochAt(done, derived.stepsPerEpoch),
-      meanLoss: meanLoss(state.unloggedLoss),
-      gradNorm: result.gradNorm,
-      learningRate: optimizer.groups[0]!.baseLr * run.schedule(step),
-      samples,
-      tokens,
-      supervisedTokens: result.supervisedTokens,
-      lossScale,
-      skippedSteps: state.skippedSteps,
-      dataWaitSeconds: loader.dataWaitSeconds + (staging?.idleSeconds ?? 0),
-      vision: run.vision && { pictures: run.vision.pictures, hits: run.vision.hits },
-    },
-    derived.totalSteps,
-    due,
-  );
-  if (logged !== null) addToHistory(state, logged, result.gradNorm);
 }

@@ -34,7 +34,7 @@ describe('derive', () => {
     expect(numbers.lines[0]).toBe('steps per epoch = ceil(97 / (2 × 4 × 2 devices)) = 7');
     const dropped = derived(97, `${words} --dataloader_drop_last`, 2);
     expect(dropped).toMatchObject({ stepsPerEpoch: 6 });
-    expect(dropped.lines[0]).toBe('steps per epoch = ceil(floor(97 / (2 × 2 devices)) / 4) = 6');
+    expect(dropped.lines[0]).toBe('steps per epoch = ceil(floor(97 / 2) / (4 × 2 devices)) = 6');
   });
 
   it('counts packed sequences', () => {

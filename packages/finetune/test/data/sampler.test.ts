@@ -71,21 +71,46 @@ describe('an epoch', () => {
 });
 
 describe('ranks', () => {
-  it('share every step without overlap, with the same number of micro-batches', () => {
+  const lengths = Uint32Array.from(range(101).map((i) => 20 + ((i * 7919) % 101)));
+  const kinds: Record<string, Partial<SamplerOptions>> = {
+    plain: {},
+    grouped: { lengths },
+    'without the last': { dropLast: true },
+    packed: { packing: { lengths, capacity: 200, epochs: 2 } },
+  };
+
+  it.each(Object.entries(kinds))('take the parts of one rank in turn, whatever their number: %s', (_, options) => {
     for (const [worldSize, accumulation] of [
       [2, 1],
       [3, 2],
       [4, 2],
+      [8, 1],
     ] as const) {
-      const one = sampler({ sizes: [101], batchSize: 2, accumulation: accumulation * worldSize });
-      const ranks = range(worldSize).map((rank) =>
-        sampler({ sizes: [101], batchSize: 2, accumulation, worldSize, rank }),
-      );
-      for (let step = 0; step < one.stepsPerEpoch; step++) {
+      const all = { sizes: [60, 41], batchSize: 2, ...options };
+      const one = sampler({ ...all, accumulation: accumulation * worldSize });
+      const ranks = range(worldSize).map((rank) => sampler({ ...all, accumulation, worldSize, rank }));
+      for (const s of ranks) {
+        expect([s.stepsPerEpoch, s.recordsPerEpoch, s.unitsPerEpoch]).toEqual([
+          one.stepsPerEpoch,
+          one.recordsPerEpoch,
+          one.unitsPerEpoch,
+        ]);
+      }
+      for (let step = 0; step < 2 * one.stepsPerEpoch; step++) {
         const plans = ranks.map((s) => s.plan(step));
-        expect(sorted(plans.flatMap(({ batches }) => batches.flat()))).toEqual(sorted(flat(one, step)));
-        expect(new Set(plans.map(({ batches }) => batches.length)).size).toBe(1);
-        for (const { batches } of plans) for (const batch of batches) expect(batch.length).toBeLessThanOrEqual(2);
+        const { batches: parts, ...where } = one.plan(step);
+        const micros = plans[0]!.batches.length;
+        expect(micros).toBe(Math.ceil(parts.length / worldSize));
+        for (const { batches, ...plan } of plans) {
+          expect(batches.length).toBe(micros);
+          expect(plan).toEqual(where);
+        }
+        const dealt = range(micros * worldSize).map(
+          (part) => plans[part % worldSize]!.batches[Math.floor(part / worldSize)]!,
+        );
+        expect(dealt.slice(0, parts.length)).toEqual(parts);
+        expect(dealt.slice(parts.length).flat()).toEqual([]);
+        expect(parts.map(({ length }) => length)).not.toContain(0);
       }
     }
   });

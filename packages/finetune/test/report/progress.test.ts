@@ -48,6 +48,7 @@ const status: Omit<StepEvent, 'event'> = {
   samples_per_s: 35.21,
   tokens_per_s: 5000,
   supervised_tokens_per_s: 1234,
+  world_size: 1,
   data_wait_share: 0.031,
   memory: { rss: 1.23e9 },
   eta_seconds: 135,

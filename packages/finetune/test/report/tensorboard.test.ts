@@ -23,6 +23,7 @@ const STEP = {
   samples_per_s: 8,
   tokens_per_s: 100,
   supervised_tokens_per_s: 50,
+  world_size: 1,
   data_wait_share: 0,
   memory: { rss: 1 },
   eta_seconds: 0,

@@ -24,7 +24,7 @@ async function withRun(
   body: (run: Run, config: RunConfig) => void,
 ): Promise<void> {
   const config = configOf(place, `run${runs++}`, flags);
-  const start = startOf(config, { own: new OwnFiles(config.output.output_dir), earlier: [] });
+  const start = { ...startOf(config), output: { own: new OwnFiles(config.output.output_dir), earlier: [] } };
   const log = new RunLog(config, { startStep: 0 });
   const run = await openRun(config, log, start);
   try {

@@ -23,7 +23,7 @@ const derived = {
   saveSteps: 10,
   lines: [],
 };
-const context = { config, derived, fingerprint: 'abc' };
+const context = { config, derived, fingerprint: 'abc', worldSize: 1 };
 
 function someState(): RunState {
   return {

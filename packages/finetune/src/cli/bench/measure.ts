@@ -68,7 +68,7 @@ async function measure(
     { signal },
   );
   const steps = { start: 0, end: total, knownBad: run.state.badRecords };
-  const loader = await openLoader(config, run.data, steps, log.reporter);
+  const loader = await openLoader(config, run.data, steps, log.reporter, run.ranks);
   try {
     const task = { label: 'Measuring', total, unit: 'steps' };
     return await asTask(log.reporter, task, (update) => measureSteps(run, loader, update));
@@ -82,7 +82,9 @@ async function measureSteps(run: Run, loader: Loader, update: (steps: number) =>
   const { optimizer, training, state } = run;
   const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype, training.device);
   for await (const micros of optimizerSteps(loader)) {
-    const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device));
+    const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device)).filter(
+      (batch) => batch !== null,
+    );
     if (batches.length === 0) continue;
     const options = { ...stepOptions(run), profile: meter };
     meter.step(batches, loader.dataWaitSeconds, () =>

@@ -27,8 +27,8 @@ export const DATA: Messages = {
     '如果 {1} 中的对象就是一条记录，请加上方括号：[ {…} ]。',
   '{1} has row groups of up to {2} MiB; each is decoded to read one record. Reading is much faster from a file written with row_group_size=100.':
     '{1} 的行组（row group）最大有 {2} MiB；每读一条记录都要解码一整个。用 row_group_size=100 写出的文件读起来快得多。',
-  'Expected at least {1} records (batch size {2} on {3} device[s]) for --dataloader_drop_last but received {4}.':
-    '--dataloader_drop_last 至少需要 {1} 条记录（批次大小 {2}，{3} 个设备），但收到 {4} 条。',
+  'Expected at least {1} records (one batch) for --dataloader_drop_last but received {2}.':
+    '--dataloader_drop_last 至少需要 {1} 条记录（一个批次），但收到 {2} 条。',
   'Use a smaller batch or keep the last batch.': '请用更小的批次，或保留最后一批。',
 
   // JSON.
