@@ -14,3 +14,4 @@ export * from './safetensors-write.js';
 export { keep, scope } from './scope.js';
 export * from './store.js';
 export { OutOfMemoryError, Tensor, TorchError, type TypedArray } from './tensor.js';
+export * from './watchdog.js';
