@@ -25,6 +25,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerDevice(env, exports);
   registerGroup(env, exports);
   registerStorage(env, exports);
+  registerWatchdog(env, exports);
   return exports;
 }
 

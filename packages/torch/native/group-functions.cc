@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "handles.h"
@@ -68,6 +69,25 @@ Napi::Value addressTowards(const Napi::CallbackInfo& info) {
     freeaddrinfo(found);
     TORCH_CHECK(*text != 0, "no route to ", host);
     return Napi::String::New(info.Env(), text);
+  });
+}
+
+// (address, port) -> a file descriptor that listens there and nowhere else; minus an error number where it cannot
+Napi::Value listenOn(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "listenOn", [&]() -> Napi::Value {
+    const auto host = textOf(info[0]);
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    const int failed = getaddrinfo(host.c_str(), std::to_string(integerOf(info[1])).c_str(), &hints, &found);
+    TORCH_CHECK(failed == 0, "unknown host ", host, ": ", gai_strerror(failed));
+    const int listening = socket(found->ai_family, SOCK_STREAM, 0);
+    const int again = 1;
+    setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &again, sizeof again);
+    const bool ready = bind(listening, found->ai_addr, found->ai_addrlen) == 0 && listen(listening, 1024) == 0;
+    const int error = errno;
+    freeaddrinfo(found);
+    if (!ready) close(listening);
+    return Napi::Number::New(info.Env(), ready ? listening : -error);
   });
 }
 
@@ -270,6 +290,7 @@ Napi::Value alltoall(const Napi::CallbackInfo& info) {
 void registerGroup(Napi::Env env, Napi::Object exports) {
   const auto add = [&](const char* name, auto function) { exports.Set(name, Napi::Function::New(env, function, name)); };
   add("addressTowards", addressTowards);
+  add("listenOn", listenOn);
   add("openStore", openStore);
   add("closeStore", closeStore);
   add("storeSet", storeSet);

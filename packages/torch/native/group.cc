@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "watchdog.h"
+
 namespace minicpm {
 
 namespace {
@@ -80,7 +82,10 @@ void Group::wait(int64_t number) {
   TORCH_CHECK(found != operations_.end(), "operation ", number, " of the group was waited for before, or never started");
   const auto operation = found->second;
   operations_.erase(found);
-  changed_.wait(lock, [&] { return operation->done; });
+  if (!operation->done) {
+    const minicpm::Waiting waiting;
+    changed_.wait(lock, [&] { return operation->done; });
+  }
   if (operation->error) std::rethrow_exception(operation->error);
 }
 
@@ -111,6 +116,7 @@ void Group::work() {
 
 void Group::agree(const std::string& label, const std::vector<uint64_t>& sends, const std::vector<uint64_t>& receives) {
   label_ = label;
+  watchOperation(label);
   std::vector<Header> own(size_), other(size_);
   std::vector<Piece> sent, received;
   for (int peer = 0; peer < size_; peer++) {

@@ -82,5 +82,6 @@ void registerSignals(Napi::Env env, Napi::Object exports);
 void registerDevice(Napi::Env env, Napi::Object exports);
 void registerGroup(Napi::Env env, Napi::Object exports);
 void registerStorage(Napi::Env env, Napi::Object exports);
+void registerWatchdog(Napi::Env env, Napi::Object exports);
 
 }  // namespace minicpm

@@ -76,6 +76,7 @@ export interface Native {
   setDeterministic(enabled: boolean): void;
 
   addressTowards(host: string, port: number): string;
+  listenOn(address: string, port: number): number;
   openStore(host: string, port: number, server: boolean, timeout: number, listening: number): number;
   closeStore(store: number): void;
   storeSet(store: number, key: string, text: string): void;
@@ -88,6 +89,21 @@ export interface Native {
   gather(group: number, whole: Handle, share: Handle, label: string): number;
   scatterAdd(group: number, sum: Handle, whole: Handle, label: string): number;
   alltoall(group: number, outgoing: Handle[], incoming: Handle[], label: string): number;
+
+  watchLauncher(socket: number): void;
+  startWatch(
+    host: string,
+    port: number,
+    timeout: number,
+    prefix: string,
+    rank: number,
+    size: number,
+    machine: string,
+    interval: number,
+    patience: number,
+  ): void;
+  stopWatch(): void;
+  watchAt(where: string): void;
 
   watchSignals(answer: string): void;
   unwatchSignals(): void;

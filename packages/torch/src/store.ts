@@ -2,6 +2,7 @@
  * Texts and counters that all processes of a run share. One of them serves the store over TCP (c10d's TCPStore).
  * Its calls return at once, but for the wait for the server's answer. It has no password: use it in trusted networks.
  */
+import { getSystemErrorName } from 'node:util';
 import { native } from './native.js';
 import { guard } from './tensor.js';
 
@@ -25,6 +26,17 @@ export interface StoreOptions {
  */
 export function addressTowards(host: string, port: number): string {
   return guard(() => native.addressTowards(host, port));
+}
+
+/**
+ * A socket that listens on one address of this machine, for `StoreOptions.listening`: a store without one listens on all of them.
+ *
+ * @returns the socket, or the name of the system's error
+ * @throws TorchError for an unknown host
+ */
+export function listenOn(address: string, port: number): number | string {
+  const result = guard(() => native.listenOn(address, port));
+  return result < 0 ? getSystemErrorName(result) : result;
 }
 
 /** A connection to the store. Close it, or use `using`; the store ends with the connection of the process that serves. */

@@ -33,13 +33,16 @@ const UNKNOWN =
 
 /** Prints an error and gives the exit code: a user's mistake without stack, anything else with stack and a hint. */
 export function reportError(error: unknown, stream: TextStream, say: Say = ENGLISH): number {
-  if (error instanceof UserError) {
-    stream.write(`${error.format(say)}\n`);
-    return EXIT.usage;
-  }
+  const { text, code } = printedError(error, say);
+  stream.write(`${text}\n`);
+  return code;
+}
+
+/** What is printed of an error, and the exit code that it means. */
+export function printedError(error: unknown, say: Say = ENGLISH): { text: string; code: number } {
+  if (error instanceof UserError) return { text: error.format(say), code: EXIT.usage };
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;
-  stream.write(`${text}\n ${labelled('hint', hint, say)}\n`);
-  return EXIT.failure;
+  return { text: `${text}\n ${labelled('hint', hint, say)}`, code: EXIT.failure };
 }

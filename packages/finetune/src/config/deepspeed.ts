@@ -1,9 +1,9 @@
 /**
- * Reads DeepSpeed's JSON file (`--deepspeed`). For precision, optimizer, scheduler, clipping and batch.
+ * Reads DeepSpeed's JSON file (`--deepspeed`). For precision, optimizer, scheduler, clipping, batch and ZeRO's stage.
  *
  * "auto" means the flag's value, as in `transformers.integrations.deepspeed`. A number there stands in for the flag's
  * default. Where it contradicts a flag (or a recipe), transformers refuses to start; here the flag wins and the run says so.
- * Not here: ZeRO and offload, which are accepted with a notice.
+ * Offload is accepted with a notice.
  */
 import { CONFIG_FLAGS, expected, type FlagSpec, parseJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { coerce } from './coerce.js';
@@ -187,15 +187,17 @@ class DeepSpeedReader {
   }
 
   #readZero(): void {
-    const stage = this.#get('zero_optimization.stage');
-    if (stage === undefined) return;
-    const offload = ['offload_optimizer', 'offload_param']
-      .filter(
-        (key) => !['none', undefined].includes(this.#get(`zero_optimization.${key}.device`) as string | undefined),
-      )
-      .map((key) => `, ${key}`);
-    this.#say(
-      `ZeRO stage ${shown(stage)}${offload.join('')}: accepted, but a run on one device has nothing to share out`,
-    );
+    this.#take('zero_optimization.stage', 'zero_stage', CONFIG_FLAGS.engine.zero_stage);
+    const section = this.#get('zero_optimization');
+    if (typeof section !== 'object' || section === null) return;
+    const isOffload = (key: string): boolean => key === 'offload_optimizer' || key === 'offload_param';
+    const keys = Object.keys(section).filter((key) => key !== 'stage');
+    const offloaded = keys.filter((key) => {
+      const device = this.#get(`zero_optimization.${key}.device`);
+      return isOffload(key) && device !== undefined && device !== 'none';
+    });
+    if (offloaded.length > 0) this.#say(`${offloaded.join(', ')}: accepted, but nothing is moved off the device`);
+    const rest = keys.filter((key) => !isOffload(key)).map((key) => `zero_optimization.${key}`);
+    if (rest.length > 0) this.#say(`${shownNames(rest)}: nothing to set here, ignored`);
   }
 }

@@ -94,6 +94,7 @@ const SAME_MEANING: Readonly<Record<Suggestion, string>> = {
   dataloader_drop_last: 'drop_last',
   // device and memory
   device: 'device_map accelerator',
+  nproc_per_node: 'num_gpus n_gpu num_processes',
   threads: 'num_threads omp_num_threads nthreads',
   gradient_checkpointing:
     'use_gradient_checkpointing activation_checkpointing gc grad_checkpoint recompute vit_gradient_checkpointing',
@@ -144,11 +145,14 @@ const NO_FLAG: Readonly<Record<string, string>> = Object.fromEntries(
     ['max_samples max_train_samples', 'all records are used; --max_steps ends a run earlier'],
     ['plot_loss', 'losses are in events.jsonl; --report_to tensorboard draws them'],
     ['use_hf use_modelscope', 'models come from the Hugging Face hub, or from the mirror that HF_ENDPOINT names'],
-    ['sequence_parallel_size tensor_parallel_size pipeline_parallel_size', 'a run uses one device'],
+    [
+      'sequence_parallel_size tensor_parallel_size pipeline_parallel_size',
+      'devices share out the records, and with --zero_stage the model',
+    ],
     ['stage rlhf_type', 'supervised fine-tuning is the only stage'],
     ['assistant_only_loss train_on_prompt mask_history train_on_responses_only', 'answers alone are learned'],
     ['trust_remote_code', 'code of a model is never run'],
-    ['nproc_per_node num_gpus gpus gpu n_gpu num_processes', 'a run uses one device'],
+    ['gpus gpu', 'CUDA_VISIBLE_DEVICES chooses the GPUs'],
     ['image_folder media_dir image_dir image_root', 'paths of pictures are relative to the data file'],
     ['do_sample', '--temperature above 0 samples'],
     ['num_beams beam_size', 'answers are sampled or greedy, without beams'],

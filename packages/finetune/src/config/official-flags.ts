@@ -31,7 +31,10 @@ const PYTORCH: Text = {
   en: 'a switch of PyTorch or its Trainer that has no counterpart here',
   zh: 'PyTorch 或其 Trainer 的开关，这里没有对应项',
 };
-const PROCESSES: Text = { en: 'several processes are not configured by flags here', zh: '这里不用参数配置多进程' };
+const PROCESSES: Text = {
+  en: 'processes are connected in one way here; see --nproc_per_node',
+  zh: '这里各进程只有一种连接方式，见 --nproc_per_node',
+};
 const LOG: Text = {
   en: 'what is logged is decided by --progress and --logging_steps',
   zh: '日志内容由 --progress 和 --logging_steps 决定',
@@ -148,7 +151,6 @@ export const OFFICIAL_FLAGS: FlagTable = {
   ddp_bucket_cap_mb: meaningless(PROCESSES),
   ddp_broadcast_buffers: meaningless(PROCESSES, 'boolean'),
   ddp_static_graph: meaningless(PROCESSES, 'boolean'),
-  ddp_timeout: meaningless(PROCESSES),
   dispatch_batches: meaningless(PROCESSES, 'boolean'),
   split_batches: unsupported(PROCESSES, 'boolean'),
   accelerator_config: meaningless(PROCESSES),

@@ -1,6 +1,20 @@
 /** The processes of a run: which one this is, and how it reaches the others. */
 import { hostname } from 'node:os';
-import { type Group, joinGroup, Store, soloGroup } from '@minicpm-finetune/torch';
+import {
+  type Group,
+  joinGroup,
+  Store,
+  setThreads,
+  soloGroup,
+  startWatch,
+  stopWatch,
+  threads,
+  watchAt,
+  watchLauncher,
+} from '@minicpm-finetune/torch';
+import { compareFacts, type Facts } from './hello.js';
+import { openTo } from './listening.js';
+import { listenAt, masterAddress, waitForMaster } from './master.js';
 
 /** This process among those of a run. */
 export interface Ranks extends Disposable {
@@ -14,6 +28,10 @@ export interface Ranks extends Disposable {
   readonly group: Group;
   /** What all processes share beside tensors; null: alone. */
   readonly store: Store | null;
+  /** Says where this process is, such as `step 12, llm.model.layers.4`, for the line about who holds the others up. Cheap. */
+  at(where: string): void;
+  /** Tells the others that this process fails, and what it printed; they end with its exit code. False: another one failed first. */
+  fail(printed: string, code: number): boolean;
 }
 
 /** The place of a process in a run, as it is known before it joins. */
@@ -22,44 +40,142 @@ export interface Place {
   readonly size: number;
   readonly localRank: number;
   readonly localSize: number;
-  /** Where rank 0 serves the store. */
+  /** Where the store is served, by rank 0 unless `served`. */
   readonly masterAddr: string;
   readonly masterPort: number;
   /** A listening socket of that address, which rank 0 inherited. */
   readonly listening?: number;
+  /** Whether who started the processes serves the store, as torchrun does. */
+  readonly served?: boolean;
+  /** Before every name in a store that others use, too. */
+  readonly prefix?: string;
+  /** A socket whose other end the launcher of this process holds. */
+  readonly launcher?: number;
 }
 
 export interface JoinRanksOptions {
-  /** How long to wait for the other processes, here and in every operation, in milliseconds. */
+  /** How long to wait for another process in every operation, in milliseconds. */
   readonly timeout: number;
+  /** How long to wait until all have come; `timeout` unless given, at most ten minutes. */
+  readonly joinTimeout?: number;
+  /** What has to be equal on all ranks. */
+  readonly facts: Facts;
+  /** Gets a line about what is waited for. */
+  readonly notice: (line: string) => void;
+  /** Of the watchdog, in milliseconds. */
+  readonly interval?: number;
+  readonly patience?: number;
 }
+
+const TEN_MINUTES = 600_000;
+/** A wait of less than a minute is named: the ranks exchange words for some intervals before. */
+const INTERVAL = 2000;
+const PATIENCE = 50_000;
+/** How long the process that serves the store stays for the others, in milliseconds. */
+const LEAVING = 30_000;
+const FAILING = 2000;
+const POLL = 20;
 
 /** A run of this process alone. */
 export function soloRanks(): Ranks {
   const group = soloGroup();
-  const alone = { rank: 0, size: 1, localRank: 0, localSize: 1, host: hostname(), group, store: null };
-  return { ...alone, [Symbol.dispose]: () => group[Symbol.dispose]() };
+  return {
+    ...{ rank: 0, size: 1, localRank: 0, localSize: 1, host: hostname(), group, store: null },
+    at: () => {},
+    fail: () => true,
+    [Symbol.dispose]: () => group[Symbol.dispose](),
+  };
 }
 
 /**
- * Joins the processes of a run. Returns when all are connected.
+ * Joins the processes of a run. Returns when all have come, agree on `facts`, and are connected. Shares the cores out among the processes of
+ * this machine. From then on the failure of one ends all (`fail`).
  *
- * @throws TorchError when not all come within the timeout
+ * @throws UserError when not all come in time, or one of them is another than it has to be
  */
-export async function joinRanks(place: Place, { timeout }: JoinRanksOptions): Promise<Ranks> {
-  const { rank, size, localRank, localSize, masterAddr, masterPort, listening } = place;
-  const server = rank === 0;
-  const store = new Store({
-    host: masterAddr,
-    port: masterPort,
-    server,
-    timeout,
-    ...(server && listening !== undefined && { listening }),
-  });
-  const group = joinGroup({ store, name: 'world', rank, size, timeout });
-  const leave = (): void => {
-    group[Symbol.dispose]();
+export async function joinRanks(place: Place, options: JoinRanksOptions): Promise<Ranks> {
+  const { rank, size, localSize, prefix = '', served = false } = place;
+  const { timeout, notice } = options;
+  if (place.launcher !== undefined) watchLauncher(place.launcher);
+  if (process.env.OMP_NUM_THREADS === undefined) setThreads(Math.max(1, Math.floor(threads() / localSize)));
+  const limit = options.joinTimeout ?? Math.min(timeout, TEN_MINUTES);
+  const server = rank === 0 && !served;
+  const host = await masterAddress(place);
+  const port = place.masterPort;
+  const listening = server ? (place.listening ?? listenAt(host, port)) : undefined;
+  if (!server) await waitForMaster(host, port, { rank, limit, notice });
+  else if (place.launcher === undefined) notice(openTo(host, port));
+  const store = new Store({ host, port, server, timeout, ...(listening !== undefined && { listening }) });
+  try {
+    await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
+    const { interval = INTERVAL, patience = PATIENCE } = options;
+    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience });
+    const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout });
+    return new Joined(place, group, store, server);
+  } catch (error) {
+    stopWatch();
     store.close();
-  };
-  return { rank, size, localRank, localSize, host: hostname(), group, store, [Symbol.dispose]: leave };
+    throw error;
+  }
+}
+
+class Joined implements Ranks {
+  readonly rank: number;
+  readonly size: number;
+  readonly localRank: number;
+  readonly localSize: number;
+  readonly host = hostname();
+  readonly group: Group;
+  readonly store: Store;
+  readonly #server: boolean;
+  readonly #prefix: string;
+  #failed = false;
+  #left = false;
+
+  constructor({ rank, size, localRank, localSize, prefix = '' }: Place, group: Group, store: Store, server: boolean) {
+    [this.rank, this.size, this.localRank, this.localSize] = [rank, size, localRank, localSize];
+    [this.group, this.store, this.#server, this.#prefix] = [group, store, server, prefix];
+  }
+
+  at(where: string): void {
+    watchAt(where);
+  }
+
+  fail(printed: string, code: number): boolean {
+    this.#failed = true;
+    stopWatch(); // it would end this process before it has printed its error
+    try {
+      if (this.store.add(`${this.#prefix}failures`, 1) > 1) return false;
+      this.store.set(`${this.#prefix}failed`, `${code} rank ${this.rank} (${this.host}) failed:\n${printed}`);
+      return true;
+    } catch {
+      return false; // rank 0 is gone, and the store with it
+    }
+  }
+
+  /** Leaves when all others do; after a failure, when they know of it. */
+  [Symbol.dispose](): void {
+    if (this.#left) return;
+    this.#left = true;
+    try {
+      if (this.#failed) {
+        if (this.#server) this.#untilAll('told', this.size - 1, FAILING);
+      } else {
+        this.group.barrier('the end');
+        stopWatch();
+        this.store.add(`${this.#prefix}left`, 1);
+        if (this.#server) this.#untilAll('left', this.size, LEAVING);
+      }
+    } finally {
+      stopWatch();
+      this.group[Symbol.dispose]();
+      this.store.close();
+    }
+  }
+
+  #untilAll(counter: string, count: number, limit: number): void {
+    const end = performance.now() + limit;
+    while (this.store.add(this.#prefix + counter, 0) < count && performance.now() < end)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL);
+  }
 }

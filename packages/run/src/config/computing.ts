@@ -158,6 +158,29 @@ export const DEVICE = {
 
 export const ENGINE = {
   ...DEVICE,
+  zero_stage: {
+    kind: 'choice',
+    choices: ['0', '1', '2', '3', 'auto'],
+    default: 'auto',
+    freeOnResume: true,
+    help: {
+      en:
+        'What several processes share out instead of each having all of it: 1: the optimizer; 2: gradients too; ' +
+        '3: parameters too; auto: 2 with LoRA, else 3.',
+      zh: '多进程时分摊哪些内容（而不是各存一份）：1 优化器；2 还有梯度；3 还有参数；auto 表示 LoRA 用 2，否则用 3。',
+    },
+  },
+  ddp_timeout: {
+    kind: 'integer',
+    min: 1,
+    default: 1800,
+    placeholder: 'seconds',
+    freeOnResume: true,
+    help: {
+      en: 'Seconds that a process waits for another one before the run fails.',
+      zh: '一个进程等待另一个进程的最长秒数，超过后训练失败。',
+    },
+  },
   tf32: {
     kind: 'boolean',
     default: false,

@@ -33,7 +33,11 @@ export const TRAIN_TEXT: CommandText = {
         '相同，官方的命令行可以直接使用。参数不带值表示 true；同一参数给出多次时以最后一次为准；路径相对于当前目录。',
     ].join('\n'),
   },
-  headings: { input: { en: 'Where settings come from', zh: '设置的来源' }, ...CONFIG_HEADINGS },
+  headings: {
+    input: { en: 'Where settings come from', zh: '设置的来源' },
+    ...CONFIG_HEADINGS,
+    launch: { en: 'Several devices and machines', zh: '多设备与多机' },
+  },
   examples: {
     en: [
       'Examples:',

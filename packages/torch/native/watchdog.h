@@ -1,0 +1,19 @@
+// What a process of a group is doing, as its watchdog tells the others (watchdog.cc). Cheap; without a watchdog nothing happens.
+#pragma once
+#include <string>
+
+namespace minicpm {
+
+// The operation of the group that is under way.
+void watchOperation(const std::string& label);
+
+// While it lives, this process waits for the operation under way.
+class Waiting {
+ public:
+  Waiting();
+  ~Waiting();
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+};
+
+}  // namespace minicpm

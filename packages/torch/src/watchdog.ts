@@ -1,0 +1,53 @@
+/**
+ * Watches the processes of a group, from native threads that run while JavaScript waits. It names who holds the others up, and ends this
+ * process after another one failed.
+ */
+import { native } from './native.js';
+import { guard } from './tensor.js';
+
+export interface WatchOptions {
+  /** Where the store is served. */
+  readonly host: string;
+  readonly port: number;
+  /** How long to try to connect to it, in milliseconds. */
+  readonly timeout: number;
+  /** Before the names of its entries in the store: `alive/<rank>`, `failed`, `told`. */
+  readonly prefix: string;
+  readonly rank: number;
+  readonly size: number;
+  /** The machine's name. */
+  readonly machine: string;
+  /** Between two words to the others, in milliseconds. */
+  readonly interval: number;
+  /** A wait that is longer than this is reported, in milliseconds. */
+  readonly patience: number;
+}
+
+/**
+ * Ends this process when the other end of an inherited socket is closed: when the process that holds it is gone. What the watchdog says goes
+ * there from then on, as lines of JSON (`kind`, `text`, `code`), and no longer to standard error.
+ */
+export function watchLauncher(socket: number): void {
+  native.watchLauncher(socket);
+}
+
+/**
+ * Starts to watch; one watchdog in a process. The entry `failed` (an exit code, a space, a text) that any process makes in the store ends this
+ * one a second later with that code, even while it waits in native code.
+ *
+ * @throws TorchError when the store cannot be reached
+ */
+export function startWatch(options: WatchOptions): void {
+  const { host, port, timeout, prefix, rank, size, machine, interval, patience } = options;
+  guard(() => native.startWatch(host, port, timeout, prefix, rank, size, machine, interval, patience));
+}
+
+/** Ends it: the others may end now, and so may the store. */
+export function stopWatch(): void {
+  native.stopWatch();
+}
+
+/** Tells the watchdog where this process is: a step and a block, or the record that it waits for. */
+export function watchAt(where: string): void {
+  native.watchAt(where);
+}
