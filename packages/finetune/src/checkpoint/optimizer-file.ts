@@ -194,7 +194,7 @@ export function restoreOptimizer(folder: string, optimizer: OptimizerState, rank
 function restore(
   file: RangeSource,
   { name, shape, start, length }: Segment,
-  { adamw, masters, parameters }: Optimizer,
+  { adamw, masters, parameters }: OptimizerState,
 ): void {
   const master = masters.get(name);
   if (master && file.infos.has(`master.${name}`))
