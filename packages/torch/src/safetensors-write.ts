@@ -144,6 +144,7 @@ export class SafetensorsWriter implements Disposable {
   readonly path: string;
   readonly plan: SafetensorsPlan;
   #file: number | null;
+  #buffer: Uint8Array | undefined;
 
   constructor(path: string, plan: SafetensorsPlan) {
     this.path = path;
@@ -156,7 +157,8 @@ export class SafetensorsWriter implements Disposable {
     const { dtype } = this.#range(name, start, tensor.numel);
     const width = DTYPES[dtype].bytes;
     let next = start * width;
-    for (const bytes of bytesOf(tensor, dtype)) {
+    this.#buffer ??= new Uint8Array(PIECE_BYTES);
+    for (const bytes of bytesOf(tensor, dtype, this.#buffer)) {
       this.writeBytes(name, next, bytes);
       next += bytes.length;
     }
@@ -207,13 +209,12 @@ export class SafetensorsWriter implements Disposable {
 
 /**
  * The numbers of a tensor in row-major order as bytes of type `dtype`, piece by piece: whatever its strides, type and device. No more of it
- * than a piece is copied. A piece is good until the next one is asked for.
+ * than fits the buffer is copied. A piece lies in the buffer, and is good until the next one is asked for.
  */
-export function* bytesOf(tensor: Tensor, dtype: DType, pieceBytes = PIECE_BYTES): Generator<Uint8Array> {
+export function* bytesOf(tensor: Tensor, dtype: DType, buffer: Uint8Array): Generator<Uint8Array> {
   const width = DTYPES[dtype].bytes;
-  const buffer = new Uint8Array(Math.min(pieceBytes, tensor.numel * width));
   using source = ops.detach(tensor);
-  for (const piece of piecesOf(source, Math.floor(pieceBytes / width))) {
+  for (const piece of piecesOf(source, Math.floor(buffer.length / width))) {
     const bytes = buffer.subarray(0, piece.numel * width);
     scope(() => ops.contiguous(ops.toDevice(piece, 'cpu', dtype)).readBytes(0, bytes));
     piece.dispose();

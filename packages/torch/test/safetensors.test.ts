@@ -220,7 +220,7 @@ describe('safetensors in ranges', () => {
       const tensors = made();
       const before = liveTensors();
       for (const [name, values] of tensors) {
-        const pieces = Array.from(bytesOf(values, 'float64', 4096), (bytes) => Buffer.from(bytes));
+        const pieces = Array.from(bytesOf(values, 'float64', new Uint8Array(4096)), (bytes) => Buffer.from(bytes));
         const all = new Float64Array(Uint8Array.from(Buffer.concat(pieces)).buffer);
         const same = scope(() => ops.equal(fromTypedArray(all, values.shape), ops.to(values, 'float64')));
         expect(same, name).toBe(true);

@@ -78,7 +78,7 @@ function* piecesOf(pieces: readonly Piece[], most: number): Generator<Piece, und
 }
 
 function bytesHere(tensor: HeldTensor, { start, length }: Piece, dtype: DType): Tensor {
-  const [bytes] = bytesOf(tensor.read(start, length), dtype, length * DTYPES[dtype].bytes);
+  const [bytes] = bytesOf(tensor.read(start, length), dtype, new Uint8Array(length * DTYPES[dtype].bytes));
   return fromTypedArray(bytes!, [bytes!.length], 'uint8');
 }
 

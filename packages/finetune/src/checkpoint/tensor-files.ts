@@ -10,8 +10,8 @@ import { dealOut, type HeldTensor, inPieces, numbersIn, type Piece } from './hel
 import type { SharedFolder } from './shared-folder.js';
 import { sendPieces } from './streaming.js';
 
-/** Numbers that are read and written at once. */
-const PIECE = 1 << 20;
+/** Most numbers that are read at once: what is put in order for the file is copied. */
+const PIECE = 4 << 20;
 
 /**
  * Writes files of these plans, by their names. Returns when all of them are on the disk. Collective: `tensors` has the same names on all ranks,
