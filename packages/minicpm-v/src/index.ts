@@ -2,6 +2,7 @@
 
 export { baseFingerprint } from './adapters/checksums.js';
 export {
+  adapterFileParameters,
   type BaseModel,
   describeBase,
   type LoadAdapterOptions,
@@ -10,6 +11,7 @@ export {
   type PlannedAdapters,
   planAdapters,
   saveAdapter,
+  writeAdapterFiles,
 } from './adapters/folder.js';
 export {
   type AppliedLora,
@@ -24,16 +26,20 @@ export type { BaseFingerprint } from './adapters/manifest.js';
 export { type MergeOptions, type MergeReport, mergeCheckpoint } from './adapters/merge.js';
 export { type AdapterPlace, adapterPlaces, describePlaces } from './adapters/places.js';
 export { type QuantizationType, type Quantized, quantizeLayers } from './adapters/quantize.js';
+export { WEIGHTS_FILE as ADAPTER_FILE } from './adapters/side-files.js';
 export { type HashProgress, tensorsFingerprint } from './checkpoint/content.js';
 export { type CreateOptions, createModel } from './checkpoint/create.js';
 export {
+  checkpointTensors,
   type LoadOptions,
   loadWeights,
+  MAX_SHARD_BYTES,
   openCheckpoint,
   type SaveOptions,
   saveCheckpoint,
   sideFiles,
   type WeightSource,
+  writeCheckpointFiles,
 } from './checkpoint/weights.js';
 export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
 export {

@@ -139,14 +139,36 @@ export class SafetensorsFile implements TensorSource {
   }
 
   tensor(name: string): Tensor {
+    const entry = this.#entry(name);
+    return this.#mapped(entry, entry.offset, entry.shape);
+  }
+
+  /**
+   * Numbers of the tensor in row-major order, shape [length]: only their part of the file is read. Backed by the file as `tensor` is.
+   *
+   * @throws RangeError when the tensor has no such numbers
+   */
+  range(name: string, start: number, length: number): Tensor {
+    const entry = this.#entry(name);
+    const width = DTYPES[entry.dtype].bytes;
+    if (start < 0 || length < 0 || (start + length) * width > entry.bytes)
+      throw new RangeError(
+        `${this.path}: tensor ${brief(name)}: Expected a range of its ${entry.bytes / width} numbers but received ${length} from ${start}`,
+      );
+    return this.#mapped(entry, entry.offset + start * width, [length]);
+  }
+
+  #entry(name: string): Entry {
     const entry = this.infos.get(name);
-    if (entry === undefined)
-      throw new SafetensorsError(`${this.path}: Expected a tensor ${brief(name)} but the file has none`);
-    const { code } = DTYPES[entry.dtype];
-    if (entry.bytes === 0) return ops.zeros(entry.shape, { dtype: entry.dtype });
+    if (entry !== undefined) return entry;
+    throw new SafetensorsError(`${this.path}: Expected a tensor ${brief(name)} but the file has none`);
+  }
+
+  #mapped({ dtype }: Entry, offset: number, shape: readonly number[]): Tensor {
+    if (shape.includes(0)) return ops.zeros(shape, { dtype });
     this.#mapping ??= guard(() => native.mapFile(this.path));
     const mapping = this.#mapping;
-    return new Tensor(guard(() => native.mappedTensor(mapping, entry.offset, entry.shape, code)));
+    return new Tensor(guard(() => native.mappedTensor(mapping, offset, shape, DTYPES[dtype].code)));
   }
 }
 

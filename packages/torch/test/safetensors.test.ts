@@ -3,14 +3,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
+  bytesOf,
+  createSafetensors,
   fromTypedArray,
   liveTensors,
   openSafetensors,
   ops,
+  planSafetensors,
+  planShards,
   SafetensorsFile,
+  SafetensorsWriter,
   scope,
+  type Tensor,
   tensor,
   writeSafetensors,
+  writeShardedSafetensors,
 } from '../src/index.js';
 
 let folder: string;
@@ -154,6 +161,114 @@ describe('safetensors', () => {
       index({ a: 'm-1.safetensors' });
       mkdirSync(join(folder, 'other'));
       expect(() => openSafetensors(join(folder, 'other'))).toThrow(/Expected model.safetensors or/);
+    });
+  });
+});
+
+describe('safetensors in ranges', () => {
+  /** Strided, of several types, larger than a piece, a scalar, and nothing. */
+  function made(): Map<string, Tensor> {
+    return new Map([
+      ['wide', ops.reshape(ops.arange(0, 2_400_000, 1, { dtype: 'float32' }), [1200, 2000])],
+      ['turned', ops.t(ops.reshape(ops.arange(0, 6000, 1, { dtype: 'float32' }), [60, 100]))],
+      ['half', ops.to(ops.arange(0, 1000, 1, { dtype: 'float32' }), 'bfloat16')],
+      ['scalar', tensor(7)],
+      ['empty', ops.zeros([0, 2])],
+      ['rows', fromTypedArray(BigInt64Array.of(3n, 1n), [2])],
+    ]);
+  }
+
+  it('are the bytes of the format: the widest type first, then by name', () => {
+    scope(() => {
+      const path = join(folder, 'x.safetensors');
+      writeSafetensors(path, new Map([['b', tensor([1, 2])], ['a', tensor([3], 'uint8')], ['c', tensor([4], 'int64')]])); // biome-ignore format: one line
+      const header =
+        '{"__metadata__":{"format":"pt"},"c":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},' +
+        '"b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},"a":{"dtype":"U8","shape":[1],"data_offsets":[16,17]}}';
+      const length = Math.ceil(header.length / 8) * 8;
+      const prefix = Buffer.alloc(8);
+      prefix.writeBigUInt64LE(BigInt(length));
+      const data = Buffer.from('0400000000000000' + '0000803f00000040' + '03', 'hex');
+      const wanted = Buffer.concat([prefix, Buffer.from(header.padEnd(length)), data]);
+      expect(readFileSync(path).equals(wanted)).toBe(true);
+    });
+  });
+
+  it('filled by several writers in any order are the file that one writes', () => {
+    scope(() => {
+      const [whole, parts] = [join(folder, 'whole.safetensors'), join(folder, 'parts.safetensors')];
+      const tensors = made();
+      writeSafetensors(whole, tensors);
+      const plan = planSafetensors(new Map([...tensors].reverse()));
+      createSafetensors(parts, plan);
+      expect(readFileSync(parts).length).toBe(plan.bytes);
+      const writers = [0, 1, 2].map(() => new SafetensorsWriter(parts, plan));
+      let turn = 0;
+      for (const [name, values] of tensors) {
+        const flat = ops.reshape(values, [-1]);
+        const cut = Math.floor(values.numel / 3);
+        for (const [start, length] of [[2 * cut, values.numel - 2 * cut], [0, cut], [cut, cut]] as const) // biome-ignore format: one line
+          writers[turn++ % 3]!.write(name, start, ops.narrow(flat, 0, start, length));
+      }
+      for (const writer of writers) writer.close();
+      expect(readFileSync(parts).equals(readFileSync(whole))).toBe(true);
+    });
+  });
+
+  it('never copy more than a piece of a tensor, and keep none', () => {
+    scope(() => {
+      const tensors = made();
+      const before = liveTensors();
+      for (const [name, values] of tensors) {
+        const pieces = Array.from(bytesOf(values, 'float64', new Uint8Array(4096)), (bytes) => Buffer.from(bytes));
+        const all = new Float64Array(Uint8Array.from(Buffer.concat(pieces)).buffer);
+        const same = scope(() => ops.equal(fromTypedArray(all, values.shape), ops.to(values, 'float64')));
+        expect(same, name).toBe(true);
+        for (const piece of pieces) expect(piece.length).toBeLessThanOrEqual(4096);
+      }
+      expect(liveTensors()).toEqual(before);
+    });
+  });
+
+  it('refuse what is not in the plan or not in the tensor', () => {
+    scope(() => {
+      const path = join(folder, 'x.safetensors');
+      const plan = planSafetensors(new Map([['a', tensor([1, 2, 3])]]));
+      createSafetensors(path, plan);
+      using writer = new SafetensorsWriter(path, plan);
+      expect(() => writer.write('b', 0, tensor([1]))).toThrow(/Expected a tensor of the plan but received "b"/);
+      expect(() => writer.write('a', 2, tensor([1, 2]))).toThrow(/a range of its 3 numbers but received 2 from 2/);
+      expect(() => writer.writeBytes('a', 8, new Uint8Array(5))).toThrow(/at most 12 bytes but received 5 from byte 8/);
+      expect(() => new SafetensorsWriter(join(folder, 'none'), plan)).toThrow(/ENOENT/);
+    });
+  });
+
+  it('are read in ranges', () => {
+    scope(() => {
+      const path = join(folder, 'x.safetensors');
+      writeSafetensors(path, made());
+      const file = new SafetensorsFile(path);
+      expect(file.range('wide', 123_456, 3).toNumbers()).toEqual([123_456, 123_457, 123_458]);
+      expect(file.range('turned', 100, 2).toNumbers()).toEqual([4001, 4101]);
+      expect(file.range('half', 999, 1).toNumbers()).toEqual([1000]);
+      expect(file.range('wide', 2_400_000, 0).shape).toEqual([0]);
+      expect(() => file.range('wide', 2_399_999, 2)).toThrow(/2400000 numbers but received 2 from 2399999/);
+      expect(() => file.range('nothing', 0, 1)).toThrow(/Expected a tensor "nothing"/);
+    });
+  });
+
+  it('are planned as shards in the order of the tensors', () => {
+    scope(() => {
+      const tensors = made();
+      const { files, index } = planShards(tensors, { maxShardBytes: 9_600_000 });
+      expect([...files].map(([name, { tensors: own }]) => [name, [...own.keys()]])).toEqual([
+        ['model-00001-of-00002.safetensors', ['wide']],
+        ['model-00002-of-00002.safetensors', ['rows', 'empty', 'scalar', 'turned', 'half']],
+      ]);
+      const names = writeShardedSafetensors(folder, tensors, { maxShardBytes: 9_600_000 });
+      expect(names).toEqual([...files.keys(), index!.name]);
+      expect(readFileSync(join(folder, index!.name), 'utf8')).toBe(index!.text);
+      for (const [name, { bytes }] of files) expect(readFileSync(join(folder, name)).length).toBe(bytes);
     });
   });
 });

@@ -2,18 +2,19 @@
  * Checkpoints: everything a run needs to resume exactly.
  *
  *     model*.safetensors, config.json, …   or   adapter_model.safetensors, adapter_config.json
- *     optimizer.safetensors                moments (and the rows they are of), steps, float32 masters
+ *     optimizer.safetensors                moments, steps, float32 masters (optimizer-file.ts)
  *     rng_state.safetensors                state of every random generator
  *     records.safetensors                  what is known of the training data (records.ts)
  *     trainer_state.json                   Hugging Face's form: step, epoch, log_history, best metric
  *     run.json                             the configuration
  *     manifest.json                        sizes and sha256 of all of these, written last
  *
- * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. Not here: the weights' own
- * format (packages/minicpm-v).
+ * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. All ranks write what they hold into
+ * the same files (tensor-files.ts), whose bytes do not depend on their number; rank 0 writes the small ones. Not here: the weights' own format
+ * (packages/minicpm-v).
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import {
   checkpointName,
@@ -22,28 +23,27 @@ import {
   type OwnFiles,
   RUN_FILES,
   type RunConfig,
-  UserError,
   unfinishedCheckpointName,
 } from '@minicpm-finetune/run';
 import {
-  copyTo,
-  fromTypedArray,
-  keep,
-  noGrad,
-  ops,
+  planSafetensors,
   RandomState,
   SafetensorsFile,
   scope,
   setRngState,
-  type Tensor,
   writeSafetensors,
 } from '@minicpm-finetune/torch';
 import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
+import { attempt, fromFirst, settle } from '../parallel/agree.js';
+import type { Ranks } from '../parallel/ranks.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
+import { type SavedModel, writeModel } from './model-files.js';
+import { OPTIMIZER_FILE, optimizerTensors } from './optimizer-file.js';
 import { RECORDS_FILE, type RecordsState, recordsTensors } from './records.js';
+import { makeFolder } from './shared-folder.js';
+import { writeTensorFiles } from './tensor-files.js';
 
-export const OPTIMIZER_FILE = 'optimizer.safetensors';
 const RNG_FILE = 'rng_state.safetensors';
 const STATE_FILE = 'trainer_state.json';
 /** The parts of a checkpoint besides the model. */
@@ -98,8 +98,8 @@ export interface TrainerState {
 }
 
 export interface CheckpointParts {
-  /** Writes the weights or the adapter into a folder. */
-  writeModel(folder: string): void;
+  /** The weights or the adapter. */
+  readonly model: SavedModel;
   readonly optimizer: Optimizer | null;
   readonly records: RecordsState;
   /** The device whose generator is saved besides the CPU's. */
@@ -110,59 +110,60 @@ export interface CheckpointParts {
   readonly modelBytes: number;
 }
 
-/** By the names they have in the file. */
-function optimizerTensors(optimizer: Optimizer): Map<string, Tensor> {
-  const tensors = new Map<string, Tensor>();
-  for (const [name, state] of optimizer.adamw.state) {
-    tensors.set(`exp_avg.${name}`, state.expAvg);
-    tensors.set(`exp_avg_sq.${name}`, state.expAvgSq);
-    tensors.set(`step.${name}`, state.step);
-    if (state.rows) tensors.set(`rows.${name}`, fromTypedArray(state.rows, [state.rows.length]));
-  }
-  for (const [name, master] of optimizer.masters) tensors.set(`master.${name}`, master);
-  return tensors;
-}
-
 const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
 /**
  * Writes `checkpoint-<step>` and returns its folder and size in bytes. A checkpoint of that name that this run wrote is replaced at the
- * end. Throws what went wrong, after removing what was written.
+ * end. Collective; the folder is rank 0's.
+ *
+ * @throws on all ranks what went wrong on one, with its rank, after rank 0 removed what was written
  */
-export function writeCheckpoint(own: OwnFiles, parts: CheckpointParts): { path: string; bytes: number } {
-  return scope(() => write(own, parts));
-}
-
-function write(own: OwnFiles, parts: CheckpointParts): { path: string; bytes: number } {
-  const { folder: runFolder } = own;
-  const step = parts.state.global_step;
-  const optimizer = parts.optimizer ? optimizerTensors(parts.optimizer) : new Map<string, Tensor>();
-  const optimizerBytes = [...optimizer.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
-  own.requireFree([checkpointName(step)]);
-  checkSpace(runFolder, parts.modelBytes + optimizerBytes + SPARE_BYTES, 'a checkpoint');
-  const unfinished = join(runFolder, unfinishedCheckpointName(step));
-  const final = join(runFolder, checkpointName(step));
-  rmSync(unfinished, { recursive: true, force: true });
-  mkdirSync(unfinished, { recursive: true });
+export function writeCheckpoint(own: OwnFiles, parts: CheckpointParts, ranks: Ranks): { path: string; bytes: number } {
+  const unfinished = join(own.folder, unfinishedCheckpointName(parts.state.global_step));
   try {
-    parts.writeModel(unfinished);
-    if (parts.optimizer) {
-      writeSafetensors(join(unfinished, OPTIMIZER_FILE), optimizer);
-      using random = new RandomState([parts.device]);
-      writeSafetensors(join(unfinished, RNG_FILE), random.tensors);
-      writeSafetensors(join(unfinished, RECORDS_FILE), recordsTensors(parts.records));
-    }
-    writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
-    writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
-    const bytes = sealFolder(unfinished, step);
-    own.noteFolder(checkpointName(step), unfinished);
-    publishFolder(unfinished, final);
-    own.seeFolder(checkpointName(step));
-    return { path: final, bytes };
+    return scope(() => write(own, parts, { unfinished, ranks }));
   } catch (error) {
-    rmSync(unfinished, { recursive: true, force: true });
+    if (ranks.rank === 0) rmSync(unfinished, { recursive: true, force: true });
     throw error;
   }
+}
+
+function write(
+  own: OwnFiles,
+  parts: CheckpointParts,
+  { unfinished, ranks }: { unfinished: string; ranks: Ranks },
+): { path: string; bytes: number } {
+  const name = checkpointName(parts.state.global_step);
+  const optimizer = parts.optimizer && optimizerTensors(parts.optimizer, ranks);
+  const plan = optimizer && planSafetensors(optimizer);
+  const room = attempt(() => {
+    if (ranks.rank !== 0) return;
+    own.requireFree([name]);
+    checkSpace(own.folder, parts.modelBytes + (plan?.bytes ?? 0) + SPARE_BYTES, 'a checkpoint');
+  });
+  settle(ranks, 'room for a checkpoint', room);
+  const folder = makeFolder(unfinished, ranks);
+  writeModel(folder, parts.model);
+  if (optimizer && plan) writeTensorFiles(folder, new Map([[OPTIMIZER_FILE, plan]]), optimizer);
+  return fromFirst(ranks, 'whole checkpoint', () => complete(own, parts, unfinished));
+}
+
+/** Writes the small files and the manifest, and gives the folder its name. */
+function complete(own: OwnFiles, parts: CheckpointParts, unfinished: string): { path: string; bytes: number } {
+  const step = parts.state.global_step;
+  const path = join(own.folder, checkpointName(step));
+  if (parts.optimizer) {
+    using random = new RandomState([parts.device]);
+    writeSafetensors(join(unfinished, RNG_FILE), random.tensors);
+    writeSafetensors(join(unfinished, RECORDS_FILE), recordsTensors(parts.records));
+  }
+  writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
+  writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
+  const bytes = sealFolder(unfinished, step);
+  own.noteFolder(checkpointName(step), unfinished);
+  publishFolder(unfinished, path);
+  own.seeFolder(checkpointName(step));
+  return { path, bytes };
 }
 
 /**
@@ -203,32 +204,6 @@ export function readTrainerState(folder: string): TrainerState {
 
 export function readCheckpointConfig(folder: string): RunConfig {
   return JSON.parse(readFileSync(join(folder, RUN_FILES.config), 'utf8')) as RunConfig;
-}
-
-/** Restores moments, steps, masters and random states. */
-export function restoreOptimizer(folder: string, optimizer: Optimizer): void {
-  const path = join(folder, OPTIMIZER_FILE);
-  if (!existsSync(path)) {
-    throw new UserError(`Expected ${OPTIMIZER_FILE} in the checkpoint but it is not there.`, {
-      file: folder,
-      flag: '--resume_from_checkpoint',
-      cure: 'It was saved with --save_only_model: start a new run from its weights instead.',
-    });
-  }
-  noGrad(() =>
-    scope(() => {
-      const file = new SafetensorsFile(path);
-      for (const [name, { data }] of optimizer.parameters) {
-        const read = (part: string): Tensor => copyTo(ops.clone(file.tensor(part)), data.device);
-        if (file.infos.has(`master.${name}`)) ops.copy_(optimizer.masters.get(name)!, file.tensor(`master.${name}`));
-        if (!file.infos.has(`exp_avg.${name}`)) continue;
-        const [expAvg, expAvgSq, step] = ['exp_avg', 'exp_avg_sq', 'step'].map((kind) => keep(read(`${kind}.${name}`)));
-        const rows = file.infos.has(`rows.${name}`) ? file.tensor(`rows.${name}`).toTypedArray() : undefined;
-        const state = { expAvg: expAvg!, expAvgSq: expAvgSq!, step: step! };
-        optimizer.adamw.state.set(name, rows instanceof BigInt64Array ? { ...state, rows } : state);
-      }
-    }),
-  );
 }
 
 /** The last thing before a resumed run takes its first step. */

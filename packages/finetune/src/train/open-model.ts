@@ -3,31 +3,38 @@
  * the way of saving chosen.
  */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import {
+  ADAPTER_FILE,
   type AdapterPlace,
   type AppliedLora,
+  adapterFileParameters,
   adapterPlaces,
   applyLora,
   type BaseFingerprint,
   type BaseModel,
   baseFingerprint,
+  checkpointTensors,
   describeBase,
   loadAdapter,
   loadWeights,
+  MAX_SHARD_BYTES,
   MiniCPMV,
   moveTo,
   openCheckpoint,
   quantizeLayers,
-  saveAdapter,
-  saveCheckpoint,
   setLoraTraining,
   sideFiles,
   trainableParameters,
+  type WeightSource,
+  writeAdapterFiles,
+  writeCheckpointFiles,
 } from '@minicpm-finetune/minicpm-v';
 import { readConfig, withSlice } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
-import type { Parameter } from '@minicpm-finetune/torch';
+import type { Parameter, Tensor } from '@minicpm-finetune/torch';
+import { type HeldTensor, heldWhole } from '../checkpoint/held.js';
+import type { SavedModel } from '../checkpoint/model-files.js';
 import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
@@ -42,14 +49,14 @@ export interface TrainingModel {
   readonly trainable: ReadonlyMap<string, Parameter>;
   readonly trainableNumbers: number;
   readonly totalNumbers: number;
-  /** Bytes that `save` writes. */
+  /** Bytes of its tensors in files. */
   readonly savedBytes: number;
   /** What was said of weights, adapters and slices, for the run's record. */
   readonly notices: readonly string[];
   /** Where adapters are; null: none. */
   readonly places: readonly AdapterPlace[] | null;
-  /** Writes the whole checkpoint, or the adapter. */
-  save(folder: string): void;
+  /** How the whole model, or the adapter, is saved. */
+  readonly saved: SavedModel;
 }
 
 /** Where a training computes. */
@@ -144,11 +151,33 @@ export function prepareModel(
     notices,
     places: applied && adapterPlaces(model, applied.targets),
     savedBytes: [...saved.values()].reduce((sum, { data }) => sum + data.nbytes, 0),
-    save: (target) =>
-      base === null || applied === null
-        ? saveCheckpoint(model, target, { source })
-        : saveAdapter(target, model, applied, base),
+    saved: base === null || applied === null ? savedWeights(model, source) : savedAdapter(model, applied, base),
   };
+}
+
+function savedWeights(model: MiniCPMV, source: WeightSource): SavedModel {
+  return {
+    stem: 'model',
+    maxShardBytes: MAX_SHARD_BYTES,
+    tensors: () => allHeld(checkpointTensors(model, source)),
+    writeOthers: (folder) => writeCheckpointFiles(model, folder, { source }),
+  };
+}
+
+function savedAdapter(model: MiniCPMV, applied: AppliedLora, base: BaseModel): SavedModel {
+  const tensors = (): [string, Tensor][] =>
+    [...adapterFileParameters(model, applied)].map(([name, parameter]) => [name, parameter.data]);
+  return {
+    stem: basename(ADAPTER_FILE, '.safetensors'),
+    maxShardBytes: Number.POSITIVE_INFINITY, // PEFT reads one file
+    tensors: () => allHeld(tensors()),
+    writeOthers: (folder) => writeAdapterFiles(folder, model, applied, base),
+  };
+}
+
+/** Tensors that every rank holds whole. */
+function allHeld(tensors: Iterable<readonly [string, Tensor]>): Map<string, HeldTensor> {
+  return new Map([...tensors].map(([name, tensor]) => [name, heldWhole(tensor)]));
 }
 
 /** The base of the adapters, by its content. */

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed, seedOf } from '@minicpm-finetune/torch';
-import { restoreOptimizer } from '../checkpoint/checkpoint.js';
+import { restoreOptimizer } from '../checkpoint/optimizer-file.js';
 import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import type { DeviceName } from '../engine/machine.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
@@ -75,13 +75,13 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   const data = await openData({ config, folder, checkpoint, reporter, ranks });
   const derived = derive(config, data.sampler.unitsPerEpoch, ranks.size);
   const stop = new StopRequests(ranks.rank === 0 ? config.output.output_dir : null, options);
-  return await agree(ranks, 'weights', () => {
+  const run = await agree(ranks, 'weights', () => {
     manualSeed(config.seeds.seed);
     const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
-    const run = makeRun({ config, ranks, log, data, training, derived, state, output, stop });
-    if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
-    return run;
+    return makeRun({ config, ranks, log, data, training, derived, state, output, stop });
   });
+  if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer, ranks);
+  return run;
 }
 
 export async function closeRun({ optimizer, training, data, staging }: Run): Promise<void> {

@@ -17,7 +17,6 @@ import {
 } from '@minicpm-finetune/run';
 import {
   checkpointContent,
-  OPTIMIZER_FILE,
   removeOldCheckpoints,
   TRAINER_FILES,
   type TrainerState,
@@ -25,6 +24,9 @@ import {
   writeCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { checkSpace, moveFiles } from '../checkpoint/durable.js';
+import { writeModel } from '../checkpoint/model-files.js';
+import { OPTIMIZER_FILE } from '../checkpoint/optimizer-file.js';
+import { makeFolder } from '../checkpoint/shared-folder.js';
 import { attempt, fromFirst } from '../parallel/agree.js';
 import { shareUsed } from './open-data.js';
 import type { Run } from './run.js';
@@ -77,24 +79,23 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
 /** Writes a checkpoint and removes those beyond the limit. */
 function writeAll(run: Run): SavedCheckpoint {
   const { config, training, state, ranks } = run;
-  const written = fromFirst(ranks, 'checkpoint', () =>
-    writeCheckpoint(run.output.own, {
-      writeModel: training.save,
-      optimizer: config.save.save_only_model ? null : run.optimizer,
-      records: run.data.records,
-      device: training.device,
-      state: savedState(run),
-      config,
-      modelBytes: training.savedBytes,
-    }),
-  );
+  const parts = {
+    model: training.saved,
+    optimizer: config.save.save_only_model ? null : run.optimizer,
+    records: run.data.records,
+    device: training.device,
+    state: savedState(run),
+    config,
+    modelBytes: training.savedBytes,
+  };
+  const written = writeCheckpoint(run.output.own, parts, ranks);
   state.savedStep = state.step;
   return { ...written, removed: fromFirst(ranks, 'earlier checkpoints', () => removeOld(run, written.path)) };
 }
 
-/** Writes the weights or the adapter into the folder that rank 0 names. Collective. */
+/** Writes the weights or the adapter into a folder of its own, which rank 0 names. Collective. */
 export function saveModel({ training, ranks }: Run, folder: string): void {
-  fromFirst(ranks, 'weights', () => training.save(folder));
+  writeModel(makeFolder(folder, ranks), training.saved);
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */

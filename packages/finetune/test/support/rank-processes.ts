@@ -18,11 +18,12 @@ export interface RankProcess {
   printed(text: string): Promise<void>;
 }
 
-/** Starts `program`, a file beside this one, `size` times; `args` may depend on the rank. */
+/** Starts `program`, a file beside this one, `size` times; `args` may depend on the rank, and so may a command that starts it. */
 export async function startRanks(
   size: number,
   program: string,
   args: (rank: number) => readonly string[],
+  through: (rank: number) => readonly string[] = () => [],
 ): Promise<RankProcess[]> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -36,7 +37,8 @@ export async function startRanks(
       MASTER_PORT: `${port}`,
       OMP_NUM_THREADS: '1',
     };
-    const child = spawn(process.execPath, [join(import.meta.dirname, program), ...args(rank)], {
+    const command = [...through(rank), process.execPath, join(import.meta.dirname, program), ...args(rank)];
+    const child = spawn(command[0]!, command.slice(1), {
       stdio: ['ignore', 'pipe', 'pipe', ...(rank === 0 ? [fd] : [])],
       env,
     });
@@ -51,8 +53,9 @@ export async function runRanks(
   size: number,
   program: string,
   args: (rank: number) => readonly string[],
+  through?: (rank: number) => readonly string[],
 ): Promise<RankEnd[]> {
-  return await Promise.all((await startRanks(size, program, args)).map(({ ended }) => ended));
+  return await Promise.all((await startRanks(size, program, args, through)).map(({ ended }) => ended));
 }
 
 function followed(child: ChildProcess): RankProcess {

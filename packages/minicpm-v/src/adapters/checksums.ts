@@ -9,15 +9,19 @@ import { type HashProgress, tensorChecksum, weightsFingerprint } from '../checkp
 import { openCheckpoint } from '../checkpoint/weights.js';
 import { type AdapterManifest, MANIFEST_FILE } from './manifest.js';
 
-/** What the manifest says of tensors, by their names in the file. */
+/** What the manifest says of the tensors in a file, in the order of `names`. */
 export function describeTensors(
-  tensors: ReadonlyMap<string, Tensor>,
+  names: Iterable<string>,
+  source: TensorSource,
 ): Pick<AdapterManifest, 'parameter_count' | 'parameters'> {
   const parameters: AdapterManifest['parameters'] = {};
-  for (const [name, tensor] of tensors) {
-    parameters[name] = { shape: [...tensor.shape], dtype: tensor.dtype, sha256: tensorChecksum(tensor) };
+  let count = 0;
+  for (const name of names) {
+    const { shape, dtype } = source.infos.get(name)!;
+    parameters[name] = { shape: [...shape], dtype, sha256: scope(() => tensorChecksum(source.tensor(name))) };
+    count += shape.reduce((product, size) => product * size, 1);
   }
-  return { parameter_count: [...tensors.values()].reduce((sum, tensor) => sum + tensor.numel, 0), parameters };
+  return { parameter_count: count, parameters };
 }
 
 /** Compares the tensors of an adapter file with the manifest. */

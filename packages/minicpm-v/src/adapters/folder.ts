@@ -93,8 +93,15 @@ export function adapterFileParameters(model: Module, applied: AppliedLora): Map<
 export function saveAdapter(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   mkdirSync(folder, { recursive: true });
   const parameters = adapterFileParameters(model, applied);
-  const tensors = new Map([...parameters].map(([name, parameter]) => [name, parameter.data]));
-  writeSafetensors(join(folder, WEIGHTS_FILE), tensors);
+  writeSafetensors(
+    join(folder, WEIGHTS_FILE),
+    new Map([...parameters].map(([name, parameter]) => [name, parameter.data])),
+  );
+  writeAdapterFiles(folder, model, applied, base);
+}
+
+/** Writes what an adapter's folder has beside its tensors, which are there. */
+export function writeAdapterFiles(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   const { config } = applied;
   writeJson(
     join(folder, CONFIG_FILE),
@@ -109,7 +116,7 @@ export function saveAdapter(folder: string, model: Module, applied: AppliedLora,
       ...(origin === null ? {} : { model: origin.title, sizes: origin.sizes }),
     },
     ...(model instanceof MiniCPMV ? { slices: slicesOf(model) } : {}),
-    ...describeTensors(tensors),
+    ...describeTensors(adapterFileParameters(model, applied).keys(), openAdapterWeights(folder)),
   };
   writeJson(join(folder, MANIFEST_FILE), manifest);
 }

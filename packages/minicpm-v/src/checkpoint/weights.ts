@@ -33,6 +33,7 @@ import {
   scope,
   type Tensor,
   type TensorInfo,
+  type TensorKind,
   type TensorSource,
   writeShardedSafetensors,
 } from '@minicpm-finetune/torch';
@@ -62,7 +63,8 @@ export interface SaveOptions {
   readonly source?: WeightSource | undefined;
 }
 
-const MAX_SHARD_BYTES = 5_000_000_000;
+/** Of the shards that a model is saved in, unless one tensor has more. */
+export const MAX_SHARD_BYTES = 5_000_000_000;
 const SHOWN = 5;
 /** Tables that older versions of transformers stored; they are computed here. */
 const BUFFERS = /\.(rotary_emb\.inv_freq|position_ids)$/;
@@ -194,29 +196,42 @@ function cureFor(
  * weights yet.
  */
 export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOptions = {}): void {
-  const { source, dtype } = options;
+  const { source, dtype, maxShardBytes = MAX_SHARD_BYTES } = options;
   mkdirSync(folder, { recursive: true });
   refuseOldWeights(folder);
+  scope(() => {
+    const tensors = checkpointTensors(model, source);
+    const carried = new Set(source?.carried.filter((name) => name !== HEAD));
+    const dtypeOf = (name: string, tensor: TensorKind): DType =>
+      dtype === undefined || carried.has(name) ? tensor.dtype : dtype;
+    writeShardedSafetensors(folder, tensors, { maxShardBytes, dtypeOf });
+  });
+  writeCheckpointFiles(model, folder, options);
+}
+
+/** The tensors of the checkpoint that a model is saved as, in the order of its shards. In the caller's scope. */
+export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefined): Map<string, Tensor> {
   const adapted = [...model.namedModules()].find(
     ([, module]) => module instanceof Linear && module.adapter !== undefined,
   );
   assert.equal(adapted, undefined, `adapters must be merged before the model is saved: ${adapted?.[0]}`);
-  scope(() => {
-    const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, alias(parameter.data)]));
-    const own = new Set(tensors.keys());
-    for (const name of source?.carried ?? []) {
-      const tied = name === HEAD; // a copy that tied checkpoints may have: it follows the embeddings
-      tensors.set(name, tied ? alias(model.llm.model.embedTokens.weight.data) : source!.tensors.tensor(name));
-      if (tied) own.add(name);
-    }
-    writeShardedSafetensors(folder, tensors, {
-      maxShardBytes: options.maxShardBytes ?? MAX_SHARD_BYTES,
-      dtypeOf: (name, tensor) => (own.has(name) ? (dtype ?? tensor.dtype) : tensor.dtype),
-    });
-  });
+  const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, alias(parameter.data)]));
+  for (const name of source?.carried ?? []) {
+    const tied = name === HEAD; // a copy that tied checkpoints may have: it follows the embeddings
+    tensors.set(name, tied ? alias(model.llm.model.embedTokens.weight.data) : source!.tensors.tensor(name));
+  }
+  return tensors;
+}
+
+/** Writes what a checkpoint has beside weights: config.json, and what is copied from the source. */
+export function writeCheckpointFiles(
+  model: MiniCPMV,
+  folder: string,
+  { source, dtype, slice }: Pick<SaveOptions, 'source' | 'dtype' | 'slice'> = {},
+): void {
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
-  const sliced = withSlice(model.config, options.slice ?? model.config.slice);
+  const sliced = withSlice(model.config, slice ?? model.config.slice);
   writeAtomically(join(folder, 'config.json'), configText(sliced.text, saved));
   if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }

@@ -1,0 +1,34 @@
+/** The files of a trained model: weights or an adapter, written by all ranks, and what is beside them, by rank 0. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { planShards, scope } from '@minicpm-finetune/torch';
+import { fromFirst } from '../parallel/agree.js';
+import type { HeldTensor } from './held.js';
+import type { SharedFolder } from './shared-folder.js';
+import { writeTensorFiles } from './tensor-files.js';
+
+/** How the model in training is saved. */
+export interface SavedModel {
+  /** File names begin with it. */
+  readonly stem: string;
+  /** Most bytes of tensors in one file. */
+  readonly maxShardBytes: number;
+  /** The tensors, the same on all ranks and in one order; in the caller's scope. */
+  tensors(): Map<string, HeldTensor>;
+  /** Writes what is beside the tensors, which are there. */
+  writeOthers(folder: string): void;
+}
+
+/** Writes the model into a folder that has none. Collective. */
+export function writeModel(folder: SharedFolder, model: SavedModel): void {
+  const { stem, maxShardBytes } = model;
+  scope(() => {
+    const tensors = model.tensors();
+    const { files, index } = planShards(tensors, { stem, maxShardBytes });
+    writeTensorFiles(folder, files, tensors);
+    fromFirst(folder.ranks, 'files beside the weights', () => {
+      if (index !== null) writeFileSync(join(folder.path, index.name), index.text);
+      model.writeOthers(folder.path);
+    });
+  });
+}
