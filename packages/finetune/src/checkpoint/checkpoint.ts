@@ -37,6 +37,7 @@ import type { LossScaleState } from '../engine/loss-scale.js';
 import type { Optimizer } from '../engine/optimizer.js';
 import { attempt, fromFirst, settle } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
+import type { Sharding } from '../parallel/sharding.js';
 import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 import { type SavedModel, writeModel } from './model-files.js';
 import { OPTIMIZER_FILE, optimizerTensors } from './optimizer-file.js';
@@ -100,6 +101,8 @@ export interface TrainerState {
 export interface CheckpointParts {
   /** The weights or the adapter. */
   readonly model: SavedModel;
+  /** How ranks share its weights; null: each has all. */
+  readonly sharding: Sharding | null;
   readonly optimizer: Optimizer | null;
   readonly records: RecordsState;
   /** The device whose generator is saved besides the CPU's. */
@@ -143,7 +146,7 @@ function write(
   });
   settle(ranks, 'room for a checkpoint', room);
   const folder = makeFolder(unfinished, ranks);
-  writeModel(folder, parts.model);
+  writeModel(folder, parts.model, parts.sharding);
   if (optimizer && plan) writeTensorFiles(folder, new Map([[OPTIMIZER_FILE, plan]]), optimizer);
   return fromFirst(ranks, 'whole checkpoint', () => complete(own, parts, unfinished));
 }

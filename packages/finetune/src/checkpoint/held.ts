@@ -3,6 +3,7 @@
  * all numbers of a tensor, a range of them, or none. Not here: the writing (tensor-files.ts).
  */
 import { ops, type Tensor, type TensorKind } from '@minicpm-finetune/torch';
+import type { Sharding } from '../parallel/sharding.js';
 
 /** A tensor of a file, and the numbers of it that this process holds: `length` from `start`, row-major. */
 export interface HeldTensor extends TensorKind {
@@ -17,8 +18,8 @@ export const numbersIn = ({ shape }: Pick<TensorKind, 'shape'>): number =>
 
 /** Numbers from `start` of a tensor of this shape, which `numbers` holds in row-major order, whatever its own shape. In the caller's scope. */
 export function heldRange(shape: readonly number[], start: number, numbers: Tensor): HeldTensor {
-  const flat = ops.reshape(ops.detach(numbers), [-1]);
-  const read = (from: number, length: number): Tensor => ops.narrow(flat, 0, from - start, length);
+  const read = (from: number, length: number): Tensor =>
+    ops.narrow(ops.reshape(ops.detach(numbers), [-1]), 0, from - start, length);
   return { dtype: numbers.dtype, shape, start, length: numbers.numel, read };
 }
 
@@ -33,6 +34,13 @@ export function heldElsewhere({ dtype, shape }: TensorKind): HeldTensor {
     throw new Error('Expected numbers that this process holds but it holds none of this tensor');
   };
   return { dtype, shape, start: 0, length: 0, read };
+}
+
+/** How this process holds a weight: as a whole, unless ranks share it. */
+export function heldWeight(tensor: Tensor, sharding: Sharding | null): HeldTensor {
+  const shard = sharding?.heldOf(tensor);
+  if (shard === undefined) return heldWhole(tensor);
+  return shard === null ? heldElsewhere(tensor) : heldRange(tensor.shape, shard.segment.start, shard.data);
 }
 
 /** A range that a rank writes. */

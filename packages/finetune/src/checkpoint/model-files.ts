@@ -1,9 +1,10 @@
 /** The files of a trained model: weights or an adapter, written by all ranks, and what is beside them, by rank 0. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { planShards, scope } from '@minicpm-finetune/torch';
+import { planShards, scope, type Tensor } from '@minicpm-finetune/torch';
 import { fromFirst } from '../parallel/agree.js';
-import type { HeldTensor } from './held.js';
+import type { Sharding } from '../parallel/sharding.js';
+import { heldWeight } from './held.js';
 import type { SharedFolder } from './shared-folder.js';
 import { writeTensorFiles } from './tensor-files.js';
 
@@ -14,16 +15,16 @@ export interface SavedModel {
   /** Most bytes of tensors in one file. */
   readonly maxShardBytes: number;
   /** The tensors, the same on all ranks and in one order; in the caller's scope. */
-  tensors(): Map<string, HeldTensor>;
+  tensors(): Map<string, Tensor>;
   /** Writes what is beside the tensors, which are there. */
   writeOthers(folder: string): void;
 }
 
 /** Writes the model into a folder that has none. Collective. */
-export function writeModel(folder: SharedFolder, model: SavedModel): void {
+export function writeModel(folder: SharedFolder, model: SavedModel, sharding: Sharding | null): void {
   const { stem, maxShardBytes } = model;
   scope(() => {
-    const tensors = model.tensors();
+    const tensors = new Map([...model.tensors()].map(([name, tensor]) => [name, heldWeight(tensor, sharding)]));
     const { files, index } = planShards(tensors, { stem, maxShardBytes });
     writeTensorFiles(folder, files, tensors);
     fromFirst(folder.ranks, 'files beside the weights', () => {

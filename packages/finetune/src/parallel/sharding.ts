@@ -33,6 +33,16 @@ import { type Part, SMALL_UNIT, segmentsOf, type Unit, unitsOf } from './units.j
 
 export type Stage = 0 | 2 | 3;
 
+/** The stage that a setting means; null: the process is alone and has all. */
+export function stageOf(
+  setting: '0' | '1' | '2' | '3' | 'auto',
+  { size, lora }: { readonly size: number; readonly lora: boolean },
+): Stage | null {
+  if (size === 1) return null;
+  if (setting === 'auto') return lora ? 2 : 3;
+  return setting === '0' ? 0 : setting === '3' ? 3 : 2;
+}
+
 export interface ShardingOptions {
   readonly group: Group;
   readonly stage: Stage;
@@ -59,6 +69,8 @@ export class Sharding implements Visitor {
   /** Names of the head's parameters. */
   readonly head: readonly string[];
   readonly #buffers = new Map<Part, Buffers>();
+  /** What this rank keeps of weights that come and go. */
+  readonly #held = new Map<Tensor, Shard | null>();
   /** Gathers under way. */
   readonly #coming = new Map<Part, Pending>();
   /** Parts that have their memory now, of those that come and go. */
@@ -78,7 +90,9 @@ export class Sharding implements Visitor {
       for (const part of unit.parts) {
         const whole = stage < 3 || bytes < smallUnit || part.fields.some(({ name }) => keepsWhole?.(name));
         if (part.trains ? stage === 0 : whole || part.fields.some(({ parameter }) => isMapped(parameter))) continue;
-        this.#buffers.set(part, this.#flatten(part, !whole));
+        const own = this.#flatten(part, !whole);
+        this.#buffers.set(part, own);
+        if (own.comes) this.#hold(part, own);
       }
     }
   }
@@ -166,17 +180,26 @@ export class Sharding implements Visitor {
     }
   }
 
-  /** The numbers of a part of which this rank has a share only, or null where its parameters are where they were. */
-  shareOf(part: Part): Tensor | null {
-    return this.#buffers.get(part)?.share ?? null;
+  /** What this rank keeps of a weight of which no rank keeps all: null: nothing; undefined: every rank keeps all of it. */
+  heldOf(weight: Tensor): Shard | null | undefined {
+    return this.#held.get(weight);
   }
 
   dispose(): void {
+    for (const shard of this.#held.values()) shard?.data.dispose();
     for (const { whole, share } of this.#buffers.values()) {
       whole.dispose();
       share.dispose();
     }
     this.#buffers.clear();
+  }
+
+  #hold(part: Part, { share }: Buffers): void {
+    for (const { parameter } of part.fields) this.#held.set(parameter.data, null);
+    for (const { segment, at } of segmentsOf(part, this.group.rank)) {
+      const { parameter } = part.fields.find(({ name }) => name === segment.name)!;
+      this.#held.set(parameter.data, { segment, data: keep(pieceOf(share, at, [segment.length])) });
+    }
   }
 
   #flatten(part: Part, comes: boolean): Buffers {

@@ -8,7 +8,7 @@ import { collateAll, disposeBatch } from '../engine/collate.js';
 import { evaluateBatch } from '../engine/micro-batch.js';
 import { agree, attempt, attempted } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
-import { answerRecords } from './answers.js';
+import { answerRecords, type EvalAnswers } from './answers.js';
 import { confer } from './confer.js';
 import { openPass } from './open-data.js';
 import type { Run } from './run.js';
@@ -72,7 +72,7 @@ const plus = (a: Sums, b: Sums): Sums => ({
 });
 
 /** The sums of the batches of all ranks, a round at a time, by rank. Before a batch all ranks have said that they are ready for it. */
-async function* batchSums({ ranks, log, training, vision }: Run, loader: Loader): AsyncGenerator<Sums[]> {
+async function* batchSums({ ranks, log, training, vision, sharding }: Run, loader: Loader): AsyncGenerator<Sums[]> {
   const batches = loader[Symbol.asyncIterator]();
   let before = NOTHING;
   for (;;) {
@@ -91,7 +91,7 @@ async function* batchSums({ ranks, log, training, vision }: Run, loader: Loader)
     yield numbers.map(([s, c, n]) => ({ sum: s!, count: c!, samples: n! }));
     if (value === null) return;
     const { batch } = value;
-    before = { samples: batch?.samples ?? 0, ...evaluateBatch(training.model, batch, vision) };
+    before = { samples: batch?.samples ?? 0, ...evaluateBatch(training.model, batch, vision, sharding) };
     await yieldToEventLoop();
   }
 }
@@ -103,7 +103,9 @@ export async function runEvaluation(run: Run): Promise<void> {
   if (data.evaluation === null) return;
   const started = performance.now();
   const { loss, samples, seconds } = await evaluate(run, data.evaluation);
-  const answers = config.eval.eval_generate > 0 ? await answerRecords(run) : null;
+  const ask = (): Promise<EvalAnswers> => answerRecords(run);
+  const asked = config.eval.eval_generate > 0;
+  const answers = asked ? await (run.sharding?.withAllWeights(ask) ?? ask()) : null;
   log.exclude((performance.now() - started) / 1000);
   const metrics = { ...answers?.metrics };
   const epoch = epochAt(step, derived.stepsPerEpoch);

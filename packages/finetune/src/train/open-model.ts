@@ -33,7 +33,6 @@ import {
 import { readConfig, withSlice } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { Parameter, Tensor } from '@minicpm-finetune/torch';
-import { type HeldTensor, heldWhole } from '../checkpoint/held.js';
 import type { SavedModel } from '../checkpoint/model-files.js';
 import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
@@ -159,25 +158,20 @@ function savedWeights(model: MiniCPMV, source: WeightSource): SavedModel {
   return {
     stem: 'model',
     maxShardBytes: MAX_SHARD_BYTES,
-    tensors: () => allHeld(checkpointTensors(model, source)),
+    tensors: () => checkpointTensors(model, source),
     writeOthers: (folder) => writeCheckpointFiles(model, folder, { source }),
   };
 }
 
 function savedAdapter(model: MiniCPMV, applied: AppliedLora, base: BaseModel): SavedModel {
-  const tensors = (): [string, Tensor][] =>
-    [...adapterFileParameters(model, applied)].map(([name, parameter]) => [name, parameter.data]);
+  const tensors = (): Map<string, Tensor> =>
+    new Map([...adapterFileParameters(model, applied)].map(([name, parameter]) => [name, parameter.data]));
   return {
     stem: basename(ADAPTER_FILE, '.safetensors'),
     maxShardBytes: Number.POSITIVE_INFINITY, // PEFT reads one file
-    tensors: () => allHeld(tensors()),
+    tensors,
     writeOthers: (folder) => writeAdapterFiles(folder, model, applied, base),
   };
-}
-
-/** Tensors that every rank holds whole. */
-function allHeld(tensors: Iterable<readonly [string, Tensor]>): Map<string, HeldTensor> {
-  return new Map([...tensors].map(([name, tensor]) => [name, heldWhole(tensor)]));
 }
 
 /** The base of the adapters, by its content. */

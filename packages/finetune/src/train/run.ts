@@ -5,7 +5,6 @@ import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Sch
 import { manualSeed, seedOf } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/optimizer-file.js';
 import { initialLossScale, LossScale } from '../engine/loss-scale.js';
-import type { DeviceName } from '../engine/machine.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
@@ -16,6 +15,7 @@ import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
 import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
 import { type Ranks, soloRanks } from '../parallel/ranks.js';
+import { Sharding, stageOf } from '../parallel/sharding.js';
 import type { RunLog } from '../report/run-log.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
@@ -32,6 +32,8 @@ export interface Run {
   readonly log: RunLog;
   readonly data: RunData;
   readonly training: TrainingModel;
+  /** How the ranks share the model; null: this process is alone. */
+  readonly sharding: Sharding | null;
   readonly optimizer: Optimizer;
   readonly schedule: Schedule;
   readonly derived: Derived;
@@ -84,9 +86,10 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   return run;
 }
 
-export async function closeRun({ optimizer, training, data, staging }: Run): Promise<void> {
+export async function closeRun({ optimizer, sharding, training, data, staging }: Run): Promise<void> {
   staging?.dispose();
   optimizer.dispose();
+  sharding?.dispose();
   training.model.dispose();
   data.known.remember();
   data.knownEvaluation?.remember();
@@ -103,18 +106,22 @@ function makeRun(
   const { totalSteps, warmupSteps } = derived;
   const scaled = precision.dtype === 'float16';
   if (scaled) state.lossScale ??= initialLossScale(precision);
+  const vision = openVisionCache(config, training.model, {
+    epochs: derived.epochs,
+    evicts: opened.ranks.localRank === 0,
+    notice: (message) => log.reporter.notice(message),
+  });
+  const sharding = shareOut(opened, vision);
+  const { trainable, model } = training;
   return {
     ...opened,
-    optimizer: new Optimizer(training.trainable, withoutDecay(training.model), optimizerSettings(config)),
+    sharding,
+    optimizer: new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), sharding?.shards),
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
-    vision: openVisionCache(config, training.model, {
-      epochs: derived.epochs,
-      evicts: opened.ranks.localRank === 0,
-      notice: (message) => log.reporter.notice(message),
-    }),
+    vision,
     staging: training.device === 'cuda' ? new Staging(training.device) : null,
-    memory: memoryPlan(config, log, training.device),
+    memory: memoryPlan(opened),
     profile: profiler(opened),
   };
 }
@@ -133,21 +140,42 @@ function profiler({
   return new Profiler(steps, join(own.folder, RUN_FILES.profile), { write, failed });
 }
 
-function memoryPlan({ engine }: RunConfig, log: RunLog, device: DeviceName): MemoryPlan | null {
+/** How the ranks share the model. What computes stored features stays whole: it runs when a rank lacks some. */
+function shareOut(
+  { config, ranks, training: { model, trainable } }: Pick<Run, 'config' | 'ranks' | 'training'>,
+  vision: VisionCache | null,
+): Sharding | null {
+  const stage = stageOf(config.engine.zero_stage, { size: ranks.size, lora: config.lora.use_lora });
+  if (stage === null) return null;
+  const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
+  const keepsWhole = vision === null ? {} : { keepsWhole: sees };
+  return new Sharding(model, { group: ranks.group, stage, trainable, ...keepsWhole });
+}
+
+/** A rank on a CPU plans with its part of what the machine has available. */
+function memoryPlan({
+  config: { engine },
+  ranks: { localSize },
+  log,
+  training: { device },
+}: Pick<Run, 'config' | 'ranks' | 'log' | 'training'>): MemoryPlan | null {
   const { gradient_checkpointing: recompute, memory_budget: budget } = engine;
   if (recompute !== 'auto' && budget === null) return null;
-  const memory = device === 'cpu' ? hostMemory : memoryOf(device);
+  const shared = { ...hostMemory, available: () => hostMemory.available() / localSize };
+  const memory = device === 'cpu' ? shared : memoryOf(device);
   return new MemoryPlan({ recompute, budget, memory, notice: (message) => log.reporter.notice(message) });
 }
 
 /** The current settings of a step of the run. */
-export function stepOptions({ config, training, state, lossScale, memory, vision, profile }: Run): StepOptions {
+export function stepOptions(run: Run): StepOptions {
+  const { config, training, sharding, state, lossScale, memory, vision, profile } = run;
   const { model } = training;
   const alpha = config.optimizer.neftune_noise_alpha;
   return {
     maxGradNorm: config.optimizer.max_grad_norm,
     recompute: config.engine.gradient_checkpointing !== false,
     memory,
+    sharding,
     seed: seedOf(config.seeds.seed, state.step),
     perMicroBatch: config.data.compat === 'official',
     zeroPicture: config.data.compat === 'official',

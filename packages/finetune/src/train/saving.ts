@@ -81,6 +81,7 @@ function writeAll(run: Run): SavedCheckpoint {
   const { config, training, state, ranks } = run;
   const parts = {
     model: training.saved,
+    sharding: run.sharding,
     optimizer: config.save.save_only_model ? null : run.optimizer,
     records: run.data.records,
     device: training.device,
@@ -94,8 +95,8 @@ function writeAll(run: Run): SavedCheckpoint {
 }
 
 /** Writes the weights or the adapter into a folder of its own, which rank 0 names. Collective. */
-export function saveModel({ training, ranks }: Run, folder: string): void {
-  writeModel(makeFolder(folder, ranks), training.saved);
+export function saveModel({ training, sharding, ranks }: Run, folder: string): void {
+  writeModel(makeFolder(folder, ranks), training.saved, sharding);
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */

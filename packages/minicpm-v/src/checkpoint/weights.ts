@@ -20,7 +20,6 @@ import { basename, extname, join } from 'node:path';
 import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
 import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
-  alias,
   type DType,
   isFloat,
   keep,
@@ -215,10 +214,10 @@ export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefi
     ([, module]) => module instanceof Linear && module.adapter !== undefined,
   );
   assert.equal(adapted, undefined, `adapters must be merged before the model is saved: ${adapted?.[0]}`);
-  const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, alias(parameter.data)]));
+  const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, parameter.data]));
   for (const name of source?.carried ?? []) {
     const tied = name === HEAD; // a copy that tied checkpoints may have: it follows the embeddings
-    tensors.set(name, tied ? alias(model.llm.model.embedTokens.weight.data) : source!.tensors.tensor(name));
+    tensors.set(name, tied ? model.llm.model.embedTokens.weight.data : source!.tensors.tensor(name));
   }
   return tensors;
 }
