@@ -1,6 +1,6 @@
 /**
- * What the processes of a run tell one another beside tensors: texts, decisions, failures. Every function is collective: all ranks
- * call it, in the same order, with the same label. Alone, a rank hears itself.
+ * What ranks tell one another beside tensors. Texts, decisions, failures. Every function is collective: all ranks call it, in
+ * the same order, with the same label. Alone, a rank hears itself.
  */
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import type { Group } from '@minicpm-finetune/torch';

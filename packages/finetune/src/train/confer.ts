@@ -1,4 +1,4 @@
-/** How the ranks of a run speak between two pieces of work: failures, numbers, bad records, and what rank 0 should say. */
+/** What ranks say between two pieces of work. Failures, numbers, bad records, and what rank 0 should tell. */
 import { UserError } from '@minicpm-finetune/run';
 import type { BadRecords, FoundBad } from '../data/bad-records.js';
 import { type Attempt, attempt, exchangeTexts, failureOf, rankName } from '../parallel/agree.js';

@@ -1,4 +1,4 @@
-/** One optimizer step of a run: computed, noted in the state, and its line in the log. */
+/** One optimizer step of a run. It is computed, noted in the state, and gets its line in the log. */
 import { epochAt } from '@minicpm-finetune/run';
 import { RandomState } from '@minicpm-finetune/torch';
 import type { Loader } from '../data/loader.js';

@@ -173,16 +173,21 @@ function compareConfigs(before: Settings, now: Settings, folder: string): void {
   throw new UserError(`Expected the checkpoint's configuration but received other values: ${found.join('; ')}.`, {
     file: join(folder, RUN_FILES.config),
     flag: '--resume_from_checkpoint',
-    cure: `Give the same flags${sameProduct(before, now)}, or --resume_anyway true to continue with the new ones.`,
+    cure: [
+      'Give the same flags, or --resume_anyway true to continue with the new ones.',
+      ...sameProduct(before, now),
+    ].join(' '),
   });
 }
 
-/** How this many ranks take the steps of the checkpoint; nothing where they do, or cannot with the batch size it had. */
-function sameProduct(before: Settings, now: Settings): string {
+/** How this many ranks take the steps of the checkpoint; none where they do, or cannot with the batch size it had. */
+function sameProduct(before: Settings, now: Settings): string[] {
   const { per_device_train_batch_size: size } = before.config.batch;
   const accumulation = product(before) / (size * now.worldSize);
-  if (otherBatch(before, now).length === 0 || !Number.isInteger(accumulation)) return '';
-  return ` (with this many ranks, --per_device_train_batch_size ${size} --gradient_accumulation_steps ${accumulation})`;
+  if (otherBatch(before, now).length === 0 || !Number.isInteger(accumulation)) return [];
+  return [
+    `Steps are the same on ${now.worldSize} rank${now.worldSize === 1 ? '' : 's'} with --per_device_train_batch_size ${size} --gradient_accumulation_steps ${accumulation}.`,
+  ];
 }
 
 /** A value of a configuration. A flag that is younger than the checkpoint has its default there: the run was without it. */

@@ -62,6 +62,7 @@ const COMPOSED = [
   'Expected "]" after 2 records but received the end of the file (byte 41).',
   "Expected record 2, which starts on line 2, to be closed before the file's end (byte 41) but received its end where a string is still open.",
   'Expected a record {…} after 3 records but received "x" (line 2, column 5).',
+  'Rank 41 on a: 41 records',
   'Expected the end of the file after the array\'s "]" but received "x" (line 2, column 5).',
 ].map((text) => ({ place: 'composed', text }));
 
@@ -83,6 +84,8 @@ const SAME = [
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
   /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others
+  /^((next )?evaluation (data|batch)|(records|files|folder) (of )?(the (step|checkpoint)|"@")|next step|end of the training|run folder|finished run)$/, // what ranks agree on
+  /^(lengths of records|output folder( and model)?|(earlier|best) checkpoints?|(best|trained) model|data threads|random state|Rank 41 on "@")$/, // the same; a part
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
 ];
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Random } from '../../src/data/random.js';
-import { apportion, Sampler, type SamplerOptions } from '../../src/data/sampler.js';
+import { apportion, dealPass, Sampler, type SamplerOptions } from '../../src/data/sampler.js';
 
 const base = { sizes: [10], seed: 1, shuffle: true, batchSize: 2 };
 const sampler = (options: Partial<SamplerOptions> = {}) => new Sampler({ ...base, ...options });
@@ -112,6 +112,29 @@ describe('ranks', () => {
         expect(dealt.slice(parts.length).flat()).toEqual([]);
         expect(parts.map(({ length }) => length)).not.toContain(0);
       }
+    }
+  });
+});
+
+describe('a pass dealt over ranks', () => {
+  it('has the batches of one rank, in rounds', () => {
+    for (const [records, size] of [
+      [22, 4],
+      [22, 3],
+      [3, 2],
+      [24, 1],
+      [1, 8],
+    ] as const) {
+      const one = sampler({ sizes: [records], batchSize: 4, shuffle: false });
+      const ranks = range(size).map((rank) => dealPass(one, rank, size));
+      const { rounds } = ranks[0]!;
+      expect(rounds).toBe(Math.ceil(Math.ceil(records / 4) / size));
+      const dealt = range(rounds).flatMap((round) => ranks.flatMap((rank) => rank.plan(round).batches));
+      const whole = range(one.stepsPerEpoch).flatMap((step) => one.plan(step).batches);
+      expect(dealt).toHaveLength(rounds * size);
+      expect(dealt.slice(0, whole.length)).toEqual(whole);
+      expect(dealt.slice(whole.length).flat()).toEqual([]);
+      expect(range(rounds).reduce((sum, round) => sum + ranks[0]!.recordsIn(round), 0)).toBe(records);
     }
   });
 });

@@ -133,6 +133,9 @@ export const TRAINING: Messages = {
     '应与检查点的配置相同，但收到不同的值：{1}。',
   '{1} was {2} and is {3}': '{1} 原为 {2}，现为 {3}',
   'not there': '没有',
+  'Steps are the same on {1} rank[s] with --per_device_train_batch_size {2} --gradient_accumulation_steps {3}.':
+    '用 {1} 个进程时，--per_device_train_batch_size {2} --gradient_accumulation_steps {3} 的步相同。',
+  'Rank {1} on {2}: {3}': '{2} 上的进程 {1}：{3}',
   'Give the same flags, or --resume_anyway true to continue with the new ones.':
     '请给出相同的参数，或用 --resume_anyway true 以新的参数继续。',
   'Expected {1} in the checkpoint but it is not there.': '检查点中应有 {1}，但没有。',
