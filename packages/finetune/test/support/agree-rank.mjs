@@ -14,7 +14,7 @@ const place = {
   masterAddr: '127.0.0.1',
   masterPort: Number(process.env.MASTER_PORT),
 };
-const ranks = await joinRanks({ ...place, ...(rank === 0 && { listening: 3 }) }, { timeout: 20_000 });
+const ranks = await joinRanks({ ...place, ...(rank === 0 && { listening: 3 }) }, { timeout: 20_000, notice() {} });
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Says how an agreement ended. */
