@@ -154,7 +154,7 @@ export function isIntact(folder: string): boolean {
   return filesBelow(folder).every((name) => listed.has(name));
 }
 
-function readManifest(file: string): z.infer<typeof MANIFEST> {
+export function readManifest(file: string): z.infer<typeof MANIFEST> {
   try {
     return MANIFEST.parse(JSON.parse(readFileSync(file, 'utf8')));
   } catch (cause) {

@@ -184,7 +184,7 @@ export function restoreOptimizer(folder: string, optimizer: OptimizerState, rank
   });
   noGrad(() =>
     scope(() =>
-      readTogether(openFolder(folder, ranks), OPTIMIZER_FILE, (file) => {
+      readTogether(openFolder(folder, ranks, OPTIMIZER_FILE), OPTIMIZER_FILE, (file) => {
         for (const segment of segmentsOf(optimizer).values()) scope(() => restore(file, segment, optimizer));
       }),
     ),

@@ -40,10 +40,13 @@ export function makeFolder(folder: string, ranks: Ranks): SharedFolder {
   return { path, ranks, sees: whoSees(path, ranks) };
 }
 
-/** A folder of a complete checkpoint. A rank sees it where the manifest at that path is rank 0's: the same disk, or a copy. Collective. */
-export function openFolder(path: string, ranks: Ranks): SharedFolder {
+/**
+ * A folder of a complete checkpoint, which may be elsewhere on each rank. A rank sees it where its manifest is rank 0's and `file` is there: the
+ * same disk, or a copy. Collective.
+ */
+export function openFolder(path: string, ranks: Ranks, file: string): SharedFolder {
   const manifest = join(path, RUN_FILES.manifest);
-  const content = existsSync(manifest) ? contentOfFile(manifest).sha256 : '';
-  const all = exchangeTexts(ranks.group, content, 'checkpoint to resume');
+  const has = existsSync(manifest) && existsSync(join(path, file));
+  const all = exchangeTexts(ranks.group, has ? contentOfFile(manifest).sha256 : '', 'checkpoint to resume');
   return { path, ranks, sees: all.map((own, rank) => rank === 0 || (own !== '' && own === all[0])) };
 }

@@ -22,7 +22,7 @@ import { type HeldTensor, inPieces, type Piece } from './held.js';
 import type { SharedFolder } from './shared-folder.js';
 
 /** Bytes under way at once, of all ranks together. */
-const MOST_BYTES = 64 << 20;
+export const MOST_BYTES = 64 << 20;
 
 interface Sending {
   readonly files: ReadonlyMap<string, SafetensorsPlan>;

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
 import { about, allowTf32, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
+import { bringCheckpoint } from '../checkpoint/receive.js';
 import { requireResolved } from '../config/resolve.js';
 import type { DecodeAhead } from '../data/decode-ahead.js';
 import type { Loader } from '../data/loader.js';
@@ -104,7 +105,10 @@ async function trainIn(
   options: Options,
 ): Promise<TrainResult> {
   const { ranks, reporter, onEvent } = options;
-  const start = { ...fromFirst(ranks, 'start', () => startOf(config, ranks.size)), output };
+  const found = fromFirst(ranks, 'start', () => startOf(config, ranks.size));
+  using here = found.checkpoint && bringCheckpoint(found.checkpoint.folder, config.output.output_dir, ranks);
+  const checkpoint = found.checkpoint && here && { ...found.checkpoint, folder: here.folder };
+  const start = { ...found, checkpoint, output };
   const { state } = start;
   const outbox = ranks.rank === 0 ? null : new Outbox();
   const log = new RunLog(config, { startStep: state.step, reporter, onEvent, worldSize: ranks.size, outbox });

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { listCheckpoints } from '@minicpm-finetune/run';
+import { contentOfFile, listCheckpoints } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { removeUnfinished, verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { dealOut } from '../../src/checkpoint/held.js';
@@ -100,7 +100,10 @@ describe('a rank that fails', { timeout: 120_000 }, () => {
       expect(ends[rank]!.signal).toBe('SIGKILL');
       for (const [r, { code, lines }] of ends.entries())
         if (r !== rank)
-          expect({ code, lines }).toEqual({ code: 0, lines: [{ error: expect.stringMatching(/rank|closed by peer/i) }] });
+          expect({ code, lines }).toEqual({
+            code: 0,
+            lines: [{ error: expect.stringMatching(/rank|closed by peer/i) }],
+          });
       expect(existsSync(checkpoint(name))).toBe(false);
       expect(listCheckpoints(folderOf(name))).toEqual([]);
       if (rank === 0) removeUnfinished(folderOf(name)); // what the next run does
@@ -109,8 +112,8 @@ describe('a rank that fails', { timeout: 120_000 }, () => {
 });
 
 /** Whether a process may have mounts of its own. */
-const MOUNTS = spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', tmpdir()]).status === 0;
-if (!MOUNTS) console.warn('Tests of machines without a shared folder are left out: unshare -m is not permitted.');
+const MOUNTS = spawnSync('unshare', ['-mu', 'mount', '-t', 'tmpfs', 'tmpfs', tmpdir()]).status === 0;
+if (!MOUNTS) console.warn('Tests of machines without a shared folder are left out: unshare -mu is not permitted.');
 
 describe('ranks that do not see the folder', { timeout: 120_000 }, () => {
   for (const sees of [[true, false], [true, false, true], [true, false, false, false]]) // biome-ignore format: one line
@@ -139,17 +142,34 @@ describe('ranks that do not see the folder', { timeout: 120_000 }, () => {
     expect(told).toEqual([expect.stringMatching(why), expect.stringMatching(why), 'these numbers cannot be read']);
   });
 
-  it.skipIf(!MOUNTS)('save the same checkpoint, and restore from it', async () => {
-    const elsewhere: Through = (rank) =>
-      rank === 2 ? ['unshare', '-m', 'bash', '-c', 'mount -t tmpfs tmpfs "$0" && exec "$@"', folderOf('apart')] : [];
-    const ends = await saved('apart', 3, {}, elsewhere);
+  /** Ranks 2 and 3 are on machines of their own, where the folder is another, empty one. */
+  const elsewhere =
+    (folder: string): Through =>
+    (rank) =>
+      rank < 2
+        ? []
+        : ['unshare', '-mu', 'bash', '-c', 'hostname "m$RANK"; mount -t tmpfs tmpfs "$0" && exec "$@"', folder];
+
+  it.skipIf(!MOUNTS)('save the same checkpoint', async () => {
+    const ends = await saved('apart', 3, {}, elsewhere(folderOf('apart')));
     for (const { lines, stderr } of ends)
       expect({ lines, stderr }).toEqual({ lines: [{ path: checkpoint('apart'), kept: 0 }], stderr: '' });
     expectSameFiles('apart', 'one');
     expect(hidden('apart')).toEqual([]);
-    const restored = await run('restore', 3, { folder: folderOf('apart') }, elsewhere);
-    for (const { lines, stderr } of restored)
-      expect({ line: lines[0], stderr }).toMatchObject({ line: { wrong: [] }, stderr: '' });
+  });
+
+  it.skipIf(!MOUNTS)('are brought its files, but the optimizer: of that they are sent their part', async () => {
+    const folder = folderOf('one');
+    const before = readdirSync(folder);
+    const ends = await run('bring', 4, { folder }, elsewhere(folder));
+    const hashes = Object.fromEntries(readdirSync(checkpoint('one')).map((name) => [name, contentOfFile(join(checkpoint('one'), name)).sha256])); // biome-ignore format: one line
+    const { 'optimizer.safetensors': _, ...others } = hashes;
+    for (const [rank, { lines, stderr }] of ends.entries()) {
+      const here = { folder: checkpoint('one'), files: hashes, left: true };
+      const there = { folder: join(folder, `.received-checkpoint-m${rank}`), files: others, left: false };
+      expect({ lines, stderr }).toEqual({ lines: [{ wrong: [], ...(rank < 2 ? here : there) }], stderr: '' });
+    }
+    expect(readdirSync(folder)).toEqual(before);
   });
 });
 

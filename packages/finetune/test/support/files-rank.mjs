@@ -2,6 +2,8 @@
  * One rank that saves or restores a made-up training, under test: `node files-rank.mjs MODE SETTINGS`. What it holds is cut as ranks cut it: in
  * multiples of 64 numbers, in the middle of parameters, a table by rows; some ranks hold nothing. It prints JSON lines.
  */
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OwnFiles } from '@minicpm-finetune/run';
 import {
@@ -17,6 +19,7 @@ import {
 import { writeCheckpoint } from '../../dist/checkpoint/checkpoint.js';
 import { heldElsewhere, heldRange, heldWhole } from '../../dist/checkpoint/held.js';
 import { optimizerTensors, restoreOptimizer } from '../../dist/checkpoint/optimizer-file.js';
+import { bringCheckpoint } from '../../dist/checkpoint/receive.js';
 import { readTogether } from '../../dist/checkpoint/streaming.js';
 import { writeTensorFiles } from '../../dist/checkpoint/tensor-files.js';
 import { joinRanks, soloRanks } from '../../dist/parallel/ranks.js';
@@ -181,6 +184,20 @@ const MODES = {
     const own = optimizer(0);
     restoreOptimizer(join(folder, 'checkpoint-5'), own, ranks);
     say(scope(() => restored(own)));
+  },
+  /** Has the checkpoint brought here, and restores from what came. */
+  bring: () => {
+    const brought = bringCheckpoint(join(folder, 'checkpoint-5'), folder, ranks);
+    const hash = (name) =>
+      createHash('sha256')
+        .update(readFileSync(join(brought.folder, name)))
+        .digest('hex');
+    const files = Object.fromEntries(readdirSync(brought.folder).sort().map((name) => [name, hash(name)])); // biome-ignore format: one line
+    const own = optimizer(0);
+    restoreOptimizer(brought.folder, own, ranks);
+    const { wrong } = scope(() => restored(own));
+    brought[Symbol.dispose]();
+    say({ folder: brought.folder, files, wrong, left: existsSync(brought.folder) });
   },
   /** As if some ranks did not see the folder. */
   stream: () => {
