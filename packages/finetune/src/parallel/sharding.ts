@@ -49,6 +49,8 @@ export interface ShardingOptions {
   readonly trainable: ReadonlyMap<string, Parameter>;
   /** Parameters that stay whole on every rank whatever the stage: what others read outside of passes. */
   readonly keepsWhole?: (name: string) => boolean;
+  /** Told where this process is, such as `forward pass of llm.model.layers.4`. */
+  readonly at?: (where: string) => void;
   /** Units of fewer bytes stay whole. */
   readonly smallUnit?: number;
 }
@@ -75,10 +77,13 @@ export class Sharding implements Visitor {
   readonly #coming = new Map<Part, Pending>();
   /** Parts that have their memory now, of those that come and go. */
   readonly #here = new Set<Part>();
+  readonly #at: (where: string) => void;
   #takeGradients: (unit: Unit, wide: boolean) => void = () => {};
 
   /** Moves parameters into flat buffers, and from stage 3 on gives back the memory of what other ranks keep. */
-  constructor(model: MiniCPMV, { group, stage, trainable, keepsWhole, smallUnit = SMALL_UNIT }: ShardingOptions) {
+  constructor(model: MiniCPMV, options: ShardingOptions) {
+    const { group, stage, trainable, keepsWhole, at = () => {}, smallUnit = SMALL_UNIT } = options;
+    this.#at = at;
     this.group = group;
     this.stage = stage;
     this.head = [...model.headParameters().keys()];
@@ -132,6 +137,7 @@ export class Sharding implements Visitor {
   }
 
   begin(unit: Unit, next: Unit | undefined, pass: Pass): void {
+    this.#at(`${pass} pass of ${unit.name}`);
     this.#gather(unit, pass);
     for (const part of unit.parts) {
       this.#coming.get(part)?.wait();

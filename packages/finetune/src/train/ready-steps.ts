@@ -38,6 +38,7 @@ export async function* readySteps(run: Run, loader: Loader, ahead: readonly Deco
   const steps = optimizerSteps(loader);
   let [waited, dataWaitSeconds] = [0, 0];
   for (;;) {
+    run.ranks.at(`step ${run.state.step + 1}, waiting for its records`);
     const own = await attempted(async () => {
       const next = await steps.next();
       if (next.done) return null;

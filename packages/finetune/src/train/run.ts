@@ -142,14 +142,15 @@ function profiler({
 
 /** How the ranks share the model. What computes stored features stays whole: it runs when a rank lacks some. */
 function shareOut(
-  { config, ranks, training: { model, trainable } }: Pick<Run, 'config' | 'ranks' | 'training'>,
+  { config, ranks, state, training: { model, trainable } }: Pick<Run, 'config' | 'ranks' | 'state' | 'training'>,
   vision: VisionCache | null,
 ): Sharding | null {
   const stage = stageOf(config.engine.zero_stage, { size: ranks.size, lora: config.lora.use_lora });
   if (stage === null) return null;
   const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
-  return new Sharding(model, { group: ranks.group, stage, trainable, ...keepsWhole });
+  const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
+  return new Sharding(model, { group: ranks.group, stage, trainable, at, ...keepsWhole });
 }
 
 /** A rank on a CPU plans with its part of what the machine has available. */
