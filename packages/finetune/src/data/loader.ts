@@ -29,6 +29,8 @@ export interface LoaderOptions {
   /** Indices of the records known to be bad; those that are found are added. */
   readonly knownBad?: number[];
   readonly notice: Notice;
+  /** Gets each record that a micro-batch waits for, by its index, with the step. */
+  readonly onWait?: (index: number, step: number) => void;
 }
 
 /** One forward pass of one rank. */
@@ -138,8 +140,10 @@ export class Loader implements AsyncIterable<MicroBatch> {
     const samples: EncodedSample[] = [];
     const indices: number[] = [];
     const contents: bigint[] = [];
-    for (const [i, outcome] of (await Promise.all(outcomes)).entries()) {
+    for (const [i, pending] of outcomes.entries()) {
       const index = plan.batches[micro]![i]!;
+      this.#options.onWait?.(index, plan.step);
+      const outcome = await pending;
       if (!outcome.ok) {
         this.bad.add(index, UserError.fromData(outcome.error));
         continue;

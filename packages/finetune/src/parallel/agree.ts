@@ -121,6 +121,7 @@ export async function agree<T>(
   work: () => T | Promise<T>,
   undo: (value: T) => void | Promise<void> = () => {},
 ): Promise<T> {
+  ranks.at(label);
   const own = attempted(work);
   for (;;) {
     const outcome = await within(own, BEAT);

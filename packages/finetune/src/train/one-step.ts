@@ -38,6 +38,7 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
     state.step = step + 1; // every record of this step is bad and was left out
     return;
   }
+  run.ranks.at(`step ${step + 1}`);
   const profile = run.profile?.active ? run.profile : null;
   const lossScale = run.lossScale?.scale ?? null;
   using random = new RandomState([training.device]);

@@ -205,6 +205,7 @@ export function openLoader(
     badRecords: { ...badRecordPolicy(config), reportFile },
     knownBad: steps.knownBad,
     notice: (message) => reporter.notice(message),
+    onWait: (index, step) => ranks.at(`step ${step + 1}, ${placeOf(data.train, index)}`),
   });
 }
 
@@ -260,6 +261,12 @@ function badRecordPolicy({ data }: RunConfig): BadRecordPolicy {
   return { onBadRecord: data.on_bad_record, maxBadFraction: data.max_bad_fraction, reportFile: undefined };
 }
 
+/** The record that a rank waits for. */
+function placeOf(dataset: Dataset, index: number): string {
+  const { file, record } = dataset.place(index);
+  return `record ${record} of ${file}`;
+}
+
 /** Data threads of one rank: those of a machine share its cores. */
 function loaderThreads({ loader }: RunConfig, { localSize }: Ranks): number {
   return loader.dataloader_num_workers ?? defaultThreads(undefined, localSize);
@@ -284,6 +291,7 @@ export function openPass(dataset: Dataset, { config, data, reporter, ranks }: Pa
     prefetchFactor: config.loader.dataloader_prefetch_factor,
     badRecords: badRecordPolicy(config),
     notice: (message) => reporter.notice(message),
+    onWait: (index) => ranks.at(`evaluation, ${placeOf(dataset, index)}`),
   });
 }
 

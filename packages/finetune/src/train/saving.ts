@@ -53,6 +53,7 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
   const folder = config.output.output_dir;
   if (state.savedStep === step) return join(folder, checkpointName(step));
   const started = performance.now();
+  ranks.at(`the checkpoint of step ${step}`);
   shareUsed(run.data, ranks);
   const made = attempt(() => writeAll(run));
   if ('error' in made) {

@@ -14,7 +14,10 @@ const place = {
   masterAddr: '127.0.0.1',
   masterPort: Number(process.env.MASTER_PORT),
 };
-const ranks = await joinRanks({ ...place, ...(rank === 0 && { listening: 3 }) }, { timeout: 20_000, notice() {} });
+const ranks = await joinRanks(
+  { ...place, ...(rank === 0 && { listening: 3 }) },
+  { timeout: 20_000, notice() {}, facts: { equal: {} } },
+);
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Says how an agreement ended. */

@@ -12,7 +12,10 @@ const say = (value) => console.log(JSON.stringify(value));
 const { config } = resolveConfig(JSON.parse(process.argv[2]), { worldSize: size });
 const masterPort = Number(process.env.MASTER_PORT);
 const place = { rank, size, localRank: rank, localSize: size, masterAddr: '127.0.0.1', masterPort };
-const ranks = await joinRanks({ ...place, ...(rank === 0 && { listening: 3 }) }, { timeout: 60_000, notice() {} });
+const ranks = await joinRanks(
+  { ...place, ...(rank === 0 && { listening: 3 }) },
+  { timeout: 60_000, notice() {}, facts: { equal: {} } },
+);
 
 const stop = new AbortController();
 let save = false;
