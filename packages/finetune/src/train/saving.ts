@@ -15,6 +15,7 @@ import {
   UNFINISHED_RESULT,
   UserError,
 } from '@minicpm-finetune/run';
+import { manualSeed, seedOf } from '@minicpm-finetune/torch';
 import {
   checkpointContent,
   removeOldCheckpoints,
@@ -90,6 +91,7 @@ function writeAll(run: Run): SavedCheckpoint {
     config,
     modelBytes: training.savedBytes,
   };
+  manualSeed(seedOf(config.seeds.seed, state.step)); // else what is left of it would depend on the rank's last part
   const written = writeCheckpoint(run.output.own, parts, ranks);
   state.savedStep = state.step;
   return { ...written, removed: fromFirst(ranks, 'earlier checkpoints', () => removeOld(run, written.path)) };

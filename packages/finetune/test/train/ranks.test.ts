@@ -1,4 +1,5 @@
 /** Whole runs of several ranks, in processes of their own. */
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -101,6 +102,41 @@ describe('evaluation and answers', () => {
       expect(ends.slice(1).flatMap(({ lines }) => lines.filter((line) => 'notice' in (line as object)))).toEqual([]);
     }
   }, 120_000);
+});
+
+describe('a whole run', () => {
+  const kinds: readonly (readonly [string, Flags])[] = [
+    ['full', {}],
+    ['adapters', { use_lora: true, lora_r: 4, lora_dropout: 0.2 }],
+  ];
+
+  it.each(kinds)(
+    'has the losses, answers and files of one rank: %s',
+    async (kind, more) => {
+      const evaluated = { eval_data_path: [place.data], eval_strategy: 'steps', eval_steps: 2, eval_generate: 3 };
+      const flags = { ...evaluated, max_steps: 3, learning_rate: 1e-3, save_strategy: 'steps', save_steps: 2, ...more };
+      const outcome = async (size: number): Promise<unknown> => {
+        const name = `${kind}-${size}`;
+        const ends = await run(size, name, { ...flags, gradient_accumulation_steps: 6 / size });
+        for (const { code, stderr, lines } of ends) expect(code, `${stderr}${JSON.stringify(lines.at(-1))}`).toBe(0);
+        const folder = folderOf(name);
+        const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+        const hash = (file: string): string =>
+          createHash('sha256')
+            .update(readFileSync(join(folder, file)))
+            .digest('hex');
+        return {
+          files,
+          hashes: files.filter((file) => /(safetensors|answers\.jsonl)$/.test(file)).map((file) => [file, hash(file)]),
+          steps: eventsOf(folder, 'step').map(({ loss, grad_norm }) => [loss, grad_norm]),
+          evaluations: eventsOf(folder, 'eval').map(({ loss, metrics }) => [loss, metrics]),
+        };
+      };
+      const alone = await outcome(1);
+      for (const size of [2, 3]) expect(await outcome(size), `${size} ranks`).toEqual(alone);
+    },
+    300_000,
+  );
 });
 
 describe('a request to one rank', () => {
