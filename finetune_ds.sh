@@ -5,7 +5,7 @@
 #
 #     MODEL=openbmb/MiniCPM-V-2_6 DATA=train.json EVAL_DATA=held-out.json LLM_TYPE=qwen ./finetune_ds.sh --learning_rate 1e-5
 #
-# `npm run setup` has to have been run once. One process is started: no torchrun.
+# `npm run setup` has to have been run once. The processes are started by the command itself: no torchrun.
 set -eu
 
 # A folder or a Hugging Face id: MiniCPM-V-4, MiniCPM-o-2_6, MiniCPM-V-2_6, MiniCPM-Llama3-V-2_5 or MiniCPM-V-2.
@@ -20,12 +20,24 @@ OUTPUT_DIR="${OUTPUT_DIR:-output/output_minicpmv}"
 # A DeepSpeed JSON file, if you have settings in one; not needed.
 DEEPSPEED="${DEEPSPEED:-}"
 
+# Processes on this machine, one per GPU; auto: one for each GPU there is.
+GPUS_PER_NODE="${GPUS_PER_NODE:-1}"
+# Machines; run the script on each of them, with its own NODE_RANK from 0 and the address and port of machine 0.
+NNODES="${NNODES:-1}"
+NODE_RANK="${NODE_RANK:-0}"
+MASTER_ADDR="${MASTER_ADDR:-}"
+MASTER_PORT="${MASTER_PORT:-}"
+
 # Further flags come last, so that they override those below.
 if [ -n "$EVAL_DATA" ]; then
   set -- --eval_data_path "$EVAL_DATA" --do_eval --eval_strategy steps --eval_steps 1000 "$@"
 fi
 if [ -n "$DEEPSPEED" ]; then set -- --deepspeed "$DEEPSPEED" "$@"; fi
 if [ -n "$LLM_TYPE" ]; then set -- --llm_type "$LLM_TYPE" "$@"; fi
+set -- --nproc_per_node "$GPUS_PER_NODE" "$@"
+if [ "$NNODES" != 1 ]; then set -- --nnodes "$NNODES" --node_rank "$NODE_RANK" "$@"; fi
+if [ -n "$MASTER_ADDR" ]; then set -- --master_addr "$MASTER_ADDR" "$@"; fi
+if [ -n "$MASTER_PORT" ]; then set -- --master_port "$MASTER_PORT" "$@"; fi
 
 HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 exec node "$HERE/packages/finetune/bin/minicpm-finetune.js" train \

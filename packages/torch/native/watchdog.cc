@@ -223,23 +223,23 @@ void endSoon(Watch& own, Milliseconds in, int code, const std::string& text) {
   if (!own.ending) own.ending = Ending{Clock::now() + in, code, text};
 }
 
-// Looks for the failure of a process: its exit code, a space, what it said.
+// Looks for the failure of a process: lines with its exit code, its rank and its machine, then what it printed.
 bool lookForFailure(Watch& own, c10d::Store& store) {
   const auto key = own.prefix + "failed";
   if (!store.check({key})) return false;
-  const auto value = store.get_to_str(key);
+  std::istringstream in(store.get_to_str(key));
+  std::string code, rank, machine, printed;
+  std::getline(in, code);
+  std::getline(in, rank);
+  std::getline(in, machine);
+  std::getline(in, printed, '\0');
   store.add(own.prefix + "told", 1);
-  const auto space = value.find(' ');
-  endSoon(own, kGrace, std::stoi(value.substr(0, space)), value.substr(space + 1));
+  endSoon(own, kGrace, std::stoi(code), "rank " + rank + " (" + machine + ") failed:\n" + printed);
   return true;
 }
 
 void exchangeWords(Watch& own, c10d::Store& store, uint64_t count) {
   store.set(own.prefix + "alive/" + std::to_string(own.rank), ownWords(own, count));
-  {
-    const std::lock_guard<std::mutex> lock(own.mutex);
-    if (!own.waitSince || since(*own.waitSince) + (kMissed + 1) * own.interval.count() < own.patience.count()) return;
-  }
   for (int r = 0; r < own.size; r++) {
     const auto key = own.prefix + "alive/" + std::to_string(r);
     if (!store.check({key})) continue;

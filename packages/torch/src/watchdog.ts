@@ -32,8 +32,8 @@ export function watchLauncher(socket: number): void {
 }
 
 /**
- * Starts to watch; one watchdog in a process. The entry `failed` (an exit code, a space, a text) that any process makes in the store ends this
- * one a second later with that code, even while it waits in native code.
+ * Starts to watch; one watchdog in a process. The entry `failed` that any process makes in the store (lines with its exit code, its rank and its machine,
+ * then what it printed) ends this one a second later with that code, even while it waits in native code.
  *
  * @throws TorchError when the store cannot be reached
  */

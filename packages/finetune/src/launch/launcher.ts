@@ -47,6 +47,9 @@ export async function launch(plan: LaunchPlan, options: LaunchOptions): Promise<
   const launcher = new Launcher(options);
   try {
     for (let local = 0; local < plan.localSize; local++) launcher.start(plan, local, port, server);
+  } catch (error) {
+    launcher.kill();
+    throw error;
   } finally {
     server?.close(); // rank 0 holds the socket now: this process must not take its connections
   }
@@ -62,6 +65,11 @@ async function listen(host: string, port: number): Promise<Server> {
   });
 }
 
+/** The file descriptor of a server, which Node keeps to itself. */
+function socketOf(server: Server): number {
+  return (server as unknown as { readonly _handle: { readonly fd: number } })._handle.fd;
+}
+
 class Launcher {
   readonly #options: LaunchOptions;
   readonly #ranks: Rank[] = [];
@@ -71,13 +79,17 @@ class Launcher {
   readonly #lines = new Set<string>();
   readonly #handlers = SIGNALS.map((signal) => [signal, () => this.#handOn(signal)] as const);
   readonly #all: Promise<void>;
-  #allEnded = (): void => {};
+  readonly #allEnded: () => void;
   /** Whether a signal asked for the end. */
   #asked = false;
 
   constructor(options: LaunchOptions) {
     this.#options = options;
-    this.#all = new Promise((resolve) => (this.#allEnded = resolve));
+    let allEnded = (): void => {};
+    this.#all = new Promise((resolve) => {
+      allEnded = resolve;
+    });
+    this.#allEnded = allEnded;
     for (const [signal, handler] of this.#handlers) process.on(signal, handler);
   }
 
@@ -96,9 +108,8 @@ class Launcher {
       ...(gpu !== undefined && { CUDA_VISIBLE_DEVICES: gpu }),
     };
     const shown = rank === 0 ? 'inherit' : 'pipe';
-    const listening = rank === 0 ? server : 'ignore';
-    // Node takes a server for its socket, which the types leave out.
-    const stdio = [rank === 0 ? 'inherit' : 'ignore', shown, shown, listening, 'pipe'] as StdioOptions;
+    const listening = rank === 0 ? socketOf(server!) : 'ignore';
+    const stdio: StdioOptions = [rank === 0 ? 'inherit' : 'ignore', shown, shown, listening, 'pipe'];
     const [program, ...words] = this.#options.command;
     const child = spawn(program!, words, { env, stdio });
     const one: Rank = { rank, child, told: null, tail: '', ended: false };
@@ -114,6 +125,10 @@ class Launcher {
       this.#end(one, 1, null);
     });
     child.on('close', (code, signal) => this.#end(one, code, signal));
+  }
+
+  kill(): void {
+    for (const { child } of this.#ranks) child.kill('SIGKILL');
   }
 
   /** Prints a line, once. */
@@ -150,7 +165,7 @@ class Launcher {
 
   #hear(one: Rank, { kind, text, consequence }: Told): void {
     if (kind === 'failed') one.told ??= { text, consequence };
-    else if (kind === 'waiting') this.print(`\n${text}`);
+    else if (kind === 'waiting') this.print(text);
     else if (!this.#logs.moveTo(text)) this.print(`notice: the output of the other ranks stays out of ${text}.`);
   }
 
@@ -184,16 +199,16 @@ class Launcher {
     const { stopTimeout } = this.#options;
     const timer = setTimeout(() => {
       this.print(`The processes did not end within ${stopTimeout / 1000} s: they are killed.`);
-      for (const { child } of this.#ranks) child.kill('SIGKILL');
+      this.kill();
     }, stopTimeout);
     void this.#all.then(() => clearTimeout(timer));
   }
 
   /** The last lines of all. What rank 0 itself said last is on the terminal already. */
   #printFailure({ rank, code, signal, told }: Ending): void {
-    const how = signal === null ? `with exit code ${code}` : `by ${signal}`;
     if (rank === 0 && signal === null) return;
-    this.print(`Rank ${rank} ended first, ${how}.`);
+    if (signal === null) this.print(`Rank ${rank} ended first, with exit code ${code ?? 0}.`);
+    else this.print(`Rank ${rank} ended first, by ${String(signal)}.`);
     if (this.#logs.has(rank)) this.print(`Its output is in ${this.#logs.pathOf(rank)}.`);
     const tail = this.#ranks.find((one) => one.rank === rank)!.tail.trimEnd();
     const text = told?.text ?? tail.split('\n').slice(-TAIL_LINES).join('\n');

@@ -27,7 +27,8 @@ export async function asMember<T>(
   work: (member: Member) => Promise<T>,
 ): Promise<T> {
   const tell = (kind: string, text: string, code = 0, consequence = false): void => {
-    if (place.launcher !== undefined) writeSync(place.launcher, `${JSON.stringify({ kind, text, code, consequence })}\n`);
+    if (place.launcher !== undefined)
+      writeSync(place.launcher, `${JSON.stringify({ kind, text, code, consequence })}\n`);
   };
   const told = (error: unknown, consequence: boolean): void => {
     const { text, code } = options.printed(error);

@@ -101,7 +101,10 @@ function torchrunPlace(env: Environment): Place | null {
     localSize,
     masterAddr,
     masterPort: integerOf(env, 'MASTER_PORT', 1),
-    ...(env[LAUNCHED] !== undefined && { launcher: LAUNCHER_SOCKET, ...(rank === 0 && { listening: LISTENING_SOCKET }) }),
+    ...(env[LAUNCHED] !== undefined && {
+      launcher: LAUNCHER_SOCKET,
+      ...(rank === 0 && { listening: LISTENING_SOCKET }),
+    }),
     ...(env.TORCHELASTIC_USE_AGENT_STORE === 'True' && { served: true, prefix: `minicpm-finetune/${attempt}/` }),
   };
 }

@@ -68,7 +68,9 @@ export async function compareFacts(store: Store, options: HelloOptions): Promise
     if (waited > limit) throw tooLate(missing, size, limit);
     if (waited >= (lines + 1) * BETWEEN_LINES) {
       lines += 1;
-      notice(`Rank ${rank} waits for ${missing} of ${size} since ${lines * 5} s, at most ${Math.round(limit / 1000)} s.`);
+      notice(
+        `Rank ${rank} waits for ${missing} of ${size} since ${lines * 5} s, at most ${Math.round(limit / 1000)} s.`,
+      );
     }
     await sleep(POLL);
   }
@@ -111,7 +113,10 @@ function differing(a: Readonly<Record<string, unknown>>, b: Readonly<Record<stri
 function givenTwice(one: Hello, other: Hello): UserError {
   return new UserError(
     `Expected each rank once but rank ${one.rank} was given to process ${one.pid} on ${one.host} and to process ${other.pid} on ${other.host}.`,
-    { flag: '--node_rank', cure: 'Give each machine a --node_rank of its own, and end what is left of an earlier run.' },
+    {
+      flag: '--node_rank',
+      cure: 'Give each machine a --node_rank of its own, and end what is left of an earlier run.',
+    },
   );
 }
 
@@ -151,8 +156,8 @@ function missingRanks(all: readonly Hello[], size: number): string {
 }
 
 function tooLate(missing: string, size: number, limit: number): UserError {
-  return new UserError(
-    `Expected ${size} processes within ${Math.round(limit / 1000)} s but ${missing} did not come.`,
-    { flag: '--nnodes', cure: 'Start the command on all machines, and look there for what ended it.' },
-  );
+  return new UserError(`Expected ${size} processes within ${Math.round(limit / 1000)} s but ${missing} did not come.`, {
+    flag: '--nnodes',
+    cure: 'Start the command on all machines, and look there for what ended it.',
+  });
 }

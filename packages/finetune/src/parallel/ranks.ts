@@ -146,7 +146,7 @@ class Joined implements Ranks {
     stopWatch(); // it would end this process before it has printed its error
     try {
       if (this.store.add(`${this.#prefix}failures`, 1) > 1) return false;
-      this.store.set(`${this.#prefix}failed`, `${code} rank ${this.rank} (${this.host}) failed:\n${printed}`);
+      this.store.set(`${this.#prefix}failed`, [code, this.rank, this.host, printed].join('\n'));
       return true;
     } catch {
       return false; // rank 0 is gone, and the store with it

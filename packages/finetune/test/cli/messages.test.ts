@@ -28,6 +28,7 @@ const COMPOSED = [
   '41 images',
   '41 samples/s',
   '--deepspeed ds.json: zero_optimization.x: nothing to set here, ignored.',
+  '--deepspeed ds.json: offload_optimizer, offload_param: accepted, but nothing is moved off the device.',
   '41 text-only records',
   '41 more errors',
   '41 more warnings',
@@ -80,7 +81,7 @@ const SAME = [
   /^(python -c "|import json, torch$|from safetensors\.torch import |(whole|config|parts|saved) = |save_file\(|config\[|json\.dump\()/, // Python
   /^lora_target_modules all-linear$|^"@" in "@"$|^(alpha|r) 41$/, // a flag; parts of composed ones
   /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
-  /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*)$/, // command lines, names of flags
+  /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*|gpus gpu|RANK)$/, // command lines, names of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
   /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others

@@ -6,6 +6,7 @@ import type { GivenValues } from '../../config/flags.js';
 import { LAUNCH_FLAGS } from '../../config/launch-flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
+import { chooseGpu } from '../../launch/gpus.js';
 import type { Place, Ranks } from '../../parallel/ranks.js';
 import type { Reporter } from '../../report/reporter.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
@@ -40,6 +41,7 @@ async function trainAsRank(
   inputs: readonly string[],
   io: CommandIO,
 ): Promise<number> {
+  if (place.launcher === undefined && resolved.config.engine.device !== 'cpu') chooseGpu(place);
   const [{ asMember }, { SILENT }] = await Promise.all([
     import('../../launch/member.js'),
     import('../../report/reporter.js'),

@@ -75,7 +75,12 @@ export async function factsOf(config: RunConfig): Promise<Facts> {
     .map(({ name, group }) => [`--${name}`, groups[group]![name]]);
   const device = config.engine.device === 'auto' ? bestDevice() : config.engine.device;
   return {
-    equal: { 'the version of minicpm-finetune': VERSION, 'the version of libtorch': version, device, ...Object.fromEntries(flags) },
+    equal: {
+      'the version of minicpm-finetune': VERSION,
+      'the version of libtorch': version,
+      device,
+      ...Object.fromEntries(flags),
+    },
     alike: { 'the instruction set of the processor': cpuCapability },
   };
 }

@@ -21,9 +21,6 @@ export const CLI: Messages = {
   'Write --lang en or --lang zh.': '请写 --lang en 或 --lang zh。',
   'Give it as {1} <{2}>.': '请这样给出：{1} <{2}>。',
   'Give it as {1} <{2}>, or in a recipe.': '请这样给出：{1} <{2}>，或写在配置文件里。',
-  'Expected one process but received WORLD_SIZE={1}.': '只支持一个进程，但收到 WORLD_SIZE={1}。',
-  'Start the command without torchrun, or with --nproc_per_node 1 --nnodes 1.':
-    '请不用 torchrun 启动命令，或使用 --nproc_per_node 1 --nnodes 1。',
 
   // Hints of failures.
   'The disk is full. Free some space, or write to another one with --output_dir.':

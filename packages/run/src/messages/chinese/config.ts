@@ -63,7 +63,8 @@ export const CONFIG: Messages = {
   'supervised fine-tuning is the only stage': '只有监督微调这一个阶段',
   'answers alone are learned': '只学习回答部分',
   'code of a model is never run': '绝不运行模型附带的代码',
-  'a run uses one device': '一次运行使用一个设备',
+  'devices share out the records, and with --zero_stage the model': '各设备分摊记录，并用 --zero_stage 分摊模型',
+  'CUDA_VISIBLE_DEVICES chooses the GPUs': '由 CUDA_VISIBLE_DEVICES 选择 GPU',
   'paths of pictures are relative to the data file': '图片路径相对于数据文件',
   '--temperature above 0 samples': '--temperature 大于 0 即为采样',
   'answers are sampled or greedy, without beams': '回答由采样或贪心生成，没有束搜索',
@@ -118,8 +119,7 @@ export const CONFIG: Messages = {
     '这里的优化器只有 AdamW；请把 type 设为 "AdamW"，或删去这一节。',
   'Remove the scheduler section and use --lr_scheduler_type instead.':
     '请删去 scheduler 一节，改用 --lr_scheduler_type。',
-  'ZeRO stage {1}: accepted, but a run on one device has nothing to share out':
-    'ZeRO 第 {1} 阶段：已接受，但单个设备上的运行没有可分摊的内容',
+  '{1}: accepted, but nothing is moved off the device': '{1}：已接受，但没有任何内容移出设备',
   '--deepspeed {1}: train_batch_size is {2}, but per_device_train_batch_size × gradient_accumulation_steps × devices is {3} and wins (transformers would have refused to start).':
     '--deepspeed {1}：train_batch_size 为 {2}，但 per_device_train_batch_size × gradient_accumulation_steps × 设备数 为 {3}，以后者为准（transformers 会拒绝启动）。',
 

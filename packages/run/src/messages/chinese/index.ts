@@ -8,6 +8,7 @@ import { DATA } from './data.js';
 import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
+import { LAUNCH } from './launch.js';
 import { LIBTORCH } from './libtorch.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
@@ -31,6 +32,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   hub: HUB,
   training: TRAINING,
   sameData: SAME_DATA,
+  launch: LAUNCH,
   libtorch: LIBTORCH,
   files: FILES,
   adapters: ADAPTERS,

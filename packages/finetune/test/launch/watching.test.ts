@@ -1,0 +1,46 @@
+/** Who holds the others up is named, whatever it does; times are short here. */
+import { describe, expect, it } from 'vitest';
+import { startLaunched, until } from '../support/launched.js';
+
+describe('a rank that holds the others up', () => {
+  it('is named with where it is, once, by one line', async () => {
+    const running = startLaunched('slow', { nproc_per_node: 3, patience: 2000, stop: 3500 });
+    const { code, output } = await running.ended;
+    expect(code, output).toBe(0);
+    const lines = output.split('\n').filter((line) => line.startsWith('rank '));
+    expect(lines).toEqual([
+      expect.stringMatching(
+        /^rank 1 \(.+\) is at step 12, record train\.json:881 since \d+ s; ranks 0, 2 wait at gather llm\.model\.layers\.4\.$/,
+      ),
+    ]);
+  });
+
+  it('and is stopped is named as one that does not answer', async () => {
+    const running = startLaunched('hangs', { nproc_per_node: 3, patience: 2000 });
+    await until(() => running.lines().length > 0, 'the ranks have met');
+    const pids = running.left().map((line) => Number.parseInt(line, 10));
+    const second = pids.filter((pid) => pid !== running.child.pid).sort((a, b) => a - b)[1]!;
+    process.kill(second, 'SIGSTOP');
+    await until(
+      () => /rank 1 \(.+\) has not answered for \d+ s, last at step 12/.test(running.output()),
+      running.output(),
+    );
+    running.child.kill('SIGKILL');
+    process.kill(second, 'SIGCONT');
+    await until(() => running.left().length === 0, 'no process is left');
+  });
+
+  it('and serves the store is named, too', async () => {
+    const running = startLaunched('hangs', { nproc_per_node: 3, patience: 2000 });
+    await until(() => running.lines().length > 0, 'the ranks have met');
+    const first = Number(running.lines()[0]!.pid);
+    process.kill(first, 'SIGSTOP');
+    await until(
+      () => /rank 0.*, which serves the store, has not answered for \d+ s; rank 2 waits at/.test(running.output()),
+      'rank 0 is named',
+    );
+    running.child.kill('SIGKILL');
+    process.kill(first, 'SIGCONT');
+    await until(() => running.left().length === 0, 'no process is left');
+  });
+});

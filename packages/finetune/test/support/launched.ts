@@ -1,0 +1,61 @@
+/** Runs launched.mjs: launchers and ranks as real processes, and what is left of them in the process table. */
+import { spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { type Ended, type Running, start } from './cli-run.js';
+
+const PROGRAM = join(import.meta.dirname, 'launched.mjs');
+
+export interface Launched extends Running {
+  /** Processes of this start that run now. */
+  readonly left: () => string[];
+  /** The JSON lines printed so far. */
+  readonly lines: () => Record<string, unknown>[];
+}
+
+/** Starts `launched.mjs MODE …` in an environment. */
+export function startLaunched(
+  mode: string,
+  flags: Readonly<Record<string, unknown>> = {},
+  env: Readonly<Record<string, unknown>> = {},
+): Launched {
+  const mark = randomUUID();
+  const variables = Object.entries({ OMP_NUM_THREADS: 1, ...env }).map(([name, value]) => `${name}=${value}`);
+  const words = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const running = start('env', [...variables, process.execPath, PROGRAM, mode, mark, ...words]);
+  const left = (): string[] =>
+    spawnSync('ps', ['-eo', 'pid,stat,args'], { encoding: 'utf8' })
+      .stdout.split('\n')
+      .filter((line) => line.includes(mark) && !/^\s*\d+ Z/.test(line));
+  return { ...running, left, lines: () => linesOf(running.output()) };
+}
+
+/** The JSON lines of an output. */
+export function linesOf(output: string): Record<string, unknown>[] {
+  return output
+    .split('\n')
+    .filter((line) => line.startsWith('{') && line.endsWith('}'))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
+
+/** Waits until something holds; fails after 20 s. */
+export async function until(holds: () => boolean, what: string): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!holds()) {
+    if (performance.now() > end) throw new Error(`not within 20 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** A port that nobody uses now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+export const lastLines = ({ output }: Ended, count: number): string =>
+  output.trimEnd().split('\n').slice(-count).join('\n');

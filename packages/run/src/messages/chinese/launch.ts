@@ -1,0 +1,90 @@
+/** Chinese for several processes. How they are started, meet and end. */
+import type { Messages } from '../translator.js';
+
+export const LAUNCH: Messages = {
+  // Variables and flags.
+  'Expected one way to start the processes but received both RANK and WORLD_SIZE and {1}.':
+    '应只用一种方式启动各进程，但同时收到 RANK、WORLD_SIZE 和 {1}。',
+  'Leave the flag out under torchrun, or start the command without torchrun.':
+    '使用 torchrun 时请去掉此参数，或不用 torchrun 启动命令。',
+  'a rank below WORLD_SIZE={1}': '小于 WORLD_SIZE={1} 的编号',
+  'Ranks count from 0.': '进程编号从 0 开始。',
+  'WORLD_SIZE has processes of other machines': 'WORLD_SIZE 包括其他机器上的进程',
+  'torchrun and the launcher of this command set it; unset it to train in one process.':
+    '它由 torchrun 或此命令的启动进程设置；要用单个进程训练，请取消设置。',
+  'Expected {1} beside RANK and WORLD_SIZE but it is not set.': '有 RANK 和 WORLD_SIZE 时还应有 {1}，但没有设置。',
+  'Start the processes with torchrun or --nproc_per_node, or unset RANK and WORLD_SIZE to train in one process.':
+    '请用 torchrun 或 --nproc_per_node 启动各进程；要用单个进程训练，请取消设置 RANK 和 WORLD_SIZE。',
+  'Expected an address that other machines reach for {1} but received {2}: {3}.':
+    '{1} 应为其他机器能访问的地址，但收到 {2}：{3}。',
+  '--nnodes is {1}': '--nnodes 为 {1}',
+  'Give the address of machine 0 in the network that the machines share, such as 10.0.0.1.':
+    '请给出编号为 0 的机器在公共网络中的地址，例如 10.0.0.1。',
+  'a number below --nnodes {1}': '小于 --nnodes {1} 的编号',
+  'Machines count from 0.': '机器编号从 0 开始。',
+  'the number of this machine, from 0': '本机的编号，从 0 开始',
+  'the address of machine 0': '编号为 0 的机器的地址',
+  'Expected {1} with --nnodes above 1 but it is not given.': '--nnodes 大于 1 时应给出 {1}，但没有给出。',
+  'an integer of at least 1, or auto': '不小于 1 的整数或 auto',
+  'at most one process per GPU ({1})': '每个 GPU 至多一个进程（{1}）',
+  'Give --nproc_per_node {1}, or --device cpu.': '请给出 --nproc_per_node {1}，或 --device cpu。',
+  'Start fewer processes on this machine, or give --device cpu.': '请在本机启动较少的进程，或给出 --device cpu。',
+  'Expected {1} beside SLURM_PROCID but it is not set.': '有 SLURM_PROCID 时还应有 {1}，但没有设置。',
+  'Start the command with srun, or give --nproc_per_node.': '请用 srun 启动命令，或给出 --nproc_per_node。',
+
+  // How they meet.
+  'The processes of this run connect to {1}:{2}, without a password: in a trusted network only.':
+    '本次训练的各进程连接到 {1}:{2}，没有密码：只应在可信网络中使用。',
+  'Expected a free port for --master_port but {1} of {2} is in use.':
+    '--master_port 应为空闲端口，但 {2} 的端口 {1} 已被占用。',
+  'Give another one, the same on all machines, or end the process that uses it.':
+    '请换一个端口（各机器相同），或结束占用它的进程。',
+  'Expected an address of this machine for --master_addr, as it is machine 0, but received {1}.':
+    '本机编号为 0，--master_addr 应为本机的地址，但收到 {1}。',
+  "Give one of this machine's, the same on all machines: {1}.": '请给出本机的一个地址（各机器相同）：{1}。',
+  'Expected to listen on {1}:{2} but received: {3}.': '应能在 {1}:{2} 上监听，但收到：{3}。',
+  'Give another address with --master_addr, or another port with --master_port.':
+    '请用 --master_addr 换一个地址，或用 --master_port 换一个端口。',
+  'Expected an address that other machines reach for MASTER_ADDR but received {1}, which is {2} on this machine.':
+    'MASTER_ADDR 应为其他机器能访问的地址，但收到 {1}，它在本机上是 {2}。',
+  'Give that of the network that the machines share: {1}.': '请给出各机器公共网络中的那个地址：{1}。',
+  'Expected a known host for the address of the master but received {1}.': '编号为 0 的机器应为已知的主机，但收到 {1}。',
+  'Give its address in numbers, such as 10.0.0.1.': '请给出数字形式的地址，例如 10.0.0.1。',
+  'Rank {1} waits for rank 0 at {2}:{3} ({4}) since {5} s, at most {6} s.':
+    '进程 {1} 等待 {2}:{3} 上的进程 0（{4}），已等 {5} 秒，最长 {6} 秒。',
+  'no answer': '没有回应',
+  'Expected rank 0 at {1}:{2} within {3} s but received: {4}.': '{3} 秒内应在 {1}:{2} 找到进程 0，但收到：{4}。',
+  'Start the command on machine 0, give all machines its address and port, and look at firewalls between them.':
+    '请在编号为 0 的机器上启动命令，给各机器相同的地址和端口，并检查机器之间的防火墙。',
+  'Rank {1} waits for {2} of {3} since {4} s, at most {5} s.':
+    '进程 {1} 等待{2}（共 {3} 个），已等 {4} 秒，最长 {5} 秒。',
+  'rank {1}': '进程 {1}',
+  'ranks {1}': '进程 {1}',
+  'rank {1} ({2})': '进程 {1}（{2}）',
+  'Expected {1} processes within {2} s but {3} did not come.': '{2} 秒内应有 {1} 个进程，但{3}没有到。',
+  'Start the command on all machines, and look there for what ended it.':
+    '请在所有机器上启动命令，并在那里查看它为何结束。',
+  'Expected each rank once but rank {1} was given to process {2} on {3} and to process {4} on {5}.':
+    '每个进程编号应只出现一次，但编号 {1} 同时给了 {3} 上的进程 {2} 和 {5} 上的进程 {4}。',
+  'Give each machine a --node_rank of its own, and end what is left of an earlier run.':
+    '请给每台机器各自的 --node_rank，并结束先前训练残留的进程。',
+  'Expected one number of processes on all ranks but it is {1} on {2} and {3} on {4}.':
+    '各进程的进程总数应相同，但{2}为 {1}，{4}为 {3}。',
+  'Give all machines the same --nnodes and --nproc_per_node.': '请给所有机器相同的 --nnodes 和 --nproc_per_node。',
+  'Expected the same on {1} and {2} but {3}.': '{1}与{2}应相同，但 {3}。',
+  'Expected the same on {1} and {2} but {3}; and {4} more.': '{1}与{2}应相同，但 {3}；另有 {4} 项不同。',
+  '{1} is {2} and {3}': '{1} 分别为 {2} 和 {3}',
+  'Give all ranks the same flags, files and versions.': '请给所有进程相同的参数、文件和版本。',
+  '{1} is {2} on {3} and {4} on {5}: numbers may differ in their last bits from those of equal machines.':
+    '{1}在{3}为 {2}，在{5}为 {4}：数值的最后几位可能与相同机器上的不同。',
+  'the version of minicpm-finetune': 'minicpm-finetune 的版本',
+  'the version of libtorch': 'libtorch 的版本',
+  'the instruction set of the processor': '处理器的指令集',
+
+  // How they end.
+  'Rank {1} ended first, with exit code {2}.': '进程 {1} 最先结束，退出码为 {2}。',
+  'Rank {1} ended first, by {2}.': '进程 {1} 最先结束，由 {2} 终止。',
+  'Its output is in {1}.': '它的输出在 {1}。',
+  'notice: the output of the other ranks stays out of {1}.': '提示：其他进程的输出不放入 {1}。',
+  'The processes did not end within {1} s: they are killed.': '各进程没有在 {1} 秒内结束，现在强制终止。',
+};
