@@ -119,7 +119,7 @@ function integerOf(env: Environment, name: string, min: number): number {
 }
 
 function notSet(name: string): UserError {
-  return new UserError(`Expected ${name} beside RANK and WORLD_SIZE but it is not set.`, {
+  return new UserError(`Expected the variable ${name} for one of several processes but it is not set.`, {
     cure: 'Start the processes with torchrun or --nproc_per_node, or unset RANK and WORLD_SIZE to train in one process.',
   });
 }

@@ -12,7 +12,8 @@ export const LAUNCH: Messages = {
   'WORLD_SIZE has processes of other machines': 'WORLD_SIZE 包括其他机器上的进程',
   'torchrun and the launcher of this command set it; unset it to train in one process.':
     '它由 torchrun 或此命令的启动进程设置；要用单个进程训练，请取消设置。',
-  'Expected {1} beside RANK and WORLD_SIZE but it is not set.': '有 RANK 和 WORLD_SIZE 时还应有 {1}，但没有设置。',
+  'Expected the variable {1} for one of several processes but it is not set.':
+    '多个进程之一应有环境变量 {1}，但没有设置。',
   'Start the processes with torchrun or --nproc_per_node, or unset RANK and WORLD_SIZE to train in one process.':
     '请用 torchrun 或 --nproc_per_node 启动各进程；要用单个进程训练，请取消设置 RANK 和 WORLD_SIZE。',
   'Expected an address that other machines reach for {1} but received {2}: {3}.':
