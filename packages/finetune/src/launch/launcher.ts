@@ -1,5 +1,5 @@
 /**
- * The launcher: starts the ranks of this machine and stands between them and the terminal. It loads no libtorch.
+ * Starts the ranks of this machine. It stands between them and the terminal, and loads no libtorch.
  *
  * It hands on signals, once each. When one rank fails all end: by themselves, because the others know of it; by SIGTERM; by the end of the
  * socket that each of them watches; by SIGKILL. When the launcher itself is killed, that socket ends, too.

@@ -1,8 +1,7 @@
 /**
- * What a process is to a run: alone, one of its ranks, or the launcher of those on this machine. The environment says so (torchrun's
+ * What a process is to a run. Alone, one of its ranks, or the launcher of those on this machine. The environment says so (torchrun's
  * variables, Slurm's), or the flags.
  */
-import { isIP } from 'node:net';
 import { expected, UserError } from '@minicpm-finetune/run';
 import type { Place } from '../parallel/ranks.js';
 import { visibleGpus } from './gpus.js';
@@ -177,9 +176,4 @@ function neededFor(flag: string, what: string): UserError {
     flag,
     cure: `Give ${what}.`,
   });
-}
-
-/** Whether a text is an address of the machine's own loopback. */
-export function isLoopback(address: string): boolean {
-  return isIP(address) !== 0 && LOOPBACK.test(address);
 }

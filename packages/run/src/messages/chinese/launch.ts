@@ -49,7 +49,8 @@ export const LAUNCH: Messages = {
   'Expected an address that other machines reach for MASTER_ADDR but received {1}, which is {2} on this machine.':
     'MASTER_ADDR 应为其他机器能访问的地址，但收到 {1}，它在本机上是 {2}。',
   'Give that of the network that the machines share: {1}.': '请给出各机器公共网络中的那个地址：{1}。',
-  'Expected a known host for the address of the master but received {1}.': '编号为 0 的机器应为已知的主机，但收到 {1}。',
+  'Expected a known host for the address of the master but received {1}.':
+    '编号为 0 的机器应为已知的主机，但收到 {1}。',
   'Give its address in numbers, such as 10.0.0.1.': '请给出数字形式的地址，例如 10.0.0.1。',
   'Rank {1} waits for rank 0 at {2}:{3} ({4}) since {5} s, at most {6} s.':
     '进程 {1} 等待 {2}:{3} 上的进程 0（{4}），已等 {5} 秒，最长 {6} 秒。',
