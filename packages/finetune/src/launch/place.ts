@@ -39,7 +39,7 @@ export type Standing =
 /** What a launcher sets in the environment of its processes: it holds the other end of the socket LAUNCHER_SOCKET. */
 export const LAUNCHED = 'MINICPM_FINETUNE_LAUNCHED';
 /** File descriptors of a process that a launcher started: the listening socket of rank 0, and the socket to the launcher. */
-export const LISTENING_SOCKET = 3;
+const LISTENING_SOCKET = 3;
 export const LAUNCHER_SOCKET = 4;
 
 const PORT = 29_500;

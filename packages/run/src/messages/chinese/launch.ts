@@ -76,6 +76,10 @@ export const LAUNCH: Messages = {
   'Expected the same on {1} and {2} but {3}.': '{1}与{2}应相同，但 {3}。',
   'Expected the same on {1} and {2} but {3}; and {4} more.': '{1}与{2}应相同，但 {3}；另有 {4} 项不同。',
   '{1} is {2} and {3}': '{1} 分别为 {2} 和 {3}',
+  'Expected one content for {1} on all ranks but rank 0 has {2} and rank {3} has {4}.':
+    '{1} 在各进程应有相同的内容，但进程 0 有 {2}，进程 {3} 有 {4}。',
+  '{1} records of SHA-256 {2}… on {3}': '{1} 条记录（SHA-256 {2}…，在 {3} 上）',
+  'Give all machines the same data files in the same order.': '请给所有机器相同的数据文件，且顺序相同。',
   'Give all ranks the same flags, files and versions.': '请给所有进程相同的参数、文件和版本。',
   '{1} is {2} on {3} and {4} on {5}: numbers may differ in their last bits from those of equal machines.':
     '{1}在{3}为 {2}，在{5}为 {4}：数值的最后几位可能与相同机器上的不同。',
