@@ -33,7 +33,19 @@ const ROOMS = {
     'detokenizer',
   ],
   'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation'],
-  finetune: ['version', 'report', 'config', 'parallel', 'launch', 'data', 'hub', 'engine', 'checkpoint', 'train', 'cli'],
+  finetune: [
+    'version',
+    'report',
+    'config',
+    'parallel',
+    'launch',
+    'data',
+    'hub',
+    'engine',
+    'checkpoint',
+    'train',
+    'cli',
+  ],
 };
 /** Public faces: above all rooms, imported by none. */
 const FACES = ['index', 'internal', 'adapter-files'];

@@ -1,4 +1,4 @@
-// Watches the processes of a group from threads of its own, while JavaScript waits in native code.
+// Watches the processes of a group. From threads of its own, while JavaScript waits in native code.
 //
 // One thread talks to the store: every `interval` it says that this process is alive, where it is and whether it waits, and looks whether
 // a process has failed. Another decides, so that a store that does not answer holds nothing up: it names who holds the others up when

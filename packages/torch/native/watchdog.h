@@ -1,4 +1,4 @@
-// What a process of a group is doing, as its watchdog tells the others (watchdog.cc). Cheap; without a watchdog nothing happens.
+// What the watchdog (watchdog.cc) tells of this process. Cheap; without a watchdog nothing happens.
 #pragma once
 #include <string>
 

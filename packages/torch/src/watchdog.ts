@@ -1,5 +1,5 @@
 /**
- * Watches the processes of a group, from native threads that run while JavaScript waits. It names who holds the others up, and ends this
+ * Watches the processes of a group. From native threads that run while JavaScript waits: it names who holds the others up, and ends this
  * process after another one failed.
  */
 import { native } from './native.js';

@@ -1,4 +1,4 @@
-/** How the processes of a launcher ended, and which failure was the first. */
+/** How the processes of a launcher ended. And which failure was the first. */
 
 export interface Ending {
   readonly rank: number;

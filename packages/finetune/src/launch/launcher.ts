@@ -1,5 +1,5 @@
 /**
- * The launcher: starts the ranks of this machine and stands between them and the terminal. It loads no libtorch.
+ * Starts the ranks of this machine. It stands between them and the terminal, and loads no libtorch.
  *
  * It hands on signals, once each. When one rank fails all end: by themselves, because the others know of it; by SIGTERM; by the end of the
  * socket that each of them watches; by SIGKILL. When the launcher itself is killed, that socket ends, too.
@@ -10,7 +10,7 @@ import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import { cannotListen, openTo } from '../parallel/listening.js';
 import type { TextStream } from '../report/progress.js';
 import { type Ending, exitCodeOf, firstFailure, isFailure } from './ending.js';
-import { LAUNCHED, type LaunchPlan } from './place.js';
+import { LAUNCHED, LAUNCHER_SOCKET, type LaunchPlan } from './place.js';
 import { RankLogs } from './rank-logs.js';
 
 export interface LaunchOptions {
@@ -153,7 +153,7 @@ class Launcher {
 
   /** What a rank says: lines of JSON. */
   #listenTo(one: Rank): void {
-    const socket = one.child.stdio[4] as Socket;
+    const socket = one.child.stdio[LAUNCHER_SOCKET] as Socket;
     let unfinished = '';
     socket.on('error', () => {}); // the rank is gone, which `close` tells
     socket.on('data', (bytes: Buffer) => {
@@ -175,7 +175,7 @@ class Launcher {
     if (this.#endings.length === this.#ranks.length) this.#allEnded();
     else if (isFailure(ending, this.#asked) && this.#timers.length === 0) {
       this.#later(TERMINATE, (rank) => rank.child.kill('SIGTERM'));
-      this.#later(CUT, (rank) => (rank.child.stdio[4] as Socket).destroy());
+      this.#later(CUT, (rank) => (rank.child.stdio[LAUNCHER_SOCKET] as Socket).destroy());
       this.#later(KILL, (rank) => rank.child.kill('SIGKILL'));
     }
   }

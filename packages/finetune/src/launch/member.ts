@@ -1,4 +1,4 @@
-/** A rank's part of a run: it joins, works, and tells launcher and ranks when it fails. */
+/** A rank's part of a run: it joins and works. When it fails it tells its launcher and the other ranks. */
 import { writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type JoinRanksOptions, joinRanks, type Place, type Ranks } from '../parallel/ranks.js';

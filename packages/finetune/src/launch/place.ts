@@ -1,8 +1,7 @@
 /**
- * What a process is to a run: alone, one of its ranks, or the launcher of those on this machine. The environment says so (torchrun's
+ * What a process is to a run. Alone, one of its ranks, or the launcher of those on this machine. The environment says so (torchrun's
  * variables, Slurm's), or the flags.
  */
-import { isIP } from 'node:net';
 import { expected, UserError } from '@minicpm-finetune/run';
 import type { Place } from '../parallel/ranks.js';
 import { visibleGpus } from './gpus.js';
@@ -40,7 +39,7 @@ export type Standing =
 /** What a launcher sets in the environment of its processes: it holds the other end of the socket LAUNCHER_SOCKET. */
 export const LAUNCHED = 'MINICPM_FINETUNE_LAUNCHED';
 /** File descriptors of a process that a launcher started: the listening socket of rank 0, and the socket to the launcher. */
-export const LISTENING_SOCKET = 3;
+const LISTENING_SOCKET = 3;
 export const LAUNCHER_SOCKET = 4;
 
 const PORT = 29_500;
@@ -119,7 +118,7 @@ function integerOf(env: Environment, name: string, min: number): number {
 }
 
 function notSet(name: string): UserError {
-  return new UserError(`Expected ${name} beside RANK and WORLD_SIZE but it is not set.`, {
+  return new UserError(`Expected the variable ${name} for one of several processes but it is not set.`, {
     cure: 'Start the processes with torchrun or --nproc_per_node, or unset RANK and WORLD_SIZE to train in one process.',
   });
 }
@@ -177,9 +176,4 @@ function neededFor(flag: string, what: string): UserError {
     flag,
     cure: `Give ${what}.`,
   });
-}
-
-/** Whether a text is an address of the machine's own loopback. */
-export function isLoopback(address: string): boolean {
-  return isIP(address) !== 0 && LOOPBACK.test(address);
 }

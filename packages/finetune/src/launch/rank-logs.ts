@@ -1,5 +1,5 @@
 /**
- * What the ranks besides rank 0 print: `logs/rank-<r>.log` in the run folder, each line with its time. In a temporary folder until there is a
+ * Logs of what the ranks besides rank 0 print. `logs/rank-<r>.log` in the run folder, each line with its time; in a temporary folder until there is a
  * run folder, or where it cannot take them.
  */
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';

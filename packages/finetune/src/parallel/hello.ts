@@ -1,5 +1,5 @@
 /**
- * The first words of the processes of a run, in the store: who they are and what they are about to do. What has to be equal is compared
+ * The first words of the processes of a run. In the store: who they are and what they are about to do. What has to be equal is compared
  * before any of them computes, so that a difference is an error that names it and not a run that hangs.
  */
 import { hostname } from 'node:os';

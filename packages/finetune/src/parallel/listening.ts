@@ -1,4 +1,4 @@
-/** Addresses at which this machine can listen, and what is said of them. Loads no libtorch. */
+/** Addresses at which this machine can listen. Loads no libtorch. */
 import { networkInterfaces } from 'node:os';
 import { UserError } from '@minicpm-finetune/run';
 

@@ -1,4 +1,4 @@
-/** The address at which the processes of a run meet, and waiting for who serves there. */
+/** Where the processes of a run meet. And waiting for who serves there. */
 import { lookup } from 'node:dns/promises';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** The processes of a run: which one this is, and how it reaches the others. */
+/** The processes of a run. Which one this is, and how it reaches the others. */
 import { hostname } from 'node:os';
 import {
   type Group,

@@ -13,7 +13,7 @@ import { Memory } from '../data/memory.js';
 import { lookedAtElsewhere, type Preflight, preflight } from '../data/preflight.js';
 import { fixedRecords } from '../data/question.js';
 import { dealPass, Sampler } from '../data/sampler.js';
-import { agree, exchangeLists } from '../parallel/agree.js';
+import { agree, exchangeLists, exchangeTexts } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
 import type { Reporter } from '../report/reporter.js';
 import type { Checkpoint } from './resume.js';
@@ -57,6 +57,8 @@ export async function openData(options: OpenDataOptions): Promise<RunData> {
     train: await Dataset.open(config.data.data_path, notice),
     evaluation: config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null,
   }));
+  requireSameData(ranks, '--data_path', train);
+  if (evaluation !== null) requireSameData(ranks, '--eval_data_path', evaluation);
   const looked = await agree(ranks, 'records', () =>
     ranks.localRank === 0 ? lookAtRecords({ ...options, encoder, train, evaluation }) : elsewhere(train, evaluation),
   );
@@ -67,6 +69,19 @@ export async function openData(options: OpenDataOptions): Promise<RunData> {
   const records = { ...own, lengths: ranks.rank === 0 ? own.lengths : Uint32Array.from(lengths!) };
   const sampler = trainingOrder(config, train.sizes, records.lengths, ranks);
   return { train, evaluation, encoder, sampler, records, usedSince: [], ...looked };
+}
+
+/** All ranks train on the same records: a difference is the error of all of them. */
+function requireSameData(ranks: Ranks, flag: string, { length, fingerprint }: Dataset): void {
+  const own = `${length} records of SHA-256 ${fingerprint.slice(0, 12)}… on ${ranks.host}`;
+  const all = exchangeTexts(ranks.group, JSON.stringify([fingerprint, own]), `content of ${flag}`);
+  const [first, ...others] = all.map((text) => JSON.parse(text) as [string, string]);
+  const other = others.findIndex(([theirs]) => theirs !== first![0]);
+  if (other === -1) return;
+  throw new UserError(
+    `Expected one content for ${flag} on all ranks but rank 0 has ${first![1]} and rank ${other + 1} has ${others[other]![1]}.`,
+    { flag, cure: 'Give all machines the same data files in the same order.' },
+  );
 }
 
 type Looked = Pick<RunData, 'known' | 'knownEvaluation'>;

@@ -211,11 +211,17 @@ describe('train', () => {
     expect(stderr).toContain('提示：--lora_r 8：没有作用：use_lora 为 false。\n');
   });
 
-  it('refuses to be one of several processes', async () => {
-    const { code, stderr } = await run(['train', ...real, '--dry_run'], { WORLD_SIZE: '8' });
+  it('says what it is to several processes before anything is started', async () => {
+    const dry = async (env: Record<string, string>, ...words: string[]) =>
+      await run(['train', ...real, '--dry_run', ...words], env);
+    const { code, stderr } = await dry({ WORLD_SIZE: '8' });
     expect(code).toBe(EXIT.usage);
-    expect(stderr).toContain('Expected one process but received WORLD_SIZE=8.');
-    expect((await run(['train', ...real, '--dry_run'], { WORLD_SIZE: '1' })).code).toBe(EXIT.ok);
+    expect(stderr).toContain('Expected the variable RANK for one of several processes but it is not set.');
+    expect((await dry({ WORLD_SIZE: '1' })).code).toBe(EXIT.ok);
+    const shared = await dry({}, '--nproc_per_node', '3', '--device', 'cpu', '--zero_stage', '2');
+    expect(shared.stderr).toMatch(/total batch = \d+ records × 1 accumulation × 3 devices/);
+    expect(shared.stdout).toMatch(/zero_stage: "2"/);
+    expect(shared.stdout).not.toContain('nproc_per_node');
   });
 });
 

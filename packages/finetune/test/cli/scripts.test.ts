@@ -71,6 +71,17 @@ describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
     expect(optimizer).toMatchObject({ learning_rate: 1e-5, weight_decay: 0.1, adam_beta2: 0.95 });
   });
 
+  it('starts as many processes and machines as the variables of the official script say', () => {
+    const given = { ...variables, GPUS_PER_NODE: '2', NNODES: '3', NODE_RANK: '1', MASTER_PORT: '6001' };
+    const started = run(shell, 'finetune_ds.sh', { ...given, MASTER_ADDR: '10.0.0.1' }, '--dry_run', '--device', 'cpu');
+    expect(started.stderr).toContain('total batch = 1 records × 1 accumulation × 6 devices = 6');
+    const refused = run(shell, 'finetune_ds.sh', { ...given, MASTER_ADDR: 'localhost' }, '--dry_run');
+    expect([refused.status, refused.stderr]).toEqual([
+      2,
+      expect.stringContaining('--master_addr but received localhost'),
+    ]);
+  });
+
   it('hands on a DeepSpeed file and the exit code', () => {
     const { status, stderr } = run(shell, 'finetune_ds.sh', { DEEPSPEED: 'missing file.json' });
     expect(status).toBe(2);

@@ -61,8 +61,8 @@ describe('torchrun', () => {
     expect(refusal({ ...TORCHRUN, WORLD_SIZE: '0' })).toContain('an integer of at least 1 for WORLD_SIZE');
     expect(refusal({ ...TORCHRUN, RANK: '4' })).toContain('Expected a rank below WORLD_SIZE=4 for RANK');
     expect(refusal({ ...TORCHRUN, RANK: 'x' })).toContain('for RANK but received "x"');
-    expect(refusal({ WORLD_SIZE: '4' })).toContain('Expected RANK beside');
-    expect(refusal(without)).toContain('Expected MASTER_ADDR beside');
+    expect(refusal({ WORLD_SIZE: '4' })).toContain('Expected the variable RANK');
+    expect(refusal(without)).toContain('Expected the variable MASTER_ADDR');
     expect(refusal({ ...TORCHRUN, MASTER_ADDR: '127.0.0.1' })).toContain('that other machines reach for MASTER_ADDR');
     expect(refusal(TORCHRUN, { nprocPerNode: '2' })).toContain('both RANK and WORLD_SIZE and --nproc_per_node');
   });

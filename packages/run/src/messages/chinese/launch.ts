@@ -12,7 +12,8 @@ export const LAUNCH: Messages = {
   'WORLD_SIZE has processes of other machines': 'WORLD_SIZE 包括其他机器上的进程',
   'torchrun and the launcher of this command set it; unset it to train in one process.':
     '它由 torchrun 或此命令的启动进程设置；要用单个进程训练，请取消设置。',
-  'Expected {1} beside RANK and WORLD_SIZE but it is not set.': '有 RANK 和 WORLD_SIZE 时还应有 {1}，但没有设置。',
+  'Expected the variable {1} for one of several processes but it is not set.':
+    '多个进程之一应有环境变量 {1}，但没有设置。',
   'Start the processes with torchrun or --nproc_per_node, or unset RANK and WORLD_SIZE to train in one process.':
     '请用 torchrun 或 --nproc_per_node 启动各进程；要用单个进程训练，请取消设置 RANK 和 WORLD_SIZE。',
   'Expected an address that other machines reach for {1} but received {2}: {3}.':
@@ -48,7 +49,8 @@ export const LAUNCH: Messages = {
   'Expected an address that other machines reach for MASTER_ADDR but received {1}, which is {2} on this machine.':
     'MASTER_ADDR 应为其他机器能访问的地址，但收到 {1}，它在本机上是 {2}。',
   'Give that of the network that the machines share: {1}.': '请给出各机器公共网络中的那个地址：{1}。',
-  'Expected a known host for the address of the master but received {1}.': '编号为 0 的机器应为已知的主机，但收到 {1}。',
+  'Expected a known host for the address of the master but received {1}.':
+    '编号为 0 的机器应为已知的主机，但收到 {1}。',
   'Give its address in numbers, such as 10.0.0.1.': '请给出数字形式的地址，例如 10.0.0.1。',
   'Rank {1} waits for rank 0 at {2}:{3} ({4}) since {5} s, at most {6} s.':
     '进程 {1} 等待 {2}:{3} 上的进程 0（{4}），已等 {5} 秒，最长 {6} 秒。',
@@ -74,6 +76,10 @@ export const LAUNCH: Messages = {
   'Expected the same on {1} and {2} but {3}.': '{1}与{2}应相同，但 {3}。',
   'Expected the same on {1} and {2} but {3}; and {4} more.': '{1}与{2}应相同，但 {3}；另有 {4} 项不同。',
   '{1} is {2} and {3}': '{1} 分别为 {2} 和 {3}',
+  'Expected one content for {1} on all ranks but rank 0 has {2} and rank {3} has {4}.':
+    '{1} 在各进程应有相同的内容，但进程 0 有 {2}，进程 {3} 有 {4}。',
+  '{1} records of SHA-256 {2}… on {3}': '{1} 条记录（SHA-256 {2}…，在 {3} 上）',
+  'Give all machines the same data files in the same order.': '请给所有机器相同的数据文件，且顺序相同。',
   'Give all ranks the same flags, files and versions.': '请给所有进程相同的参数、文件和版本。',
   '{1} is {2} on {3} and {4} on {5}: numbers may differ in their last bits from those of equal machines.':
     '{1}在{3}为 {2}，在{5}为 {4}：数值的最后几位可能与相同机器上的不同。',
