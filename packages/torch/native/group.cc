@@ -145,19 +145,20 @@ void Group::agree(const std::string& label, const std::vector<uint64_t>& sends, 
 void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& received) {
   std::vector<Waiting> waiting;
   const int tag = tag_++;
+  // A message that cannot start, because the peer is gone, keeps no other peer waiting for its own.
   const auto start = [&](const Piece& piece, bool send) {
     for (size_t done = 0; done < piece.bytes; done += kLongestMessage) {
       std::vector<at::Tensor> message{bytesAt(piece.data + done, std::min(kLongestMessage, piece.bytes - done))};
-      waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
+      try {
+        waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag), ""});
+      } catch (const std::exception& error) {
+        waiting.push_back({piece.peer, nullptr, error.what()});
+        return;
+      }
     }
   };
-  try {
-    for (const Piece& piece : received) start(piece, false);
-    for (const Piece& piece : sent) start(piece, true);
-  } catch (const std::exception& error) {
-    finish(waiting, label_);  // throws what a peer did first; else what was caught
-    TORCH_CHECK(false, "Expected to start ", label_, " but received: ", brief(error.what()));
-  }
+  for (const Piece& piece : received) start(piece, false);
+  for (const Piece& piece : sent) start(piece, true);
   finish(waiting, label_);
 }
 
@@ -165,8 +166,9 @@ void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& recei
 void Group::finish(std::vector<Waiting>& waiting, const std::string& label) {
   std::string late, gone;
   std::string reason;
-  for (auto& [peer, work] : waiting) {
+  for (auto& [peer, work, refused] : waiting) {
     try {
+      TORCH_CHECK(work != nullptr, refused);
       work->wait(timeout_);
     } catch (const std::exception& error) {
       reason = brief(error.what());

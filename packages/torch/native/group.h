@@ -63,7 +63,8 @@ class Group {
   };
   struct Waiting {
     int peer;
-    c10::intrusive_ptr<c10d::Work> work;
+    c10::intrusive_ptr<c10d::Work> work;  // null: it could not start
+    std::string refused;                  // why not
   };
 
   void work();

@@ -1,5 +1,5 @@
 /**
- * `optimizer.safetensors`: moments, steps and float32 masters of all parameters, whole, however many ranks share them.
+ * `optimizer.safetensors`, written and read by ranges. It has all parameters whole, however many ranks share them.
  *
  *     exp_avg.NAME, exp_avg_sq.NAME   moments, in the parameter's shape, or of some of its rows
  *     rows.NAME                       those rows, ascending; absent: all
