@@ -144,15 +144,17 @@ void Group::agree(const std::string& label, const std::vector<uint64_t>& sends, 
 
 void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& received) {
   std::vector<Waiting> waiting;
+  std::string gone, reason;
   const int tag = tag_++;
-  // A message that cannot start, because the peer is gone, keeps no other peer waiting for its own.
+  // A message that cannot start, because its peer is gone, keeps no other peer waiting for theirs.
   const auto start = [&](const Piece& piece, bool send) {
     for (size_t done = 0; done < piece.bytes; done += kLongestMessage) {
       std::vector<at::Tensor> message{bytesAt(piece.data + done, std::min(kLongestMessage, piece.bytes - done))};
       try {
-        waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag), ""});
+        waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
       } catch (const std::exception& error) {
-        waiting.push_back({piece.peer, nullptr, error.what()});
+        gone = std::to_string(piece.peer);
+        reason = brief(error.what());
         return;
       }
     }
@@ -160,15 +162,15 @@ void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& recei
   for (const Piece& piece : received) start(piece, false);
   for (const Piece& piece : sent) start(piece, true);
   finish(waiting, label_);
+  TORCH_CHECK(gone.empty(), "Expected rank ", gone, " at ", label_, " but its connection is closed (", reason, ")");
 }
 
 // Waits for all, also after one failed: the messages' memory is in use until then.
 void Group::finish(std::vector<Waiting>& waiting, const std::string& label) {
   std::string late, gone;
   std::string reason;
-  for (auto& [peer, work, refused] : waiting) {
+  for (auto& [peer, work] : waiting) {
     try {
-      TORCH_CHECK(work != nullptr, refused);
       work->wait(timeout_);
     } catch (const std::exception& error) {
       reason = brief(error.what());

@@ -63,8 +63,7 @@ class Group {
   };
   struct Waiting {
     int peer;
-    c10::intrusive_ptr<c10d::Work> work;  // null: it could not start
-    std::string refused;                  // why not
+    c10::intrusive_ptr<c10d::Work> work;
   };
 
   void work();
