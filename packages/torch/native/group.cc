@@ -144,21 +144,25 @@ void Group::agree(const std::string& label, const std::vector<uint64_t>& sends, 
 
 void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& received) {
   std::vector<Waiting> waiting;
+  std::string gone, reason;
   const int tag = tag_++;
+  // A message that cannot start, because its peer is gone, keeps no other peer waiting for theirs.
   const auto start = [&](const Piece& piece, bool send) {
     for (size_t done = 0; done < piece.bytes; done += kLongestMessage) {
       std::vector<at::Tensor> message{bytesAt(piece.data + done, std::min(kLongestMessage, piece.bytes - done))};
-      waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
+      try {
+        waiting.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
+      } catch (const std::exception& error) {
+        gone = std::to_string(piece.peer);
+        reason = brief(error.what());
+        return;
+      }
     }
   };
-  try {
-    for (const Piece& piece : received) start(piece, false);
-    for (const Piece& piece : sent) start(piece, true);
-  } catch (const std::exception& error) {
-    finish(waiting, label_);  // throws what a peer did first; else what was caught
-    TORCH_CHECK(false, "Expected to start ", label_, " but received: ", brief(error.what()));
-  }
+  for (const Piece& piece : received) start(piece, false);
+  for (const Piece& piece : sent) start(piece, true);
   finish(waiting, label_);
+  TORCH_CHECK(gone.empty(), "Expected rank ", gone, " at ", label_, " but its connection is closed (", reason, ")");
 }
 
 // Waits for all, also after one failed: the messages' memory is in use until then.

@@ -1,6 +1,6 @@
 /**
- * Numbers of a file's tensors that this process holds, and who writes which of them. All ranks of a run name the same tensors; each holds
- * all numbers of a tensor, a range of them, or none. Not here: the writing (tensor-files.ts).
+ * Who holds and writes which numbers of a file's tensors. All ranks of a run name the same tensors; each holds all numbers of a tensor,
+ * a range of them, or none. Not here: the writing (tensor-files.ts).
  */
 import { ops, type Tensor, type TensorKind } from '@minicpm-finetune/torch';
 import type { Sharding } from '../parallel/sharding.js';

@@ -1,4 +1,4 @@
-/** The files of a trained model: weights or an adapter, written by all ranks, and what is beside them, by rank 0. */
+/** The files of a trained model. All ranks write weights or adapter, rank 0 what is beside them. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { planShards, scope, type Tensor } from '@minicpm-finetune/torch';

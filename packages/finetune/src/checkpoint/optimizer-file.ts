@@ -1,5 +1,5 @@
 /**
- * `optimizer.safetensors`: moments, steps and float32 masters of all parameters, whole, however many ranks share them.
+ * `optimizer.safetensors`, written and read by ranges. It has all parameters whole, however many ranks share them.
  *
  *     exp_avg.NAME, exp_avg_sq.NAME   moments, in the parameter's shape, or of some of its rows
  *     rows.NAME                       those rows, ascending; absent: all
@@ -27,22 +27,16 @@ import {
 import type { Optimizer } from '../engine/optimizer.js';
 import { exchangeLists, fromFirst } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
-import { numbersOf, type Segment, wholeShards } from '../parallel/segment.js';
+import { numbersOf, type Segment } from '../parallel/segment.js';
 import { type HeldTensor, heldElsewhere, heldRange } from './held.js';
 import { openFolder } from './shared-folder.js';
 import { type RangeSource, readTogether } from './streaming.js';
 
 export const OPTIMIZER_FILE = 'optimizer.safetensors';
 
-/** What of an optimizer the file has. */
-export interface OptimizerState extends Pick<Optimizer, 'parameters' | 'masters'> {
+/** What of an optimizer the file has, and is read into. */
+interface OptimizerState extends Pick<Optimizer, 'parameters' | 'masters' | 'segments'> {
   readonly adamw: Pick<Optimizer['adamw'], 'state' | 'groups'>;
-  /** What of each parameter this rank updates; absent: all of every one. */
-  readonly segments?: ReadonlyMap<string, Segment>;
-}
-
-function segmentsOf({ segments, parameters }: OptimizerState): ReadonlyMap<string, Segment> {
-  return segments ?? new Map([...wholeShards(parameters)].map(([name, { segment }]) => [name, segment]));
 }
 
 /** What a rank has of a parameter. */
@@ -84,7 +78,7 @@ function sharesOf(
 
 /** The tensors of the file, the same on all ranks; in the caller's scope. Collective. */
 export function optimizerTensors(optimizer: OptimizerState, ranks: Ranks): Map<string, HeldTensor> {
-  const segments = segmentsOf(optimizer);
+  const { segments } = optimizer;
   const tensors = new Map<string, HeldTensor>();
   for (const [name, shares] of sharesOf(optimizer, segments, ranks)) {
     const { shape } = optimizer.parameters.get(name)!;
@@ -185,7 +179,7 @@ export function restoreOptimizer(folder: string, optimizer: OptimizerState, rank
   noGrad(() =>
     scope(() =>
       readTogether(openFolder(folder, ranks, OPTIMIZER_FILE), OPTIMIZER_FILE, (file) => {
-        for (const segment of segmentsOf(optimizer).values()) scope(() => restore(file, segment, optimizer));
+        for (const segment of optimizer.segments.values()) scope(() => restore(file, segment, optimizer));
       }),
     ),
   );

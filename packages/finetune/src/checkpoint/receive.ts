@@ -1,5 +1,5 @@
 /**
- * The checkpoint to resume, on machines that do not have it: rank 0 sends its files, but for the optimizer's, of which each rank asks what it
+ * Brings the checkpoint to resume to machines without it. Rank 0 sends its files, but for the optimizer's, of which each rank asks what it
  * needs (streaming.ts). They lie in the run folder of that machine while the run lasts.
  */
 import { closeSync, mkdirSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';

@@ -15,7 +15,7 @@ export interface SharedFolder {
 }
 
 /** By rank, whether it sees the folder of rank 0: it must exist there. Collective. */
-export function whoSees(folder: string, ranks: Ranks): boolean[] {
+function whoSees(folder: string, ranks: Ranks): boolean[] {
   const { rank, group } = ranks;
   if (group.size === 1) return [true];
   const label = 'look for the folder of rank 0';

@@ -1,6 +1,6 @@
 /**
- * Ranks on machines that do not see rank 0's folder: what they write goes to rank 0, and what they read comes from it. In rounds: each rank
- * says what it sends or wants, then at most 64 MB travel. All ranks take part in every round, until nobody has anything left.
+ * Ranges of tensors on machines that do not see the folder. What they write goes to rank 0, and what they read comes from it. In rounds: each
+ * rank says what it sends or wants, then at most 64 MB travel. All ranks take part in every round, until nobody has anything left.
  */
 import { join } from 'node:path';
 import {

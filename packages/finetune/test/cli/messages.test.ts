@@ -87,6 +87,9 @@ const SAME = [
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others
   /^((next )?evaluation (data|batch)|(records|files|folder) (of )?(the (step|checkpoint)|"@")|next step|end of the training|run folder|finished run)$/, // what ranks agree on
   /^(lengths of records|output folder( and model)?|(earlier|best) checkpoints?|(best|trained) model|data threads|random state|Rank 41 on "@")$/, // the same; a part
+  /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files)$/, // what ranks agree on
+  /^(look for the folder of rank 0|folder to write|own ranges|ranges (to rank 0|of (tensors|"@")))$/, // the same
+  /Expected a range of its 41 numbers/, // of an Error, which is printed with its stack
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
 ];
 

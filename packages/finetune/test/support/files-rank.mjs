@@ -15,9 +15,9 @@ import {
   planSafetensors,
   SafetensorsFile,
   scope,
+  Tensor,
 } from '@minicpm-finetune/torch';
 import { writeCheckpoint } from '../../dist/checkpoint/checkpoint.js';
-import { heldElsewhere, heldRange, heldWhole } from '../../dist/checkpoint/held.js';
 import { optimizerTensors, restoreOptimizer } from '../../dist/checkpoint/optimizer-file.js';
 import { bringCheckpoint } from '../../dist/checkpoint/receive.js';
 import { readTogether } from '../../dist/checkpoint/streaming.js';
@@ -111,28 +111,33 @@ const model = {
   stem: 'model',
   maxShardBytes: 50_000,
   tensors: () => {
-    const [shape, share] = [[33, 100], Math.ceil(3300 / size / 64) * 64];
-    const [from, to] = [Math.min(rank * share, 3300), Math.min((rank + 1) * share, 3300)];
-    const [whole, own] = [tensor('whole', 0, [90, 100]), tensor('shared', from, [to - from])];
-    const shared = from < to ? heldRange(shape, from, own) : heldElsewhere({ dtype: 'float32', shape });
-    return new Map([
-      ['whole', dying('model', heldWhole(whole))],
-      ['half', heldWhole(ops.to(whole, 'bfloat16'))],
-      ['shared', shared],
-    ]);
+    const whole = tensor('whole', 0, [90, 100]);
+    const half = ops.to(whole, 'bfloat16');
+    return new Map(Object.entries({ whole, half, shared: ops.zeros([33, 100]) }));
   },
   writeOthers: () => {
     if (die?.at === 'others') process.kill(process.pid, 'SIGKILL');
   },
 };
+const sharding = {
+  heldOf: ({ shape }) => {
+    if (shape[0] !== 33) return undefined;
+    const share = Math.ceil(3300 / size / 64) * 64;
+    const [start, end] = [Math.min(rank * share, 3300), Math.min((rank + 1) * share, 3300)];
+    if (start === end) return null;
+    const length = end - start;
+    return { segment: { name: 'shared', shape, start, length }, data: dying(tensor('shared', start, [length])) };
+  },
+};
 
-/** A tensor at whose reading this process ends. */
-function dying(at, held) {
-  const read = (...range) => {
-    if (die?.at === at && die.rank === rank) process.kill(process.pid, 'SIGKILL');
-    return held.read(...range);
+/** A tensor at whose reading this process ends, if it is to. */
+function dying(numbers) {
+  if (die?.at !== 'model' || die.rank !== rank) return numbers;
+  numbers.handle = function handle(user) {
+    if (user !== 'shape' && user !== 'dtype') process.kill(process.pid, 'SIGKILL');
+    return Tensor.prototype.handle.call(this, user);
   };
-  return { ...held, read };
+  return numbers;
 }
 
 const place = { rank, size, localRank: rank, localSize: size, masterAddr: '127.0.0.1' };
@@ -140,7 +145,10 @@ const port = Number(process.env.MASTER_PORT);
 const ranks =
   size === 1
     ? soloRanks()
-    : await joinRanks({ ...place, masterPort: port, ...(rank === 0 && { listening: 3 }) }, { timeout: 20_000 });
+    : await joinRanks(
+        { ...place, masterPort: port, ...(rank === 0 && { listening: 3 }) },
+        { timeout: 20_000, notice() {}, facts: { equal: {} } },
+      );
 
 /** Whether a restored optimizer is what it was when it was saved. */
 function restored(own) {
@@ -171,7 +179,16 @@ const MODES = {
     if (rank === 0) own.open();
     const state = { global_step: 5 };
     const records = { sizes: [2], texts: BigUint64Array.of(1n, 2n), used: BigUint64Array.of(0n, 2n), stamps: BigUint64Array.of(3n, 4n), lengths: Uint32Array.of(5, 6) }; // biome-ignore format: one line
-    const parts = { model, optimizer: optimizer(5), records, device: 'cpu', state, config: {}, modelBytes: 1 };
+    const parts = {
+      model,
+      sharding,
+      optimizer: optimizer(5),
+      records,
+      device: 'cpu',
+      state,
+      config: {},
+      modelBytes: 1,
+    };
     const before = liveTensors().tensors;
     try {
       const { path } = writeCheckpoint(own, parts, ranks);
