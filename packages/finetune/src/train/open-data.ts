@@ -42,7 +42,9 @@ export async function openData(
   const encoder = encoderSetup(folder, config.model, config.data);
   const train = await Dataset.open(config.data.data_path, notice);
   const evaluation =
-    config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null;
+    config.data.eval_data_path.length > 0
+      ? await Dataset.open(config.data.eval_data_path, notice, '--eval_data_path')
+      : null;
   const badRecords = badRecordPolicy(config);
   const memory = new Memory({ notice });
   const mode = config.data.preflight;
@@ -129,6 +131,13 @@ export function openLoader(
   });
 }
 
+/** Says how many pictures the preflight has not decoded; null: none. */
+export function decodedBeside({ known, knownEvaluation }: RunData): string | null {
+  const left = count(known.contents) + (knownEvaluation === null ? 0 : count(knownEvaluation.contents));
+  if (left === 0) return null;
+  return `The pictures of ${left} records are decoded beside the training; --preflight full decodes them before the first step.`;
+}
+
 /**
  * Decodes beside the training what the preflight has not decoded: evaluation data first, then the records of the steps from `start` on, in
  * their order. None if nothing is left to decode, or --dataloader_num_workers 0 wants no threads.
@@ -143,11 +152,9 @@ export async function openAhead(
   if (config.loader.dataloader_num_workers === 0 || start === end) return [];
   const { evaluation, knownEvaluation, train, known, encoder } = data;
   const order = comingRecords(data.sampler, start, end);
-  const left = count(known.contents) + (knownEvaluation === null ? 0 : count(knownEvaluation.contents));
-  if (left === 0) return [];
-  reporter.notice(
-    `The pictures of ${left} records are decoded beside the training; --preflight full decodes them before the first step.`,
-  );
+  const notice = decodedBeside(data);
+  if (notice === null) return [];
+  reporter.notice(notice);
   const started: DecodeAhead[] = [];
   if (evaluation !== null && knownEvaluation !== null && count(knownEvaluation.contents) > 0) {
     const bad = new BadRecords(badRecordPolicy(config), evaluation.length);

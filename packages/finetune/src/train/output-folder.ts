@@ -19,7 +19,7 @@ import {
   takeLock,
   UserError,
 } from '@minicpm-finetune/run';
-import { TRAINER_FILES } from '../checkpoint/checkpoint.js';
+import { removeUnfinished, TRAINER_FILES } from '../checkpoint/checkpoint.js';
 import { isIntact } from '../checkpoint/durable.js';
 import { resultNames } from './open-model.js';
 import { isRequest } from './stop.js';
@@ -53,7 +53,9 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
   };
   try {
     lock = takeLock(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
-    return { ...lookAtOutput(config, inputs), release };
+    const found = lookAtOutput(config, inputs);
+    if (isResumed(config)) removeUnfinished(folder);
+    return { ...found, release };
   } catch (error) {
     release();
     throw error;
@@ -61,11 +63,11 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
 }
 
 /** Checks what `claimOutput` would, and touches nothing. @throws UserError as it does */
-export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
+export function checkOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
   const { output_dir: folder } = config.output;
   requireWritable(folder);
   requireUnlocked(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
-  lookAtOutput(config, inputs);
+  return lookAtOutput(config, inputs);
 }
 
 /** What `claimOutput` finds, without a lock and without touching anything. @throws UserError as it does */

@@ -14,11 +14,10 @@ import {
   checkpointContent,
   readCheckpointConfig,
   readTrainerState,
-  removeUnfinished,
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
-import { isResumed, type OutputFolder } from './output-folder.js';
+import type { OutputFolder } from './output-folder.js';
 import { freshState, meanLoss, type RunState, stateOf } from './state.js';
 
 /** A `TrainResult`. */
@@ -50,7 +49,6 @@ export function startOf(config: RunConfig, output: Start['output']): Start {
   const { output_dir: runFolder } = config.output;
   const asked = config.save.resume_from_checkpoint;
   if (asked === null) return { state: freshState(), checkpoint: null, output };
-  if (isResumed(config)) removeUnfinished(runFolder);
   const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
   if (folder === undefined || !existsSync(folder)) {
     throw new UserError(

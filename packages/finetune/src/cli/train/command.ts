@@ -1,5 +1,5 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
-import { type RunConfig, type RunEvent, UserError } from '@minicpm-finetune/run';
+import { type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import type { GivenValues } from '../../config/flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
@@ -14,11 +14,7 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) {
-      const { checkOutput } = await import('../../train/output-folder.js');
-      checkOutput(resolved.config, inputsOf(given));
-      return await printDryRun(resolved, io);
-    }
+    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, inputsOf(given), io);
     return await runTraining(resolved, inputsOf(given), io);
   },
 };
@@ -66,25 +62,26 @@ function inputsOf(given: GivenValues): string[] {
   });
 }
 
-/** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
-async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
-  const { checkNamedFiles } = await import('../../train/named-files.js');
-  const found = await checkNamedFiles(resolved.config);
-  const planned = await planLines(resolved.config);
-  for (const notice of [...resolved.notices, ...found]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
-  for (const line of [...resolved.derived, ...planned]) io.stderr.write(`${io.say(line)}\n`);
-  io.stdout.write(stringify(resolved.config));
-  return EXIT.ok;
-}
-
-/** What the run would do with its model, which is looked at without its weights. */
-async function planLines(config: RunConfig): Promise<string[]> {
-  const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
-  const { localModel } = await import('../../hub/hub.js');
-  const folder = localModel(named, cacheDir);
-  if (folder === null) return [`notice: layers, patterns and memory are not checked: ${named} is not on this machine.`];
-  const { describePlan } = await import('../../train/plan.js');
-  return describePlan(config, folder);
+/** Prints a recipe that repeats the run on standard output; notices, arithmetic and what was found on standard error. */
+async function printDryRun(
+  { config, notices, derived }: ResolvedConfig,
+  inputs: readonly string[],
+  io: CommandIO,
+): Promise<number> {
+  const [{ dryRun }, { Progress }] = await Promise.all([
+    import('../../train/dry-run.js'),
+    import('../../report/progress.js'),
+  ]);
+  const reporter = new Progress({ stream: io.stderr, say: io.say });
+  try {
+    for (const notice of notices) reporter.notice(notice);
+    const found = await dryRun(config, { inputs, reporter });
+    for (const line of [...derived, ...found]) reporter.print(line);
+    io.stdout.write(stringify(config));
+    return EXIT.ok;
+  } finally {
+    reporter.close();
+  }
 }
 
 /** Several copies would train the same thing into the same folder. */

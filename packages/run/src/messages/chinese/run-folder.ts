@@ -9,8 +9,6 @@ export const RUN_FOLDER: Messages = {
   'left in place, because someone changed it: {1}': '保留不动，因为被改动过：{1}',
   'there is no folder {1}: a start would download the model of that name from the hub.':
     '没有目录 {1}：正式运行时会从 Hub 下载同名模型。',
-  'Expected a checkpoint for --resume_from_checkpoint but {1}.': '--resume_from_checkpoint 应为检查点，但{1}。',
-  'Name a checkpoint-<step> folder, or leave the flag out.': '请写出 checkpoint-<步数> 目录，或不给这个参数。',
   'Name another folder.': '请换一个目录。',
   'Expected a folder for {1} but received {2}, which is a file.': '{1} 应为目录，但收到的 {2} 是文件。',
   'Expected a folder that can be written for --output_dir but received {1}: {2}.':
@@ -47,11 +45,17 @@ export const RUN_FOLDER: Messages = {
   'The result says so to chat, generate, merge, render and Python.':
     '训练结果会把这一点告诉 chat、generate、merge、render 和 Python。',
   '{1} of {2} parameters train ({3} %)': '{2} 个模型参数中训练 {1} 个（{3} %）',
-  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4}; activations and pictures come on top':
-    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4}；激活值和图片另计',
+  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4} + activations {5} of the largest micro-batch (step {6}, {7} token[s]); pictures come on top':
+    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4} + 最大微批（第 {6} 步，{7} 个词元）的激活值 {5}；图片另计',
+  'training data: {1}': '训练数据：{1}',
+  'evaluation data: {1}': '评估数据：{1}',
+  '{1} record[s], {2} to {3} tokens in each, {4} on average': '{1} 条记录，每条 {2} 到 {3} 个词元，平均 {4} 个',
+  '{1} record[s], {2} to {3} tokens in each, {4} on average; bad and left out: {5}, the first: record {6} of {7}':
+    '{1} 条记录，每条 {2} 到 {3} 个词元，平均 {4} 个；有错而略去的：{5} 条，第一条：{7} 的第 {6} 条记录',
+  '{1} has no weights: a start would download them from the hub.': '{1} 中没有权重：开始训练时会从 hub 下载。',
   'this machine has {1} of memory, which is less.': '本机内存为 {1}，不够。',
-  'layers, patterns and memory are not checked: {1} is not on this machine.':
-    '没有检查层、模式和内存：{1} 不在本机上。',
+  'layers, patterns, records and memory are not checked: {1} is not on this machine.':
+    '没有检查层、模式、记录和内存：{1} 不在本机上。',
 
   // The end.
   'The trained {1} is in {2}.': '训练好的{1}在 {2}。',
