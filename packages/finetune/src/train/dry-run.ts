@@ -73,14 +73,17 @@ async function checkStart(config: RunConfig, folder: string, start: Start, repor
 }
 
 function dataLines({ train, known, evaluation, knownEvaluation }: RunData): string[] {
-  const lines = [`training data: ${describeRecords(train, known)}`];
-  if (evaluation !== null && knownEvaluation !== null)
-    lines.push(`evaluation data: ${describeRecords(evaluation, knownEvaluation)}`);
-  return lines;
+  const lines = [`training data: ${describeRecords(train, known)}`, ...badLines(train, known)];
+  if (evaluation === null || knownEvaluation === null) return lines;
+  return [
+    ...lines,
+    `evaluation data: ${describeRecords(evaluation, knownEvaluation)}`,
+    ...badLines(evaluation, knownEvaluation),
+  ];
 }
 
-/** Records, their lengths, and those that are left out. */
-function describeRecords(dataset: Dataset, { lengths, bad }: Preflight): string {
+/** Records and their lengths. */
+function describeRecords({ length: records }: Dataset, { lengths, bad }: Preflight): string {
   let [least, most, sum] = [Number.POSITIVE_INFINITY, 0, 0];
   for (const [i, length] of lengths.entries()) {
     if (bad.has(i)) continue;
@@ -88,12 +91,16 @@ function describeRecords(dataset: Dataset, { lengths, bad }: Preflight): string 
     most = Math.max(most, length);
     sum += length;
   }
-  const mean = Math.round(sum / (dataset.length - bad.size));
-  const sound = `${counted(dataset.length, 'record')}, ${least} to ${most} tokens in each, ${mean} on average`;
-  if (bad.size === 0) return sound;
+  const mean = Math.round(sum / (records - bad.size));
+  return `${counted(records, 'record')}, ${least} to ${most} tokens in each, ${mean} on average`;
+}
+
+/** Records that are left out. */
+function badLines(dataset: Dataset, { bad }: Preflight): string[] {
   const [first] = bad.keys();
-  const { file, record } = dataset.place(first!);
-  return `${sound}; bad and left out: ${bad.size}, the first: record ${record} of ${file}`;
+  if (first === undefined) return [];
+  const { file, record } = dataset.place(first);
+  return [`bad records, left out: ${bad.size}, the first: record ${record} of ${file}`];
 }
 
 /** The data files alone, where the tokenizer is not here. */

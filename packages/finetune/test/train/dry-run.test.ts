@@ -100,7 +100,7 @@ describe('records', () => {
     const data_path = data('two-bad.json', 300, { 4: { conversations: [] }, 290: { conversations: [] } });
     const { lines } = await dry('skip', { data_path, on_bad_record: 'skip', max_bad_fraction: 0.1 });
     expect(lines.join('\n')).toMatch(
-      /^training data: 300 records, \d+ to \d+ tokens in each, \d+ on average; bad and left out: 2, the first: record 4 of /m,
+      /^training data: 300 records, \d+ to \d+ tokens in each, \d+ on average\nbad records, left out: 2, the first: record 4 of /m,
     );
     const flags = { data_path, on_bad_record: 'skip', max_bad_fraction: 0.001 };
     await bothRefuse('skip', flags, /at most 0\.1 % of 300 records to be bad/);
