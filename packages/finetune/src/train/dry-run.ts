@@ -12,27 +12,21 @@ import { startEngine } from '../engine/machine.js';
 import { localModel, requireRepoId } from '../hub/hub.js';
 import type { Reporter } from '../report/reporter.js';
 import { activationBytes, largestMicroBatch } from './memory-ahead.js';
-import { decodedBeside, openData, type RunData } from './open-data.js';
+import { decodedBeside, openData, type RunData, refusePictures } from './open-data.js';
 import { checkWeights } from './open-model.js';
-import { checkOutput, type Inputs, refuseTakenResult } from './output-folder.js';
+import { checkOutput, refuseTakenResult } from './output-folder.js';
 import { adapterOf, describePlan, planTraining, slicesNotice } from './plan.js';
 import { compareBase, finishedRun, type Start, startOf } from './resume.js';
 import { describeFinished } from './saving.js';
-
-export interface DryRunOptions {
-  /** Files beside those of the configuration that must stay, as for `train`. */
-  readonly inputs: Inputs;
-  readonly reporter: Reporter;
-}
 
 /**
  * Checks model, data, adapter, checkpoint, device and output folder of a run. Returns what it would do, a line each.
  *
  * @throws UserError as `train` does before its first step
  */
-export async function dryRun(config: RunConfig, { inputs, reporter }: DryRunOptions): Promise<string[]> {
+export async function dryRun(config: RunConfig, reporter: Reporter): Promise<string[]> {
   startEngine(config.engine);
-  const output = checkOutput(config, inputs);
+  const output = checkOutput(config);
   const finished = finishedRun(config, output);
   if (finished !== null) return [describeFinished(config, finished.steps)];
   const start = startOf(config, output);
@@ -52,6 +46,7 @@ async function checkStart(config: RunConfig, folder: string, start: Start, repor
   refuseTakenResult(config, output, folder);
   if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, checkpoint, reporter);
+  refusePictures(config, output, data);
   await data.train.close();
   await data.evaluation?.close();
   const derived = derive(config, data.sampler.unitsPerEpoch);

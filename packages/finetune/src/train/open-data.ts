@@ -13,6 +13,7 @@ import { type Preflight, preflight } from '../data/preflight.js';
 import { fixedRecords } from '../data/question.js';
 import { Sampler } from '../data/sampler.js';
 import type { Reporter } from '../report/reporter.js';
+import { refuseShown } from './kept-files.js';
 import type { Checkpoint } from './resume.js';
 import { compareRecords } from './same-data.js';
 
@@ -66,6 +67,17 @@ export async function openData(
   const records = before === null ? fresh : { ...fresh, lengths: before.lengths, used: before.used };
   const sampler = trainingOrder(config, train.sizes, records.lengths);
   return { train, evaluation, encoder, sampler, records, known, knownEvaluation };
+}
+
+/** No picture of the data goes with an earlier run in the output folder. @throws UserError */
+export function refusePictures(
+  config: RunConfig,
+  { earlier }: { readonly earlier: readonly string[] },
+  { train, known, evaluation, knownEvaluation }: RunData,
+): void {
+  refuseShown(config, earlier, { dataset: train, known });
+  if (evaluation !== null && knownEvaluation !== null)
+    refuseShown(config, earlier, { dataset: evaluation, known: knownEvaluation });
 }
 
 /** For checkpoints of earlier versions, which know of the data as a whole only. */

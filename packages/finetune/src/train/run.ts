@@ -15,7 +15,7 @@ import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
-import { openData, type RunData } from './open-data.js';
+import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
 import { compareBase, type Start } from './resume.js';
@@ -63,6 +63,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   refuseTakenResult(config, output, folder);
   if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, checkpoint, reporter);
+  refusePictures(config, output, data);
   const derived = derive(config, data.sampler.unitsPerEpoch);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);

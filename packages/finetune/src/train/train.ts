@@ -37,8 +37,6 @@ export interface TrainOptions extends StopOptions {
   /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
   readonly derived?: readonly string[];
-  /** Files beside those of the configuration that must stay whatever is overwritten: a recipe, a DeepSpeed file. */
-  readonly inputs?: readonly string[];
 }
 
 export interface TrainResult {
@@ -71,7 +69,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   requireResolved(config);
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
-  const output = claimOutput(config, options.inputs);
+  const output = claimOutput(config);
   try {
     const finished = finishedRun(config, output);
     if (finished === null) return await trainIn(output, config, device, options);

@@ -1,7 +1,6 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
 import { type RunEvent, UserError } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
-import type { GivenValues } from '../../config/flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
@@ -14,17 +13,13 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, inputsOf(given), io);
-    return await runTraining(resolved, inputsOf(given), io);
+    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, io);
+    return await runTraining(resolved, io);
   },
 };
 
 /** Trains with what the command line adds: the terminal, and signals. */
-async function runTraining(
-  { config, notices, derived }: ResolvedConfig,
-  inputs: readonly string[],
-  io: CommandIO,
-): Promise<number> {
+async function runTraining({ config, notices, derived }: ResolvedConfig, io: CommandIO): Promise<number> {
   const [{ train }, { Progress }, { ProcessSignals }] = await Promise.all([
     import('../../train/train.js'),
     import('../../report/progress.js'),
@@ -44,7 +39,6 @@ async function runTraining(
       reporter,
       onEvent,
       signal: signals.signal,
-      inputs,
       saveRequested,
     });
     return stopped === 'sigint' ? EXIT.interrupted : EXIT.ok;
@@ -54,20 +48,8 @@ async function runTraining(
   }
 }
 
-/** Files that the command line names beside those of the configuration. */
-function inputsOf(given: GivenValues): string[] {
-  return ['recipe', 'config', 'deepspeed'].flatMap((name) => {
-    const value = given.get(name)?.value;
-    return typeof value === 'string' ? [value] : [];
-  });
-}
-
 /** Prints a recipe that repeats the run on standard output; notices, arithmetic and what was found on standard error. */
-async function printDryRun(
-  { config, notices, derived }: ResolvedConfig,
-  inputs: readonly string[],
-  io: CommandIO,
-): Promise<number> {
+async function printDryRun({ config, notices, derived }: ResolvedConfig, io: CommandIO): Promise<number> {
   const [{ dryRun }, { Progress }] = await Promise.all([
     import('../../train/dry-run.js'),
     import('../../report/progress.js'),
@@ -75,7 +57,7 @@ async function printDryRun(
   const reporter = new Progress({ stream: io.stderr, say: io.say });
   try {
     for (const notice of notices) reporter.notice(notice);
-    const found = await dryRun(config, { inputs, reporter });
+    const found = await dryRun(config, reporter);
     for (const line of [...derived, ...found]) reporter.print(line);
     io.stdout.write(stringify(config));
     return EXIT.ok;
