@@ -55,9 +55,12 @@ export class RecordFile {
   readonly #notice: (message: string) => void;
 
   readonly index: RecordFileIndex;
+  /** Absolute. */
+  readonly folder: string;
 
   private constructor(index: RecordFileIndex, notice: (message: string) => void) {
     this.index = index;
+    this.folder = dirname(resolve(index.path));
     this.#notice = notice;
     this.#resolver = new ImageResolver(index.path, notice);
     this.#unchanged = new UnchangedFile(index.path, index.stamp, index.fingerprint);
@@ -99,11 +102,6 @@ export class RecordFile {
   describe(): string {
     const { container, records, form } = this.index;
     return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
-  }
-
-  /** Absolute. */
-  get folder(): string {
-    return dirname(resolve(this.index.path));
   }
 
   place(record: number): RecordPlace {

@@ -186,6 +186,7 @@ function partsOf(folder: string, name: string, pattern: RegExp): string[] {
 }
 
 function pictures(folder: string): string[] {
+  if (!statSync(join(folder, RUN_FILES.answers), { throwIfNoEntry: false })?.isDirectory()) return [];
   return partsOf(folder, join(RUN_FILES.answers, 'images'), /^\d+-\d+(\.\w+)?$/);
 }
 

@@ -38,6 +38,11 @@ export const RUN_FOLDER: Messages = {
   'Give the base of the run, or --resume_anyway true to continue with this one.':
     '请给出该运行的基座模型，或用 --resume_anyway true 以这个模型继续。',
 
+  'Expected pictures of its own for a record but {1} belongs to the earlier run in {2}, which would be removed.':
+    '记录应有自己的图片，但 {1} 属于 {2} 中之前的运行，会被删除。',
+  'Name another output folder, or copy the picture to another place and name it there.':
+    '请换一个输出目录，或把图片复制到别处并使用那里的路径。',
+
   // --dry_run
   '--max_slice_nums and --scale_resolution: without effect: slice_mode is false in config.json, so pictures are never cut.':
     '--max_slice_nums 和 --scale_resolution：没有作用：config.json 中 slice_mode 为 false，图片从不切分。',
