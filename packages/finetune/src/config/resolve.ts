@@ -50,7 +50,8 @@ export interface ResolvedConfig {
   readonly derived: readonly string[];
 }
 
-const RESOLVED = new WeakSet<RunConfig>();
+/** Configurations made here, with the files that they were read from. */
+const RESOLVED = new WeakMap<RunConfig, readonly string[]>();
 
 /**
  * The configuration of a training from values in a program, with the defaults, rules and checks of the command line.
@@ -83,6 +84,11 @@ export function requireResolved(config: RunConfig): void {
   });
 }
 
+/** The files that a configuration was read from: a recipe, a DeepSpeed file, whichever of them names the other. */
+export function filesBehind(config: RunConfig): readonly string[] {
+  return RESOLVED.get(config) ?? [];
+}
+
 /**
  * The configuration that flags mean, which were parsed and checked already.
  *
@@ -109,7 +115,11 @@ export function resolveGiven(fromFlags: GivenValues, options: ResolveOptions = {
   const values = withDefaults(given, derived);
   notices.push(...checkCombinations(values, given));
   const config = assemble(values);
-  RESOLVED.add(config);
+  const files = ['recipe', 'config', 'deepspeed'].map((name) => given.get(name)?.value);
+  RESOLVED.set(
+    config,
+    files.filter((file) => typeof file === 'string'),
+  );
   derived.push(...describeBatch(config, worldSize));
   return { config, notices, derived };
 }

@@ -32,16 +32,19 @@ export class Dataset {
     this.length = length;
   }
 
-  /** Opens and indexes the files. Throws UserError for the first that is not a data file. `notice` gets a message for everything odd that works, once each. */
-  static async open(paths: readonly string[], notice: Notice): Promise<Dataset> {
+  /**
+   * Opens and indexes the files that `flag` names. Throws UserError for the first that is not a data file. `notice` gets a message for everything
+   * odd that works, once each.
+   */
+  static async open(paths: readonly string[], notice: Notice, flag = '--data_path'): Promise<Dataset> {
     if (paths.length === 0)
       throw new UserError('Expected at least one data file but received none.', {
-        flag: '--data_path',
+        flag,
         cure: 'Give a JSON, JSON Lines or parquet file.',
       });
     const files: RecordFile[] = [];
     const once = saidOnce(notice);
-    for (const path of paths) files.push(await RecordFile.open(path, once));
+    for (const path of paths) files.push(await RecordFile.open(path, once, flag));
     return new Dataset(files);
   }
 

@@ -88,9 +88,23 @@ export function writeLine({ traits, files }: RecordLine, folder: string): string
 
 /** What a line says; null: nothing. */
 export function readLine(line: string, folder: string): RecordLine | null {
-  const [head, tail] = line.split(PART);
-  if (head === undefined || tail === undefined) return null;
+  const end = line.indexOf(PART);
+  if (end === -1) return null;
+  const tail = line.slice(end + 1);
+  const files = tail === '' ? [] : tail.split(FILE).map((file) => (isAbsolute(file) ? file : folder + sep + file));
+  return { traits: traitsIn(line.slice(0, end)), files };
+}
+
+/** Most kinds of traits that are kept parsed. */
+const KINDS = 1000;
+/** Traits by their text: most records of a file have the same. */
+const parsed = new Map<string, RecordTraits>();
+
+function traitsIn(head: string): RecordTraits {
+  const known = parsed.get(head);
+  if (known !== undefined) return known;
   const [pictures, missesPicture, notLearned, unread] = JSON.parse(head) as [number, boolean, number, string[]];
-  const files = tail === '' ? [] : tail.split(FILE).map((file) => (isAbsolute(file) ? file : join(folder, file)));
-  return { traits: { pictures, missesPicture, notLearned, unread }, files };
+  const traits = { pictures, missesPicture, notLearned, unread };
+  if (parsed.size < KINDS) parsed.set(head, traits);
+  return traits;
 }

@@ -43,21 +43,44 @@ export async function lookAtRecords(records: readonly DataRecord[], encoder: Enc
   const lengths: (number | UserError)[] = [];
   let at = 0;
   for (const [i, record] of records.entries()) {
-    const { length } = record.conversations;
-    const written = turns.slice(at, at + length).reduce((sum, count) => sum + count, 0);
-    at += length;
+    const counts = turns.slice(at, at + record.conversations.length);
+    at += counts.length;
     const shown = pictures[i]!;
     if (typeof shown !== 'number') {
       lengths.push(shown);
       continue;
     }
     const start = record.conversations[0]?.role === 'system' ? 0 : begin;
-    const tokens = start + TOKENS_PER_TURN * length + written + shown * (setup.queryNum + TOKENS_PER_PICTURE);
-    const most = tokens + DOUBT.record + DOUBT.turn * length + DOUBT.picture * shown;
-    const fits = setup.compat !== 'official' && most <= setup.maxLength;
-    lengths.push(fits ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
+    const { tokens, fine } = measureTurns(record, { start, counts, pictures: shown }, setup);
+    lengths.push(fine ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
   }
   return lengths;
+}
+
+interface Counted {
+  /** Tokens before the first turn. */
+  readonly start: number;
+  /** Tokens of each turn's text. */
+  readonly counts: readonly number[];
+  readonly pictures: number;
+}
+
+/** The length of a record in tokens, and whether it can certainly be used: it fits, or something to learn is left when it is cut. */
+function measureTurns(
+  { conversations }: DataRecord,
+  { start, counts, pictures }: Counted,
+  { queryNum, maxLength, overlong, compat }: Encoder['setup'],
+): { tokens: number; fine: boolean } {
+  const shown = pictures * (queryNum + TOKENS_PER_PICTURE);
+  const upTo = (turns: number): number =>
+    start + TOKENS_PER_TURN * turns + counts.slice(0, turns).reduce((sum, count) => sum + count, 0) + shown;
+  const most = (turns: number): number => upTo(turns) + DOUBT.record + DOUBT.turn * turns + DOUBT.picture * pictures;
+  const tokens = upTo(counts.length);
+  if (compat === 'official') return { tokens, fine: false };
+  if (most(counts.length) <= maxLength || overlong === 'drop') return { tokens, fine: true };
+  const learned = conversations.findIndex(({ role, supervised = true }) => role === 'assistant' && supervised);
+  const fine = overlong !== 'error' && learned !== -1 && most(learned) + TOKENS_PER_TURN < maxLength;
+  return { tokens, fine };
 }
 
 /** `tokens`, once encoding without pictures has worked. */

@@ -43,6 +43,8 @@ type Arrays = Omit<Looked, 'files' | 'bad'>;
 export interface Preflight extends Arrays {
   /** By the record's index, with its place. */
   readonly bad: ReadonlyMap<number, UserErrorData>;
+  /** The picture files of a record. */
+  filesOf(index: number): readonly string[];
   /** Remembers the `contents` that were entered since. */
   remember(): void;
 }
@@ -76,8 +78,10 @@ export async function preflight(options: PreflightOptions): Promise<Preflight> {
   } finally {
     if (open.length > 0) remember();
   }
-  if (!indices) tellTraits(options, new FileLines(dataset.length, lines.joined()), bad);
-  return { ...found, bad, remember: () => (countDecoded(found) === decoded ? undefined : remember()) };
+  const now = open.length > 0 ? new FileLines(dataset.length, lines.joined()) : lines;
+  if (!indices) tellTraits(options, now, bad);
+  const filesOf = (index: number): readonly string[] => readLine(now.line(index), dataset.folder(index))?.files ?? [];
+  return { ...found, bad, filesOf, remember: () => (countDecoded(found) === decoded ? undefined : remember()) };
 }
 
 const nothing = (records: number): Arrays => ({
@@ -89,7 +93,7 @@ const nothing = (records: number): Arrays => ({
 
 /** Of records that another rank has looked at: their lengths alone. */
 export function lookedAtElsewhere(records: number): Preflight {
-  return { ...nothing(records), bad: new Map(), remember: () => {} };
+  return { ...nothing(records), bad: new Map(), filesOf: () => [], remember: () => {} };
 }
 
 function countDecoded({ contents }: Arrays): number {

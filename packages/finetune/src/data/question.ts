@@ -10,19 +10,23 @@ export interface Question {
   readonly messages: readonly ChatMessage[];
   /** The last user turn as written. */
   readonly text: string;
-  /** The record's last assistant turn. */
+  /** The record's last assistant turn; null: it ends in a question, or this answer is marked as not to be learned. */
   readonly reference: string | null;
+  /** The record's own answer is marked as not to be learned, so an answer is not compared with it. */
+  readonly unlearned: boolean;
 }
 
 /** The question of a record: everything before its last assistant turn. */
 export function questionOf(record: DataRecord): Question {
   const turns = record.conversations;
   const last = turns.at(-1);
-  const reference = last?.role === 'assistant' ? last.content : null;
-  const whole = reference === null ? [...turns, { role: 'assistant', content: '' } as const] : turns;
+  const answered = last?.role === 'assistant';
+  const unlearned = answered && last.supervised === false;
+  const reference = answered && !unlearned ? last.content : null;
+  const whole = answered ? turns : [...turns, { role: 'assistant', content: '' } as const];
   const messages = recordMessages({ image: record.image, conversations: whole }).slice(0, -1);
   const text = whole.at(-2)?.content ?? '';
-  return { messages, text, reference };
+  return { messages, text, reference, unlearned };
 }
 
 /** Indices of `count` records spread evenly over `length`: the same in every evaluation. */

@@ -55,17 +55,20 @@ export class RecordFile {
   readonly #notice: (message: string) => void;
 
   readonly index: RecordFileIndex;
+  /** Absolute. */
+  readonly folder: string;
 
   private constructor(index: RecordFileIndex, notice: (message: string) => void) {
     this.index = index;
+    this.folder = dirname(resolve(index.path));
     this.#notice = notice;
     this.#resolver = new ImageResolver(index.path, notice);
     this.#unchanged = new UnchangedFile(index.path, index.stamp, index.fingerprint);
   }
 
-  /** Indexes a file. Throws UserError for everything that is not a data file with at least one record. */
-  static async open(path: string, notice: (message: string) => void): Promise<RecordFile> {
-    const stamp = checkFile(path);
+  /** Indexes a file that `flag` names. Throws UserError for everything that is not a data file with at least one record. */
+  static async open(path: string, notice: (message: string) => void, flag: string): Promise<RecordFile> {
+    const stamp = checkFile(path, flag);
     const bytes = stamp.size;
     const { container, start } = await recognizeContainer(path, bytes);
     const found =
@@ -99,11 +102,6 @@ export class RecordFile {
   describe(): string {
     const { container, records, form } = this.index;
     return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
-  }
-
-  /** Absolute. */
-  get folder(): string {
-    return dirname(resolve(this.index.path));
   }
 
   place(record: number): RecordPlace {
@@ -141,12 +139,12 @@ export class RecordFile {
 }
 
 /** The file and its state. */
-function checkFile(path: string): FileStamp {
+function checkFile(path: string, flag: string): FileStamp {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat)
     throw new UserError(`Expected a data file but there is no ${shown(path)}.`, {
       file: path,
-      flag: '--data_path',
+      flag,
       cure: pathCure(path, `Paths are relative to the working folder, here ${shownPath(process.cwd())}.`),
     });
   if (!stat.isFile())
@@ -154,7 +152,7 @@ function checkFile(path: string): FileStamp {
       `Expected a data file but received ${stat.isDirectory() ? 'a folder' : 'something that is not a file'}.`,
       {
         file: path,
-        flag: '--data_path',
+        flag,
         cure: 'Name the JSON, JSON Lines or parquet file itself, or several of them.',
       },
     );

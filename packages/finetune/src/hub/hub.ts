@@ -32,10 +32,11 @@ export async function resolveModel(argument: string, options: HubOptions): Promi
   return await downloadModel(argument, options);
 }
 
-/** The folder of a model argument, or its snapshot in the cache, with or without weights; null: it is not on this machine. */
-export function localModel(argument: string, cacheDir: string | null): string | null {
+/** The folder of a model argument, or its snapshot in the cache, without weights unless these are asked for; null: it is not on this machine. */
+export function localModel(argument: string, cacheDir: string | null, weights = false): string | null {
   if (existsSync(join(argument, 'config.json'))) return argument;
-  return existsSync(argument) || !REPO_ID.test(argument) ? null : cachedSnapshot(repoFolder(argument, cacheDir), false);
+  if (existsSync(argument) || !REPO_ID.test(argument)) return null;
+  return cachedSnapshot(repoFolder(argument, cacheDir), weights);
 }
 
 /**

@@ -34,7 +34,10 @@ export function largestMicroBatch(sampler: Sampler, lengths: Uint32Array, start:
 }
 
 /** Bytes that the graph of `tokens` tokens keeps in the language model, by its sizes. */
-export function activationBytes({ config, training }: Pick<Run, 'config' | 'training'>, tokens: number): number {
+export function activationBytes(
+  { config, training }: Pick<Run, 'config'> & { readonly training: Pick<Run['training'], 'model'> },
+  tokens: number,
+): number {
   const { hiddenSize, intermediateSize, numLayers, numHeads, numKeyValueHeads, headDim } = training.model.config.llm;
   const layer = 4 * hiddenSize + (2 * numHeads + 2 * numKeyValueHeads) * headDim + 2 * intermediateSize;
   const recompute = config.engine.gradient_checkpointing !== false;

@@ -16,6 +16,7 @@ import { dealPass, Sampler } from '../data/sampler.js';
 import { agree, exchangeLists, exchangeTexts } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
 import type { Reporter } from '../report/reporter.js';
+import { refuseShown } from './kept-files.js';
 import type { Checkpoint } from './resume.js';
 import { compareRecords } from './same-data.js';
 
@@ -55,7 +56,10 @@ export async function openData(options: OpenDataOptions): Promise<RunData> {
   const { encoder, train, evaluation } = await agree(ranks, 'data files', async () => ({
     encoder: encoderSetup(folder, config.model, config.data),
     train: await Dataset.open(config.data.data_path, notice),
-    evaluation: config.data.eval_data_path.length > 0 ? await Dataset.open(config.data.eval_data_path, notice) : null,
+    evaluation:
+      config.data.eval_data_path.length > 0
+        ? await Dataset.open(config.data.eval_data_path, notice, '--eval_data_path')
+        : null,
   }));
   requireSameData(ranks, '--data_path', train);
   if (evaluation !== null) requireSameData(ranks, '--eval_data_path', evaluation);
@@ -131,6 +135,17 @@ async function recordsOf(
   }
   await compareRecords({ dataset: train, encoder, now: known, before, failed: checkpoint.failedRecord, reporter });
   return { ...fresh, lengths: before.lengths, used: before.used };
+}
+
+/** No picture of the data goes with an earlier run in the output folder. @throws UserError */
+export function refusePictures(
+  config: RunConfig,
+  { earlier }: { readonly earlier: readonly string[] },
+  { train, known, evaluation, knownEvaluation }: RunData,
+): void {
+  refuseShown(config, earlier, { dataset: train, known });
+  if (evaluation !== null && knownEvaluation !== null)
+    refuseShown(config, earlier, { dataset: evaluation, known: knownEvaluation });
 }
 
 /** For checkpoints of earlier versions, which know of the data as a whole only. */
@@ -224,6 +239,13 @@ export function openLoader(
   });
 }
 
+/** Says how many pictures the preflight has not decoded; null: none. */
+export function decodedBeside({ known, knownEvaluation }: RunData): string | null {
+  const left = count(known.contents) + (knownEvaluation === null ? 0 : count(knownEvaluation.contents));
+  if (left === 0) return null;
+  return `The pictures of ${left} records are decoded beside the training; --preflight full decodes them before the first step.`;
+}
+
 /**
  * Decodes beside the training what the preflight has not decoded: evaluation data first, then the records of the steps from `start` on, in
  * their order. None if nothing is left to decode, or --dataloader_num_workers 0 wants no threads.
@@ -238,11 +260,9 @@ export async function openAhead(
   if (config.loader.dataloader_num_workers === 0 || start === end) return [];
   const { evaluation, knownEvaluation, train, known, encoder } = data;
   const order = comingRecords(data.sampler, start, end);
-  const left = count(known.contents) + (knownEvaluation === null ? 0 : count(knownEvaluation.contents));
-  if (left === 0) return [];
-  reporter.notice(
-    `The pictures of ${left} records are decoded beside the training; --preflight full decodes them before the first step.`,
-  );
+  const notice = decodedBeside(data);
+  if (notice === null) return [];
+  reporter.notice(notice);
   const started: DecodeAhead[] = [];
   if (evaluation !== null && knownEvaluation !== null && count(knownEvaluation.contents) > 0) {
     const bad = new BadRecords(badRecordPolicy(config), evaluation.length);

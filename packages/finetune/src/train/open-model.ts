@@ -31,14 +31,14 @@ import {
   writeCheckpointFiles,
 } from '@minicpm-finetune/minicpm-v';
 import { readConfig, withSlice } from '@minicpm-finetune/processor';
-import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
+import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
 import type { Parameter, Tensor } from '@minicpm-finetune/torch';
 import type { SavedModel } from '../checkpoint/model-files.js';
 import { sliceOf } from '../data/encoder.js';
 import { bestDevice, type DeviceName } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
-import { loraOptions, planTraining, slicesNotice } from './plan.js';
+import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
@@ -81,12 +81,6 @@ interface PutAdapters extends AppliedLora {
  */
 function quantize(model: MiniCPMV, type: RunConfig['lora']['q_lora_type'], reporter: Reporter): string {
   const { tensors, bytesBefore, bytesAfter, layerBytes } = quantizeLayers(model, type);
-  if (tensors === 0) {
-    throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
-      flag: '--q_lora',
-      cure: 'All of them are in --lora_modules_to_save, and trained whole: name fewer modules there, or leave out --q_lora.',
-    });
-  }
   const notice =
     `q_lora: ${tensors} linear weights of the language model are kept in ${type}, ${formatBytes(bytesAfter)} instead of ` +
     `${formatBytes(bytesBefore)}; each layer is computed again in the backward pass, with its ${formatBytes(layerBytes)} of ` +
@@ -109,8 +103,8 @@ export function prepareModel(
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
   const sliced = withSlice(read, sliceOf(read, config.model));
   const model = new MiniCPMV({ ...sliced, vision: { ...read.vision, batchSize } });
-  const { use_lora: useLora, lora_weight_path: continued } = config.lora;
-  const from = useLora ? (resumeFrom ?? continued) : null;
+  const { use_lora: useLora } = config.lora;
+  const from = adapterOf(config, resumeFrom);
   planTraining(config, model, from); // what cannot work is refused before the weights are read
   const full = resumeFrom !== null && !config.lora.use_lora ? resumeFrom : folder;
   const task = reporter.task('Loading weights', undefined, 'bytes');
@@ -130,11 +124,6 @@ export function prepareModel(
   if (applied !== null) setLoraTraining(model, true);
   else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
-  if (trainable.size === 0) {
-    throw new UserError('Expected something to train but received flags that freeze everything.', {
-      cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
-    });
-  }
   const said = [slicesNotice(config, read), ...(applied?.notices ?? [])].filter((line) => line !== null);
   for (const line of said) reporter.notice(line);
   const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
@@ -172,6 +161,22 @@ function savedAdapter(model: MiniCPMV, applied: AppliedLora, base: BaseModel): S
     tensors,
     writeOthers: (folder) => writeAdapterFiles(folder, model, applied, base),
   };
+}
+
+interface NamedWeights {
+  /** Of the model. */
+  readonly folder: string;
+  readonly resumeFrom: string | null;
+  readonly reporter: Reporter;
+}
+
+/** Checks names, shapes and types of a run's weights, and its adapter, as `prepareModel` does. The weights are mapped from their files, not read. */
+export function checkWeights(config: RunConfig, model: MiniCPMV, { folder, resumeFrom, reporter }: NamedWeights): void {
+  loadWeights(model, config.lora.use_lora ? folder : (resumeFrom ?? folder));
+  const from = adapterOf(config, resumeFrom);
+  if (from === null) return;
+  const { notices } = putAdapters(model, config, baseOf(config, folder, reporter), from);
+  for (const line of notices) reporter.notice(line);
 }
 
 /** The base of the adapters, by its content. */

@@ -3,7 +3,7 @@
  * the files that it lists as its own (packages/run/src/own-files.ts), unchanged, are removed. All of it is looked at first; the earlier
  * run is removed when everything else is ready, so that a start that fails leaves it whole.
  */
-import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
   checkpointStep,
@@ -19,8 +19,9 @@ import {
   takeLock,
   UserError,
 } from '@minicpm-finetune/run';
-import { TRAINER_FILES } from '../checkpoint/checkpoint.js';
+import { removeUnfinished, TRAINER_FILES } from '../checkpoint/checkpoint.js';
 import { isIntact } from '../checkpoint/durable.js';
+import { isSame, refuseInputs, refuseModelFolders, refuseSame } from './kept-files.js';
 import { resultNames } from './open-model.js';
 import { isRequest } from './stop.js';
 import { makeFolder, requireWritable } from './writable-folder.js';
@@ -37,11 +38,8 @@ export interface OutputFolder {
   release(): void;
 }
 
-/** Files and folders the command line names: they stay, whatever is overwritten. */
-export type Inputs = readonly string[];
-
 /** Makes the folder if need be, and locks it. @throws UserError when it is in use, cannot be written, or holds what the run must not touch */
-export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolder {
+export function claimOutput(config: RunConfig): OutputFolder {
   const { output_dir: folder } = config.output;
   refuseModelFolders(config);
   requireWritable(folder);
@@ -53,7 +51,9 @@ export function claimOutput(config: RunConfig, inputs: Inputs = []): OutputFolde
   };
   try {
     lock = takeLock(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
-    return { ...lookAtOutput(config, inputs), release };
+    const found = lookAtOutput(config);
+    if (isResumed(config)) removeUnfinished(folder);
+    return { ...found, release };
   } catch (error) {
     release();
     throw error;
@@ -66,15 +66,15 @@ export function unownedOutput({ output: { output_dir: folder } }: RunConfig): Ou
 }
 
 /** Checks what `claimOutput` would, and touches nothing. @throws UserError as it does */
-export function checkOutput(config: RunConfig, inputs: Inputs = []): void {
+export function checkOutput(config: RunConfig): Omit<OutputFolder, 'release'> {
   const { output_dir: folder } = config.output;
   requireWritable(folder);
   requireUnlocked(join(folder, RUN_FILES.lock), { what: folder, flag: FLAG });
-  lookAtOutput(config, inputs);
+  return lookAtOutput(config);
 }
 
 /** What `claimOutput` finds, without a lock and without touching anything. @throws UserError as it does */
-function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder, 'release'> {
+function lookAtOutput(config: RunConfig): Omit<OutputFolder, 'release'> {
   const { output_dir: folder, overwrite_output_dir: overwrite } = config.output;
   refuseModelFolders(config);
   const own = new OwnFiles(folder);
@@ -88,7 +88,7 @@ function lookAtOutput(config: RunConfig, inputs: Inputs = []): Omit<OutputFolder
   if (isOlder && !overwrite) throw holdsRun(folder);
   const earlier = own.exists ? own.names.filter((name) => own.ownership(name) === 'own') : [];
   if (!own.exists && overwrite) earlier.push(...provenCheckpoints(folder));
-  refuseInputs(folder, earlier, [...inputs, ...inputsOf(config)]);
+  refuseInputs(config, earlier);
   const removed = new Set(earlier);
   const taken = takenNames(config, own, null).filter((name) => !removed.has(name));
   if (isOlder) throw olderRun(folder, taken);
@@ -191,6 +191,7 @@ function partsOf(folder: string, name: string, pattern: RegExp): string[] {
 }
 
 function pictures(folder: string): string[] {
+  if (!statSync(join(folder, RUN_FILES.answers), { throwIfNoEntry: false })?.isDirectory()) return [];
   return partsOf(folder, join(RUN_FILES.answers, 'images'), /^\d+-\d+(\.\w+)?$/);
 }
 
@@ -224,80 +225,6 @@ function provenCheckpoints(folder: string): string[] {
       readdirSync(path, { recursive: true, encoding: 'utf8' }).map((name) => join(basename(path), name)),
     )
     .filter((name) => statSync(join(folder, name)).isFile());
-}
-
-function inputsOf({ model, data, lora }: RunConfig): string[] {
-  const named = [model.model_name_or_path, ...data.data_path, ...data.eval_data_path];
-  return lora.lora_weight_path === null ? named : [...named, lora.lora_weight_path];
-}
-
-/** The output folder must not be that of the model or the adapter, however the paths are written. */
-function refuseModelFolders({
-  output: { output_dir: folder, overwrite_output_dir: overwrite },
-  model,
-  lora,
-}: RunConfig): void {
-  const named = [
-    ['--model_name_or_path', model.model_name_or_path],
-    ['--lora_weight_path', lora.lora_weight_path],
-  ] as const;
-  for (const [flag, path] of named) {
-    if (path === null) continue;
-    refuseSame(folder, path, flag);
-    if (overwrite && isInside(path, folder)) throw modelInside(folder, path, flag);
-  }
-}
-
-function refuseSame(folder: string, path: string, flag: string): void {
-  if (!isSame(folder, path)) return;
-  throw new UserError(
-    `Expected a folder of its own for ${FLAG} but received ${folder}, which is that of ${flag} ${path}.`,
-    {
-      flag: FLAG,
-      cure: 'Name another folder, which may be a new one inside of it: a run never writes over the weights that it starts from.',
-    },
-  );
-}
-
-function modelInside(folder: string, path: string, flag: string): UserError {
-  return new UserError(
-    `Expected a folder without the model for ${FLAG} but received ${folder}, which holds ${flag} ${path}.`,
-    {
-      flag: '--overwrite_output_dir',
-      cure: 'Name another output folder, or leave out --overwrite_output_dir.',
-    },
-  );
-}
-
-/** Whether two paths are one file or folder. Ids of hub models are no paths. */
-function isSame(a: string, b: string): boolean {
-  const [first, second] = [a, b].map((path) => (existsSync(path) ? statSync(path, { bigint: true }) : undefined));
-  return first !== undefined && second !== undefined && first.dev === second.dev && first.ino === second.ino;
-}
-
-function isInside(path: string, folder: string): boolean {
-  if (!existsSync(path) || !existsSync(folder)) return false;
-  for (let at = realpathSync(path); dirname(at) !== at; at = dirname(at)) if (isSame(at, folder)) return true;
-  return false;
-}
-
-/** No file that the command line names, or that lies in a folder it names, is removed. */
-function refuseInputs(folder: string, earlier: readonly string[], inputs: Inputs): void {
-  if (earlier.length === 0) return;
-  const removed = new Map(earlier.map((name) => [realpathSync(join(folder, name)), name]));
-  for (const input of inputs.filter((path) => existsSync(path))) {
-    const files = statSync(input).isDirectory() ? readdirSync(input).map((name) => join(input, name)) : [input];
-    const found = files.filter((file) => existsSync(file)).find((file) => removed.has(realpathSync(file)));
-    if (found === undefined) continue;
-    throw new UserError(
-      `Expected files of its own for ${input} but ${found} belongs to the earlier run in ${folder}, which would be removed.`,
-      {
-        file: found,
-        flag: '--overwrite_output_dir',
-        cure: 'Name another output folder, or copy the file to another place.',
-      },
-    );
-  }
 }
 
 function holdsRun(folder: string): UserError {

@@ -8,14 +8,14 @@ import {
   adapterPlaces,
   describePlaces,
   type LoraOptions,
-  MiniCPMV,
+  type MiniCPMV,
   type PlannedAdapters,
   planAdapters,
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
-import { type ModelConfig, readConfig } from '@minicpm-finetune/processor';
-import { formatBytes, formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
+import type { ModelConfig } from '@minicpm-finetune/processor';
+import { counted, formatBytes, formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
 import { optimizerSettings } from '../engine/optimizer.js';
@@ -46,11 +46,17 @@ export function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
   };
 }
 
+/** The folder of the adapter that goes on: that of the checkpoint, or --lora_weight_path; null: new adapters, or none. */
+export function adapterOf({ lora }: RunConfig, resumeFrom: string | null): string | null {
+  return lora.use_lora ? (resumeFrom ?? lora.lora_weight_path) : null;
+}
+
 /**
  * Plans the training of a model without weights.
  *
  * @param from the folder of the adapter that goes on; null: new adapters
- * @throws UserError for patterns, names and layers that select nothing, and an adapter that does not fit
+ * @throws UserError for patterns, names and layers that select nothing, an adapter that does not fit, and flags that leave nothing to train
+ *   or, with --q_lora, to quantize
  */
 export function planTraining(config: RunConfig, model: MiniCPMV, from: string | null): TrainingPlan {
   const { use_lora: useLora } = config.lora;
@@ -58,10 +64,21 @@ export function planTraining(config: RunConfig, model: MiniCPMV, from: string | 
   if (planned !== null && from !== null) requireSameTargets(config, model, planned, from);
   const { tune_vision: tuneVision, tune_llm: tuneLlm } = config.trainables;
   const trainable = planned?.parameters ?? fullyTuned(model, { tuneVision, tuneLlm });
+  if (trainable.size === 0) {
+    throw new UserError('Expected something to train but received flags that freeze everything.', {
+      cure: 'Give --tune_vision true, --tune_llm true or --use_lora true.',
+    });
+  }
   const own = new Map(model.namedParameters());
   const added = [...trainable].filter(([name]) => !own.has(name)).map(([, parameter]) => parameter);
   const frozen = [...own].filter(([name]) => !trainable.has(name));
   const compact = config.lora.q_lora ? quantizable(model, new Set(frozen.map(([name]) => name))) : 0;
+  if (config.lora.q_lora && compact === 0) {
+    throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
+      flag: '--q_lora',
+      cure: 'All of them are in --lora_modules_to_save, and trained whole: name fewer modules there, or leave out --q_lora.',
+    });
+  }
   const totalNumbers = numbersIn([...own.values(), ...added]);
   const trainableNumbers = numbersIn(trainable.values());
   return {
@@ -149,24 +166,26 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
   return `pictures are cut into ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and Python.`;
 }
 
-/**
- * What a run would do with the model in `folder`, a line each, for `--dry_run`.
- *
- * @throws UserError as `planTraining` does
- */
-export function describePlan(config: RunConfig, folder: string): string[] {
-  const read = readConfig(folder);
-  const plan = planTraining(config, new MiniCPMV(read), config.lora.lora_weight_path);
+/** The micro-batch that takes most memory. */
+export interface LargestBatch {
+  /** Its optimizer step, from 1. */
+  readonly step: number;
+  readonly tokens: number;
+  /** Of its activations, estimated. */
+  readonly bytes: number;
+}
+
+/** What a run would train, and the memory it takes, a line each, for `--dry_run`. */
+export function describePlan(config: RunConfig, plan: TrainingPlan, largest: LargestBatch): string[] {
   const { weights, gradients, optimizer } = plan.memory;
-  const memory = weights + gradients + optimizer;
+  const memory = weights + gradients + optimizer + largest.bytes;
   const share = Number(((100 * plan.trainableNumbers) / plan.totalNumbers).toPrecision(3));
-  const slices = slicesNotice(config, read);
   const lines = [
-    ...(slices === null ? [] : [`notice: ${slices}`]),
     ...(plan.places === null ? [] : [placesLine(plan.places)]),
     `${formatCount(plan.trainableNumbers)} of ${formatCount(plan.totalNumbers)} parameters train (${share} %)`,
     `memory: at least ${formatBytes(memory)} = weights ${formatBytes(weights)} + gradients ${formatBytes(gradients)} + ` +
-      `optimizer ${formatBytes(optimizer)}; activations and pictures come on top`,
+      `optimizer ${formatBytes(optimizer)} + activations ${formatBytes(largest.bytes)} of the largest micro-batch ` +
+      `(step ${largest.step}, ${counted(largest.tokens, 'token')}); pictures come on top`,
   ];
   const machine = totalmem();
   if (memory > machine && !['cuda', 'mps'].includes(config.engine.device))

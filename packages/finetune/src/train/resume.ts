@@ -14,12 +14,11 @@ import {
   checkpointContent,
   readCheckpointConfig,
   readTrainerState,
-  removeUnfinished,
   type TrainerState,
   verifyCheckpoint,
 } from '../checkpoint/checkpoint.js';
 import { holdsModel } from './open-model.js';
-import { isResumed, type OutputFolder } from './output-folder.js';
+import type { OutputFolder } from './output-folder.js';
 import { freshState, meanLoss, type RunState, stateOf } from './state.js';
 
 /** A `TrainResult`. */
@@ -51,7 +50,6 @@ export function startOf(config: RunConfig, worldSize = 1): Omit<Start, 'output'>
   const { output_dir: runFolder } = config.output;
   const asked = config.save.resume_from_checkpoint;
   if (asked === null) return { state: freshState(), checkpoint: null };
-  if (isResumed(config)) removeUnfinished(runFolder);
   const folder = asked === 'latest' ? latestCheckpoint(runFolder)?.path : asked;
   if (folder === undefined || !existsSync(folder)) {
     throw new UserError(

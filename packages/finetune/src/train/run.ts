@@ -17,7 +17,7 @@ import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
 import { type Ranks, soloRanks } from '../parallel/ranks.js';
 import { Sharding, stageOf } from '../parallel/sharding.js';
 import type { RunLog } from '../report/run-log.js';
-import { openData, type RunData } from './open-data.js';
+import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
 import { compareBase, type Start } from './resume.js';
@@ -75,6 +75,8 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   };
   settle(ranks, 'output folder and model', attempt(ranks.rank === 0 ? check : () => {}));
   const data = await openData({ config, folder, checkpoint, reporter, ranks });
+  const pictures = (): void => (ranks.rank === 0 ? refusePictures(config, output, data) : undefined);
+  settle(ranks, 'pictures of the data', attempt(pictures));
   const derived = derive(config, data.sampler.unitsPerEpoch, ranks.size);
   const stop = new StopRequests(ranks.rank === 0 ? config.output.output_dir : null, options);
   const run = await agree(ranks, 'weights', () => {

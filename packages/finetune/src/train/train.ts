@@ -42,8 +42,6 @@ export interface TrainOptions extends StopOptions {
   /** What was said when the configuration was resolved: it is kept in the run's first event. */
   readonly notices?: readonly string[];
   readonly derived?: readonly string[];
-  /** Files beside those of the configuration that must stay whatever is overwritten: a recipe, a DeepSpeed file. */
-  readonly inputs?: readonly string[];
 }
 
 export interface TrainResult {
@@ -85,7 +83,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
     attempt(() => startEngine(config.engine)),
   );
   allowTf32(config.engine.tf32);
-  const claim = (): OutputFolder | null => (ranks.rank === 0 ? claimOutput(config, options.inputs) : null);
+  const claim = (): OutputFolder | null => (ranks.rank === 0 ? claimOutput(config) : null);
   const output = settle(ranks, 'output folder', attempt(claim)) ?? unownedOutput(config);
   try {
     const finished = fromFirst(ranks, 'finished run', () => finishedRun(config, output, ranks.size));

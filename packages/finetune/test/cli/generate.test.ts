@@ -109,6 +109,21 @@ describe('answers for a data file', () => {
     expect(summary.exactMatch).toBe(0.5);
   });
 
+  it('are not compared with an answer that is marked as not to be learned', async () => {
+    const own = join(work, 'marked.json');
+    const output = join(work, 'marked.jsonl');
+    const { conversations } = RECORDS[4] as { conversations: object[] };
+    const marked = [...conversations.slice(0, -1), { ...conversations.at(-1), weight: 0 }];
+    writeFileSync(own, JSON.stringify([{ ...RECORDS[4], conversations: marked }, RECORDS[4]]));
+    const { summary, notices } = await run({ dataPaths: [own], output });
+    expect(summary).toMatchObject({ records: 2, compared: 1 });
+    expect(notices).toEqual(['answers marked as not to be learned, with which none is compared: 1 (first: record 0).']);
+    const [first, second] = lines(output);
+    expect(first).not.toHaveProperty('reference');
+    expect(first).toEqual({ ...second, record: 0, reference: undefined }); // the same question, and the same answer
+    expect((await run({ dataPaths: [own], output })).summary).toMatchObject({ resumed: 2, compared: 1 });
+  });
+
   it('change with an adapter', async () => {
     const adapter = tinyAdapter(model, join(work, 'adapter'));
     const output = join(work, 'adapted.jsonl');

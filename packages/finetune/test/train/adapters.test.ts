@@ -98,7 +98,9 @@ describe('--dry_run', () => {
     const { folder } = await run('same-count', { ...LORA, recipe: 'names.yaml', bf16: true });
     const [start] = eventsOf(folder, 'run_start');
     expect(trains[1]).toContain(String(Math.round(start!.trainable_parameters / 1000)));
-    expect(stderr).toMatch(/memory: at least .* = weights .* \+ gradients .* \+ optimizer .*; activations/);
+    expect(stderr).toMatch(
+      /memory: at least .* = weights .* \+ gradients .* \+ optimizer .* \+ activations .* \(step 1, \d+ tokens\)/,
+    );
   });
 
   it.each<[Flags, string]>([

@@ -2,8 +2,10 @@
 import { cpSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
+import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { train } from '../../src/train/train.js';
+import { parquetFile } from '../support/parquet.js';
 import { Reports } from '../support/reports.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 
@@ -101,6 +103,66 @@ describe('a picture that is deleted during the run', () => {
       await expect(again).rejects.toThrow(/another content for 4 records that a step has used/);
     }),
   );
+});
+
+describe('a record of a parquet file that turns out bad', () => {
+  const turns = (i: number): string =>
+    JSON.stringify([
+      { role: 'user', content: '<image>\nQ' },
+      { role: 'assistant', content: `Answer ${i}` },
+    ]);
+
+  it(
+    'by a picture that is gone: the run resumes without it, or with it repaired',
+    withPictures(async () => {
+      const data_path = join(place.folder, 'paths.parquet');
+      const all = Array.from({ length: 16 }, (_, i) => i);
+      writeFileSync(data_path, parquetFile({ conversations: all.map(turns), image: all.map((i) => `${i % 4}.bmp`) }));
+      const flags = { ...BASE, data_path };
+      await train(configOf(place, 'paths whole', flags));
+      const gone = readFileSync(picture(1));
+      const error = await failing('paths', flags, 3, () => rmSync(picture(1)));
+      expect(error).toMatchObject({ file: data_path, record: expect.any(Number) });
+      expect(error.message).toMatch(/1\.bmp/);
+      await resumesBothWays('paths', flags, () => writeFileSync(picture(1), gone));
+    }),
+  );
+
+  it('by a picture in it that only decoding finds damaged: the run resumes without it, or with it repaired', async () => {
+    const good = await sharp({ create: { width: 40, height: 40, channels: 3, background: '#a0522d' } })
+      .png()
+      .toBuffer();
+    const bad = Buffer.from(good);
+    bad.fill(7, 60, good.length - 20); // its header and its end are those of a whole one
+    const all = Array.from({ length: 300 }, (_, i) => i);
+    const data_path = join(place.folder, 'bytes.parquet');
+    const write = (picture: Buffer): void =>
+      writeFileSync(
+        data_path,
+        parquetFile({ conversations: all.map(turns), image: all.map((i) => (i === 280 ? picture : good)) }),
+      );
+    const flags = { ...BASE, data_path, max_steps: 150 };
+    write(good);
+    await train(configOf(place, 'bytes whole', flags));
+    write(bad);
+    const error = await failing('bytes', flags, 0, () => {});
+    expect(error).toMatchObject({ file: data_path, record: 280 });
+    await resumesBothWays('bytes', flags, () => write(good));
+  });
+
+  /** The steps before the error are saved; the run resumes without the record, and with it `repair`ed as if nothing had been. */
+  async function resumesBothWays(name: string, flags: Flags, repair: () => void): Promise<void> {
+    const done = steps(name).at(-1)!;
+    expect(existsSync(join(place.folder, name, `checkpoint-${done}`))).toBe(true);
+    const other = `${name} repaired`;
+    cpSync(join(place.folder, name), join(place.folder, other), { recursive: true });
+    await resume(name, { ...flags, on_bad_record: 'skip', max_bad_fraction: 0.5 });
+    expect(eventsOf(join(place.folder, name), 'run_end').at(-1)!.status).toBe('finished');
+    expect(steps(name)).toContain(done + 1);
+    repair();
+    await resume(other, flags);
+    expect(lossesOf(join(place.folder, other))).toEqual(lossesOf(join(place.folder, `${name} whole`)));
+  }
 });
 
 describe('an evaluation with a bad record', () => {

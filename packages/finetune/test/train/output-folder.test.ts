@@ -18,8 +18,10 @@ import { dirname, join, relative } from 'node:path';
 import { OwnFiles, type RunEvent, UserError } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SILENT } from '../../src/report/reporter.js';
+import { dryRun } from '../../src/train/dry-run.js';
 import { checkOutput } from '../../src/train/output-folder.js';
 import { train } from '../../src/train/train.js';
+import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, makePlace, type Place } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';
 
@@ -249,14 +251,69 @@ describe('--overwrite_output_dir', () => {
     rmSync(at('earlier', 'checkpoint-1', 'README.md'));
   });
 
+  it('refuses a DeepSpeed file of the earlier run that only a recipe names', async () => {
+    const before = contents(at('earlier'));
+    write(
+      at('recipe.yaml'),
+      `deepspeed: ${at('earlier', 'checkpoint-1', 'trainer_state.json')}\noverwrite_output_dir: true\n`,
+    );
+    const words = Object.entries({ data_path: place.data, model_name_or_path: place.model, output_dir: at('earlier') });
+    const { config } = resolveTrainConfig([
+      '--recipe',
+      at('recipe.yaml'),
+      ...words.flatMap(([flag, value]) => [`--${flag}`, value]),
+    ]);
+    expect(() => checkOutput(config)).toThrow(/trainer_state\.json belongs to the earlier run/);
+    await expect(train(config)).rejects.toThrow(/trainer_state\.json belongs to the earlier run/);
+    expect(contents(at('earlier'))).toEqual(before);
+  });
+
+  it.each(['data_path', 'eval_data_path'])(
+    'refuses pictures of the earlier run that the records of --%s show',
+    async (flag) => {
+      const before = contents(at('earlier'));
+      const picture = Object.keys(before).find((name) => /^eval\/images\/./.test(name))!;
+      const turns = [
+        { role: 'user', content: '<image>\nQ' },
+        { role: 'assistant', content: 'A' },
+      ];
+      const records = [{ conversations: turns.map((turn) => ({ ...turn, content: 'x' })) }, { conversations: turns }];
+      symlinkSync(at('earlier', picture), at(`shown-${flag}.bmp`));
+      for (const [name, image] of [
+        ['direct', at('earlier', picture)],
+        ['link', `shown-${flag}.bmp`],
+      ] as const) {
+        const file = at(`shown-${flag}-${name}.json`);
+        write(file, JSON.stringify([records[0], { ...records[1], image }]));
+        const data = { eval_data_path: place.data, [flag]: file };
+        const error = await start(data).catch((cause: unknown) => cause);
+        expect(error).toMatchObject({
+          message: expect.stringContaining('belongs to the earlier run'),
+          record: 1,
+          file,
+        });
+        const words = configOf(place, 'earlier', { ...LORA, ...flags, overwrite_output_dir: true, ...data });
+        await expect(dryRun(words, { reporter: SILENT })).rejects.toThrow('belongs to the earlier run');
+      }
+      expect(contents(at('earlier'))).toEqual(before);
+      await run('shows', {
+        ...flags,
+        [flag]: at(`shown-${flag}-link.json`),
+        eval_data_path: place.data,
+        overwrite_output_dir: true,
+      });
+    },
+  );
+
   it('refuses an input of the command line that the earlier run wrote', async () => {
     const before = contents(at('earlier'));
     await expect(start({ lora_weight_path: at('earlier', 'checkpoint-1') })).rejects.toThrow(
       /which holds --lora_weight_path/,
     );
-    const options = { inputs: [at('earlier', 'run.json')] };
-    const config = configOf(place, 'earlier', { ...LORA, overwrite_output_dir: true });
-    await expect(train(config, options)).rejects.toThrow(/run\.json belongs to the earlier run/);
+    const recipe = ['--recipe', at('earlier', 'run.json'), '--overwrite_output_dir'];
+    const { config } = resolveTrainConfig(recipe);
+    expect(() => checkOutput(config)).toThrow(/run\.json belongs to the earlier run/);
+    await expect(train(config)).rejects.toThrow(/run\.json belongs to the earlier run/);
     mkdirSync(at('linked'));
     for (const name of readdirSync(place.model)) symlinkSync(join(place.model, name), at('linked', name));
     symlinkSync(at('earlier', 'checkpoint-1', 'run.json'), at('linked', 'run.json'));

@@ -1,6 +1,9 @@
 /**
  * Encodes every record as training would, and reports. Uses all cores. Reports every mistake, what looks odd, and the
  * numbers from which to choose --model_max_length. Changes nothing. The report as text is report.ts.
+ *
+ * What the preflight remembers (data/memory.ts) is not used: it has lengths that are only close, and neither supervised tokens, slices nor
+ * warnings, which are all that is reported here. Nor is it filled: that would take a hash of every picture's content.
  */
 import { availableParallelism } from 'node:os';
 import type { UserErrorData } from '@minicpm-finetune/run';

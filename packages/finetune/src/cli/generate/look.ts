@@ -29,18 +29,25 @@ export async function lookAtRecords({ data, reading, onBadRecord, reporter }: Lo
   const bad = new Map<number, UserError>();
   const known = new Map<string, string>();
   const atOnce = availableParallelism();
+  const unlearned: number[] = [];
   await asTask(reporter, { label: 'Reading records', total: data.length, unit: 'records' }, async (update) => {
     for (let i = 0; i < data.length; i += atOnce) {
       const indices = Array.from({ length: Math.min(atOnce, data.length - i) }, (_, k) => i + k);
       const outcomes = await Promise.all(indices.map((record) => lookAt(record, data, reading, known)));
       for (const [k, outcome] of outcomes.entries()) {
-        if (!(outcome instanceof UserError)) records.push(outcome);
-        else if (onBadRecord === 'stop') throw outcome;
+        if (!(outcome instanceof UserError)) {
+          records.push(outcome.asked);
+          if (outcome.unlearned) unlearned.push(i + k);
+        } else if (onBadRecord === 'stop') throw outcome;
         else bad.set(i + k, outcome);
       }
       update(i + indices.length);
     }
   });
+  if (unlearned.length > 0)
+    reporter.notice(
+      `answers marked as not to be learned, with which none is compared: ${unlearned.length} (first: record ${unlearned[0]}).`,
+    );
   return { records, bad };
 }
 
@@ -49,12 +56,13 @@ async function lookAt(
   data: Dataset,
   reading: PromptOptions,
   known: Map<string, string>,
-): Promise<AskedRecord | UserError> {
+): Promise<{ asked: AskedRecord; unlearned: boolean } | UserError> {
   return await withQuestion(index, data, reading.allowSpecialText ?? false, async (record, question) => {
     await encodePrompt(question.messages, { ...reading, pixels: false });
     const content = await contentOf(question, known);
     const images = picturesOf(question).map((source) => (typeof source === 'string' ? source : 'in the data'));
-    return { record: index, id: record.id, reference: question.reference, content, images };
+    const { reference, unlearned } = question;
+    return { asked: { record: index, id: record.id, reference, content, images }, unlearned };
   });
 }
 

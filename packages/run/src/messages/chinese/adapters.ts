@@ -149,7 +149,4 @@ export const ADAPTERS: Messages = {
     '--lora_target_modules 应选中适配器 {2} 的 {1} 层，但收到的 {3} 选中 {4} 层，其中有 {5}。',
   'Leave it out: an adapter keeps its layers. For other layers start a new adapter, without --lora_weight_path.':
     '请去掉它：适配器所在的层不变。要用其他层，请不用 --lora_weight_path，开始新的适配器。',
-  'Expected an adapter folder with {1} for --lora_weight_path but received {2}.':
-    '--lora_weight_path 应为含 {1} 的适配器目录，但收到 {2}。',
-  'Give the folder where training saved the adapter.': '请给出训练保存适配器的目录。',
 };

@@ -84,4 +84,6 @@ export const ANSWERS: Messages = {
     '提示：本机没有含 {1} 的字体：在 {2} 的标签中写作编号',
   '{1} is another checkpoint now': '{1} 现在是另一个检查点',
   '{1} is damaged: {2}': '{1} 已损坏：{2}',
+  'answers marked as not to be learned, with which none is compared: {1} (first: record {2}).':
+    '标记为不学习的回答不用于比较：{1} 个（第一个：第 {2} 条记录）。',
 };

@@ -9,8 +9,6 @@ export const RUN_FOLDER: Messages = {
   'left in place, because someone changed it: {1}': '保留不动，因为被改动过：{1}',
   'there is no folder {1}: a start would download the model of that name from the hub.':
     '没有目录 {1}：正式运行时会从 Hub 下载同名模型。',
-  'Expected a checkpoint for --resume_from_checkpoint but {1}.': '--resume_from_checkpoint 应为检查点，但{1}。',
-  'Name a checkpoint-<step> folder, or leave the flag out.': '请写出 checkpoint-<步数> 目录，或不给这个参数。',
   'Name another folder.': '请换一个目录。',
   'Expected a folder for {1} but received {2}, which is a file.': '{1} 应为目录，但收到的 {2} 是文件。',
   'Expected a folder that can be written for --output_dir but received {1}: {2}.':
@@ -40,6 +38,11 @@ export const RUN_FOLDER: Messages = {
   'Give the base of the run, or --resume_anyway true to continue with this one.':
     '请给出该运行的基座模型，或用 --resume_anyway true 以这个模型继续。',
 
+  'Expected pictures of its own for a record but {1} belongs to the earlier run in {2}, which would be removed.':
+    '记录应有自己的图片，但 {1} 属于 {2} 中之前的运行，会被删除。',
+  'Name another output folder, or copy the picture to another place and name it there.':
+    '请换一个输出目录，或把图片复制到别处并使用那里的路径。',
+
   // --dry_run
   '--max_slice_nums and --scale_resolution: without effect: slice_mode is false in config.json, so pictures are never cut.':
     '--max_slice_nums 和 --scale_resolution：没有作用：config.json 中 slice_mode 为 false，图片从不切分。',
@@ -47,11 +50,16 @@ export const RUN_FOLDER: Messages = {
   'The result says so to chat, generate, merge, render and Python.':
     '训练结果会把这一点告诉 chat、generate、merge、render 和 Python。',
   '{1} of {2} parameters train ({3} %)': '{2} 个模型参数中训练 {1} 个（{3} %）',
-  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4}; activations and pictures come on top':
-    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4}；激活值和图片另计',
+  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4} + activations {5} of the largest micro-batch (step {6}, {7}); pictures come on top':
+    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4} + 最大微批（第 {6} 步，{7}）的激活值 {5}；图片另计',
+  'training data: {1}': '训练数据：{1}',
+  'evaluation data: {1}': '评估数据：{1}',
+  '{1}, {2} to {3} tokens in each, {4} on average': '{1}，每条 {2} 到 {3} 个词元，平均 {4} 个',
+  'bad records, left out: {1}, the first: record {2} of {3}': '有错而略去的记录：{1} 条，第一条：{3} 的第 {2} 条记录',
+  '{1} has no weights: a start would download them from the hub.': '{1} 中没有权重：开始训练时会从 hub 下载。',
   'this machine has {1} of memory, which is less.': '本机内存为 {1}，不够。',
-  'layers, patterns and memory are not checked: {1} is not on this machine.':
-    '没有检查层、模式和内存：{1} 不在本机上。',
+  'layers, patterns, records and memory are not checked: {1} is not on this machine.':
+    '没有检查层、模式、记录和内存：{1} 不在本机上。',
 
   // The end.
   'The trained {1} is in {2}.': '训练好的{1}在 {2}。',
