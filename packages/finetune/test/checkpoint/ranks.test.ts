@@ -96,17 +96,18 @@ describe('a rank that fails', { timeout: 120_000 }, () => {
   for (const [rank, at] of [[0, 'model'], [1, 'model'], [2, 'model'], [0, 'others']] as const) // biome-ignore format: one line
     it(`by death (rank ${rank}, at ${at}): nothing can be loaded, and the others end with an error`, async () => {
       const name = `died ${rank} ${at}`;
+      const started = performance.now();
       const ends = await saved(name, 3, { die: { rank, at } });
+      expect(performance.now() - started, 'nobody waits for the timeout').toBeLessThan(20_000);
       expect(ends[rank]!.signal).toBe('SIGKILL');
-      for (const [r, { code, lines }] of ends.entries())
-        if (r !== rank)
-          expect({ code, lines }).toEqual({
-            code: 0,
-            lines: [{ error: expect.stringMatching(/rank|closed by peer/i) }],
-          });
+      for (const [r, { code, lines }] of ends.entries()) {
+        if (r === rank) continue;
+        expect([0, 1]).toContain(code); // 1: its watchdog ended it
+        for (const line of lines) expect(line).toEqual({ error: expect.stringMatching(`rank ${rank} `) });
+      }
       expect(existsSync(checkpoint(name))).toBe(false);
       expect(listCheckpoints(folderOf(name))).toEqual([]);
-      if (rank === 0) removeUnfinished(folderOf(name)); // what the next run does
+      removeUnfinished(folderOf(name)); // what the next run does
       expect(hidden(name)).toEqual([]);
     });
 });
