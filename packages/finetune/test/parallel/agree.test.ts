@@ -30,7 +30,7 @@ describe('three ranks', () => {
       expect(firstFails).toMatchObject({ message: `${from(0)}Expected room on the disk but received none.` });
       expect(machine).toEqual({ value: `by ${rank}` });
     }
-  }, 30_000);
+  }, 120_000);
 });
 
 describe('one rank', () => {
