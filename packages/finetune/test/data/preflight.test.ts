@@ -82,6 +82,34 @@ describe('preflight', () => {
     await late(fault);
   });
 
+  it.each(['fewer_slices', 'truncate_text'] as const)(
+    'with --overlong %s refuses exactly the records of which nothing to learn is left, at every length near the limit',
+    async (overlong) => {
+      const near = Array.from({ length: 120 }, (_, k) => ({
+        ...(k % 2 === 0 ? { image: 'images/1.jpg' } : {}),
+        conversations: [
+          { role: 'user', content: 'word '.repeat(k) },
+          { role: 'assistant', content: 'That is all.' },
+          { role: 'user', content: 'And?' },
+          { role: 'assistant', content: 'word '.repeat(30) },
+        ],
+      }));
+      const data = await makeData(400, new Map(near.map((record, k) => [270 + k, record])));
+      const setup = encoderSetup(MODEL, MODEL_FLAGS, { ...DATA_FLAGS, model_max_length: 96, overlong });
+      const skip = { onBadRecord: 'skip', maxBadFraction: 1 } as const;
+      const { bad } = await look(data.file, { encoder: setup, badRecords: skip });
+      const [dataset, whole] = [await Dataset.open([data.file], () => {}), await Encoder.open(setup)];
+      const refused: number[] = [];
+      for (let i = 270; i < 390; i++) {
+        const record = await dataset.read(i);
+        await whole.encode(record).catch(() => refused.push(i));
+      }
+      expect([...bad.keys()].filter((i) => i >= 270 && i < 390)).toEqual(refused);
+      expect(refused.length).toBeGreaterThan(10);
+      expect(refused.length).toBeLessThan(110);
+    },
+  );
+
   it('looks at questions: what is asked, not the answer', async () => {
     const answer = { image: 'images/1.jpg', conversations: [{ role: 'user', content: 'Q' }] };
     const thin = { ...answer, image: 'images/thin.jpg' };
