@@ -24,7 +24,7 @@ export function heldRange(shape: readonly number[], start: number, numbers: Tens
 }
 
 /** A tensor that this process holds as a whole. In the caller's scope. */
-export function heldWhole(tensor: Tensor): HeldTensor {
+function heldWhole(tensor: Tensor): HeldTensor {
   return heldRange(tensor.shape, 0, tensor);
 }
 

@@ -14,7 +14,7 @@ const ALIGNMENT = 64;
 export const SMALL_UNIT = 1 << 20;
 
 /** A parameter's place in a flat buffer, in numbers. */
-export interface Field {
+interface Field {
   readonly name: string;
   readonly parameter: Parameter;
   readonly start: number;

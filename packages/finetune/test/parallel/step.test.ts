@@ -46,6 +46,9 @@ async function train(size: number, settings: object): Promise<Outcome> {
   };
 }
 
+/** Ranks and stage, after settings. */
+type Case = [name: string, settings: object, ...others: [size: number, stage: number][]];
+
 const LORA = { r: 4, alpha: 8, dropout: 0.3, targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler'] };
 const DORA = { r: 4, alpha: 8, dropout: 0.3, useDora: true, targetModules: 'all-linear' };
 
@@ -60,7 +63,7 @@ describe('training over ranks has the bits of one', () => {
     ['noise on embeddings', { noise: 5 }, [2, 3]],
     ['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [3, 3]],
     ['five parts of eight', { parts: 5, steps: 2 }, [8, 3]],
-  ] as const)('%s', async (_name, settings, ...others) => {
+  ] as Case[])('%s', async (_name, settings, ...others) => {
     const { steps, evaluated, hash } = await train(1, settings);
     for (const [size, stage] of others)
       expect(await train(size, { ...settings, stage })).toMatchObject({ steps, evaluated, hash });

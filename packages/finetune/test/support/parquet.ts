@@ -36,7 +36,7 @@ const [BYTE_ARRAY, REQUIRED, PLAIN, RLE, UTF8] = [6, 0, 0, 3, 0];
 export function parquetFile(columns: Readonly<Record<string, readonly (string | Uint8Array)[]>>): Buffer {
   const names = Object.keys(columns);
   const rows = columns[names[0]!]!.length;
-  const parts: Buffer[] = [Buffer.from('PAR1')];
+  const parts: Buffer<ArrayBufferLike>[] = [Buffer.from('PAR1')];
   let at = 4;
   const chunks = names.map((name) => {
     const values = columns[name]!.flatMap((value) => {

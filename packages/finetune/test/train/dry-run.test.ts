@@ -40,7 +40,7 @@ function data(name: string, count: number, others: Readonly<Record<number, objec
 
 async function dry(name: string, flags: Flags = {}) {
   const reporter = new Reports();
-  const lines = await dryRun(configOf(place, name, flags), reporter);
+  const lines = await dryRun(configOf(place, name, flags), { reporter });
   return { lines, reporter };
 }
 
