@@ -19,8 +19,8 @@ export const INPUT_FLAGS = {
     default: null,
     placeholder: 'file',
     help: {
-      en: 'DeepSpeed JSON file, read for precision, optimizer, scheduler and clipping; flags win.',
-      zh: 'DeepSpeed JSON 文件，读取其中的精度、优化器、调度和梯度裁剪设置；命令行参数优先。',
+      en: 'DeepSpeed JSON file, read for precision, optimizer, scheduler, clipping and the stage of ZeRO; flags win.',
+      zh: 'DeepSpeed JSON 文件，读取其中的精度、优化器、调度、梯度裁剪和 ZeRO 阶段设置；命令行参数优先。',
     },
   },
   dry_run: {

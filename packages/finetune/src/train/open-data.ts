@@ -78,7 +78,7 @@ export async function openData(options: OpenDataOptions): Promise<RunData> {
 /** All ranks train on the same records: a difference is the error of all of them. */
 function requireSameData(ranks: Ranks, flag: string, { length, fingerprint }: Dataset): void {
   const own = `${length} records of SHA-256 ${fingerprint.slice(0, 12)}… on ${ranks.host}`;
-  const all = exchangeTexts(ranks.group, JSON.stringify([fingerprint, own]), `content of ${flag}`);
+  const all = exchangeTexts(ranks.group, JSON.stringify([fingerprint, own]), `records of ${flag}`);
   const [first, ...others] = all.map((text) => JSON.parse(text) as [string, string]);
   const other = others.findIndex(([theirs]) => theirs !== first![0]);
   if (other === -1) return;

@@ -20,11 +20,11 @@ describe('a rank that holds the others up', () => {
     await until(() => running.lines().length > 0, 'the ranks have met');
     const pids = running.left().map((line) => Number.parseInt(line, 10));
     const second = pids.filter((pid) => pid !== running.child.pid).sort((a, b) => a - b)[1]!;
+    await new Promise((resolve) => setTimeout(resolve, 1500)); // it says where it is
     process.kill(second, 'SIGSTOP');
-    await until(
-      () => /rank 1 \(.+\) has not answered for \d+ s, last at step 12/.test(running.output()),
-      running.output(),
-    );
+    const line =
+      /rank 1 \(.+\) has not answered for \d+ s, last at step 12, record train\.json:881; ranks 0, 2 wait at/;
+    await until(() => line.test(running.output()), 'rank 1 is named');
     running.child.kill('SIGKILL');
     process.kill(second, 'SIGCONT');
     await until(() => running.left().length === 0, 'no process is left');

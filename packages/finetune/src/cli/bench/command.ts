@@ -25,6 +25,9 @@ const OWN = flagsOf({
 });
 const OWN_NAMES = new Set(OWN.map(({ name }) => name));
 
+/** It runs in one process. */
+const { launch: _, ...WITHOUT_LAUNCH } = TRAIN_TEXT.headings;
+
 export const benchCommand: CliCommand = {
   text: {
     name: 'bench',
@@ -37,7 +40,7 @@ export const benchCommand: CliCommand = {
         '接受训练的参数并运行其中几步：数据、视觉、语言模型、损失、优化器；语言模型各块的速度与纯矩阵乘法相比；内存。' +
         '不保存任何内容；可以不给 --output_dir。',
     },
-    headings: { bench: { en: 'Flags of its own', zh: '自己的参数' }, ...TRAIN_TEXT.headings },
+    headings: { bench: { en: 'Flags of its own', zh: '自己的参数' }, ...WITHOUT_LAUNCH },
     examples: example('minicpm-finetune bench --model_name_or_path DIR --data_path train.json --use_lora --bf16'),
   },
   flags: [...OWN, ...TRAIN_FLAGS.filter(({ name }) => name !== 'dry_run')],
