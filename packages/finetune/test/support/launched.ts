@@ -1,11 +1,17 @@
 /** Runs launched.mjs: launchers and ranks as real processes, and what is left of them in the process table. */
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterAll } from 'vitest';
 import { type Ended, type Running, start } from './cli-run.js';
 
 const PROGRAM = join(import.meta.dirname, 'launched.mjs');
+/** For what launchers keep of ranks that failed. */
+const TEMPORARY = mkdtempSync(join(tmpdir(), 'launched-'));
+afterAll(() => rmSync(TEMPORARY, { recursive: true }));
 
 export interface Launched extends Running {
   /** Processes of this start that run now. */
@@ -21,7 +27,9 @@ export function startLaunched(
   env: Readonly<Record<string, unknown>> = {},
 ): Launched {
   const mark = randomUUID();
-  const variables = Object.entries({ OMP_NUM_THREADS: 1, ...env }).map(([name, value]) => `${name}=${value}`);
+  const variables = Object.entries({ OMP_NUM_THREADS: 1, TMPDIR: TEMPORARY, ...env }).map(
+    ([name, value]) => `${name}=${value}`,
+  );
   const words = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const running = start('env', [...variables, process.execPath, PROGRAM, mode, mark, ...words]);
   const left = (): string[] =>
