@@ -9,8 +9,8 @@ const say = (value) => console.log(JSON.stringify(value));
 const place = {
   rank,
   size,
-  localRank: rank % 2,
-  localSize: 2,
+  localRank: rank,
+  localSize: size,
   masterAddr: '127.0.0.1',
   masterPort: Number(process.env.MASTER_PORT),
 };
@@ -18,6 +18,8 @@ const ranks = await joinRanks(
   { ...place, ...(rank === 0 && { listening: 3 }) },
   { timeout: 20_000, notice() {}, facts: { equal: {} } },
 );
+// As if the ranks were on two machines.
+Object.assign(ranks, { localRank: rank % 2, localSize: 2 });
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Says how an agreement ended. */
