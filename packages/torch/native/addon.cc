@@ -23,6 +23,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerSignals(env, exports);
   registerDevice(env, exports);
   registerGroup(env, exports);
+  registerMetaBytes(env, exports);
   return exports;
 }
 

@@ -81,5 +81,6 @@ void registerProcess(Napi::Env env, Napi::Object exports);
 void registerSignals(Napi::Env env, Napi::Object exports);
 void registerDevice(Napi::Env env, Napi::Object exports);
 void registerGroup(Napi::Env env, Napi::Object exports);
+void registerMetaBytes(Napi::Env env, Napi::Object exports);
 
 }  // namespace minicpm

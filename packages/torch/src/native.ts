@@ -68,6 +68,9 @@ export interface Native {
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;
+  countMetaBytes(standsForCpu: boolean): void;
+  metaBytes(): { inUse: number; peak: number };
+  resetMetaPeak(): void;
 
   addressTowards(host: string, port: number): string;
   openStore(host: string, port: number, server: boolean, timeout: number, listening: number): number;

@@ -1,8 +1,7 @@
 /**
- * What a run would train, known without weights. From the configuration and config.json alone: where adapters go, how many
- * numbers train, and the least memory. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
+ * What a run would train, known without weights. From the configuration and config.json alone: where adapters go and how many
+ * numbers train. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
  */
-import { totalmem } from 'node:os';
 import {
   type AdapterPlace,
   adapterPlaces,
@@ -15,10 +14,9 @@ import {
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
 import { type ModelConfig, readConfig } from '@minicpm-finetune/processor';
-import { formatBytes, formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
-import { Linear, type Parameter } from '@minicpm-finetune/torch';
+import { formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
+import type { Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
-import { optimizerSettings } from '../engine/optimizer.js';
 import { fullyTuned } from '../engine/trainables.js';
 
 export interface TrainingPlan {
@@ -27,8 +25,6 @@ export interface TrainingPlan {
   readonly trainableNumbers: number;
   /** Adapters included. */
   readonly totalNumbers: number;
-  /** Bytes, without activations. */
-  readonly memory: { readonly weights: number; readonly gradients: number; readonly optimizer: number };
 }
 
 /** The settings of new adapters. */
@@ -60,15 +56,10 @@ export function planTraining(config: RunConfig, model: MiniCPMV, from: string | 
   const trainable = planned?.parameters ?? fullyTuned(model, { tuneVision, tuneLlm });
   const own = new Map(model.namedParameters());
   const added = [...trainable].filter(([name]) => !own.has(name)).map(([, parameter]) => parameter);
-  const frozen = [...own].filter(([name]) => !trainable.has(name));
-  const compact = config.lora.q_lora ? quantizable(model, new Set(frozen.map(([name]) => name))) : 0;
-  const totalNumbers = numbersIn([...own.values(), ...added]);
-  const trainableNumbers = numbersIn(trainable.values());
   return {
     places: planned === null ? null : adapterPlaces(model, planned.targets),
-    trainableNumbers,
-    totalNumbers,
-    memory: leastMemory(config, { totalNumbers, trainableNumbers, compact }),
+    trainableNumbers: numbersIn(trainable.values()),
+    totalNumbers: numbersIn([...own.values(), ...added]),
   };
 }
 
@@ -94,35 +85,6 @@ function requireSameTargets(
       cure: 'Leave it out: an adapter keeps its layers. For other layers start a new adapter, without --lora_weight_path.',
     },
   );
-}
-
-/** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */
-function quantizable(model: MiniCPMV, frozen: ReadonlySet<string>): number {
-  const layers = [...model.llm.namedModules('llm')].filter(
-    ([name, module]) => module instanceof Linear && /\.layers\.\d+\./.test(name) && frozen.has(`${name}.weight`),
-  );
-  return layers.reduce((sum, [, module]) => sum + numbersIn([(module as Linear).weight]), 0);
-}
-
-const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
-/** Bytes of a weight that --q_lora keeps. */
-const COMPACT_BYTES = { nf4: 4.127 / 8, int8: 1 } as const;
-
-function leastMemory(
-  config: RunConfig,
-  counts: { readonly totalNumbers: number; readonly trainableNumbers: number; readonly compact: number },
-): TrainingPlan['memory'] {
-  const bytes = BYTES[config.precision.dtype];
-  const { masterWeights, stochasticRounding } = optimizerSettings(config);
-  const { gradient_accumulation_steps: accumulation } = config.batch;
-  const moments = 2 * (stochasticRounding === true ? bytes : 4);
-  const masters = masterWeights && bytes < 4 ? 4 : 0;
-  const gradient = config.engine.fused_backward ? 0 : accumulation > 1 ? 4 : bytes;
-  return {
-    weights: (counts.totalNumbers - counts.compact) * bytes + counts.compact * COMPACT_BYTES[config.lora.q_lora_type],
-    gradients: counts.trainableNumbers * gradient,
-    optimizer: counts.trainableNumbers * (moments + masters),
-  };
 }
 
 function numbersIn(parameters: Iterable<Parameter>): number {
@@ -157,19 +119,11 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
 export function describePlan(config: RunConfig, folder: string): string[] {
   const read = readConfig(folder);
   const plan = planTraining(config, new MiniCPMV(read), config.lora.lora_weight_path);
-  const { weights, gradients, optimizer } = plan.memory;
-  const memory = weights + gradients + optimizer;
   const share = Number(((100 * plan.trainableNumbers) / plan.totalNumbers).toPrecision(3));
   const slices = slicesNotice(config, read);
-  const lines = [
+  return [
     ...(slices === null ? [] : [`notice: ${slices}`]),
     ...(plan.places === null ? [] : [placesLine(plan.places)]),
     `${formatCount(plan.trainableNumbers)} of ${formatCount(plan.totalNumbers)} parameters train (${share} %)`,
-    `memory: at least ${formatBytes(memory)} = weights ${formatBytes(weights)} + gradients ${formatBytes(gradients)} + ` +
-      `optimizer ${formatBytes(optimizer)}; activations and pictures come on top`,
   ];
-  const machine = totalmem();
-  if (memory > machine && !['cuda', 'mps'].includes(config.engine.device))
-    lines.push(`notice: this machine has ${formatBytes(machine)} of memory, which is less.`);
-  return lines;
 }

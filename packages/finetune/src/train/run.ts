@@ -15,6 +15,7 @@ import type { StepOptions } from '../engine/step.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
 import type { RunLog } from '../report/run-log.js';
+import { checkMemory, estimateRun, type RunEstimate } from './estimate/check.js';
 import { openData, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
@@ -31,6 +32,8 @@ export interface Run {
   readonly optimizer: Optimizer;
   readonly schedule: Schedule;
   readonly derived: Derived;
+  /** What it takes, as was said before it started; null: with --memory_check off, or nothing to learn from. */
+  readonly estimated: RunEstimate | null;
   readonly lossScale: LossScale | null;
   readonly stop: StopRequests;
   readonly vision: VisionCache | null;
@@ -64,10 +67,12 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, checkpoint, reporter);
   const derived = derive(config, data.sampler.unitsPerEpoch);
+  const estimated = config.engine.memory_check === 'off' ? null : estimateRun(config, folder, data, state, derived);
+  if (estimated !== null) checkMemory(config, estimated, log);
   manualSeed(config.seeds.seed);
   const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
   const requests = new StopRequests(config.output.output_dir, stop);
-  const run = makeRun({ config, log, data, training, derived, state, output, stop: requests });
+  const run = makeRun({ config, log, data, training, derived, estimated, state, output, stop: requests });
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);
   return run;
 }
@@ -84,7 +89,7 @@ export async function closeRun({ optimizer, training, data, staging }: Run): Pro
 
 /** Makes from what was opened what a run needs beside it. */
 function makeRun(
-  opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'output' | 'stop'>,
+  opened: Pick<Run, 'config' | 'log' | 'data' | 'training' | 'derived' | 'estimated' | 'state' | 'output' | 'stop'>,
 ): Run {
   const { config, log, training, derived, state } = opened;
   const { precision } = config;

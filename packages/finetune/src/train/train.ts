@@ -16,7 +16,6 @@ import { type StepResult, trainStep } from '../engine/step.js';
 import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
-import { memoryWarning } from './memory-ahead.js';
 import { explainRunMemory } from './memory-failure.js';
 import { handleNonfinite } from './nonfinite.js';
 import { markUsed, openAhead, openLoader, optimizerSteps } from './open-data.js';
@@ -125,8 +124,6 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
   const run = await openRun(config, log, start, options);
   const { data, derived, training, state } = run;
   announce(run, options);
-  const large = memoryWarning(run);
-  if (large !== null) log.warn('memory', large, state.step);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
   const loader = await openLoader(config, data, steps, log.reporter);
   const ahead = await openAhead(config, data, loader, steps, log.reporter);

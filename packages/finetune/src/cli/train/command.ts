@@ -14,10 +14,11 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     refuseSeveralProcesses(io.env);
     const resolved = resolveGiven(given);
-    if (given.get('dry_run')?.value === true) {
+    const dry = given.get('dry_run')?.value ?? false;
+    if (dry !== false) {
       const { checkOutput } = await import('../../train/output-folder.js');
       checkOutput(resolved.config, inputsOf(given));
-      return await printDryRun(resolved, io);
+      return await printDryRun(resolved, io, dry === 'measure');
     }
     return await runTraining(resolved, inputsOf(given), io);
   },
@@ -67,12 +68,13 @@ function inputsOf(given: GivenValues): string[] {
 }
 
 /** Prints a recipe that repeats the run on standard output, and notices and arithmetic on standard error. */
-async function printDryRun(resolved: ResolvedConfig, io: CommandIO): Promise<number> {
+async function printDryRun(resolved: ResolvedConfig, io: CommandIO, measures: boolean): Promise<number> {
   const { checkNamedFiles } = await import('../../train/named-files.js');
   const found = await checkNamedFiles(resolved.config);
   const planned = await planLines(resolved.config);
   for (const notice of [...resolved.notices, ...found]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   for (const line of [...resolved.derived, ...planned]) io.stderr.write(`${io.say(line)}\n`);
+  if (measures) for (const line of await measuredLines(resolved.config)) io.stderr.write(`${io.say(line)}\n`);
   io.stdout.write(stringify(resolved.config));
   return EXIT.ok;
 }
@@ -83,8 +85,24 @@ async function planLines(config: RunConfig): Promise<string[]> {
   const { localModel } = await import('../../hub/hub.js');
   const folder = localModel(named, cacheDir);
   if (folder === null) return [`notice: layers, patterns and memory are not checked: ${named} is not on this machine.`];
-  const { describePlan } = await import('../../train/plan.js');
-  return describePlan(config, folder);
+  const [{ describePlan }, { describeMemory }] = await Promise.all([
+    import('../../train/plan.js'),
+    import('../../train/estimate/check.js'),
+  ]);
+  return [...describePlan(config, folder), ...describeMemory(config, folder)];
+}
+
+/** Two steps of the run on noise. */
+async function measuredLines({ model, ...others }: RunConfig): Promise<string[]> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = model;
+  const [{ resolveModel }, { measureMemory, describeMeasured }, { SILENT }] = await Promise.all([
+    import('../../hub/hub.js'),
+    import('../../train/estimate/measure.js'),
+    import('../../report/reporter.js'),
+  ]);
+  const flags = { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' } as const;
+  const folder = await resolveModel(named, { ...flags, cacheDir, reporter: SILENT });
+  return describeMeasured(measureMemory({ model, ...others }, folder, SILENT));
 }
 
 /** Several copies would train the same thing into the same folder. */
