@@ -1,6 +1,6 @@
 /**
- * The memory of a run, checked before its weights are loaded: a run that cannot fit would otherwise end where its longest records come;
- * on a CPU without a word, since Linux ends the process.
+ * Checks the memory of a run before its weights are loaded. A run that cannot fit would otherwise end where its longest records
+ * come; on a CPU without a word, since Linux ends the process.
  *
  * Not here: what is measured (engine/memory-plan.ts), and the message when there is none left (memory-failure.ts).
  */

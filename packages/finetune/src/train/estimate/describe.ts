@@ -21,9 +21,10 @@ const TITLES: Readonly<Record<string, string>> = {
   staging: 'pinned batches',
 };
 
-const describeTerm = ({ what, count, bytes }: Term): string => {
+const describeTerm = ({ what, count, bytes }: Term, say: Say): string => {
   const number = formatCount(Math.round(count));
-  return bytes === 1 ? `${number} ${what}` : `${number} ${what} x ${Number(bytes.toPrecision(4))} B`;
+  const each = bytes === 1 ? '' : ` x ${Number(bytes.toPrecision(4))} B`;
+  return `${number} ${say(what)}${each}`;
 };
 
 /** The table for some numbers of devices in GiB, and how each figure of the last column is found. */
@@ -79,7 +80,7 @@ function arithmetic({ device, host }: Estimate, say: Say): string[] {
   return [...device, ...host]
     .filter(({ bytes }) => bytes > 0)
     .map(({ category, bytes, terms }) => {
-      const sum = terms.map((term) => say(describeTerm(term))).join(' + ');
+      const sum = terms.map((term) => describeTerm(term, say)).join(' + ');
       return `  ${padEnd(say(TITLES[category] ?? category), 28)}${padStart(formatBytes(bytes), 9)} = ${sum}`;
     });
 }

@@ -1,5 +1,5 @@
 /**
- * The memory that a training takes, by category, each with its arithmetic. One step is rehearsed without memory (rehearsal.ts);
+ * The memory that a training takes. By category, each with its arithmetic. One step is rehearsed without memory (rehearsal.ts);
  * how much of it a rank has to hold follows from the number of ranks and the stage. All lines are data: text and JSON print the same.
  */
 import type { ModelConfig } from '@minicpm-finetune/processor';
@@ -139,7 +139,7 @@ function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: Settings):
   return Math.max(moment.working, moment.kept + 4 * trained); // the update's gradient in float32
 }
 
-const describeMoment = ({ phase, block }: Moment): string => (block === '' ? phase : `${phase} of ${block}`);
+const describeMoment = ({ phase, block }: Moment): string => (phase === 'update' ? phase : `${phase} of ${block}`);
 
 /** An estimate from a rehearsed step. */
 function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
@@ -165,7 +165,7 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       { what: 'bytes of gradients at that moment', count: gradientBytes(peak, rehearsal, settings), bytes: 1 },
     ]),
     line('activations', [{ what: 'tokens', count: tokens, bytes: kept / tokens }]),
-    line('computing', [{ what: `bytes in the ${describeMoment(peak)}`, count: working - kept, bytes: 1 }]),
+    line('computing', [{ what: 'bytes in that part of the step', count: working - kept, bytes: 1 }]),
     line('batch', [
       { what: 'micro-batches on the device', count: config.batch.gradient_accumulation_steps, bytes: batch },
     ]),

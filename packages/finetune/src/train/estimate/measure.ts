@@ -1,4 +1,4 @@
-/** Two steps of a training on noise of its largest shapes, with the memory measured beside the estimate. Nothing is saved. */
+/** Measures the memory of two steps on noise. Of the largest shapes, beside the estimate; nothing is saved. */
 import { readConfig } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
 import { blockBytes, deviceMemory, manualSeed, peakResidentBytes } from '@minicpm-finetune/torch';

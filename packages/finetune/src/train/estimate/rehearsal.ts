@@ -1,5 +1,5 @@
 /**
- * One optimizer step on libtorch's `meta` device, where tensors have shapes and no memory: nothing is computed, and every byte
+ * One optimizer step without memory. On libtorch's `meta` device tensors have shapes alone: nothing is computed, and every byte
  * that the step would take is counted. The model is made from config.json alone, the step is the training's own.
  */
 import {

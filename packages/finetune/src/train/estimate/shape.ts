@@ -1,4 +1,4 @@
-/** The size of a micro-batch: what a configuration allows at most, or what the data have. */
+/** The size of a micro-batch. What a configuration allows at most, or what the data have. */
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { sliceOf } from '../../data/encoder.js';

@@ -47,9 +47,6 @@ export const RUN_FOLDER: Messages = {
   'The result says so to chat, generate, merge, render and Python.':
     '训练结果会把这一点告诉 chat、generate、merge、render 和 Python。',
   '{1} of {2} parameters train ({3} %)': '{2} 个模型参数中训练 {1} 个（{3} %）',
-  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4}; activations and pictures come on top':
-    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4}；激活值和图片另计',
-  'this machine has {1} of memory, which is less.': '本机内存为 {1}，不够。',
   'layers, patterns and memory are not checked: {1} is not on this machine.':
     '没有检查层、模式和内存：{1} 不在本机上。',
 
