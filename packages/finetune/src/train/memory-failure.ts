@@ -6,12 +6,12 @@
 import { formatBytes, UserError } from '@minicpm-finetune/run';
 import { type DeviceMemory, deviceMemory, OutOfMemoryError } from '@minicpm-finetune/torch';
 import { wantedBytes } from '../engine/machine.js';
-import { cureFor, estimateRun } from './estimate/check.js';
+import { cureFor } from './estimate/check.js';
 import type { Run } from './run.js';
 
 const LESS = 'Take a smaller --model_max_length or --max_slice_nums, or a device with more memory.';
 
-type Counted = Pick<Run, 'config' | 'training' | 'optimizer' | 'data' | 'state' | 'derived' | 'estimated'>;
+type Counted = Pick<Run, 'training' | 'optimizer' | 'estimated'>;
 
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, number) => all + number, 0);
 
@@ -43,7 +43,7 @@ export function explainRunMemory(
   const most = Math.max(peak, allocated + wanted);
   const { weights, optimizer } = present(run);
   const room = free + reserved;
-  const estimated = run.estimated ?? estimateRun(run.config, run.training.folder, run.data, run.state, run.derived);
+  const { estimated } = run;
   const parts = [
     `weights ${formatBytes(weights)}`,
     `optimizer ${formatBytes(optimizer)}`,
@@ -56,6 +56,6 @@ export function explainRunMemory(
       : 'an unknown size';
   return new UserError(
     `Expected memory for ${wanted > 0 ? `${formatBytes(wanted)} more` : 'another tensor'} on ${device} but received none: a step takes at least ${formatBytes(most)} (${parts.join(', ')}), the allocator keeps ${formatBytes(Math.max(0, reserved - allocated))} for later, and the device has ${others}.`,
-    { flag: '--device', cure: estimated === null ? LESS : cureFor(run.config, estimated, room), cause: error },
+    { flag: '--device', cure: estimated === null ? LESS : cureFor(estimated, room), cause: error },
   );
 }

@@ -36,8 +36,6 @@ import { loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
   readonly model: MiniCPMV;
-  /** Where its weights come from. */
-  readonly folder: string;
   /** Its device. */
   readonly device: DeviceName;
   /** Trained parameters, by full name. */
@@ -139,7 +137,6 @@ export function prepareModel(
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
   return {
     model,
-    folder,
     device,
     trainable,
     trainableNumbers: count(trainable.values()),

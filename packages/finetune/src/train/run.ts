@@ -67,10 +67,12 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, stop
   if (checkpoint !== null) compareBase(checkpoint, folder, config);
   const data = await openData(config, folder, checkpoint, reporter);
   const derived = derive(config, data.sampler.unitsPerEpoch);
-  const estimated = config.engine.memory_check === 'off' ? null : estimateRun(config, folder, data, state, derived);
-  if (estimated !== null) checkMemory(config, estimated, log);
+  const resumeFrom = checkpoint?.folder ?? null;
+  const estimated =
+    config.engine.memory_check === 'off' ? null : estimateRun({ config, folder, data, state, derived, resumeFrom });
+  if (estimated !== null) checkMemory(estimated, log);
   manualSeed(config.seeds.seed);
-  const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
+  const training = prepareModel(config, folder, reporter, resumeFrom);
   const requests = new StopRequests(config.output.output_dir, stop);
   const run = makeRun({ config, log, data, training, derived, estimated, state, output, stop: requests });
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer);

@@ -90,7 +90,7 @@ describe('where adapters go', () => {
 });
 
 describe('--dry_run', () => {
-  it('says where adapters go, what trains, and the least memory, without weights', async () => {
+  it('says where adapters go, what trains, and the memory, without weights', async () => {
     const { code, stderr } = await dryRun({ ...LORA, lora_target_modules: 'q_proj v_proj', bf16: true });
     expect(code).toBe(0);
     expect(stderr).toContain('adapters: llm 2 layers × 2\n');

@@ -73,32 +73,32 @@ const quiet = { reporter: { notice: () => {}, task: SILENT.task } };
 describe('the memory check', () => {
   const warnings: string[] = [];
   const log = { ...quiet, warn: (_: string, message: string) => void warnings.push(message) };
-  const estimated = async (flags: Record<string, unknown>): Promise<{ run: RunEstimate; config: RunConfig }> => {
-    let found: { run: RunEstimate; config: RunConfig } | undefined;
-    await withRun({ per_device_train_batch_size: 8, max_steps: 4, ...flags }, ({ config, estimated: run }) => {
-      found = { run: run!, config };
+  const estimated = async (flags: Record<string, unknown>): Promise<RunEstimate> => {
+    let found: RunEstimate | null = null;
+    await withRun({ per_device_train_batch_size: 8, max_steps: 4, ...flags }, (run) => {
+      found = run.estimated;
     });
     return found!;
   };
 
   it('warns where there is too little now, and refuses what exceeds all of the memory', async () => {
-    const { run, config } = await estimated({});
-    checkMemory(config, run, log, room(1e12, 1e12));
+    const run = await estimated({});
+    checkMemory(run, log, room(1e12, 1e12));
     expect(warnings).toEqual([]);
-    checkMemory(config, run, log, room(1e6, 1e12));
+    checkMemory(run, log, room(1e6, 1e12));
     expect(warnings.splice(0)).toEqual([
       expect.stringMatching(
         /^THE LARGEST BATCH MAY NOT FIT: step \d has \d+ tokens at once, .* and cpu has 1\.0 MB\. /,
       ),
     ]);
-    expect(() => checkMemory(config, run, log, room(1e6, 1e6))).toThrow(
+    expect(() => checkMemory(run, log, room(1e6, 1e6))).toThrow(
       /^Expected at most 1\.0 MB, which cpu has, but received a run that takes about .* without pictures/,
     );
   });
 
   it('only warns with --memory_check warn, and is silent with off', async () => {
-    const { run, config } = await estimated({ memory_check: 'warn' });
-    checkMemory(config, run, log, room(1e6, 1e6));
+    const run = await estimated({ memory_check: 'warn' });
+    checkMemory(run, log, room(1e6, 1e6));
     expect(warnings.splice(0)).toHaveLength(1);
     await withRun({ memory_check: 'off' }, (off) => expect(off.estimated).toBeNull());
   });

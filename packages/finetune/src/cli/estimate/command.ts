@@ -17,7 +17,6 @@ const OWN = flagsOf({
       kind: 'integers',
       min: 1,
       default: [1, 2, 4, 8],
-      placeholder: 'n ...',
       help: { en: 'Numbers of devices to estimate for.', zh: '要估算的设备数。' },
     },
     images: {
@@ -94,7 +93,7 @@ export const estimateCommand: CliCommand = {
       );
       return EXIT.ok;
     }
-    const { fit } = await import('../../train/estimate/fit.js');
+    const { fit, wordsOf: flagsOfChanges } = await import('../../train/estimate/fit.js');
     const found = [...worlds].map((world) => ({
       world,
       fitted: fit(config, read, room, {
@@ -111,7 +110,7 @@ export const estimateCommand: CliCommand = {
       const line =
         fitted === null
           ? `x${world}: nothing that may be changed fits ${formatBytes(room)}. Take a smaller --model_max_length or --max_slice_nums, or give fewer flags.`
-          : `x${world}: ${formatBytes(fitted.estimate.deviceBytes)} with ${describeChanges(fitted.changes)}`;
+          : `x${world}: ${formatBytes(fitted.estimate.deviceBytes)} with ${flagsOfChanges(fitted.changes) || 'the settings as they are'}`;
       io.stdout.write(`${io.say(line)}\n`);
       if (words) io.stdout.write(`  minicpm-finetune train ${words.join(' ')}\n`);
     }
@@ -150,11 +149,6 @@ function withChanges(given: GivenValues, changes: Changes): RunConfig | null {
     throw error;
   }
 }
-
-const describeChanges = (changes: Changes): string => {
-  const flags = Object.entries(changes).map(([name, value]) => `--${name} ${value}`);
-  return flags.length === 0 ? 'the settings as they are' : flags.join(' ');
-};
 
 /** The words of the command line of a training with changes. */
 function wordsOf(given: GivenValues, changes: Changes): string[] {

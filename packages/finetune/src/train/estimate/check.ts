@@ -48,7 +48,7 @@ export interface Room {
   readonly whole: number;
 }
 
-export function roomOf(device: DeviceName): Room {
+function roomOf(device: DeviceName): Room {
   if (device === 'cpu') {
     const limit = process.constrainedMemory();
     const whole = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
@@ -62,6 +62,8 @@ export function roomOf(device: DeviceName): Room {
 
 /** The estimates of a run. */
 export interface RunEstimate {
+  /** Of the run; adapters of a resumed one are those of its checkpoint. */
+  readonly config: RunConfig;
   readonly read: ModelConfig;
   readonly device: DeviceName;
   readonly largest: Micro;
@@ -76,24 +78,33 @@ function shapeFor(config: RunConfig, read: ModelConfig, { records }: Micro, imag
   return shapeOf(config, read, packing ? longest : longest.slice(0, size), images);
 }
 
+/** What is known of a run before its weights are loaded. */
+interface OpenedData {
+  readonly config: RunConfig;
+  /** Of the base. */
+  readonly folder: string;
+  readonly data: Pick<RunData, 'sampler' | 'records'>;
+  readonly state: Pick<RunState, 'step'>;
+  readonly derived: Pick<Derived, 'totalSteps'>;
+  /** Folder of the checkpoint that is resumed; null: none. */
+  readonly resumeFrom: string | null;
+}
+
 /** Estimates a run whose data are known and whose weights are not loaded; null: no record is left to learn from. */
-export function estimateRun(
-  config: RunConfig,
-  folder: string,
-  data: Pick<RunData, 'sampler' | 'records'>,
-  { step }: Pick<RunState, 'step'>,
-  { totalSteps }: Pick<Derived, 'totalSteps'>,
-): RunEstimate | null {
-  const largest = largestMicroBatch(data.sampler, data.records.lengths, step, totalSteps);
+export function estimateRun(opened: OpenedData): RunEstimate | null {
+  const { config: given, folder, data, state, derived, resumeFrom } = opened;
+  const adapters = resumeFrom !== null && given.lora.use_lora;
+  const config = adapters ? { ...given, lora: { ...given.lora, lora_weight_path: resumeFrom } } : given;
+  const largest = largestMicroBatch(data.sampler, data.records.lengths, state.step, derived.totalSteps);
   if (largest.tokens === 0) return null;
   const read = readConfig(folder);
   const device = config.engine.device === 'auto' ? bestDevice() : config.engine.device;
   const likely = estimate(config, read, shapeFor(config, read, largest, 1), { device, worlds: [1] })[0]!;
-  return { read, device, largest, likely };
+  return { config, read, device, largest, likely };
 }
 
 /** Settings of the run that fit, in a sentence. */
-export function cureFor(config: RunConfig, { read, device, largest }: RunEstimate, room: number): string {
+export function cureFor({ config, read, device, largest }: RunEstimate, room: number): string {
   return cureOf(config, read, room, { device, shapeOf: (one) => shapeFor(one, read, largest, 1) });
 }
 
@@ -103,16 +114,15 @@ export function cureFor(config: RunConfig, { read, device, largest }: RunEstimat
  * @throws UserError if even records without pictures exceed all of the device's memory by more than the estimate may be off
  */
 export function checkMemory(
-  config: RunConfig,
   estimated: RunEstimate,
   log: Pick<RunLog, 'reporter' | 'warn'>,
   room: Room = roomOf(estimated.device),
 ): void {
-  const { read, device, largest, likely } = estimated;
+  const { config, read, device, largest, likely } = estimated;
   log.reporter.notice(summary(likely));
   const needed = neededBytes(likely, config, read, device);
   if (needed <= room.now) return;
-  const cure = cureFor(config, estimated, Math.min(room.now, room.whole));
+  const cure = cureFor(estimated, Math.min(room.now, room.whole));
   if (config.engine.memory_check === 'error') {
     const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds: [1] })[0]!;
     const bytes = neededBytes(least, config, read, device);

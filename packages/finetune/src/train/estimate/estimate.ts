@@ -9,7 +9,7 @@ import { type Moment, type Rehearsal, rehearse, type Unit } from './rehearsal.js
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
 
 /** How the states of a training are shared: 0 not at all, 1 optimizer, 2 gradients too, 3 weights too. */
-export type Stage = 0 | 1 | 2 | 3;
+type Stage = 0 | 1 | 2 | 3;
 
 export interface Term {
   /** What is counted, such as "numbers in float32". */
@@ -18,10 +18,6 @@ export interface Term {
   /** Bytes of each. */
   readonly bytes: number;
 }
-
-export const CATEGORIES = [
-  ...['weights', 'masters', 'moments', 'gradients', 'activations', 'computing', 'batch', 'communication', 'context'],
-] as const;
 
 export interface Line {
   readonly category: string;
@@ -72,7 +68,7 @@ const line = (category: string, terms: readonly (Term | false)[]): Line => {
 };
 
 /** The stage that `auto` means. */
-export function stageOf({ lora }: RunConfig, world: number): Stage {
+function stageOf({ lora }: RunConfig, world: number): Stage {
   return world === 1 ? 0 : lora.use_lora ? 2 : 3;
 }
 
