@@ -14,7 +14,7 @@ import type { RunLog } from '../../report/run-log.js';
 import type { RunData } from '../open-data.js';
 import type { RunState } from '../state.js';
 import { summary } from './describe.js';
-import { ERROR, type Estimate, estimate, neededBytes } from './estimate.js';
+import { ERROR, type Estimate, estimate, FLOAT16_CPU_ERROR, neededBytes } from './estimate.js';
 import { cureOf } from './fit.js';
 import { type BatchShape, largestShape, shapeOf } from './shape.js';
 
@@ -126,7 +126,8 @@ export function checkMemory(
   if (config.engine.memory_check === 'error') {
     const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds: [1] })[0]!;
     const bytes = neededBytes(least, config, read, device);
-    if (bytes > (1 + ERROR) * room.whole)
+    const off = device === 'cpu' && config.precision.dtype === 'float16' ? FLOAT16_CPU_ERROR : ERROR;
+    if (bytes > (1 + off) * room.whole)
       throw new UserError(
         `Expected at most ${formatBytes(room.whole)}, which ${device} has, but received a run that takes about ${formatBytes(bytes)}, ` +
           `without pictures: ${summary(least)}.`,
