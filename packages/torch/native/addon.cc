@@ -26,6 +26,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerGroup(env, exports);
   registerStorage(env, exports);
   registerWatchdog(env, exports);
+  registerMetaBytes(env, exports);
   return exports;
 }
 

@@ -162,9 +162,24 @@ struct FlashAttention : torch::autograd::Function<FlashAttention> {
   }
 };
 
+// What attention keeps and makes, wherever it is computed, as shapes alone: query, key, value, output, and a number for each head and row.
+struct MetaAttention : torch::autograd::Function<MetaAttention> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& query, const Tensor& key, const Tensor& value) {
+    const Tensor output = emptyHeads(query);
+    context->save_for_backward({query, key, value, output, at::empty({query.size(1), query.size(0), query.size(2)}, query.options().dtype(at::kFloat))});
+    return output;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list) {
+    const auto saved = context->get_saved_variables();
+    return {emptyHeads(saved[0]), emptyHeads(saved[1]), emptyHeads(saved[2])};
+  }
+};
+
 // Whether a GPU and this libtorch have flash attention: only an attempt tells without CUDA's headers. Once for each GPU. The meta device stands
-// for a GPU (meta.cc).
+// for a GPU (meta.cc), unless it is told to stand for the CPU.
 bool hasFlashAttention(c10::Device device) {
+  if (device.is_meta() && metaStandsForCpu()) return false;
   static thread_local std::map<c10::Device, bool, bool (*)(c10::Device, c10::Device)> known(
       +[](c10::Device a, c10::Device b) { return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index()); });
   const auto found = known.find(device);
@@ -196,6 +211,7 @@ static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& va
   if (isForKernel(query, key) && !queryLengths) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
   const bool flash = isForFlash(query);
   if (flash && lengths) return FlashAttention::apply(query, key, value, queryLengths.value_or(*lengths), *lengths, causal);
+  if (query.is_meta()) return MetaAttention::apply(query, key, value);
   const bool grouped = query.size(1) != key.size(1), expands = grouped && query.is_cuda() && !flash;
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
     if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), {}, 0.0, causal);

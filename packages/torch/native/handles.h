@@ -83,5 +83,6 @@ void registerDevice(Napi::Env env, Napi::Object exports);
 void registerGroup(Napi::Env env, Napi::Object exports);
 void registerStorage(Napi::Env env, Napi::Object exports);
 void registerWatchdog(Napi::Env env, Napi::Object exports);
+void registerMetaBytes(Napi::Env env, Napi::Object exports);
 
 }  // namespace minicpm

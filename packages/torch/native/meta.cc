@@ -1,5 +1,5 @@
-// Shapes on the meta device for operators that lack them. PyTorch has some meta kernels in Python alone; tests run whole
-// steps there. A kernel that this libtorch has already is left as it is.
+// Shapes on the meta device for operators that lack them. PyTorch has some meta kernels in Python alone; tests and
+// estimates run whole steps there. A kernel that this libtorch has already is left as it is.
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>

@@ -11,4 +11,7 @@ constexpr int64_t kGrain = 1 << 14;  // numbers for which a thread is worth waki
 // Kernels record no graph: without this, a gradient of a gradient would be wrong and say nothing.
 inline void refuseSecondDerivative() { TORCH_CHECK(!c10::GradMode::is_enabled(), "has a first derivative only: it cannot be part of createGraph"); }
 
+// Whether meta tensors are counted as tensors of the CPU, which keeps less than a GPU does (meta-bytes.cc).
+bool metaStandsForCpu();
+
 }  // namespace minicpm

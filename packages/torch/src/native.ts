@@ -74,6 +74,9 @@ export interface Native {
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;
+  countMetaBytes(standsForCpu: boolean): void;
+  metaBytes(): { inUse: number; peak: number };
+  resetMetaPeak(): void;
 
   addressTowards(host: string, port: number): string;
   listenOn(address: string, port: number): number;

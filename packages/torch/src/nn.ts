@@ -7,6 +7,7 @@
  * a smaller form than its tensor (quantized bases).
  */
 import { ops } from './ops.js';
+import { isCpu } from './process.js';
 import type { Tensor } from './tensor.js';
 
 /** A tensor in a smaller form, from which it is made whenever it is needed. */
@@ -140,7 +141,7 @@ export abstract class LinearAdapter extends Module {
  * float16, and libtorch's own way around it is a hundred times slower.
  */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
-  if (weight.dtype !== 'float16' || weight.device !== 'cpu') return ops.linear(x, weight, bias);
+  if (weight.dtype !== 'float16' || !isCpu(weight.device)) return ops.linear(x, weight, bias);
   const [wideX, wideWeight] = [ops.to(x, 'float32'), ops.to(weight, 'float32')];
   return ops.to(ops.linear(wideX, wideWeight, bias && ops.to(bias, 'float32')), 'float16');
 }

@@ -38,6 +38,28 @@ export function blockBytes(): { inUse: number; kept: number; peak: number } {
   return native.blockBytes();
 }
 
+let metaStandsFor: 'cpu' | 'cuda' | 'mps' = 'cuda';
+
+/** Counts the bytes of meta tensors that are made from now on, as if they were tensors of a device of this kind. */
+export function countMetaBytes(device: 'cpu' | 'cuda' | 'mps'): void {
+  metaStandsFor = device;
+  native.countMetaBytes(device === 'cpu');
+}
+
+/** Whether tensors of a device are computed as on the CPU. */
+export function isCpu(device: string): boolean {
+  return device === 'cpu' || (device === 'meta' && metaStandsFor === 'cpu');
+}
+
+/** Bytes of meta tensors since `countMetaBytes`: now, also those that only a graph holds, and the most since `resetMetaPeak`. */
+export function metaBytes(): { inUse: number; peak: number } {
+  return native.metaBytes();
+}
+
+export function resetMetaPeak(): void {
+  native.resetMetaPeak();
+}
+
 /** The most resident memory this process ever had, in bytes. */
 export function peakResidentBytes(): number {
   return native.peakResidentBytes();

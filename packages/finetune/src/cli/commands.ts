@@ -5,6 +5,7 @@ import { checkDataCommand } from './check-data/command.js';
 import type { CliCommand } from './cli-command.js';
 import { doctorCommand } from './doctor/command.js';
 import { downloadCommand } from './download/command.js';
+import { estimateCommand } from './estimate/command.js';
 import { generateCommand } from './generate/command.js';
 import { mergeCommand } from './merge/command.js';
 import { renderCommand } from './render/command.js';
@@ -20,4 +21,5 @@ export const COMMANDS: readonly CliCommand[] = [
   downloadCommand,
   doctorCommand,
   benchCommand,
+  estimateCommand,
 ];

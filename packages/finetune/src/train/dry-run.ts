@@ -12,7 +12,7 @@ import { startEngine } from '../engine/machine.js';
 import { localModel, requireRepoId } from '../hub/hub.js';
 import { soloRanks } from '../parallel/ranks.js';
 import type { Reporter } from '../report/reporter.js';
-import { activationBytes, largestMicroBatch } from './memory-ahead.js';
+import { describeMemory, estimateRun } from './estimate/check.js';
 import { decodedBeside, openData, type RunData, refusePictures } from './open-data.js';
 import { checkWeights } from './open-model.js';
 import { checkOutput, refuseTakenResult } from './output-folder.js';
@@ -72,9 +72,10 @@ async function checkStart(
     if (localModel(config.model.model_name_or_path, config.model.cache_dir, true) === null)
       reporter.notice(`${folder} has no weights: a start would download them from the hub.`);
     else checkWeights(config, model, { folder, resumeFrom: checkpoint?.folder ?? null, reporter });
-    const { step, tokens } = largestMicroBatch(data.sampler, data.records.lengths, state.step, derived.totalSteps);
-    const bytes = activationBytes({ config, training: { model } }, tokens);
-    return [...derived.lines, ...dataLines(data), ...describePlan(config, plan, { step, tokens, bytes })];
+    const resumeFrom = checkpoint?.folder ?? null;
+    const estimated = estimateRun({ config, folder, data, state, derived, resumeFrom, worldSize });
+    const memory = estimated === null ? [] : describeMemory(estimated, worldSize);
+    return [...derived.lines, ...dataLines(data), ...describePlan(plan), ...memory];
   } finally {
     model.dispose();
   }

@@ -1,8 +1,7 @@
 /**
- * What a run would train, known without weights. From the configuration and config.json alone: where adapters go, how many
- * numbers train, and the least memory. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
+ * What a run would train, known without weights. From the configuration and config.json alone: where adapters go and how many
+ * numbers train. Also made before the weights of a run are loaded, so that a pattern that cannot work costs nothing.
  */
-import { totalmem } from 'node:os';
 import {
   type AdapterPlace,
   adapterPlaces,
@@ -15,10 +14,9 @@ import {
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
 import type { ModelConfig } from '@minicpm-finetune/processor';
-import { counted, formatBytes, formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
+import { formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
-import { optimizerSettings } from '../engine/optimizer.js';
 import { fullyTuned } from '../engine/trainables.js';
 
 export interface TrainingPlan {
@@ -27,8 +25,6 @@ export interface TrainingPlan {
   readonly trainableNumbers: number;
   /** Adapters included. */
   readonly totalNumbers: number;
-  /** Bytes, without activations. */
-  readonly memory: { readonly weights: number; readonly gradients: number; readonly optimizer: number };
 }
 
 /** The settings of new adapters. */
@@ -72,20 +68,16 @@ export function planTraining(config: RunConfig, model: MiniCPMV, from: string | 
   const own = new Map(model.namedParameters());
   const added = [...trainable].filter(([name]) => !own.has(name)).map(([, parameter]) => parameter);
   const frozen = [...own].filter(([name]) => !trainable.has(name));
-  const compact = config.lora.q_lora ? quantizable(model, new Set(frozen.map(([name]) => name))) : 0;
-  if (config.lora.q_lora && compact === 0) {
+  if (config.lora.q_lora && quantizable(model, new Set(frozen.map(([name]) => name))) === 0) {
     throw new UserError('Expected frozen linear weights in the language model for --q_lora but received none.', {
       flag: '--q_lora',
       cure: 'All of them are in --lora_modules_to_save, and trained whole: name fewer modules there, or leave out --q_lora.',
     });
   }
-  const totalNumbers = numbersIn([...own.values(), ...added]);
-  const trainableNumbers = numbersIn(trainable.values());
   return {
     places: planned === null ? null : adapterPlaces(model, planned.targets),
-    trainableNumbers,
-    totalNumbers,
-    memory: leastMemory(config, { totalNumbers, trainableNumbers, compact }),
+    trainableNumbers: numbersIn(trainable.values()),
+    totalNumbers: numbersIn([...own.values(), ...added]),
   };
 }
 
@@ -113,35 +105,6 @@ function requireSameTargets(
   );
 }
 
-/** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */
-function quantizable(model: MiniCPMV, frozen: ReadonlySet<string>): number {
-  const layers = [...model.llm.namedModules('llm')].filter(
-    ([name, module]) => module instanceof Linear && /\.layers\.\d+\./.test(name) && frozen.has(`${name}.weight`),
-  );
-  return layers.reduce((sum, [, module]) => sum + numbersIn([(module as Linear).weight]), 0);
-}
-
-const BYTES = { float32: 4, bfloat16: 2, float16: 2 } as const;
-/** Bytes of a weight that --q_lora keeps. */
-const COMPACT_BYTES = { nf4: 4.127 / 8, int8: 1 } as const;
-
-function leastMemory(
-  config: RunConfig,
-  counts: { readonly totalNumbers: number; readonly trainableNumbers: number; readonly compact: number },
-): TrainingPlan['memory'] {
-  const bytes = BYTES[config.precision.dtype];
-  const { masterWeights, stochasticRounding } = optimizerSettings(config);
-  const { gradient_accumulation_steps: accumulation } = config.batch;
-  const moments = 2 * (stochasticRounding === true ? bytes : 4);
-  const masters = masterWeights && bytes < 4 ? 4 : 0;
-  const gradient = config.engine.fused_backward ? 0 : accumulation > 1 ? 4 : bytes;
-  return {
-    weights: (counts.totalNumbers - counts.compact) * bytes + counts.compact * COMPACT_BYTES[config.lora.q_lora_type],
-    gradients: counts.trainableNumbers * gradient,
-    optimizer: counts.trainableNumbers * (moments + masters),
-  };
-}
-
 function numbersIn(parameters: Iterable<Parameter>): number {
   let total = 0;
   for (const { shape } of parameters) total += shape.reduce((product, size) => product * size, 1);
@@ -166,29 +129,19 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
   return `pictures are cut into ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and Python.`;
 }
 
-/** The micro-batch that takes most memory. */
-export interface LargestBatch {
-  /** Its optimizer step, from 1. */
-  readonly step: number;
-  readonly tokens: number;
-  /** Of its activations, estimated. */
-  readonly bytes: number;
+/** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */
+function quantizable(model: MiniCPMV, frozen: ReadonlySet<string>): number {
+  const layers = [...model.llm.namedModules('llm')].filter(
+    ([name, module]) => module instanceof Linear && /\.layers\.\d+\./.test(name) && frozen.has(`${name}.weight`),
+  );
+  return layers.reduce((sum, [, module]) => sum + numbersIn([(module as Linear).weight]), 0);
 }
 
-/** What a run would train, and the memory it takes, a line each, for `--dry_run`. */
-export function describePlan(config: RunConfig, plan: TrainingPlan, largest: LargestBatch): string[] {
-  const { weights, gradients, optimizer } = plan.memory;
-  const memory = weights + gradients + optimizer + largest.bytes;
+/** What a run would train, a line each, for `--dry_run`. */
+export function describePlan(plan: TrainingPlan): string[] {
   const share = Number(((100 * plan.trainableNumbers) / plan.totalNumbers).toPrecision(3));
-  const lines = [
+  return [
     ...(plan.places === null ? [] : [placesLine(plan.places)]),
     `${formatCount(plan.trainableNumbers)} of ${formatCount(plan.totalNumbers)} parameters train (${share} %)`,
-    `memory: at least ${formatBytes(memory)} = weights ${formatBytes(weights)} + gradients ${formatBytes(gradients)} + ` +
-      `optimizer ${formatBytes(optimizer)} + activations ${formatBytes(largest.bytes)} of the largest micro-batch ` +
-      `(step ${largest.step}, ${counted(largest.tokens, 'token')}); pictures come on top`,
   ];
-  const machine = totalmem();
-  if (memory > machine && !['cuda', 'mps'].includes(config.engine.device))
-    lines.push(`notice: this machine has ${formatBytes(machine)} of memory, which is less.`);
-  return lines;
 }

@@ -17,6 +17,7 @@ import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
 import { type Ranks, soloRanks } from '../parallel/ranks.js';
 import { Sharding, stageOf } from '../parallel/sharding.js';
 import type { RunLog } from '../report/run-log.js';
+import { checkMemory, estimateRun, type RunEstimate } from './estimate/check.js';
 import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
@@ -37,6 +38,8 @@ export interface Run {
   readonly optimizer: Optimizer;
   readonly schedule: Schedule;
   readonly derived: Derived;
+  /** What it takes, as was said before it started; null: with --memory_check off, or nothing to learn from. */
+  readonly estimated: RunEstimate | null;
   readonly lossScale: LossScale | null;
   readonly stop: StopRequests;
   readonly vision: VisionCache | null;
@@ -79,10 +82,17 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   settle(ranks, 'pictures of the data', attempt(pictures));
   const derived = derive(config, data.sampler.unitsPerEpoch, ranks.size);
   const stop = new StopRequests(ranks.rank === 0 ? config.output.output_dir : null, options);
+  const resumeFrom = checkpoint?.folder ?? null;
+  const estimated =
+    config.engine.memory_check === 'off'
+      ? null
+      : estimateRun({ config, folder, data, state, derived, resumeFrom, worldSize: ranks.size });
+  const enough = (): void => (estimated === null ? undefined : checkMemory(estimated, log, ranks.localSize));
+  settle(ranks, 'memory', attempt(enough));
   const run = await agree(ranks, 'weights', () => {
     manualSeed(config.seeds.seed);
-    const training = prepareModel(config, folder, reporter, checkpoint?.folder ?? null);
-    return makeRun({ config, ranks, log, data, training, derived, state, output, stop });
+    const training = prepareModel(config, folder, reporter, resumeFrom);
+    return makeRun({ config, ranks, log, data, training, derived, estimated, state, output, stop });
   });
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer, ranks);
   return run;
@@ -101,7 +111,10 @@ export async function closeRun({ optimizer, sharding, training, data, staging }:
 
 /** Makes from what was opened what a run needs beside it. */
 function makeRun(
-  opened: Pick<Run, 'config' | 'ranks' | 'log' | 'data' | 'training' | 'derived' | 'state' | 'output' | 'stop'>,
+  opened: Pick<
+    Run,
+    'config' | 'ranks' | 'log' | 'data' | 'training' | 'derived' | 'estimated' | 'state' | 'output' | 'stop'
+  >,
 ): Run {
   const { config, log, training, derived, state } = opened;
   const { precision } = config;

@@ -18,7 +18,6 @@ import type { Reporter } from '../report/reporter.js';
 import { RunLog } from '../report/run-log.js';
 import { VERSION } from '../version.js';
 import { confer } from './confer.js';
-import { memoryWarning } from './memory-ahead.js';
 import { explainRunMemory } from './memory-failure.js';
 import { isDue, oneStep } from './one-step.js';
 import { openAhead, openLoader } from './open-data.js';
@@ -147,8 +146,6 @@ async function runTraining(config: RunConfig, log: RunLog, start: Start, options
     attempt(() => (ranks.rank === 0 ? openFolder(run) : undefined)),
   );
   announce(run, options);
-  const large = memoryWarning(run);
-  if (large !== null) log.warn('memory', large, state.step);
   const steps = { start: state.step, end: derived.totalSteps, knownBad: state.badRecords };
   const closeAll = async ({ loader, ahead }: Reading): Promise<void> => {
     for (const one of [loader, ...ahead]) await one.close();

@@ -22,7 +22,7 @@ const COMPOSED = [
   'a number of at least 0 and of at most 1',
   ...['Node', 'libtorch', 'processor', 'memory', 'compiler', 'devices', 'threads'].map((name) => `${name}: 41`),
   ...['disk of the run folder', 'disk of the Hugging Face cache', 'matmul bfloat16'].map((name) => `${name}: 41`),
-  'ok',
+  ...['weights', 'gradients', 'communication', 'update', 'ok'],
   'note',
   'missing',
   '41 images',

@@ -90,7 +90,7 @@ describe('where adapters go', () => {
 });
 
 describe('--dry_run', () => {
-  it('says where adapters go, what trains, and the least memory, without weights', async () => {
+  it('says where adapters go, what trains, and the memory, without weights', async () => {
     const { code, stderr } = await dryRun({ ...LORA, lora_target_modules: 'q_proj v_proj', bf16: true });
     expect(code).toBe(0);
     expect(stderr).toContain('adapters: llm 2 layers × 2\n');
@@ -99,7 +99,7 @@ describe('--dry_run', () => {
     const [start] = eventsOf(folder, 'run_start');
     expect(trains[1]).toContain(String(Math.round(start!.trainable_parameters / 1000)));
     expect(stderr).toMatch(
-      /memory: at least .* = weights .* \+ gradients .* \+ optimizer .* \+ activations .* \(step 1, \d+ tokens\)/,
+      /memory: about .* at most = weights .* \+ gradients .* \+ optimizer .* \+ activations .*, in the .* of /,
     );
   });
 

@@ -21,6 +21,7 @@ import {
   tensor,
 } from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
+import { CompactShape, type CompactSizes } from './compact-shape.js';
 import { loraAdapters } from './lora.js';
 
 export type QuantizationType = 'nf4' | 'int8';
@@ -241,6 +242,21 @@ export class Int8Tensor implements CompactTensor {
   }
 }
 
+function compactOf(data: Tensor, type: QuantizationType): CompactTensor {
+  if (data.device === 'meta') return new CompactShape(data, compactSizes(data, type));
+  return type === 'nf4' ? new Nf4Tensor(data) : new Int8Tensor(data);
+}
+
+/** What a weight takes in its smaller form: the parts of `Nf4Tensor` and `Int8Tensor`. */
+function compactSizes({ shape, numel }: Tensor, type: QuantizationType): CompactSizes {
+  if (type === 'int8') return { type, nbytes: numel + 4 * shape[0]!, whole: 0, chunk: CHUNK };
+  const blocks = Math.ceil(numel / NF4_BLOCK);
+  const rows = Math.ceil(blocks / NF4_SCALE_BLOCK);
+  const table = 8 * NF4_LEVELS.length ** 2;
+  const nbytes = (blocks * NF4_BLOCK) / 2 + rows * NF4_SCALE_BLOCK + 4 * rows + 4 + table;
+  return { type, nbytes, whole: 4 * blocks, chunk: CHUNK };
+}
+
 /** The result of quantization. */
 export interface Quantized {
   /** Number of weights that are quantized now, and their bytes before and after. */
@@ -267,7 +283,7 @@ export function quantizeLayers(model: MiniCPMV, type: QuantizationType): Quantiz
     const { weight } = module;
     if (weight.compact !== undefined || weight.requiresGrad) continue;
     const { data } = weight;
-    const compact = type === 'nf4' ? new Nf4Tensor(data) : new Int8Tensor(data);
+    const compact = compactOf(data, type);
     result.tensors++;
     result.bytesBefore += data.nbytes;
     result.bytesAfter += compact.nbytes;

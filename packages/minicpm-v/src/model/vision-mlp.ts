@@ -1,5 +1,5 @@
 /** The feed-forward part of a layer of both vision towers. Parameter names are the checkpoints'. */
-import { type LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';
+import { isCpu, type LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';
 
 const isPlain = ({ adapter, weight }: Linear): boolean => adapter === undefined && weight.compact === undefined;
 
@@ -23,7 +23,7 @@ export class VisionMlp extends Module {
    */
   residual(x: Tensor, norm: LayerNorm): Tensor {
     const { fc1, fc2, gelu } = this;
-    if (x.device === 'cpu' || !isPlain(fc1) || !isPlain(fc2))
+    if (isCpu(x.device) || !isPlain(fc1) || !isPlain(fc2))
       return ops.add(x, fc2.forward(ops.gelu(fc1.forward(norm.forward(x)), { approximate: gelu })));
     const [w1, b1, w2, b2] = [fc1.weight, fc1.bias!, fc2.weight, fc2.bias!].map(({ data }) => data);
     return ops.geluMlp(x, norm.weight.data, norm.bias.data, w1!, b1!, w2!, b2!, norm.eps, gelu === 'tanh');

@@ -222,6 +222,16 @@ export const ENGINE = {
       zh: '最初几步占用的内存超过此值（例如 12GB）则结束；auto 未给此值时使用空闲内存。',
     },
   },
+  memory_check: {
+    kind: 'choice',
+    choices: ['error', 'warn', 'off'],
+    default: 'error',
+    freeOnResume: true,
+    help: {
+      en: 'Before weights are loaded, estimate the memory: refuse what exceeds all that the device has, only warn, or neither.',
+      zh: '加载权重之前估算内存：超出设备全部内存时拒绝（error），只警告（warn），或不检查（off）。',
+    },
+  },
   cache_vision: {
     kind: 'string',
     default: 'auto',

@@ -1,6 +1,6 @@
 /** `minicpm-finetune train`: resolves the configuration, trains. */
 import { resolve } from 'node:path';
-import { flagsOf, type RunEvent } from '@minicpm-finetune/run';
+import { flagsOf, type RunConfig, type RunEvent } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import { LAUNCH_FLAGS } from '../../config/launch-flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
@@ -22,7 +22,9 @@ export const trainCommand: CliCommand = {
   async run(given, io) {
     const standing = standingOf(given, io.env, resolveGiven(given).config);
     const resolved = resolveGiven(given, { worldSize: sizeOf(standing) });
-    if (given.get('dry_run')?.value === true) return await printDryRun(resolved, sizeOf(standing), io);
+    const dry = given.get('dry_run')?.value ?? false;
+    if (dry !== false)
+      return await printDryRun(resolved, { worldSize: sizeOf(standing), measures: dry === 'measure' }, io);
     if (standing.kind === 'launcher') return await startRanks(standing.plan, given, io);
     if (standing.kind === 'rank') return await trainAsRank(standing.place, resolved, io);
     return await runTraining(resolved, io);
@@ -90,7 +92,7 @@ async function runTraining(
 /** Prints a recipe that repeats the run on standard output; notices, arithmetic and what was found on standard error. */
 async function printDryRun(
   { config, notices, derived }: ResolvedConfig,
-  worldSize: number,
+  { worldSize, measures }: { readonly worldSize: number; readonly measures: boolean },
   io: CommandIO,
 ): Promise<number> {
   const [{ dryRun }, { Progress }] = await Promise.all([
@@ -102,9 +104,23 @@ async function printDryRun(
     for (const notice of notices) reporter.notice(notice);
     const found = await dryRun(config, { worldSize, reporter });
     for (const line of [...derived, ...found]) reporter.print(line);
+    if (measures) for (const line of await measuredLines(config)) reporter.print(line);
     io.stdout.write(stringify(config));
     return EXIT.ok;
   } finally {
     reporter.close();
   }
+}
+
+/** Two steps of one process of the run on noise. */
+async function measuredLines({ model, ...others }: RunConfig): Promise<string[]> {
+  const { model_name_or_path: named, cache_dir: cacheDir } = model;
+  const [{ resolveModel }, { measureMemory, describeMeasured }, { SILENT }] = await Promise.all([
+    import('../../hub/hub.js'),
+    import('../../train/estimate/measure.js'),
+    import('../../report/reporter.js'),
+  ]);
+  const flags = { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' } as const;
+  const folder = await resolveModel(named, { ...flags, cacheDir, reporter: SILENT });
+  return describeMeasured(measureMemory({ model, ...others }, folder, SILENT));
 }

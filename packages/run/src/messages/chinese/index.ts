@@ -5,6 +5,7 @@ import { ANSWERS } from './answers.js';
 import { CLI } from './cli.js';
 import { CONFIG } from './config.js';
 import { DATA } from './data.js';
+import { ESTIMATE } from './estimate.js';
 import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
@@ -31,6 +32,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   model: MODEL,
   hub: HUB,
   training: TRAINING,
+  estimate: ESTIMATE,
   sameData: SAME_DATA,
   launch: LAUNCH,
   libtorch: LIBTORCH,

@@ -50,14 +50,11 @@ export const RUN_FOLDER: Messages = {
   'The result says so to chat, generate, merge, render and Python.':
     '训练结果会把这一点告诉 chat、generate、merge、render 和 Python。',
   '{1} of {2} parameters train ({3} %)': '{2} 个模型参数中训练 {1} 个（{3} %）',
-  'memory: at least {1} = weights {2} + gradients {3} + optimizer {4} + activations {5} of the largest micro-batch (step {6}, {7}); pictures come on top':
-    '内存：至少 {1} = 权重 {2} + 梯度 {3} + 优化器 {4} + 最大微批（第 {6} 步，{7}）的激活值 {5}；图片另计',
   'training data: {1}': '训练数据：{1}',
   'evaluation data: {1}': '评估数据：{1}',
   '{1}, {2} to {3} tokens in each, {4} on average': '{1}，每条 {2} 到 {3} 个词元，平均 {4} 个',
   'bad records, left out: {1}, the first: record {2} of {3}': '有错而略去的记录：{1} 条，第一条：{3} 的第 {2} 条记录',
   '{1} has no weights: a start would download them from the hub.': '{1} 中没有权重：开始训练时会从 hub 下载。',
-  'this machine has {1} of memory, which is less.': '本机内存为 {1}，不够。',
   'layers, patterns, records and memory are not checked: {1} is not on this machine.':
     '没有检查层、模式、记录和内存：{1} 不在本机上。',
 

@@ -12,8 +12,6 @@ export const SAME_DATA: Messages = {
     '有 {1} 条记录的图片在训练的同时解码；--preflight full 会在第一步之前解码它们。',
   'What was checked of the data cannot be remembered in {1}: {2}.': '无法在 {1} 中记住对数据的检查结果：{2}。',
   'The next start checks it again.': '下次启动会重新检查。',
-  'THE LARGEST BATCH MAY NOT FIT: step {1} has {2} tokens at once, for which the run takes about {3} (weights {4}, optimizer {5}, gradients {6}, activations {7}), and {8} has {9}.':
-    '最大的批次可能放不下：第 {1} 步一次有 {2} 个词元，运行约需 {3}（权重 {4}，优化器 {5}，梯度 {6}，激活值 {7}），而 {8} 有 {9}。',
 
   // A data file that changes during a run.
   'Expected the data file as when it was opened but it cannot be read any more: {1}.':

@@ -70,13 +70,7 @@ export const TRAINING: Messages = {
   'an unknown size': '未知大小的内存',
   'weights {1}': '权重 {1}',
   'optimizer {1}': '优化器 {1}',
-  'gradients {1}': '梯度 {1}',
-  'gradients of a block': '一块的梯度',
-  'activations at least {1}': '激活值至少 {1}',
-  'about {1}': '约 {1}',
-  'By these figures each of these fits: {1}.': '按这些数字，以下任何一项都放得下：{1}。',
-  'By these figures none of these fits alone: {1}. Take several of them, a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
-    '按这些数字，以下单独一项都放不下：{1}。请同时使用几项，或更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
+  'gradients and activations at least {1}': '梯度和激活值至少 {1}',
   'Take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
     '请使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
   'a tensor': '一个张量',

@@ -1,0 +1,292 @@
+/**
+ * One optimizer step without memory. On libtorch's `meta` device tensors have shapes alone: nothing is computed, and every byte
+ * that the step would take is counted. The model is made from config.json alone, the step is the training's own.
+ */
+import {
+  applyLora,
+  type LoraOptions,
+  MiniCPMV,
+  type Picture,
+  type PlanNode,
+  planAdapters,
+  quantizeLayers,
+  setLoraTraining,
+} from '@minicpm-finetune/minicpm-v';
+import { type ModelConfig, withSlice } from '@minicpm-finetune/processor';
+import type { RunConfig } from '@minicpm-finetune/run';
+import { countMetaBytes, keep, metaBytes, ops, type Parameter, resetMetaPeak, scope } from '@minicpm-finetune/torch';
+import { sliceOf } from '../../data/encoder.js';
+import { type Batch, pack, type Sequence } from '../../engine/collate.js';
+import type { DeviceName } from '../../engine/machine.js';
+import { HEAD } from '../../engine/micro-batch.js';
+import { withNoise } from '../../engine/neftune.js';
+import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
+import type { Phase, StepProfile } from '../../engine/profiler.js';
+import { gradientsOf } from '../../engine/step.js';
+import { tuneFully } from '../../engine/trainables.js';
+import { loraOptions } from '../plan.js';
+import type { BatchShape } from './shape.js';
+
+/** What is loaded, gathered and updated together: a block of the plan. */
+export interface Unit {
+  readonly name: string;
+  /** Numbers that train, and that do not. */
+  readonly trained: number;
+  readonly frozen: number;
+  readonly bytes: number;
+}
+
+/** A part of the step: what is taken beside weights, optimizer and gradients that are complete. */
+export interface Moment {
+  readonly phase: Phase | 'loss' | 'update';
+  /** The block, such as `llm.model.layers.3`; empty in the update. */
+  readonly block: string;
+  /** Bytes at most, of the inputs or graphs of blocks that are kept and of what the block itself makes. */
+  readonly working: number;
+  /** Bytes of that which other blocks keep. */
+  readonly kept: number;
+  /** Gradients that are there already, by unit: bytes. */
+  readonly gradients: ReadonlyMap<string, number>;
+  /** Bytes of this block's own gradients. */
+  readonly own: number;
+}
+
+export interface Rehearsal {
+  readonly units: readonly Unit[];
+  readonly weights: {
+    readonly trained: number;
+    readonly frozen: number;
+    readonly compact: number;
+    readonly compacted: number;
+  };
+  /** Bytes of the optimizer's tensors. */
+  readonly masters: number;
+  readonly moments: number;
+  /** Rows of the token table that have moments, of how many; null: all, or the table does not train. */
+  readonly rows: { readonly seen: number; readonly of: number } | null;
+  readonly trainedNumbers: number;
+  readonly totalNumbers: number;
+  readonly steps: readonly Moment[];
+  /** Bytes of gradients that the update copies in float32. */
+  readonly copied: number;
+  /** Bytes of a micro-batch's ids and pictures. */
+  readonly batch: number;
+}
+
+const numbersOf = ({ shape }: Parameter): number => shape.reduce((product, size) => product * size, 1);
+const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
+
+/** The model on the meta device as a training has it, adapters and quantization included. */
+function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
+  const { dtype } = config.precision;
+  const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
+  const model = new MiniCPMV({
+    ...withSlice(read, sliceOf(read, config.model)),
+    vision: { ...read.vision, batchSize },
+  });
+  for (const [, parameter] of model.namedParameters())
+    parameter.data = scope(() => keep(ops.empty(parameter.shape, { dtype, device: 'meta' })));
+  const { use_lora: useLora, lora_weight_path: from, q_lora: quantized, q_lora_type: type } = config.lora;
+  if (useLora) {
+    const options: LoraOptions = from === null ? loraOptions(config) : planAdapters(model, { folder: from }).config;
+    applyLora(model, options, { seed: 0 });
+    setLoraTraining(model, true);
+    if (quantized) quantizeLayers(model, type);
+  } else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
+  return model;
+}
+
+/** A micro-batch of a shape, with pictures of noise. Every token is another one, and all are supervised: nothing takes more. */
+export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: string): Batch {
+  const { queryNum, llm, vision, batchVision } = model.config;
+  const pictures = sequences.flatMap(({ pictures: own }) =>
+    own.map(({ rows, cols }): Picture => {
+      const side = vision.patchSize;
+      const shape = batchVision ? [3, side, side * rows * cols] : [3, side * rows, side * cols];
+      return { pixels: scope(() => keep(ops.randint(0, 256, shape, { dtype: 'uint8', device }))), rows, cols };
+    }),
+  );
+  let id = 0;
+  const texts = sequences.map(({ tokens, pictures: own }): Sequence => {
+    const inputIds = Int32Array.from({ length: tokens }, () => id++ % llm.vocabSize);
+    const imageBounds = own.map((_, i): [number, number] => [i * queryNum, (i + 1) * queryNum]);
+    const labels = inputIds.map((__, i) => (i < own.length * queryNum || i === tokens - 1 ? -100 : 1));
+    return { inputIds, labels, imageBounds };
+  });
+  return pack(texts, pictures, device);
+}
+
+/** Watches a step: closes a moment wherever a block or a part of it begins or ends. */
+class Watch implements StepProfile {
+  readonly moments: Moment[] = [];
+  readonly #open: { phase: Moment['phase']; block: string; kept: number }[] = [];
+  readonly #gradients = new Map<string, Map<string, number>>();
+  readonly #base: number;
+  readonly #summed: number;
+  readonly #unitOf: ReadonlyMap<string, string>;
+
+  /** @param base bytes of everything that outlives the step; @param summed bytes of a number of a sum of gradients, 0: as it is */
+  constructor(base: number, summed: number, unitOf: ReadonlyMap<string, string>) {
+    this.#base = base;
+    this.#summed = summed;
+    this.#unitOf = unitOf;
+    resetMetaPeak();
+  }
+
+  span<T>(name: string, _category: string, run: () => T): T {
+    return name === 'loss' ? this.#within('loss', HEAD, run) : run();
+  }
+
+  block<T>(phase: Phase, node: PlanNode, run: () => T): T {
+    return this.#within(phase, node.name, run);
+  }
+
+  /** Gradients that are about to be summed. */
+  gradients(gradients: ReadonlyMap<string, { numel: number; nbytes: number }>): void {
+    for (const [name, { numel, nbytes }] of gradients) {
+      const unit = this.#unitOf.get(name) ?? HEAD;
+      const own = this.#gradients.get(unit) ?? new Map<string, number>();
+      this.#gradients.set(unit, own.set(name, this.#summed === 0 ? nbytes : this.#summed * numel));
+    }
+  }
+
+  #within<T>(phase: Moment['phase'], block: string, run: () => T): T {
+    this.#close();
+    const kept = Math.max(0, metaBytes().inUse - this.#base - sum(this.held.values()));
+    this.#open.push({ phase, block, kept });
+    try {
+      return run();
+    } finally {
+      this.#close();
+      this.#open.pop();
+    }
+  }
+
+  get held(): ReadonlyMap<string, number> {
+    return new Map([...this.#gradients].map(([unit, own]) => [unit, sum(own.values())]));
+  }
+
+  #close(): void {
+    const { peak } = metaBytes();
+    resetMetaPeak();
+    const at = this.#open.at(-1);
+    if (at === undefined) return;
+    const gradients = this.held;
+    const complete = sum(gradients.values());
+    const own = at.phase === 'forward' ? 0 : (gradients.get(at.block) ?? 0);
+    this.moments.push({
+      phase: at.phase,
+      block: at.block,
+      working: Math.max(0, peak - this.#base - complete),
+      kept: at.kept,
+      gradients,
+      own,
+    });
+  }
+}
+
+/** The units of a model, in the order of its plan; parts that the plan does not visit are units of their own. */
+function unitsOf(model: MiniCPMV, batch: Batch): { units: Unit[]; unitOf: Map<string, string> } {
+  const unitOf = new Map<string, string>();
+  for (const node of model.plan(batch.inputs, { train: true }))
+    for (const name of node.parameters.keys())
+      if (!unitOf.has(name)) unitOf.set(name, node.name.replace(/\.rows$/, ''));
+  for (const name of model.headParameters().keys()) if (!unitOf.has(name)) unitOf.set(name, HEAD);
+  for (const [name] of model.namedParameters())
+    if (!unitOf.has(name)) unitOf.set(name, /^(.*?\.(?:layers|blocks)\.\d+|vpm|resampler)\b/.exec(name)?.[0] ?? name);
+  const byUnit = new Map<string, Unit>();
+  for (const [name, parameter] of model.namedParameters()) {
+    const unit = unitOf.get(name)!;
+    const { trained, frozen, bytes } = byUnit.get(unit) ?? { trained: 0, frozen: 0, bytes: 0 };
+    const count = numbersOf(parameter);
+    byUnit.set(unit, {
+      name: unit,
+      trained: trained + (parameter.requiresGrad ? count : 0),
+      frozen: frozen + (parameter.requiresGrad ? 0 : count),
+      bytes: bytes + (parameter.compact?.nbytes ?? parameter.data.nbytes),
+    });
+  }
+  return { units: [...byUnit.values()], unitOf };
+}
+
+function weightsOf(model: MiniCPMV): Rehearsal['weights'] {
+  let [trained, frozen, compact, compacted] = [0, 0, 0, 0];
+  for (const [, parameter] of model.namedParameters()) {
+    if (parameter.compact !== undefined) {
+      compact += parameter.compact.nbytes;
+      compacted += numbersOf(parameter);
+    } else if (parameter.requiresGrad) trained += parameter.data.nbytes;
+    else frozen += parameter.data.nbytes;
+  }
+  return { trained, frozen, compact, compacted };
+}
+
+/**
+ * Takes one optimizer step of a configuration without memory and weights.
+ *
+ * @param device whose tensors are counted
+ * @throws UserError for adapters that do not fit the model
+ */
+export function rehearse(config: RunConfig, read: ModelConfig, shape: BatchShape, device: DeviceName): Rehearsal {
+  countMetaBytes(device);
+  return scope(() => {
+    const model = modelOf(config, read);
+    try {
+      return rehearseModel(model, config, shape);
+    } finally {
+      model.dispose();
+    }
+  });
+}
+
+function rehearseModel(model: MiniCPMV, config: RunConfig, shape: BatchShape): Rehearsal {
+  const several = config.batch.gradient_accumulation_steps > 1;
+  const all = [...model.namedParameters()];
+  const trainable = new Map(all.filter(([, { requiresGrad }]) => requiresGrad));
+  const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config));
+  const before = metaBytes().inUse;
+  const batches = Array.from({ length: several ? 2 : 1 }, () => batchOf(model, shape, 'meta'));
+  const batch = (metaBytes().inUse - before) / batches.length;
+  const { units, unitOf } = scope(() => unitsOf(model, batches[0]!));
+  const watch = new Watch(before, several ? 4 : 0, unitOf);
+  const { neftune_noise_alpha: alpha } = config.optimizer;
+  const { losses, receiver } = gradientsOf(model, batches, {
+    recompute: config.engine.gradient_checkpointing !== false,
+    perMicroBatch: false,
+    profile: watch,
+    watch: { plan: (plan) => plan, loss: () => {}, gradients: (gradients) => watch.gradients(gradients) },
+    ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
+  });
+  try {
+    const update = (): void =>
+      scope(() => optimizer.step(receiver.gradients, { multiplier: 1, seed: 0, rows: receiver.rows }));
+    update(); // makes the moments
+    const held = metaBytes().inUse;
+    resetMetaPeak();
+    update();
+    const working = metaBytes().peak - held;
+    const states = [...optimizer.adamw.state.values()];
+    const table = states.find(({ rows }) => rows !== undefined);
+    const { vocabSize } = model.config.llm;
+    return {
+      units,
+      weights: weightsOf(model),
+      masters: sum([...optimizer.masters.values()].map(({ nbytes }) => nbytes)),
+      moments: sum(states.map(({ expAvg, expAvgSq }) => expAvg.nbytes + expAvgSq.nbytes)),
+      rows: table?.rows === undefined ? null : { seen: table.rows.length, of: vocabSize },
+      trainedNumbers: sum([...trainable.values()].map(numbersOf)),
+      totalNumbers: sum(all.map(([, parameter]) => numbersOf(parameter))),
+      copied: sum(
+        [...receiver.gradients].map(([name, { dtype, numel }]) =>
+          optimizer.masters.has(name) && dtype !== 'float32' ? 4 * numel : 0,
+        ),
+      ),
+      steps: [...watch.moments, { phase: 'update', block: '', working, kept: 0, gradients: watch.held, own: 0 }],
+      batch,
+    };
+  } finally {
+    for (const loss of losses) loss.dispose();
+    receiver.dispose();
+    optimizer.dispose();
+  }
+}

@@ -1,0 +1,237 @@
+/** The memory of a run, estimated before its weights are loaded, and measured. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { createModel, MiniCPMV, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { type ModelConfig, parseConfig } from '@minicpm-finetune/processor';
+import { OwnFiles, type RunConfig } from '@minicpm-finetune/run';
+import { liveTensors } from '@minicpm-finetune/torch';
+import { afterAll, describe, expect, it } from 'vitest';
+import { Sampler } from '../../src/data/sampler.js';
+import { SILENT } from '../../src/report/reporter.js';
+import { RunLog } from '../../src/report/run-log.js';
+import { checkMemory, largestMicroBatch, type Room, type RunEstimate } from '../../src/train/estimate/check.js';
+import { estimate } from '../../src/train/estimate/estimate.js';
+import { type Changes, changedConfig, type FitOptions, fit } from '../../src/train/estimate/fit.js';
+import { largestShape } from '../../src/train/estimate/shape.js';
+import { startOf } from '../../src/train/resume.js';
+import { closeRun, openRun, type Run } from '../../src/train/run.js';
+import { train } from '../../src/train/train.js';
+import { configOf, eventsOf, makePlace } from '../support/run-place.js';
+
+const BUILT = join(import.meta.dirname, '..', '..', 'dist');
+/** Measures a configuration that is given on standard input. */
+const MEASURE = `
+import { readFileSync } from 'node:fs';
+const { flags, folder } = JSON.parse(readFileSync(0, 'utf8'));
+const { measureMemory } = await import(${JSON.stringify(join(BUILT, 'train/estimate/measure.js'))});
+const { SILENT } = await import(${JSON.stringify(join(BUILT, 'report/reporter.js'))});
+console.log(JSON.stringify(measureMemory(flags, folder, SILENT)));
+`;
+
+const place = makePlace(16);
+afterAll(() => rmSync(place.folder, { recursive: true }));
+
+let runs = 0;
+
+async function withRun(flags: Readonly<Record<string, unknown>>, body: (run: Run) => void): Promise<void> {
+  const config = configOf(place, `opened ${runs++}`, flags);
+  const start = startOf(config, { own: new OwnFiles(config.output.output_dir), earlier: [] });
+  const log = new RunLog(config, { startStep: 0 });
+  const run = await openRun(config, log, start);
+  try {
+    body(run);
+  } finally {
+    await closeRun(run);
+    log.close();
+  }
+}
+
+describe('the largest micro-batch', () => {
+  const lengths = Uint32Array.from([5, 900, 7, 11, 13, 17, 800, 3]);
+  it.each([
+    ['in random order', {}],
+    ['by length', { lengths }],
+    ['packed', { packing: { lengths, capacity: 1000 } }],
+  ])('is that of the plan %s', (_, more) => {
+    const sampler = new Sampler({ sizes: [8], seed: 3, shuffle: true, batchSize: 1, accumulation: 2, ...more });
+    const plans = Array.from({ length: sampler.stepsPerEpoch }, (__, step) => sampler.plan(step));
+    const sizes = plans.flatMap(({ step, batches }) =>
+      batches.map((batch) => ({ step: step + 1, tokens: batch.reduce((sum, i) => sum + lengths[i]!, 0) })),
+    );
+    const most = Math.max(...sizes.map(({ tokens }) => tokens));
+    const found = largestMicroBatch(sampler, lengths, 0, 100);
+    expect(found.tokens).toBe(most);
+    expect(sizes).toContainEqual({ step: found.step, tokens: found.tokens });
+    expect(found.records.reduce((sum, length) => sum + length, 0)).toBe(most);
+  });
+});
+
+const room = (now: number, whole: number): Room => ({ now, whole });
+const quiet = { reporter: { notice: () => {}, task: SILENT.task } };
+
+describe('the memory check', () => {
+  const warnings: string[] = [];
+  const log = { ...quiet, warn: (_: string, message: string) => void warnings.push(message) };
+  const estimated = async (flags: Record<string, unknown>): Promise<RunEstimate> => {
+    let found: RunEstimate | null = null;
+    await withRun({ per_device_train_batch_size: 8, max_steps: 4, ...flags }, (run) => {
+      found = run.estimated;
+    });
+    return found!;
+  };
+
+  it('warns where there is too little now, and refuses what exceeds all of the memory', async () => {
+    const run = await estimated({});
+    checkMemory(run, log, room(1e12, 1e12));
+    expect(warnings).toEqual([]);
+    checkMemory(run, log, room(1e6, 1e12));
+    expect(warnings.splice(0)).toEqual([
+      expect.stringMatching(
+        /^THE LARGEST BATCH MAY NOT FIT: step \d has \d+ tokens at once, .* and cpu has 1\.0 MB\. /,
+      ),
+    ]);
+    expect(() => checkMemory(run, log, room(1e6, 1e6))).toThrow(
+      /^Expected at most 1\.0 MB, which cpu has, but received a run that takes about .* without pictures/,
+    );
+  });
+
+  it('only warns with --memory_check warn, and is silent with off', async () => {
+    const run = await estimated({ memory_check: 'warn' });
+    checkMemory(run, log, room(1e6, 1e6));
+    expect(warnings.splice(0)).toHaveLength(1);
+    await withRun({ memory_check: 'off' }, (off) => expect(off.estimated).toBeNull());
+  });
+
+  it('is not there in a run that fits', async () => {
+    await train(configOf(place, 'fits'));
+    expect(eventsOf(join(place.folder, 'fits'), 'warning')).toEqual([]);
+  });
+});
+
+/** A model whose tensors are large enough for the allocator to count them. */
+function countedModel(): { folder: string; read: ModelConfig } {
+  const folder = mkdtempSync(join(place.folder, 'counted-'));
+  const text = JSON.stringify({
+    ...(JSON.parse(readFileSync(join(place.model, 'config.json'), 'utf8')) as object),
+    ...{ hidden_size: 512, intermediate_size: 1024, num_attention_heads: 4, num_key_value_heads: 4, vocab_size: 2048 },
+    torch_dtype: 'bfloat16',
+  });
+  const read = parseConfig(text, join(folder, 'config.json'));
+  const model = createModel(read, { seed: 1, dtype: 'bfloat16' });
+  saveCheckpoint(model, folder);
+  model.dispose();
+  return { folder, read };
+}
+
+describe('an estimate', () => {
+  const { folder, read } = countedModel();
+  const config = (flags: Readonly<Record<string, unknown>>): RunConfig =>
+    configOf(place, 'estimated', {
+      ...{
+        model_name_or_path: folder,
+        model_max_length: 1024,
+        per_device_train_batch_size: 1,
+        device: 'cpu',
+        bf16: true,
+      },
+      ...flags,
+    });
+
+  it.each([
+    {},
+    { gradient_checkpointing: true },
+    { bf16_master_weights: false, gradient_checkpointing: true },
+    { gradient_checkpointing: true, gradient_accumulation_steps: 2 },
+    { fused_backward: true },
+  ])('is within 10 % of what is measured: %j', (flags) => {
+    // in a process of its own: the peak is that of a process
+    const made = JSON.stringify({ flags: config(flags), folder });
+    const out = execFileSync(process.execPath, ['--input-type=module', '-e', MEASURE], {
+      input: made,
+      encoding: 'utf8',
+    });
+    const { estimated, measured } = JSON.parse(out) as { estimated: number; measured: number };
+    expect(measured).toBeGreaterThan(20e6);
+    expect(Math.abs(estimated / measured - 1)).toBeLessThan(0.1);
+  });
+
+  it('has weights, masters and moments to the byte', () => {
+    const one = estimate(config({}), read, largestShape(config({}), read, 1), { device: 'cpu', worlds: [1] })[0]!;
+    const model = new MiniCPMV(read);
+    const count = (pick: (name: string) => boolean): number =>
+      [...model.namedParameters()]
+        .filter(([name]) => pick(name))
+        .reduce((sum, [, { shape }]) => sum + shape.reduce((product, size) => product * size, 1), 0);
+    const table = (name: string): boolean => name.includes('embed_tokens');
+    const bytes = new Map(one.device.map((line) => [line.category, line.bytes]));
+    expect(bytes.get('weights')).toBe(2 * count(() => true));
+    expect(bytes.get('masters')).toBe(4 * count(() => true));
+    expect(bytes.get('moments')).toBe(8 * (count((name) => !table(name)) + 1024 * 512));
+    for (const { bytes: all, terms } of [...one.device, ...one.host])
+      expect(all).toBeCloseTo(
+        terms.reduce((sum, term) => sum + term.count * term.bytes, 0),
+        3,
+      );
+    expect(one.deviceBytes).toBe(one.device.reduce((sum, line) => sum + line.bytes, 0));
+  });
+
+  it('shares states among devices by stage', () => {
+    const own = config({ gradient_checkpointing: true });
+    const all = estimate(own, read, largestShape(own, read, 1), { device: 'cuda', worlds: [1, 2, 4, 8] });
+    expect(all.map(({ stage }) => stage)).toEqual([0, 3, 3, 3]);
+    const of = (category: string): number[] =>
+      all.map(({ device }) => device.find((line) => line.category === category)!.bytes);
+    for (const category of ['masters', 'moments']) {
+      const [whole, ...shares] = of(category);
+      shares.forEach((bytes, i) => {
+        expect(bytes / (whole! / 2 ** (i + 1))).toBeCloseTo(1, 2);
+      });
+    }
+    const [whole, , , eighth] = of('weights');
+    expect(eighth).toBeLessThan(whole! / 4);
+    const lora = config({ use_lora: true });
+    expect(estimate(lora, read, largestShape(lora, read, 1), { device: 'cuda', worlds: [2] })[0]!.stage).toBe(2);
+  });
+
+  it('leaves no tensor', () => {
+    const before = liveTensors().tensors;
+    estimate(config({ use_lora: true, q_lora: true }), read, largestShape(config({}), read, 1), {
+      device: 'cpu',
+      worlds: [1],
+    });
+    expect(liveTensors().tensors).toBe(before);
+  });
+});
+
+describe('settings that fit', () => {
+  const { read } = countedModel();
+  const options = (given: string[]): FitOptions => ({
+    ...{ device: 'cuda', world: 1, given: new Set(given), shapeOf: (one) => largestShape(one, read, 1) },
+    withChanges: (changes) => changedConfig(base, changes),
+  });
+  const base = configOf(place, 'fitted', { per_device_train_batch_size: 4, model_max_length: 1024 });
+  const bytes = (changes: Changes): number => {
+    const own = changedConfig(base, changes)!;
+    return estimate(own, read, largestShape(own, read, 1), { device: 'cuda', worlds: [1] })[0]!.deviceBytes;
+  };
+
+  it('change as little as needed, in the order of their cost', () => {
+    expect(fit(base, read, 1e12, options([]))!.changes).toEqual({});
+    const recompute = { gradient_checkpointing: true };
+    const small = { ...recompute, per_device_train_batch_size: 1, gradient_accumulation_steps: 4 };
+    for (const changes of [recompute, small])
+      expect(fit(base, read, bytes(changes), options([]))!.changes).toEqual(changes);
+    expect(fit(base, read, 1e6, options([]))).toBeNull();
+  });
+
+  it('leave what was given', () => {
+    const { changes } = fit(
+      base,
+      read,
+      bytes({ per_device_train_batch_size: 1, gradient_accumulation_steps: 4 }),
+      options(['gradient_checkpointing']),
+    )!;
+    expect(changes).toEqual({ per_device_train_batch_size: 1, gradient_accumulation_steps: 4 });
+  });
+});
