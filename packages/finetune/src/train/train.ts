@@ -3,7 +3,7 @@
  * parts are in the files it imports.
  */
 import { writeFileSync } from 'node:fs';
-import { RUN_FILES, type RunConfig, type RunEvent, type StopEvent } from '@minicpm-finetune/run';
+import { RUN_FILES, type RunConfig, type RunEvent, type StopEvent, UserError } from '@minicpm-finetune/run';
 import { about, allowTf32, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { restoreRandomState } from '../checkpoint/checkpoint.js';
 import { bringCheckpoint } from '../checkpoint/receive.js';
@@ -79,7 +79,7 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   const device = settle(
     ranks,
     'device',
-    attempt(() => startEngine(config.engine)),
+    attempt(() => deviceOf(config, ranks)),
   );
   allowTf32(config.engine.tf32);
   const claim = (): OutputFolder | null => (ranks.rank === 0 ? claimOutput(config) : null);
@@ -92,6 +92,17 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   } finally {
     output.release();
   }
+}
+
+/** The device of a run. Tensors of several processes travel through host memory. @throws UserError */
+function deviceOf(config: RunConfig, { size }: Ranks): DeviceName {
+  const device = startEngine(config.engine);
+  if (size > 1 && device !== 'cpu')
+    throw new UserError(`Expected one process on ${device} but received ${size}: several compute on CPUs only.`, {
+      flag: '--device',
+      cure: 'Give --device cpu, or start one process with --gradient_accumulation_steps times as large.',
+    });
+  return device;
 }
 
 /** Trains in a folder that is claimed. */

@@ -80,6 +80,10 @@ export const LAUNCH: Messages = {
     '{1} 在各进程应有相同的内容，但进程 0 有 {2}，进程 {3} 有 {4}。',
   '{1} records of SHA-256 {2}… on {3}': '{1} 条记录（SHA-256 {2}…，在 {3} 上）',
   'Give all machines the same data files in the same order.': '请给所有机器相同的数据文件，且顺序相同。',
+  'Expected one process on {1} but received {2}: several compute on CPUs only.':
+    '{1} 上只能有一个进程，但收到 {2} 个：多个进程只能在 CPU 上计算。',
+  'Give --device cpu, or start one process with --gradient_accumulation_steps times as large.':
+    '请使用 --device cpu，或只启动一个进程并相应增大 --gradient_accumulation_steps。',
   'Give all ranks the same flags, files and versions.': '请给所有进程相同的参数、文件和版本。',
   '{1} is {2} on {3} and {4} on {5}: numbers may differ in their last bits from those of equal machines.':
     '{1}在{3}为 {2}，在{5}为 {4}：数值的最后几位可能与相同机器上的不同。',
