@@ -220,10 +220,9 @@ function fusedStep(
   );
   try {
     options.whileDeviceWorks?.();
-    const [sum] = readScalars(losses);
-    const squares = receiver.squares.item();
+    const [sum, squares] = readScalars([...losses, keep(ops.clone(receiver.squares))]);
     const [loss] = agree(options, [sum!], shares, 0);
-    const gradNorm = normOf(squares);
+    const gradNorm = normOf(squares!);
     return { loss, gradNorm, supervisedTokens, updated: Number.isFinite(loss) && Number.isFinite(gradNorm) };
   } finally {
     receiver.dispose();

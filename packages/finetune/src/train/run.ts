@@ -17,7 +17,7 @@ import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
 import { type Ranks, soloRanks } from '../parallel/ranks.js';
 import { Sharding, stageOf } from '../parallel/sharding.js';
 import type { RunLog } from '../report/run-log.js';
-import { checkMemory, estimateRun, type RunEstimate } from './estimate/check.js';
+import { checkMemory, estimateRun, type RunEstimate, roomOf } from './estimate/check.js';
 import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
@@ -87,7 +87,8 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
     config.engine.memory_check === 'off'
       ? null
       : estimateRun({ config, folder, data, state, derived, resumeFrom, worldSize: ranks.size });
-  const enough = (): void => (estimated === null ? undefined : checkMemory(estimated, log, ranks.localSize));
+  const enough = (): void =>
+    estimated === null ? undefined : checkMemory(estimated, log, roomOf(estimated.device, ranks.localSize));
   settle(ranks, 'memory', attempt(enough));
   const run = await agree(ranks, 'weights', () => {
     manualSeed(config.seeds.seed);

@@ -127,7 +127,7 @@ describe('what is said', () => {
     expect(text).toContain('steps per epoch = ceil(300 / (2 × 1)) = 150');
     expect(text).toMatch(/^evaluation data: 3 records, /m);
     const [, most] = /^training data: 300 records, \d+ to (\d+) tokens/m.exec(text)!;
-    const [, tokens] = /of the largest micro-batch \(step \d+, (\d+) tokens\)/.exec(text)!;
+    const [, tokens] = /^memory: about .* for (\d+) tokens and \d+ pictures? at once/m.exec(text)!;
     expect(Number(tokens)).toBeGreaterThan(Number(most));
     expect(Number(tokens)).toBeLessThan(2 * Number(most));
     expect(existsSync(at('said'))).toBe(false);

@@ -36,7 +36,8 @@ let runs = 0;
 
 async function withRun(flags: Readonly<Record<string, unknown>>, body: (run: Run) => void): Promise<void> {
   const config = configOf(place, `opened ${runs++}`, flags);
-  const start = startOf(config, { own: new OwnFiles(config.output.output_dir), earlier: [] });
+  const output = { own: new OwnFiles(config.output.output_dir), earlier: [] };
+  const start = { ...startOf(config), output };
   const log = new RunLog(config, { startStep: 0 });
   const run = await openRun(config, log, start);
   try {

@@ -49,7 +49,7 @@ export interface Room {
 }
 
 /** @param localSize processes of this machine: on a CPU they share its memory */
-function roomOf(device: DeviceName, localSize: number): Room {
+export function roomOf(device: DeviceName, localSize: number): Room {
   if (device === 'cpu') {
     const limit = process.constrainedMemory();
     const whole = (limit > 0 ? Math.min(limit, totalmem()) : totalmem()) / localSize;
@@ -117,12 +117,7 @@ export function cureFor({ config, read, device, largest }: RunEstimate, room: nu
  *
  * @throws UserError if even records without pictures exceed all of the device's memory by more than the estimate may be off
  */
-export function checkMemory(
-  estimated: RunEstimate,
-  log: Pick<RunLog, 'reporter' | 'warn'>,
-  localSize = 1,
-  room: Room = roomOf(estimated.device, localSize),
-): void {
+export function checkMemory(estimated: RunEstimate, log: Pick<RunLog, 'reporter' | 'warn'>, room: Room): void {
   const { config, read, device, largest, worldSize, likely } = estimated;
   log.reporter.notice(summary(likely));
   const needed = neededBytes(likely, config, read, device);
