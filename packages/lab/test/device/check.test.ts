@@ -51,8 +51,8 @@ describe('check:device on the CPU', () => {
     expect(figures.get('train/lora')).toMatchObject({ loss: 0, norm: 0, steps: [4, 4] });
     expect(figures.get('train/resume')).toMatchObject({ loss: 0, norm: 0 });
     expect(figures.get('train/fused')).toMatchObject({ loss: 0, norm: 0 });
-    for (const name of ['train/flat', 'train/flat_fused'])
-      expect(figures.get(name), name).toMatchObject({ bytes: 0, tensors: 0, waits: 2 });
+    expect(figures.get('train/flat')).toMatchObject({ bytes: 0, tensors: 0, waits: 1 });
+    expect(figures.get('train/flat_fused')).toMatchObject({ bytes: 0, tensors: 0, waits: 2 });
     const { share } = figures.get('speed/feeding') as { share: number };
     expect(share).toBeGreaterThan(0); // on a busy machine it may be any share
     expect(share).toBeLessThan(1);

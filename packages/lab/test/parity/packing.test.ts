@@ -1,7 +1,7 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
 import { applyLora, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
-import { fromTypedArray, keep, liveTensors, manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { fromTypedArray, keep, liveTensors, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { type Batch, collate, denseRows, type Gradients, lossAndGradients, tuneFully } from 'minicpm-finetune/internal';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { largestDifference, modelInMemory, noiseSample } from '../../../finetune/test/support/model-in-memory.js';
@@ -49,10 +49,8 @@ function padded(samples: readonly EncodedSample[]): Batch {
   });
 }
 
-const compute = (batches: readonly Batch[], recompute = false, seed = 0): Gradients => {
-  manualSeed(seed);
-  return lossAndGradients(model, batches, { recompute, perMicroBatch: false });
-};
+const compute = (batches: readonly Batch[], recompute = false, seed = 0): Gradients =>
+  lossAndGradients(model, batches, { recompute, perMicroBatch: false, seed });
 
 const lora = (dropout: number) => ({
   r: 4,

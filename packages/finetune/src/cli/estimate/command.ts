@@ -44,6 +44,8 @@ const OWN = flagsOf({
     },
   } satisfies FlagTable,
 });
+/** An estimate starts no processes. */
+const { launch: _, ...headingsOfTraining } = TRAIN_TEXT.headings;
 const OWN_NAMES = new Set(OWN.map(({ name }) => name));
 /** Flags that a training needs and an estimate does not. */
 const NOT_NEEDED = { data_path: ['data.json'], output_dir: 'output' } as const;
@@ -61,7 +63,7 @@ export const estimateCommand: CliCommand = {
         '接受训练的参数，按类别给出每个设备和每台主机需要的内存，并附上算式。只需要 config.json：--model_name_or_path 可以就是该文件；' +
         '可以不给 --data_path 和 --output_dir。以 model_max_length 个词元的记录在 --device（auto 表示 cuda）上只用形状演练一步，不做计算。',
     },
-    headings: { estimate: { en: 'Flags of its own', zh: '自己的参数' }, ...TRAIN_TEXT.headings },
+    headings: { estimate: { en: 'Flags of its own', zh: '自己的参数' }, ...headingsOfTraining },
     examples: example(
       'minicpm-finetune estimate --model_name_or_path openbmb/MiniCPM-V-2_6 --use_lora --bf16 --fit 24GiB',
     ),
