@@ -22,7 +22,8 @@ const COSINE = 1e-5;
 const ABSOLUTE = 1e-5;
 const RELATIVE = 1e-3;
 const TRAJECTORY = 1e-4;
-const STEP = { maxGradNorm: 1, recompute: false, perMicroBatch: false };
+/** The reference gives a batch without pictures a zero picture. */
+const STEP = { maxGradNorm: 1, recompute: false, perMicroBatch: false, zeroPicture: true };
 
 /** Names of the reference (PEFT's, for LoRA) as the model has them. */
 export function ownName(name: string): string {
