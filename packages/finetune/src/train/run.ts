@@ -158,11 +158,16 @@ function profiler({
 
 /** How the ranks share the model. What computes stored features stays whole: it runs when a rank lacks some. */
 function shareOut(
-  { config, ranks, state, training: { model, trainable } }: Pick<Run, 'config' | 'ranks' | 'state' | 'training'>,
+  { config, ranks, log, state, training }: Pick<Run, 'config' | 'ranks' | 'log' | 'state' | 'training'>,
   vision: VisionCache | null,
 ): Sharding | null {
   const stage = stageOf(config.engine.zero_stage, { size: ranks.size, lora: config.lora.use_lora });
-  if (stage === null) return null;
+  if (stage === null) {
+    if (config.engine.zero_stage !== 'auto')
+      log.reporter.notice(`zero_stage ${config.engine.zero_stage} has no effect: one process has all of the model.`);
+    return null;
+  }
+  const { model, trainable } = training;
   const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);

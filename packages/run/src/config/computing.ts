@@ -165,9 +165,9 @@ export const ENGINE = {
     freeOnResume: true,
     help: {
       en:
-        'What several processes share out instead of each having all of it: 1: the optimizer; 2: gradients too; ' +
-        '3: parameters too; auto: 2 with LoRA, else 3.',
-      zh: '多进程时分摊哪些内容（而不是各存一份）：1 优化器；2 还有梯度；3 还有参数；auto 表示 LoRA 用 2，否则用 3。',
+        'What several processes share out instead of each having all of it: 0: nothing; 1 and 2: optimizer and ' +
+        'gradients; 3: parameters too; auto: 2 with LoRA, else 3.',
+      zh: '多进程时分摊哪些内容（而不是各存一份）：0 不分摊；1 和 2 优化器和梯度；3 还有参数；auto 表示 LoRA 用 2，否则用 3。',
     },
   },
   ddp_timeout: {

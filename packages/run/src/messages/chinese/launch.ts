@@ -84,6 +84,7 @@ export const LAUNCH: Messages = {
     '{1} 上只能有一个进程，但收到 {2} 个：多个进程只能在 CPU 上计算。',
   'Give --device cpu, or start one process with --gradient_accumulation_steps times as large.':
     '请使用 --device cpu，或只启动一个进程并相应增大 --gradient_accumulation_steps。',
+  'zero_stage {1} has no effect: one process has all of the model.': 'zero_stage {1} 不起作用：单个进程拥有整个模型。',
   'Give all ranks the same flags, files and versions.': '请给所有进程相同的参数、文件和版本。',
   '{1} is {2} on {3} and {4} on {5}: numbers may differ in their last bits from those of equal machines.':
     '{1}在{3}为 {2}，在{5}为 {4}：数值的最后几位可能与相同机器上的不同。',
