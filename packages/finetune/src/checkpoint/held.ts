@@ -13,9 +13,6 @@ export interface HeldTensor extends TensorKind {
   read(start: number, length: number): Tensor;
 }
 
-export const numbersIn = ({ shape }: Pick<TensorKind, 'shape'>): number =>
-  shape.reduce((product, size) => product * size, 1);
-
 /** Numbers from `start` of a tensor of this shape, which `numbers` holds in row-major order, whatever its own shape. In the caller's scope. */
 export function heldRange(shape: readonly number[], start: number, numbers: Tensor): HeldTensor {
   const read = (from: number, length: number): Tensor =>

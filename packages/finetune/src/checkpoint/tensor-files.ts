@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { createSafetensors, type SafetensorsPlan, SafetensorsWriter, scope } from '@minicpm-finetune/torch';
 import { attempt, exchangeLists, settle } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
-import { dealOut, type HeldTensor, inPieces, numbersIn, type Piece } from './held.js';
+import { numbersOf } from '../parallel/segment.js';
+import { dealOut, type HeldTensor, inPieces, type Piece } from './held.js';
 import type { SharedFolder } from './shared-folder.js';
 import { sendPieces } from './streaming.js';
 
@@ -44,7 +45,7 @@ function deal(tensors: ReadonlyMap<string, HeldTensor>, { group }: Ranks, sees: 
   const dealt: Piece[][] = claims.map(() => []);
   [...tensors].forEach(([name, tensor], i) => {
     const held = claims.map((list) => ({ start: list[2 * i]!, length: list[2 * i + 1]! }));
-    for (const [rank, piece] of dealOut(name, numbersIn(tensor), held, sees).entries())
+    for (const [rank, piece] of dealOut(name, numbersOf(tensor.shape), held, sees).entries())
       if (piece.length > 0) dealt[rank]!.push(piece);
   });
   return dealt;

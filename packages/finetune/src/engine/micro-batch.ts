@@ -158,8 +158,7 @@ function execute(
     recompute: (node, inputs) => memory?.recomputes(node, inputs) ?? recompute,
     onGradients,
     around: (phase, node, run) => {
-      if (phase === 'forward') passage?.forward(node);
-      if (phase === 'backward') passage?.backward(node);
+      if (phase !== 'recompute') passage?.enter(node);
       return profile ? profile.block(phase, node, run) : run();
     },
     ...(memory ? { onRecomputed: (node, inputs, bytes) => memory.recomputed(node, inputs, bytes) } : {}),
@@ -187,7 +186,7 @@ export function evaluateBatch(
     const plan = sharding ? inUnitOrder(plain, sharding.units) : plain;
     const walks = sharding?.gathers ? sharding : null;
     const passage = passageOf(walks, 'evaluation', { plan, supervised: false, trains: false });
-    const hidden = batch && noGrad(() => runPlan(plan, (node) => passage?.forward(node)));
+    const hidden = batch && noGrad(() => runPlan(plan, (node) => passage?.enter(node)));
     passage?.head();
     const result = hidden && batch ? lossSum(hidden, batch.labels, headOf(model)) : { sum: 0, count: 0 };
     passage?.headDone();

@@ -105,11 +105,6 @@ export class Passage {
     return flags;
   }
 
-  /** A block is about to run forward. */
-  forward(node: PlanNode): void {
-    this.#enter(node);
-  }
-
   /** The plan has run; the head is about to. */
   head(): void {
     this.#finish();
@@ -123,18 +118,13 @@ export class Passage {
     [this.#list, this.#at, this.#current] = [this.#backward, 0, undefined];
   }
 
-  /** A block is about to run backward. */
-  backward(node: PlanNode): void {
-    this.#enter(node);
-  }
-
   /** The backward pass is over. */
   end(): void {
     this.#finish();
   }
 
-  /** Goes on to a block's unit; visits the units before it that only others need. */
-  #enter(node: PlanNode): void {
+  /** A block is about to run, forward or backward: goes to its unit, and visits the units before it that only others need. */
+  enter(node: PlanNode): void {
     const unit = this.#unitOf(node);
     if (unit === undefined || unit === this.#current) return;
     this.#leave();

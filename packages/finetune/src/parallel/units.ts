@@ -85,11 +85,14 @@ export function unitsOf(model: Module, { size, trainable, tables }: UnitOptions)
       const label = `${unit}, ${kind}`;
       const fields = place(own);
       const end = fields.at(-1)!.start + fields.at(-1)!.length;
-      const share = row === null ? up(Math.ceil(end / size), ALIGNMENT) : Math.ceil(end / row / size) * row;
+      const share = row === null ? shareOf(end, size) : Math.ceil(end / row / size) * row;
       return { label, fields, trains: trainable.has(name), dtype: data.dtype, share, row };
     });
   }
 }
+
+/** Numbers of one rank's share of so many. */
+export const shareOf = (numbers: number, size: number): number => up(Math.ceil(numbers / size), ALIGNMENT);
 
 const up = (count: number, multiple: number): number => Math.ceil(count / multiple) * multiple;
 

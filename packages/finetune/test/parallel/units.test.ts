@@ -132,10 +132,10 @@ describe('a passage', () => {
         const visitor = new Notes();
         const options = { group: withAnother(pictures), units, head, visitor, label: 'x' };
         const passage = new Passage(options, { plan, supervised, trains: true });
-        for (const node of plan) passage.forward(node);
+        for (const node of plan) passage.enter(node);
         passage.head();
         passage.headDone();
-        for (const node of [...plan].reverse()) passage.backward(node);
+        for (const node of [...plan].reverse()) passage.enter(node);
         passage.end();
         return visitor.all;
       };
@@ -162,10 +162,10 @@ describe('a passage', () => {
       const plan = inUnitOrder(model.plan(batch.inputs, { train: true }), units);
       const options = { group: soloGroup(), units, head: [...model.headParameters().keys()], visitor, label: 'x' };
       const passage = new Passage(options, { plan, supervised: true, trains: true });
-      for (const node of plan) passage.forward(node);
+      for (const node of plan) passage.enter(node);
       passage.head();
       passage.headDone();
-      for (const node of [...plan].reverse()) passage.backward(node);
+      for (const node of [...plan].reverse()) passage.enter(node);
       passage.end();
     });
     expect(visitor.all.some((line) => /vpm|resampler/.test(line))).toBe(false);

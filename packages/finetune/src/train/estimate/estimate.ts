@@ -6,6 +6,7 @@ import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
 import { stageOf } from '../../parallel/sharding.js';
+import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
 import { type Moment, type Rehearsal, rehearse, type Unit } from './rehearsal.js';
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
 
@@ -56,14 +57,10 @@ const NCCL = 500 * 2 ** 20;
 /** Node, libtorch and the buffers of small tensors in a process, and a thread that reads records, as measured. */
 const PROCESS = 250 * 2 ** 20;
 const LOADER_THREAD = 60 * 2 ** 20;
-/** Units below are whole on each rank. */
-const HELD = 1e6;
 /** Gathered and scattered pieces. */
 const PIECE = 16 * 2 ** 20;
-const ALIGNED = 64;
 
-const share = (numbers: number, world: number): number =>
-  world === 1 ? numbers : Math.ceil(numbers / world / ALIGNED) * ALIGNED;
+const share = (numbers: number, world: number): number => (world === 1 ? numbers : shareOf(numbers, world));
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
 const line = (category: string, terms: readonly (Term | false)[]): Line => {
   const real = terms.filter((term): term is Term => term !== false && term.count * term.bytes !== 0);
@@ -91,7 +88,9 @@ function optimizerShare({ units, trainedNumbers }: Rehearsal, { world, stage }: 
 /** The numbers of weights that a rank keeps, of all. */
 function keptShare(units: readonly Unit[], of: 'trained' | 'frozen', { world, stage, device }: Settings): number {
   const mapped = of === 'frozen' && device === 'cpu'; // one page cache for all ranks
-  const kept = units.map((unit) => (stage < 3 || mapped || unit.bytes < HELD ? unit[of] : share(unit[of], world)));
+  const kept = units.map((unit) =>
+    stage < 3 || mapped || unit.bytes < SMALL_UNIT ? unit[of] : share(unit[of], world),
+  );
   return sum(kept) / Math.max(1, sum(units.map((unit) => unit[of])));
 }
 
@@ -112,7 +111,7 @@ function weightsLine({ weights, units }: Rehearsal, settings: Settings): Line {
 
 /** The two units, one after the other, that take most when they are gathered. */
 function gatheredPair(units: readonly Unit[], { device }: Settings): number {
-  const large = units.filter(({ bytes, trained }) => bytes >= HELD && (device !== 'cpu' || trained > 0));
+  const large = units.filter(({ bytes, trained }) => bytes >= SMALL_UNIT && (device !== 'cpu' || trained > 0));
   return Math.max(0, ...large.map(({ bytes }, i) => bytes + (large[i + 1]?.bytes ?? 0)));
 }
 

@@ -24,6 +24,7 @@ import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimiz
 import type { Phase, StepProfile } from '../../engine/profiler.js';
 import { gradientsOf } from '../../engine/step.js';
 import { tuneFully } from '../../engine/trainables.js';
+import { unitName } from '../../parallel/units.js';
 import { loraOptions } from '../plan.js';
 import type { BatchShape } from './shape.js';
 
@@ -123,13 +124,11 @@ class Watch implements StepProfile {
   readonly #gradients = new Map<string, Map<string, number>>();
   readonly #base: number;
   readonly #summed: number;
-  readonly #unitOf: ReadonlyMap<string, string>;
 
   /** @param base bytes of everything that outlives the step; @param summed bytes of a number of a sum of gradients, 0: as it is */
-  constructor(base: number, summed: number, unitOf: ReadonlyMap<string, string>) {
+  constructor(base: number, summed: number) {
     this.#base = base;
     this.#summed = summed;
-    this.#unitOf = unitOf;
     resetMetaPeak();
   }
 
@@ -144,7 +143,7 @@ class Watch implements StepProfile {
   /** Gradients that are about to be summed. */
   gradients(gradients: ReadonlyMap<string, { numel: number; nbytes: number }>): void {
     for (const [name, { numel, nbytes }] of gradients) {
-      const unit = this.#unitOf.get(name) ?? HEAD;
+      const unit = unitName(name);
       const own = this.#gradients.get(unit) ?? new Map<string, number>();
       this.#gradients.set(unit, own.set(name, this.#summed === 0 ? nbytes : this.#summed * numel));
     }
@@ -185,18 +184,11 @@ class Watch implements StepProfile {
   }
 }
 
-/** The units of a model, in the order of its plan; parts that the plan does not visit are units of their own. */
-function unitsOf(model: MiniCPMV, batch: Batch): { units: Unit[]; unitOf: Map<string, string> } {
-  const unitOf = new Map<string, string>();
-  for (const node of model.plan(batch.inputs, { train: true }))
-    for (const name of node.parameters.keys())
-      if (!unitOf.has(name)) unitOf.set(name, node.name.replace(/\.rows$/, ''));
-  for (const name of model.headParameters().keys()) if (!unitOf.has(name)) unitOf.set(name, HEAD);
-  for (const [name] of model.namedParameters())
-    if (!unitOf.has(name)) unitOf.set(name, /^(.*?\.(?:layers|blocks)\.\d+|vpm|resampler)\b/.exec(name)?.[0] ?? name);
+/** The units of a model, as a training shares them out. */
+function unitsOf(model: MiniCPMV): Unit[] {
   const byUnit = new Map<string, Unit>();
   for (const [name, parameter] of model.namedParameters()) {
-    const unit = unitOf.get(name)!;
+    const unit = unitName(name);
     const { trained, frozen, bytes } = byUnit.get(unit) ?? { trained: 0, frozen: 0, bytes: 0 };
     const count = numbersOf(parameter);
     byUnit.set(unit, {
@@ -206,7 +198,7 @@ function unitsOf(model: MiniCPMV, batch: Batch): { units: Unit[]; unitOf: Map<st
       bytes: bytes + (parameter.compact?.nbytes ?? parameter.data.nbytes),
     });
   }
-  return { units: [...byUnit.values()], unitOf };
+  return [...byUnit.values()];
 }
 
 function weightsOf(model: MiniCPMV): Rehearsal['weights'] {
@@ -247,8 +239,8 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, shape: BatchShape): R
   const before = metaBytes().inUse;
   const batches = Array.from({ length: several ? 2 : 1 }, () => batchOf(model, shape, 'meta'));
   const batch = (metaBytes().inUse - before) / batches.length;
-  const { units, unitOf } = scope(() => unitsOf(model, batches[0]!));
-  const watch = new Watch(before, several ? 4 : 0, unitOf);
+  const units = unitsOf(model);
+  const watch = new Watch(before, several ? 4 : 0);
   const { neftune_noise_alpha: alpha } = config.optimizer;
   const { losses, receiver } = gradientsOf(model, batches, {
     recompute: config.engine.gradient_checkpointing !== false,
