@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { runProgram } from '../../../torch/test/support/ranks.js';
+import { runRanks } from '../support/rank-processes.js';
 
 interface Outcome {
   readonly steps: readonly unknown[];
@@ -22,11 +22,10 @@ const raw = JSON.parse(
 /** Trains three steps of four micro-batches on `size` ranks. */
 async function train(size: number, settings: object): Promise<Outcome> {
   const model = { ...raw, initializer_range: 0.15, query_num: 4 };
-  const ranks = await runProgram({
-    program: join(import.meta.dirname, 'step-ranks.mjs'),
-    argument: JSON.stringify({ model, ...settings }),
-    size,
-  });
+  const started = performance.now();
+  const argument = JSON.stringify({ model, ...settings });
+  const ranks = await runRanks(size, '../parallel/step-ranks.mjs', () => [argument]);
+  const seconds = (performance.now() - started) / 1000;
   for (const { code, stderr } of ranks) expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   const lines = ranks.map((rank) => rank.lines as Record<string, unknown>[]);
   for (const own of lines) {
@@ -42,7 +41,7 @@ async function train(size: number, settings: object): Promise<Outcome> {
     numbers: first!.at(-1)!.numbers as number,
     unit: first!.at(-1)!.unit as number,
     peak: Math.max(...lines.map((own) => own.at(-1)!.peak as number)),
-    seconds: Math.max(...ranks.map(({ seconds }) => seconds)),
+    seconds,
   };
 }
 

@@ -14,29 +14,13 @@ export interface RankResult {
 }
 
 /** Runs `mode` of group-ranks.mjs in `size` processes, `present` of which are started, and returns when all have ended. */
-export function runRanks(size: number, mode: string, present = size): Promise<RankResult[]> {
-  return runProgram({ program: join(import.meta.dirname, 'group-ranks.mjs'), argument: mode, size, present });
-}
-
-export interface Program {
-  /** Its path; it gets `argument`. */
-  readonly program: string;
-  readonly argument: string;
-  readonly size: number;
-  /** Processes that are started. */
-  readonly present?: number;
-}
-
-/** Runs a program in `size` processes with RANK, WORLD_SIZE and MASTER_PORT, and a listening socket as fd 3 for rank 0. */
-export async function runProgram({ program, argument, size, present = size }: Program): Promise<RankResult[]> {
+export async function runRanks(size: number, mode: string, present = size): Promise<RankResult[]> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as { port: number };
   const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
   const started = performance.now();
-  const ranks = Array.from({ length: present }, (_, rank) =>
-    runRank({ rank, size, port, fd, command: [program, argument], started }),
-  );
+  const ranks = Array.from({ length: present }, (_, rank) => runRank({ rank, size, port, fd, mode, started }));
   server.close(); // rank 0 holds the socket now: this process must not take its connections
   return await Promise.all(ranks);
 }
@@ -47,12 +31,12 @@ interface RankStart {
   readonly port: number;
   /** The listening socket, for rank 0. */
   readonly fd: number;
-  readonly command: readonly [program: string, argument: string];
+  readonly mode: string;
   readonly started: number;
 }
 
-async function runRank({ rank, size, port, fd, command, started }: RankStart): Promise<RankResult> {
-  const child = spawn(process.execPath, [...command], {
+async function runRank({ rank, size, port, fd, mode, started }: RankStart): Promise<RankResult> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'group-ranks.mjs'), mode], {
     stdio: ['ignore', 'pipe', 'pipe', ...(rank === 0 ? [fd] : [])],
     env: { ...process.env, RANK: `${rank}`, WORLD_SIZE: `${size}`, MASTER_PORT: `${port}`, OMP_NUM_THREADS: '1' },
   });
