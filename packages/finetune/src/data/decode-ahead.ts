@@ -27,19 +27,16 @@ export class DecodeAhead {
   /** What ended the work before it was done: an error of `onBad`, or of the data as a whole. */
   failure: unknown = null;
   #closed = false;
-  readonly #pool: EncodePool<'decode'>;
+  readonly #pool: Promise<EncodePool<'decode'>>;
   readonly #done: Promise<void>;
 
-  private constructor(pool: EncodePool<'decode'>, options: DecodeAheadOptions) {
-    this.#pool = pool;
+  /** Starts the thread, and does not wait for it: what it cannot read is a `failure`. */
+  constructor(options: DecodeAheadOptions) {
+    const setup = { dataset: options.dataset.index, encoder: options.encoder, idle: true };
+    this.#pool = EncodePool.open('decode', setup, 1, () => {});
     this.#done = this.#work(options).catch((error: unknown) => {
       if (!this.#closed) this.failure = error;
     });
-  }
-
-  static async start(options: DecodeAheadOptions): Promise<DecodeAhead> {
-    const setup = { dataset: options.dataset.index, encoder: options.encoder, idle: true };
-    return new DecodeAhead(await EncodePool.open('decode', setup, 1, () => {}), options);
   }
 
   /** Settles when all is decoded, or the work has ended with a failure. */
@@ -49,14 +46,15 @@ export class DecodeAhead {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#pool.close();
+    const pool = await this.#pool.catch(() => null); // its error is the failure
+    await pool?.close();
   }
 
   async #work({ order, contents, onBad }: DecodeAheadOptions): Promise<void> {
     function* open(): Generator<Range> {
       for (const index of order) if (contents[index] === UNKNOWN) yield [index, 1];
     }
-    for await (const [[index], outcome] of inOrder(this.#pool, open(), AHEAD)) {
+    for await (const [[index], outcome] of inOrder(await this.#pool, open(), AHEAD)) {
       if (this.#closed) return;
       if (outcome.ok) contents[index] = outcome.value;
       else onBad(index, UserError.fromData(outcome.error));

@@ -250,13 +250,13 @@ export function decodedBeside({ known, knownEvaluation }: RunData): string | nul
  * Decodes beside the training what the preflight has not decoded: evaluation data first, then the records of the steps from `start` on, in
  * their order. None if nothing is left to decode, or --dataloader_num_workers 0 wants no threads.
  */
-export async function openAhead(
+export function openAhead(
   config: RunConfig,
   data: RunData,
   loader: Loader,
   { start, end }: { start: number; end: number },
   reporter: Reporter,
-): Promise<DecodeAhead[]> {
+): DecodeAhead[] {
   if (config.loader.dataloader_num_workers === 0 || start === end) return [];
   const { evaluation, knownEvaluation, train, known, encoder } = data;
   const order = comingRecords(data.sampler, start, end);
@@ -269,18 +269,20 @@ export async function openAhead(
     const onBad = (index: number, error: UserError): void => bad.add(index, error);
     const all = Uint32Array.from({ length: evaluation.length }, (_, i) => i);
     started.push(
-      await DecodeAhead.start({ dataset: evaluation, encoder, contents: knownEvaluation.contents, order: all, onBad }),
+      new DecodeAhead({ dataset: evaluation, encoder, contents: knownEvaluation.contents, order: all, onBad }),
     );
   }
   if (count(known.contents) > 0) {
     const onBad = (index: number, error: UserError): void => loader.bad.add(index, error);
-    started.push(await DecodeAhead.start({ dataset: train, encoder, contents: known.contents, order, onBad }));
+    started.push(new DecodeAhead({ dataset: train, encoder, contents: known.contents, order, onBad }));
   }
   return started;
 }
 
 function count(contents: BigUint64Array): number {
-  return contents.reduce((sum, content) => sum + (content === UNKNOWN ? 1 : 0), 0);
+  let sum = 0;
+  for (const content of contents) if (content === UNKNOWN) sum++;
+  return sum;
 }
 
 /** The records of the steps of one epoch from `start` on, and what comes before them in the next one. */

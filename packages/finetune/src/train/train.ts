@@ -193,7 +193,7 @@ async function openReading(
 ): Promise<Reading> {
   const loader = await openLoader(config, data, steps, reporter, ranks);
   try {
-    return { loader, ahead: ranks.rank === 0 ? await openAhead(config, data, loader, steps, reporter) : [] };
+    return { loader, ahead: ranks.rank === 0 ? openAhead(config, data, loader, steps, reporter) : [] };
   } catch (error) {
     await loader.close();
     throw error;

@@ -157,7 +157,7 @@ describe('damage in the middle of a picture', () => {
     expect(contents[280]).toBe(UNKNOWN);
     const dataset = await Dataset.open([data.file], () => {});
     const bad: [number, UserError][] = [];
-    const ahead = await DecodeAhead.start({
+    const ahead = new DecodeAhead({
       dataset,
       encoder,
       contents,
