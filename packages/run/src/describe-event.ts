@@ -58,6 +58,10 @@ export function describeEvent(event: Exclude<RunEvent, StepEvent>): string[] {
       const removed = event.removed.length === 0 ? '' : `, removed ${event.removed.join(' and ')}`;
       return [`saved ${event.path} (${formatBytes(event.bytes)} in ${event.seconds.toFixed(1)} s)${removed}`];
     }
+    case 'phase':
+    case 'system':
+    case 'memory_plan':
+      return []; // for those who watch the file
     case 'warning':
       return [`warning: ${event.message}`];
     case 'stop':

@@ -49,6 +49,58 @@ export interface RunStartEvent {
   device: string;
   /** Optimizer steps already done by the checkpoint resumed from; 0: a fresh run. */
   resumed_at_step: number;
+  /** The process of rank 0. Absent in runs of versions that did not write it, as are the next ones. */
+  pid?: number;
+  /** When it started, as the system counts it (on Linux field 22 of /proc/PID/stat): tells it from a later process of the same id. Null: not known. */
+  process_start?: string | null;
+  hostname?: string;
+  /** The working folder. */
+  cwd?: string;
+  /** The program and its arguments. */
+  command?: string[];
+}
+
+/** What the run does from now on. What comes before the training (data, weights) is over when there is a file to write to. */
+export interface PhaseEvent {
+  event: 'phase';
+  name: 'training' | 'evaluating' | 'saving';
+  /** Optimizer steps done. */
+  step: number;
+}
+
+/** The machine of rank 0, every ten seconds. */
+export interface SystemEvent {
+  event: 'system';
+  /** Processor time of the process since the last such event, in percent of one core. */
+  cpu_percent: number;
+  /** Bytes: resident set of the process, and what the machine has available. */
+  rss: number;
+  available: number;
+  /** Threads of one operator. */
+  threads: number;
+  /** Bytes free on the disk of the run folder. */
+  disk_free: number;
+  /** NVIDIA cards of the machine: percent of the time in use, bytes, watts, degrees Celsius; null where the driver does not say. */
+  gpu?: {
+    util: number | null;
+    mem_used: number | null;
+    mem_total: number | null;
+    power: number | null;
+    temp: number | null;
+  }[];
+}
+
+/** What memory is planned with: after the first steps, and when it has changed. Bytes. */
+export interface MemoryPlanEvent {
+  event: 'memory_plan';
+  /** null: none is set. */
+  budget: number | null;
+  /** Measured with every block recomputed; null: not measured. */
+  baseline: number | null;
+  /** Graphs that are kept beside it. */
+  kept: number;
+  /** As estimated before the start, by category. Empty with --memory_check off. */
+  by: Record<string, number>;
 }
 
 /** An optimizer step that is logged (every `logging_steps`); rates and shares are over the steps since the last one. */
@@ -147,7 +199,17 @@ export interface RunEndEvent {
   output?: string;
 }
 
-export type RunEvent = RunStartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | StopEvent | RunEndEvent;
+export type RunEvent =
+  | RunStartEvent
+  | PhaseEvent
+  | SystemEvent
+  | MemoryPlanEvent
+  | StepEvent
+  | EvalEvent
+  | CheckpointEvent
+  | WarningEvent
+  | StopEvent
+  | RunEndEvent;
 
 /** An event as it stands in the file. */
 export type StampedEvent = RunEvent & {
@@ -157,6 +219,9 @@ export type StampedEvent = RunEvent & {
 
 export const EVENT_KINDS = [
   'run_start',
+  'phase',
+  'system',
+  'memory_plan',
   'step',
   'eval',
   'checkpoint',

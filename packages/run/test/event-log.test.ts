@@ -81,7 +81,7 @@ describe('reading', () => {
   });
 
   it('has a name for every kind', () => {
-    expect(new Set(EVENT_KINDS).size).toBe(7);
+    expect(new Set(EVENT_KINDS).size).toBe(10);
   });
 });
 

@@ -85,6 +85,12 @@ export class MemoryPlan {
     this.budget = options.budget ?? taken() + 0.9 * available();
   }
 
+  /** What it plans with now, in bytes; null in the first steps, in which it measures. */
+  get figures(): { readonly budget: number; readonly baseline: number; readonly kept: number } | null {
+    if (this.#steps < WARMUP) return null;
+    return { budget: this.budget, baseline: this.#baseline, kept: this.#keptBytes };
+  }
+
   /** A micro-batch begins. */
   begin({ tokens, patches }: BatchSize): void {
     this.#measuring = this.#steps < WARMUP || tokens > this.#largest.tokens || patches > this.#largest.patches;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import {
   EventWriter,
   type OwnFiles,
+  type PhaseEvent,
   RUN_FILES,
   type RunConfig,
   type RunEvent,
@@ -76,6 +77,7 @@ export class RunLog {
   #sinceVision = { pictures: 0, hits: 0 };
   /** Whether the last event could not be written. */
   #losing = false;
+  #phase: PhaseEvent['name'] | null = null;
 
   readonly #onEvent: (event: RunEvent) => void;
   readonly #worldSize: number;
@@ -187,6 +189,13 @@ export class RunLog {
 
   warn(kind: string, message: string, step?: number): void {
     this.event({ event: 'warning', kind, message, ...(step === undefined ? {} : { step }) });
+  }
+
+  /** The run does something else from now on; the same again is no event. */
+  phase(name: PhaseEvent['name'], step: number): void {
+    if (this.#phase === name || this.#outbox !== null) return;
+    this.#phase = name;
+    this.event({ event: 'phase', name, step });
   }
 
   /** Takes in a step; writes a step event if it is `due`, and returns it. */

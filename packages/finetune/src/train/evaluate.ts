@@ -101,6 +101,7 @@ export async function runEvaluation(run: Run): Promise<void> {
   const { config, data, log, derived, state } = run;
   const { step } = state;
   if (data.evaluation === null) return;
+  log.phase('evaluating', step);
   const started = performance.now();
   const { loss, samples, seconds } = await evaluate(run, data.evaluation);
   const ask = (): Promise<EvalAnswers> => answerRecords(run);

@@ -53,6 +53,7 @@ export function save(run: Run, reason: CheckpointEvent['reason']): string | null
   const { step } = state;
   const folder = config.output.output_dir;
   if (state.savedStep === step) return join(folder, checkpointName(step));
+  log.phase('saving', step);
   const started = performance.now();
   ranks.at(`the checkpoint of step ${step}`);
   shareUsed(run.data, ranks);
@@ -164,7 +165,8 @@ const WEIGHTS = /^(model|adapter_model).*\.safetensors(\.index\.json)?$/;
  * @throws UserError that says which checkpoint has the training up to where
  */
 export function saveResult(run: Run): void {
-  const { ranks } = run;
+  const { ranks, log, state } = run;
+  log.phase('saving', state.step);
   const { output_dir: folder } = run.config.output;
   const unfinished = join(folder, UNFINISHED_RESULT);
   try {

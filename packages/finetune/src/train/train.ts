@@ -30,6 +30,7 @@ import { evaluate } from './save-first.js';
 import { describeEnd, describeFinished, save, saveResult } from './saving.js';
 import { meanLoss } from './state.js';
 import { agreeOnRequests, type StopOptions } from './stop.js';
+import { processOfRun, RunWatch } from './watch-run.js';
 
 export interface TrainOptions extends StopOptions {
   /** This process among those of the run, which all call `train` with one configuration; alone unless given. */
@@ -238,6 +239,7 @@ function announce(run: Run, options: TrainOptions): void {
     world_size: ranks.size,
     device: training.device,
     resumed_at_step: state.step,
+    ...processOfRun(),
   });
   if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);
   log.reporter.training?.({ totalSteps: derived.totalSteps, epochs: derived.epochs });
@@ -251,8 +253,11 @@ async function trainLoop(run: Run, { loader, ahead }: Reading): Promise<StopEven
     log.event({ event: 'stop', reason: before, step: state.step });
     return before;
   }
+  using watch = new RunWatch(run);
+  log.phase('training', state.step);
   for await (const ready of readySteps(run, loader, ahead)) {
     await oneStep(run, ready, loader);
+    watch.stepDone();
     const { step } = state;
     const epochEnds = step % derived.stepsPerEpoch === 0;
     const last = step === derived.totalSteps;
@@ -265,6 +270,7 @@ async function trainLoop(run: Run, { loader, ahead }: Reading): Promise<StopEven
     else if (stopped !== null && config.save.save_on_stop) save(run, stopped === 'stop_file' ? 'stop' : 'signal');
     else if (asked) save(run, 'signal');
     if (stopped !== null) return stopped;
+    if (!last) log.phase('training', step);
     await yieldToEventLoop();
   }
   return null;
