@@ -6,24 +6,14 @@
  *       report.json                where it began, loss, gradient norm, records
  *       records.json               the step's records, as a data file
  *       batch-<i>.safetensors      the tensors of each micro-batch: ids, positions, labels, pictures
- *       rng_state.safetensors      the random states before the step, by device
- *       run.json                   the configuration
+ *       run.json                   the configuration; with the step's number it decides all random numbers
  *       model/                     the weights or the adapter before the step (if the run ends)
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { EncodedSample, ImageSource } from '@minicpm-finetune/processor';
 import { RUN_FILES, type RunConfig, UserError } from '@minicpm-finetune/run';
-import {
-  fromTypedArray,
-  noGrad,
-  ops,
-  type RandomState,
-  scope,
-  type Tensor,
-  withRandomState,
-  writeSafetensors,
-} from '@minicpm-finetune/torch';
+import { fromTypedArray, noGrad, ops, scope, type Tensor, writeSafetensors } from '@minicpm-finetune/torch';
 import { EncodePool } from '../data/encode-pool.js';
 import type { MicroBatch } from '../data/loader.js';
 import { collate, collateAll, disposeBatch } from '../engine/collate.js';
@@ -59,8 +49,7 @@ interface Finding {
 }
 
 /**
- * After a step that was not finite: float16 lowers its scale; else the run ends, or leaves the step out, as asked. `random` is the random
- * state before the step. Collective.
+ * After a step that was not finite: float16 lowers its scale; else the run ends, or leaves the step out, as asked. Collective.
  *
  * @throws UserError when the run ends
  */
@@ -68,19 +57,17 @@ export async function handleNonfinite(
   run: Run,
   result: StepResult,
   micros: readonly MicroBatch[],
-  { scaleHelps, random }: { scaleHelps: boolean; random: RandomState },
+  { scaleHelps }: { readonly scaleHelps: boolean },
 ): Promise<void> {
   run.state.skippedSteps++;
   if (scaleHelps && Number.isFinite(result.loss)) return;
   const ends = run.config.precision.on_nonfinite === 'stop';
   const step = micros[0]!.step + 1;
-  const finding = joined(run, micros, findNonfinite(run, micros, random));
+  const finding = joined(run, micros, findNonfinite(run, micros));
   const records = finding.parts.flatMap(({ indices }) => indices).join(', ');
   const what = `the loss was ${result.loss} and the gradient norm ${result.gradNorm} at step ${step} (records ${records}); ${describe(finding.first)}`;
   const folder =
-    ends || run.state.skippedSteps === 1
-      ? await saveStep(run, result, { step, random, finding, withModel: ends })
-      : null;
+    ends || run.state.skippedSteps === 1 ? await saveStep(run, result, { step, finding, withModel: ends }) : null;
   const where = folder === null ? '' : ` The step is in ${folder}.`;
   if (!ends) {
     if (run.ranks.rank === 0) run.log.warn('nonfinite', `The step was skipped: ${what}.${where}`, step);
@@ -120,9 +107,9 @@ const allFinite = (tensor: Tensor): boolean => scope(() => noGrad(() => ops.all(
 
 /**
  * Computes the step again, with the random numbers it had, and looks at every module's output, the loss and every gradient. The parameters
- * must be those of the step. The random state is left as it was.
+ * must be those of the step.
  */
-function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomState): NonfiniteOrigin | null {
+function findNonfinite(run: Run, micros: readonly MicroBatch[]): NonfiniteOrigin | null {
   const found: NonfiniteOrigin[] = [];
   const { rank, size } = run.ranks;
   const present = micros.flatMap(({ samples }, i) => (samples.length > 0 ? [i * size + rank] : []));
@@ -130,46 +117,43 @@ function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomSt
   const note = (what: NonfiniteOrigin['what'], module: string, parameters: readonly string[]): void => {
     if (found.length === 0) found.push({ what, module, microBatch, parameters });
   };
-  withRandomState([run.training.device], () => {
-    random.restore();
-    const batches = collateAll(micros, run.training.device);
-    const { dispose } = lossAndGradients(run.training.model, batches, {
-      ...stepOptions(run),
-      watch: {
-        plan: (plan) => {
-          microBatch = present[planned++]!;
-          return plan.map((node) => ({
-            ...node,
-            forward: (...inputs) => {
-              const output = node.forward(...inputs);
-              if (found.length > 0 || allFinite(output)) return output;
-              const bad = [...node.parameters].filter(([, { data }]) => !allFinite(data));
-              note(
-                'output',
-                node.name,
-                bad.map(([name]) => name),
-              );
-              return output;
-            },
-          }));
-        },
-        loss: (sum) => {
-          if (!allFinite(sum)) note('loss', HEAD, []);
-        },
-        gradients: (gradients, module) => {
-          if (found.length > 0) return;
-          const bad = [...gradients].filter(([, gradient]) => !allFinite(gradient));
-          if (bad.length > 0)
+  const batches = collateAll(micros, run.training.device);
+  const { dispose } = lossAndGradients(run.training.model, batches, {
+    ...stepOptions(run),
+    watch: {
+      plan: (plan) => {
+        microBatch = present[planned++]!;
+        return plan.map((node) => ({
+          ...node,
+          forward: (...inputs) => {
+            const output = node.forward(...inputs);
+            if (found.length > 0 || allFinite(output)) return output;
+            const bad = [...node.parameters].filter(([, { data }]) => !allFinite(data));
             note(
-              'gradient',
-              module,
+              'output',
+              node.name,
               bad.map(([name]) => name),
             );
-        },
+            return output;
+          },
+        }));
       },
-    });
-    dispose();
+      loss: (sum) => {
+        if (!allFinite(sum)) note('loss', HEAD, []);
+      },
+      gradients: (gradients, module) => {
+        if (found.length > 0) return;
+        const bad = [...gradients].filter(([, gradient]) => !allFinite(gradient));
+        if (bad.length > 0)
+          note(
+            'gradient',
+            module,
+            bad.map(([name]) => name),
+          );
+      },
+    },
   });
+  dispose();
   return found[0] ?? null;
 }
 
@@ -177,7 +161,7 @@ function findNonfinite(run: Run, micros: readonly MicroBatch[], random: RandomSt
 async function saveStep(
   run: Run,
   result: StepResult,
-  { step, random, finding, withModel }: { step: number; random: RandomState; finding: Finding; withModel: boolean },
+  { step, finding, withModel }: { readonly step: number; readonly finding: Finding; readonly withModel: boolean },
 ): Promise<string | null> {
   const { config, data, log, output, ranks } = run;
   const name = join(RUN_FILES.nonfinite, `step-${step}`);
@@ -200,7 +184,7 @@ async function saveStep(
   });
   try {
     const files = await agree(ranks, 'records of the step', () => (ranks.rank === 0 ? report() : null));
-    putTogether(run, name, (folder) => writeStep(folder, files!, { config, random }), withModel);
+    putTogether(run, name, (folder) => writeStep(folder, files!, config), withModel);
     return name;
   } catch (error) {
     const message = `THE STEP WAS NOT SAVED in ${join(output.own.folder, name)}: ${(error as Error).message}`;
@@ -209,24 +193,19 @@ async function saveStep(
   }
 }
 
-/** What the folder of a step holds, beside its configuration and random state. */
+/** What the folder of a step holds, beside its configuration. */
 interface StepFiles {
   readonly report: object;
   readonly records: readonly object[];
   readonly batches: readonly (readonly EncodedSample[])[];
 }
 
-function writeStep(
-  folder: string,
-  { report, records, batches }: StepFiles,
-  { config, random }: { readonly config: RunConfig; readonly random: RandomState },
-): void {
+function writeStep(folder: string, { report, records, batches }: StepFiles, config: RunConfig): void {
   const write = (file: string, value: unknown): void =>
     writeFileSync(join(folder, file), `${JSON.stringify(value, null, 2)}\n`);
   write('report.json', report);
   write('records.json', records);
   write(RUN_FILES.config, config);
-  writeSafetensors(join(folder, 'rng_state.safetensors'), random.tensors);
   for (const [i, samples] of batches.entries()) saveBatch(join(folder, `batch-${i}.safetensors`), samples);
 }
 

@@ -1,6 +1,5 @@
 /** One optimizer step of a run. It is computed, noted in the state, and gets its line in the log. */
 import { epochAt } from '@minicpm-finetune/run';
-import { RandomState } from '@minicpm-finetune/torch';
 import type { Loader } from '../data/loader.js';
 import { type StepResult, trainStep } from '../engine/step.js';
 import { handleNonfinite } from './nonfinite.js';
@@ -41,7 +40,6 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
   run.ranks.at(`step ${step + 1}`);
   const profile = run.profile?.active ? run.profile : null;
   const lossScale = run.lossScale?.scale ?? null;
-  using random = new RandomState([training.device]);
   const compute = (): StepResult =>
     trainStep(training.model, batches, optimizer, run.schedule(step), {
       ...stepOptions(run),
@@ -50,7 +48,7 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
   const result = profile ? profile.step(step + 1, compute) : compute();
   run.memory?.endStep();
   const scaleHelps = run.lossScale?.update(!result.updated) ?? false;
-  if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps, random });
+  if (!result.updated) await handleNonfinite(run, result, micros, { scaleHelps });
   state.step = step + 1;
   markUsed(run.data, micros);
   noteBegin(run);
