@@ -99,20 +99,44 @@ function jobs() {
   return Math.max(1, Math.min(availableParallelism(), Math.floor(memory / BYTES_PER_JOB)));
 }
 
-/** Every source file with the object it becomes, whose name holds a hash of all that it is made from. */
+/** The headers of this package that a source file includes, and those that they include. */
+function headersOf(path, seen = new Set()) {
+  for (const [, name] of readFileSync(path, 'utf8').matchAll(/^#include "([^"]+)"/gm)) {
+    const header = join(dirname(path), name);
+    if (seen.has(header) || !existsSync(header)) continue;
+    seen.add(header);
+    headersOf(header, seen);
+  }
+  return [...seen].sort();
+}
+
+/**
+ * Every source file with the object it becomes, whose name holds a hash of all that it is made from: its text, its headers, compiler and
+ * flags. Where the package and libtorch lie does not count.
+ */
 function planObjects({ here, libtorch, objects, compiler, flags }) {
-  const common = createHash('sha256').update([compiler.version, ...flags].join('\n'));
-  const version = join(libtorch, 'include', 'torch', 'headeronly', 'version.h');
-  if (existsSync(version)) common.update(readFileSync(version));
+  const placeless = flags.map((flag) =>
+    flag
+      .replace(libtorch, 'libtorch')
+      .replace(here, '')
+      .replace(/^-I.*node_modules/, '-I'),
+  );
+  const common = createHash('sha256').update([compiler.version, ...placeless].join('\n'));
+  for (const name of ['torch/headeronly/version.h', 'ATen/Config.h']) {
+    const file = join(libtorch, 'include', name);
+    if (existsSync(file)) common.update(readFileSync(file));
+  }
   const native = filesBelow(join(here, 'native'));
-  for (const file of native.filter((path) => !path.endsWith('.cc'))) common.update(readFileSync(file));
+  const declarations = join(here, 'native', 'declarations'); // libtorch's headers include them
+  for (const file of native.filter((path) => path.startsWith(declarations))) common.update(readFileSync(file));
   const shared = common.digest('hex');
   return native
     .filter((path) => path.endsWith('.cc'))
     .map((path) => {
       const name = path.slice(join(here, 'native').length + 1).replaceAll('/', '-');
-      const key = createHash('sha256').update(shared).update(readFileSync(path)).digest('hex').slice(0, 16);
-      return { path, object: join(objects, `${name}-${key}.o`) };
+      const hash = createHash('sha256').update(shared);
+      for (const file of [path, ...headersOf(path)]) hash.update(readFileSync(file));
+      return { path, object: join(objects, `${name}-${hash.digest('hex').slice(0, 16)}.o`) };
     });
 }
 

@@ -8,6 +8,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   renameSync,
@@ -20,7 +21,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { symbolVersions } from '../../../../scripts/release.mjs';
 import { buildAddon, whyNotLoading } from '../../scripts/build.mjs';
-import { findCompiler, sourcesHash } from '../../scripts/compile.mjs';
+import { compileAddon, findCompiler, sourcesHash } from '../../scripts/compile.mjs';
 import { explainFailure } from '../../scripts/diagnose.mjs';
 import { addonFile, explainLoadFailure, explainMissing, factsOf } from '../../src/load-failure.js';
 
@@ -116,6 +117,26 @@ describe('compiling', () => {
     await build();
     expect(lines).toContain('compiled 1 of 1 files');
     expect(answer(compiled())).toBe('42');
+  });
+
+  it('compiles what includes a header that changed, and nothing because the folder moved', async () => {
+    const file = join(here, 'native', 'more', 'twice.cc');
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(file, `#include "own.h"\n${before}`);
+    writeFileSync(join(here, 'native', 'more', 'own.h'), '// a header\n');
+    await build();
+    writeFileSync(join(here, 'native', 'more', 'own.h'), '// a header that changed\n');
+    await build();
+    expect(lines).toContain('compiled 1 of 1 files');
+    const moved = join(folder, 'elsewhere');
+    cpSync(here, moved, { recursive: true });
+    const made = readdirSync(join(moved, 'build', 'objects'));
+    const output = join(moved, 'build', 'Release', 'torch.node');
+    await compileAddon({ here: moved, libtorch, output, objects: join(moved, 'build', 'objects'), log: () => {} });
+    expect(readdirSync(join(moved, 'build', 'objects'))).toEqual(made);
+    expect(answer(output)).toBe('42');
+    writeFileSync(file, before);
+    await build();
   });
 
   it('is done again for another libtorch', async () => {
