@@ -1,5 +1,7 @@
 // Accelerators: streams, synchronisation, memory figures. Uses c10's generic interfaces alone, so the same code
 // compiles without CUDA's headers and serves every backend.
+#include "device.h"
+
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -10,22 +12,15 @@
 
 namespace minicpm {
 
+c10::Device indexed(c10::Device device) {
+  if (!device.is_cpu()) at::globalContext().lazyInitDevice(device.type());  // one that was never used has no allocator yet
+  if (device.has_index() || device.is_cpu()) return device;
+  return c10::Device(device.type(), c10::impl::VirtualGuardImpl(device.type()).getDevice().index());
+}
+
 namespace {
 
 c10::Device deviceOf(const Napi::Value& value) { return c10::Device(value.As<Napi::String>().Utf8Value()); }
-
-// A device that was never used before has no allocator yet: this makes it.
-c10::Device started(c10::Device device) {
-  if (!device.is_cpu()) at::globalContext().lazyInitDevice(device.type());
-  return device;
-}
-
-// The device with an index: `cuda` is the one in use.
-c10::Device indexed(c10::Device device) {
-  started(device);
-  if (device.has_index()) return device;
-  return c10::Device(device.type(), c10::impl::VirtualGuardImpl(device.type()).getDevice().index());
-}
 
 // JavaScript holds a stream as its id.
 c10::Stream streamOf(const Napi::Value& device, const Napi::Value& id) {

@@ -21,7 +21,12 @@ export interface Pending {
   wait(): void;
 }
 
-/** `label` says what an operation is for; it is part of errors, and has to be equal on all ranks. At most 90 characters of it count. */
+/**
+ * Tensors of an operation are all in host memory, or all on the device with which the group was joined. On a device an operation comes after what its
+ * current stream was asked to do before, and once `wait` has returned, any stream may use its results.
+ *
+ * `label` says what an operation is for; it is part of errors, and has to be equal on all ranks. At most 90 characters of it count.
+ */
 export interface Group extends Disposable {
   readonly rank: number;
   readonly size: number;
@@ -108,8 +113,8 @@ class NativePending implements Pending {
   }
 }
 
-/** Processes connected by Gloo. Tensors are in host memory. */
-class GlooGroup extends AnyGroup implements Group {
+/** Processes connected by Gloo, and by NCCL where their tensors are on devices. */
+class NativeGroup extends AnyGroup implements Group {
   readonly #id: number;
 
   readonly rank: number;
@@ -170,16 +175,21 @@ export interface JoinOptions {
   readonly address?: string;
   /** How long to wait for other ranks, here and in every operation, in milliseconds. */
   readonly timeout: number;
+  /** A device such as `cuda` whose tensors the group moves, too, by NCCL; each rank has one of its own. */
+  readonly device?: string;
+  /** The path of NCCL's library; that which came with libtorch unless given. */
+  readonly nccl?: string;
 }
 
 /**
  * Joins the group of `size` processes that share a store. Returns when all are connected. Leave it by `[Symbol.dispose]()`, or use `using`.
  *
- * @throws TorchError when not all come in time
+ * @throws TorchError when not all come in time, or there is no NCCL for the device
  */
-export function joinGroup({ store, name, rank, size, address, timeout }: JoinOptions): Group {
+export function joinGroup({ store, name, rank, size, address, timeout, device, nccl }: JoinOptions): Group {
   if (!(Number.isInteger(size) && size >= 1 && Number.isInteger(rank) && rank >= 0 && rank < size))
     throw new RangeError(`Expected a rank below the size of the group but received rank ${rank} of ${size}`);
-  const id = guard(() => native.joinGroup(store.id, name, rank, size, address ?? store.ownAddress, timeout));
-  return new GlooGroup(id, rank, size);
+  const own = address ?? store.ownAddress;
+  const id = guard(() => native.joinGroup(store.id, name, rank, size, own, timeout, device ?? null, nccl ?? null));
+  return new NativeGroup(id, rank, size);
 }

@@ -85,7 +85,16 @@ export interface Native {
   storeSet(store: number, key: string, text: string): void;
   storeGet(store: number, key: string): string | null;
   storeAdd(store: number, key: string, amount: number): number;
-  joinGroup(store: number, name: string, rank: number, size: number, address: string, timeout: number): number;
+  joinGroup(
+    store: number,
+    name: string,
+    rank: number,
+    size: number,
+    address: string,
+    timeout: number,
+    device: string | null,
+    nccl: string | null,
+  ): number;
   leaveGroup(group: number): void;
   groupWait(group: number, operation: number): void;
   groupDone(group: number, operation: number): boolean;

@@ -1,7 +1,9 @@
 /** Groups of real processes: every operation, equal bits, and what each rank is told when one does not do its part. */
-import { describe, expect, it } from 'vitest';
+import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addressTowards, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
-import { type RankResult, runRanks } from './support/ranks.js';
+import { buildNccl, type RankResult, type RanksOptions, runRanks } from './support/ranks.js';
 
 interface Failure {
   readonly error: string | null;
@@ -10,10 +12,26 @@ interface Failure {
 
 const failures = ({ lines }: RankResult): Failure[] => lines as Failure[];
 
-describe('a group of processes', { timeout: 60_000 }, () => {
+let library = '';
+beforeAll(() => {
+  if (process.platform === 'linux') library = buildNccl();
+});
+afterAll(() => {
+  if (library !== '') rmSync(dirname(library), { recursive: true });
+});
+
+/** Over Gloo, and over NCCL's interface. */
+const WAYS: readonly { readonly way: string; readonly options: () => RanksOptions }[] = [
+  { way: 'Gloo', options: () => ({}) },
+  { way: 'NCCL', options: () => ({ env: { GROUP_NCCL: library } }) },
+];
+
+describe.each(WAYS)('a group of processes over $way', { timeout: 60_000 }, ({ way, options }) => {
+  if (way === 'NCCL' && process.platform !== 'linux') return;
+
   for (const size of [1, 2, 3, 4]) {
     it(`gathers, sums and exchanges in all types on ${size} ranks`, async () => {
-      const results = await runRanks(size, 'operations');
+      const results = await runRanks(size, 'operations', options());
       const ranks = Array.from({ length: size }, (_, r) => r);
       const total = ranks.reduce((a, b) => a + b, 0);
       const line = { sum: [total, size / 2], max: [size - 1, 0], all: ranks.map((r) => [r]) };
@@ -23,32 +41,34 @@ describe('a group of processes', { timeout: 60_000 }, () => {
   }
 
   it('moves unequal numbers of rows, none among them', async () => {
-    const results = await runRanks(3, 'unequal');
+    const results = await runRanks(3, 'unequal', options());
     const wanted = (rank: number): number[][] =>
       [0, 1, 2].map((from) => Array.from({ length: from + 2 * rank }, () => 10 * from + rank));
     expect(results.map(({ lines }) => lines[0])).toEqual([wanted(0), wanted(1), wanted(2)]);
   });
 
   it('sums with the bits of one process, through several messages', async () => {
-    for (const { lines, stderr } of await runRanks(3, 'bits'))
+    for (const { lines, stderr } of await runRanks(3, 'bits', options()))
       expect({ lines, stderr }).toEqual({ lines: [{ equal: true }], stderr: '' });
   });
 
   it('works in the background, in order', async () => {
-    const results = await runRanks(2, 'background');
+    const results = await runRanks(2, 'background', options());
     const sums = Array.from({ length: 8 }, (_, i) => (2 * i + 1) * 2 ** 20);
     for (const { lines } of results) expect(lines).toMatchObject([{ sums, done: Array(8).fill(true) }]);
   });
 
   it('has a store of texts and counters', async () => {
     const line = { words: ['of rank 0: 微调', 'of rank 1: 微调', null], least: true, sum: 3 };
-    expect((await runRanks(2, 'store')).map(({ lines }) => lines)).toEqual([[line], [line]]);
+    expect((await runRanks(2, 'store', options())).map(({ lines }) => lines)).toEqual([[line], [line]]);
   });
 });
 
-describe('a rank that does not do its part', { timeout: 60_000 }, () => {
+describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60_000 }, ({ way, options }) => {
+  if (way === 'NCCL' && process.platform !== 'linux') return;
+
   it('with other sizes is named, with what each rank does, and no process ends by it', async () => {
-    const [first, second, third] = await runRanks(3, 'sizes');
+    const [first, second, third] = await runRanks(3, 'sizes', options());
     expect(failures(first!)[0]!.error).toMatch(
       /same operation on all ranks but rank 0 is at gather block 3 \(40 bytes to rank 1, 40 from it\) and rank 1 at gather block 3 \(80 bytes expected, 80 sent\)/,
     );
@@ -60,13 +80,13 @@ describe('a rank that does not do its part', { timeout: 60_000 }, () => {
   });
 
   it('at another operation is named', async () => {
-    const [first, second] = await runRanks(2, 'another');
+    const [first, second] = await runRanks(2, 'another', options());
     expect(failures(first!)[0]!.error).toMatch(/rank 0 is at gather the checkpoint .* and rank 1 at gather the norm/);
     expect(failures(second!)[0]!.error).toMatch(/rank 1 is at gather the norm .* and rank 0 at gather the checkpoint/);
   });
 
   it('and is killed is named at once', async () => {
-    const [first, second, third] = await runRanks(3, 'killed');
+    const [first, second, third] = await runRanks(3, 'killed', options());
     expect(third!.signal).toBe('SIGKILL');
     for (const result of [first!, second!]) {
       const [{ error, seconds }] = failures(result) as [Failure];
@@ -76,7 +96,7 @@ describe('a rank that does not do its part', { timeout: 60_000 }, () => {
   });
 
   it('and does not come is named after the timeout', async () => {
-    const [first] = await runRanks(2, 'late');
+    const [first] = await runRanks(2, 'late', options());
     const [{ error, seconds }] = failures(first!) as [Failure];
     expect(error).toMatch(/Expected rank 1 at gather step 7 within 1.5 s but it did not come/);
     expect(seconds).toBeGreaterThan(1.4);
@@ -84,9 +104,31 @@ describe('a rank that does not do its part', { timeout: 60_000 }, () => {
   });
 
   it('and never starts ends the joining after the timeout', async () => {
-    const [first] = await runRanks(2, 'missing', 1);
+    const [first] = await runRanks(2, 'missing', { present: 1, ...options() });
     expect(failures(first!)[0]!.error).not.toBeNull();
     expect(failures(first!)[0]!.seconds).toBeLessThan(10);
+  });
+});
+
+describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 60_000 }, () => {
+  it.each([
+    ['which NCCL does not notice', {}],
+    ['of which NCCL tells', { NCCL_TEST_NOTICE: '1' }],
+  ])('a rank that is killed in the middle of a transfer, %s, is named', async (_, env) => {
+    const options = { env: { GROUP_NCCL: library, NCCL_TEST_KILL: '2', ...env } };
+    const [first, second, third] = await runRanks(3, 'alone', options);
+    expect(third!.signal).toBe('SIGKILL');
+    for (const result of [first!, second!]) {
+      const [{ error, seconds }] = failures(result) as [Failure];
+      expect(error).toMatch(/Expected rank .*2.* at gather block 3 but its connection is closed/);
+      expect(seconds).toBeLessThan(5);
+      expect(result).toMatchObject({ code: 0, signal: null });
+    }
+  });
+
+  it('a library that is not there is named', async () => {
+    const [first] = await runRanks(1, 'joining', { env: { GROUP_NCCL: '/none/libnccl.so.2' } });
+    expect(failures(first!)[0]!.error).toMatch(/Expected NCCL in \/none\/libnccl.so.2 but received: .*No such file/);
   });
 });
 

@@ -1,10 +1,12 @@
-/** One rank of a group under test: `node group-ranks.mjs MODE`. It prints JSON lines. */
+/** One rank of a group under test: `node group-ranks.mjs MODE`. It prints JSON lines. With GROUP_NCCL that library moves tensors. */
 import { fromTypedArray, joinGroup, noGrad, ops, Store, scope } from '../../dist/index.js';
 
 const rank = Number(process.env.RANK);
 const size = Number(process.env.WORLD_SIZE);
 const mode = process.argv[2];
 const timeout = { missing: 1500, late: 1500 }[mode] ?? 20_000;
+const nccl = process.env.GROUP_NCCL;
+const join = () => joinGroup({ store, name: 'world', rank, size, timeout, ...(nccl && { device: 'cpu', nccl }) });
 const say = (value) => console.log(JSON.stringify(value));
 const failing = (fn) => {
   const started = performance.now();
@@ -112,6 +114,9 @@ const MODES = {
     failing(() => scope(() => group.gather(ops.zeros([size * count]), ops.zeros([count]), 'block 3').wait()));
     failing(() => group.barrier('after'));
   },
+  alone: (group) => {
+    failing(() => scope(() => group.gather(ops.zeros([size * 10]), ops.zeros([10]), 'block 3').wait()));
+  },
   another: (group) => {
     failing(() => {
       if (rank === 1) group.sum([1], 'the norm');
@@ -142,9 +147,9 @@ const MODES = {
   },
 };
 
-if (mode === 'missing') failing(() => joinGroup({ store, name: 'world', rank, size, timeout }));
+if (mode === 'missing' || mode === 'joining') failing(join);
 else {
-  const group = joinGroup({ store, name: 'world', rank, size, timeout });
+  const group = join();
   await MODES[mode](group);
   group[Symbol.dispose]();
 }
