@@ -20,7 +20,7 @@ export function startEngine({ device, threads }: EngineOptions): DeviceName {
   tuneAllocator();
   const { cuda, mps } = about();
   const present: Readonly<Record<DeviceName, boolean>> = { cuda, mps, cpu: true };
-  if (device === 'auto') return bestDevice();
+  if (device === 'auto') return deviceNamed(device);
   if (present[device]) return device;
   throw new UserError(`Expected a device that is there for --device but received ${device}.`, {
     flag: '--device',
@@ -28,8 +28,9 @@ export function startEngine({ device, threads }: EngineOptions): DeviceName {
   });
 }
 
-/** The device that `auto` means: the best one that this libtorch and machine have. */
-export function bestDevice(): DeviceName {
+/** The device that a setting means; `auto` is the best one that this libtorch and machine have. */
+export function deviceNamed(device: EngineOptions['device']): DeviceName {
+  if (device !== 'auto') return device;
   const { cuda, mps } = about();
   return cuda ? 'cuda' : mps ? 'mps' : 'cpu';
 }

@@ -265,7 +265,8 @@ export class ScatteredUpdate extends ScatteredSum {
     super(sharding, parts);
     this.#sharding = sharding;
     this.#options = options;
-    this.squares = scope(() => keep(emptySum('cpu')));
+    const { device } = sharding.units[0]!.parts[0]!.fields[0]!.parameter.data;
+    this.squares = scope(() => keep(emptySum(device)));
   }
 
   protected override scattered(unit: Unit): void {

@@ -10,6 +10,7 @@ import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import { cannotListen, openTo } from '../parallel/listening.js';
 import type { TextStream } from '../report/progress.js';
 import { type Ending, exitCodeOf, firstFailure, isFailure } from './ending.js';
+import { gpuEnvironment } from './gpus.js';
 import { LAUNCHED, LAUNCHER_SOCKET, type LaunchPlan } from './place.js';
 import { RankLogs } from './rank-logs.js';
 
@@ -95,7 +96,6 @@ class Launcher {
 
   start(plan: LaunchPlan, local: number, port: number, server: Server | null): void {
     const rank = plan.firstRank + local;
-    const gpu = plan.gpus[local];
     const env = {
       ...this.#options.env,
       RANK: String(rank),
@@ -105,7 +105,7 @@ class Launcher {
       MASTER_ADDR: plan.masterAddr,
       MASTER_PORT: String(port),
       [LAUNCHED]: '1',
-      ...(gpu !== undefined && { CUDA_VISIBLE_DEVICES: gpu }),
+      ...gpuEnvironment(plan.gpus, local, this.#options.env),
     };
     const shown = rank === 0 ? 'inherit' : 'pipe';
     const listening = rank === 0 ? socketOf(server!) : 'ignore';

@@ -4,7 +4,7 @@
  */
 import { expected, UserError } from '@minicpm-finetune/run';
 import type { Place } from '../parallel/ranks.js';
-import { visibleGpus } from './gpus.js';
+import { exceedsGpus, tooManyFor, visibleGpus } from './gpus.js';
 import { slurmPlace } from './slurm.js';
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -27,7 +27,7 @@ export interface LaunchPlan {
   readonly masterAddr: string;
   /** 0: a free one. */
   readonly masterPort: number;
-  /** GPUs of the processes, one for each; empty: none is chosen for them. */
+  /** GPUs of this machine, for one process each; empty: none is chosen for them. */
   readonly gpus: readonly string[];
 }
 
@@ -146,11 +146,9 @@ function planOf(flags: LaunchFlags, device: string, env: Environment): LaunchPla
     if (masterAddr === null) throw neededFor('--master_addr', 'the address of machine 0');
     refuseLoopback(masterAddr, '--master_addr', `--nnodes is ${nnodes}`);
   }
-  if (gpus.length > 0 && localSize > gpus.length) {
-    throw expected(`at most one process per GPU (${gpus.length})`, '--nproc_per_node', localSize, {
-      flag: '--nproc_per_node',
-      cure: `Give --nproc_per_node ${gpus.length}, or --device cpu.`,
-    });
+  if (exceedsGpus(gpus, localSize, env)) {
+    const cure = `Give --nproc_per_node ${gpus.length}, or --device cpu.`;
+    throw tooManyFor(gpus.length, localSize, '--nproc_per_node', cure);
   }
   return {
     firstRank: (nodeRank ?? 0) * localSize,
@@ -158,7 +156,7 @@ function planOf(flags: LaunchFlags, device: string, env: Environment): LaunchPla
     size: nnodes * localSize,
     masterAddr: masterAddr ?? '127.0.0.1',
     masterPort: masterPort ?? (nnodes > 1 ? PORT : 0),
-    gpus: gpus.slice(0, localSize),
+    gpus,
   };
 }
 

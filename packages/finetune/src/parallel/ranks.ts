@@ -1,6 +1,7 @@
 /** The processes of a run. Which one this is, and how it reaches the others. */
 import { hostname } from 'node:os';
 import {
+  about,
   type Group,
   joinGroup,
   Store,
@@ -58,6 +59,8 @@ export interface JoinRanksOptions {
   readonly timeout: number;
   /** How long to wait until all have come; `timeout` unless given, at most ten minutes. */
   readonly joinTimeout?: number;
+  /** Where the tensors of the ranks are; those on `cuda` travel between GPUs. The CPU unless given. */
+  readonly device?: string;
   /** What has to be equal on all ranks. */
   readonly facts: Facts;
   /** Gets a line about what is waited for. */
@@ -95,7 +98,7 @@ export function soloRanks(): Ranks {
  */
 export async function joinRanks(place: Place, options: JoinRanksOptions): Promise<Ranks> {
   const { rank, size, localSize, prefix = '', served = false } = place;
-  const { timeout, notice } = options;
+  const { timeout, notice, device = 'cpu' } = options;
   if (place.launcher !== undefined) watchLauncher(place.launcher);
   if (process.env.OMP_NUM_THREADS === undefined) setThreads(Math.max(1, Math.floor(threads() / localSize)));
   const limit = options.joinTimeout ?? Math.min(timeout, TEN_MINUTES);
@@ -110,7 +113,8 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
     await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
     const { interval = INTERVAL, patience = PATIENCE } = options;
     startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience });
-    const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout });
+    const onGpus = device === 'cuda' && about().cuda;
+    const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout, ...(onGpus && { device }) });
     return new Joined(place, group, store, server);
   } catch (error) {
     stopWatch();

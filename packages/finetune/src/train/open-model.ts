@@ -35,7 +35,7 @@ import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
 import type { Parameter, Tensor } from '@minicpm-finetune/torch';
 import type { SavedModel } from '../checkpoint/model-files.js';
 import { sliceOf } from '../data/encoder.js';
-import { bestDevice, type DeviceName } from '../engine/machine.js';
+import { type DeviceName, deviceNamed } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
 import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
@@ -60,7 +60,7 @@ export interface TrainingModel {
 
 /** Where a training computes. */
 function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
-  return device === 'auto' ? bestDevice() : device;
+  return deviceNamed(device);
 }
 
 /** Adapters: those in the folder `from`, or new ones. */

@@ -95,11 +95,11 @@ export async function train(config: RunConfig, options: TrainOptions = {}): Prom
   }
 }
 
-/** The device of a run. Tensors of several processes travel through host memory. @throws UserError */
+/** The device of a run. @throws UserError */
 function deviceOf(config: RunConfig, { size }: Ranks): DeviceName {
   const device = startEngine(config.engine);
-  if (size > 1 && device !== 'cpu')
-    throw new UserError(`Expected one process on ${device} but received ${size}: several compute on CPUs only.`, {
+  if (size > 1 && device === 'mps')
+    throw new UserError(`Expected one process on mps but received ${size}: several compute on CPUs and NVIDIA GPUs.`, {
       flag: '--device',
       cure: 'Give --device cpu, or start one process with --gradient_accumulation_steps times as large.',
     });

@@ -33,9 +33,7 @@ export async function runRanks(
   const { port } = server.address() as { port: number };
   const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
   const started = performance.now();
-  const ranks = Array.from({ length: present }, (_, rank) =>
-    runRank({ rank, size, port, fd, mode, started, env }),
-  );
+  const ranks = Array.from({ length: present }, (_, rank) => runRank({ rank, size, port, fd, mode, started, env }));
   server.close(); // rank 0 holds the socket now: this process must not take its connections
   return await Promise.all(ranks);
 }
@@ -54,7 +52,14 @@ interface RankStart {
 async function runRank({ rank, size, port, fd, mode, started, env }: RankStart): Promise<RankResult> {
   const child = spawn(process.execPath, [join(import.meta.dirname, 'group-ranks.mjs'), mode], {
     stdio: ['ignore', 'pipe', 'pipe', ...(rank === 0 ? [fd] : [])],
-    env: { ...process.env, ...env, RANK: `${rank}`, WORLD_SIZE: `${size}`, MASTER_PORT: `${port}`, OMP_NUM_THREADS: '1' },
+    env: {
+      ...process.env,
+      ...env,
+      RANK: `${rank}`,
+      WORLD_SIZE: `${size}`,
+      MASTER_PORT: `${port}`,
+      OMP_NUM_THREADS: '1',
+    },
   });
   let [stdout, stderr] = ['', ''];
   child.stdout!.on('data', (chunk) => {
@@ -76,7 +81,16 @@ async function runRank({ rank, size, port, fd, mode, started, env }: RankStart):
 /** Compiles nccl.cc: NCCL's interface over host memory. Returns the library's path. */
 export function buildNccl(): string {
   const library = join(mkdtempSync(join(tmpdir(), 'minicpm-nccl-')), 'libnccl.so.2');
-  const words = ['-std=c++20', '-O1', '-shared', '-fPIC', '-pthread', join(import.meta.dirname, 'nccl.cc'), '-o', library];
+  const words = [
+    '-std=c++20',
+    '-O1',
+    '-shared',
+    '-fPIC',
+    '-pthread',
+    join(import.meta.dirname, 'nccl.cc'),
+    '-o',
+    library,
+  ];
   const done = spawnSync(process.env.CXX ?? 'c++', words, { encoding: 'utf8' });
   if (done.status !== 0) throw new Error(`${process.env.CXX ?? 'c++'} ended with ${done.status}: ${done.stderr}`);
   return library;

@@ -5,7 +5,7 @@ import { stringify } from 'yaml';
 import { LAUNCH_FLAGS } from '../../config/launch-flags.js';
 import { type ResolvedConfig, resolveGiven } from '../../config/resolve.js';
 import { TRAIN_FLAGS } from '../../config/train-flags.js';
-import { chooseGpu } from '../../launch/gpus.js';
+import { chooseGpu, requireOwnGpu } from '../../launch/gpus.js';
 import type { Place, Ranks } from '../../parallel/ranks.js';
 import type { Reporter } from '../../report/reporter.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
@@ -34,11 +34,15 @@ export const trainCommand: CliCommand = {
 /** Trains as one of the run's processes. */
 async function trainAsRank(place: Place, resolved: ResolvedConfig, io: CommandIO): Promise<number> {
   if (place.launcher === undefined && resolved.config.engine.device !== 'cpu') chooseGpu(place);
-  const [{ asMember }, { SILENT }] = await Promise.all([
+  const [{ asMember }, { SILENT }, { deviceNamed }] = await Promise.all([
     import('../../launch/member.js'),
     import('../../report/reporter.js'),
+    import('../../engine/machine.js'),
   ]);
+  const device = deviceNamed(resolved.config.engine.device);
+  if (device === 'cuda') requireOwnGpu(place);
   const options = {
+    device,
     timeout: Math.min(1000 * resolved.config.engine.ddp_timeout, MOST_MILLISECONDS),
     facts: await factsOf(resolved.config),
     notice: (line: string) => void io.stderr.write(`${io.say(line)}\n`),

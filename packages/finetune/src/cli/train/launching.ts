@@ -64,7 +64,7 @@ export async function startRanks(plan: LaunchPlan, given: GivenValues, io: Comma
 
 /** What has to be the same in all processes. */
 export async function factsOf(config: RunConfig): Promise<Facts> {
-  const [{ about }, { bestDevice }] = await Promise.all([
+  const [{ about }, { deviceNamed }] = await Promise.all([
     import('@minicpm-finetune/torch'),
     import('../../engine/machine.js'),
   ]);
@@ -73,7 +73,7 @@ export async function factsOf(config: RunConfig): Promise<Facts> {
   const flags = flagsOf(CONFIG_FLAGS)
     .filter(({ name }) => !OF_A_MACHINE.has(name))
     .map(({ name, group }) => [`--${name}`, groups[group]![name]]);
-  const device = config.engine.device === 'auto' ? bestDevice() : config.engine.device;
+  const device = deviceNamed(config.engine.device);
   return {
     equal: {
       'the version of minicpm-finetune': VERSION,

@@ -9,7 +9,7 @@ import { type ModelConfig, readConfig } from '@minicpm-finetune/processor';
 import { type Derived, formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import { deviceMemory } from '@minicpm-finetune/torch';
 import type { Sampler } from '../../data/sampler.js';
-import { bestDevice, type DeviceName } from '../../engine/machine.js';
+import { type DeviceName, deviceNamed } from '../../engine/machine.js';
 import type { RunLog } from '../../report/run-log.js';
 import type { RunData } from '../open-data.js';
 import type { RunState } from '../state.js';
@@ -102,7 +102,7 @@ export function estimateRun(opened: OpenedData): RunEstimate | null {
   const largest = largestMicroBatch(data.sampler, data.records.lengths, state.step, derived.totalSteps);
   if (largest.tokens === 0) return null;
   const read = readConfig(folder);
-  const device = config.engine.device === 'auto' ? bestDevice() : config.engine.device;
+  const device = deviceNamed(config.engine.device);
   const likely = estimate(config, read, shapeFor(config, read, largest, 1), { device, worlds: [worldSize] })[0]!;
   return { config, read, device, largest, worldSize, likely };
 }

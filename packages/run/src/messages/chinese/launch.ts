@@ -80,8 +80,12 @@ export const LAUNCH: Messages = {
     '{1} 在各进程应有相同的内容，但进程 0 有 {2}，进程 {3} 有 {4}。',
   '{1} records of SHA-256 {2}… on {3}': '{1} 条记录（SHA-256 {2}…，在 {3} 上）',
   'Give all machines the same data files in the same order.': '请给所有机器相同的数据文件，且顺序相同。',
-  'Expected one process on {1} but received {2}: several compute on CPUs only.':
-    '{1} 上只能有一个进程，但收到 {2} 个：多个进程只能在 CPU 上计算。',
+  'Expected one process on mps but received {1}: several compute on CPUs and NVIDIA GPUs.':
+    'mps 上只能有一个进程，但收到 {1} 个：多个进程只能在 CPU 或 NVIDIA GPU 上计算。',
+  'Expected to know the GPUs of this machine, for {1} processes, but none is listed.':
+    '应能列出本机的 GPU（供 {1} 个进程使用），但没有找到。',
+  'Set CUDA_VISIBLE_DEVICES to their numbers, such as 0,1, or give --device cpu.':
+    '请将 CUDA_VISIBLE_DEVICES 设为它们的编号，例如 0,1，或给出 --device cpu。',
   'Give --device cpu, or start one process with --gradient_accumulation_steps times as large.':
     '请使用 --device cpu，或只启动一个进程并相应增大 --gradient_accumulation_steps。',
   'zero_stage {1} has no effect: one process has all of the model.': 'zero_stage {1} 不起作用：单个进程拥有整个模型。',
