@@ -14,6 +14,7 @@ export { Optimizer, optimizerSettings, withoutDecay } from './engine/optimizer.j
 export { type Gradients, lossAndGradients, type StepResult, trainStep } from './engine/step.js';
 export { tuneFully } from './engine/trainables.js';
 export { VisionCache } from './engine/vision-cache.js';
+export { SHARED_GPUS, visibleGpus } from './launch/gpus.js';
 export { Progress } from './report/progress.js';
 export { SILENT } from './report/reporter.js';
 export { prepareModel } from './train/open-model.js';

@@ -8,7 +8,8 @@
 //   storage.cc   memory that comes and goes behind tensors that stay
 //   mapping.cc   files mapped into memory as tensors
 //   process.cc   threads, allocator, memory figures, devices
-//   group.cc, group-functions.cc  groups of processes
+//   group.cc, nccl.cc, group-functions.cc  groups of processes
+//   store.cc     texts and counters that processes share
 //   signals.cc   SIGINT and SIGTERM in the middle of a step
 #include "handles.h"
 

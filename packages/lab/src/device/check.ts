@@ -16,6 +16,7 @@ import { chatted, generated, merged } from './commands.js';
 import { fed, withoutMemory } from './feeding.js';
 import { parityOf } from './parity.js';
 import { makePlace, type Place, runProgram } from './place.js';
+import { grouped, killed, trained } from './ranks.js';
 import { besidePeer, big, makeCheckpoint, matmul, ROWS } from './speed.js';
 import { besideCpu, bfloat16, flat, nonfinite, randomNumbers, recomputed, resumed } from './training.js';
 
@@ -119,6 +120,13 @@ async function checkTraining(board: Board, { device, short }: Given, place: Plac
   if (device !== 'cpu') emptyDeviceCache(device);
 }
 
+async function checkRanks(board: Board, { device, short }: Given, place: Place): Promise<void> {
+  if (device === 'mps') return;
+  await board.run('ranks/group', () => grouped(device));
+  await board.run('ranks/train', () => trained(place, device, short ? 3 : 6));
+  await board.run('ranks/killed', () => killed(place, device));
+}
+
 async function checkCommands(board: Board, { device, short }: Given, place: Place): Promise<void> {
   await board.run('generate', () => generated(place, device));
   const steps = short ? 8 : 20;
@@ -167,6 +175,7 @@ async function main(words: readonly string[]): Promise<number> {
     if (folders.length === 0) line('no reference folders: parity is not checked (give them, or set GOLDEN)');
     await checkParity(board, given);
     await checkTraining(board, given, place);
+    await checkRanks(board, given, place);
     await checkCommands(board, given, place);
     await checkSpeed(board, given, place);
   } finally {

@@ -2,13 +2,13 @@
  * Checks of what a run takes from its machine. How long steps wait for their data, and what a run says when a device has
  * no memory left.
  */
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { deviceMemory, emptyDeviceCache, ops, type Tensor } from '@minicpm-finetune/torch';
 import { resolveConfig, train } from 'minicpm-finetune';
 import type { Outcome } from './board.js';
-import { noise, type Place, TOKENIZER, trainIn } from './place.js';
+import { copyTokenizer, noise, type Place, trainIn } from './place.js';
 
 /** Share of the time of steps that may be spent waiting for data. */
 const MOST_WAITING = 0.02;
@@ -31,7 +31,7 @@ interface StepLine {
  * @param model a checkpoint without tokenizer, or the place's
  */
 export async function fed(place: Place, model: string, device: string, steps: number): Promise<Outcome> {
-  if (model !== place.model) cpSync(TOKENIZER, model, { recursive: true });
+  if (model !== place.model) copyTokenizer(model);
   const folder = join(place.folder, 'feeding-data');
   mkdirSync(folder);
   const records = Array.from({ length: RECORDS }, (_, i) => {

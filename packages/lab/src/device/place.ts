@@ -1,5 +1,5 @@
 /** Runs the command line on a tiny model. With data in a temporary folder: the checks of training compare such runs. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -10,7 +10,7 @@ import { TINY_CONFIG } from '../quickstart/tiny-config.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
-export const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
+const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
 const RECORDS = 32;
 
 /** The quickstart's model; heads share keys in pairs, and every head size is a multiple of 8, as flash attention wants it. */
@@ -20,6 +20,8 @@ export interface Place {
   readonly folder: string;
   readonly model: string;
   readonly data: string;
+  /** Of the trainings, beside this process's own. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 /** Makes the model and records with a picture of noise each. */
@@ -28,7 +30,7 @@ export function makePlace(): Place {
   const model = createModel(TINY, { seed: 0 });
   saveCheckpoint(model, join(folder, 'model'));
   model.dispose();
-  cpSync(TOKENIZER, join(folder, 'model'), { recursive: true });
+  copyTokenizer(join(folder, 'model'));
   mkdirSync(join(folder, 'data'));
   const words = ['red', 'blue', 'a green one', 'seven of them', 'it is a yellow house by the sea'];
   const records = Array.from({ length: RECORDS }, (_, i) => {
@@ -42,6 +44,10 @@ export function makePlace(): Place {
   });
   writeFileSync(join(folder, 'data', 'data.json'), JSON.stringify(records));
   return { folder, model: join(folder, 'model'), data: join(folder, 'data', 'data.json') };
+}
+
+export function copyTokenizer(folder: string): void {
+  cpSync(TOKENIZER, folder, { recursive: true });
 }
 
 /** A BMP file of noise. */
@@ -88,10 +94,37 @@ export async function runProgram(
   return { code, ...text };
 }
 
+const wordsOf = (name: string, flags: Readonly<Record<string, unknown>>): string[] => [
+  COMMAND,
+  name,
+  ...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]),
+];
+
 /** Runs a command of `minicpm-finetune`. */
-export async function command(name: string, flags: Readonly<Record<string, unknown>>): Promise<Finished> {
-  const words = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
-  return await runProgram(process.execPath, [COMMAND, name, ...words]);
+export async function command(
+  name: string,
+  flags: Readonly<Record<string, unknown>>,
+  env: NodeJS.ProcessEnv = {},
+): Promise<Finished> {
+  return await runProgram(process.execPath, wordsOf(name, flags), env);
+}
+
+/** Starts one; `text` is what it has printed so far. */
+export function startCommand(
+  name: string,
+  flags: Readonly<Record<string, unknown>>,
+  env: NodeJS.ProcessEnv = {},
+): { readonly child: ChildProcess; readonly text: () => string } {
+  const child = spawn(process.execPath, wordsOf(name, flags), {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (bytes) => {
+      text += String(bytes);
+    });
+  return { child, text: () => text };
 }
 
 export interface Losses {
@@ -108,7 +141,7 @@ export async function trainIn(
   flags: Readonly<Record<string, unknown>> = {},
 ): Promise<Losses> {
   const output = join(place.folder, name);
-  const done = await command('train', {
+  const given = {
     model_name_or_path: place.model,
     data_path: place.data,
     output_dir: output,
@@ -125,7 +158,8 @@ export async function trainIn(
     dataloader_num_workers: 0,
     progress: 'quiet',
     ...flags,
-  });
+  };
+  const done = await command('train', given, place.env);
   if (done.code !== 0) throw new Error(`train in ${name} ended with code ${done.code}: ${done.stderr || done.stdout}`);
   return figuresOf(output);
 }
