@@ -27,7 +27,7 @@ export interface LaunchPlan {
   readonly masterAddr: string;
   /** 0: a free one. */
   readonly masterPort: number;
-  /** GPUs of this machine, for one process each; empty: none is chosen for them. */
+  /** GPUs of the processes, one for each unless they are shared; empty: none is chosen for them. */
   readonly gpus: readonly string[];
 }
 
@@ -156,7 +156,7 @@ function planOf(flags: LaunchFlags, device: string, env: Environment): LaunchPla
     size: nnodes * localSize,
     masterAddr: masterAddr ?? '127.0.0.1',
     masterPort: masterPort ?? (nnodes > 1 ? PORT : 0),
-    gpus,
+    gpus: gpus.slice(0, localSize),
   };
 }
 

@@ -1,6 +1,7 @@
 /** What a process is to a run, from its environment and flags. */
 import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
+import { gpuEnvironment, SHARED_GPUS } from '../../src/launch/gpus.js';
 import { type LaunchFlags, placeFromEnvironment } from '../../src/launch/place.js';
 import { firstNode, tasksPerNode } from '../../src/launch/slurm.js';
 
@@ -106,6 +107,14 @@ describe('flags', () => {
     expect(place(env, { nprocPerNode: '2' }, 'cuda')).toMatchObject({ plan: { gpus: ['2', '5'] } });
     expect(refusal(env, { nprocPerNode: '4' }, 'cuda')).toContain('at most one process per GPU (3)');
     expect(place(env, { nprocPerNode: '4' }, 'cpu')).toMatchObject({ plan: { size: 4, gpus: [] } });
+    expect(gpuEnvironment(['2', '5'], 1, env)).toEqual({ CUDA_VISIBLE_DEVICES: '5' });
+    expect(gpuEnvironment([], 1, env)).toEqual({});
+  });
+
+  it('share GPUs where a test asks for it, each with a host of its own for NCCL', () => {
+    const env = { CUDA_VISIBLE_DEVICES: '3', [SHARED_GPUS]: '1' };
+    expect(place(env, { nprocPerNode: '2' }, 'cuda')).toMatchObject({ plan: { size: 2, gpus: ['3'] } });
+    expect(gpuEnvironment(['3'], 1, env)).toMatchObject({ CUDA_VISIBLE_DEVICES: '3', NCCL_HOSTID: 'process-1' });
   });
 
   it('are refused where they make no sense', () => {

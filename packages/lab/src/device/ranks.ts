@@ -181,8 +181,14 @@ export async function killed(place: Place, device: string): Promise<Outcome> {
   const { child, text } = startCommand(
     'train',
     {
-      ...{ model_name_or_path: place.model, data_path: place.data, output_dir: output, device, model_max_length: 256 },
-      ...{ per_device_train_batch_size: 2, max_steps: 100_000, num_train_epochs: 100_000, logging_steps: 1 },
+      ...{ model_name_or_path: widePlace(place), data_path: place.data, output_dir: output, device },
+      ...{
+        model_max_length: 256,
+        per_device_train_batch_size: 2,
+        max_steps: 100_000,
+        num_train_epochs: 100_000,
+        logging_steps: 1,
+      },
       ...{ save_strategy: 'no', cache_vision: 'off', dataloader_num_workers: 0, progress: 'quiet', tune_vision: true },
       ...{ nproc_per_node: RANKS, zero_stage: 3 },
     },
