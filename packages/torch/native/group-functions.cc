@@ -1,4 +1,4 @@
-// What JavaScript calls of groups: join, gather, scatterAdd, alltoall.
+// What JavaScript calls of groups. Joining, gather, scatterAdd, alltoall.
 #include "group.h"
 
 #include <ATen/ATen.h>

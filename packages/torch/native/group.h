@@ -1,5 +1,5 @@
-// A group of processes: each with a rank, connected by Gloo, and by NCCL where their tensors are on devices. Operations run in order, on a
-// thread of the group; those with tensors on a device on a stream of the group, and they are done when that stream has done them.
+// A group of processes, each with a rank. They are connected by Gloo, and by NCCL where their tensors are on devices. Operations run in
+// order, on a thread of the group; those with tensors on a device go to a stream of the group, and are done when that stream is.
 //
 // Every operation begins with a header to and from each peer: what it is and how many bytes follow. Gloo ends the process when
 // sizes differ; here ranks that do different things get an error that names them, before any data travels.
@@ -24,7 +24,6 @@
 namespace c10d {
 class ProcessGroupGloo;
 class Store;
-class Work;
 }  // namespace c10d
 
 namespace minicpm {

@@ -1,4 +1,4 @@
-// What JavaScript calls of stores: open, set, get, add, close; and the addresses where they are.
+// What JavaScript calls of stores. Opening, texts, counters; and the addresses where they are.
 #include "store.h"
 
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-// Stores: texts and counters that all processes of a run share (c10d's TCPStore).
+// Texts and counters that all processes of a run share. c10d's TCPStore.
 #pragma once
 #include <c10/util/intrusive_ptr.h>
 #include <napi.h>

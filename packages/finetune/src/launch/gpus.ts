@@ -1,4 +1,4 @@
-/** The NVIDIA GPUs that processes started here would see, one for each. Found without libtorch. */
+/** The NVIDIA GPUs that processes started here would see. One for each process; found without libtorch. */
 import { existsSync, readdirSync } from 'node:fs';
 import { expected, UserError } from '@minicpm-finetune/run';
 

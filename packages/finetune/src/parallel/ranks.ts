@@ -1,5 +1,5 @@
 /** The processes of a run. Which one this is, and how it reaches the others. */
-import { hostname } from 'node:os';
+import { hostname, networkInterfaces } from 'node:os';
 import {
   about,
   type Group,
@@ -114,6 +114,7 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
     const { interval = INTERVAL, patience = PATIENCE } = options;
     startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience });
     const onGpus = device === 'cuda' && about().cuda;
+    if (onGpus) process.env.NCCL_SOCKET_IFNAME ??= interfaceOf(store.ownAddress);
     const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout, ...(onGpus && { device }) });
     return new Joined(place, group, store, server);
   } catch (error) {
@@ -121,6 +122,12 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
     store.close();
     throw error;
   }
+}
+
+/** The network interface that has an address, as NCCL takes the name: it listens there and nowhere else. */
+function interfaceOf(address: string): string {
+  const found = Object.entries(networkInterfaces()).find(([, all]) => all?.some((one) => one.address === address));
+  return found === undefined ? '' : `=${found[0]}`;
 }
 
 class Joined implements Ranks {

@@ -1,5 +1,5 @@
 /**
- * One rank of the group that ranks.ts checks: `node rank-of-group.js MODE DEVICE`, with RANK, WORLD_SIZE and MASTER_PORT.
+ * One rank of the group that ranks.ts checks. `node rank-of-group.js MODE DEVICE`, with RANK, WORLD_SIZE and MASTER_PORT.
  * Prints a line of JSON for each finding. Its numbers are made so that sums depend on the order of the ranks.
  */
 import {

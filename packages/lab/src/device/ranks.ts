@@ -1,5 +1,5 @@
 /**
- * Checks of several ranks on a device: a group's operations, training beside one process, and a rank that is killed. On
+ * Checks of several ranks on a device. A group's operations, training beside one process, and a rank that is killed. On
  * a machine with one GPU the ranks share it, over sockets.
  */
 import { spawn } from 'node:child_process';
