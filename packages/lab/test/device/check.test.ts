@@ -58,6 +58,13 @@ describe('check:device on the CPU', () => {
     expect(share).toBeLessThan(1);
   }, 600_000);
 
+  it('lets two ranks compute as one, and end when one is killed', async () => {
+    const { code, stdout, stderr } = await check('--only', 'ranks');
+    expect(code, stdout + stderr).toBe(0);
+    expect(stdout).toMatch(/ranks\/train .*equal bytes of weights; .*equal bytes of weights; .*equal bytes of weights/);
+    expect(stdout).toMatch(/3 of 3 without failure/);
+  }, 600_000);
+
   it('ends with 1 when a check fails, after all others', async () => {
     const broken = join(folder, 'broken');
     mkdirSync(join(broken, 'cases'), { recursive: true });

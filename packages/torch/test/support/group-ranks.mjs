@@ -64,14 +64,14 @@ function unequal(group) {
 function bits(group) {
   scope(() => {
     const share = 5_000_000;
-    const part = (r) =>
-      Float32Array.from({ length: size * share }, (_, i) => Math.sin(i * 0.37 + r) * 10 ** ((i + r) % 9));
+    const places = ops.arange(0, size * share, 1, { dtype: 'float32' });
+    const wave = (factor, r) => ops.sin(ops.addScalar(ops.mulScalar(places, factor), r));
+    const part = (r) => scope(() => ops.mul(wave(0.37, r), ops.exp(ops.mulScalar(wave(1, 2 * r), 9))));
     const sum = ops.zeros([share], { dtype: 'float32' });
-    group.scatterAdd(sum, fromTypedArray(part(rank), [size * share]), 'bits').wait();
+    group.scatterAdd(sum, part(rank), 'bits').wait();
     const want = ops.zeros([share], { dtype: 'float32' });
     noGrad(() => {
-      for (let r = 0; r < size; r++)
-        ops.add_(want, fromTypedArray(part(r).slice(rank * share, (rank + 1) * share), [share]));
+      for (let r = 0; r < size; r++) scope(() => ops.add_(want, ops.narrow(part(r), 0, rank * share, share)));
     });
     say({ equal: Boolean(ops.equal(sum, want)) });
   });
