@@ -58,11 +58,6 @@ export interface TrainingModel {
   readonly saved: SavedModel;
 }
 
-/** Where a training computes. */
-function trainingDevice({ engine: { device } }: RunConfig): DeviceName {
-  return deviceNamed(device);
-}
-
 /** Adapters: those in the folder `from`, or new ones. */
 function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, from: string | null): PutAdapters {
   if (from === null) return { ...applyLora(model, loraOptions(config), { seed: config.seeds.seed }), notices: [] };
@@ -127,7 +122,7 @@ export function prepareModel(
   const said = [slicesNotice(config, read), ...(applied?.notices ?? [])].filter((line) => line !== null);
   for (const line of said) reporter.notice(line);
   const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
-  const device = trainingDevice(config);
+  const device = deviceNamed(config.engine.device);
   if (device !== 'cpu') moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
   return {

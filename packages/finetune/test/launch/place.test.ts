@@ -1,7 +1,7 @@
 /** What a process is to a run, from its environment and flags. */
 import { UserError } from '@minicpm-finetune/run';
-import { describe, expect, it } from 'vitest';
-import { gpuEnvironment, SHARED_GPUS } from '../../src/launch/gpus.js';
+import { describe, expect, it, vi } from 'vitest';
+import { chooseGpu, gpuEnvironment, requireOwnGpu, SHARED_GPUS } from '../../src/launch/gpus.js';
 import { type LaunchFlags, placeFromEnvironment } from '../../src/launch/place.js';
 import { firstNode, tasksPerNode } from '../../src/launch/slurm.js';
 
@@ -109,6 +109,21 @@ describe('flags', () => {
     expect(place(env, { nprocPerNode: '4' }, 'cpu')).toMatchObject({ plan: { size: 4, gpus: [] } });
     expect(gpuEnvironment(['2', '5'], 1, env)).toEqual({ CUDA_VISIBLE_DEVICES: '5' });
     expect(gpuEnvironment([], 1, env)).toEqual({});
+  });
+
+  it('of torchrun and Slurm take theirs, and need to know it', () => {
+    vi.stubEnv('CUDA_VISIBLE_DEVICES', '2,5');
+    const second = { localRank: 1, localSize: 2 };
+    expect(() => requireOwnGpu(second)).toThrow('Expected to know the GPUs of this machine, for 2 processes');
+    expect(() => chooseGpu({ localRank: 1, localSize: 3 })).toThrow('at most one process per GPU (2)');
+    chooseGpu(second);
+    expect(process.env.CUDA_VISIBLE_DEVICES).toBe('5');
+    expect(() => requireOwnGpu(second)).not.toThrow();
+    expect(() => chooseGpu(second), 'one for two').toThrow('at most one process per GPU (1)');
+    vi.stubEnv('SLURM_GPUS_PER_TASK', '1');
+    chooseGpu(second);
+    expect(process.env.CUDA_VISIBLE_DEVICES).toBe('5');
+    vi.unstubAllEnvs();
   });
 
   it('share GPUs where a test asks for it, each with a host of its own for NCCL', () => {
