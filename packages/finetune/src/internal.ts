@@ -15,6 +15,11 @@ export { type Gradients, lossAndGradients, type StepResult, trainStep } from './
 export { tuneFully } from './engine/trainables.js';
 export { VisionCache } from './engine/vision-cache.js';
 export { SHARED_GPUS, visibleGpus } from './launch/gpus.js';
+export { launch } from './launch/launcher.js';
+export { asMember } from './launch/member.js';
+export { placeFromEnvironment } from './launch/place.js';
+export { type Ranks, soloRanks } from './parallel/ranks.js';
+export { Sharding, type Stage } from './parallel/sharding.js';
 export { Progress } from './report/progress.js';
 export { SILENT } from './report/reporter.js';
 export { prepareModel } from './train/open-model.js';

@@ -113,7 +113,9 @@ export interface Native {
     machine: string,
     interval: number,
     patience: number,
+    texts: readonly string[],
   ): void;
+  failWatched(entry: string, timeout: number): boolean;
   stopWatch(): void;
   watchAt(where: string): void;
 

@@ -28,6 +28,12 @@ const HINTS: readonly [RegExp, string][] = [
   ],
 ];
 
+/** What a group says when another process of the run is gone or silent: it is the cause, and no stack of this process helps. */
+const OF_ANOTHER =
+  /^(?:\w+: )?(Expected ranks? [\d, ]+ at .* but (?:its connection is closed \(.*\)|it did not come))$/;
+const OTHER_ENDED =
+  'Look at what it printed last on its machine, and at the network between the machines; resume with --resume_from_checkpoint latest.';
+
 const UNKNOWN =
   'This is an unexpected error. If it happens again, please report it with the command line and the lines above.';
 
@@ -41,6 +47,11 @@ export function reportError(error: unknown, stream: TextStream, say: Say = ENGLI
 /** What is printed of an error, and the exit code that it means. */
 export function printedError(error: unknown, say: Say = ENGLISH): { text: string; code: number } {
   if (error instanceof UserError) return { text: error.format(say), code: EXIT.usage };
+  const another = error instanceof Error ? OF_ANOTHER.exec(error.message)?.[1] : undefined;
+  if (another !== undefined) {
+    const text = `${labelled('error', `${another}.`, say)}\n ${labelled('cure', OTHER_ENDED, say)}`;
+    return { text, code: EXIT.failure };
+  }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;

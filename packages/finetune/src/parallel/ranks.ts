@@ -1,7 +1,9 @@
 /** The processes of a run. Which one this is, and how it reaches the others. */
 import { hostname, networkInterfaces } from 'node:os';
+import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import {
   about,
+  failWatched,
   type Group,
   joinGroup,
   Store,
@@ -10,6 +12,7 @@ import {
   startWatch,
   stopWatch,
   threads,
+  WATCH_TEXTS,
   watchAt,
   watchLauncher,
 } from '@minicpm-finetune/torch';
@@ -65,6 +68,8 @@ export interface JoinRanksOptions {
   readonly facts: Facts;
   /** Gets a line about what is waited for. */
   readonly notice: (line: string) => void;
+  /** The language of what the watchdog says; English unless given. */
+  readonly say?: Say;
   /** Of the watchdog, in milliseconds. */
   readonly interval?: number;
   readonly patience?: number;
@@ -111,8 +116,9 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
   const store = new Store({ host, port, server, timeout, ...(listening !== undefined && { listening }) });
   try {
     await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
-    const { interval = INTERVAL, patience = PATIENCE } = options;
-    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience });
+    const { interval = INTERVAL, patience = PATIENCE, say = ENGLISH } = options;
+    const texts = WATCH_TEXTS.map((text) => say(text));
+    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience, texts });
     const onGpus = device === 'cuda' && about().cuda;
     if (onGpus) process.env.NCCL_SOCKET_IFNAME ??= interfaceOf(store.ownAddress);
     const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout, ...(onGpus && { device }) });
@@ -154,14 +160,7 @@ class Joined implements Ranks {
 
   fail(printed: string, code: number): boolean {
     this.#failed = true;
-    stopWatch(); // it would end this process before it has printed its error
-    try {
-      if (this.store.add(`${this.#prefix}failures`, 1) > 1) return false;
-      this.store.set(`${this.#prefix}failed`, [code, this.rank, this.host, printed].join('\n'));
-      return true;
-    } catch {
-      return false; // rank 0 is gone, and the store with it
-    }
+    return failWatched([code, this.rank, this.host, printed].join('\n'), FAILING);
   }
 
   /** Leaves when all others do; after a failure, when they know of it. */

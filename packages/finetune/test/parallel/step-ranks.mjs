@@ -1,6 +1,6 @@
 /**
  * One rank of a model that trains: `node step-ranks.mjs SETTINGS`. Takes steps of four micro-batches with 2, 0, 1 and 3
- * pictures and prints losses, norms and a hash of all parameters, as JSON lines.
+ * pictures, of one record or of several packed ones, and prints losses, norms and a hash of all parameters, as JSON lines.
  */
 import { createHash } from 'node:crypto';
 import { applyLora, createModel, trainableParameters } from '@minicpm-finetune/minicpm-v';
@@ -59,6 +59,8 @@ const {
   maxGradNorm = 1,
   fused = false,
   config = {},
+  records = 1,
+  long = null,
 } = settings;
 const say = (value) => console.log(JSON.stringify(value));
 setThreads(1);
@@ -112,7 +114,13 @@ function sample(length, sizes, seed) {
   }));
   return { inputIds, labels, imageBounds, pictures: own };
 }
-const batchOf = (step, part) => collate([sample(40 + 3 * part, pictures[part % pictures.length], 100 * step + part)]);
+function batchOf(step, part) {
+  const first = sample(part === long ? 600 : 40 + 3 * part, pictures[part % pictures.length], 100 * step + part);
+  const more = Array.from({ length: records - 1 }, (_, i) =>
+    sample(24 + 5 * i, [], 1000 * (i + 1) + 100 * step + part),
+  );
+  return collate([first, ...more]);
+}
 
 const each = Math.ceil(parts / size);
 let live = 0;

@@ -46,6 +46,7 @@ async function trainAsRank(place: Place, resolved: ResolvedConfig, io: CommandIO
     timeout: Math.min(1000 * resolved.config.engine.ddp_timeout, MOST_MILLISECONDS),
     facts: await factsOf(resolved.config),
     notice: (line: string) => void io.stderr.write(`${io.say(line)}\n`),
+    say: io.say,
     printed: (error: unknown) => printedError(error, io.say),
   };
   return await asMember(place, options, async ({ ranks, folder }) => {
