@@ -159,10 +159,17 @@ std::string blame(const Watch& own, int rank) {
   return filled(own, kBusy, {name, peer.where, seconds(peer.whereMs + since(peer.heard))});
 }
 
+bool storeAnswers(const Watch& own) {
+  return own.rank == 0 || !own.inStore || since(*own.inStore) <= kMissed * own.interval.count();
+}
+
+std::string storeLine(const Watch& own) {
+  return filled(own, kStoreSilent, {nameOf(own, 0), seconds(since(*own.inStore)), std::to_string(own.rank), own.operation});
+}
+
 // The line about who holds the others up; empty: another process writes it.
 std::string lineOf(const Watch& own) {
-  if (own.rank != 0 && own.inStore && since(*own.inStore) > kMissed * own.interval.count())
-    return filled(own, kStoreSilent, {nameOf(own, 0), seconds(since(*own.inStore)), std::to_string(own.rank), own.operation});
+  if (!storeAnswers(own)) return storeLine(own);
   std::vector<int> waiting;
   std::string blamed;
   for (int r = 0; r < own.size; r++) {
@@ -403,6 +410,18 @@ Napi::Value failWatched(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), first);
 }
 
+// (): those of the others that do not answer; empty: all do, or it is not known
+Napi::Value watchSilent(const Napi::CallbackInfo& info) {
+  Watch& own = watch();
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  std::string silent;
+  if (own.peers.empty()) return Napi::String::New(info.Env(), "");
+  if (!storeAnswers(own)) return Napi::String::New(info.Env(), storeLine(own));
+  for (int r = 0; r < own.size; r++)
+    if (r != own.rank && !answers(own, own.peers[static_cast<size_t>(r)])) silent += (silent.empty() ? "" : "; ") + blame(own, r);
+  return Napi::String::New(info.Env(), silent.empty() ? "" : silent + ".");
+}
+
 // (text): where this process is from now on
 void watchAt(const Napi::CallbackInfo& info) {
   Watch& own = watch();
@@ -439,6 +458,7 @@ void registerWatchdog(Napi::Env env, Napi::Object exports) {
   add("stopWatch", stopWatch);
   add("failWatched", failWatched);
   add("watchAt", watchAt);
+  add("watchSilent", watchSilent);
 }
 
 }  // namespace minicpm

@@ -118,6 +118,7 @@ export interface Native {
   failWatched(entry: string, timeout: number): boolean;
   stopWatch(): void;
   watchAt(where: string): void;
+  watchSilent(): string;
 
   watchSignals(answer: string): void;
   unwatchSignals(): void;

@@ -76,3 +76,8 @@ export function failWatched(entry: string, timeout: number): boolean {
 export function watchAt(where: string): void {
   native.watchAt(where);
 }
+
+/** Who of the other processes does not answer, and where it was last; empty: all do, or it is not known. In the words of `texts`. */
+export function watchSilent(): string {
+  return native.watchSilent();
+}

@@ -1,5 +1,6 @@
 /** Exit codes, and what a failure prints. */
 import { ENGLISH, labelled, type Say, UserError } from '@minicpm-finetune/run';
+import { LostRankError } from '../parallel/lost.js';
 import type { TextStream } from '../report/progress.js';
 
 export const EXIT = {
@@ -28,9 +29,6 @@ const HINTS: readonly [RegExp, string][] = [
   ],
 ];
 
-/** What a group says when another process of the run is gone or silent: it is the cause, and no stack of this process helps. */
-const OF_ANOTHER =
-  /^(?:\w+: )?(Expected ranks? [\d, ]+ at .* but (?:its connection is closed \(.*\)|it did not come))$/;
 const OTHER_ENDED =
   'Look at what it printed last on its machine, and at the network between the machines; resume with --resume_from_checkpoint latest.';
 
@@ -47,10 +45,14 @@ export function reportError(error: unknown, stream: TextStream, say: Say = ENGLI
 /** What is printed of an error, and the exit code that it means. */
 export function printedError(error: unknown, say: Say = ENGLISH): { text: string; code: number } {
   if (error instanceof UserError) return { text: error.format(say), code: EXIT.usage };
-  const another = error instanceof Error ? OF_ANOTHER.exec(error.message)?.[1] : undefined;
-  if (another !== undefined) {
-    const text = `${labelled('error', `${another}.`, say)}\n ${labelled('cure', OTHER_ENDED, say)}`;
-    return { text, code: EXIT.failure };
+  if (error instanceof LostRankError) {
+    const { message, silent } = error; // that is in the language of `say` already
+    const lines = [
+      labelled('error', message, say),
+      ...(silent === '' ? [] : [silent]),
+      labelled('cure', OTHER_ENDED, say),
+    ];
+    return { text: lines.join('\n '), code: EXIT.failure };
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';

@@ -15,6 +15,7 @@ import {
   WATCH_TEXTS,
   watchAt,
   watchLauncher,
+  watchSilent,
 } from '@minicpm-finetune/torch';
 import { compareFacts, type Facts } from './hello.js';
 import { openTo } from './listening.js';
@@ -34,6 +35,8 @@ export interface Ranks extends Disposable {
   readonly store: Store | null;
   /** Says where this process is, such as `step 12, llm.model.layers.4`, for the line about who holds the others up. Cheap. */
   at(where: string): void;
+  /** Who of the others does not answer, as a sentence; empty: all do, or it is not known. */
+  silent(): string;
   /** Tells the others that this process fails, and what it printed; they end with its exit code. False: another one failed first. */
   fail(printed: string, code: number): boolean;
 }
@@ -90,6 +93,7 @@ export function soloRanks(): Ranks {
   return {
     ...{ rank: 0, size: 1, localRank: 0, localSize: 1, host: hostname(), group, store: null },
     at: () => {},
+    silent: () => '',
     fail: () => true,
     [Symbol.dispose]: () => group[Symbol.dispose](),
   };
@@ -156,6 +160,10 @@ class Joined implements Ranks {
 
   at(where: string): void {
     watchAt(where);
+  }
+
+  silent(): string {
+    return watchSilent();
   }
 
   fail(printed: string, code: number): boolean {

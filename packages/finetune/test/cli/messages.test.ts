@@ -65,8 +65,8 @@ const COMPOSED = [
   "Expected record 2, which starts on line 2, to be closed before the file's end (byte 41) but received its end where a string is still open.",
   'Expected a record {…} after 3 records but received "x" (line 2, column 5).',
   'Rank 41 on a: 41 records',
-  'Expected rank 2 at next step but its connection is closed (Connection reset by peer).',
-  'Expected ranks 2, 3 at next step within 41 s but it did not come.',
+  'Expected rank 2, 3 at "@" but its connection is closed ("@").',
+  'Expected rank 2 at "@" within 41 s but it did not come.',
   'Expected the end of the file after the array\'s "]" but received "x" (line 2, column 5).',
 ].map((text) => ({ place: 'composed', text }));
 

@@ -2,8 +2,10 @@
  * A program that starts as `train` does and works as a rank under test: `node launched.mjs MODE [--flag value …]`. Rank r works as the mode says and
  * prints JSON lines.
  */
+import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { OwnFiles, UserError } from '@minicpm-finetune/run';
+import { ops } from '@minicpm-finetune/torch';
 import { printedError } from '../../dist/cli/exit.js';
 import { launch } from '../../dist/launch/launcher.js';
 import { asMember } from '../../dist/launch/member.js';
@@ -44,6 +46,16 @@ const WORK = {
   dies: ({ rank, group }) => {
     group.barrier('start');
     if (rank === 1) process.kill(process.pid, 'SIGKILL');
+    group.barrier('step 3');
+  },
+  /** Rank 1 has no memory for a tensor; the others wait for it. */
+  memory: ({ rank, group }) => {
+    group.barrier('start');
+    if (rank === 1) {
+      const { status } = spawnSync('prlimit', ['--pid', String(process.pid), `--as=${32 * 2 ** 30}`]);
+      if (status !== 0) throw new Error('prlimit failed');
+      ops.zeros([2 ** 34]);
+    }
     group.barrier('step 3');
   },
   aborts: ({ rank, group }) => {

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkpointsIn, type Ended, printed, type Running, startTraining } from '../support/cli-run.js';
@@ -95,7 +95,7 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     expect([first!.code, second!.code], first!.output + second!.output).toEqual([0, 0]);
     expect(first!.output).toContain(`connect to ${a!.address}:`);
     expect(tensorFiles(a!.path(folderOf('two')))).toEqual(expected);
-    expect(readdirSync(b!.path(folderOf('two')))).toEqual(['logs']);
+    expect(readdirSync(b!.path(place.folder, 'runs'))).toEqual([]);
     expect(left('two')).toEqual([]);
 
     const stopped = onBoth('again', 1, { gradient_accumulation_steps: 2 });
@@ -122,10 +122,12 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     a!.mend();
     expect((performance.now() - cut) / 1000).toBeLessThan(40);
     expect([first!.code, second!.code], first!.output + second!.output).toEqual([1, 1]);
-    expect(lastLines(first!, 3)).toMatch(/Expected ranks? .*[23].* within 12 s but it did not come/);
-    expect(lastLines(second!, 3)).toMatch(
-      /Expected ranks? .*[01].* within 12 s but it did not come|which serves the store/,
-    );
+    const silent =
+      /^error: Expected rank \d at .* within 12 s but it did not come\.\n .*rank [23] \(beta\) has not answered for \d+ s, last at .*\n cure: Look at/;
+    expect(lastLines(first!, 3)).toMatch(silent);
+    const store =
+      /^error: Expected rank \d at .* within 12 s but it did not come\.\n rank 0 \(alpha\), which serves the store, has not answered for \d+ s; .*\n cure: Look at/;
+    expect(lastLines(second!, 3)).toMatch(store);
     expect(left('cut')).toEqual([]);
     expect(checkpointsIn(a!.path(folderOf('cut'))).hidden).toEqual([]);
   });
@@ -140,7 +142,28 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     const [first] = await all(running);
     expect(performance.now() - killed).toBeLessThan(6000);
     expect(first!.code).toBe(1);
-    expect(lastLines(first!, 3)).toMatch(/Expected rank [23].* its connection is closed/);
+    expect(lastLines(first!, 2)).toMatch(
+      /^error: Expected rank [23, ]+ at .* but its connection is closed \(.*\)\.\n cure: Look/,
+    );
     expect(left('dead')).toEqual([]);
+  });
+
+  it('end with one error, and leave nothing half written, when the disk of the first is full', async () => {
+    const runs = join(place.folder, 'runs');
+    const { bavail, bsize } = statfsSync(a!.path(runs));
+    writeFileSync(a!.path(runs, 'filler'), Buffer.alloc(bavail * bsize - 500_000));
+    const [first, second] = await all(onBoth('full', 1, { max_steps: 2, save_steps: 2 }));
+    expect([first!.code, second!.code], first!.output + second!.output).toEqual([2, 2]);
+    expect(first!.output).toContain('CHECKPOINT NOT SAVED at step 2');
+    expect(first!.output.trimEnd()).toMatch(
+      /\nerror: Expected to write the trained model but received: .*\n +at: .*\n cure: .*Free some space.*$/,
+    );
+    expect(second!.output.trimEnd()).toMatch(
+      /error: Rank 0 on alpha: Expected to write the trained model but received: .*\n(.*\n)? cure: .*$/,
+    );
+    const files = readdirSync(a!.path(folderOf('full')));
+    expect(files.filter((file) => /safetensors|^\.|checkpoint/.test(file))).toEqual([]);
+    expect(left('full')).toEqual([]);
+    rmSync(a!.path(runs, 'filler'));
   });
 });

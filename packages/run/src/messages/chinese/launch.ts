@@ -110,8 +110,8 @@ export const LAUNCH: Messages = {
 
   // How they end.
   '{1} failed:': '{1}失败：',
-  'Expected rank[s] {1} at {2} but its connection is closed ({3}).': '进程 {1} 应在 {2}，但它的连接已断开（{3}）。',
-  'Expected rank[s] {1} at {2} within {3} s but it did not come.': '进程 {1} 应在 {3} 秒内到达 {2}，但没有到。',
+  'Expected rank {1} at {2} but its connection is closed ({3}).': '进程 {1} 应在 {2}，但它的连接已断开（{3}）。',
+  'Expected rank {1} at {2} within {3} s but it did not come.': '进程 {1} 应在 {3} 秒内到达 {2}，但没有到。',
   'Look at what it printed last on its machine, and at the network between the machines; resume with --resume_from_checkpoint latest.':
     '请查看它在其机器上最后输出的内容以及机器之间的网络；用 --resume_from_checkpoint latest 恢复训练。',
   'Rank {1} ended first, with exit code {2}.': '进程 {1} 最先结束，退出码为 {2}。',
