@@ -12,6 +12,7 @@ export { matmulSpeed } from './engine/matmul.js';
 export { evaluateBatch, headOf } from './engine/micro-batch.js';
 export { Optimizer, optimizerSettings, withoutDecay } from './engine/optimizer.js';
 export { type Gradients, lossAndGradients, type StepResult, trainStep } from './engine/step.js';
+export { tracedGroup } from './engine/traced-group.js';
 export { tuneFully } from './engine/trainables.js';
 export { VisionCache } from './engine/vision-cache.js';
 export { SHARED_GPUS, visibleGpus } from './launch/gpus.js';

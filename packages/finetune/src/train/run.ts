@@ -11,6 +11,7 @@ import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.
 import { Profiler } from '../engine/profiler.js';
 import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
+import { tracedGroup } from '../engine/traced-group.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
 import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
@@ -127,7 +128,8 @@ function makeRun(
     evicts: opened.ranks.localRank === 0,
     notice: (message) => log.reporter.notice(message),
   });
-  const sharding = shareOut(opened, vision);
+  const profile = profiler(opened);
+  const sharding = shareOut(opened, vision, profile);
   const { trainable, model } = training;
   return {
     ...opened,
@@ -138,7 +140,7 @@ function makeRun(
     vision,
     staging: training.device === 'cuda' ? new Staging(training.device) : null,
     memory: memoryPlan(opened),
-    profile: profiler(opened),
+    profile,
   };
 }
 
@@ -160,6 +162,7 @@ function profiler({
 function shareOut(
   { config, ranks, log, state, training }: Pick<Run, 'config' | 'ranks' | 'log' | 'state' | 'training'>,
   vision: VisionCache | null,
+  profile: Profiler | null,
 ): Sharding | null {
   const stage = stageOf(config.engine.zero_stage, { size: ranks.size, lora: config.lora.use_lora });
   if (stage === null) {
@@ -171,7 +174,8 @@ function shareOut(
   const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
-  return new Sharding(model, { group: ranks.group, stage, trainable, at, ...keepsWhole });
+  const group = profile === null ? ranks.group : tracedGroup(ranks.group, () => (profile.active ? profile : null));
+  return new Sharding(model, { group, stage, trainable, at, ...keepsWhole });
 }
 
 /** A rank on a CPU plans with its part of what the machine has available. */

@@ -83,7 +83,7 @@ const SAME = [
   /^(white space|a space|a line break) at its (start|end)$/, // keys
   /^(python -c "|import json, torch$|from safetensors\.torch import |(whole|config|parts|saved) = |save_file\(|config\[|json\.dump\()/, // Python
   /^lora_target_modules all-linear$|^"@" in "@"$|^(alpha|r) 41$/, // a flag; parts of composed ones
-  /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
+  /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$|^(gather|scatterAdd|alltoall) "@"$/, // profile.json and optimizer groups
   /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*|gpus gpu|RANK)$/, // command lines, names of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
   /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
