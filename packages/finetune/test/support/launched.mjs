@@ -5,6 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { OwnFiles, UserError } from '@minicpm-finetune/run';
+import { sayChinese } from '@minicpm-finetune/run/messages';
 import { ops } from '@minicpm-finetune/torch';
 import { printedError } from '../../dist/cli/exit.js';
 import { launch } from '../../dist/launch/launcher.js';
@@ -15,7 +16,7 @@ const text = { type: 'string' };
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop'
+    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop lang'
       .split(' ')
       .map((name) => [name, text]),
   ),
@@ -128,6 +129,7 @@ try {
         joinTimeout: number('joinTimeout', 20_000),
         facts: { equal: { '--learning_rate': values.fact === String(place.rank) ? 2 : 1 }, alike: {} },
         notice: (line) => console.error(line),
+        ...(values.lang === 'zh' && { say: sayChinese() }),
         printed: printedError,
         interval: 200,
         patience: number('patience', 50_000),

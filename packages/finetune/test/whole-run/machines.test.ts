@@ -94,6 +94,9 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     const [first, second] = await all(onBoth('two', 2));
     expect([first!.code, second!.code], first!.output + second!.output).toEqual([0, 0]);
     expect(first!.output).toContain(`connect to ${a!.address}:`);
+    expect(second!.output).toBe(
+      `Ranks 2 to 3 of 4 run here; the progress is shown where rank 0 runs, on ${a!.address}.\n`,
+    );
     expect(tensorFiles(a!.path(folderOf('two')))).toEqual(expected);
     expect(readdirSync(b!.path(place.folder, 'runs'))).toEqual([]);
     expect(left('two')).toEqual([]);

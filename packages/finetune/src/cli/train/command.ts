@@ -10,7 +10,7 @@ import type { Place, Ranks } from '../../parallel/ranks.js';
 import type { Reporter } from '../../report/reporter.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
 import { EXIT, printedError } from '../exit.js';
-import { factsOf, sizeOf, standingOf, startRanks } from './launching.js';
+import { factsOf, idleNotices, sizeOf, standingOf, startRanks } from './launching.js';
 import { TRAIN_TEXT } from './text.js';
 
 /** What timers and system calls take at most. */
@@ -21,7 +21,8 @@ export const trainCommand: CliCommand = {
   flags: [...TRAIN_FLAGS, ...flagsOf({ launch: LAUNCH_FLAGS })],
   async run(given, io) {
     const standing = standingOf(given, io.env, resolveGiven(given).config);
-    const resolved = resolveGiven(given, { worldSize: sizeOf(standing) });
+    const found = resolveGiven(given, { worldSize: sizeOf(standing) });
+    const resolved = { ...found, notices: [...found.notices, ...idleNotices(standing)] };
     const dry = given.get('dry_run')?.value ?? false;
     if (dry !== false)
       return await printDryRun(resolved, { worldSize: sizeOf(standing), measures: dry === 'measure' }, io);

@@ -96,6 +96,13 @@ export const LAUNCH: Messages = {
   'the version of libtorch': 'libtorch 的版本',
   'the instruction set of the processor': '处理器的指令集',
 
+  'Rank {1} of {2} runs here; the progress is shown where rank 0 runs, on {3}.':
+    '本机运行 {2} 个进程中的进程 {1}；进度在进程 0 所在的 {3} 上显示。',
+  'Ranks {1} to {2} of {3} run here; the progress is shown where rank 0 runs, on {4}.':
+    '本机运行 {3} 个进程中的进程 {1} 至 {2}；进度在进程 0 所在的 {4} 上显示。',
+  '{1} has no effect: one process meets no other.': '{1} 不起作用：只有一个进程，无需会合。',
+  '{1} and {2} have no effect: one process meets no other.': '{1} 和 {2} 不起作用：只有一个进程，无需会合。',
+
   // Who holds the others up.
   '{1} has not been heard of': '尚未收到{1}的消息',
   '{1} has not answered for {2} s, last at {3}': '{1}已有 {2} 秒没有回应，最后在 {3}',
