@@ -1,6 +1,6 @@
 /**
- * `npm run bench:ranks`: two ranks with a thread each beside one rank with two threads. Both take steps of the same two
- * batches, in turn, full under stage 3 and LoRA under stage 2; prints tokens per second and the share of waits for the other rank. Without
+ * `npm run bench:ranks`: measures two ranks beside one. The two have a thread each, the one has two; all take steps of the
+ * same two batches, in turn, full under stage 3 and LoRA under stage 2. Prints tokens per second and the share of waits for the other rank. Without
  * `--checkpoint` and `--batches` it makes a model of random weights and batches of noise of a size.
  */
 import { spawnSync } from 'node:child_process';
