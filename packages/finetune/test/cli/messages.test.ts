@@ -90,7 +90,7 @@ const SAME = [
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others
   /^((next )?evaluation (data|batch)|(records|files|folder) (of )?(the (step|checkpoint)|"@")|next step|end of the training|run folder|finished run)$/, // what ranks agree on
   /^(lengths of records|output folder( and model)?|(earlier|best) checkpoints?|(best|trained) model|data threads|random state|Rank 41 on "@")$/, // the same; a part
-  /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files)$/, // what ranks agree on
+  /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files|files to hash|hashes of files)$/, // what ranks agree on
   /^(look for the folder of rank 0|folder to write|own ranges|ranges (to rank 0|of (tensors|"@")))$/, // the same
   /^(gradients|(counts|ids) of rows|rows|sums|norm|units|weights|(forward|backward) pass) of "@"$|^micro-batch 41$|^pictures of the data$/, // the same
   /^"@", "@"$|^(bfloat|bool|float|u?int)\d* (trained|frozen)$|^evaluation, "@"$|^step 41, waiting for its records$|^the checkpoint of step 41$/, // the same
