@@ -307,7 +307,7 @@ export async function checkTrajectory(
   const stage = kind === 'full' ? 3 : 2;
   const sharding = group.size === 1 ? null : new Sharding(model, { group, stage, trainable: parameters, smallUnit: 0 });
   const settings = { ...optimizerSettings(expected), masterWeights };
-  const optimizer = new Optimizer(parameters, noDecay, settings, sharding?.shards);
+  const optimizer = new Optimizer(parameters, noDecay, settings, { shards: sharding?.shards });
   const schedule = makeSchedule(
     { lr_scheduler_type: 'cosine', lr_scheduler_kwargs: null },
     { totalSteps: total_steps, warmupSteps: warmup_steps, learningRate: lr },

@@ -146,7 +146,7 @@ function prepared(flags: Flags, group: Group) {
   const seen = tracedGroup(group, () => watched.by);
   const stage = Number(flags.zero_stage) as Stage;
   const sharding = group.size === 1 ? null : new Sharding(model, { group: seen, stage, trainable });
-  const optimizer = new Optimizer(trainable, withoutDecay(model), settings, sharding?.shards);
+  const optimizer = new Optimizer(trainable, withoutDecay(model), settings, { shards: sharding?.shards });
   const folder = flags.cache_vision;
   const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
   const { dtype } = config.precision;
