@@ -92,7 +92,7 @@ export async function grouped(device: string): Promise<Outcome> {
   const findings = all.flatMap((rank) => rank.findings);
   const wrong = findings.filter(({ ok }) => !ok).map(({ what, found = '' }) => `${what} ${found}`);
   const ended = all.every(({ code }) => code === 0);
-  const failed = all.flatMap(({ code, stderr }) => (code === 0 ? [] : [`code ${code}: ${stderr.slice(-500)}`]));
+  const failed = all.flatMap(({ code, stderr }) => (code === 0 ? [] : [`code ${code}: ${reasonIn(stderr)}`]));
   const said = findings.flatMap(({ what, found }) => (found && what !== 'sizes' ? [found] : []));
   return {
     ok: ended && wrong.length === 0 && findings.length > 0,
@@ -100,6 +100,9 @@ export async function grouped(device: string): Promise<Outcome> {
     figures: { findings },
   };
 }
+
+/** The error in what a rank printed, without its stack. */
+const reasonIn = (stderr: string): string => /^\w*Error: .*/m.exec(stderr)?.[0] ?? stderr.slice(-500);
 
 /** Training in two ranks beside one process with twice the micro-batches, from the same start. */
 export async function trained(place: Place, device: string, steps: number): Promise<Outcome> {
@@ -208,7 +211,7 @@ export async function killed(place: Place, device: string): Promise<Outcome> {
   const named = /Expected rank 1 at [^\n]*/.exec(said)?.[0];
   return {
     ok: inGroup && inTraining,
-    found: `in an operation: ${finding?.found ?? first.stderr.slice(-300)} after ${finding?.seconds?.toFixed(1)} s; in a training: code ${code} after ${seconds.toFixed(1)} s, ${named ?? said.slice(-300)}`,
+    found: `in an operation: ${finding?.found ?? reasonIn(first.stderr)} after ${finding?.seconds?.toFixed(1)} s; in a training: code ${code} after ${seconds.toFixed(1)} s, ${named ?? said.slice(-300)}`,
     figures: { group: finding, code, seconds },
   };
 }
