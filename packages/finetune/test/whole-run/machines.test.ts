@@ -8,7 +8,8 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkpointsIn, type Ended, printed, type Running, startTraining } from '../support/cli-run.js';
-import { lastLines } from '../support/launched.js';
+import { lastLines, until } from '../support/launched.js';
+import { LONG } from '../support/long.js';
 import { MACHINES, Machine } from '../support/machines.js';
 import { makePlace, type Place } from '../support/run-place.js';
 
@@ -133,6 +134,21 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     expect(lastLines(second!, 3)).toMatch(store);
     expect(left('cut')).toEqual([]);
     expect(checkpointsIn(a!.path(folderOf('cut'))).hidden).toEqual([]);
+  });
+
+  it.runIf(LONG)('name who does not answer within a minute after a cut, long before they end', async () => {
+    const running = onBoth('named', 1, LONG_RUN);
+    await printed(running[0], 'step 3/');
+    const cut = performance.now();
+    a!.cut();
+    await Promise.all([
+      printed(running[0], 'rank 1 (beta) has not answered for '),
+      printed(running[1], 'rank 0 (alpha), which serves the store, has not answered for '),
+    ]);
+    expect((performance.now() - cut) / 1000).toBeLessThan(62);
+    for (const { child } of running) child.kill('SIGKILL');
+    await until(() => left('named').length === 0, 'no process is left');
+    a!.mend();
   });
 
   it('end within seconds when all processes of the other one are killed', async () => {
