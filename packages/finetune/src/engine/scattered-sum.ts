@@ -12,7 +12,7 @@ import { type Sharding, shapeOf } from '../parallel/sharding.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
 import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 import { emptySum } from './loss.js';
-import { clipGradients, normOf, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
+import { clipGradients, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
 
 /** What a rank has of a part's gradient. */
 interface Sum {
@@ -279,7 +279,7 @@ export class ScatteredUpdate extends ScatteredSum {
     const squares = stage === 0 ? own : group.sum([own], `norm of ${unit.name}`)[0]!;
     const total = noGrad(() => scope(() => ops.addScalar_(this.squares, squares).item()));
     if (Number.isFinite(total)) {
-      clipGradients(this.gradients, normOf(squares), maxGradNorm);
+      clipGradients(this.gradients, Math.sqrt(squares), maxGradNorm); // in float64, as `FusedUpdate` has it
       optimizer.step(this.gradients, { ...settings, rows: this.rows });
       this.#sharding.spread(touched);
     }

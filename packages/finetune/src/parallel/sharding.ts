@@ -9,7 +9,8 @@
  * Gradients are added to their owner's sum after every micro-batch under each stage: so their sum has the bits that one process gets, and a
  * rank never holds more than one unit's whole gradient. Stage 1 (which would hold them all until the last micro-batch) is the same as stage 2.
  *
- * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Not here: units (units.ts), the order of visits
+ * Weights that are pages of a checkpoint file stay: all processes of a machine share them. With offloaded weights (offload.ts) a share is in host
+ * memory or in a file, and comes to the device from there; that is so for one rank as well. Not here: units (units.ts), the order of visits
  * (passage.ts), sums of gradients (engine/scattered-sum.ts).
  */
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
@@ -27,17 +28,19 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
+import { HOST_MEMORY, type Offload, type StatePlace } from './offload.js';
 import type { Pass, Visitor } from './passage.js';
 import { numbersOf, type Segment, type Shard } from './segment.js';
 import { type Part, SMALL_UNIT, segmentsOf, type Unit, unitsOf } from './units.js';
 
 export type Stage = 0 | 2 | 3;
 
-/** The stage that a setting means; null: the process is alone and has all. */
+/** The stage that a setting means; null: the process is alone and has all. `offloaded`: weights are not on the device, but come to it. */
 export function stageOf(
   setting: '0' | '1' | '2' | '3' | 'auto',
-  { size, lora }: { readonly size: number; readonly lora: boolean },
+  { size, lora, offloaded = false }: { readonly size: number; readonly lora: boolean; readonly offloaded?: boolean },
 ): Stage | null {
+  if (offloaded) return 3;
   if (size === 1) return null;
   if (setting === 'auto') return lora ? 2 : 3;
   return setting === '0' ? 0 : setting === '3' ? 3 : 2;
@@ -53,13 +56,17 @@ export interface ShardingOptions {
   readonly at?: (where: string) => void;
   /** Units of fewer bytes stay whole. */
   readonly smallUnit?: number;
+  /** Where shares of weights that come and go are; null: on the device. */
+  readonly offload?: Offload | null;
 }
 
 /** The buffers of a part that trains, or that comes and goes. */
 interface Buffers {
   /** (share · size): all numbers; without memory between visits where `comes`. */
   readonly whole: Tensor;
-  /** (share): this rank's, a piece of `whole` where that stays. */
+  /** (share): the place of this rank's in `whole`. */
+  readonly own: Tensor;
+  /** (share): this rank's, where it is kept; `own` where `whole` stays. */
   readonly share: Tensor;
   readonly comes: boolean;
 }
@@ -73,17 +80,21 @@ export class Sharding implements Visitor {
   readonly #buffers = new Map<Part, Buffers>();
   /** What this rank keeps of weights that come and go. */
   readonly #held = new Map<Tensor, Shard | null>();
+  /** Parts of shares, for those who update them. */
+  readonly #pieces: Tensor[] = [];
   /** Gathers under way. */
   readonly #coming = new Map<Part, Pending>();
   /** Parts that have their memory now, of those that come and go. */
   readonly #here = new Set<Part>();
   readonly #at: (where: string) => void;
+  readonly #offload: Offload | null;
   #takeGradients: (unit: Unit, wide: boolean) => void = () => {};
 
   /** Moves parameters into flat buffers, and from stage 3 on gives back the memory of what other ranks keep. */
   constructor(model: MiniCPMV, options: ShardingOptions) {
-    const { group, stage, trainable, keepsWhole, at = () => {}, smallUnit = SMALL_UNIT } = options;
+    const { group, stage, trainable, keepsWhole, at = () => {}, smallUnit = SMALL_UNIT, offload = null } = options;
     this.#at = at;
+    this.#offload = offload;
     this.group = group;
     this.stage = stage;
     this.head = [...model.headParameters().keys()];
@@ -94,15 +105,18 @@ export class Sharding implements Visitor {
       const bytes = unit.parts.reduce((sum, part) => sum + bytesOf(part), 0);
       for (const part of unit.parts) {
         const whole = stage < 3 || bytes < smallUnit || part.fields.some(({ name }) => keepsWhole?.(name));
-        if (part.trains ? stage === 0 : whole || part.fields.some(({ parameter }) => isMapped(parameter))) continue;
-        const own = this.#flatten(part, !whole);
+        if (part.trains ? stage === 0 : whole || this.#stays(part)) {
+          this.#moveWhole(part);
+          continue;
+        }
+        const own = whole ? this.#flatten(part) : this.#shareOut(part);
         this.#buffers.set(part, own);
         if (own.comes) this.#hold(part, own);
       }
     }
   }
 
-  /** What of each trained parameter this rank updates. */
+  /** What of each trained parameter this rank updates. The tensors are the parameters' or this sharding's own. */
   get shards(): ReadonlyMap<string, Shard> {
     const shards = new Map<string, Shard>();
     for (const part of this.units.flatMap(({ parts }) => parts)) {
@@ -116,8 +130,11 @@ export class Sharding implements Visitor {
           });
         continue;
       }
-      for (const { segment, at } of segmentsOf(part, this.group.rank))
-        shards.set(segment.name, { segment, data: keep(pieceOf(own.share, at, shapeOf(part, segment))) });
+      for (const { segment, at } of segmentsOf(part, this.group.rank)) {
+        const data = keep(pieceOf(own.share, at, shapeOf(part, segment)));
+        this.#pieces.push(data);
+        shards.set(segment.name, { segment, data });
+      }
     }
     return shards;
   }
@@ -143,25 +160,40 @@ export class Sharding implements Visitor {
       this.#coming.get(part)?.wait();
       this.#coming.delete(part);
     }
-    if (next !== undefined) this.#gather(next, pass);
+    if (next === undefined) return;
+    if (this.#place.folder === null) this.#gather(next, pass);
+    else this.#place.ahead(this.#lacking(next, pass).map(([, { share }]) => share)); // the disk reads it meanwhile
   }
 
   end(unit: Unit): void {
     for (const part of unit.parts) {
       if (!this.#here.delete(part)) continue;
-      dropStorage(this.#buffers.get(part)!.whole);
+      const { whole, share } = this.#buffers.get(part)!;
+      dropStorage(whole);
+      this.#place.behind([share]);
     }
   }
 
-  /** Asks for what a unit lacks. A table's gradient is of rows: its backward pass reads no weights. */
-  #gather(unit: Unit, pass: Pass): void {
-    for (const part of unit.parts) {
+  get #place(): StatePlace {
+    return this.#offload?.place ?? HOST_MEMORY;
+  }
+
+  /** What a unit lacks. A table's gradient is of rows: its backward pass reads no weights. */
+  #lacking(unit: Unit, pass: Pass): [Part, Buffers][] {
+    return unit.parts.flatMap((part): [Part, Buffers][] => {
       const own = this.#buffers.get(part);
-      if (own === undefined || !own.comes || this.#here.has(part) || (pass === 'backward' && part.row !== null))
-        continue;
-      fillStorage(own.whole);
+      const lacks = own?.comes && !this.#here.has(part) && !(pass === 'backward' && part.row !== null);
+      return lacks ? [[part, own]] : [];
+    });
+  }
+
+  /** Asks for what a unit lacks. */
+  #gather(unit: Unit, pass: Pass): void {
+    for (const [part, { whole, own, share }] of this.#lacking(unit, pass)) {
+      fillStorage(whole);
       this.#here.add(part);
-      this.#coming.set(part, this.group.gather(own.whole, own.share, `weights of ${part.label}`));
+      this.#offload?.transfer.toDevice(own, share);
+      this.#coming.set(part, this.group.gather(whole, this.#offload ? own : share, `weights of ${part.label}`));
     }
   }
 
@@ -192,11 +224,10 @@ export class Sharding implements Visitor {
   }
 
   dispose(): void {
+    for (const piece of this.#pieces) piece.dispose();
     for (const shard of this.#held.values()) shard?.data.dispose();
-    for (const { whole, share } of this.#buffers.values()) {
-      whole.dispose();
-      share.dispose();
-    }
+    for (const { whole, own, share } of this.#buffers.values())
+      for (const tensor of [whole, own, share]) tensor.dispose();
     this.#buffers.clear();
   }
 
@@ -208,22 +239,63 @@ export class Sharding implements Visitor {
     }
   }
 
-  #flatten(part: Part, comes: boolean): Buffers {
+  /** Whether frozen weights stay as they are: as pages of a file, which all processes of a machine share. Not where a device wants them. */
+  #stays({ fields }: Part): boolean {
+    return this.#deviceOf(fields) === 'cpu' && fields.some(({ parameter }) => isMapped(parameter));
+  }
+
+  #deviceOf(fields: Part['fields']): string {
+    return this.#offload?.transfer.device ?? fields[0]!.parameter.data.device;
+  }
+
+  /** Brings parameters that every rank keeps to the device. */
+  #moveWhole({ fields }: Part): void {
+    const device = this.#deviceOf(fields);
+    for (const { parameter } of fields) moveParameter(parameter, device);
+  }
+
+  /** Moves parameters into a flat buffer that stays. */
+  #flatten(part: Part): Buffers {
     const { rank, size } = this.group;
     return noGrad(() =>
       scope(() => {
-        const { device } = part.fields[0]!.parameter.data;
+        const device = this.#deviceOf(part.fields);
         const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device }));
         for (const { parameter, start } of part.fields) {
-          const piece = pieceOf(whole, start, parameter.shape);
+          const piece = keep(pieceOf(whole, start, parameter.shape));
           ops.copy_(piece, ops.detach(parameter.data));
-          parameter.data = keep(piece);
+          parameter.data = piece;
           if (part.trains) piece.requiresGrad = true;
         }
-        const own = pieceOf(whole, rank * part.share, [part.share]);
-        const share = keep(comes ? ops.clone(own) : own);
-        if (comes) dropStorage(whole);
-        return { whole, share, comes };
+        const own = keep(pieceOf(whole, rank * part.share, [part.share]));
+        return { whole, own, share: own, comes: false };
+      }),
+    );
+  }
+
+  /** Keeps this rank's share of parameters, and puts them into a flat buffer that has no memory but in visits. */
+  #shareOut(part: Part): Buffers {
+    const { rank, size } = this.group;
+    return noGrad(() =>
+      scope(() => {
+        const device = this.#deviceOf(part.fields);
+        const share = this.#offload
+          ? this.#offload.place.zeros([part.share], part.dtype)
+          : keep(ops.zeros([part.share], { dtype: part.dtype, device }));
+        const parameters = new Map(part.fields.map(({ name, parameter }) => [name, parameter]));
+        for (const { segment, at } of segmentsOf(part, rank)) {
+          const numbers = ops.reshape(ops.detach(parameters.get(segment.name)!.data), [-1]);
+          ops.copy_(pieceOf(share, at, [segment.length]), ops.narrow(numbers, 0, segment.start, segment.length));
+        }
+        this.#place.behind([share]);
+        const whole = keep(ops.empty([part.share * size], { dtype: part.dtype, device }));
+        for (const { parameter, start } of part.fields) {
+          parameter.data = keep(pieceOf(whole, start, parameter.shape));
+          if (part.trains) parameter.data.requiresGrad = true;
+        }
+        const own = keep(pieceOf(whole, rank * part.share, [part.share]));
+        dropStorage(whole);
+        return { whole, own, share, comes: true };
       }),
     );
   }
@@ -237,6 +309,14 @@ export function shapeOf({ row }: Part, { shape, length }: Segment): readonly num
 
 const bytesOf = ({ fields, dtype }: Part): number =>
   fields.reduce((sum, { parameter }) => sum + numbersOf(parameter.shape), 0) * (dtype === 'float32' ? 4 : 2);
+
+/** Brings a parameter to a device; one that trains continues to. */
+function moveParameter(parameter: Parameter, device: string): void {
+  const { data, requiresGrad } = parameter;
+  if (data.device.split(':')[0] === device.split(':')[0]) return;
+  parameter.data = noGrad(() => scope(() => keep(ops.toDevice(data, device, data.dtype))));
+  parameter.data.requiresGrad = requiresGrad;
+}
 
 /** Whether a parameter's memory is pages of a file. */
 const isMapped = (parameter: Parameter): boolean => !ownsStorage(parameter.data);
