@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { formatBytes, UserError } from '@minicpm-finetune/run';
 import { blockBytes, liveTensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type TrainOptions, type TrainResult, train } from '../../src/train/train.js';
