@@ -74,7 +74,7 @@ class SoloGroup extends AnyGroup implements Group {
   readonly size = 1;
 
   gather(whole: Tensor, share: Tensor): Pending {
-    noGrad(() => scope(() => ops.copy_(whole, share)));
+    if (!whole.sharesStorage(share)) noGrad(() => scope(() => ops.copy_(whole, share)));
     return DONE;
   }
 

@@ -5,7 +5,6 @@
 import { formatBytes, type RunConfig, removeEmpty, UserError } from '@minicpm-finetune/run';
 import { ownsStorage, Transfer } from '@minicpm-finetune/torch';
 import { checkSpace } from '../checkpoint/durable.js';
-import type { DeviceName } from '../engine/machine.js';
 import { optimizerSettings } from '../engine/optimizer.js';
 import { FilePlace, HOST_MEMORY, isOffloaded, OFFLOAD_CURE, type Offload } from '../parallel/offload.js';
 import type { Ranks } from '../parallel/ranks.js';
@@ -44,7 +43,7 @@ export function openOffload(
   const openPlace = (flag: keyof typeof engine & `offload_${string}`): Offload | null => {
     const setting = engine[flag];
     if (setting === 'none') return null;
-    if (device === 'mps') throw notOn(flag, setting, device);
+    if (device === 'mps') throw notOnMps(flag, setting);
     if (!isOffloaded(setting, device)) {
       notice(`${flag} ${setting} has no effect: the training runs on the CPU, whose memory is the host's.`);
       return null;
@@ -66,8 +65,8 @@ export function openOffload(
   }
 }
 
-function notOn(flag: string, setting: string, device: DeviceName): UserError {
-  return new UserError(`Expected none for --${flag} on ${device} but received ${setting}.`, {
+function notOnMps(flag: string, setting: string): UserError {
+  return new UserError(`Expected none for --${flag} on mps but received ${setting}.`, {
     flag: `--${flag}`,
     cure: 'Give none there; cuda and cpu can do it.',
   });
