@@ -225,6 +225,6 @@ class DeepSpeedReader {
       });
     this.#offer(`${path}.${named}`, flag, { value, source: { kind: 'deepspeed', file: this.#file, key: path } });
     const rest = Object.keys(section).filter((one) => one !== 'device' && one !== 'nvme_path');
-    if (rest.length > 0) this.#say(`${shownNames(rest.map((one) => `${path}.${one}`))}: nothing to set here, ignored`);
+    if (rest.length > 0) this.#say(`${shownNames(rest)} of ${path}: nothing to set here, ignored`);
   }
 }

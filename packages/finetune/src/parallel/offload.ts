@@ -70,7 +70,7 @@ export class FilePlace implements StatePlace {
     if (shape.includes(0)) return HOST_MEMORY.zeros(shape, dtype); // a file has at least one number
     const bytes = numbersOf(shape) * DTYPES[dtype].bytes;
     const { bavail, bsize } = statfsSync(this.folder);
-    if (bavail * bsize < bytes) throw this.#refused(bytes, `${formatBytes(bavail * bsize)}.`);
+    if (bavail * bsize < bytes) throw this.#refused(bytes, formatBytes(bavail * bsize));
     try {
       return scope(() => keep(fileTensor(this.folder, shape, dtype)));
     } catch (cause) {
@@ -80,7 +80,7 @@ export class FilePlace implements StatePlace {
 
   #refused(bytes: number, received: string, cause?: Error): UserError {
     return new UserError(
-      `Expected ${formatBytes(bytes)} free for offloaded states in ${this.folder} but received ${received}`,
+      `Expected ${formatBytes(bytes)} free for offloaded states in ${this.folder} but received ${received}.`,
       { flag: this.#flag, file: this.folder, cure: OFFLOAD_CURE, cause },
     );
   }

@@ -110,7 +110,7 @@ function describeBytes(
     if (folder) folders.set(folder, (folders.get(folder) ?? 0) + bytes[kind] * localSize);
   }
   for (const [folder, needed] of folders) checkSpace(folder, needed, 'offloaded states', OFFLOAD_CURE);
-  const where = ({ place: { folder } }: Offload): string => (folder === null ? 'host memory' : `files of ${folder}`);
+  const where = ({ place: { folder } }: Offload): string => folder ?? 'host memory';
   if (offload.optimizer)
     notice(
       `offload_optimizer: the optimizer's states, ${formatBytes(bytes.optimizer)}, are in ${where(offload.optimizer)}; the update runs on the CPU.`,

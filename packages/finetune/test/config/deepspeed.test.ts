@@ -83,9 +83,9 @@ describe('the official files', () => {
     expect(both.config.engine).toMatchObject({ offload_optimizer: 'cpu', offload_params: '/fast' });
     expect(both.notices.filter((notice) => notice.includes('offload'))).toEqual([
       '--deepspeed F: zero_optimization.offload_optimizer.device sets offload_optimizer to "cpu".',
-      '--deepspeed F: zero_optimization.offload_optimizer.pin_memory: nothing to set here, ignored.',
+      '--deepspeed F: pin_memory of zero_optimization.offload_optimizer: nothing to set here, ignored.',
       '--deepspeed F: zero_optimization.offload_param.nvme_path sets offload_params to "/fast".',
-      '--deepspeed F: zero_optimization.offload_param.pin_memory, zero_optimization.offload_param.buffer_count: nothing to set here, ignored.',
+      '--deepspeed F: pin_memory, buffer_count of zero_optimization.offload_param: nothing to set here, ignored.',
     ]);
     const weights = withFile(of({ offload_param: { device: 'cpu' } })).config.engine;
     expect(weights).toMatchObject({ offload_optimizer: 'cpu', offload_params: 'cpu' });

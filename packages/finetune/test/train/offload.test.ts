@@ -150,10 +150,10 @@ describe('what is said', () => {
   it('where the states are, and how large', async () => {
     const [optimizer, params, ...rest] = await noticesOf('said', offloaded());
     expect(optimizer).toMatch(
-      /^offload_optimizer: the optimizer's states, .*, are in files of .*states; the update runs on the CPU\.$/,
+      /^offload_optimizer: the optimizer's states, .*, are in .*states; the update runs on the CPU\.$/,
     );
     expect(params).toMatch(
-      /^offload_params: weights, .*, are in files of .*states; a block's are on the device while it runs\.$/,
+      /^offload_params: weights, .*, are in .*states; a block's are on the device while it runs\.$/,
     );
     expect(rest).toEqual([]);
   });
