@@ -114,6 +114,7 @@ export const CONFIG: Messages = {
   'Give a DeepSpeed configuration such as the official ds_config_zero2.json.':
     '请给出 DeepSpeed 配置，例如官方的 ds_config_zero2.json。',
   '--deepspeed {1}: {2}.': '--deepspeed {1}：{2}。',
+  '{1} of zero_optimization.{2}: nothing to set here, ignored': 'zero_optimization.{2} 的 {1}：这里无需设置，已忽略',
   '{1}: nothing to set here, ignored': '{1}：这里无需设置，已忽略',
   'transformers would have refused to start': 'transformers 会拒绝启动',
   'transformers would have trained with {1} and ignored it': 'transformers 会用 {1} 训练，并忽略它',
