@@ -192,6 +192,7 @@ export class ScatteredSum implements GradientReceiver {
     const narrow = this.#parts === 1 && !wide; // as on one rank: the sum of one is in the parameters' type
     for (const { name, gradient } of this.#cut(part, share))
       this.gradients.set(name, narrow ? this.#typed(gradient, part.dtype) : gradient);
+    if (narrow) share.dispose(); // pieces that were taken as they are hold its memory
   }
 
   #collectTable(part: Part, { rows, values }: RowSum): void {

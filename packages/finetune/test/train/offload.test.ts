@@ -1,9 +1,21 @@
 /** Whole runs whose states are in files: the same bytes, and nothing left in the folder. */
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { blockBytes, liveTensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { FilePlace } from '../../src/parallel/offload.js';
 import { type TrainOptions, type TrainResult, train } from '../../src/train/train.js';
 import { startRanks } from '../support/rank-processes.js';
 import { configOf, eventsOf, makePlace, type Place } from '../support/run-place.js';
@@ -12,7 +24,7 @@ type Flags = Readonly<Record<string, unknown>>;
 
 let place: Place;
 beforeAll(async () => {
-  place = makePlace(8);
+  place = makePlace(8, { hidden_size: 256, intermediate_size: 1024 }); // layers of more than 1 MiB: smaller units never go
   await run('before', {}); // so that all others know the records
 });
 afterAll(() => rmSync(place.folder, { recursive: true }));
@@ -78,17 +90,20 @@ describe('files, results and losses are those of a run without offload', () => {
   });
 });
 
-describe('memory', () => {
-  it('is flat, and less of it is taken', async () => {
-    const live: number[] = [];
-    const onEvent: TrainOptions['onEvent'] = ({ event }) => {
-      if (event === 'step') live.push(liveTensors().tensors);
-    };
-    const before = blockBytes().inUse;
-    await run('flat', { ...offloaded(), max_steps: 6, save_strategy: 'no' }, { onEvent });
-    expect(new Set(live.slice(2))).toEqual(new Set([live.at(-1)]));
-    expect(blockBytes().inUse).toBe(before);
-  });
+it.each([
+  ['plain', () => ({})],
+  ['offloaded', offloaded],
+  ['offloaded, updated in the backward pass', () => ({ ...offloaded(), fused_backward: true })],
+])('live tensors and bytes are flat: %s', async (name, flags) => {
+  const live: number[] = [];
+  const onEvent: TrainOptions['onEvent'] = ({ event }) => {
+    if (event === 'step') live.push(liveTensors().tensors);
+  };
+  const before = blockBytes().inUse;
+  await run(`flat ${name}`, { ...flags(), max_steps: 6, save_strategy: 'no' }, { onEvent });
+  expect(live).toHaveLength(6);
+  expect(new Set(live.slice(2))).toEqual(new Set([live.at(-1)])); // rows of the token table get moments in the first steps
+  expect(blockBytes().inUse).toBe(before);
 });
 
 describe('the folder', () => {
@@ -113,6 +128,31 @@ describe('the folder', () => {
       flag: '--offload_optimizer',
     });
     expect(readFileSync(file, 'utf8')).toBe('mine');
+  });
+
+  const small = mkdtempSync(join(tmpdir(), 'offload-disk-'));
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', small]).status === 0;
+  afterAll(() => {
+    if (mounted) spawnSync('umount', [small]);
+    rmdirSync(small);
+  });
+
+  it.skipIf(!mounted)('on a disk that is too small is refused before the first step', async () => {
+    const refused = run('too small', { offload_optimizer: small });
+    const message = expect.stringMatching(
+      /^Expected \S+ MB free for offloaded states in .* but received 1\.0\d* MB\.$/,
+    );
+    await expect(refused).rejects.toMatchObject({ message, file: small });
+    expect(readdirSync(small)).toEqual([]);
+    expect(existsSync(folderOf('too small'))).toBe(false);
+  });
+
+  it.skipIf(!mounted)('on a disk that others fill meanwhile is an error that says so', () => {
+    const place = new FilePlace(small, '--offload_optimizer');
+    const first = place.zeros([200_000], 'float32');
+    expect(() => place.zeros([100_000], 'float32')).toThrow(/Expected 400 kB free .* but received \d+ kB\./);
+    first.dispose();
+    place.zeros([100_000], 'float32').dispose();
   });
 
   it.each(['SIGTERM', 'SIGKILL'] as const)(
