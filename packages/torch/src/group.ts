@@ -48,6 +48,9 @@ export interface Group extends Disposable {
   barrier(label: string): void;
 }
 
+/** Numbers that are added at a time. */
+const PIECE = 4 << 20;
+
 const DONE: Pending = { done: true, wait: () => {} };
 
 abstract class AnyGroup {
@@ -78,8 +81,16 @@ class SoloGroup extends AnyGroup implements Group {
     return DONE;
   }
 
+  /** In pieces: of a smaller type, `whole` is copied in float32 before it is added. */
   scatterAdd(sum: Tensor, whole: Tensor): Pending {
-    noGrad(() => scope(() => ops.add_(sum, whole)));
+    const piece = sum.dtype === whole.dtype ? sum.numel : PIECE;
+    noGrad(() => {
+      for (let start = 0; start < sum.numel; start += piece)
+        scope(() => {
+          const length = Math.min(piece, sum.numel - start);
+          ops.add_(ops.narrow(sum, 0, start, length), ops.narrow(whole, 0, start, length));
+        });
+    });
     return DONE;
   }
 

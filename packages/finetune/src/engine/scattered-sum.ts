@@ -93,6 +93,7 @@ export class ScatteredSum implements GradientReceiver {
     sum.wide ||= wide;
     const pending = this.#sharding.group.scatterAdd(sum.share, whole, `gradients of ${part.label}`);
     this.#pending.push({ whole, pending });
+    if (pending.done) this.#settle();
   }
 
   /** This micro-batch's gradient of a part, flat, in the parameters' type unless it is a sum over blocks on some rank; zeros without one. */

@@ -7,6 +7,17 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
 import { stageOf } from '../../parallel/sharding.js';
 import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
+import {
+  asideNumbers,
+  isAside,
+  isTableOfRows,
+  leavingBytes,
+  type Places,
+  placesOf,
+  updatedAtOnce,
+  visitingBytes,
+  type Where,
+} from './offload-bytes.js';
 import { type Moment, type Rehearsal, rehearse, type Unit } from './rehearsal.js';
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
 
@@ -41,6 +52,9 @@ export interface Estimate {
   /** Of one host with all ranks on it, beside what their devices take. Page cache of mapped weights is not counted. */
   readonly host: readonly Line[];
   readonly hostBytes: number;
+  /** Of the files of one host with all ranks on it, where states are offloaded to a folder. */
+  readonly disk: readonly Line[];
+  readonly diskBytes: number;
   readonly trainedNumbers: number;
   readonly totalNumbers: number;
   readonly tokens: number;
@@ -59,6 +73,8 @@ const PROCESS = 250 * 2 ** 20;
 const LOADER_THREAD = 60 * 2 ** 20;
 /** Gathered and scattered pieces. */
 const PIECE = 16 * 2 ** 20;
+/** Pinned buffers between host memory and a device, of each process that offloads (packages/torch, Transfer). */
+const TRANSFER = 2 * 64 * 2 ** 20;
 
 const share = (numbers: number, world: number): number => (world === 1 ? numbers : shareOf(numbers, world));
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
@@ -68,14 +84,15 @@ const line = (category: string, terms: readonly (Term | false)[]): Line => {
 };
 
 /** The stage of so many ranks. */
-const stageFor = ({ engine, lora }: RunConfig, size: number): Stage =>
-  stageOf(engine.zero_stage, { size, lora: lora.use_lora }) ?? 0;
+const stageFor = ({ engine, lora }: RunConfig, size: number, { params }: Places): Stage =>
+  stageOf(engine.zero_stage, { size, lora: lora.use_lora, offloaded: params !== 'device' }) ?? 0;
 
 interface Settings {
   readonly config: RunConfig;
   readonly device: DeviceName;
   readonly world: number;
   readonly stage: Stage;
+  readonly places: Places;
   readonly shape: BatchShape;
 }
 
@@ -86,11 +103,13 @@ function optimizerShare({ units, trainedNumbers }: Rehearsal, { world, stage }: 
 }
 
 /** The numbers of weights that a rank keeps, of all. */
-function keptShare(units: readonly Unit[], of: 'trained' | 'frozen', { world, stage, device }: Settings): number {
+function keptShare(units: readonly Unit[], of: 'trained' | 'frozen', settings: Settings): number {
+  const { world, stage, device } = settings;
   const mapped = of === 'frozen' && device === 'cpu'; // one page cache for all ranks
-  const kept = units.map((unit) =>
-    stage < 3 || mapped || unit.bytes < SMALL_UNIT ? unit[of] : share(unit[of], world),
-  );
+  const kept = units.map((unit) => {
+    if (isAside(unit, of, settings)) return 0;
+    return stage < 3 || mapped || unit.bytes < SMALL_UNIT ? unit[of] : share(unit[of], world);
+  });
   return sum(kept) / Math.max(1, sum(units.map((unit) => unit[of])));
 }
 
@@ -115,12 +134,14 @@ function gatheredPair(units: readonly Unit[], { device }: Settings): number {
   return Math.max(0, ...large.map(({ bytes }, i) => bytes + (large[i + 1]?.bytes ?? 0)));
 }
 
-function gradientBytes(moment: Moment, { units }: Rehearsal, { config, world, stage }: Settings): number {
+function gradientBytes(moment: Moment, rehearsal: Rehearsal, { config, world, stage }: Settings): number {
   if (config.engine.fused_backward) return moment.phase === 'update' ? 0 : moment.own;
   if (stage < 2) return sum(moment.gradients.values());
-  const trained = new Map(units.map((unit) => [unit.name, unit.trained]));
-  const done = [...moment.gradients.keys()].filter((unit) => unit !== moment.block);
-  return moment.own + sum(done.map((unit) => 4 * share(trained.get(unit) ?? 0, world)));
+  const trained = new Map(rehearsal.units.map((unit) => [unit.name, unit.trained]));
+  const done = [...moment.gradients].filter(([unit]) => unit !== moment.block);
+  const summed = ([unit, bytes]: [string, number]): number =>
+    isTableOfRows(unit, rehearsal) ? bytes : 4 * share(trained.get(unit) ?? 0, world);
+  return moment.own + sum(done.map(summed));
 }
 
 /** Bytes that a moment takes beside weights, states and gradients. */
@@ -128,10 +149,15 @@ function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: Settings):
   const { fused_backward: fused } = settings.config.engine;
   if (moment.phase === 'update') {
     if (fused) return 0;
+    if (settings.places.optimizer !== 'device')
+      return settings.device === 'cpu' && rehearsal.copied > 0 ? 4 * updatedAtOnce(rehearsal, settings) : 0;
     const sums = settings.stage < 2 ? 0 : rehearsal.copied; // sums of several ranks are float32 already
     return Math.max(0, moment.working - sums) * optimizerShare(rehearsal, settings);
   }
+  if (settings.places.params !== 'device')
+    return Math.max(moment.working, moment.kept + leavingBytes(moment, rehearsal, settings));
   if (!fused || moment.phase === 'forward' || rehearsal.masters === 0) return moment.working;
+  if (settings.places.optimizer !== 'device' && settings.device !== 'cpu') return moment.working; // the copy is in host memory
   const { trained = 0 } = rehearsal.units.find(({ name }) => name === moment.block) ?? {};
   return Math.max(moment.working, moment.kept + 4 * trained); // the update's gradient in float32
 }
@@ -151,12 +177,15 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
   const tokens = tokensOf(shape);
   const { masters, moments, rows, batch } = rehearsal;
   const momentBytes = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
-  const states = { what: 'moments', count: (moments / momentBytes) * portion, bytes: momentBytes };
+  const here = settings.places.optimizer === 'device' ? portion : 0;
+  const states = { what: 'moments', count: (moments / momentBytes) * here, bytes: momentBytes };
   const ofRows = rows === null ? '' : ` (token table: rows of ${rows.seen} tokens of ${rows.of}; more as more occur)`;
-  const gathers = world > 1 && stage === 3 ? gatheredPair(rehearsal.units, settings) : 0;
+  const aside = settings.places.params !== 'device';
+  const gathered = world > 1 && stage === 3 ? gatheredPair(rehearsal.units, settings) : 0;
+  const gathers = aside ? visitingBytes(rehearsal, settings) : gathered;
   const lines = [
     weightsLine(rehearsal, settings),
-    line('masters', [{ what: 'weights in float32', count: (masters / 4) * portion, bytes: 4 }]),
+    line('masters', [{ what: 'weights in float32', count: (masters / 4) * here, bytes: 4 }]),
     line('moments', [{ ...states, what: `numbers of both moments${ofRows}` }]),
     line('gradients', [
       { what: 'bytes of gradients at that moment', count: gradientBytes(peak, rehearsal, settings), bytes: 1 },
@@ -167,7 +196,7 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       { what: 'micro-batches on the device', count: config.batch.gradient_accumulation_steps, bytes: batch },
     ]),
     line('communication', [
-      { what: 'bytes of two gathered blocks', count: gathers, bytes: 1 },
+      { what: aside ? 'bytes of blocks that visit' : 'bytes of two gathered blocks', count: gathers, bytes: 1 },
       world > 1 && { what: 'pieces that travel', count: 2, bytes: PIECE },
     ]),
     line('context', [
@@ -175,11 +204,13 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       device === 'cuda' && world > 1 && { what: 'NCCL (stated)', count: 1, bytes: NCCL },
     ]),
   ];
-  const host = hostLines(settings, batch);
+  const host = [...hostLines(settings, batch), ...asideLines('host', rehearsal, settings)];
+  const disk = asideLines('disk', rehearsal, settings);
   return {
     ...{ world, stage, device: lines, deviceBytes: sum(lines.map(({ bytes }) => bytes)) },
     frozenBytes: rehearsal.weights.frozen * keptShare(rehearsal.units, 'frozen', settings),
     ...{ moment: describeMoment(peak), host, hostBytes: sum(host.map(({ bytes }) => bytes)) },
+    ...{ disk, diskBytes: sum(disk.map(({ bytes }) => bytes)) },
     ...{ trainedNumbers: rehearsal.trainedNumbers, totalNumbers: rehearsal.totalNumbers },
     ...{ tokens, pictures: picturesOf(shape) },
   };
@@ -194,6 +225,39 @@ function hostLines({ config, world, device }: Settings, batch: number): Line[] {
   ];
 }
 
+/** States of all ranks that are in host memory or on its disk, and what their way to the device takes. */
+function asideLines(where: Where, rehearsal: Rehearsal, settings: Settings): Line[] {
+  const { config, device, world, places } = settings;
+  const { dtype, bf16_master_weights: masterWeights } = config.precision;
+  const [width, momentWidth] = [dtype === 'float32' ? 4 : 2, dtype === 'bfloat16' && !masterWeights ? 2 : 4];
+  const weights = (of: 'trained' | 'frozen'): number =>
+    places.params === where ? world * asideNumbers(rehearsal, of, settings) : 0;
+  const states = places.optimizer === where ? world * optimizerShare(rehearsal, settings) : 0;
+  const copied = device !== 'cpu' && places.params === 'device' && rehearsal.masters === 0;
+  const travels = device !== 'cpu' && where === 'host' && (places.optimizer !== 'device' || places.params !== 'device');
+  return [
+    line('weights', [
+      { what: `trained numbers in ${dtype}`, count: weights('trained'), bytes: width },
+      { what: `frozen numbers in ${dtype}`, count: weights('frozen'), bytes: width },
+    ]),
+    line('masters', [
+      { what: 'weights in float32', count: (rehearsal.masters / 4) * states, bytes: 4 },
+      copied && { what: `trained numbers in ${dtype}`, count: rehearsal.trainedNumbers * states, bytes: width },
+    ]),
+    line('moments', [
+      { what: 'numbers of both moments', count: (rehearsal.moments / momentWidth) * states, bytes: momentWidth },
+    ]),
+    line('computing', [
+      travels && {
+        what: 'numbers that are updated at once',
+        count: world * updatedAtOnce(rehearsal, settings),
+        bytes: 4,
+      },
+    ]),
+    line('staging', [travels && { what: 'pinned buffers', count: world, bytes: TRANSFER }]),
+  ];
+}
+
 /** Rehearses a configuration once and estimates it for each number of devices. */
 export function estimate(
   config: RunConfig,
@@ -202,7 +266,10 @@ export function estimate(
   { device, worlds }: { device: DeviceName; worlds: readonly number[] },
 ): Estimate[] {
   const rehearsal = rehearse(config, read, shape, device);
-  return worlds.map((world) => estimateOf(rehearsal, { config, device, world, stage: stageFor(config, world), shape }));
+  const places = placesOf(config, device);
+  return worlds.map((world) =>
+    estimateOf(rehearsal, { config, device, world, places, stage: stageFor(config, world, places), shape }),
+  );
 }
 
 /**

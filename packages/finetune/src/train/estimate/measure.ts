@@ -1,13 +1,16 @@
 /** Measures the memory of two steps on noise. Of the largest shapes, beside the estimate; nothing is saved. */
 import { readConfig } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
-import { blockBytes, deviceMemory, manualSeed, peakResidentBytes } from '@minicpm-finetune/torch';
+import { blockBytes, deviceMemory, manualSeed, ownsStorage, peakResidentBytes } from '@minicpm-finetune/torch';
 import { initialLossScale } from '../../engine/loss-scale.js';
 import { startEngine } from '../../engine/machine.js';
 import { withNoise } from '../../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
 import { trainStep } from '../../engine/step.js';
+import { soloRanks } from '../../parallel/ranks.js';
+import { Sharding } from '../../parallel/sharding.js';
 import type { Reporter } from '../../report/reporter.js';
+import { openOffload } from '../offload.js';
 import { prepareModel, type TrainingModel } from '../open-model.js';
 import { type Estimate, estimate } from './estimate.js';
 import { batchOf } from './rehearsal.js';
@@ -23,17 +26,24 @@ export interface Measured {
   readonly resident: number;
 }
 
-/** Bytes of weights that are mapped from the checkpoint: those of its own type, on a CPU. */
-function mappedBytes({ model, device }: TrainingModel, stored: string): number {
+/** Bytes of weights that are pages of the checkpoint file: on a CPU those of its own type, unless they are offloaded. */
+function mappedBytes({ model, device }: TrainingModel): number {
   if (device !== 'cpu') return 0;
   const mapped = [...model.namedParameters()].filter(
-    ([name, { compact, data }]) => compact === undefined && data.dtype === stored && !name.includes('.lora_'),
+    ([, { compact, data }]) => compact === undefined && !ownsStorage(data),
   );
   return mapped.reduce((sum, [, { data }]) => sum + data.nbytes, 0);
 }
 
-function takeSteps(config: RunConfig, { model, device, trainable }: TrainingModel, shape: BatchShape): void {
-  const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config));
+function takeSteps(config: RunConfig, training: TrainingModel, shape: BatchShape, reporter: Reporter): void {
+  const { model, device, trainable } = training;
+  const ranks = soloRanks();
+  const offload = openOffload({ config, training, ranks }, reporter);
+  const { params } = offload;
+  const { group } = ranks;
+  const sharding = params === null ? null : new Sharding(model, { group, stage: 3, trainable, offload: params });
+  const place = { shards: sharding?.shards, offload: offload.optimizer };
+  const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), place);
   const { neftune_noise_alpha: alpha, max_grad_norm: maxGradNorm } = config.optimizer;
   const { gradient_accumulation_steps: accumulation } = config.batch;
   try {
@@ -41,6 +51,7 @@ function takeSteps(config: RunConfig, { model, device, trainable }: TrainingMode
       const batches = Array.from({ length: Math.min(2, accumulation) }, () => batchOf(model, shape, device));
       trainStep(model, batches, optimizer, 1, {
         maxGradNorm,
+        sharding,
         recompute: config.engine.gradient_checkpointing !== false,
         perMicroBatch: config.data.compat === 'official',
         fused: config.engine.fused_backward,
@@ -50,6 +61,8 @@ function takeSteps(config: RunConfig, { model, device, trainable }: TrainingMode
     }
   } finally {
     optimizer.dispose();
+    sharding?.dispose();
+    offload.close();
   }
 }
 
@@ -67,11 +80,11 @@ export function measureMemory(config: RunConfig, folder: string, reporter: Repor
   const training = prepareModel(config, folder, reporter, null);
   try {
     const one = estimate(config, read, shape, { device: training.device, worlds: [1] })[0]!;
-    takeSteps(config, training, shape);
+    takeSteps(config, training, shape, reporter);
     const context = one.device.find(({ category }) => category === 'context')!.bytes;
     return {
       estimate: one,
-      estimated: one.deviceBytes - context - mappedBytes(training, read.dtype),
+      estimated: one.deviceBytes - context - mappedBytes(training),
       measured: training.device === 'cpu' ? blockBytes().peak : deviceMemory(training.device).peak,
       resident: peakResidentBytes(),
     };
