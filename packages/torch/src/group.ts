@@ -49,7 +49,7 @@ export interface Group extends Disposable {
 }
 
 /** Numbers that are added at a time. */
-const PIECE = 4 << 20;
+const PIECE = 1 << 18;
 
 const DONE: Pending = { done: true, wait: () => {} };
 

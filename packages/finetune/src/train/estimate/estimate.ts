@@ -136,7 +136,8 @@ function gatheredPair(units: readonly Unit[], { device }: Settings): number {
 
 function gradientBytes(moment: Moment, rehearsal: Rehearsal, { config, world, stage }: Settings): number {
   if (config.engine.fused_backward) return moment.phase === 'update' ? 0 : moment.own;
-  if (stage < 2) return sum(moment.gradients.values());
+  const alone = world === 1 && config.batch.gradient_accumulation_steps === 1; // the sum of one is in the type of the weights at last
+  if (stage < 2 || (alone && moment.phase === 'update')) return sum(moment.gradients.values());
   const trained = new Map(rehearsal.units.map((unit) => [unit.name, unit.trained]));
   const done = [...moment.gradients].filter(([unit]) => unit !== moment.block);
   const summed = ([unit, bytes]: [string, number]): number =>
