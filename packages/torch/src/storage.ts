@@ -1,4 +1,4 @@
-/** Memory that comes and goes behind tensors that stay, and memory that is a file. */
+/** Memory that comes and goes behind tensors, or is a file. */
 import { DTYPES, type DType } from './dtype.js';
 import { native } from './native.js';
 import { guard, Tensor } from './tensor.js';

@@ -1,5 +1,5 @@
 /**
- * Copies of large tensors between host memory and a device, through pinned memory. Two buffers are made at the first use and stay: while one
+ * Large tensors on their way between host and device. They go through pinned memory: two buffers are made at the first use and stay: while one
  * travels, the other is filled or emptied. Where the device is the CPU itself, a copy is a copy. Small things: `copyTo` (device.ts).
  */
 import { noGrad } from './autograd.js';

@@ -1,4 +1,4 @@
-/** Flags of a training: what ranks share out, and what is not on the device. */
+/** Flags of a training: what is shared out, or offloaded. */
 import type { FlagTable } from './spec.js';
 
 export const SHARING = {
