@@ -1,5 +1,5 @@
 /**
- * States that are not on the device that computes: in host memory, or in files. Masters, moments and shares of weights may be there (ZeRO-Offload, Ren et
+ * States that are not on the device. They are in host memory, or in files: masters, moments and shares of weights (ZeRO-Offload, Ren et
  * al., 2021; ZeRO-Infinity, Rajbhandari et al., 2021). The files are memory that the system brings to the disk when it wants room: read ahead before a
  * visit, given back after it, and flushed by nobody. They have no names (packages/torch/src/storage.ts).
  *

@@ -1,5 +1,5 @@
 /**
- * What `--offload_optimizer` and `--offload_params` mean for a run: where its states are, and whether they have room. Not here: the places themselves
+ * Where a run's states are. What `--offload_optimizer` and `--offload_params` mean for it, and whether there is room. Not here: the places themselves
  * (parallel/offload.ts).
  */
 import { formatBytes, type RunConfig, removeEmpty, UserError } from '@minicpm-finetune/run';

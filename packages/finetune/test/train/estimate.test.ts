@@ -11,7 +11,7 @@ import { Sampler } from '../../src/data/sampler.js';
 import { SILENT } from '../../src/report/reporter.js';
 import { RunLog } from '../../src/report/run-log.js';
 import { checkMemory, largestMicroBatch, type Room, type RunEstimate } from '../../src/train/estimate/check.js';
-import { estimate } from '../../src/train/estimate/estimate.js';
+import { type Estimate, estimate } from '../../src/train/estimate/estimate.js';
 import { type Changes, changedConfig, type FitOptions, fit } from '../../src/train/estimate/fit.js';
 import { largestShape } from '../../src/train/estimate/shape.js';
 import { startOf } from '../../src/train/resume.js';

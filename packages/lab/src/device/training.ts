@@ -109,7 +109,7 @@ export function randomNumbers(device: string): Outcome {
 }
 
 /** Largest difference of losses and gradient norms, relative. */
-export function compare(a: Losses, b: Losses, allowed: number, steps: number): Outcome {
+function compare(a: Losses, b: Losses, allowed: number, steps: number): Outcome {
   const largest = (x: readonly number[], y: readonly number[]): number =>
     x.reduce((most, value, i) => {
       const difference = Math.abs(value - y[i]!) / Math.max(Math.abs(y[i]!), 1e-6);
