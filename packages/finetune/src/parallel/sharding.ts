@@ -9,11 +9,15 @@
  * Gradients are added to their owner's sum after every micro-batch under each stage: so their sum has the bits that one process gets, and a
  * rank never holds more than one unit's whole gradient. Stage 1 (which would hold them all until the last micro-batch) is the same as stage 2.
  *
- * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Not here: units (units.ts), the order of visits
+ * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Weights in a compact form (QLoRA) come and go as
+ * bytes, and are expanded in the visit. Not here: units (units.ts), the order of visits
  * (passage.ts), sums of gradients (engine/scattered-sum.ts).
  */
+import { strict as assert } from 'node:assert';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import {
+  alias,
+  DTYPES,
   dropStorage,
   fillStorage,
   type Group,
@@ -29,9 +33,12 @@ import {
 } from '@minicpm-finetune/torch';
 import type { Pass, Visitor } from './passage.js';
 import { numbersOf, type Segment, type Shard } from './segment.js';
-import { type Part, SMALL_UNIT, segmentsOf, type Unit, unitsOf } from './units.js';
+import { fetchRows } from './table-rows.js';
+import { type Field, type Part, placesOf, SMALL_UNIT, segmentsOf, type Unit, unitsOf } from './units.js';
 
 export type Stage = 0 | 2 | 3;
+
+const NO_ROWS = new BigInt64Array();
 
 /** The stage that a setting means; null: the process is alone and has all. */
 export function stageOf(
@@ -77,6 +84,10 @@ export class Sharding implements Visitor {
   readonly #coming = new Map<Part, Pending>();
   /** Parts that have their memory now, of those that come and go. */
   readonly #here = new Set<Part>();
+  /** In the visit of a token table. */
+  #fetched: Tensor | undefined;
+  /** Pieces of shares that were given away. */
+  readonly #lent: Tensor[] = [];
   readonly #at: (where: string) => void;
   #takeGradients: (unit: Unit, wide: boolean) => void = () => {};
 
@@ -117,9 +128,15 @@ export class Sharding implements Visitor {
         continue;
       }
       for (const { segment, at } of segmentsOf(part, this.group.rank))
-        shards.set(segment.name, { segment, data: keep(pieceOf(own.share, at, shapeOf(part, segment))) });
+        shards.set(segment.name, { segment, data: this.#lend(pieceOf(own.share, at, shapeOf(part, segment))) });
     }
     return shards;
+  }
+
+  /** A piece of a share, which lives as long as this. */
+  #lend(piece: Tensor): Tensor {
+    this.#lent.push(keep(piece));
+    return piece;
   }
 
   /** Who takes the gradients of a unit when its backward pass is over. */
@@ -136,29 +153,56 @@ export class Sharding implements Visitor {
     return [...this.#buffers.values()].some(({ comes }) => comes);
   }
 
-  begin(unit: Unit, next: Unit | undefined, pass: Pass): void {
+  begin(unit: Unit, next: Unit | undefined, pass: Pass, rows: BigInt64Array = NO_ROWS): void {
     this.#at(`${pass} pass of ${unit.name}`);
-    this.#gather(unit, pass);
+    this.#gather(unit);
+    this.#arrive(unit);
+    for (const part of unit.parts) if (pass === 'forward') this.#fetch(part, rows);
+    if (next !== undefined) this.#gather(next);
+  }
+
+  /** Whether no rank has the whole token table: the rows that it reads come in the visit. */
+  get sharesTable(): boolean {
+    return [...this.#buffers].some(([{ row }, { comes }]) => row !== null && comes);
+  }
+
+  /** The rows (R, width) that the visit of the token table asked for. */
+  get fetchedRows(): Tensor {
+    assert.ok(this.#fetched, 'rows are read in the visit of their table');
+    return alias(this.#fetched);
+  }
+
+  /** Gets rows of a token table; a backward pass reads none, since the gradient is of rows. */
+  #fetch(part: Part, rows: BigInt64Array): void {
+    const own = this.#buffers.get(part);
+    if (part.row === null || own === undefined || !own.comes) return;
+    const table = { group: this.group, share: own.share, width: part.row, label: `rows of ${part.label}` };
+    this.#fetched = fetchRows(table, rows);
+  }
+
+  #arrive(unit: Unit): void {
     for (const part of unit.parts) {
       this.#coming.get(part)?.wait();
       this.#coming.delete(part);
     }
-    if (next !== undefined) this.#gather(next, pass);
   }
 
   end(unit: Unit): void {
+    if (unit.parts.some(({ row }) => row !== null)) {
+      this.#fetched?.dispose();
+      this.#fetched = undefined;
+    }
     for (const part of unit.parts) {
       if (!this.#here.delete(part)) continue;
       dropStorage(this.#buffers.get(part)!.whole);
     }
   }
 
-  /** Asks for what a unit lacks. A table's gradient is of rows: its backward pass reads no weights. */
-  #gather(unit: Unit, pass: Pass): void {
+  /** Asks for what a unit lacks. `tables`: for whole token tables too. */
+  #gather(unit: Unit, tables = false): void {
     for (const part of unit.parts) {
       const own = this.#buffers.get(part);
-      if (own === undefined || !own.comes || this.#here.has(part) || (pass === 'backward' && part.row !== null))
-        continue;
+      if (own === undefined || !own.comes || this.#here.has(part) || (part.row !== null && !tables)) continue;
       fillStorage(own.whole);
       this.#here.add(part);
       this.#coming.set(part, this.group.gather(own.whole, own.share, `weights of ${part.label}`));
@@ -178,7 +222,10 @@ export class Sharding implements Visitor {
 
   /** Runs `fn` with all weights whole on every rank: for what is no pass. Takes the memory of the whole model. Collective. */
   async withAllWeights<T>(fn: () => Promise<T>): Promise<T> {
-    for (const unit of this.units) this.begin(unit, undefined, 'forward');
+    for (const unit of this.units) {
+      this.#gather(unit, true);
+      this.#arrive(unit);
+    }
     try {
       return await fn();
     } finally {
@@ -192,7 +239,7 @@ export class Sharding implements Visitor {
   }
 
   dispose(): void {
-    for (const shard of this.#held.values()) shard?.data.dispose();
+    for (const piece of this.#lent) piece.dispose();
     for (const { whole, share } of this.#buffers.values()) {
       whole.dispose();
       share.dispose();
@@ -201,10 +248,11 @@ export class Sharding implements Visitor {
   }
 
   #hold(part: Part, { share }: Buffers): void {
+    if (part.fields[0]!.parameter.compact !== undefined) return; // no file has compact forms
     for (const { parameter } of part.fields) this.#held.set(parameter.data, null);
     for (const { segment, at } of segmentsOf(part, this.group.rank)) {
       const { parameter } = part.fields.find(({ name }) => name === segment.name)!;
-      this.#held.set(parameter.data, { segment, data: keep(pieceOf(share, at, [segment.length])) });
+      this.#held.set(parameter.data, { segment, data: this.#lend(pieceOf(share, at, [segment.length])) });
     }
   }
 
@@ -212,14 +260,8 @@ export class Sharding implements Visitor {
     const { rank, size } = this.group;
     return noGrad(() =>
       scope(() => {
-        const { device } = part.fields[0]!.parameter.data;
-        const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device }));
-        for (const { parameter, start } of part.fields) {
-          const piece = pieceOf(whole, start, parameter.shape);
-          ops.copy_(piece, ops.detach(parameter.data));
-          parameter.data = keep(piece);
-          if (part.trains) piece.requiresGrad = true;
-        }
+        const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device: deviceOf(part) }));
+        for (const field of part.fields) moveInto(whole, field, part.trains);
         const own = pieceOf(whole, rank * part.share, [part.share]);
         const share = keep(comes ? ops.clone(own) : own);
         if (comes) dropStorage(whole);
@@ -236,7 +278,32 @@ export function shapeOf({ row }: Part, { shape, length }: Segment): readonly num
 }
 
 const bytesOf = ({ fields, dtype }: Part): number =>
-  fields.reduce((sum, { parameter }) => sum + numbersOf(parameter.shape), 0) * (dtype === 'float32' ? 4 : 2);
+  fields.reduce((sum, { length }) => sum + length, 0) * DTYPES[dtype].bytes;
 
 /** Whether a parameter's memory is pages of a file. */
-const isMapped = (parameter: Parameter): boolean => !ownsStorage(parameter.data);
+const isMapped = (parameter: Parameter): boolean => parameter.compact === undefined && !ownsStorage(parameter.data);
+
+function deviceOf({ fields }: Part): string {
+  const { parameter } = fields[0]!;
+  return (parameter.compact?.tensors[0] ?? parameter.data).device;
+}
+
+/** Moves a parameter to its place in a buffer. */
+function moveInto(whole: Tensor, { parameter, start }: Field, trains: boolean): void {
+  const { compact } = parameter;
+  if (compact === undefined) {
+    const piece = pieceOf(whole, start, parameter.shape);
+    ops.copy_(piece, ops.detach(parameter.data));
+    parameter.data = keep(piece);
+    if (trains) piece.requiresGrad = true;
+    return;
+  }
+  const { starts } = placesOf(compact.tensors);
+  const moved = compact.tensors.map((tensor, i) => {
+    const bytes = pieceOf(whole, start + starts[i]!, [tensor.nbytes]);
+    const piece = ops.view(ops.viewDtype(bytes, tensor.dtype), tensor.shape);
+    ops.copy_(piece, tensor);
+    return keep(piece);
+  });
+  compact.replace(moved);
+}
