@@ -5,13 +5,19 @@
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
-import { stageOf } from '../../parallel/sharding.js';
-import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
-import { type Moment, type Rehearsal, rehearse, type Unit } from './rehearsal.js';
+import { type Stage, stageOf } from '../../parallel/sharding.js';
+import {
+  answersMoment,
+  gradientBytes,
+  keptWeights,
+  momentBytes,
+  optimizerShare,
+  type RankSettings,
+  transitAt,
+  workingBytes,
+} from './rank-bytes.js';
+import { type Moment, type Rehearsal, rehearse } from './rehearsal.js';
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
-
-/** How the states of a training are shared: 0 not at all, 1 optimizer, 2 gradients too, 3 weights too. */
-type Stage = 0 | 2 | 3;
 
 export interface Term {
   /** What is counted, such as "numbers in float32". */
@@ -48,19 +54,16 @@ export interface Estimate {
 }
 
 /** How far an estimate may be off: LOG.md has the measurements. */
-export const ERROR = 0.15;
-/** The same of float16 on a CPU, whose copies in float32 are estimated too large. */
-export const FLOAT16_CPU_ERROR = 0.4;
+export const ERROR = 0.1;
+/** The moment of answers, for which each rank gathers the whole model. */
+export const ANSWERS = 'answers of an evaluation, with all weights';
 /** Stated, not measured: what CUDA keeps on a device for itself, and NCCL's buffers. */
 const CONTEXT = 500 * 2 ** 20;
 const NCCL = 500 * 2 ** 20;
 /** Node, libtorch and the buffers of small tensors in a process, and a thread that reads records, as measured. */
 const PROCESS = 250 * 2 ** 20;
 const LOADER_THREAD = 60 * 2 ** 20;
-/** Gathered and scattered pieces. */
-const PIECE = 16 * 2 ** 20;
 
-const share = (numbers: number, world: number): number => (world === 1 ? numbers : shareOf(numbers, world));
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
 const line = (category: string, terms: readonly (Term | false)[]): Line => {
   const real = terms.filter((term): term is Term => term !== false && term.count * term.bytes !== 0);
@@ -71,93 +74,55 @@ const line = (category: string, terms: readonly (Term | false)[]): Line => {
 const stageFor = ({ engine, lora }: RunConfig, size: number): Stage =>
   stageOf(engine.zero_stage, { size, lora: lora.use_lora }) ?? 0;
 
-interface Settings {
-  readonly config: RunConfig;
-  readonly device: DeviceName;
-  readonly world: number;
-  readonly stage: Stage;
+interface Settings extends RankSettings {
   readonly shape: BatchShape;
 }
 
-/** The numbers of the optimizer that a rank has, of all. */
-function optimizerShare({ units, trainedNumbers }: Rehearsal, { world, stage }: Settings): number {
-  if (stage === 0 || trainedNumbers === 0) return 1;
-  return sum(units.map(({ trained }) => share(trained, world))) / trainedNumbers;
-}
-
-/** The numbers of weights that a rank keeps, of all. */
-function keptShare(units: readonly Unit[], of: 'trained' | 'frozen', { world, stage, device }: Settings): number {
-  const mapped = of === 'frozen' && device === 'cpu'; // one page cache for all ranks
-  const kept = units.map((unit) =>
-    stage < 3 || mapped || unit.bytes < SMALL_UNIT ? unit[of] : share(unit[of], world),
-  );
-  return sum(kept) / Math.max(1, sum(units.map((unit) => unit[of])));
-}
-
-function weightsLine({ weights, units }: Rehearsal, settings: Settings): Line {
-  const { dtype } = settings.config.precision;
+function weightsLine(rehearsal: Rehearsal, { config, ...settings }: Settings): Line {
+  const { weights } = rehearsal;
+  const { dtype } = config.precision;
   const each = dtype === 'float32' ? 4 : 2;
-  const [trained, frozen] = [keptShare(units, 'trained', settings), keptShare(units, 'frozen', settings)];
+  const kept = keptWeights(rehearsal, { config, ...settings });
   return line('weights', [
-    { what: `trained numbers in ${dtype}`, count: (weights.trained / each) * trained, bytes: each },
-    { what: `frozen numbers in ${dtype}`, count: (weights.frozen / each) * frozen, bytes: each },
+    { what: `trained numbers in ${dtype}`, count: (weights.trained / each) * kept.trained, bytes: each },
+    { what: `frozen numbers in ${dtype}`, count: (weights.frozen / each) * kept.frozen, bytes: each },
     weights.compacted > 0 && {
-      what: `frozen numbers in ${settings.config.lora.q_lora_type}`,
-      count: weights.compacted * frozen,
+      what: `frozen numbers in ${config.lora.q_lora_type}`,
+      count: weights.compacted * kept.compact,
       bytes: weights.compact / weights.compacted,
     },
   ]);
 }
 
-/** The two units, one after the other, that take most when they are gathered. */
-function gatheredPair(units: readonly Unit[], { device }: Settings): number {
-  const large = units.filter(({ bytes, trained }) => bytes >= SMALL_UNIT && (device !== 'cpu' || trained > 0));
-  return Math.max(0, ...large.map(({ bytes }, i) => bytes + (large[i + 1]?.bytes ?? 0)));
-}
-
-function gradientBytes(moment: Moment, { units }: Rehearsal, { config, world, stage }: Settings): number {
-  if (config.engine.fused_backward) return moment.phase === 'update' ? 0 : moment.own;
-  if (stage < 2) return sum(moment.gradients.values());
-  const trained = new Map(units.map((unit) => [unit.name, unit.trained]));
-  const done = [...moment.gradients.keys()].filter((unit) => unit !== moment.block);
-  return moment.own + sum(done.map((unit) => 4 * share(trained.get(unit) ?? 0, world)));
-}
-
-/** Bytes that a moment takes beside weights, states and gradients. */
-function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: Settings): number {
-  const { fused_backward: fused } = settings.config.engine;
-  if (moment.phase === 'update') {
-    if (fused) return 0;
-    const sums = settings.stage < 2 ? 0 : rehearsal.copied; // sums of several ranks are float32 already
-    return Math.max(0, moment.working - sums) * optimizerShare(rehearsal, settings);
-  }
-  if (!fused || moment.phase === 'forward' || rehearsal.masters === 0) return moment.working;
-  const { trained = 0 } = rehearsal.units.find(({ name }) => name === moment.block) ?? {};
-  return Math.max(moment.working, moment.kept + 4 * trained); // the update's gradient in float32
-}
-
-const describeMoment = ({ phase, block }: Moment): string => (phase === 'update' ? phase : `${phase} of ${block}`);
+const describeMoment = ({ phase, block }: Moment): string =>
+  phase === 'update' ? phase : phase === 'answers' ? ANSWERS : `${phase} of ${block}`;
 
 /** An estimate from a rehearsed step. */
 function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
   const { config, world, stage, device, shape } = settings;
-  const peak = rehearsal.steps.reduce((most, one) => (totalOf(one) > totalOf(most) ? one : most));
+  const answers = answersMoment(rehearsal, settings);
+  const peak = [...rehearsal.steps, ...(answers === null ? [] : [answers])].reduce((most, one) =>
+    totalOf(one) > totalOf(most) ? one : most,
+  );
   function totalOf(moment: Moment): number {
-    return workingBytes(moment, rehearsal, settings) + gradientBytes(moment, rehearsal, settings);
+    const transit = transitAt(moment, rehearsal, settings);
+    const own = workingBytes(moment, rehearsal, settings) + gradientBytes(moment, rehearsal, settings);
+    return own + transit.weights + transit.gradients;
   }
   const portion = optimizerShare(rehearsal, settings);
   const working = workingBytes(peak, rehearsal, settings);
   const kept = Math.min(peak.kept, working);
   const tokens = tokensOf(shape);
-  const { masters, moments, rows, batch } = rehearsal;
-  const momentBytes = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
-  const states = { what: 'moments', count: (moments / momentBytes) * portion, bytes: momentBytes };
+  const { masters, rows, batch } = rehearsal;
+  const each = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
   const ofRows = rows === null ? '' : ` (token table: rows of ${rows.seen} tokens of ${rows.of}; more as more occur)`;
-  const gathers = world > 1 && stage === 3 ? gatheredPair(rehearsal.units, settings) : 0;
+  const transit = transitAt(peak, rehearsal, settings);
   const lines = [
     weightsLine(rehearsal, settings),
     line('masters', [{ what: 'weights in float32', count: (masters / 4) * portion, bytes: 4 }]),
-    line('moments', [{ ...states, what: `numbers of both moments${ofRows}` }]),
+    line('moments', [
+      { what: `numbers of both moments${ofRows}`, count: momentBytes(rehearsal, settings) / each, bytes: each },
+    ]),
     line('gradients', [
       { what: 'bytes of gradients at that moment', count: gradientBytes(peak, rehearsal, settings), bytes: 1 },
     ]),
@@ -167,8 +132,8 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       { what: 'micro-batches on the device', count: config.batch.gradient_accumulation_steps, bytes: batch },
     ]),
     line('communication', [
-      { what: 'bytes of two gathered blocks', count: gathers, bytes: 1 },
-      world > 1 && { what: 'pieces that travel', count: 2, bytes: PIECE },
+      { what: 'bytes of gathered blocks', count: transit.weights, bytes: 1 },
+      { what: "bytes of a block's gradients on their way", count: transit.gradients, bytes: 1 },
     ]),
     line('context', [
       device === 'cuda' && { what: 'CUDA context (stated)', count: 1, bytes: CONTEXT },
@@ -178,7 +143,7 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
   const host = hostLines(settings, batch);
   return {
     ...{ world, stage, device: lines, deviceBytes: sum(lines.map(({ bytes }) => bytes)) },
-    frozenBytes: rehearsal.weights.frozen * keptShare(rehearsal.units, 'frozen', settings),
+    frozenBytes: rehearsal.weights.frozen * keptWeights(rehearsal, settings).frozen,
     ...{ moment: describeMoment(peak), host, hostBytes: sum(host.map(({ bytes }) => bytes)) },
     ...{ trainedNumbers: rehearsal.trainedNumbers, totalNumbers: rehearsal.totalNumbers },
     ...{ tokens, pictures: picturesOf(shape) },
