@@ -1,6 +1,6 @@
 /**
- * What one rank of several takes, from a step that was rehearsed alone. Shares of the states, gradients in float32 as their owner sums
- * them, and the blocks and gradients that are on their way (parallel/sharding.ts, engine/scattered-sum.ts).
+ * What one rank of several takes. From a step that was rehearsed alone: shares of the states, gradients in float32 as their owner sums them,
+ * and the blocks and gradients that are on their way (parallel/sharding.ts, engine/scattered-sum.ts).
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
