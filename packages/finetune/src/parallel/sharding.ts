@@ -10,8 +10,9 @@
  * rank never holds more than one unit's whole gradient. Stage 1 (which would hold them all until the last micro-batch) is the same as stage 2.
  *
  * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Weights in a compact form (QLoRA) come and go as
- * bytes, and are expanded in the visit. Not here: units (units.ts), the order of visits
- * (passage.ts), sums of gradients (engine/scattered-sum.ts).
+ * bytes, and are expanded in the visit. A token table that is not the head is not gathered: owners send rows (table-rows.ts).
+ *
+ * Not here: units (units.ts), the order of visits (passage.ts), sums of gradients (engine/scattered-sum.ts).
  */
 import { strict as assert } from 'node:assert';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';

@@ -6,6 +6,7 @@ import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
 import { type Stage, stageOf } from '../../parallel/sharding.js';
+import type { Moment } from './moments.js';
 import {
   answersMoment,
   gradientBytes,
@@ -16,7 +17,7 @@ import {
   transitAt,
   workingBytes,
 } from './rank-bytes.js';
-import { type Moment, type Rehearsal, rehearse } from './rehearsal.js';
+import { type Rehearsal, rehearse } from './rehearsal.js';
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
 
 export interface Term {

@@ -6,7 +6,8 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
 import type { Stage } from '../../parallel/sharding.js';
 import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
-import type { Moment, Rehearsal, Unit } from './rehearsal.js';
+import type { Moment } from './moments.js';
+import type { Rehearsal, Unit } from './rehearsal.js';
 
 /** Numbers of a rank's share that are summed at a time: the room for those of the others (packages/torch, group). */
 const PIECE = 4 << 20;

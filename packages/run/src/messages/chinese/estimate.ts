@@ -73,5 +73,8 @@ export const ESTIMATE: Messages = {
     '实测：张量最多占 {1}；对它们的估算为 {2}（{3} %），在{4}时',
   'measured: this is rank {1} of {2} without the others, whose gradients count as zeros':
     '实测：这是 {2} 个进程中的 rank {1}，其余进程并不存在，其梯度按零计',
+  'Expected finite gradients of noise but received others: without an update the memory of one is not known.':
+    '噪声的梯度应为有限值，但出现了非有限值：没有更新就无法得知更新所需的内存。',
+  'Look at the weights of the checkpoint, and at --dtype.': '请检查检查点的权重和 --dtype。',
   'measured: the process had {1} resident at most': '实测：进程最多驻留 {1}',
 };
