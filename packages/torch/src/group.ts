@@ -127,7 +127,7 @@ class DryGroup extends AnyGroup implements Group {
   scatterAdd(sum: Tensor, whole: Tensor): Pending {
     noGrad(() =>
       scope(() => {
-        ops.empty([this.size - 1, Math.min(sum.numel, PIECE)], { dtype: whole.dtype });
+        ops.empty([this.size - 1, Math.min(sum.numel, PIECE)], { dtype: whole.dtype, device: whole.device });
         ops.add_(sum, this.#shareOf(whole, this.rank));
       }),
     );
