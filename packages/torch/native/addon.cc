@@ -7,7 +7,8 @@
 //   autograd.cc  gradients, gradient mode, random number generators
 //   storage.cc   memory that comes and goes behind tensors that stay
 //   mapping.cc   files mapped into memory as tensors
-//   process.cc   threads, allocator, memory figures, devices
+//   allocator.cc memory of CPU tensors, and how much of it they take
+//   process.cc   threads, memory figures, devices
 //   group.cc, nccl.cc, group-functions.cc  groups of processes
 //   store.cc     texts and counters that processes share
 //   signals.cc   SIGINT and SIGTERM in the middle of a step
@@ -34,6 +35,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   registerStorage(env, exports);
   registerWatchdog(env, exports);
   registerMetaBytes(env, exports);
+  registerAllocator(env, exports);
   return exports;
 }
 

@@ -6,12 +6,19 @@
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <set>
 #include <unordered_map>
+
+#if defined(__APPLE__)
+#include <malloc/malloc.h>
+#else
+#include <malloc.h>
+#endif
 
 #include "handles.h"
 
@@ -24,6 +31,23 @@ constexpr size_t kGranule = 64 << 10;     // sizes of large blocks are multiples
 constexpr size_t kPage = 4096;            // mapped blocks start at a page
 constexpr size_t kAlignment = 64;         // of small blocks: a cache line, an AVX-512 vector
 constexpr size_t kHugePage = 2048 << 10;  // blocks from here on ask for huge pages
+
+std::atomic<size_t> allInUse{0}, allPeak{0};  // bytes of blocks of every size
+
+void countMore(size_t bytes) {
+  const size_t now = allInUse += bytes;
+  size_t most = allPeak;
+  while (now > most && !allPeak.compare_exchange_weak(most, now)) continue;
+}
+
+// What malloc gave for a small block.
+size_t sizeOf(void* block) {
+#if defined(__APPLE__)
+  return malloc_size(block);
+#else
+  return malloc_usable_size(block);
+#endif
+}
 
 class Blocks {
  public:
@@ -39,6 +63,7 @@ class Blocks {
       return nullptr;
     }
     used_[block] = size;
+    countMore(size);
     return block;
   }
 
@@ -48,6 +73,7 @@ class Blocks {
     const auto found = used_.find(pointer);
     if (found == used_.end()) return false;
     inUse_ -= found->second;
+    allInUse -= found->second;
     keep(static_cast<char*>(pointer), found->second);
     used_.erase(found);
     return true;
@@ -143,7 +169,9 @@ Blocks& blocks() {
 
 void release(void* pointer) {
   const bool atPage = reinterpret_cast<uintptr_t>(pointer) % kPage == 0;
-  if (!atPage || !blocks().give(pointer)) std::free(pointer);
+  if (atPage && blocks().give(pointer)) return;
+  allInUse -= sizeOf(pointer);
+  std::free(pointer);
 }
 
 class KeepingAllocator final : public c10::Allocator {
@@ -152,7 +180,9 @@ class KeepingAllocator final : public c10::Allocator {
     void* data = nullptr;
     if (bytes >= kLarge) {
       data = blocks().take(bytes);
-    } else if (bytes > 0 && posix_memalign(&data, kAlignment, bytes) != 0) {
+    } else if (bytes > 0 && posix_memalign(&data, kAlignment, bytes) == 0) {
+      countMore(sizeOf(data));
+    } else {
       data = nullptr;
     }
     TORCH_CHECK(data != nullptr || bytes == 0, "not enough memory: you tried to allocate ", bytes, " bytes");
@@ -177,5 +207,20 @@ void keepFreedBlocks() {
 void giveBackKeptBlocks() { blocks().trim(); }
 
 BlockBytes blockBytes() { return blocks().bytes(); }
+
+static Napi::Value tensorBytes(const Napi::CallbackInfo& info) {
+  auto result = Napi::Object::New(info.Env());
+  result.Set("inUse", static_cast<double>(allInUse));
+  result.Set("peak", static_cast<double>(allPeak));
+  return result;
+}
+
+// The most is counted anew, from what is in use now.
+static void resetTensorPeak(const Napi::CallbackInfo&) { allPeak = allInUse.load(); }
+
+void registerAllocator(Napi::Env env, Napi::Object exports) {
+  exports.Set("tensorBytes", Napi::Function::New(env, tensorBytes));
+  exports.Set("resetTensorPeak", Napi::Function::New(env, resetTensorPeak));
+}
 
 }  // namespace minicpm

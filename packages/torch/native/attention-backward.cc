@@ -150,6 +150,11 @@ int64_t partsOfGroup(const AttentionProblem& problem) {
 
 }  // namespace
 
+int64_t attentionBackwardBytes(const AttentionProblem& problem) {
+  const int64_t sums = 2 * partsOfGroup(problem) * packedNumbers(problem), scratch = at::get_num_threads() * BackwardScratch::floats(problem.width());
+  return 3 * packedNumbers(problem) * static_cast<int64_t>(sizeof(BFloat16)) + (sums + scratch) * static_cast<int64_t>(sizeof(float));
+}
+
 void attentionBackward(const AttentionProblem& problem, HeadRows query, HeadRows key, HeadRows value, HeadRows output, HeadRows gradOutput,
                        const float* logSums, AttentionGradients gradients) {
   const int64_t width = problem.width(), group = problem.heads / problem.keyHeads, rows = problem.keyRows;
@@ -186,6 +191,8 @@ void attentionBackward(const AttentionProblem& problem, HeadRows query, HeadRows
 void attentionBackward(const AttentionProblem&, HeadRows, HeadRows, HeadRows, HeadRows, HeadRows, const float*, AttentionGradients) {
   std::abort();
 }
+
+int64_t attentionBackwardBytes(const AttentionProblem&) { return 0; }
 
 #endif
 

@@ -116,6 +116,11 @@ void forwardTile(const AttentionProblem& problem, const Work& work, int64_t head
 
 }  // namespace
 
+int64_t attentionForwardBytes(const AttentionProblem& problem) {
+  const int64_t scratch = at::get_num_threads() * ForwardScratch::floats(problem.width());
+  return 2 * packedNumbers(problem) * static_cast<int64_t>(sizeof(BFloat16)) + scratch * static_cast<int64_t>(sizeof(float));
+}
+
 void attentionForward(const AttentionProblem& problem, HeadRows query, HeadRows key, HeadRows value, HeadRows output, float* logSums) {
   const int64_t width = problem.width(), group = problem.heads / problem.keyHeads;
   const at::Tensor keys = pack(problem, key, Layout::Transposed), values = pack(problem, value, Layout::Pairs);
@@ -137,6 +142,8 @@ void attentionForward(const AttentionProblem& problem, HeadRows query, HeadRows 
 #else
 
 void attentionForward(const AttentionProblem&, HeadRows, HeadRows, HeadRows, HeadRows, float*) { std::abort(); }
+
+int64_t attentionForwardBytes(const AttentionProblem&) { return 0; }
 
 #endif
 

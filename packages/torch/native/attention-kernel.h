@@ -57,6 +57,10 @@ struct AttentionGradients {
 void attentionBackward(const AttentionProblem& problem, HeadRows query, HeadRows key, HeadRows value, HeadRows output, HeadRows gradOutput,
                        const float* logSums, AttentionGradients gradients);
 
+// Bytes that the two passes take beside their operands and results. Estimates of memory count them.
+int64_t attentionForwardBytes(const AttentionProblem& problem);
+int64_t attentionBackwardBytes(const AttentionProblem& problem);
+
 // ---- between the kernels' own files -----------------------------------------------------------------------------------
 
 // Transposed: a (width / 2, kTile, 2) matrix for each tile of keys. Pairs: (keys / 2, columns, 2) for each kTile columns of a sequence.
@@ -64,6 +68,9 @@ enum class Layout { Transposed, Pairs };
 
 // Keys or values of all heads for the right-hand side of a product: (key heads, problem.keyRows, width).
 at::Tensor pack(const AttentionProblem& problem, HeadRows keys, Layout layout);
+
+// Numbers in the output of `pack`.
+inline int64_t packedNumbers(const AttentionProblem& problem) { return problem.keyHeads * problem.keyRows * problem.width(); }
 
 // Start of a sequence in the output of `pack`.
 inline BFloat16* packedAt(const at::Tensor& packed, int64_t keyHead, const Sequence& sequence) {

@@ -105,10 +105,11 @@ static void check(const Tensor& query, const Tensor& key, const Tensor& value, a
               " and ", *lengths);
 }
 
+// Whether the kernels compute it, on a CPU.
 static bool isForKernel(const Tensor& query, const Tensor& key) {
   const int64_t size = query.size(3);
   const bool fits = size >= 16 && size <= 256 && size % 2 == 0 && query.size(2) > 1 && query.numel() > 0 && key.numel() > 0;
-  return query.is_cpu() && query.scalar_type() == at::kBFloat16 && fits && hasAttentionKernel();
+  return query.scalar_type() == at::kBFloat16 && fits && hasAttentionKernel();
 }
 
 static bool isHalf(const Tensor& tensor) { return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf; }
@@ -162,18 +163,29 @@ struct FlashAttention : torch::autograd::Function<FlashAttention> {
   }
 };
 
-// What attention keeps and makes, wherever it is computed, as shapes alone: query, key, value, output, and a number for each head and row.
+// What attention keeps and makes, wherever it is computed, as shapes alone: query, key, value, output, and a number for each head and row. For a CPU
+// that runs the kernels, also what these take.
 struct MetaAttention : torch::autograd::Function<MetaAttention> {
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& query, const Tensor& key, const Tensor& value) {
-    const Tensor output = emptyHeads(query);
-    context->save_for_backward({query, key, value, output, at::empty({query.size(1), query.size(0), query.size(2)}, query.options().dtype(at::kFloat))});
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& query, const Tensor& key, const Tensor& value,
+                        at::IntArrayRef lengths, bool kernel) {
+    const Tensor output = emptyHeads(query), logSums = at::empty({query.size(1), query.size(0), query.size(2)}, query.options().dtype(at::kFloat));
+    context->save_for_backward({query, key, value, output, logSums});
+    context->saved_data["lengths"] = lengths.vec();
+    context->saved_data["kernel"] = kernel;
+    if (kernel) take(attentionForwardBytes(problemOf(query, key, lengths, false)), query);
     return output;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list) {
     const auto saved = context->get_saved_variables();
-    return {emptyHeads(saved[0]), emptyHeads(saved[1]), emptyHeads(saved[2])};
+    const auto lengths = context->saved_data["lengths"].toIntVector();
+    const Tensor gradQuery = emptyHeads(saved[0]), gradKey = emptyHeads(saved[1]), gradValue = emptyHeads(saved[2]);
+    if (context->saved_data["kernel"].toBool()) take(attentionBackwardBytes(problemOf(saved[0], saved[1], lengths, false)), saved[0]);
+    return {gradQuery, gradKey, gradValue, Tensor(), Tensor()};
   }
+
+  // Memory that is gone again at once.
+  static void take(int64_t bytes, const Tensor& like) { at::empty({bytes}, like.options().dtype(at::kByte)); }
 };
 
 // Whether a GPU and this libtorch have flash attention: only an attempt tells without CUDA's headers. Once for each GPU. The meta device stands
@@ -208,10 +220,11 @@ static Tensor headForEach(const Tensor& tensor, int64_t heads) {
 static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, at::OptionalIntArrayRef lengths,
                         at::OptionalIntArrayRef queryLengths, bool causal) {
   check(query, key, value, lengths, queryLengths, causal);
-  if (isForKernel(query, key) && !queryLengths) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
+  const bool kernel = (query.is_cpu() || (query.is_meta() && metaStandsForCpu())) && isForKernel(query, key) && !queryLengths;
+  if (kernel && query.is_cpu()) return TiledAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), causal);
   const bool flash = isForFlash(query);
   if (flash && lengths) return FlashAttention::apply(query, key, value, queryLengths.value_or(*lengths), *lengths, causal);
-  if (query.is_meta()) return MetaAttention::apply(query, key, value);
+  if (query.is_meta()) return MetaAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), kernel);
   const bool grouped = query.size(1) != key.size(1), expands = grouped && query.is_cuda() && !flash;
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
     if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), {}, 0.0, causal);

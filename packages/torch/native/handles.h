@@ -84,5 +84,6 @@ void registerGroup(Napi::Env env, Napi::Object exports);
 void registerStorage(Napi::Env env, Napi::Object exports);
 void registerWatchdog(Napi::Env env, Napi::Object exports);
 void registerMetaBytes(Napi::Env env, Napi::Object exports);
+void registerAllocator(Napi::Env env, Napi::Object exports);
 
 }  // namespace minicpm

@@ -48,8 +48,8 @@ export interface Group extends Disposable {
   barrier(label: string): void;
 }
 
-/** Numbers that are added at a time. */
-const PIECE = 1 << 18;
+/** Numbers that a process alone adds at a time. */
+const ADDED = 1 << 18;
 
 const DONE: Pending = { done: true, wait: () => {} };
 
@@ -83,7 +83,7 @@ class SoloGroup extends AnyGroup implements Group {
 
   /** In pieces: of a smaller type, `whole` is copied in float32 before it is added. */
   scatterAdd(sum: Tensor, whole: Tensor): Pending {
-    const piece = sum.dtype === whole.dtype ? sum.numel : PIECE;
+    const piece = sum.dtype === whole.dtype ? sum.numel : ADDED;
     noGrad(() => {
       for (let start = 0; start < sum.numel; start += piece)
         scope(() => {
@@ -101,6 +101,70 @@ class SoloGroup extends AnyGroup implements Group {
 
   exchange(values: readonly number[]): readonly Float64Array[] {
     return [Float64Array.from(values)];
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** Numbers of a share that are summed at a time: the room for those of the peers is bounded by it, as in native/group-functions.cc. */
+const PIECE = 4 << 20;
+
+/**
+ * One rank of many in a process alone, to see what a rank takes. Its peers say and hold what it says and holds, and add zeros to sums; what
+ * they send it is what it sends itself, or zeros where that is not as much. Each operation takes the memory that it takes among processes.
+ */
+class DryGroup extends AnyGroup implements Group {
+  readonly rank: number;
+  readonly size: number;
+
+  constructor(rank: number, size: number) {
+    super();
+    this.rank = rank;
+    this.size = size;
+  }
+
+  gather(whole: Tensor, share: Tensor): Pending {
+    const places = Array.from({ length: this.size }, (_, r) => r).filter((r) => r !== this.rank);
+    noGrad(() =>
+      scope(() => {
+        const own = this.#shareOf(whole, this.rank);
+        ops.copy_(own, share);
+        for (const r of places) ops.copy_(this.#shareOf(whole, r), own);
+      }),
+    );
+    return DONE;
+  }
+
+  scatterAdd(sum: Tensor, whole: Tensor): Pending {
+    noGrad(() =>
+      scope(() => {
+        ops.empty([this.size - 1, Math.min(sum.numel, PIECE)], { dtype: whole.dtype, device: whole.device });
+        ops.add_(sum, this.#shareOf(whole, this.rank));
+      }),
+    );
+    return { done: false, wait: () => {} }; // what is sent stays until it is waited for
+  }
+
+  alltoall(outgoing: readonly Tensor[], incoming: readonly Tensor[]): Pending {
+    const own = outgoing[this.rank]!;
+    noGrad(() =>
+      scope(() => {
+        for (const tensor of incoming) {
+          if (tensor.numel === own.numel) ops.copy_(tensor, own);
+          else ops.zero_(tensor);
+        }
+      }),
+    );
+    return DONE;
+  }
+
+  exchange(values: readonly number[]): readonly Float64Array[] {
+    return Array.from({ length: this.size }, () => Float64Array.from(values));
+  }
+
+  #shareOf(whole: Tensor, rank: number): Tensor {
+    const count = whole.numel / this.size;
+    return ops.narrow(whole, 0, rank * count, count);
   }
 
   [Symbol.dispose](): void {}
@@ -176,6 +240,17 @@ export function soloGroup(): Group {
   return new SoloGroup();
 }
 
+/** Rank `rank` of `size`, without the others. Numbers that follow from it are those of no training; memory is that of a rank. */
+export function dryGroup(rank: number, size: number): Group {
+  requireRank(rank, size);
+  return size === 1 ? new SoloGroup() : new DryGroup(rank, size);
+}
+
+function requireRank(rank: number, size: number): void {
+  if (!(Number.isInteger(size) && size >= 1 && Number.isInteger(rank) && rank >= 0 && rank < size))
+    throw new RangeError(`Expected a rank below the size of the group but received rank ${rank} of ${size}`);
+}
+
 export interface JoinOptions {
   readonly store: Store;
   /** Groups of the same store have different names. */
@@ -198,8 +273,7 @@ export interface JoinOptions {
  * @throws TorchError when not all come in time, or there is no NCCL for the device
  */
 export function joinGroup({ store, name, rank, size, address, timeout, device, nccl }: JoinOptions): Group {
-  if (!(Number.isInteger(size) && size >= 1 && Number.isInteger(rank) && rank >= 0 && rank < size))
-    throw new RangeError(`Expected a rank below the size of the group but received rank ${rank} of ${size}`);
+  requireRank(rank, size);
   const own = address ?? store.ownAddress;
   const id = guard(() => native.joinGroup(store.id, name, rank, size, own, timeout, device ?? null, nccl ?? null));
   return new NativeGroup(id, rank, size);

@@ -80,6 +80,8 @@ export interface Native {
   deviceWaits(): number;
   trimMemory(): void;
   blockBytes(): { inUse: number; kept: number; peak: number };
+  tensorBytes(): { inUse: number; peak: number };
+  resetTensorPeak(): void;
   peakResidentBytes(): number;
   about(): { version: string; cpuCapability: string; cuda: boolean; mps: boolean; mkldnn: boolean };
   setDeterministic(enabled: boolean): void;

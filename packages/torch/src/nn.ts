@@ -15,6 +15,10 @@ export interface CompactTensor {
   readonly shape: readonly number[];
   /** Bytes of the smaller form. */
   readonly nbytes: number;
+  /** The tensors that it is made of. */
+  readonly tensors: readonly Tensor[];
+  /** Takes ownership of other tensors of the same shapes and types in their place, and frees those before. */
+  replace(tensors: readonly Tensor[]): void;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;
   /** Moves the smaller form to a device, where the tensor is then made. */

@@ -38,6 +38,18 @@ export function blockBytes(): { inUse: number; kept: number; peak: number } {
   return native.blockBytes();
 }
 
+/**
+ * Bytes of CPU tensors since `tuneAllocator`, those of small tensors and of tensors that only a graph holds among them; not of mapped files.
+ * `peak`: the most at once since `resetTensorPeak`.
+ */
+export function tensorBytes(): { inUse: number; peak: number } {
+  return native.tensorBytes();
+}
+
+export function resetTensorPeak(): void {
+  native.resetTensorPeak();
+}
+
 let metaStandsFor: 'cpu' | 'cuda' | 'mps' = 'cuda';
 
 /** Counts the bytes of meta tensors that are made from now on, as if they were tensors of a device of this kind. */

@@ -1,6 +1,15 @@
 /** The allocator of CPU tensors: values stay intact, memory does not grow, and what is kept never passes the tensors' own peak. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { blockBytes, fromTypedArray, ops, type Tensor, trimMemory, tuneAllocator } from '../src/index.js';
+import {
+  blockBytes,
+  fromTypedArray,
+  ops,
+  resetTensorPeak,
+  type Tensor,
+  tensorBytes,
+  trimMemory,
+  tuneAllocator,
+} from '../src/index.js';
 
 const MIB = 2 ** 20;
 
@@ -69,6 +78,21 @@ describe('memory of tensors', () => {
   it('refuses what the machine has not', () => {
     expect(() => full(2 ** 46, 0)).toThrow(/not enough memory/);
     expect(blockBytes().inUse).toBe(0);
+  });
+
+  it('is counted for tensors of every size, with the most since it was asked to', () => {
+    const before = tensorBytes().inUse;
+    resetTensorPeak();
+    expect(tensorBytes().peak).toBe(before);
+    const [small, large] = [full(100, 1), full(MIB, 1)];
+    const { inUse } = tensorBytes();
+    expect(inUse - before).toBeGreaterThanOrEqual(400 + 4 * MIB);
+    expect(inUse - before).toBeLessThan(600 + 4 * MIB);
+    large.dispose();
+    expect(tensorBytes().inUse - before).toBeLessThan(600);
+    expect(tensorBytes().peak).toBe(inUse);
+    small.dispose();
+    expect(tensorBytes().inUse).toBe(before);
   });
 
   it('survives empty tensors', () => {

@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { addressTowards, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
+import { addressTowards, dryGroup, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
 import { buildNccl, type RankResult, type RanksOptions, runRanks } from './support/ranks.js';
 
 interface Failure {
@@ -153,5 +153,47 @@ describe('addressTowards', () => {
   it('is the address of the route', () => {
     expect(addressTowards('127.0.0.1', 29500)).toBe('127.0.0.1');
     expect(() => addressTowards('no-such-host.invalid', 29500)).toThrow(/unknown host no-such-host.invalid/);
+  });
+});
+
+describe('a rank without its peers', () => {
+  it('has peers that hold and say what it does, and add zeros', () => {
+    const live = liveTensors().tensors;
+    scope(() => {
+      const group = dryGroup(1, 3);
+      expect([group.rank, group.size]).toEqual([1, 3]);
+      const whole = ops.zeros([6]);
+      group.gather(whole, fromTypedArray(Float32Array.from([4, 5]), [2]), 'weights').wait();
+      expect(whole.toNumbers()).toEqual([4, 5, 4, 5, 4, 5]);
+      const sum = ops.full([2], 10, { dtype: 'float32' });
+      group.scatterAdd(sum, fromTypedArray(Float32Array.from([1, 2, 3, 4, 5, 6]), [6]), 'gradients').wait();
+      expect(sum.toNumbers()).toEqual([13, 14]);
+      expect(group.exchange([7, 8], 'counts').map((own) => [...own])).toEqual([
+        [7, 8],
+        [7, 8],
+        [7, 8],
+      ]);
+      expect([group.sum([2], 'sum'), group.max([2], 'most')]).toEqual([[6], [2]]);
+      const outgoing = [1, 2, 3].map((value) => ops.full([2], value, { dtype: 'float32' }));
+      const incoming = outgoing.map(() => ops.zeros([2]));
+      group.alltoall(outgoing, incoming, 'rows').wait();
+      expect(incoming.map((one) => one.toNumbers())).toEqual(Array(3).fill([2, 2]));
+      group.barrier('end');
+    });
+    expect(liveTensors().tensors).toBe(live);
+  });
+
+  it('gathers from a part of the whole', () => {
+    scope(() => {
+      const whole = fromTypedArray(Float32Array.from([1, 2, 3, 4]), [4]);
+      dryGroup(1, 2)
+        .gather(whole, ops.narrow(whole, 0, 2, 2), 'weights')
+        .wait();
+      expect(whole.toNumbers()).toEqual([3, 4, 3, 4]);
+    });
+  });
+
+  it('is refused outside of its group', () => {
+    expect(() => dryGroup(2, 2)).toThrow(/Expected a rank below the size of the group but received rank 2 of 2/);
   });
 });

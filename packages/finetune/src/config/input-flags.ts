@@ -31,8 +31,8 @@ export const INPUT_FLAGS = {
     help: {
       en:
         'Check everything the command line says, print the resolved recipe, and end. measure: also take two steps on noise, and print ' +
-        'the memory measured beside the estimate.',
-      zh: '检查命令行的全部内容，打印解析后的配置，然后结束。measure 表示另用噪声数据运行两步，并把实测内存与估算并列打印。',
+        'the memory measured beside the estimate; of several processes one takes them, without the others.',
+      zh: '检查命令行的全部内容，打印解析后的配置，然后结束。measure 表示另用噪声数据运行两步，并把实测内存与估算并列打印；多个进程时只运行其中一个，不需要其余进程。',
     },
   },
   bf16: { kind: 'boolean', default: false, help: sameAs('--dtype bfloat16') },

@@ -136,10 +136,15 @@ export function runBatch(
 function planOf(model: MiniCPMV, batch: Batch, options: MicroBatchOptions): Plan {
   const { wrap, watch, vision, sharding, profile, zeroPicture = false } = options;
   const known = traced(profile, 'vision cache', 'data', () => knownOf(batch, vision));
-  const plain = model.plan(batch.inputs, { train: true, zeroPicture, ...known });
+  const plain = model.plan(batch.inputs, { train: true, zeroPicture, ...known, ...rowsFrom(sharding) });
   const wrapped = wrap === undefined ? plain : wrap(plain, batch.inputs);
   const ordered = sharding ? inUnitOrder(wrapped, sharding.units) : wrapped;
   return watch === undefined ? ordered : watch.plan(ordered);
+}
+
+/** Where the rows of a token table come from that no rank has whole. */
+function rowsFrom(sharding: Sharding | null | undefined): Pick<PlanOptions, 'rowsOf'> {
+  return sharding?.sharesTable ? { rowsOf: () => sharding.fetchedRows } : {};
 }
 
 function execute(
@@ -182,7 +187,9 @@ export function evaluateBatch(
   sharding?: Sharding | null,
 ): { sum: number; count: number } {
   return scope(() => {
-    const plain = batch ? model.plan(batch.inputs, { train: false, ...knownOf(batch, vision) }) : [];
+    const plain = batch
+      ? model.plan(batch.inputs, { train: false, ...knownOf(batch, vision), ...rowsFrom(sharding) })
+      : [];
     const plan = sharding ? inUnitOrder(plain, sharding.units) : plain;
     const walks = sharding?.gathers ? sharding : null;
     const passage = passageOf(walks, 'evaluation', { plan, supervised: false, trains: false });

@@ -9,6 +9,7 @@ import { strict as assert } from 'node:assert';
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, type Pending, pieceOf, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Sharding, shapeOf } from '../parallel/sharding.js';
+import { piecesOf } from '../parallel/table-rows.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
 import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 import { emptySum } from './loss.js';
@@ -128,11 +129,8 @@ export class ScatteredSum implements GradientReceiver {
     this.#local.delete(name);
     this.#localRows.delete(name);
     const owned = part.share / width;
-    const first = (rank: number): number => (stage === 0 ? 0 : firstAtLeast(rows, rank * owned));
-    const pieces = Array.from({ length: group.size }, (_, rank) => {
-      const [from, to] = [first(rank), stage === 0 ? rows.length : first(rank + 1)];
-      return { from, count: to - from };
-    });
+    const all = { from: 0, count: rows.length };
+    const pieces = stage === 0 ? Array.from({ length: group.size }, () => all) : piecesOf(rows, owned, group.size);
     const label = `rows of ${part.label}`;
     const counts = group.exchange(
       pieces.map(({ count }) => count),
@@ -292,10 +290,4 @@ export class ScatteredUpdate extends ScatteredSum {
     this.squares.dispose();
     super.dispose();
   }
-}
-
-/** The place of the first of ascending rows that is at least `row`. */
-function firstAtLeast(rows: BigInt64Array, row: number): number {
-  const found = rows.findIndex((own) => own >= BigInt(row));
-  return found < 0 ? rows.length : found;
 }

@@ -12,11 +12,14 @@ import { type Unit, unitName } from './units.js';
 
 /** What happens at a visit. */
 export interface Visitor {
-  /** The unit's weights are needed from now on; `next` is the unit that will be visited after it in the same pass. */
-  begin(unit: Unit, next: Unit | undefined, pass: Pass): void;
+  /**
+   * The unit's weights are needed from now on; `next` is the unit that will be visited after it in the same pass. `rows`: of a token table, the
+   * rows that this rank reads.
+   */
+  begin(unit: Unit, next: Unit | undefined, pass: Pass, rows?: BigInt64Array): void;
   /** They are not needed any more. */
   end(unit: Unit): void;
-  /** The backward pass of the unit is over on this rank, and on all ranks it comes next. `wide`: gradients are float32 sums over blocks on some rank. */
+  /** The backward pass of the unit has ended on this rank, and on all ranks it comes next. `wide`: gradients are float32 sums over blocks on some rank. */
   gradients(unit: Unit, wide: boolean): void;
 }
 
@@ -113,8 +116,8 @@ export class Passage {
 
   /** The head has run, backward as well where there is something to train. */
   headDone(): void {
-    for (const unit of this.#headAlone) this.#visitor.gradients(unit, this.#wide.has(unit));
     for (const unit of this.#head) this.#visitor.end(unit);
+    for (const unit of this.#headAlone) this.#visitor.gradients(unit, this.#wide.has(unit));
     [this.#list, this.#at, this.#current] = [this.#backward, 0, undefined];
   }
 
@@ -133,19 +136,19 @@ export class Passage {
       this.#begin(this.#list[this.#at]!);
       this.#leave();
     }
-    this.#begin(unit);
+    this.#begin(unit, node.rows);
   }
 
-  #begin(unit: Unit): void {
-    this.#visitor.begin(unit, this.#list[this.#at + 1], this.#list === this.#backward ? 'backward' : 'forward');
+  #begin(unit: Unit, rows?: BigInt64Array): void {
+    this.#visitor.begin(unit, this.#list[this.#at + 1], this.#list === this.#backward ? 'backward' : 'forward', rows);
     this.#current = unit;
   }
 
   #leave(): void {
     const unit = this.#current;
     if (unit === undefined) return;
-    if (this.#list === this.#backward) this.#visitor.gradients(unit, this.#wide.has(unit));
     this.#visitor.end(unit);
+    if (this.#list === this.#backward) this.#visitor.gradients(unit, this.#wide.has(unit));
     this.#current = undefined;
     this.#at++;
   }

@@ -13,8 +13,8 @@ const ALIGNMENT = 64;
 /** Units with less than this stay whole on every rank, under any stage: their collectives would cost more than their memory. */
 export const SMALL_UNIT = 1 << 20;
 
-/** A parameter's place in a flat buffer, in numbers. */
-interface Field {
+/** A parameter's place in a flat buffer, in numbers; in bytes where the parameter is in a compact form. */
+export interface Field {
   readonly name: string;
   readonly parameter: Parameter;
   readonly start: number;
@@ -29,7 +29,7 @@ export interface Part {
   readonly dtype: Tensor['dtype'];
   /** Numbers of one rank's share. */
   readonly share: number;
-  /** Numbers of a row, where the part is a token table whose gradients are of rows; null: of all numbers. */
+  /** Numbers of a row, where the part is a token table that is read, and has gradients, by rows; null: it is no such table. */
   readonly row: number | null;
 }
 
@@ -53,40 +53,43 @@ export function unitName(name: string): string {
 const stageOf = (unit: string): number =>
   unit === 'vpm.embeddings' ? 0 : unit === 'vpm.norm' ? 2 : unit.startsWith('vpm.') ? 1 : unit === 'resampler' ? 3 : 4;
 
+/** Names of units as a forward pass visits them, from their order in the model. */
+export function inVisitOrder(units: Iterable<string>): string[] {
+  const order = [...units].map((name, i) => ({ name, i }));
+  return order.sort((a, b) => stageOf(a.name) - stageOf(b.name) || a.i - b.i).map(({ name }) => name);
+}
+
 export interface UnitOptions {
   readonly size: number;
   /** Parameters that train. */
   readonly trainable: ReadonlySet<string>;
-  /** Token tables whose gradients are of rows. */
+  /** Token tables that are read by rows. */
   readonly tables: ReadonlySet<string>;
 }
 
-/** The units of a model that is loaded, in the order in which a forward pass visits them. Parameters in a compact form are in none. */
+/** The units of a model that is loaded, in the order in which a forward pass visits them. Compact forms are parts of bytes. */
 export function unitsOf(model: Module, { size, trainable, tables }: UnitOptions): Unit[] {
   const byUnit = new Map<string, [string, Parameter][]>();
   for (const [name, parameter] of model.namedParameters()) {
-    if (parameter.compact !== undefined) continue;
     const unit = unitName(name);
     byUnit.set(unit, [...(byUnit.get(unit) ?? []), [name, parameter]]);
   }
-  const names = [...byUnit.keys()];
-  const order = names.map((name, i) => ({ name, i })).sort((a, b) => stageOf(a.name) - stageOf(b.name) || a.i - b.i);
-  return order.map(({ name }, index) => ({ name, index, parts: partsOf(name, byUnit.get(name)!) }));
+  return inVisitOrder(byUnit.keys()).map((name, index) => ({ name, index, parts: partsOf(name, byUnit.get(name)!) }));
 
   function partsOf(unit: string, parameters: readonly [string, Parameter][]): Part[] {
     const byKind = new Map<string, [string, Parameter][]>();
     for (const [name, parameter] of parameters) {
-      const kind = `${parameter.data.dtype} ${trainable.has(name) ? 'trained' : 'frozen'}`;
+      const kind = `${dtypeOf(parameter)} ${trainable.has(name) ? 'trained' : 'frozen'}`;
       byKind.set(kind, [...(byKind.get(kind) ?? []), [name, parameter]]);
     }
     return [...byKind].map(([kind, own]) => {
-      const [name, { shape, data }] = own[0]!;
-      const row = own.length === 1 && trainable.has(name) && tables.has(name) ? numbersOf(shape.slice(1)) : null;
+      const [name, first] = own[0]!;
+      const row = own.length === 1 && tables.has(name) ? numbersOf(first.shape.slice(1)) : null;
       const label = `${unit}, ${kind}`;
       const fields = place(own);
       const end = fields.at(-1)!.start + fields.at(-1)!.length;
       const share = row === null ? shareOf(end, size) : Math.ceil(end / row / size) * row;
-      return { label, fields, trains: trainable.has(name), dtype: data.dtype, share, row };
+      return { label, fields, trains: trainable.has(name), dtype: dtypeOf(first), share, row };
     });
   }
 }
@@ -96,11 +99,27 @@ export const shareOf = (numbers: number, size: number): number => up(Math.ceil(n
 
 const up = (count: number, multiple: number): number => Math.ceil(count / multiple) * multiple;
 
+/** Of what is kept of a parameter: bytes of its compact form, where it has one. */
+const dtypeOf = (parameter: Parameter): Tensor['dtype'] =>
+  parameter.compact === undefined ? parameter.data.dtype : 'uint8';
+
+/** Where each tensor of a compact form begins in its field, and where the last one ends, in bytes. */
+export function placesOf(tensors: readonly Pick<Tensor, 'nbytes'>[]): { starts: number[]; end: number } {
+  let end = 0;
+  const starts = tensors.map(({ nbytes }) => {
+    const start = up(end, ALIGNMENT);
+    end = start + nbytes;
+    return start;
+  });
+  return { starts, end };
+}
+
 function place(parameters: readonly [string, Parameter][]): Field[] {
   let end = 0;
   return parameters.map(([name, parameter]) => {
     const start = up(end, ALIGNMENT);
-    const length = numbersOf(parameter.shape);
+    const { compact, shape } = parameter;
+    const length = compact === undefined ? numbersOf(shape) : placesOf(compact.tensors).end;
     end = start + length;
     return { name, parameter, start, length };
   });

@@ -28,7 +28,11 @@ const FLAGS = { optimizer: 'offload_optimizer', params: 'offload_params' } as co
  * @throws UserError when a folder cannot be used, or its disk has no room for what comes there
  */
 export function openOffload(
-  { config, training, ranks }: { config: RunConfig; training: TrainingModel; ranks: Ranks },
+  {
+    config,
+    training,
+    ranks,
+  }: { config: RunConfig; training: TrainingModel; ranks: Pick<Ranks, 'rank' | 'size' | 'localSize'> },
   reporter: Pick<Reporter, 'notice'>,
 ): RunOffload {
   const { device } = training;
@@ -80,7 +84,11 @@ interface Bytes {
 /** Bytes that a rank has in each place, at most: of a token table moments are kept of the rows that occur. */
 function bytesOf(
   { optimizer, params }: Pick<RunOffload, 'optimizer' | 'params'>,
-  { config, training, ranks }: { config: RunConfig; training: TrainingModel; ranks: Ranks },
+  {
+    config,
+    training,
+    ranks,
+  }: { config: RunConfig; training: TrainingModel; ranks: Pick<Ranks, 'rank' | 'size' | 'localSize'> },
 ): Bytes {
   const { model, trainable, trainableNumbers, device } = training;
   const shared = config.engine.zero_stage === '0' && params === null ? 1 : ranks.size;
@@ -101,7 +109,7 @@ function bytesOf(
 function describeBytes(
   offload: Pick<RunOffload, 'optimizer' | 'params'>,
   bytes: Bytes,
-  { localSize }: Ranks,
+  { localSize }: Pick<Ranks, 'localSize'>,
   notice: (text: string) => void,
 ): void {
   const folders = new Map<string, number>();

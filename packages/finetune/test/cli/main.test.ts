@@ -196,6 +196,23 @@ describe('train', () => {
     expect(again.config).toEqual(resolveTrainConfig([...real, '--use_lora']).config);
   });
 
+  it('--dry_run measure takes the steps of one rank of several, without the others', async () => {
+    const words = ['--model_max_length', '64', '--max_slice_nums', '1', '--device', 'cpu', '--threads', '1'];
+    const measure = async (env: Record<string, string>, ...more: string[]) =>
+      await run(['train', ...real, '--dry_run', 'measure', ...words, ...more], env);
+    const { code, stderr } = await measure({}, '--nproc_per_node', '2');
+    expect({ code, stderr }).toMatchObject({
+      code: EXIT.ok,
+      stderr: expect.stringContaining('measured: tensors took '),
+    });
+    expect(stderr).toContain('measured: this is rank 0 of 2 without the others, whose gradients count as zeros\n');
+    const torchrun = { RANK: '2', LOCAL_RANK: '2', WORLD_SIZE: '3', LOCAL_WORLD_SIZE: '3' };
+    const third = await measure({ ...torchrun, MASTER_ADDR: 'localhost', MASTER_PORT: '29555' });
+    expect(third.stderr).toContain(
+      'measured: this is rank 2 of 3 without the others, whose gradients count as zeros\n',
+    );
+  });
+
   it('a mistake ends with 2 and without a stack', async () => {
     const { code, stdout, stderr } = await run(['train', ...base, '--lora_aplha', '3']);
     expect([code, stdout]).toEqual([EXIT.usage, '']);

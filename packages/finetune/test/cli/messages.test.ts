@@ -23,7 +23,7 @@ const COMPOSED = [
   'a number of at least 0 and of at most 1',
   ...['Node', 'libtorch', 'processor', 'memory', 'compiler', 'devices', 'threads'].map((name) => `${name}: 41`),
   ...['disk of the run folder', 'disk of the Hugging Face cache', 'matmul bfloat16'].map((name) => `${name}: 41`),
-  ...['weights', 'gradients', 'communication', 'update', 'ok'],
+  ...['weights', 'gradients', 'moments', 'communication', 'update', 'ok'],
   'note',
   'missing',
   '41 images',
@@ -92,7 +92,7 @@ const SAME = [
   /^(lengths of records|output folder( and model)?|(earlier|best) checkpoints?|(best|trained) model|data threads|random state|Rank 41 on "@")$/, // the same; a part
   /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files|files to hash|hashes of files)$/, // what ranks agree on
   /^(look for the folder of rank 0|folder to write|own ranges|ranges (to rank 0|of (tensors|"@")))$/, // the same
-  /^(gradients|(counts|ids) of rows|rows|sums|norm|units|weights|(forward|backward) pass) of "@"$|^micro-batch 41$|^pictures of the data$/, // the same
+  /^(gradients|(counts|ids)( of rows)?|rows|sums|norm|units|weights|(forward|backward) pass) of "@"$|^micro-batch 41$|^pictures of the data$/, // the same
   /^"@", "@"$|^(bfloat|bool|float|u?int)\d* (trained|frozen)$|^evaluation, "@"$|^step 41, waiting for its records$|^the checkpoint of step 41$/, // the same
   /Expected a range of its 41 numbers/, // of an Error, which is printed with its stack
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message

@@ -3,10 +3,10 @@
  * pictures, of one record or of several packed ones, and prints losses, norms and a hash of all parameters, as JSON lines.
  */
 import { createHash } from 'node:crypto';
-import { applyLora, createModel, trainableParameters } from '@minicpm-finetune/minicpm-v';
+import { applyLora, createModel, quantizeLayers, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
 import {
-  blockBytes,
+  dryGroup,
   joinGroup,
   liveTensors,
   noGrad,
@@ -17,6 +17,7 @@ import {
   setThreads,
   soloGroup,
   Transfer,
+  tensorBytes,
   tuneAllocator,
 } from '@minicpm-finetune/torch';
 import { Random } from '../../dist/data/random.js';
@@ -67,7 +68,7 @@ const say = (value) => console.log(JSON.stringify(value));
 setThreads(1);
 tuneAllocator();
 
-const group = size === 1 ? soloGroup() : join();
+const group = settings.dry ? dryGroup(settings.dry - 1, settings.dry) : size === 1 ? soloGroup() : join();
 function join() {
   const address = { host: '127.0.0.1', port: Number(process.env.MASTER_PORT) };
   const timeout = 60_000;
@@ -79,6 +80,7 @@ const text = JSON.stringify({ ...settings.model, tie_word_embeddings: tied, ...c
 const model = createModel(parseConfig(text, 'config.json'), { seed: 1, dtype });
 if (lora === null) tuneFully(model, { tuneVision: true, tuneLlm: true });
 else applyLora(model, lora, { seed: 1 });
+if (settings.quantized) quantizeLayers(model, settings.quantized);
 const trainable = trainableParameters(model);
 const transfer = new Transfer('cpu');
 const offloadOf = (where) =>
@@ -165,7 +167,7 @@ for (let step = 0; step < steps; step++) {
 }
 if (liveTensors().tensors !== live && steps > 2)
   say({ wrong: 'live tensors', before: live, after: liveTensors().tensors });
-const { peak } = blockBytes();
+const { peak } = tensorBytes();
 const evaluated = Array.from({ length: each }, (_, k) => k * size + rank).map((p) =>
   evaluateBatch(model, p < parts ? batchOf(99, p) : null, null, sharding),
 );
@@ -178,7 +180,10 @@ const inOrder = Array.from({ length: each }, (_, k) => sums.map((own) => [own[2 
   .slice(0, parts);
 say({ evaluated: inOrder });
 
-const counts = [...model.namedParameters()].map(([name, { data }]) => [unitName(name), data.numel]);
+const counts = [...model.namedParameters()].map(([name, { shape }]) => [
+  unitName(name),
+  shape.reduce((a, b) => a * b, 1),
+]);
 const units = new Map();
 for (const [name, count] of counts) units.set(name, (units.get(name) ?? 0) + count);
 const hash = createHash('sha256');

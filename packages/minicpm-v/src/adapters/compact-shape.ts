@@ -18,7 +18,7 @@ export class CompactShape implements CompactTensor {
   readonly #dtype: Tensor['dtype'];
   readonly #sizes: CompactSizes;
   /** Takes the bytes. */
-  readonly #held: Tensor;
+  #held: Tensor;
 
   constructor({ shape, dtype }: Tensor, sizes: CompactSizes) {
     this.shape = shape;
@@ -29,6 +29,15 @@ export class CompactShape implements CompactTensor {
 
   get nbytes(): number {
     return this.#sizes.nbytes;
+  }
+
+  get tensors(): readonly Tensor[] {
+    return [this.#held];
+  }
+
+  replace([held]: readonly Tensor[]): void {
+    this.#held.dispose();
+    this.#held = held!;
   }
 
   #bytes(count: number): Tensor {

@@ -84,35 +84,37 @@ function moved(tensor: Tensor, device: string): Tensor {
   return there;
 }
 
+const bytesOf = (tensors: readonly Tensor[]): number => tensors.reduce((sum, { nbytes }) => sum + nbytes, 0);
+
+function keepAll<T extends readonly Tensor[]>(tensors: T): T {
+  for (const one of tensors) keep(one);
+  return tensors;
+}
+
+/**
+ * - packed (numel / 2) uint8, the last block filled up
+ * - codes (rows, 256) int8 and scales (rows, 1) float32: largest magnitudes of the blocks, less their mean
+ * - mean () float32, of the largest magnitudes
+ * - levels (256) int64: the two levels of each byte, two float32 side by side, looked up as one number
+ */
+type Nf4Parts = readonly [packed: Tensor, codes: Tensor, scales: Tensor, mean: Tensor, levels: Tensor];
+
 /** A weight in NF4 with double quantization. */
 export class Nf4Tensor implements CompactTensor {
   readonly shape: readonly number[];
   readonly dtype: DType;
   #device: string;
-  /** (numel / 2) uint8, the last block filled up */
-  #packed: Tensor;
-  /** Largest magnitudes of the blocks less their mean: (rows, 256) int8, and the rows' scales (rows, 1). */
-  #codes: Tensor;
-  #scales: Tensor;
-  /** Mean of the largest magnitudes. */
-  #mean: Tensor;
-  /** The two levels of each byte, (256): two float32 side by side, looked up as one int64 */
-  #pairs: Tensor;
+  #parts: Nf4Parts;
 
   /** Quantizes a weight (out, in), which stays the caller's. */
   constructor(weight: Tensor) {
     this.shape = weight.shape;
     this.dtype = weight.dtype;
     this.#device = weight.device;
-    const made = noGrad(() => scope(() => this.#quantize(ops.reshape(weight, [-1]))));
-    this.#packed = keep(made.packed);
-    this.#codes = keep(made.codes);
-    this.#scales = keep(made.scales);
-    this.#mean = keep(made.mean);
-    this.#pairs = keep(made.pairs);
+    this.#parts = noGrad(() => scope(() => keepAll(this.#quantize(ops.reshape(weight, [-1])))));
   }
 
-  #quantize(flat: Tensor) {
+  #quantize(flat: Tensor): Nf4Parts {
     const place = { device: this.#device };
     const count = flat.numel;
     const blocks = Math.ceil(count / NF4_BLOCK);
@@ -130,40 +132,40 @@ export class Nf4Tensor implements CompactTensor {
     const mean = ops.meanAll(largest);
     const pairs = NF4_LEVELS.flatMap((high) => NF4_LEVELS.map((low) => [high, low]));
     const table = ops.toDevice(tensor(pairs), this.#device, 'float32'); // (256, 2)
-    return {
-      ...{ packed, mean, pairs: ops.view(ops.viewDtype(table, 'int64'), [-1]) },
-      ...toInt8(rowsOf(ops.sub(largest, mean), NF4_SCALE_BLOCK)),
-    };
+    const { codes, scales } = toInt8(rowsOf(ops.sub(largest, mean), NF4_SCALE_BLOCK));
+    return [packed, codes, scales, mean, ops.view(ops.viewDtype(table, 'int64'), [-1])];
   }
 
-  get #parts(): readonly Tensor[] {
-    return [this.#packed, this.#codes, this.#scales, this.#mean, this.#pairs];
+  get tensors(): readonly Tensor[] {
+    return this.#parts;
+  }
+
+  replace(tensors: readonly Tensor[]): void {
+    for (const part of this.#parts) part.dispose();
+    this.#parts = tensors as Nf4Parts;
   }
 
   moveTo(device: string): void {
     this.#device = device;
-    this.#packed = moved(this.#packed, device);
-    this.#codes = moved(this.#codes, device);
-    this.#scales = moved(this.#scales, device);
-    this.#mean = moved(this.#mean, device);
-    this.#pairs = moved(this.#pairs, device);
+    this.#parts = this.#parts.map((part) => moved(part, device)) as unknown as Nf4Parts;
   }
 
   get nbytes(): number {
-    return this.#parts.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    return bytesOf(this.#parts);
   }
 
   /** The weight in its type, (out, in). */
   expand(): Tensor {
+    const [packed, codes, scales, mean, levels] = this.#parts;
     return noGrad(() =>
       scope(() => {
-        const magnitudes = ops.view(ops.add_(fromInt8(this.#codes, this.#scales), this.#mean), [-1, 1]);
+        const magnitudes = ops.view(ops.add_(fromInt8(codes, scales), mean), [-1, 1]);
         const count = this.shape.reduce((product, size) => product * size, 1);
         const flat = ops.empty([count], { dtype: this.dtype, device: this.#device });
         inPieces(count, CHUNK, (start, length) => {
           const blocks = Math.ceil(length / NF4_BLOCK);
-          const bytes = ops.narrow(this.#packed, 0, start / 2, (blocks * NF4_BLOCK) / 2);
-          const pairs = ops.gather(this.#pairs, 0, ops.to(bytes, 'int64'));
+          const bytes = ops.narrow(packed, 0, start / 2, (blocks * NF4_BLOCK) / 2);
+          const pairs = ops.gather(levels, 0, ops.to(bytes, 'int64'));
           const rows = ops.view(ops.viewDtype(pairs, 'float32'), [blocks, NF4_BLOCK]);
           ops.mul_(rows, ops.narrow(magnitudes, 0, start / NF4_BLOCK, blocks));
           ops.copy_(ops.narrow(flat, 0, start, length), ops.narrow(ops.view(rows, [-1]), 0, 0, length));
@@ -183,8 +185,7 @@ export class Int8Tensor implements CompactTensor {
   readonly shape: readonly number[];
   readonly dtype: DType;
   /** (out, in) int8 and (out, 1) float32 */
-  #codes: Tensor;
-  #scales: Tensor;
+  #parts: readonly [codes: Tensor, scales: Tensor];
 
   /** Quantizes a weight (out, in), which stays the caller's. */
   constructor(weight: Tensor) {
@@ -192,7 +193,7 @@ export class Int8Tensor implements CompactTensor {
     this.shape = weight.shape;
     this.dtype = weight.dtype;
     const { device } = weight;
-    const made = noGrad(() =>
+    this.#parts = noGrad(() =>
       scope(() => {
         const codes = ops.empty([out, width], { dtype: 'int8', device });
         const scales = ops.empty([out, 1], { dtype: 'float32', device });
@@ -201,16 +202,23 @@ export class Int8Tensor implements CompactTensor {
           ops.copy_(ops.narrow(codes, 0, start, length), part.codes);
           ops.copy_(ops.narrow(scales, 0, start, length), part.scales);
         });
-        return { codes, scales };
+        return keepAll([codes, scales] as const);
       }),
     );
-    this.#codes = keep(made.codes);
-    this.#scales = keep(made.scales);
+  }
+
+  get tensors(): readonly Tensor[] {
+    return this.#parts;
+  }
+
+  replace(tensors: readonly Tensor[]): void {
+    for (const part of this.#parts) part.dispose();
+    this.#parts = tensors as readonly [Tensor, Tensor];
   }
 
   moveTo(device: string): void {
-    this.#codes = moved(this.#codes, device);
-    this.#scales = moved(this.#scales, device);
+    const [codes, scales] = this.#parts;
+    this.#parts = [moved(codes, device), moved(scales, device)];
   }
 
   #inRows(work: (start: number, length: number) => void): void {
@@ -219,17 +227,18 @@ export class Int8Tensor implements CompactTensor {
   }
 
   get nbytes(): number {
-    return this.#codes.nbytes + this.#scales.nbytes;
+    return bytesOf(this.#parts);
   }
 
   /** The weight in its type, (out, in). */
   expand(): Tensor {
+    const [codes, scales] = this.#parts;
     return noGrad(() =>
       scope(() => {
-        const weight = ops.empty(this.shape, { dtype: this.dtype, device: this.#codes.device });
+        const weight = ops.empty(this.shape, { dtype: this.dtype, device: codes.device });
         this.#inRows((start, length) => {
           const part = (x: Tensor): Tensor => ops.narrow(x, 0, start, length);
-          ops.copy_(part(weight), fromInt8(part(this.#codes), part(this.#scales)));
+          ops.copy_(part(weight), fromInt8(part(codes), part(scales)));
         });
         return weight;
       }),
@@ -237,8 +246,7 @@ export class Int8Tensor implements CompactTensor {
   }
 
   dispose(): void {
-    this.#codes.dispose();
-    this.#scales.dispose();
+    for (const part of this.#parts) part.dispose();
   }
 }
 

@@ -1,10 +1,10 @@
 /**
  * Token embeddings as nodes of a plan. A table that trains is read through a node that has only the rows that occur:
- * the gradient of the whole table, hundreds of megabytes of zeros, never exists.
+ * the gradient of the whole table, hundreds of megabytes of zeros, never exists. So is one of which others have rows.
  */
 import { fromTypedArray, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { LanguageModel } from './decoder.js';
-import type { ModelInputs } from './inputs.js';
+import type { ModelInputs, PlanOptions } from './inputs.js';
 import { type PlanNode, parametersOf } from './plan.js';
 
 const NAME = 'llm.model.embed_tokens';
@@ -12,18 +12,18 @@ const NAME = 'llm.model.embed_tokens';
 /** Adds the node whose output is `put` of the tokens' embeddings x (B, L, D) and other nodes' outputs; returns its index. */
 export type AppendEmbedding = (put: (x: Tensor, ...others: Tensor[]) => Tensor, from: readonly number[]) => number;
 
-/** Embeddings of ids (B, L). The node with the rows is left out where nothing trains, and where the table is the head as well: then every row has a gradient. */
+/** Embeddings of ids (B, L). The node with the rows is left out where nothing trains and the table is there, and where the table is the head as well: then every row has a gradient. */
 export function appendEmbedding(
   nodes: PlanNode[],
   llm: LanguageModel,
   { inputIds: ids, ids: known }: Pick<ModelInputs, 'inputIds' | 'ids'>,
-  train: boolean,
+  { train, rowsOf }: Pick<PlanOptions, 'train' | 'rowsOf'>,
 ): AppendEmbedding {
   const decoder = llm.model;
   const { weight } = decoder.embedTokens;
   const parameters = parametersOf(NAME, decoder.embedTokens);
   const isHead = [...llm.headParameters('llm')].some(([, parameter]) => parameter === weight);
-  if (!train || !weight.requiresGrad || isHead) {
+  if (isHead || !(rowsOf || (train && weight.requiresGrad))) {
     return (put, from) =>
       nodes.push({ name: NAME, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
       1;
@@ -33,8 +33,9 @@ export function appendEmbedding(
     fromTypedArray(values, shape, 'int64', ids.device);
   return (put, from) => {
     const { dtype } = weight.data;
+    const taken = (): Tensor => rowsOf?.(rows) ?? ops.indexSelect(weight.data, 0, index(rows, [rows.length]));
     // in float32, so that the gradients of a token that occurs often are summed in float32
-    const pick = (): Tensor => ops.to(ops.indexSelect(weight.data, 0, index(rows, [rows.length])), 'float32');
+    const pick = (): Tensor => ops.to(taken(), 'float32');
     const table = nodes.push({ name: `${NAME}.rows`, parameters, inputs: [], rows, forward: pick }) - 1;
     const forward = (some: Tensor, ...others: Tensor[]): Tensor =>
       put(ops.to(decoder.embed(index(places, ids.shape), some), dtype), ...others);

@@ -30,6 +30,11 @@ export interface PlanOptions {
   /** Whether gradients will be wanted: a token table that trains is then read through a node of the rows that occur. */
   readonly train: boolean;
   /**
+   * Gives rows of the token table (R, D), which are asked for in ascending order, where the table itself is not there: training or not, the plan
+   * then has the node of the rows. Absent: they are taken from the table. Never for a table that is the head as well.
+   */
+  readonly rowsOf?: (rows: BigInt64Array) => Tensor;
+  /**
    * Where vision tower or resampler train, a batch without pictures runs a zero picture whose tokens count zero times, so that their parameters
    * get zero gradients instead of none: what the official trainer does.
    */

@@ -153,10 +153,10 @@ export class MiniCPMV extends Module {
 
   /** Embedding of the tokens with the pictures scattered into it. */
   #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, options: PlanOptions): number {
-    const { train, zeroPicture = false, known, packPictures } = options;
+    const { zeroPicture = false, known, packPictures } = options;
     const pictures = inputs.pictures.flat();
     const rows = this.#tokenRows(inputs);
-    const embed = appendEmbedding(nodes, this.llm, inputs, train);
+    const embed = appendEmbedding(nodes, this.llm, inputs, options);
     if (pictures.length > 0) {
       const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures, packPictures), known);
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));

@@ -24,8 +24,10 @@ export const trainCommand: CliCommand = {
     const found = resolveGiven(given, { worldSize: sizeOf(standing) });
     const resolved = { ...found, notices: [...found.notices, ...idleNotices(standing)] };
     const dry = given.get('dry_run')?.value ?? false;
-    if (dry !== false)
-      return await printDryRun(resolved, { worldSize: sizeOf(standing), measures: dry === 'measure' }, io);
+    if (dry !== false) {
+      const rank = standing.kind === 'rank' ? standing.place.rank : 0;
+      return await printDryRun(resolved, { rank, worldSize: sizeOf(standing), measures: dry === 'measure' }, io);
+    }
     if (standing.kind === 'launcher') return await startRanks(standing.plan, given, io);
     if (standing.kind === 'rank') return await trainAsRank(standing.place, resolved, io);
     return await runTraining(resolved, io);
@@ -98,7 +100,7 @@ async function runTraining(
 /** Prints a recipe that repeats the run on standard output; notices, arithmetic and what was found on standard error. */
 async function printDryRun(
   { config, notices, derived }: ResolvedConfig,
-  { worldSize, measures }: { readonly worldSize: number; readonly measures: boolean },
+  { rank, worldSize, measures }: { readonly rank: number; readonly worldSize: number; readonly measures: boolean },
   io: CommandIO,
 ): Promise<number> {
   const [{ dryRun }, { Progress }] = await Promise.all([
@@ -110,7 +112,7 @@ async function printDryRun(
     for (const notice of notices) reporter.notice(notice);
     const found = await dryRun(config, { worldSize, reporter });
     for (const line of [...derived, ...found]) reporter.print(line);
-    if (measures) for (const line of await measuredLines(config)) reporter.print(line);
+    if (measures) for (const line of await measuredLines(config, rank, worldSize)) reporter.print(line);
     io.stdout.write(stringify(config));
     return EXIT.ok;
   } finally {
@@ -118,8 +120,8 @@ async function printDryRun(
   }
 }
 
-/** Two steps of one process of the run on noise. */
-async function measuredLines({ model, ...others }: RunConfig): Promise<string[]> {
+/** Two steps of one process of the run on noise. The others need not be there. */
+async function measuredLines({ model, ...others }: RunConfig, rank: number, size: number): Promise<string[]> {
   const { model_name_or_path: named, cache_dir: cacheDir } = model;
   const [{ resolveModel }, { measureMemory, describeMeasured }, { SILENT }] = await Promise.all([
     import('../../hub/hub.js'),
@@ -128,5 +130,5 @@ async function measuredLines({ model, ...others }: RunConfig): Promise<string[]>
   ]);
   const flags = { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' } as const;
   const folder = await resolveModel(named, { ...flags, cacheDir, reporter: SILENT });
-  return describeMeasured(measureMemory({ model, ...others }, folder, SILENT));
+  return describeMeasured(measureMemory({ model, ...others }, folder, SILENT, { rank, size }));
 }

@@ -14,7 +14,7 @@ import type { RunLog } from '../../report/run-log.js';
 import type { RunData } from '../open-data.js';
 import type { RunState } from '../state.js';
 import { summary } from './describe.js';
-import { ERROR, type Estimate, estimate, FLOAT16_CPU_ERROR, neededBytes } from './estimate.js';
+import { ERROR, type Estimate, estimate, neededBytes } from './estimate.js';
 import { cureOf } from './fit.js';
 import { type BatchShape, shapeOf } from './shape.js';
 
@@ -108,8 +108,8 @@ export function estimateRun(opened: OpenedData): RunEstimate | null {
 }
 
 /** Settings of the run that fit, in a sentence. */
-export function cureFor({ config, read, device, largest }: RunEstimate, room: number): string {
-  return cureOf(config, read, room, { device, shapeOf: (one) => shapeFor(one, read, largest, 1) });
+export function cureFor({ config, read, device, largest, worldSize: world }: RunEstimate, room: number): string {
+  return cureOf(config, read, room, { device, world, shapeOf: (one) => shapeFor(one, read, largest, 1) });
 }
 
 /**
@@ -126,8 +126,7 @@ export function checkMemory(estimated: RunEstimate, log: Pick<RunLog, 'reporter'
   if (config.engine.memory_check === 'error') {
     const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds: [worldSize] })[0]!;
     const bytes = neededBytes(least, config, read, device);
-    const off = device === 'cpu' && config.precision.dtype === 'float16' ? FLOAT16_CPU_ERROR : ERROR;
-    if (bytes > (1 + off) * room.whole)
+    if (bytes > (1 + ERROR) * room.whole)
       throw new UserError(
         `Expected at most ${formatBytes(room.whole)}, which ${device} has, but received a run that takes about ${formatBytes(bytes)}, ` +
           `without pictures: ${summary(least)}.`,

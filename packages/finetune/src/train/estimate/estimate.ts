@@ -5,24 +5,22 @@
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
-import { stageOf } from '../../parallel/sharding.js';
-import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
+import { type Stage, stageOf } from '../../parallel/sharding.js';
+import type { Moment } from './moments.js';
+import { type Places, placesOf, updatedAtOnce, type Where } from './offload-bytes.js';
 import {
+  answersMoment,
   asideNumbers,
-  isAside,
-  isTableOfRows,
-  leavingBytes,
-  type Places,
-  placesOf,
-  updatedAtOnce,
-  visitingBytes,
-  type Where,
-} from './offload-bytes.js';
-import { type Moment, type Rehearsal, rehearse, type Unit } from './rehearsal.js';
+  gradientBytes,
+  keptWeights,
+  momentBytes,
+  optimizerShare,
+  type RankSettings,
+  transitAt,
+  workingBytes,
+} from './rank-bytes.js';
+import { type Rehearsal, rehearse } from './rehearsal.js';
 import { type BatchShape, picturesOf, tokensOf } from './shape.js';
-
-/** How the states of a training are shared: 0 not at all, 1 optimizer, 2 gradients too, 3 weights too. */
-type Stage = 0 | 2 | 3;
 
 export interface Term {
   /** What is counted, such as "numbers in float32". */
@@ -62,21 +60,18 @@ export interface Estimate {
 }
 
 /** How far an estimate may be off: LOG.md has the measurements. */
-export const ERROR = 0.15;
-/** The same of float16 on a CPU, whose copies in float32 are estimated too large. */
-export const FLOAT16_CPU_ERROR = 0.4;
+export const ERROR = 0.1;
+/** The moment of answers, for which each rank gathers the whole model. */
+export const ANSWERS = 'answers of an evaluation, with all weights';
 /** Stated, not measured: what CUDA keeps on a device for itself, and NCCL's buffers. */
 const CONTEXT = 500 * 2 ** 20;
 const NCCL = 500 * 2 ** 20;
 /** Node, libtorch and the buffers of small tensors in a process, and a thread that reads records, as measured. */
 const PROCESS = 250 * 2 ** 20;
 const LOADER_THREAD = 60 * 2 ** 20;
-/** Gathered and scattered pieces. */
-const PIECE = 16 * 2 ** 20;
 /** Pinned buffers between host memory and a device, of each process that offloads (packages/torch, Transfer). */
 const TRANSFER = 2 * 64 * 2 ** 20;
 
-const share = (numbers: number, world: number): number => (world === 1 ? numbers : shareOf(numbers, world));
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
 const line = (category: string, terms: readonly (Term | false)[]): Line => {
   const real = terms.filter((term): term is Term => term !== false && term.count * term.bytes !== 0);
@@ -87,107 +82,60 @@ const line = (category: string, terms: readonly (Term | false)[]): Line => {
 const stageFor = ({ engine, lora }: RunConfig, size: number, { params }: Places): Stage =>
   stageOf(engine.zero_stage, { size, lora: lora.use_lora, offloaded: params !== 'device' }) ?? 0;
 
-interface Settings {
-  readonly config: RunConfig;
-  readonly device: DeviceName;
-  readonly world: number;
-  readonly stage: Stage;
-  readonly places: Places;
+interface Settings extends RankSettings {
   readonly shape: BatchShape;
 }
 
-/** The numbers of the optimizer that a rank has, of all. */
-function optimizerShare({ units, trainedNumbers }: Rehearsal, { world, stage }: Settings): number {
-  if (stage === 0 || trainedNumbers === 0) return 1;
-  return sum(units.map(({ trained }) => share(trained, world))) / trainedNumbers;
-}
-
-/** The numbers of weights that a rank keeps, of all. */
-function keptShare(units: readonly Unit[], of: 'trained' | 'frozen', settings: Settings): number {
-  const { world, stage, device } = settings;
-  const mapped = of === 'frozen' && device === 'cpu'; // one page cache for all ranks
-  const kept = units.map((unit) => {
-    if (isAside(unit, of, settings)) return 0;
-    return stage < 3 || mapped || unit.bytes < SMALL_UNIT ? unit[of] : share(unit[of], world);
-  });
-  return sum(kept) / Math.max(1, sum(units.map((unit) => unit[of])));
-}
-
-function weightsLine({ weights, units }: Rehearsal, settings: Settings): Line {
-  const { dtype } = settings.config.precision;
+function weightsLine(rehearsal: Rehearsal, { config, ...settings }: Settings): Line {
+  const { weights } = rehearsal;
+  const { dtype } = config.precision;
   const each = dtype === 'float32' ? 4 : 2;
-  const [trained, frozen] = [keptShare(units, 'trained', settings), keptShare(units, 'frozen', settings)];
+  const kept = keptWeights(rehearsal, { config, ...settings });
   return line('weights', [
-    { what: `trained numbers in ${dtype}`, count: (weights.trained / each) * trained, bytes: each },
-    { what: `frozen numbers in ${dtype}`, count: (weights.frozen / each) * frozen, bytes: each },
+    { what: `trained numbers in ${dtype}`, count: (weights.trained / each) * kept.trained, bytes: each },
+    { what: `frozen numbers in ${dtype}`, count: (weights.frozen / each) * kept.frozen, bytes: each },
     weights.compacted > 0 && {
-      what: `frozen numbers in ${settings.config.lora.q_lora_type}`,
-      count: weights.compacted * frozen,
+      what: `frozen numbers in ${config.lora.q_lora_type}`,
+      count: weights.compacted * kept.compact,
       bytes: weights.compact / weights.compacted,
     },
   ]);
 }
 
-/** The two units, one after the other, that take most when they are gathered. */
-function gatheredPair(units: readonly Unit[], { device }: Settings): number {
-  const large = units.filter(({ bytes, trained }) => bytes >= SMALL_UNIT && (device !== 'cpu' || trained > 0));
-  return Math.max(0, ...large.map(({ bytes }, i) => bytes + (large[i + 1]?.bytes ?? 0)));
-}
-
-function gradientBytes(moment: Moment, rehearsal: Rehearsal, { config, world, stage }: Settings): number {
-  if (config.engine.fused_backward) return moment.phase === 'update' ? 0 : moment.own;
-  const alone = world === 1 && config.batch.gradient_accumulation_steps === 1; // the sum of one is in the type of the weights at last
-  if (stage < 2 || (alone && moment.phase === 'update')) return sum(moment.gradients.values());
-  const trained = new Map(rehearsal.units.map((unit) => [unit.name, unit.trained]));
-  const done = [...moment.gradients].filter(([unit]) => unit !== moment.block);
-  const summed = ([unit, bytes]: [string, number]): number =>
-    isTableOfRows(unit, rehearsal) ? bytes : 4 * share(trained.get(unit) ?? 0, world);
-  return moment.own + sum(done.map(summed));
-}
-
-/** Bytes that a moment takes beside weights, states and gradients. */
-function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: Settings): number {
-  const { fused_backward: fused } = settings.config.engine;
-  if (moment.phase === 'update') {
-    if (fused) return 0;
-    if (settings.places.optimizer !== 'device')
-      return settings.device === 'cpu' && rehearsal.copied > 0 ? 4 * updatedAtOnce(rehearsal, settings) : 0;
-    const sums = settings.stage < 2 ? 0 : rehearsal.copied; // sums of several ranks are float32 already
-    return Math.max(0, moment.working - sums) * optimizerShare(rehearsal, settings);
-  }
-  if (settings.places.params !== 'device')
-    return Math.max(moment.working, moment.kept + leavingBytes(moment, rehearsal, settings));
-  if (!fused || moment.phase === 'forward' || rehearsal.masters === 0) return moment.working;
-  if (settings.places.optimizer !== 'device' && settings.device !== 'cpu') return moment.working; // the copy is in host memory
-  const { trained = 0 } = rehearsal.units.find(({ name }) => name === moment.block) ?? {};
-  return Math.max(moment.working, moment.kept + 4 * trained); // the update's gradient in float32
-}
-
-const describeMoment = ({ phase, block }: Moment): string => (phase === 'update' ? phase : `${phase} of ${block}`);
+const describeMoment = ({ phase, block }: Moment): string =>
+  phase === 'update' ? phase : phase === 'answers' ? ANSWERS : `${phase} of ${block}`;
 
 /** An estimate from a rehearsed step. */
 function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
-  const { config, world, stage, device, shape } = settings;
-  const peak = rehearsal.steps.reduce((most, one) => (totalOf(one) > totalOf(most) ? one : most));
+  const { config, world, stage, device, shape, places } = settings;
+  const answers = answersMoment(rehearsal, settings);
+  const peak = [...rehearsal.steps, ...(answers === null ? [] : [answers])].reduce((most, one) =>
+    totalOf(one) > totalOf(most) ? one : most,
+  );
   function totalOf(moment: Moment): number {
-    return workingBytes(moment, rehearsal, settings) + gradientBytes(moment, rehearsal, settings);
+    const transit = transitAt(moment, rehearsal, settings);
+    const own = workingBytes(moment, rehearsal, settings) + gradientBytes(moment, rehearsal, settings);
+    return own + transit.weights + transit.gradients;
   }
-  const portion = optimizerShare(rehearsal, settings);
+  const here = places.optimizer === 'device' ? 1 : 0;
+  const portion = here * optimizerShare(rehearsal, settings);
   const working = workingBytes(peak, rehearsal, settings);
   const kept = Math.min(peak.kept, working);
   const tokens = tokensOf(shape);
-  const { masters, moments, rows, batch } = rehearsal;
-  const momentBytes = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
-  const here = settings.places.optimizer === 'device' ? portion : 0;
-  const states = { what: 'moments', count: (moments / momentBytes) * here, bytes: momentBytes };
+  const { masters, rows, batch } = rehearsal;
+  const each = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
   const ofRows = rows === null ? '' : ` (token table: rows of ${rows.seen} tokens of ${rows.of}; more as more occur)`;
-  const aside = settings.places.params !== 'device';
-  const gathered = world > 1 && stage === 3 ? gatheredPair(rehearsal.units, settings) : 0;
-  const gathers = aside ? visitingBytes(rehearsal, settings) : gathered;
+  const transit = transitAt(peak, rehearsal, settings);
   const lines = [
     weightsLine(rehearsal, settings),
-    line('masters', [{ what: 'weights in float32', count: (masters / 4) * here, bytes: 4 }]),
-    line('moments', [{ ...states, what: `numbers of both moments${ofRows}` }]),
+    line('masters', [{ what: 'weights in float32', count: (masters / 4) * portion, bytes: 4 }]),
+    line('moments', [
+      {
+        what: `numbers of both moments${ofRows}`,
+        count: (here * momentBytes(rehearsal, settings)) / each,
+        bytes: each,
+      },
+    ]),
     line('gradients', [
       { what: 'bytes of gradients at that moment', count: gradientBytes(peak, rehearsal, settings), bytes: 1 },
     ]),
@@ -197,8 +145,8 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       { what: 'micro-batches on the device', count: config.batch.gradient_accumulation_steps, bytes: batch },
     ]),
     line('communication', [
-      { what: aside ? 'bytes of blocks that visit' : 'bytes of two gathered blocks', count: gathers, bytes: 1 },
-      world > 1 && { what: 'pieces that travel', count: 2, bytes: PIECE },
+      { what: 'bytes of gathered blocks', count: transit.weights, bytes: 1 },
+      { what: "bytes of a block's gradients on their way", count: transit.gradients, bytes: 1 },
     ]),
     line('context', [
       device === 'cuda' && { what: 'CUDA context (stated)', count: 1, bytes: CONTEXT },
@@ -209,7 +157,7 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
   const disk = asideLines('disk', rehearsal, settings);
   return {
     ...{ world, stage, device: lines, deviceBytes: sum(lines.map(({ bytes }) => bytes)) },
-    frozenBytes: rehearsal.weights.frozen * keptShare(rehearsal.units, 'frozen', settings),
+    frozenBytes: rehearsal.weights.frozen * keptWeights(rehearsal, settings).frozen,
     ...{ moment: describeMoment(peak), host, hostBytes: sum(host.map(({ bytes }) => bytes)) },
     ...{ disk, diskBytes: sum(disk.map(({ bytes }) => bytes)) },
     ...{ trainedNumbers: rehearsal.trainedNumbers, totalNumbers: rehearsal.totalNumbers },
@@ -230,10 +178,11 @@ function hostLines({ config, world, device }: Settings, batch: number): Line[] {
 function asideLines(where: Where, rehearsal: Rehearsal, settings: Settings): Line[] {
   const { config, device, world, places } = settings;
   const { dtype, bf16_master_weights: masterWeights } = config.precision;
-  const [width, momentWidth] = [dtype === 'float32' ? 4 : 2, dtype === 'bfloat16' && !masterWeights ? 2 : 4];
+  const [width, each] = [dtype === 'float32' ? 4 : 2, dtype === 'bfloat16' && !masterWeights ? 2 : 4];
   const weights = (of: 'trained' | 'frozen'): number =>
     places.params === where ? world * asideNumbers(rehearsal, of, settings) : 0;
-  const states = places.optimizer === where ? world * optimizerShare(rehearsal, settings) : 0;
+  const ranks = places.optimizer === where ? world : 0;
+  const portion = ranks * optimizerShare(rehearsal, settings);
   const copied = device !== 'cpu' && places.params === 'device' && rehearsal.masters === 0;
   const travels = device !== 'cpu' && where === 'host' && (places.optimizer !== 'device' || places.params !== 'device');
   return [
@@ -242,18 +191,14 @@ function asideLines(where: Where, rehearsal: Rehearsal, settings: Settings): Lin
       { what: `frozen numbers in ${dtype}`, count: weights('frozen'), bytes: width },
     ]),
     line('masters', [
-      { what: 'weights in float32', count: (rehearsal.masters / 4) * states, bytes: 4 },
-      copied && { what: `trained numbers in ${dtype}`, count: rehearsal.trainedNumbers * states, bytes: width },
+      { what: 'weights in float32', count: (rehearsal.masters / 4) * portion, bytes: 4 },
+      copied && { what: `trained numbers in ${dtype}`, count: rehearsal.trainedNumbers * portion, bytes: width },
     ]),
     line('moments', [
-      { what: 'numbers of both moments', count: (rehearsal.moments / momentWidth) * states, bytes: momentWidth },
+      { what: 'numbers of both moments', count: (ranks * momentBytes(rehearsal, settings)) / each, bytes: each },
     ]),
     line('computing', [
-      travels && {
-        what: 'numbers that are updated at once',
-        count: world * updatedAtOnce(rehearsal, settings),
-        bytes: 4,
-      },
+      travels && { what: 'numbers that are updated at once', count: world * updatedAtOnce(rehearsal, world), bytes: 4 },
     ]),
     line('staging', [travels && { what: 'pinned buffers', count: world, bytes: TRANSFER }]),
   ];

@@ -6,7 +6,7 @@ import type { ModelConfig } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig, UserError } from '@minicpm-finetune/run';
 import { type ConfigValues, resolveConfig } from '../../config/resolve.js';
 import type { DeviceName } from '../../engine/machine.js';
-import { type Estimate, estimate } from './estimate.js';
+import { ANSWERS, type Estimate, estimate } from './estimate.js';
 import type { BatchShape } from './shape.js';
 
 /** Values of flags. */
@@ -31,11 +31,15 @@ export interface FitOptions {
 /** A change and the flags it needs to be free. */
 interface Step {
   readonly flags: readonly string[];
-  readonly change: (config: RunConfig) => Changes | null;
+  readonly change: (config: RunConfig, found: Estimate) => Changes | null;
 }
 
 /** In the order of their cost. Each is put on top of those before it. */
 const STEPS: readonly Step[] = [
+  {
+    flags: ['eval_generate'],
+    change: (_, { moment }) => (moment === ANSWERS ? { eval_generate: 0 } : null),
+  },
   {
     flags: ['gradient_checkpointing'],
     change: ({ engine }) => (engine.gradient_checkpointing === true ? null : { gradient_checkpointing: true }),
@@ -73,7 +77,7 @@ export function fit(config: RunConfig, read: ModelConfig, room: number, options:
   let found = estimated(config);
   for (const { flags, change } of STEPS) {
     if (found.deviceBytes <= room) break;
-    const more = flags.some((flag) => given.has(flag) && !(flag in now.changes)) ? null : change(now.config);
+    const more = flags.some((flag) => given.has(flag) && !(flag in now.changes)) ? null : change(now.config, found);
     if (more === null) continue;
     const changes = { ...now.changes, ...more };
     const changed = withChanges(changes);
@@ -105,10 +109,10 @@ export function cureOf(
   config: RunConfig,
   read: ModelConfig,
   room: number,
-  options: Pick<FitOptions, 'shapeOf' | 'device'>,
+  options: Pick<FitOptions, 'shapeOf' | 'device' | 'world'>,
 ): string {
   const withChanges = (changes: Changes): RunConfig | null => changedConfig(config, changes);
-  const found = fit(config, read, room, { ...options, withChanges, given: new Set(), world: 1 });
+  const found = fit(config, read, room, { ...options, withChanges, given: new Set() });
   const rest = 'a smaller --model_max_length or --max_slice_nums, or a device with more memory';
   if (found === null) return `No other settings of the batch, the precision and LoRA fit: take ${rest}.`;
   if (Object.keys(found.changes).length === 0) return `By the estimate the settings fit: free memory, or take ${rest}.`;

@@ -7,7 +7,6 @@ import {
   type LoraOptions,
   MiniCPMV,
   type Picture,
-  type PlanNode,
   planAdapters,
   quantizeLayers,
   setLoraTraining,
@@ -18,14 +17,13 @@ import { countMetaBytes, keep, metaBytes, ops, type Parameter, resetMetaPeak, sc
 import { sliceOf } from '../../data/encoder.js';
 import { type Batch, pack, type Sequence } from '../../engine/collate.js';
 import type { DeviceName } from '../../engine/machine.js';
-import { HEAD } from '../../engine/micro-batch.js';
 import { withNoise } from '../../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
-import type { Phase, StepProfile } from '../../engine/profiler.js';
 import { gradientsOf } from '../../engine/step.js';
 import { tuneFully } from '../../engine/trainables.js';
-import { unitName } from '../../parallel/units.js';
+import { inVisitOrder, unitName } from '../../parallel/units.js';
 import { loraOptions } from '../plan.js';
+import { type Moment, Watch } from './moments.js';
 import type { BatchShape } from './shape.js';
 
 /** What is loaded, gathered and updated together: a block of the plan. */
@@ -34,25 +32,24 @@ export interface Unit {
   /** Numbers that train, and that do not. */
   readonly trained: number;
   readonly frozen: number;
+  /** Bytes of weights in a compact form, whose numbers are not among those. */
+  readonly compact: number;
+  /** Of all of them. */
   readonly bytes: number;
 }
 
-/** A part of the step: what is taken beside weights, optimizer and gradients that are complete. */
-export interface Moment {
-  readonly phase: Phase | 'loss' | 'update';
-  /** The block, such as `llm.model.layers.3`; empty in the update. */
-  readonly block: string;
-  /** Bytes at most, of the inputs or graphs of blocks that are kept and of what the block itself makes. */
-  readonly working: number;
-  /** Bytes of that which other blocks keep. */
-  readonly kept: number;
-  /** Gradients that are there already, by unit: bytes. */
-  readonly gradients: ReadonlyMap<string, number>;
-  /** Bytes of this block's own gradients. */
-  readonly own: number;
+/** A token table that trains and is not the head: only rows that occur have gradients and moments. */
+export interface TableRows {
+  readonly unit: string;
+  readonly seen: number;
+  readonly of: number;
+  /** Bytes of the moments, and of a micro-batch's gradient, of these rows. */
+  readonly moments: number;
+  readonly gradient: number;
 }
 
 export interface Rehearsal {
+  /** In the order of a forward pass. */
   readonly units: readonly Unit[];
   readonly weights: {
     readonly trained: number;
@@ -63,8 +60,14 @@ export interface Rehearsal {
   /** Bytes of the optimizer's tensors. */
   readonly masters: number;
   readonly moments: number;
-  /** Rows of the token table that have moments, of how many; null: all, or the table does not train. */
-  readonly rows: { readonly seen: number; readonly of: number } | null;
+  /** Null: all rows have moments, or the table does not train. */
+  readonly rows: TableRows | null;
+  /** The unit of a token table that is not the head: ranks exchange its rows. Null: it is the head. */
+  readonly table: string | null;
+  /** Type of the weights in their file. */
+  readonly storedDtype: string;
+  /** Whether gradients of several micro-batches are summed in float32. */
+  readonly summed: boolean;
   readonly trainedNumbers: number;
   readonly totalNumbers: number;
   readonly steps: readonly Moment[];
@@ -73,6 +76,8 @@ export interface Rehearsal {
   /** Bytes of a micro-batch's ids and pictures. */
   readonly batch: number;
 }
+
+const TABLE = 'llm.model.embed_tokens.weight';
 
 const numbersOf = ({ shape }: Parameter): number => shape.reduce((product, size) => product * size, 1);
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
@@ -117,88 +122,23 @@ export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: stri
   return pack(texts, pictures, device);
 }
 
-/** Watches a step: closes a moment wherever a block or a part of it begins or ends. */
-class Watch implements StepProfile {
-  readonly moments: Moment[] = [];
-  readonly #open: { phase: Moment['phase']; block: string; kept: number }[] = [];
-  readonly #gradients = new Map<string, Map<string, number>>();
-  readonly #base: number;
-  readonly #summed: number;
-
-  /** @param base bytes of everything that outlives the step; @param summed bytes of a number of a sum of gradients, 0: as it is */
-  constructor(base: number, summed: number) {
-    this.#base = base;
-    this.#summed = summed;
-    resetMetaPeak();
-  }
-
-  span<T>(name: string, _category: string, run: () => T): T {
-    return name === 'loss' ? this.#within('loss', HEAD, run) : run();
-  }
-
-  block<T>(phase: Phase, node: PlanNode, run: () => T): T {
-    return this.#within(phase, node.name, run);
-  }
-
-  /** Gradients that are about to be summed. */
-  gradients(gradients: ReadonlyMap<string, { numel: number; nbytes: number }>): void {
-    for (const [name, { numel, nbytes }] of gradients) {
-      const unit = unitName(name);
-      const own = this.#gradients.get(unit) ?? new Map<string, number>();
-      this.#gradients.set(unit, own.set(name, this.#summed === 0 ? nbytes : this.#summed * numel));
-    }
-  }
-
-  #within<T>(phase: Moment['phase'], block: string, run: () => T): T {
-    this.#close();
-    const kept = Math.max(0, metaBytes().inUse - this.#base - sum(this.held.values()));
-    this.#open.push({ phase, block, kept });
-    try {
-      return run();
-    } finally {
-      this.#close();
-      this.#open.pop();
-    }
-  }
-
-  get held(): ReadonlyMap<string, number> {
-    return new Map([...this.#gradients].map(([unit, own]) => [unit, sum(own.values())]));
-  }
-
-  #close(): void {
-    const { peak } = metaBytes();
-    resetMetaPeak();
-    const at = this.#open.at(-1);
-    if (at === undefined) return;
-    const gradients = this.held;
-    const complete = sum(gradients.values());
-    const own = at.phase === 'forward' ? 0 : (gradients.get(at.block) ?? 0);
-    this.moments.push({
-      phase: at.phase,
-      block: at.block,
-      working: Math.max(0, peak - this.#base - complete),
-      kept: at.kept,
-      gradients,
-      own,
-    });
-  }
-}
-
-/** The units of a model, as a training shares them out. */
+/** The units of a model, as a training shares them out, in the order of a forward pass. */
 function unitsOf(model: MiniCPMV): Unit[] {
   const byUnit = new Map<string, Unit>();
   for (const [name, parameter] of model.namedParameters()) {
     const unit = unitName(name);
-    const { trained, frozen, bytes } = byUnit.get(unit) ?? { trained: 0, frozen: 0, bytes: 0 };
-    const count = numbersOf(parameter);
+    const { trained, frozen, compact, bytes } = byUnit.get(unit) ?? { trained: 0, frozen: 0, compact: 0, bytes: 0 };
+    const count = parameter.compact === undefined ? numbersOf(parameter) : 0;
+    const small = parameter.compact?.nbytes ?? 0;
     byUnit.set(unit, {
       name: unit,
       trained: trained + (parameter.requiresGrad ? count : 0),
       frozen: frozen + (parameter.requiresGrad ? 0 : count),
-      bytes: bytes + (parameter.compact?.nbytes ?? parameter.data.nbytes),
+      compact: compact + small,
+      bytes: bytes + (parameter.compact === undefined ? parameter.data.nbytes : small),
     });
   }
-  return [...byUnit.values()];
+  return inVisitOrder(byUnit.keys()).map((name) => byUnit.get(name)!);
 }
 
 function weightsOf(model: MiniCPMV): Rehearsal['weights'] {
@@ -224,14 +164,29 @@ export function rehearse(config: RunConfig, read: ModelConfig, shape: BatchShape
   return scope(() => {
     const model = modelOf(config, read);
     try {
-      return rehearseModel(model, config, shape);
+      return rehearseModel(model, config, read, shape);
     } finally {
       model.dispose();
     }
   });
 }
 
-function rehearseModel(model: MiniCPMV, config: RunConfig, shape: BatchShape): Rehearsal {
+/** The token table whose gradient is of rows, if there is one. */
+function tableRows(
+  { adamw }: Optimizer,
+  gradients: ReadonlyMap<string, { readonly numel: number }>,
+  vocabulary: number,
+): TableRows | null {
+  for (const [name, { rows, expAvg, expAvgSq }] of adamw.state)
+    if (rows !== undefined)
+      return {
+        ...{ unit: unitName(name), seen: rows.length, of: vocabulary, moments: expAvg.nbytes + expAvgSq.nbytes },
+        gradient: 4 * gradients.get(name)!.numel,
+      };
+  return null;
+}
+
+function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, shape: BatchShape): Rehearsal {
   const several = config.batch.gradient_accumulation_steps > 1;
   const all = [...model.namedParameters()];
   const trainable = new Map(all.filter(([, { requiresGrad }]) => requiresGrad));
@@ -258,14 +213,15 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, shape: BatchShape): R
     update();
     const working = metaBytes().peak - held;
     const states = [...optimizer.adamw.state.values()];
-    const table = states.find(({ rows }) => rows !== undefined);
-    const { vocabSize } = model.config.llm;
     return {
       units,
       weights: weightsOf(model),
       masters: sum([...optimizer.masters.values()].map(({ nbytes }) => nbytes)),
       moments: sum(states.map(({ expAvg, expAvgSq }) => expAvg.nbytes + expAvgSq.nbytes)),
-      rows: table?.rows === undefined ? null : { seen: table.rows.length, of: vocabSize },
+      rows: tableRows(optimizer, receiver.gradients, model.config.llm.vocabSize),
+      table: model.headParameters().has(TABLE) ? null : unitName(TABLE),
+      storedDtype: read.dtype,
+      summed: several,
       trainedNumbers: sum([...trainable.values()].map(numbersOf)),
       totalNumbers: sum(all.map(([, parameter]) => numbersOf(parameter))),
       copied: sum(

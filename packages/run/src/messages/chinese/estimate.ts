@@ -26,6 +26,7 @@ const TABLE: Messages = {
   'recompute of {1}': '{1} 的重计算',
   'loss of {1}': '{1} 的损失',
   update: '更新',
+  'answers of an evaluation, with all weights': '评估作答（收集全部权重）',
   'the estimate may be off by {1} %; page cache of mapped weights is not counted on the host':
     '估算误差可达 {1} %；主机上映射权重的页缓存不计入',
   'trained numbers in {1}': '以 {1} 训练的数',
@@ -38,11 +39,10 @@ const TABLE: Messages = {
   tokens: '词元',
   'bytes in that part of the step': '字节（这一部分）',
   'micro-batches on the device': '设备上的微批',
-  'bytes of two gathered blocks': '字节的两个收集块',
-  'bytes of blocks that visit': '字节的随用随取的块',
+  'bytes of gathered blocks': '字节的已收集块',
+  "bytes of a block's gradients on their way": '字节的传输中的块梯度',
   'numbers that are updated at once': '同时更新的数',
   'pinned buffers': '锁页缓冲区',
-  'pieces that travel': '传输的片段',
   'CUDA context (stated)': 'CUDA 上下文（假定值）',
   'NCCL (stated)': 'NCCL（假定值）',
   processes: '进程',
@@ -74,5 +74,10 @@ export const ESTIMATE: Messages = {
     '或使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
   'measured: tensors took {1} at most; the estimate of these is {2} ({3} %), in the {4}':
     '实测：张量最多占 {1}；对它们的估算为 {2}（{3} %），在{4}时',
+  'measured: this is rank {1} of {2} without the others, whose gradients count as zeros':
+    '实测：这是 {2} 个进程中的 rank {1}，其余进程并不存在，其梯度按零计',
+  'Expected finite gradients of noise but received others: without an update the memory of one is not known.':
+    '噪声的梯度应为有限值，但出现了非有限值：没有更新就无法得知更新所需的内存。',
+  'Look at the weights of the checkpoint, and at --dtype.': '请检查检查点的权重和 --dtype。',
   'measured: the process had {1} resident at most': '实测：进程最多驻留 {1}',
 };
