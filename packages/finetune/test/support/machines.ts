@@ -19,6 +19,7 @@ export class Machine {
   readonly name: string;
   readonly address: string;
   readonly #holder: ChildProcess;
+  readonly #own: string;
 
   /** @param own a folder that is another, empty one on each machine */
   static async make(name: string, address: string, own: string): Promise<Machine> {
@@ -32,11 +33,11 @@ export class Machine {
       holder.stdout!.once('data', () => resolve());
       holder.once('close', () => reject(new Error(`the machine ${name} ended`)));
     });
-    return new Machine(name, address, holder);
+    return new Machine(name, address, holder, own);
   }
 
-  private constructor(name: string, address: string, holder: ChildProcess) {
-    [this.name, this.address, this.#holder] = [name, address, holder];
+  private constructor(name: string, address: string, holder: ChildProcess, own: string) {
+    [this.name, this.address, this.#holder, this.#own] = [name, address, holder, own];
   }
 
   get pid(): string {
@@ -63,7 +64,8 @@ export class Machine {
 
   /** Starts `minicpm-finetune train` on it. */
   train(flags: Readonly<Record<string, unknown>>, limitMs = 100_000): Running {
-    const command = ['-t', this.pid, '-n', '-m', '-u', process.execPath, CLI, 'train', ...words(flags)];
+    const inside = ['-t', this.pid, '-n', '-m', '-u', 'env', `TMPDIR=${this.#own}`];
+    const command = [...inside, process.execPath, CLI, 'train', ...words(flags)];
     return start('nsenter', command, undefined, limitMs);
   }
 
