@@ -8,6 +8,8 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <memory>
+
 #include "handles.h"
 
 namespace minicpm {
@@ -73,6 +75,21 @@ void streamWaits(const Napi::CallbackInfo& info) {
     event.record(streamOf(info[0], info[2]));
     event.block(waiting);
   });
+}
+
+// (device) -> what the stream in use was asked up to now
+Napi::Value recordMark(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), "recordMark", [&]() -> Napi::Value {
+    const auto device = indexed(deviceOf(info[0]));
+    auto event = std::make_unique<c10::Event>(device.type());
+    event->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+    return Napi::External<c10::Event>::New(info.Env(), event.release(), [](Napi::Env, c10::Event* held) { delete held; });
+  });
+}
+
+// (mark): waits until it is done
+void waitForMark(const Napi::CallbackInfo& info) {
+  guarded(info.Env(), "waitForMark", [&] { info[0].As<Napi::External<c10::Event>>().Data()->synchronize(); });
 }
 
 // (handle, id): the tensor's memory is not handed out again before the stream is done with it
@@ -164,6 +181,8 @@ void registerDevice(Napi::Env env, Napi::Object exports) {
   exports.Set("currentStream", Napi::Function::New(env, currentStream));
   exports.Set("isIdle", Napi::Function::New(env, isIdle));
   exports.Set("streamWaits", Napi::Function::New(env, streamWaits));
+  exports.Set("recordMark", Napi::Function::New(env, recordMark));
+  exports.Set("waitForMark", Napi::Function::New(env, waitForMark));
   exports.Set("recordStream", Napi::Function::New(env, recordStream));
   exports.Set("synchronize", Napi::Function::New(env, synchronize));
   exports.Set("deviceMemory", Napi::Function::New(env, deviceMemory));

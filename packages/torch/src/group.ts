@@ -48,6 +48,9 @@ export interface Group extends Disposable {
   barrier(label: string): void;
 }
 
+/** Numbers that a process alone adds at a time. */
+const ADDED = 1 << 18;
+
 const DONE: Pending = { done: true, wait: () => {} };
 
 abstract class AnyGroup {
@@ -74,12 +77,20 @@ class SoloGroup extends AnyGroup implements Group {
   readonly size = 1;
 
   gather(whole: Tensor, share: Tensor): Pending {
-    noGrad(() => scope(() => ops.copy_(whole, share)));
+    if (!whole.sharesStorage(share)) noGrad(() => scope(() => ops.copy_(whole, share)));
     return DONE;
   }
 
+  /** In pieces: of a smaller type, `whole` is copied in float32 before it is added. */
   scatterAdd(sum: Tensor, whole: Tensor): Pending {
-    noGrad(() => scope(() => ops.add_(sum, whole)));
+    const piece = sum.dtype === whole.dtype ? sum.numel : ADDED;
+    noGrad(() => {
+      for (let start = 0; start < sum.numel; start += piece)
+        scope(() => {
+          const length = Math.min(piece, sum.numel - start);
+          ops.add_(ops.narrow(sum, 0, start, length), ops.narrow(whole, 0, start, length));
+        });
+    });
     return DONE;
   }
 
@@ -131,7 +142,7 @@ class DryGroup extends AnyGroup implements Group {
         ops.add_(sum, this.#shareOf(whole, this.rank));
       }),
     );
-    return DONE;
+    return { done: false, wait: () => {} }; // what is sent stays until it is waited for
   }
 
   alltoall(outgoing: readonly Tensor[], incoming: readonly Tensor[]): Pending {
@@ -232,7 +243,7 @@ export function soloGroup(): Group {
 /** Rank `rank` of `size`, without the others. Numbers that follow from it are those of no training; memory is that of a rank. */
 export function dryGroup(rank: number, size: number): Group {
   requireRank(rank, size);
-  return new DryGroup(rank, size);
+  return size === 1 ? new SoloGroup() : new DryGroup(rank, size);
 }
 
 function requireRank(rank: number, size: number): void {

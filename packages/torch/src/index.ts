@@ -15,4 +15,5 @@ export { keep, scope } from './scope.js';
 export * from './storage.js';
 export * from './store.js';
 export { OutOfMemoryError, Tensor, TorchError, type TypedArray } from './tensor.js';
+export * from './transfer.js';
 export * from './watchdog.js';

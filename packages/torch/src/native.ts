@@ -13,6 +13,11 @@ export interface Mapping {
   readonly mapping: unique symbol;
 }
 
+/** What a device was asked up to some moment. */
+export interface Mark {
+  readonly mark: unique symbol;
+}
+
 export interface Native {
   fromBytes(bytes: Uint8Array, shape: readonly number[], dtype: number, pinned: boolean): Handle;
   readBytes(handle: Handle, offset: number, target: Uint8Array): void;
@@ -52,6 +57,8 @@ export interface Native {
 
   mapFile(path: string): Mapping;
   mappedTensor(mapping: Mapping, offset: number, shape: readonly number[], dtype: number): Handle;
+  fileTensor(folder: string, shape: readonly number[], dtype: number): Handle;
+  adviseFile(handle: Handle, ahead: boolean): void;
 
   threads(): number;
   setThreads(count: number): void;
@@ -61,6 +68,8 @@ export interface Native {
   currentStream(device: string): number;
   isIdle(device: string): boolean;
   streamWaits(device: string, waiting: number, awaited: number): void;
+  recordMark(device: string): Mark;
+  waitForMark(mark: Mark): void;
   recordStream(handle: Handle, stream: number): void;
   synchronize(device: string): void;
   deviceMemory(device: string): { allocated: number; peak: number; reserved: number; free: number; total: number };

@@ -189,7 +189,8 @@ export const OPERATORS = {
   zeros: 'zeros(SymInt[] size, *, ScalarType? dtype=None, Device? device=None) -> Tensor',
   ones: 'ones(SymInt[] size, *, ScalarType? dtype=None, Device? device=None) -> Tensor',
   full: 'full(SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Device? device=None) -> Tensor',
-  empty: 'empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Device? device=None) -> Tensor',
+  empty:
+    'empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Device? device=None, bool? pin_memory=None) -> Tensor',
   arange:
     'arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None, Device? device=None) -> Tensor',
   eye: 'eye(SymInt n, *, ScalarType? dtype=None, Device? device=None) -> Tensor',

@@ -6,6 +6,7 @@
  */
 import { noGrad } from './autograd.js';
 import { fromTypedArray } from './create.js';
+import type { DType } from './dtype.js';
 import { ops } from './ops.js';
 import { keep, scope } from './scope.js';
 import type { Tensor } from './tensor.js';
@@ -16,6 +17,8 @@ export interface AdamWOptions {
   readonly eps: number;
   /** Where tensors begin in the parameters that they are parts of, in numbers: 0 unless given. */
   readonly starts?: ReadonlyMap<string, number>;
+  /** Makes the zeros that moments begin with, outside of every scope; on the parameter's device unless given. */
+  readonly zeros?: (shape: readonly number[], dtype: DType) => Tensor;
 }
 
 /** What one step depends on beside the gradients. */
@@ -164,11 +167,12 @@ export class AdamW {
     const fresh = rows.filter((row) => !places.has(row));
     for (const row of fresh) places.set(row, places.size);
     if (before?.rows !== undefined && fresh.length === 0) return places;
-    const none = ops.zeros([fresh.length, ...parameter.shape.slice(1)], {
-      dtype: parameter.dtype,
-      device: parameter.device,
-    });
-    const grown = (moment: Tensor | undefined): Tensor => keep(moment ? ops.cat([moment, none]) : ops.clone(none));
+    const shape = [known.length + fresh.length, ...parameter.shape.slice(1)];
+    const grown = (moment: Tensor | undefined): Tensor => {
+      const all = this.zeros(shape, parameter);
+      if (moment) ops.copy_(ops.narrow(all, 0, 0, known.length), moment);
+      return all;
+    };
     this.state.set(name, {
       expAvg: grown(before?.expAvg),
       expAvgSq: grown(before?.expAvgSq),
@@ -185,13 +189,18 @@ export class AdamW {
     let state = this.state.get(name);
     if (state === undefined) {
       state = scope(() => ({
-        expAvg: keep(ops.zerosLike(param)),
-        expAvgSq: keep(ops.zerosLike(param)),
+        expAvg: this.zeros(param.shape, param),
+        expAvgSq: this.zeros(param.shape, param),
         step: keep(ops.zeros([], { dtype: 'float32', device: param.device })),
       }));
       this.state.set(name, state);
     }
     return state;
+  }
+
+  /** Zeros for a moment of a parameter, outside of every scope. */
+  zeros(shape: readonly number[], { dtype, device }: Tensor): Tensor {
+    return this.options.zeros?.(shape, dtype) ?? scope(() => keep(ops.zeros(shape, { dtype, device })));
   }
 
   /** Frees the moments. */

@@ -1,20 +1,27 @@
 /** Memory behind tensors that stay, and what the optimizer needs of its own operators. */
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   dropStorage,
   enableGrad,
+  fileTensor,
   fillStorage,
   grad,
   hasStorage,
   keep,
+  leaveToFile,
   liveTensors,
   manualSeed,
   noGrad,
   ops,
   ownsStorage,
   pieceOf,
+  readAhead,
   scope,
   setThreads,
+  Transfer,
   threads,
 } from '../src/index.js';
 
@@ -59,6 +66,61 @@ describe('a tensor whose memory comes and goes', () => {
 
   it('is one that libtorch allocated', () => {
     scope(() => expect(ownsStorage(ops.zeros([3]))).toBe(true));
+  });
+});
+
+describe('a tensor whose memory is a file', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'file-tensor-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('begins with zeros, and keeps what is written when its memory is given back', () => {
+    scope(() => {
+      const numbers = fileTensor(folder, [3, 5000], 'float32');
+      expect([numbers.shape, numbers.dtype, numbers.device]).toEqual([[3, 5000], 'float32', 'cpu']);
+      expect(ops.sumAll(ops.abs(numbers)).item()).toBe(0);
+      const wanted = ops.arange(0, 15_000, 1, { dtype: 'float32' });
+      ops.copy_(numbers, ops.view(wanted, [3, 5000]));
+      const half = pieceOf(ops.view(numbers, [-1]), 7500, [7500]);
+      leaveToFile(half); // of all of the file
+      readAhead(numbers);
+      expect(numbers.toTypedArray()).toEqual(wanted.toTypedArray());
+      expect(ownsStorage(numbers)).toBe(false);
+    });
+  });
+
+  it('has no name in the folder', () => {
+    scope(() => {
+      fileTensor(folder, [10], 'bfloat16');
+      expect(readdirSync(folder)).toEqual([]);
+    });
+  });
+
+  it('needs a folder, and numbers', () => {
+    expect(() => fileTensor(join(folder, 'none'), [2], 'float32')).toThrow(/none: No such file or directory/);
+    expect(() => fileTensor(folder, [0], 'float32')).toThrow('expected a tensor with numbers');
+  });
+
+  it('is the only one that is left to a file: what is in memory would be lost', () => {
+    scope(() => expect(() => leaveToFile(ops.ones([4]))).toThrow('expected a tensor with a file of its own'));
+  });
+});
+
+describe('Transfer on the CPU', () => {
+  it('copies in the type of the target, and fetches only what is not there yet', () => {
+    using transfer = new Transfer('cpu');
+    scope(() => {
+      const source = ops.arange(0, 6, 1, { dtype: 'float32' });
+      const target = ops.zeros([6], { dtype: 'bfloat16' });
+      transfer.toDevice(target, source);
+      expect(target.toNumbers()).toEqual([0, 1, 2, 3, 4, 5]);
+      expect(transfer.toHost(source, 'float32')).toBe(source);
+      expect(transfer.toHost(target, 'float32').toNumbers()).toEqual(source.toNumbers());
+      const columns = ops.t(ops.view(source, [2, 3]));
+      expect(transfer.toHost(columns, 'float32').isContiguous).toBe(true);
+    });
   });
 });
 

@@ -168,15 +168,17 @@ export function readManifest(file: string): z.infer<typeof MANIFEST> {
 }
 
 /** Refuses to start what the disk cannot hold. Sizes in bytes. */
-export function checkSpace(folder: string, needed: number, what: string): void {
+export function checkSpace(
+  folder: string,
+  needed: number,
+  what: string,
+  cure = 'Free some space, lower --save_total_limit, or use --save_only_model true.',
+): void {
   const { bavail, bsize } = statfsSync(folder);
   const free = bavail * bsize;
   if (free >= needed) return;
   throw new UserError(
     `Expected ${formatBytes(needed)} free for ${what} in ${folder} but received ${formatBytes(free)}.`,
-    {
-      file: folder,
-      cure: 'Free some space, lower --save_total_limit, or use --save_only_model true.',
-    },
+    { file: folder, cure },
   );
 }

@@ -36,7 +36,7 @@ export const OPTIMIZER_FILE = 'optimizer.safetensors';
 
 /** What of an optimizer the file has, and is read into. */
 interface OptimizerState extends Pick<Optimizer, 'parameters' | 'masters' | 'segments'> {
-  readonly adamw: Pick<Optimizer['adamw'], 'state' | 'groups'>;
+  readonly adamw: Pick<Optimizer['adamw'], 'state' | 'groups' | 'zeros'>;
 }
 
 /** What a rank has of a parameter. */
@@ -185,21 +185,19 @@ export function restoreOptimizer(folder: string, optimizer: OptimizerState, rank
   );
 }
 
-function restore(
-  file: RangeSource,
-  { name, shape, start, length }: Segment,
-  { adamw, masters, parameters }: OptimizerState,
-): void {
+function restore(file: RangeSource, { name, shape, start, length }: Segment, { adamw, masters }: OptimizerState): void {
   const master = masters.get(name);
   if (master && file.infos.has(`master.${name}`))
     ops.copy_(master, ops.reshape(file.range(`master.${name}`, start, length), master.shape));
   if (!file.infos.has(`exp_avg.${name}`)) return;
-  const { device } = parameters.get(name)!.data;
-  const own = (tensor: Tensor, ownShape: readonly number[]): Tensor =>
-    keep(copyTo(ops.clone(ops.reshape(tensor, ownShape)), device));
-  const step = own(file.range(`step.${name}`, 0, 1), []);
-  const count = file.infos.get(`rows.${name}`)?.shape[0];
   const updated = adamw.groups.map(({ params }) => params.get(name)).find((tensor) => tensor !== undefined)!;
+  const own = (tensor: Tensor, ownShape: readonly number[]): Tensor => {
+    const moment = adamw.zeros(ownShape, updated);
+    ops.copy_(moment, ops.reshape(tensor, ownShape));
+    return moment;
+  };
+  const step = keep(copyTo(ops.clone(ops.reshape(file.range(`step.${name}`, 0, 1), [])), updated.device));
+  const count = file.infos.get(`rows.${name}`)?.shape[0];
   if (count === undefined) {
     const [expAvg, expAvgSq] = ['exp_avg', 'exp_avg_sq'].map((kind) =>
       own(file.range(`${kind}.${name}`, start, length), updated.shape),

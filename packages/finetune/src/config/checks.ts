@@ -30,6 +30,7 @@ export function checkCombinations(values: Values, given: GivenValues): string[] 
   checkSchedule(combination);
   checkData(combination);
   checkFused(combination);
+  checkOffload(combination);
   checkMetric(combination);
   return [...combination.notices, ...idleNotices(TRAIN_FLAGS, values, given)];
 }
@@ -213,6 +214,29 @@ function checkData(c: Combination): void {
       cure: 'Give one weight for each file of --data_path, in the same order.',
     });
   }
+}
+
+/** Weights that are offloaded come to the device unit by unit, as under stage 3, and are updated where they are. */
+function checkOffload(c: Combination): void {
+  if (c.get('offload_params') === 'none') return;
+  const refuse = (name: string, wanted: string, cure: string): UserError =>
+    c.refuse(name, { expected: `${wanted} with --offload_params`, received: c.say(name), cure });
+  if (!['3', 'auto'].includes(c.get('zero_stage')))
+    throw refuse(
+      'zero_stage',
+      '--zero_stage 3 or auto',
+      'Weights that are not whole come and go: give --zero_stage 3.',
+    );
+  if (c.get('offload_optimizer') === 'none') {
+    const cure = 'Weights are updated where they are kept: leave --offload_optimizer out, or give cpu or a folder.';
+    throw refuse('offload_optimizer', '--offload_optimizer cpu or a folder', cure);
+  }
+  if (c.get('q_lora'))
+    throw refuse(
+      'q_lora',
+      'no --q_lora',
+      'Quantized weights stay on the device: give --q_lora false, or leave --offload_params out.',
+    );
 }
 
 /** What is updated in the backward pass cannot wait for other micro-batches, nor be taken back. */

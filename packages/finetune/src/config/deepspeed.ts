@@ -1,9 +1,9 @@
 /**
- * Reads DeepSpeed's JSON file (`--deepspeed`). For precision, optimizer, scheduler, clipping, batch and ZeRO's stage.
+ * Reads DeepSpeed's JSON file (`--deepspeed`). For precision, optimizer, scheduler, clipping, batch and ZeRO's stage and offload.
  *
  * "auto" means the flag's value, as in `transformers.integrations.deepspeed`. A number there stands in for the flag's
  * default. Where it contradicts a flag (or a recipe), transformers refuses to start; here the flag wins and the run says so.
- * Offload is accepted with a notice.
+ * Offload is to host memory or a folder.
  */
 import { CONFIG_FLAGS, expected, type FlagSpec, parseJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
 import { coerce } from './coerce.js';
@@ -26,6 +26,12 @@ const NUMBERS: readonly [key: string, flag: string, spec: FlagSpec][] = [
   ['fp16.hysteresis', 'fp16_hysteresis', CONFIG_FLAGS.precision.fp16_hysteresis],
   ['fp16.min_loss_scale', 'fp16_min_loss_scale', CONFIG_FLAGS.precision.fp16_min_loss_scale],
 ];
+
+/** Sections of `zero_optimization` and the flags they stand for. */
+const OFFLOADS = [
+  ['offload_optimizer', 'offload_optimizer'],
+  ['offload_param', 'offload_params'],
+] as const;
 
 const UNDERSTOOD = ['fp16', 'bf16', 'optimizer', 'scheduler', 'zero_optimization', 'train_batch_size'];
 
@@ -190,14 +196,35 @@ class DeepSpeedReader {
     this.#take('zero_optimization.stage', 'zero_stage', CONFIG_FLAGS.engine.zero_stage);
     const section = this.#get('zero_optimization');
     if (typeof section !== 'object' || section === null) return;
-    const isOffload = (key: string): boolean => key === 'offload_optimizer' || key === 'offload_param';
     const keys = Object.keys(section).filter((key) => key !== 'stage');
-    const offloaded = keys.filter((key) => {
-      const device = this.#get(`zero_optimization.${key}.device`);
-      return isOffload(key) && device !== undefined && device !== 'none';
-    });
-    if (offloaded.length > 0) this.#say(`${offloaded.join(', ')}: accepted, but nothing is moved off the device`);
-    const rest = keys.filter((key) => !isOffload(key)).map((key) => `zero_optimization.${key}`);
+    for (const [key, flag] of OFFLOADS) this.#readOffload(key, flag);
+    const rest = keys
+      .filter((key) => !OFFLOADS.some(([known]) => known === key))
+      .map((key) => `zero_optimization.${key}`);
     if (rest.length > 0) this.#say(`${shownNames(rest)}: nothing to set here, ignored`);
+  }
+
+  /** `none` is the default. */
+  #readOffload(key: string, flag: string): void {
+    const path = `zero_optimization.${key}`;
+    const section = this.#get(path);
+    if (typeof section !== 'object' || section === null) return;
+    const device = this.#get(`${path}.device`) ?? 'none';
+    if (device !== 'none' && device !== 'cpu' && device !== 'nvme')
+      throw expected('"none", "cpu" or "nvme"', `${path}.device`, device, {
+        file: this.#file,
+        cure: 'Set one of them, or remove the section.',
+      });
+    if (device === 'none') return;
+    const named = device === 'nvme' ? 'nvme_path' : 'device';
+    const value = this.#get(`${path}.${named}`);
+    if (typeof value !== 'string' || value === '')
+      throw expected('a folder', `${path}.nvme_path`, value, {
+        file: this.#file,
+        cure: 'With the device "nvme", name a folder of a fast disk.',
+      });
+    this.#offer(`${path}.${named}`, flag, { value, source: { kind: 'deepspeed', file: this.#file, key: path } });
+    const rest = Object.keys(section).filter((one) => one !== 'device' && one !== 'nvme_path');
+    if (rest.length > 0) this.#say(`${shownNames(rest)} of ${path}: nothing to set here, ignored`);
   }
 }

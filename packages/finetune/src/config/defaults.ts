@@ -33,6 +33,8 @@ export function withDefaults(given: GivenValues, derived: string[]): Map<string,
   );
   const fused = values.get('fused_backward') === true;
   derive('gradient_checkpointing', fused, fused ? 'fused_backward is for the least memory' : '');
+  const params = values.get('offload_params');
+  derive('offload_optimizer', params, params === 'none' ? '' : 'offload_params: what is updated is there');
   const bySteps = values.get('eval_strategy') === 'steps';
   derive('eval_steps', bySteps ? values.get('logging_steps') : null, bySteps ? 'logging_steps' : '');
   derive('do_eval', values.get('eval_strategy') !== 'no', '');

@@ -1,11 +1,13 @@
 /**
  * Parameter groups, AdamW, and float32 master weights. AdamW with Hugging Face's weight-decay groups, float32 master
  * weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global
- * norm. Not here: the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
+ * norm. Offloaded, all of it is on the CPU, the update too. Not here: the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   AdamW,
+  type AdamWOptions,
+  copyTo,
   keep,
   LayerNorm,
   type Module,
@@ -17,7 +19,9 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
+import type { Offload } from '../parallel/offload.js';
 import { type Segment, type Shard, wholeShards } from '../parallel/segment.js';
+import { unitName } from '../parallel/units.js';
 import { StochasticAdamW } from './stochastic-rounding.js';
 
 export interface OptimizerSettings {
@@ -97,10 +101,24 @@ export interface StepSettings {
   readonly skip?: Tensor | null;
 }
 
+/** What of the parameters an optimizer updates, and where. */
+export interface OptimizerPlace {
+  /** All of every parameter, unless given. */
+  readonly shards?: ReadonlyMap<string, Shard> | undefined;
+  /** Where masters and moments are, and where the update runs: beside the parameters unless given. */
+  readonly offload?: Offload | null;
+}
+
 /** The optimizer of a run: parameters in their own type, masters and moments, and the step. */
 export class Optimizer {
   /** float32 copies of parameters of a smaller type. Empty when there are none or none are wanted. */
   readonly masters = new Map<string, Tensor>();
+  /** Copies, in their own type, of parameters without masters that are on a device while the update runs on the CPU. */
+  readonly #copies = new Map<string, Tensor>();
+  readonly #offload: Offload | null;
+  /** By the first parameter of an update of several, those of the update after it, as it was the last time. */
+  readonly #following = new Map<string, readonly string[]>();
+  #last: readonly string[] = [];
   readonly groups: readonly Group[];
   readonly adamw: AdamW;
 
@@ -108,15 +126,15 @@ export class Optimizer {
   /** What of each parameter this process updates; a parameter of which it has nothing is not in it. */
   readonly shards: ReadonlyMap<string, Shard>;
 
-  /** @param shards all of every parameter, unless given */
   constructor(
     parameters: ReadonlyMap<string, Parameter>,
     noDecay: ReadonlySet<string>,
     settings: OptimizerSettings,
-    shards: ReadonlyMap<string, Shard> = wholeShards(parameters),
+    { shards = wholeShards(parameters), offload = null }: OptimizerPlace = {},
   ) {
     this.parameters = parameters;
     this.shards = shards;
+    this.#offload = offload;
     const byKey = new Map<string, { baseLr: number; weightDecay: number; params: Map<string, Tensor> }>();
     for (const [name, { data }] of shards) {
       const [rule, baseLr] = learningRateOf(name, settings);
@@ -127,18 +145,35 @@ export class Optimizer {
     }
     this.groups = [...byKey].map(([name, group]) => ({ name, lr: group.baseLr, ...group }));
     const starts = new Map([...shards].map(([name, { segment }]) => [name, segment.start]));
-    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps, starts };
+    const zeros: Partial<AdamWOptions> =
+      offload === null ? {} : { zeros: (shape, dtype) => offload.place.zeros(shape, dtype) };
+    const options = { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps, starts, ...zeros };
     this.adamw = settings.stochasticRounding
       ? new StochasticAdamW(this.groups, options)
       : new AdamW(this.groups, options);
   }
 
-  /** The tensor that the kernel updates: the parameter itself or its master. */
+  /** The tensor that the kernel updates: the parameter itself, its master, or a copy of it on the CPU. */
   #updated(name: string, data: Tensor, masterWeights: boolean): Tensor {
-    if (data.dtype === 'float32' || !masterWeights) return data;
-    const master = noGrad(() => scope(() => keep(ops.to(ops.detach(data), 'float32'))));
-    this.masters.set(name, master);
-    return master;
+    const hasMaster = data.dtype !== 'float32' && masterWeights;
+    if (!hasMaster && (this.#offload === null || data.device === 'cpu')) return data;
+    const dtype = hasMaster ? 'float32' : data.dtype;
+    const copy = this.#copied(data, dtype);
+    (hasMaster ? this.masters : this.#copies).set(name, copy);
+    return copy;
+  }
+
+  #copied(data: Tensor, dtype: Tensor['dtype']): Tensor {
+    const offload = this.#offload;
+    return noGrad(() =>
+      scope(() => {
+        if (offload === null) return keep(ops.to(ops.detach(data), dtype));
+        const copy = offload.place.zeros(data.shape, dtype);
+        ops.copy_(copy, offload.transfer.toHost(ops.detach(data), dtype));
+        offload.place.behind([copy]);
+        return copy;
+      }),
+    );
   }
 
   get segments(): ReadonlyMap<string, Segment> {
@@ -146,12 +181,17 @@ export class Optimizer {
   }
 
   /** Updates this process's segments of parameters. The gradients are of the segments, and the caller's. */
-  step(gradients: ReadonlyMap<string, Tensor>, { multiplier, seed, rows, skip = null }: StepSettings): void {
-    for (const group of this.groups) group.lr = group.baseLr * multiplier;
+  step(gradients: ReadonlyMap<string, Tensor>, settings: StepSettings): void {
+    for (const group of this.groups) group.lr = group.baseLr * settings.multiplier;
+    if (this.#offload === null) this.#update(gradients, settings);
+    else for (const some of byUnit(gradients)) this.#updateAside(some, settings, this.#offload);
+  }
+
+  #update(gradients: ReadonlyMap<string, Tensor>, { seed, rows, skip = null }: StepSettings): void {
     scope(() =>
       noGrad(() => {
         this.adamw.step(
-          new Map([...gradients].map(([name, gradient]) => [name, this.#typed(name, gradient)] as const)),
+          new Map([...gradients].map(([name, gradient]) => [name, typed(gradient, this.#typeOf(name, gradients))])),
           { rows, skip, seed },
         );
         const names = [...gradients.keys()].filter((name) => this.masters.has(name));
@@ -164,18 +204,67 @@ export class Optimizer {
     );
   }
 
-  /** The gradient in the type of what it updates: a sum over micro-batches is float32, that of one is of the parameter's type. */
-  #typed(name: string, gradient: Tensor): Tensor {
-    if (this.adamw instanceof StochasticAdamW) return gradient; // computes in float32 anyway
-    const { dtype } = this.masters.get(name) ?? this.shards.get(name)!.data;
-    return gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
+  /** Updates the parameters of a unit on the CPU, where their states are. Waits for the device, which needs the new values only later. */
+  #updateAside(
+    gradients: ReadonlyMap<string, Tensor>,
+    { seed, rows, skip = null }: StepSettings,
+    { place, transfer }: Offload,
+  ): void {
+    const names = [...gradients.keys()];
+    if (this.#last.length > 0) this.#following.set(this.#last[0]!, names);
+    this.#last = names;
+    place.ahead(this.#statesOf(this.#following.get(names[0]!) ?? []));
+    scope(() =>
+      noGrad(() => {
+        const here = new Map(
+          names.map((name) => [name, transfer.toHost(gradients.get(name)!, this.#typeOf(name, gradients))]),
+        );
+        this.adamw.step(here, { rows, skip: skip && copyTo(skip, 'cpu'), seed });
+        for (const name of names) {
+          const updated = this.masters.get(name) ?? this.#copies.get(name);
+          if (updated) transfer.toDevice(this.shards.get(name)!.data, updated);
+        }
+      }),
+    );
+    place.behind(this.#statesOf(names));
+  }
+
+  /** What the place keeps of parameters. */
+  #statesOf(names: readonly string[]): Tensor[] {
+    return names.flatMap((name) => {
+      const state = this.adamw.state.get(name);
+      const own = [this.masters.get(name), this.#copies.get(name), state?.expAvg, state?.expAvgSq];
+      return own.filter((tensor) => tensor !== undefined);
+    });
+  }
+
+  /** The type in which a gradient is used: that of what it updates. A sum over micro-batches is float32, that of one is of the parameter's type. */
+  #typeOf(name: string, gradients: ReadonlyMap<string, Tensor>): Tensor['dtype'] {
+    if (this.adamw instanceof StochasticAdamW) return gradients.get(name)!.dtype; // computes in float32 anyway
+    return (this.masters.get(name) ?? this.shards.get(name)!.data).dtype;
   }
 
   dispose(): void {
     this.adamw.dispose();
-    for (const master of this.masters.values()) master.dispose();
-    this.masters.clear();
+    for (const copies of [this.masters, this.#copies]) {
+      for (const copy of copies.values()) copy.dispose();
+      copies.clear();
+    }
   }
+}
+
+const typed = (gradient: Tensor, dtype: Tensor['dtype']): Tensor =>
+  gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
+
+/** Gradients by the unit of their parameters, in the order in which they come. */
+function byUnit(gradients: ReadonlyMap<string, Tensor>): Iterable<ReadonlyMap<string, Tensor>> {
+  const units = new Map<string, Map<string, Tensor>>();
+  for (const [name, gradient] of gradients) {
+    const unit = unitName(name);
+    if (!units.has(unit)) units.set(unit, new Map());
+    units.get(unit)!.set(name, gradient);
+  }
+  return units.values();
 }
 
 /** Places of tensors in a list, by their type: libtorch has one kernel for many tensors of one type, and goes through a mixed list one by one. */

@@ -13,7 +13,7 @@ import { piecesOf } from '../parallel/table-rows.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
 import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 import { emptySum } from './loss.js';
-import { clipGradients, normOf, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
+import { clipGradients, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
 
 /** What a rank has of a part's gradient. */
 interface Sum {
@@ -94,6 +94,7 @@ export class ScatteredSum implements GradientReceiver {
     sum.wide ||= wide;
     const pending = this.#sharding.group.scatterAdd(sum.share, whole, `gradients of ${part.label}`);
     this.#pending.push({ whole, pending });
+    if (pending.done) this.#settle();
   }
 
   /** This micro-batch's gradient of a part, flat, in the parameters' type unless it is a sum over blocks on some rank; zeros without one. */
@@ -190,6 +191,7 @@ export class ScatteredSum implements GradientReceiver {
     const narrow = this.#parts === 1 && !wide; // as on one rank: the sum of one is in the parameters' type
     for (const { name, gradient } of this.#cut(part, share))
       this.gradients.set(name, narrow ? this.#typed(gradient, part.dtype) : gradient);
+    if (narrow) share.dispose(); // pieces that were taken as they are hold its memory
   }
 
   #collectTable(part: Part, { rows, values }: RowSum): void {
@@ -277,7 +279,7 @@ export class ScatteredUpdate extends ScatteredSum {
     const squares = stage === 0 ? own : group.sum([own], `norm of ${unit.name}`)[0]!;
     const total = noGrad(() => scope(() => ops.addScalar_(this.squares, squares).item()));
     if (Number.isFinite(total)) {
-      clipGradients(this.gradients, normOf(squares), maxGradNorm);
+      clipGradients(this.gradients, Math.sqrt(squares), maxGradNorm); // in float64, as `FusedUpdate` has it
       optimizer.step(this.gradients, { ...settings, rows: this.rows });
       this.#sharding.spread(touched);
     }

@@ -20,6 +20,8 @@ export interface VisionCacheOptions {
   readonly limit: number;
   /** Whether older files make room for new ones; true unless given. */
   readonly evicts?: boolean;
+  /** Where features are computed, though weights may come there only then: where the weights are, unless given. */
+  readonly device?: string;
   readonly notice: (message: string) => void;
 }
 
@@ -36,7 +38,7 @@ export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
 export function openVisionCache(
   { engine }: RunConfig,
   model: MiniCPMV,
-  { epochs, ...options }: { readonly epochs: number } & Pick<VisionCacheOptions, 'evicts' | 'notice'>,
+  { epochs, ...options }: { readonly epochs: number } & Pick<VisionCacheOptions, 'evicts' | 'device' | 'notice'>,
 ): VisionCache | null {
   const { cache_vision: asked, cache_vision_limit: limit } = engine;
   if (asked === 'off' || (asked === 'auto' && epochs <= 1)) return null;
@@ -65,12 +67,12 @@ export class VisionCache {
   readonly #store: VisionStore;
 
   /** @throws Error if the vision tower trains: see `storableLevel`. */
-  constructor(model: MiniCPMV, { folder, ...options }: VisionCacheOptions) {
+  constructor(model: MiniCPMV, { folder, device = 'cpu', ...options }: VisionCacheOptions) {
     const level = storableLevel(model);
     if (level === null) throw new Error('Expected a frozen vision tower for stored features');
     this.level = level;
     this.#model = model;
-    this.#store = new VisionStore({ ...options, root: folder, space: fingerprint(model, level) });
+    this.#store = new VisionStore({ ...options, root: folder, space: fingerprint(model, level, device) });
   }
 
   /** Values of pictures, read or else computed and stored: in the caller's scope. */
@@ -136,11 +138,15 @@ function keyOf({ pixels, rows, cols }: Picture): string {
   return hash.digest('hex');
 }
 
+/** A device with its number, as tensors name theirs. */
+const deviceName = (device: string): string => scope(() => ops.empty([0], { device }).device);
+
 /** Everything that determines the features of a picture. */
-function fingerprint(model: MiniCPMV, level: KnownPictures['level']): string {
+function fingerprint(model: MiniCPMV, level: KnownPictures['level'], computing: string): string {
   const { vision, queryNum, version } = model.config;
   const { batchSize: _, ...sizes } = vision; // only how many at once
-  const { device } = [...model.vpm.namedParameters()][0]![1].data; // devices round in their own ways
+  const { device: own } = [...model.vpm.namedParameters()][0]![1].data;
+  const device = own === 'cpu' ? deviceName(computing) : own; // devices round in their own ways
   const made = [2, about().version, device, version, sizes, queryNum, level];
   const hash = createHash('sha256').update(JSON.stringify(made));
   for (const module of level === 'tokens' ? [model.vpm, model.resampler] : [model.vpm]) {

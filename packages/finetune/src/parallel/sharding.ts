@@ -10,7 +10,8 @@
  * rank never holds more than one unit's whole gradient. Stage 1 (which would hold them all until the last micro-batch) is the same as stage 2.
  *
  * Weights that are pages of a checkpoint file stay: all processes of a machine share them. Weights in a compact form (QLoRA) come and go as
- * bytes, and are expanded in the visit. A token table that is not the head is not gathered: owners send rows (table-rows.ts).
+ * bytes, and are expanded in the visit. A token table that is not the head is not gathered: owners send rows (table-rows.ts). With offloaded weights
+ * (offload.ts) a share is in host memory or in a file, and comes to the device from there; that is so for one rank as well.
  *
  * Not here: units (units.ts), the order of visits (passage.ts), sums of gradients (engine/scattered-sum.ts).
  */
@@ -32,6 +33,7 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
+import { HOST_MEMORY, type Offload, type StatePlace } from './offload.js';
 import type { Pass, Visitor } from './passage.js';
 import { numbersOf, type Segment, type Shard } from './segment.js';
 import { fetchRows } from './table-rows.js';
@@ -41,11 +43,12 @@ export type Stage = 0 | 2 | 3;
 
 const NO_ROWS = new BigInt64Array();
 
-/** The stage that a setting means; null: the process is alone and has all. */
+/** The stage that a setting means; null: the process is alone and has all. `offloaded`: weights are not on the device, but come to it. */
 export function stageOf(
   setting: '0' | '1' | '2' | '3' | 'auto',
-  { size, lora }: { readonly size: number; readonly lora: boolean },
+  { size, lora, offloaded = false }: { readonly size: number; readonly lora: boolean; readonly offloaded?: boolean },
 ): Stage | null {
+  if (offloaded) return 3;
   if (size === 1) return null;
   if (setting === 'auto') return lora ? 2 : 3;
   return setting === '0' ? 0 : setting === '3' ? 3 : 2;
@@ -61,13 +64,17 @@ export interface ShardingOptions {
   readonly at?: (where: string) => void;
   /** Units of fewer bytes stay whole. */
   readonly smallUnit?: number;
+  /** Where shares of weights that come and go are; null: on the device. */
+  readonly offload?: Offload | null;
 }
 
 /** The buffers of a part that trains, or that comes and goes. */
 interface Buffers {
   /** (share · size): all numbers; without memory between visits where `comes`. */
   readonly whole: Tensor;
-  /** (share): this rank's, a piece of `whole` where that stays. */
+  /** (share): the place of this rank's in `whole`. */
+  readonly own: Tensor;
+  /** (share): this rank's, where it is kept; `own` where `whole` stays. */
   readonly share: Tensor;
   readonly comes: boolean;
 }
@@ -90,12 +97,14 @@ export class Sharding implements Visitor {
   /** Pieces of shares that were given away. */
   readonly #lent: Tensor[] = [];
   readonly #at: (where: string) => void;
+  readonly #offload: Offload | null;
   #takeGradients: (unit: Unit, wide: boolean) => void = () => {};
 
   /** Moves parameters into flat buffers, and from stage 3 on gives back the memory of what other ranks keep. */
   constructor(model: MiniCPMV, options: ShardingOptions) {
-    const { group, stage, trainable, keepsWhole, at = () => {}, smallUnit = SMALL_UNIT } = options;
+    const { group, stage, trainable, keepsWhole, at = () => {}, smallUnit = SMALL_UNIT, offload = null } = options;
     this.#at = at;
+    this.#offload = offload;
     this.group = group;
     this.stage = stage;
     this.head = [...model.headParameters().keys()];
@@ -106,15 +115,18 @@ export class Sharding implements Visitor {
       const bytes = unit.parts.reduce((sum, part) => sum + bytesOf(part), 0);
       for (const part of unit.parts) {
         const whole = stage < 3 || bytes < smallUnit || part.fields.some(({ name }) => keepsWhole?.(name));
-        if (part.trains ? stage === 0 : whole || part.fields.some(({ parameter }) => isMapped(parameter))) continue;
-        const own = this.#flatten(part, !whole);
+        if (part.trains ? stage === 0 : whole || this.#stays(part)) {
+          if (offload !== null) this.#moveWhole(part, offload);
+          continue;
+        }
+        const own = whole || offload === null ? this.#flatten(part, !whole) : this.#putAside(part, offload);
         this.#buffers.set(part, own);
         if (own.comes) this.#hold(part, own);
       }
     }
   }
 
-  /** What of each trained parameter this rank updates. */
+  /** What of each trained parameter this rank updates. The tensors are the parameters' or this sharding's own. */
   get shards(): ReadonlyMap<string, Shard> {
     const shards = new Map<string, Shard>();
     for (const part of this.units.flatMap(({ parts }) => parts)) {
@@ -159,7 +171,9 @@ export class Sharding implements Visitor {
     this.#gather(unit);
     this.#arrive(unit);
     for (const part of unit.parts) if (pass === 'forward') this.#fetch(part, rows);
-    if (next !== undefined) this.#gather(next);
+    if (next === undefined) return;
+    if (this.#place.folder === null) this.#gather(next);
+    else this.#place.ahead(this.#lacking(next).map(([, { share }]) => share)); // the disk reads it meanwhile
   }
 
   /** Whether no rank has the whole token table: the rows that it reads come in the visit. */
@@ -177,8 +191,10 @@ export class Sharding implements Visitor {
   #fetch(part: Part, rows: BigInt64Array): void {
     const own = this.#buffers.get(part);
     if (part.row === null || own === undefined || !own.comes) return;
-    const table = { group: this.group, share: own.share, width: part.row, label: `rows of ${part.label}` };
+    const { device } = own.whole;
+    const table = { group: this.group, share: own.share, width: part.row, device, label: `rows of ${part.label}` };
     this.#fetched = fetchRows(table, rows);
+    this.#place.behind([own.share]);
   }
 
   #arrive(unit: Unit): void {
@@ -195,18 +211,31 @@ export class Sharding implements Visitor {
     }
     for (const part of unit.parts) {
       if (!this.#here.delete(part)) continue;
-      dropStorage(this.#buffers.get(part)!.whole);
+      const { whole, share } = this.#buffers.get(part)!;
+      dropStorage(whole);
+      this.#place.behind([share]);
     }
+  }
+
+  get #place(): StatePlace {
+    return this.#offload?.place ?? HOST_MEMORY;
+  }
+
+  /** What a unit lacks. `tables`: whole token tables too. */
+  #lacking(unit: Unit, tables = false): [Part, Buffers][] {
+    return unit.parts.flatMap((part): [Part, Buffers][] => {
+      const own = this.#buffers.get(part);
+      return own?.comes && !this.#here.has(part) && (part.row === null || tables) ? [[part, own]] : [];
+    });
   }
 
   /** Asks for what a unit lacks. `tables`: for whole token tables too. */
   #gather(unit: Unit, tables = false): void {
-    for (const part of unit.parts) {
-      const own = this.#buffers.get(part);
-      if (own === undefined || !own.comes || this.#here.has(part) || (part.row !== null && !tables)) continue;
-      fillStorage(own.whole);
+    for (const [part, { whole, own, share }] of this.#lacking(unit, tables)) {
+      fillStorage(whole);
       this.#here.add(part);
-      this.#coming.set(part, this.group.gather(own.whole, own.share, `weights of ${part.label}`));
+      this.#offload?.transfer.toDevice(own, share);
+      this.#coming.set(part, this.group.gather(whole, this.#offload ? own : share, `weights of ${part.label}`));
     }
   }
 
@@ -241,10 +270,8 @@ export class Sharding implements Visitor {
 
   dispose(): void {
     for (const piece of this.#lent) piece.dispose();
-    for (const { whole, share } of this.#buffers.values()) {
-      whole.dispose();
-      share.dispose();
-    }
+    for (const { whole, own, share } of this.#buffers.values())
+      for (const tensor of [whole, own, share]) tensor.dispose();
     this.#buffers.clear();
   }
 
@@ -257,16 +284,55 @@ export class Sharding implements Visitor {
     }
   }
 
+  /** Whether frozen weights stay as they are: as pages of a file, which all processes of a machine share. Not where a device wants them. */
+  #stays(part: Part): boolean {
+    return this.#deviceOf(part) === 'cpu' && part.fields.some(({ parameter }) => isMapped(parameter));
+  }
+
+  #deviceOf(part: Part): string {
+    return this.#offload?.transfer.device ?? deviceOf(part);
+  }
+
+  /** Brings parameters that every rank keeps to the device, if they are not there. */
+  #moveWhole({ fields }: Part, { transfer: { device } }: Offload): void {
+    for (const { parameter } of fields) moveParameter(parameter, device);
+  }
+
+  /** Moves parameters into a flat buffer, which has its memory in visits alone where `comes`. */
   #flatten(part: Part, comes: boolean): Buffers {
     const { rank, size } = this.group;
     return noGrad(() =>
       scope(() => {
-        const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device: deviceOf(part) }));
+        const whole = keep(ops.zeros([part.share * size], { dtype: part.dtype, device: this.#deviceOf(part) }));
         for (const field of part.fields) moveInto(whole, field, part.trains);
-        const own = pieceOf(whole, rank * part.share, [part.share]);
-        const share = keep(comes ? ops.clone(own) : own);
+        const own = keep(pieceOf(whole, rank * part.share, [part.share]));
+        const share = comes ? keep(ops.clone(own)) : own;
         if (comes) dropStorage(whole);
-        return { whole, share, comes };
+        return { whole, own, share, comes };
+      }),
+    );
+  }
+
+  /** The same for parameters that are not on the device: their share goes where it is kept, and nothing to the device. */
+  #putAside(part: Part, { place }: Offload): Buffers {
+    const { rank, size } = this.group;
+    return noGrad(() =>
+      scope(() => {
+        const share = place.zeros([part.share], part.dtype);
+        const parameters = new Map(part.fields.map(({ name, parameter }) => [name, parameter]));
+        for (const { segment, at } of segmentsOf(part, rank)) {
+          const numbers = ops.reshape(ops.detach(parameters.get(segment.name)!.data), [-1]);
+          ops.copy_(pieceOf(share, at, [segment.length]), ops.narrow(numbers, 0, segment.start, segment.length));
+        }
+        place.behind([share]);
+        const whole = keep(ops.empty([part.share * size], { dtype: part.dtype, device: this.#deviceOf(part) }));
+        for (const { parameter, start } of part.fields) {
+          parameter.data = keep(pieceOf(whole, start, parameter.shape));
+          if (part.trains) parameter.data.requiresGrad = true;
+        }
+        const own = keep(pieceOf(whole, rank * part.share, [part.share]));
+        dropStorage(whole);
+        return { whole, own, share, comes: true };
       }),
     );
   }
@@ -280,6 +346,14 @@ export function shapeOf({ row }: Part, { shape, length }: Segment): readonly num
 
 const bytesOf = ({ fields, dtype }: Part): number =>
   fields.reduce((sum, { length }) => sum + length, 0) * DTYPES[dtype].bytes;
+
+/** Brings a parameter to a device; one that trains continues to. */
+function moveParameter(parameter: Parameter, device: string): void {
+  const { data, requiresGrad } = parameter;
+  if (data.device.split(':')[0] === device.split(':')[0]) return;
+  parameter.data = noGrad(() => scope(() => keep(ops.toDevice(data, device, data.dtype))));
+  parameter.data.requiresGrad = requiresGrad;
+}
 
 /** Whether a parameter's memory is pages of a file. */
 const isMapped = (parameter: Parameter): boolean => parameter.compact === undefined && !ownsStorage(parameter.data);

@@ -2,7 +2,7 @@
  * Rows of a token table that is shared out by rows. A rank asks the owners for the rows that occur in its tokens, so that no rank
  * ever holds the table.
  */
-import { fromTypedArray, type Group, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { copyTo, fromTypedArray, type Group, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
 /** Rows one after the other in a list. */
 interface Piece {
@@ -25,21 +25,23 @@ function firstAtLeast(rows: BigInt64Array, row: number): number {
 /** A table (owned · size, width), of which this rank has its own rows. */
 export interface SharedTable {
   readonly group: Group;
-  /** (owned · width) */
+  /** (owned · width): on the device, or offloaded. */
   readonly share: Tensor;
+  /** Where rows are wanted. */
+  readonly device: string;
   readonly width: number;
   readonly label: string;
 }
 
 /** Rows of a table in ascending order, (R, width), outside of every scope. Collective: a rank that needs none asks for none. */
-export function fetchRows({ group, share, width, label }: SharedTable, rows: BigInt64Array): Tensor {
+export function fetchRows({ group, share, width, device, label }: SharedTable, rows: BigInt64Array): Tensor {
   const owned = share.numel / width;
   const pieces = piecesOf(rows, owned, group.size);
   const asked = group.exchange(
     pieces.map(({ count }) => count),
     `counts of ${label}`,
   );
-  const { dtype, device } = share;
+  const { dtype, device: kept } = share;
   return noGrad(() =>
     scope(() => {
       const fetched = keep(ops.empty([rows.length, width], { dtype, device }));
@@ -48,7 +50,10 @@ export function fetchRows({ group, share, width, label }: SharedTable, rows: Big
       const theirs = asked.map((counts) => ops.zeros([counts[group.rank]!], { dtype: 'int64' }));
       group.alltoall(ids, theirs, `ids of ${label}`).wait();
       const table = ops.view(share, [owned, width]);
-      const sent = theirs.map((own) => ops.indexSelect(table, 0, placesOf(own, group.rank * owned, device)));
+      const sent = theirs.map((own) => {
+        const picked = ops.indexSelect(table, 0, placesOf(own, group.rank * owned, kept));
+        return copyTo(picked, device);
+      });
       const received = pieces.map(({ from, count }) => ops.narrow(fetched, 0, from, count));
       group.alltoall(sent, received, label).wait();
       return fetched;

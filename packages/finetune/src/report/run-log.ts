@@ -35,6 +35,8 @@ export interface StepRecord {
   readonly dataWaitSeconds: number;
   /** Resident set of the largest of the other ranks; 0: there is none. */
   readonly largestOther: number;
+  /** Most bytes of tensors on this rank's device so far; null: not known. */
+  readonly devicePeak: number | null;
   /** Pictures looked up in the vision cache since the start of the run, and found; null: no cache. */
   readonly vision: { readonly pictures: number; readonly hits: number } | null;
 }
@@ -240,7 +242,11 @@ export class RunLog {
       data_wait_share: Math.min(1, (record.dataWaitSeconds - this.#sinceWait) / seconds),
       ...this.#visionHitRate(record),
       world_size: this.#worldSize,
-      memory: { rss: Math.max(process.memoryUsage.rss(), record.largestOther), tensors: liveTensors().tensors },
+      memory: {
+        rss: Math.max(process.memoryUsage.rss(), record.largestOther),
+        tensors: liveTensors().tensors,
+        ...(record.devicePeak === null ? {} : { device_peak: record.devicePeak }),
+      },
       eta_seconds: ((totalSteps - record.step) * seconds) / steps,
     };
   }

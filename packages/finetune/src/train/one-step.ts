@@ -1,5 +1,6 @@
 /** One optimizer step of a run. It is computed, noted in the state, and gets its line in the log. */
 import { epochAt } from '@minicpm-finetune/run';
+import { blockBytes, deviceMemory } from '@minicpm-finetune/torch';
 import type { Loader } from '../data/loader.js';
 import { type StepResult, trainStep } from '../engine/step.js';
 import { handleNonfinite } from './nonfinite.js';
@@ -57,8 +58,12 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
   logStep(run, ready, result, lossScale);
 }
 
+/** Most bytes of tensors on a device so far; on the CPU of those of 256 KiB and more. */
+const peakOf = (device: string): number | null =>
+  device === 'cpu' ? blockBytes().peak : device === 'cuda' ? deviceMemory(device).peak : null;
+
 function logStep(run: Run, ready: ReadyStep, result: StepResult, lossScale: number | null): void {
-  const { config, derived, log, optimizer, state } = run;
+  const { config, derived, log, optimizer, state, training } = run;
   const { samples, tokens, dataWaitSeconds, largestOther, otherVision } = ready;
   const done = state.step;
   const due =
@@ -79,6 +84,7 @@ function logStep(run: Run, ready: ReadyStep, result: StepResult, lossScale: numb
       skippedSteps: state.skippedSteps,
       dataWaitSeconds,
       largestOther,
+      devicePeak: peakOf(training.device),
       vision: run.vision && {
         pictures: run.vision.pictures + otherVision.pictures,
         hits: run.vision.hits + otherVision.hits,

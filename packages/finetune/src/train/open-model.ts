@@ -37,10 +37,12 @@ import type { SavedModel } from '../checkpoint/model-files.js';
 import { sliceOf } from '../data/encoder.js';
 import { type DeviceName, deviceNamed } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
+import { isOffloaded } from '../parallel/offload.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
 import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
+  /** On its device, but for weights that are offloaded: those come to it (parallel/sharding.ts). */
   readonly model: MiniCPMV;
   /** Its device. */
   readonly device: DeviceName;
@@ -123,7 +125,7 @@ export function prepareModel(
   for (const line of said) reporter.notice(line);
   const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
   const device = deviceNamed(config.engine.device);
-  if (device !== 'cpu') moveTo(model, device);
+  if (device !== 'cpu' && !isOffloaded(config.engine.offload_params, device)) moveTo(model, device);
   const saved = applied === null ? new Map(model.namedParameters()) : trainable;
   return {
     model,

@@ -18,6 +18,7 @@ import { type Ranks, soloRanks } from '../parallel/ranks.js';
 import { Sharding, stageOf } from '../parallel/sharding.js';
 import type { RunLog } from '../report/run-log.js';
 import { checkMemory, estimateRun, type RunEstimate, roomOf } from './estimate/check.js';
+import { openOffload, type RunOffload } from './offload.js';
 import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
@@ -35,6 +36,8 @@ export interface Run {
   readonly training: TrainingModel;
   /** How the ranks share the model; null: this process is alone. */
   readonly sharding: Sharding | null;
+  /** Where states are that are not on the device. */
+  readonly offload: RunOffload;
   readonly optimizer: Optimizer;
   readonly schedule: Schedule;
   readonly derived: Derived;
@@ -99,11 +102,12 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   return run;
 }
 
-export async function closeRun({ optimizer, sharding, training, data, staging }: Run): Promise<void> {
+export async function closeRun({ optimizer, sharding, offload, training, data, staging }: Run): Promise<void> {
   staging?.dispose();
   optimizer.dispose();
   sharding?.dispose();
   training.model.dispose();
+  offload.close();
   data.known.remember();
   data.knownEvaluation?.remember();
   await data.train.close();
@@ -124,15 +128,19 @@ function makeRun(
   if (scaled) state.lossScale ??= initialLossScale(precision);
   const vision = openVisionCache(config, training.model, {
     epochs: derived.epochs,
+    device: training.device,
     evicts: opened.ranks.localRank === 0,
     notice: (message) => log.reporter.notice(message),
   });
-  const sharding = shareOut(opened, vision);
+  const offload = openOffload(opened, log.reporter);
+  const sharding = shareOut(opened, vision, offload);
   const { trainable, model } = training;
+  const place = { shards: sharding?.shards, offload: offload.optimizer };
   return {
     ...opened,
+    offload,
     sharding,
-    optimizer: new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), sharding?.shards),
+    optimizer: new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), place),
     schedule: makeSchedule(config.schedule, { totalSteps, warmupSteps, learningRate: config.optimizer.learning_rate }),
     lossScale: scaled ? new LossScale(precision, state.lossScale!) : null,
     vision,
@@ -160,18 +168,20 @@ function profiler({
 function shareOut(
   { config, ranks, log, state, training }: Pick<Run, 'config' | 'ranks' | 'log' | 'state' | 'training'>,
   vision: VisionCache | null,
+  { params: offload }: RunOffload,
 ): Sharding | null {
-  const stage = stageOf(config.engine.zero_stage, { size: ranks.size, lora: config.lora.use_lora });
+  const setting = config.engine.zero_stage;
+  const stage = stageOf(setting, { size: ranks.size, lora: config.lora.use_lora, offloaded: offload !== null });
   if (stage === null) {
-    if (config.engine.zero_stage !== 'auto')
-      log.reporter.notice(`zero_stage ${config.engine.zero_stage} has no effect: one process has all of the model.`);
+    if (setting !== 'auto')
+      log.reporter.notice(`zero_stage ${setting} has no effect: one process has all of the model.`);
     return null;
   }
   const { model, trainable } = training;
   const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
-  return new Sharding(model, { group: ranks.group, stage, trainable, at, ...keepsWhole });
+  return new Sharding(model, { group: ranks.group, stage, trainable, at, offload, ...keepsWhole });
 }
 
 /** A rank on a CPU plans with its part of what the machine has available. */

@@ -28,7 +28,7 @@ const COMPOSED = [
   '41 images',
   '41 samples/s',
   '--deepspeed ds.json: zero_optimization.x: nothing to set here, ignored.',
-  '--deepspeed ds.json: offload_optimizer, offload_param: accepted, but nothing is moved off the device.',
+  '--deepspeed ds.json: zero_optimization.offload_param.pin_memory: nothing to set here, ignored.',
   '41 text-only records',
   '41 more errors',
   '41 more warnings',

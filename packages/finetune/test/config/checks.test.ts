@@ -144,3 +144,20 @@ describe('combinations', () => {
     expect(refusal([...base, ...words, '100']).message).toMatch(/multiple/);
   });
 });
+
+describe('offload', () => {
+  it('of weights takes the optimizer along', () => {
+    const { config, derived } = resolve('--offload_params', '/fast');
+    expect(config.engine).toMatchObject({ offload_params: '/fast', offload_optimizer: '/fast' });
+    expect(derived).toContain('offload_optimizer = /fast (offload_params: what is updated is there)');
+    expect(resolve().config.engine).toMatchObject({ offload_params: 'none', offload_optimizer: 'none' });
+  });
+
+  it.each<[string[], RegExp]>([
+    [['--zero_stage', '2'], /^Expected --zero_stage 3 or auto with --offload_params but received --zero_stage 2/],
+    [['--offload_optimizer', 'none'], /^Expected --offload_optimizer cpu or a folder with --offload_params/],
+    [['--use_lora', '--tune_llm', 'false', '--q_lora'], /^Expected no --q_lora with --offload_params/],
+  ])('of weights refuses %j', (words, message) => {
+    expect(refusal([...base, '--offload_params', 'cpu', ...words]).message).toMatch(message);
+  });
+});

@@ -71,7 +71,35 @@ describe('the official files', () => {
         'being the more explicit of the two (transformers would have trained with "WarmupLR" and ignored it).',
     );
     expect(notices).toContain('--deepspeed F: zero_optimization.stage sets zero_stage to "3".');
-    expect(notices).toContain('--deepspeed F: offload_optimizer: accepted, but nothing is moved off the device.');
+    expect(notices).toContain(
+      '--deepspeed F: zero_optimization.offload_optimizer.device sets offload_optimizer to "cpu".',
+    );
+  });
+
+  it('ZeRO-3: offload is to host memory or to a folder, and the rest of it is said', () => {
+    const nvme = { device: 'nvme', nvme_path: '/fast', pin_memory: true, buffer_count: 4 };
+    const of = (zero: object) => ({ ...zero2, zero_optimization: { stage: 3, ...zero } });
+    const both = withFile(of({ offload_optimizer: { device: 'cpu', pin_memory: true }, offload_param: nvme }));
+    expect(both.config.engine).toMatchObject({ offload_optimizer: 'cpu', offload_params: '/fast' });
+    expect(both.notices.filter((notice) => notice.includes('offload'))).toEqual([
+      '--deepspeed F: zero_optimization.offload_optimizer.device sets offload_optimizer to "cpu".',
+      '--deepspeed F: pin_memory of zero_optimization.offload_optimizer: nothing to set here, ignored.',
+      '--deepspeed F: zero_optimization.offload_param.nvme_path sets offload_params to "/fast".',
+      '--deepspeed F: pin_memory, buffer_count of zero_optimization.offload_param: nothing to set here, ignored.',
+    ]);
+    const weights = withFile(of({ offload_param: { device: 'cpu' } })).config.engine;
+    expect(weights).toMatchObject({ offload_optimizer: 'cpu', offload_params: 'cpu' });
+    const none = withFile(of({ offload_optimizer: { device: 'none' }, offload_param: { device: 'none' } }));
+    expect(none.config.engine).toMatchObject({ offload_optimizer: 'none', offload_params: 'none' });
+    const own = withFile(of({ offload_optimizer: { device: 'cpu' } }), '--offload_optimizer', '/mine');
+    expect(own.config.engine.offload_optimizer).toBe('/mine');
+  });
+
+  it.each([
+    [{ offload_optimizer: { device: 'gpu' } }, /Expected "none", "cpu" or "nvme" for .*offload_optimizer\.device/],
+    [{ offload_param: { device: 'nvme' } }, /Expected a folder for .*offload_param\.nvme_path/],
+  ])('ZeRO-3: offload to %o is refused', (zero, message) => {
+    expect(refused({ ...zero2, zero_optimization: { stage: 3, ...zero } }).message).toMatch(message);
   });
 
   it('ZeRO-3: without the flag WarmupLR trains, its warmup from the flags', () => {

@@ -16,6 +16,7 @@ import {
   seedOf,
   setThreads,
   soloGroup,
+  Transfer,
   tensorBytes,
   tuneAllocator,
 } from '@minicpm-finetune/torch';
@@ -26,6 +27,7 @@ import { withNoise } from '../../dist/engine/neftune.js';
 import { Optimizer, withoutDecay } from '../../dist/engine/optimizer.js';
 import { trainStep } from '../../dist/engine/step.js';
 import { tuneFully } from '../../dist/engine/trainables.js';
+import { FilePlace, HOST_MEMORY } from '../../dist/parallel/offload.js';
 import { Sharding } from '../../dist/parallel/sharding.js';
 import { unitName } from '../../dist/parallel/units.js';
 
@@ -79,7 +81,12 @@ if (lora === null) tuneFully(model, { tuneVision: true, tuneLlm: true });
 else applyLora(model, lora, { seed: 1 });
 if (settings.quantized) quantizeLayers(model, settings.quantized);
 const trainable = trainableParameters(model);
-const sharding = size === 1 && !settings.shared ? null : new Sharding(model, { group, stage, trainable, smallUnit: 0 });
+const transfer = new Transfer('cpu');
+const offloadOf = (where) =>
+  where && { place: where === 'cpu' ? HOST_MEMORY : new FilePlace(where, '--offload'), transfer };
+const offload = offloadOf(settings.offload?.optimizer ?? null);
+const shared = { group, stage, trainable, smallUnit: 0, offload: offloadOf(settings.offload?.params ?? null) };
+const sharding = size === 1 && !settings.shared ? null : new Sharding(model, shared);
 const optimizer = new Optimizer(
   trainable,
   withoutDecay(model),
@@ -96,7 +103,7 @@ const optimizer = new Optimizer(
     masterWeights: masters,
     stochasticRounding: !masters,
   },
-  sharding?.shards,
+  { shards: sharding?.shards, offload },
 );
 
 function sample(length, sizes, seed) {

@@ -1,7 +1,8 @@
 /** Training over ranks: the bits of one rank, whatever their number, the stage, and where the pictures are. */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runRanks } from '../support/rank-processes.js';
 
 interface Outcome {
@@ -92,6 +93,42 @@ describe('training over ranks has the bits of one', () => {
     const settings = { parts: 3, maxGradNorm: 0 };
     const { hash } = await train(1, settings);
     expect((await train(3, { ...settings, stage, fused: true })).hash).toBe(hash);
+  });
+});
+
+describe('offloaded training has the same bits', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'offload-step-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it.each([
+    ['full, on one rank and on three', {}, [1, 3], [3, 3]],
+    ['bfloat16 with masters', { dtype: 'bfloat16' }, [1, 3], [2, 3]],
+    ['stochastic rounding', { dtype: 'bfloat16', masters: false }, [1, 3], [2, 3]],
+    ['a tied head', { tied: true }, [1, 3]],
+    ['LoRA with dropout and a trained module', { lora: LORA }, [1, 3], [2, 3]],
+    ['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [1, 3]],
+    ['updates in the backward pass, clipped', { fused: true, parts: 1, maxGradNorm: 0.3 }, [1, 3]],
+    ['the same in bfloat16', { fused: true, parts: 1, maxGradNorm: 0.3, dtype: 'bfloat16' }, [1, 3]],
+  ] as Case[])('%s', async (_name, settings, ...others) => {
+    const { steps, evaluated, hash } = await train(1, settings);
+    for (const [size, stage] of others) {
+      const offload = { optimizer: folder, params: folder };
+      const outcome = await train(size, { ...settings, stage, shared: true, offload });
+      expect(outcome).toMatchObject({ steps, evaluated, hash });
+      expect(readdirSync(folder)).toEqual([]);
+    }
+  });
+
+  it.each([
+    ['files', (path: string) => path],
+    ['host memory', () => 'cpu'],
+  ])('of the optimizer alone in %s, on one rank that shares with nobody', async (_name, of) => {
+    const settings = { dtype: 'bfloat16' };
+    const { steps, hash } = await train(1, settings);
+    expect(await train(1, { ...settings, offload: { optimizer: of(folder) } })).toMatchObject({ steps, hash });
   });
 });
 

@@ -19,7 +19,15 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const { config } = resolve('--max_steps', '9');
 const record: StepRecord = {
   ...{ step: 1, epoch: 0.1, gradNorm: 1, learningRate: 1, samples: 8, tokens: 80, supervisedTokens: 40 },
-  ...{ meanLoss: 2, lossScale: null, skippedSteps: 0, dataWaitSeconds: 0, largestOther: 0, vision: null },
+  ...{
+    meanLoss: 2,
+    lossScale: null,
+    skippedSteps: 0,
+    dataWaitSeconds: 0,
+    largestOther: 0,
+    devicePeak: null,
+    vision: null,
+  },
 };
 
 it('rank 0 says what the others say, once, and with their names', () => {

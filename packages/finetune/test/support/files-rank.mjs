@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OwnFiles } from '@minicpm-finetune/run';
 import {
+  AdamW,
   fromTypedArray,
   liveTensors,
   manualSeed,
@@ -81,7 +82,9 @@ function optimizer(steps) {
     ]),
   );
   const own = segments();
-  const [masters, state, params] = [new Map(), new Map(), new Map()];
+  const [masters, params] = [new Map(), new Map()];
+  const group = { name: 'all', params, lr: 0, weightDecay: 0 };
+  const adamw = new AdamW([group], { beta1: 0.9, beta2: 0.95, eps: 1e-8 });
   for (const segment of own.values()) {
     const { name, start } = segment;
     const shape = shapeOf(segment);
@@ -94,14 +97,14 @@ function optimizer(steps) {
       const parts = seenHere(segment).map((row) => tensor(`${name} ${kind}`, row * 64, [1, 64]));
       return ops.cat([...parts, ops.zeros([0, 64])]);
     };
-    state.set(name, {
+    adamw.state.set(name, {
       expAvg: moments('m'),
       expAvgSq: moments('v'),
       step: fromTypedArray(Float32Array.of(steps), []),
       ...(name === 'table' && { rows: BigInt64Array.from(seenHere(segment), (row) => BigInt(row - start / 64)) }),
     });
   }
-  return { parameters, masters, segments: own, adamw: { state, groups: [{ params }] } };
+  return { parameters, masters, segments: own, adamw };
 }
 
 const seenHere = ({ start, length }) => SEEN.filter((row) => row * 64 >= start && row * 64 < start + length);

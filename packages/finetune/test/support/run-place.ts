@@ -17,10 +17,10 @@ export interface Place {
 
 const ANSWERS = ['red', 'a blue one', 'green and small', 'it is a yellow house by the sea'];
 
-/** Makes a model and data files of `records` records in a temporary folder. */
-export function makePlace(records = 16): Place {
+/** Makes a model and data files of `records` records in a temporary folder. `sizes`: of the model, in its configuration. */
+export function makePlace(records = 16, sizes: object = {}): Place {
   const folder = mkdtempSync(join(tmpdir(), 'train-'));
-  const model = tinyModel(join(folder, 'model'));
+  const model = tinyModel(join(folder, 'model'), 1, sizes);
   for (let i = 0; i < 4; i++) writePicture(join(folder, `${i}.bmp`), i * 977);
   const all = Array.from({ length: records }, (_, i) => ({
     id: String(i),

@@ -16,14 +16,15 @@ import { noGrad, ops, scope } from '@minicpm-finetune/torch';
 
 const FIXTURE = join(import.meta.dirname, '..', 'fixtures', 'data', 'model');
 
-/** Makes a checkpoint whose pictures are 56 pixels wide, and returns its folder. */
-export function tinyModel(folder: string, seed = 1): string {
+/** Makes a checkpoint whose pictures are 56 pixels wide, and returns its folder. `sizes`: others in its configuration. */
+export function tinyModel(folder: string, seed = 1, sizes: object = {}): string {
   mkdirSync(folder, { recursive: true });
   cpSync(FIXTURE, folder, { recursive: true });
   const file = join(folder, 'config.json');
   const raw = JSON.parse(readFileSync(file, 'utf8')) as { slice_config: object };
   const slice_config = { ...raw.slice_config, max_slice_nums: 4, scale_resolution: 56 };
-  const text = JSON.stringify({ ...raw, slice_config, initializer_range: 0.15, query_num: 4, torch_dtype: 'float32' });
+  const own = { slice_config, initializer_range: 0.15, query_num: 4, torch_dtype: 'float32', ...sizes };
+  const text = JSON.stringify({ ...raw, ...own });
   const model = createModel(parseConfig(text, file), { seed });
   saveCheckpoint(model, folder);
   model.dispose();

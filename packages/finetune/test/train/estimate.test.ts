@@ -11,7 +11,7 @@ import { Sampler } from '../../src/data/sampler.js';
 import { SILENT } from '../../src/report/reporter.js';
 import { RunLog } from '../../src/report/run-log.js';
 import { checkMemory, largestMicroBatch, type Room, type RunEstimate } from '../../src/train/estimate/check.js';
-import { estimate } from '../../src/train/estimate/estimate.js';
+import { type Estimate, estimate } from '../../src/train/estimate/estimate.js';
 import { type Changes, changedConfig, type FitOptions, fit } from '../../src/train/estimate/fit.js';
 import { largestShape } from '../../src/train/estimate/shape.js';
 import { startOf } from '../../src/train/resume.js';
@@ -164,6 +164,11 @@ describe('an estimate', () => {
     [{ gradient_checkpointing: true }, 0, 8],
     [{ gradient_checkpointing: true, fused_backward: true }, 0, 2],
     [{ use_lora: true, zero_stage: 3, gradient_checkpointing: true }, 1, 2],
+    [{ offload_optimizer: join(folder, 'states'), gradient_checkpointing: true }],
+    [{ offload_params: join(folder, 'states'), gradient_checkpointing: true }],
+    [{ offload_params: join(folder, 'states'), fused_backward: true }],
+    [{ offload_params: join(folder, 'states'), gradient_checkpointing: true, gradient_accumulation_steps: 2 }],
+    [{ offload_params: join(folder, 'states'), gradient_checkpointing: true }, 0, 2],
   ];
 
   it('is within 10 % of what is measured', { timeout: 300_000 }, () => {
@@ -200,6 +205,30 @@ describe('an estimate', () => {
         3,
       );
     expect(one.deviceBytes).toBe(one.device.reduce((sum, line) => sum + line.bytes, 0));
+  });
+
+  it('has what is offloaded where it is', () => {
+    const at = (device: 'cpu' | 'cuda', flags: object): Estimate[] => {
+      const own = config({ gradient_checkpointing: true, ...flags });
+      return estimate(own, read, largestShape(own, read, 1), { device, worlds: [1, 4] });
+    };
+    const [none, cpu] = [at('cuda', {}), at('cuda', { offload_params: 'cpu' })];
+    const folder = at('cuda', { offload_params: 'cpu', offload_optimizer: '/fast' });
+    const of = (lines: Estimate['device'], category: string) =>
+      lines.find((line) => line.category === category)?.bytes ?? 0;
+    for (const [i, { device }] of none.entries()) {
+      const world = [1, 4][i]!;
+      for (const category of ['masters', 'moments']) {
+        expect(of(cpu[i]!.device, category)).toBe(0);
+        expect(of(cpu[i]!.host, category)).toBe(of(folder[i]!.disk, category));
+        expect(of(cpu[i]!.host, category) / of(device, category) / world).toBeCloseTo(1, 6);
+      }
+      expect(cpu[i]!.deviceBytes).toBeLessThan(none[i]!.deviceBytes);
+      expect([none[i]!.diskBytes, cpu[i]!.diskBytes]).toEqual([0, 0]);
+    }
+    const weights = of(cpu[0]!.device, 'weights') + of(cpu[0]!.host, 'weights');
+    expect(weights).toBe(of(none[0]!.device, 'weights'));
+    expect(at('cpu', { offload_params: 'cpu' })).toEqual(at('cpu', {})); // host memory is what the CPU has
   });
 
   it('shares states among devices by stage', () => {

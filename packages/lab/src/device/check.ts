@@ -14,6 +14,7 @@ import { KINDNESS, type Precision } from '../parity/models-report.js';
 import { Board, line, type Outcome } from './board.js';
 import { chatted, generated, merged } from './commands.js';
 import { fed, withoutMemory } from './feeding.js';
+import { offloaded } from './offload.js';
 import { parityOf } from './parity.js';
 import { makePlace, type Place, runProgram } from './place.js';
 import { grouped, killed, trained } from './ranks.js';
@@ -127,6 +128,12 @@ async function checkRanks(board: Board, { device, short }: Given, place: Place):
   await board.run('ranks/killed', () => killed(place, device));
 }
 
+async function checkOffload(board: Board, { device }: Given, place: Place): Promise<void> {
+  await board.run('offload/optimizer', () => offloaded(place, device, 'optimizer'));
+  await board.run('offload/params', () => offloaded(place, device, 'params'));
+  await board.run('offload/folder', () => offloaded(place, device, 'folder'));
+}
+
 async function checkCommands(board: Board, { device, short }: Given, place: Place): Promise<void> {
   await board.run('generate', () => generated(place, device));
   const steps = short ? 8 : 20;
@@ -176,6 +183,7 @@ async function main(words: readonly string[]): Promise<number> {
     await checkParity(board, given);
     await checkTraining(board, given, place);
     await checkRanks(board, given, place);
+    await checkOffload(board, given, place);
     await checkCommands(board, given, place);
     await checkSpeed(board, given, place);
   } finally {

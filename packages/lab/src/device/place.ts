@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createModel, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
-import { parseConfig } from '@minicpm-finetune/processor';
+import { type ModelConfig, parseConfig } from '@minicpm-finetune/processor';
 import { TINY_CONFIG } from '../quickstart/tiny-config.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -24,13 +24,19 @@ export interface Place {
   readonly env?: NodeJS.ProcessEnv;
 }
 
+/** Writes a random model with a tokenizer, and returns its folder. */
+export function makeModel(folder: string, config: ModelConfig): string {
+  const model = createModel(config, { seed: 0 });
+  saveCheckpoint(model, folder);
+  model.dispose();
+  copyTokenizer(folder);
+  return folder;
+}
+
 /** Makes the model and records with a picture of noise each. */
 export function makePlace(): Place {
   const folder = mkdtempSync(join(tmpdir(), 'check-device-'));
-  const model = createModel(TINY, { seed: 0 });
-  saveCheckpoint(model, join(folder, 'model'));
-  model.dispose();
-  copyTokenizer(join(folder, 'model'));
+  makeModel(join(folder, 'model'), TINY);
   mkdirSync(join(folder, 'data'));
   const words = ['red', 'blue', 'a green one', 'seven of them', 'it is a yellow house by the sea'];
   const records = Array.from({ length: RECORDS }, (_, i) => {
@@ -130,6 +136,8 @@ export function startCommand(
 export interface Losses {
   readonly losses: readonly number[];
   readonly gradNorms: readonly number[];
+  /** Most bytes of tensors on the device. */
+  readonly peak: number;
 }
 
 /** Trains in `<place>/<name>` and returns the figures of every step of the run folder. Throws what the command said when it failed. */
@@ -169,6 +177,7 @@ interface StepLine {
   readonly step?: number;
   readonly loss?: number | null;
   readonly grad_norm?: number | null;
+  readonly memory?: { readonly device_peak?: number };
 }
 
 /** Losses and gradient norms by step; where a step was logged twice, the later line counts. */
@@ -185,5 +194,6 @@ function figuresOf(output: string): Losses {
   return {
     losses: ordered.map(({ loss }) => loss ?? Number.NaN),
     gradNorms: ordered.map(({ grad_norm }) => grad_norm ?? Number.NaN),
+    peak: Math.max(0, ...ordered.map(({ memory }) => memory?.device_peak ?? 0)),
   };
 }

@@ -1,4 +1,5 @@
 /** Flags of a training: how it is computed. */
+import { SHARING } from './sharing.js';
 import type { FlagTable, IdleRule } from './spec.js';
 
 const WITHOUT_FLOAT16: IdleRule = { when: [{ flag: 'dtype', not: ['float16'] }] };
@@ -158,29 +159,7 @@ export const DEVICE = {
 
 export const ENGINE = {
   ...DEVICE,
-  zero_stage: {
-    kind: 'choice',
-    choices: ['0', '1', '2', '3', 'auto'],
-    default: 'auto',
-    freeOnResume: true,
-    help: {
-      en:
-        'What several processes share out instead of each having all of it: 0: nothing; 1 and 2: optimizer and ' +
-        'gradients; 3: parameters too; auto: 2 with LoRA, else 3.',
-      zh: '多进程时分摊哪些内容（而不是各存一份）：0 不分摊；1 和 2 优化器和梯度；3 还有参数；auto 表示 LoRA 用 2，否则用 3。',
-    },
-  },
-  ddp_timeout: {
-    kind: 'integer',
-    min: 1,
-    default: 1800,
-    placeholder: 'seconds',
-    freeOnResume: true,
-    help: {
-      en: 'Seconds that a process waits for another one before the run fails.',
-      zh: '一个进程等待另一个进程的最长秒数，超过后训练失败。',
-    },
-  },
+  ...SHARING,
   tf32: {
     kind: 'boolean',
     default: false,

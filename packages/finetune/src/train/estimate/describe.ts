@@ -32,7 +32,7 @@ export function describeEstimates(estimates: readonly Estimate[], say: Say = ENG
   const first = estimates[0]!;
   const row = (title: string, cells: readonly string[]): string =>
     `  ${padEnd(say(title), 28)}${cells.map((cell) => padStart(cell, 9)).join('')}`;
-  const rows = (of: 'device' | 'host'): string[] =>
+  const rows = (of: 'device' | 'host' | 'disk'): string[] =>
     first[of]
       .map(({ category }, i) => ({ category, own: estimates.map((one) => one[of][i]!) }))
       .filter(({ own }) => own.some(({ bytes }) => bytes > 0))
@@ -68,6 +68,19 @@ export function describeEstimates(estimates: readonly Estimate[], say: Say = ENG
       'all',
       estimates.map(({ hostBytes }) => inGiB(hostBytes)),
     ),
+    ...(estimates.every(({ diskBytes }) => diskBytes === 0)
+      ? []
+      : [
+          row(
+            'GiB of files per host',
+            estimates.map(({ world }) => `x${world}`),
+          ),
+          ...rows('disk'),
+          row(
+            'all',
+            estimates.map(({ diskBytes }) => inGiB(diskBytes)),
+          ),
+        ]),
     ...estimates.flatMap((one) => [
       say(`arithmetic for ${one.world} devices, most in the ${one.moment}:`),
       ...arithmetic(one, say),
@@ -76,8 +89,8 @@ export function describeEstimates(estimates: readonly Estimate[], say: Say = ENG
   ];
 }
 
-function arithmetic({ device, host }: Estimate, say: Say): string[] {
-  return [...device, ...host]
+function arithmetic({ device, host, disk }: Estimate, say: Say): string[] {
+  return [...device, ...host, ...disk]
     .filter(({ bytes }) => bytes > 0)
     .map(({ category, bytes, terms }) => {
       const sum = terms.map((term) => describeTerm(term, say)).join(' + ');

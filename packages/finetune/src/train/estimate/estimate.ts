@@ -7,8 +7,10 @@ import type { RunConfig } from '@minicpm-finetune/run';
 import type { DeviceName } from '../../engine/machine.js';
 import { type Stage, stageOf } from '../../parallel/sharding.js';
 import type { Moment } from './moments.js';
+import { type Places, placesOf, updatedAtOnce, type Where } from './offload-bytes.js';
 import {
   answersMoment,
+  asideNumbers,
   gradientBytes,
   keptWeights,
   momentBytes,
@@ -48,6 +50,9 @@ export interface Estimate {
   /** Of one host with all ranks on it, beside what their devices take. Page cache of mapped weights is not counted. */
   readonly host: readonly Line[];
   readonly hostBytes: number;
+  /** Of the files of one host with all ranks on it, where states are offloaded to a folder. */
+  readonly disk: readonly Line[];
+  readonly diskBytes: number;
   readonly trainedNumbers: number;
   readonly totalNumbers: number;
   readonly tokens: number;
@@ -64,6 +69,8 @@ const NCCL = 500 * 2 ** 20;
 /** Node, libtorch and the buffers of small tensors in a process, and a thread that reads records, as measured. */
 const PROCESS = 250 * 2 ** 20;
 const LOADER_THREAD = 60 * 2 ** 20;
+/** Pinned buffers between host memory and a device, of each process that offloads (packages/torch, Transfer). */
+const TRANSFER = 2 * 64 * 2 ** 20;
 
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
 const line = (category: string, terms: readonly (Term | false)[]): Line => {
@@ -72,8 +79,8 @@ const line = (category: string, terms: readonly (Term | false)[]): Line => {
 };
 
 /** The stage of so many ranks. */
-const stageFor = ({ engine, lora }: RunConfig, size: number): Stage =>
-  stageOf(engine.zero_stage, { size, lora: lora.use_lora }) ?? 0;
+const stageFor = ({ engine, lora }: RunConfig, size: number, { params }: Places): Stage =>
+  stageOf(engine.zero_stage, { size, lora: lora.use_lora, offloaded: params !== 'device' }) ?? 0;
 
 interface Settings extends RankSettings {
   readonly shape: BatchShape;
@@ -100,7 +107,7 @@ const describeMoment = ({ phase, block }: Moment): string =>
 
 /** An estimate from a rehearsed step. */
 function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
-  const { config, world, stage, device, shape } = settings;
+  const { config, world, stage, device, shape, places } = settings;
   const answers = answersMoment(rehearsal, settings);
   const peak = [...rehearsal.steps, ...(answers === null ? [] : [answers])].reduce((most, one) =>
     totalOf(one) > totalOf(most) ? one : most,
@@ -110,7 +117,8 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
     const own = workingBytes(moment, rehearsal, settings) + gradientBytes(moment, rehearsal, settings);
     return own + transit.weights + transit.gradients;
   }
-  const portion = optimizerShare(rehearsal, settings);
+  const here = places.optimizer === 'device' ? 1 : 0;
+  const portion = here * optimizerShare(rehearsal, settings);
   const working = workingBytes(peak, rehearsal, settings);
   const kept = Math.min(peak.kept, working);
   const tokens = tokensOf(shape);
@@ -122,7 +130,11 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
     weightsLine(rehearsal, settings),
     line('masters', [{ what: 'weights in float32', count: (masters / 4) * portion, bytes: 4 }]),
     line('moments', [
-      { what: `numbers of both moments${ofRows}`, count: momentBytes(rehearsal, settings) / each, bytes: each },
+      {
+        what: `numbers of both moments${ofRows}`,
+        count: (here * momentBytes(rehearsal, settings)) / each,
+        bytes: each,
+      },
     ]),
     line('gradients', [
       { what: 'bytes of gradients at that moment', count: gradientBytes(peak, rehearsal, settings), bytes: 1 },
@@ -141,11 +153,13 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
       device === 'cuda' && world > 1 && { what: 'NCCL (stated)', count: 1, bytes: NCCL },
     ]),
   ];
-  const host = hostLines(settings, batch);
+  const host = [...hostLines(settings, batch), ...asideLines('host', rehearsal, settings)];
+  const disk = asideLines('disk', rehearsal, settings);
   return {
     ...{ world, stage, device: lines, deviceBytes: sum(lines.map(({ bytes }) => bytes)) },
     frozenBytes: rehearsal.weights.frozen * keptWeights(rehearsal, settings).frozen,
     ...{ moment: describeMoment(peak), host, hostBytes: sum(host.map(({ bytes }) => bytes)) },
+    ...{ disk, diskBytes: sum(disk.map(({ bytes }) => bytes)) },
     ...{ trainedNumbers: rehearsal.trainedNumbers, totalNumbers: rehearsal.totalNumbers },
     ...{ tokens, pictures: picturesOf(shape) },
   };
@@ -160,6 +174,36 @@ function hostLines({ config, world, device }: Settings, batch: number): Line[] {
   ];
 }
 
+/** States of all ranks that are in host memory or on its disk, and what their way to the device takes. */
+function asideLines(where: Where, rehearsal: Rehearsal, settings: Settings): Line[] {
+  const { config, device, world, places } = settings;
+  const { dtype, bf16_master_weights: masterWeights } = config.precision;
+  const [width, each] = [dtype === 'float32' ? 4 : 2, dtype === 'bfloat16' && !masterWeights ? 2 : 4];
+  const weights = (of: 'trained' | 'frozen'): number =>
+    places.params === where ? world * asideNumbers(rehearsal, of, settings) : 0;
+  const ranks = places.optimizer === where ? world : 0;
+  const portion = ranks * optimizerShare(rehearsal, settings);
+  const copied = device !== 'cpu' && places.params === 'device' && rehearsal.masters === 0;
+  const travels = device !== 'cpu' && where === 'host' && (places.optimizer !== 'device' || places.params !== 'device');
+  return [
+    line('weights', [
+      { what: `trained numbers in ${dtype}`, count: weights('trained'), bytes: width },
+      { what: `frozen numbers in ${dtype}`, count: weights('frozen'), bytes: width },
+    ]),
+    line('masters', [
+      { what: 'weights in float32', count: (rehearsal.masters / 4) * portion, bytes: 4 },
+      copied && { what: `trained numbers in ${dtype}`, count: rehearsal.trainedNumbers * portion, bytes: width },
+    ]),
+    line('moments', [
+      { what: 'numbers of both moments', count: (ranks * momentBytes(rehearsal, settings)) / each, bytes: each },
+    ]),
+    line('computing', [
+      travels && { what: 'numbers that are updated at once', count: world * updatedAtOnce(rehearsal, world), bytes: 4 },
+    ]),
+    line('staging', [travels && { what: 'pinned buffers', count: world, bytes: TRANSFER }]),
+  ];
+}
+
 /** Rehearses a configuration once and estimates it for each number of devices. */
 export function estimate(
   config: RunConfig,
@@ -168,7 +212,10 @@ export function estimate(
   { device, worlds }: { device: DeviceName; worlds: readonly number[] },
 ): Estimate[] {
   const rehearsal = rehearse(config, read, shape, device);
-  return worlds.map((world) => estimateOf(rehearsal, { config, device, world, stage: stageFor(config, world), shape }));
+  const places = placesOf(config, device);
+  return worlds.map((world) =>
+    estimateOf(rehearsal, { config, device, world, places, stage: stageFor(config, world, places), shape }),
+  );
 }
 
 /**

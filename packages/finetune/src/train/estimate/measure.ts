@@ -16,6 +16,7 @@ import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimiz
 import { trainStep } from '../../engine/step.js';
 import { Sharding, stageOf } from '../../parallel/sharding.js';
 import type { Reporter } from '../../report/reporter.js';
+import { openOffload, type RunOffload } from '../offload.js';
 import { prepareModel, type TrainingModel } from '../open-model.js';
 import { type Estimate, estimate } from './estimate.js';
 import { batchOf } from './rehearsal.js';
@@ -50,9 +51,17 @@ function mappedBytes({ model, device }: TrainingModel): number {
   return bytes;
 }
 
-function takeSteps(config: RunConfig, training: TrainingModel, shape: BatchShape, sharding: Sharding | null): void {
+/** What a run has beside its model. */
+interface Parts {
+  readonly sharding: Sharding | null;
+  readonly offload: RunOffload;
+}
+
+function takeSteps(config: RunConfig, training: TrainingModel, shape: BatchShape, parts: Parts): void {
   const { model, device, trainable } = training;
-  const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), sharding?.shards);
+  const { sharding, offload } = parts;
+  const place = { shards: sharding?.shards, offload: offload.optimizer };
+  const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config), place);
   const { neftune_noise_alpha: alpha, max_grad_norm: maxGradNorm } = config.optimizer;
   const { gradient_accumulation_steps: accumulation } = config.batch;
   try {
@@ -94,12 +103,15 @@ export function measureMemory(
   const shape = largestShape(config, read, images);
   const training = prepareModel(config, folder, reporter, null);
   const { model, trainable, device } = training;
-  const stage = stageOf(config.engine.zero_stage, { size, lora: config.lora.use_lora });
   const group = dryGroup(rank, size);
-  const sharding = stage === null ? null : new Sharding(model, { group, stage, trainable });
+  const offload = openOffload({ config, training, ranks: { rank, size, localSize: 1 } }, reporter);
+  const { params } = offload;
+  const shares = { size, lora: config.lora.use_lora, offloaded: params !== null };
+  const stage = stageOf(config.engine.zero_stage, shares);
+  const sharding = stage === null ? null : new Sharding(model, { group, stage, trainable, offload: params });
   try {
     const one = estimate(config, read, shape, { device, worlds: [size] })[0]!;
-    takeSteps(config, training, shape, sharding);
+    takeSteps(config, training, shape, { sharding, offload });
     const context = one.device.find(({ category }) => category === 'context')!.bytes;
     return {
       rank,
@@ -111,6 +123,7 @@ export function measureMemory(
   } finally {
     sharding?.dispose();
     model.dispose();
+    offload.close();
   }
 }
 

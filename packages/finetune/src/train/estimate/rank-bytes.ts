@@ -7,6 +7,7 @@ import type { DeviceName } from '../../engine/machine.js';
 import type { Stage } from '../../parallel/sharding.js';
 import { SMALL_UNIT, shareOf } from '../../parallel/units.js';
 import type { Moment } from './moments.js';
+import { isAside, isShared, type Places, updatedAtOnce } from './offload-bytes.js';
 import type { Rehearsal, Unit } from './rehearsal.js';
 
 /** Numbers of a rank's share that are summed at a time: the room for those of the others (packages/torch, group). */
@@ -18,6 +19,7 @@ export interface RankSettings {
   readonly world: number;
   /** 0 for a process alone. */
   readonly stage: Stage;
+  readonly places: Places;
 }
 
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
@@ -41,12 +43,13 @@ export interface KeptWeights {
 }
 
 export function keptWeights(rehearsal: Rehearsal, settings: RankSettings): KeptWeights {
-  const { stage, world } = settings;
+  const { stage, world, places } = settings;
   const whole = (unit: Unit): boolean => stage < 3 || unit.bytes < SMALL_UNIT;
+  const part = (unit: Unit, numbers: number): number => (isAside(unit, places) ? 0 : shareOfUnit(numbers, world));
   const kept = (of: 'trained' | 'frozen' | 'compact', stays: boolean): number => {
     const all = sum(rehearsal.units.map((unit) => unit[of]));
     if (all === 0) return 1;
-    const own = rehearsal.units.map((unit) => (stays || whole(unit) ? unit[of] : shareOfUnit(unit[of], world)));
+    const own = rehearsal.units.map((unit) => (stays || whole(unit) ? unit[of] : part(unit, unit[of])));
     return sum(own) / all;
   };
   return {
@@ -54,6 +57,13 @@ export function keptWeights(rehearsal: Rehearsal, settings: RankSettings): KeptW
     frozen: kept('frozen', isMapped(settings, rehearsal)),
     compact: kept('compact', false),
   };
+}
+
+/** Numbers of weights that a rank has beside the device. */
+export function asideNumbers(rehearsal: Rehearsal, of: 'trained' | 'frozen', settings: RankSettings): number {
+  if (of === 'frozen' && isMapped(settings, rehearsal)) return 0;
+  const aside = rehearsal.units.filter((unit) => isAside(unit, settings.places));
+  return sum(aside.map((unit) => shareOfUnit(unit[of], settings.world)));
 }
 
 /** The numbers of the optimizer that a rank has, of all. */
@@ -75,7 +85,8 @@ export function momentBytes(rehearsal: Rehearsal, settings: RankSettings): numbe
 export function gradientBytes(moment: Moment, rehearsal: Rehearsal, settings: RankSettings): number {
   const { config, world, stage } = settings;
   if (config.engine.fused_backward) return moment.phase === 'update' ? 0 : moment.own;
-  if (world === 1) return sum(moment.gradients.values());
+  const alone = world === 1 && !rehearsal.summed; // a sum of one is in the type of the weights at last
+  if (!isShared(settings) || (alone && moment.phase === 'update')) return sum(moment.gradients.values());
   const summed = [...moment.gradients.keys()].filter((unit) => rehearsal.summed || unit !== moment.block);
   const sums = sum(summed.map((unit) => sumBytes(unit)));
   const whole = stage === 0 && moment.phase === 'update' ? sum(rehearsal.units.map(({ trained }) => 4 * trained)) : 0;
@@ -90,13 +101,17 @@ export function gradientBytes(moment: Moment, rehearsal: Rehearsal, settings: Ra
 
 /** Bytes that a moment takes beside weights, states, gradients and what is on its way. */
 export function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: RankSettings): number {
+  const { places, device } = settings;
   const { fused_backward: fused } = settings.config.engine;
   if (moment.phase === 'update') {
     if (fused) return 0;
-    const sums = settings.world === 1 ? 0 : rehearsal.copied; // sums of several ranks are float32 already
+    if (places.optimizer !== 'device')
+      return device === 'cpu' && rehearsal.copied > 0 ? 4 * updatedAtOnce(rehearsal, settings.world) : 0;
+    const sums = !isShared(settings) ? 0 : rehearsal.copied; // sums of several ranks are float32 already
     return Math.max(0, moment.working - sums) * optimizerShare(rehearsal, settings);
   }
   if (!fused || moment.phase === 'forward' || rehearsal.masters === 0) return moment.working;
+  if (places.optimizer !== 'device' && device !== 'cpu') return moment.working; // the copy is in host memory
   const trained = unitOf(rehearsal, moment.block)?.trained ?? 0;
   const own = settings.stage === 0 ? trained : shareOfUnit(trained, settings.world);
   return Math.max(moment.working, moment.kept + 4 * own); // the update's gradient in float32
@@ -114,8 +129,8 @@ export interface Transit {
  * Answers of an evaluation under stage 3: all weights are gathered for them. Beside these a block's forward pass, and nothing of a step; null:
  * there are none.
  */
-export function answersMoment({ steps }: Rehearsal, { config, stage, world }: RankSettings): Moment | null {
-  if (config.eval.eval_generate === 0 || stage < 3 || world === 1) return null;
+export function answersMoment({ steps }: Rehearsal, settings: RankSettings): Moment | null {
+  if (settings.config.eval.eval_generate === 0 || settings.stage < 3 || !isShared(settings)) return null;
   const forward = steps.filter(({ phase }) => phase === 'forward');
   const working = Math.max(0, ...forward.map((one) => one.working - one.kept));
   return { phase: 'answers', block: '', working, kept: 0, gradients: new Map(), own: 0 };
@@ -123,20 +138,21 @@ export function answersMoment({ steps }: Rehearsal, { config, stage, world }: Ra
 
 /** At the backward pass of a block: while it is computed, and when its gradients leave. */
 export function transitAt(moment: Moment, rehearsal: Rehearsal, settings: RankSettings): Transit {
-  const { world, stage, config } = settings;
-  if (world === 1 || moment.phase === 'update') return { weights: 0, gradients: 0 };
+  const { world, stage, config, places } = settings;
+  if (!isShared(settings) || moment.phase === 'update') return { weights: 0, gradients: 0 };
   const { units } = rehearsal;
   if (moment.phase === 'answers') return { weights: sum(units.map(gathered)), gradients: 0 };
   const at = units.findIndex(({ name }) => name === moment.block);
   const backward = moment.phase === 'backward' || moment.phase === 'recompute';
   const [own, next, previous] = [units[at], units[backward ? at - 1 : at + 1], units[at + 1]];
-  const computing = comes(own) + (moment.phase === 'loss' ? 0 : comes(next));
+  const ahead = places.params === 'disk' ? 0 : comes(next); // files are read ahead into the page cache
+  const computing = comes(own) + (moment.phase === 'loss' ? 0 : ahead);
   if (moment.phase === 'forward') return { weights: computing, gradients: 0 };
-  const leaving = buffer(own) + room(own);
-  const held = moment.phase === 'loss' ? 0 : buffer(previous);
+  const leaving = buffer(own) + Math.max(room(own), sumOf(own) - moment.own);
+  const held = moment.phase === 'loss' || world === 1 ? 0 : buffer(previous);
   // Computed: the block's own inside, and the buffer of the one before. Leaving: inputs alone, and the buffer of its own.
   const spare = moment.working - moment.kept;
-  const more = Math.max(computing + held, leaving + (backward ? comes(next) : 0) - spare);
+  const more = Math.max(computing + held, leaving + (backward ? ahead : 0) - spare);
   const weights = Math.min(more, computing);
   return { weights, gradients: more - weights };
 
@@ -153,6 +169,12 @@ export function transitAt(moment: Moment, rehearsal: Rehearsal, settings: RankSe
 
   function buffer(unit: Unit | undefined): number {
     return unit === undefined || unit.name === rehearsal.table ? 0 : bytesEach(config) * unit.trained;
+  }
+
+  /** Of a unit's gradients, beside those as autograd has them: nothing where all are summed already. */
+  function sumOf(unit: Unit | undefined): number {
+    if (unit === undefined || unit.name === rehearsal.table || rehearsal.summed) return 0;
+    return 4 * shareOfUnit(unit.trained, world);
   }
 
   function room(unit: Unit | undefined): number {

@@ -35,6 +35,18 @@ export const CONFIG: Messages = {
   '{1} numbers for --data_weights, one per training file,': '--data_weights 有 {1} 个数值（每个训练文件一个）',
   'Give one weight for each file of --data_path, in the same order.':
     '请按相同顺序为 --data_path 的每个文件给一个权重。',
+  '{1} with --offload_params': '使用 --offload_params 时{1}',
+  '--zero_stage 3 or auto': '--zero_stage 为 3 或 auto',
+  'Weights that are not whole come and go: give --zero_stage 3.': '不完整保留的权重随用随取：请给出 --zero_stage 3。',
+  '--offload_optimizer cpu or a folder': '--offload_optimizer 为 cpu 或目录',
+  'Weights are updated where they are kept: leave --offload_optimizer out, or give cpu or a folder.':
+    '权重在存放之处更新：请不要给出 --offload_optimizer，或将它设为 cpu 或目录。',
+  'no --q_lora': '不使用 --q_lora',
+  'Quantized weights stay on the device: give --q_lora false, or leave --offload_params out.':
+    '量化后的权重留在设备上：请给出 --q_lora false，或不要给出 --offload_params。',
+  'offload_params: what is updated is there': 'offload_params：要更新的内容就在那里',
+  'Set one of them, or remove the section.': '请设为其中之一，或删除这一节。',
+  'With the device "nvme", name a folder of a fast disk.': '设备为 "nvme" 时，请给出高速磁盘上的目录。',
   '{1} with --fused_backward': '使用 --fused_backward 时{1}',
   'no accumulation': '不做梯度累积',
   'bfloat16 or float32': '使用 bfloat16 或 float32',
@@ -102,6 +114,7 @@ export const CONFIG: Messages = {
   'Give a DeepSpeed configuration such as the official ds_config_zero2.json.':
     '请给出 DeepSpeed 配置，例如官方的 ds_config_zero2.json。',
   '--deepspeed {1}: {2}.': '--deepspeed {1}：{2}。',
+  '{1} of zero_optimization.{2}: nothing to set here, ignored': 'zero_optimization.{2} 的 {1}：这里无需设置，已忽略',
   '{1}: nothing to set here, ignored': '{1}：这里无需设置，已忽略',
   'transformers would have refused to start': 'transformers 会拒绝启动',
   'transformers would have trained with {1} and ignored it': 'transformers 会用 {1} 训练，并忽略它',
@@ -119,7 +132,6 @@ export const CONFIG: Messages = {
     '这里的优化器只有 AdamW；请把 type 设为 "AdamW"，或删去这一节。',
   'Remove the scheduler section and use --lr_scheduler_type instead.':
     '请删去 scheduler 一节，改用 --lr_scheduler_type。',
-  '{1}: accepted, but nothing is moved off the device': '{1}：已接受，但没有任何内容移出设备',
   '--deepspeed {1}: train_batch_size is {2}, but per_device_train_batch_size × gradient_accumulation_steps × devices is {3} and wins (transformers would have refused to start).':
     '--deepspeed {1}：train_batch_size 为 {2}，但 per_device_train_batch_size × gradient_accumulation_steps × 设备数 为 {3}，以后者为准（transformers 会拒绝启动）。',
 

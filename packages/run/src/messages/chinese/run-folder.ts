@@ -11,8 +11,7 @@ export const RUN_FOLDER: Messages = {
     '没有目录 {1}：正式运行时会从 Hub 下载同名模型。',
   'Name another folder.': '请换一个目录。',
   'Expected a folder for {1} but received {2}, which is a file.': '{1} 应为目录，但收到的 {2} 是文件。',
-  'Expected a folder that can be written for --output_dir but received {1}: {2}.':
-    '--output_dir 应为可写的目录，但收到 {1}：{2}。',
+  'Expected a folder that can be written for {1} but received {2}: {3}.': '{1} 应为可写的目录，但收到 {2}：{3}。',
   'Check its permissions, or name another folder.': '请检查其权限，或换一个目录。',
   'Expected a folder of its own for --output_dir but received {1}, which is that of {2} {3}.':
     '--output_dir 应为单独的目录，但收到的 {1} 就是 {2} {3} 的目录。',

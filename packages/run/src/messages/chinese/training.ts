@@ -148,6 +148,19 @@ export const TRAINING: Messages = {
   // What could not be saved.
   'Expected {1} free for {2} in {3} but received {4}.': '{3} 应有 {1} 空闲空间来保存{2}，但只有 {4}。',
   'a checkpoint': '检查点',
+  'offloaded states': '移出设备的状态',
+  'Free some space, or name a folder of another disk.': '请腾出一些空间，或给出另一个磁盘上的目录。',
+  'host memory': '主机内存',
+  'Expected none for --{1} on mps but received {2}.': '在 mps 上 --{1} 应为 none，但收到 {2}。',
+  'Give none there; cuda and cpu can do it.': '请在那里给出 none；cuda 和 cpu 支持此功能。',
+  "offload_optimizer {1} has no effect: the training runs on the CPU, whose memory is the host's.":
+    'offload_optimizer {1} 不起作用：训练在 CPU 上进行，其内存就是主机内存。',
+  "offload_params {1} has no effect: the training runs on the CPU, whose memory is the host's.":
+    'offload_params {1} 不起作用：训练在 CPU 上进行，其内存就是主机内存。',
+  "offload_optimizer: the optimizer's states, {1}, are in {2}; the update runs on the CPU.":
+    'offload_optimizer：优化器状态（{1}）在 {2} 中；更新在 CPU 上进行。',
+  "offload_params: weights, {1}, are in {2}; a block's are on the device while it runs.":
+    'offload_params：权重（{1}）在 {2} 中；每个模块的权重只在计算时位于设备上。',
   'the trained model': '训练好的模型',
   'Free some space, lower --save_total_limit, or use --save_only_model true.':
     '请腾出空间，减小 --save_total_limit，或使用 --save_only_model true。',
