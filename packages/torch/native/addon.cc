@@ -12,11 +12,17 @@
 //   group.cc, nccl.cc, group-functions.cc  groups of processes
 //   store.cc     texts and counters that processes share
 //   signals.cc   SIGINT and SIGTERM in the middle of a step
+#include <c10/util/Logging.h>
+
+#include <cstdlib>
+
 #include "handles.h"
 
 namespace minicpm {
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  setenv("TORCH_CPP_LOG_LEVEL", "ERROR", 0);  // its sockets warn of addresses without a name
+  c10::initLogging();
   env.SetInstanceData(new Environment());
   registerTensor(env, exports);
   registerDispatch(env, exports);

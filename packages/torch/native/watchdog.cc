@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <sstream>
@@ -32,6 +33,9 @@ constexpr char kField = '\x1f';
 constexpr Milliseconds kTick{200};
 constexpr Milliseconds kGrace{1000};  // after another's failure: time for JavaScript to end by itself
 constexpr int kMissed = 3;            // intervals without a word after which a process does not answer
+
+// What is said, by its place in the texts that JavaScript hands down (watchdog.ts has them in English).
+enum Text { kRank, kRankOnHost, kUnheard, kSilent, kBusy, kStoreSilent, kAllWait, kOneWaits, kManyWait, kFailed, kStoreGone };
 
 int64_t since(Time start) { return std::chrono::duration_cast<Milliseconds>(Clock::now() - start).count(); }
 
@@ -56,6 +60,7 @@ struct Watch {
   int launcher = -1;  // a socket that ends with the launcher; messages to it are lines of JSON
   int rank = 0, size = 1;
   std::string host, prefix;
+  std::vector<std::string> texts;
   Milliseconds interval{2000}, patience{50000};
 
   std::string where = "the start", operation;
@@ -70,6 +75,12 @@ struct Watch {
   bool guarding = false;
   std::atomic<bool> stopping{false};
   std::thread talker;
+
+  // The talker: whether it runs, and this process's own failure, which it tells the others.
+  std::condition_variable talked;
+  bool talking = false;
+  std::optional<std::string> failure;
+  std::optional<bool> first;  // whether that was the first failure of the run, once it is told
 };
 
 Watch& watch() {
@@ -106,22 +117,34 @@ void say(const Watch& own, const char* kind, const std::string& text, int code =
   writeAll(own.launcher, line.str());
 }
 
-std::string seconds(int64_t ms) {
-  std::ostringstream out;
-  out << (ms + 500) / 1000 << " s";
-  return out.str();
+std::string seconds(int64_t ms) { return std::to_string((ms + 500) / 1000); }
+
+// A text with its holes {1}, {2}, … filled.
+std::string filled(const Watch& own, Text text, const std::vector<std::string>& values) {
+  std::string out;
+  const std::string& pattern = own.texts[text];
+  for (size_t i = 0; i < pattern.size(); i++) {
+    const size_t hole = pattern[i] == '{' && i + 2 < pattern.size() && pattern[i + 2] == '}' ? static_cast<size_t>(pattern[i + 1] - '1') : values.size();
+    if (hole >= values.size()) {
+      out += pattern[i];
+      continue;
+    }
+    out += values[hole];
+    i += 2;
+  }
+  return out;
 }
 
-std::string ranksText(const std::vector<int>& ranks) {
+std::string listed(const std::vector<int>& ranks) {
   std::ostringstream out;
-  out << (ranks.size() == 1 ? "rank " : "ranks ");
   for (size_t i = 0; i < ranks.size(); i++) out << (i == 0 ? "" : ", ") << ranks[i];
   return out.str();
 }
 
 std::string nameOf(const Watch& own, int rank) {
-  const Peer& peer = own.peers[static_cast<size_t>(rank)];
-  return "rank " + std::to_string(rank) + (peer.known ? " (" + peer.host + ")" : "");
+  const auto number = std::to_string(rank);
+  const bool known = static_cast<size_t>(rank) < own.peers.size() && own.peers[static_cast<size_t>(rank)].known;
+  return known ? filled(own, kRankOnHost, {number, own.peers[static_cast<size_t>(rank)].host}) : filled(own, kRank, {number});
 }
 
 bool answers(const Watch& own, const Peer& peer) { return peer.known && since(peer.heard) < kMissed * own.interval.count(); }
@@ -129,17 +152,24 @@ bool answers(const Watch& own, const Peer& peer) { return peer.known && since(pe
 // What is said of a process that the others wait for; empty: it waits, too.
 std::string blame(const Watch& own, int rank) {
   const Peer& peer = own.peers[static_cast<size_t>(rank)];
-  if (!peer.known) return nameOf(own, rank) + " has not been heard of";
-  if (!answers(own, peer)) return nameOf(own, rank) + " has not answered for " + seconds(since(peer.heard)) + ", last at " + peer.where;
+  const auto name = nameOf(own, rank);
+  if (!peer.known) return filled(own, kUnheard, {name});
+  if (!answers(own, peer)) return filled(own, kSilent, {name, seconds(since(peer.heard)), peer.where});
   if (peer.waits) return "";
-  return nameOf(own, rank) + " is at " + peer.where + " since " + seconds(peer.whereMs + since(peer.heard));
+  return filled(own, kBusy, {name, peer.where, seconds(peer.whereMs + since(peer.heard))});
+}
+
+bool storeAnswers(const Watch& own) {
+  return own.rank == 0 || !own.inStore || since(*own.inStore) <= kMissed * own.interval.count();
+}
+
+std::string storeLine(const Watch& own) {
+  return filled(own, kStoreSilent, {nameOf(own, 0), seconds(since(*own.inStore)), std::to_string(own.rank), own.operation});
 }
 
 // The line about who holds the others up; empty: another process writes it.
 std::string lineOf(const Watch& own) {
-  if (own.rank != 0 && own.inStore && since(*own.inStore) > kMissed * own.interval.count())
-    return nameOf(own, 0) + ", which serves the store, has not answered for " + seconds(since(*own.inStore)) + "; rank " +
-           std::to_string(own.rank) + " waits at " + own.operation + ".";
+  if (!storeAnswers(own)) return storeLine(own);
   std::vector<int> waiting;
   std::string blamed;
   for (int r = 0; r < own.size; r++) {
@@ -149,9 +179,8 @@ std::string lineOf(const Watch& own) {
     else if (const auto text = blame(own, r); !text.empty()) blamed += (blamed.empty() ? "" : "; ") + text;
   }
   if (waiting.empty() || waiting.front() != own.rank) return "";
-  const auto wait = (waiting.size() == 1 ? " waits at " : " wait at ") + own.operation;
-  if (blamed.empty()) return "all ranks wait at " + own.operation + " since " + seconds(since(*own.waitSince)) + ": look at the network between them.";
-  return blamed + "; " + ranksText(waiting) + wait + ".";
+  if (blamed.empty()) return filled(own, kAllWait, {own.operation, seconds(since(*own.waitSince))});
+  return blamed + "; " + filled(own, waiting.size() == 1 ? kOneWaits : kManyWait, {listed(waiting), own.operation});
 }
 
 // Under the mutex. Says who holds this process up, again whenever the wait has doubled.
@@ -220,7 +249,7 @@ void hear(Peer& peer, const std::string& said) {
 
 void endSoon(Watch& own, Milliseconds in, int code, const std::string& text) {
   const std::lock_guard<std::mutex> lock(own.mutex);
-  if (!own.ending) own.ending = Ending{Clock::now() + in, code, text};
+  if (!own.ending && !own.failure && !own.stopping) own.ending = Ending{Clock::now() + in, code, text};
 }
 
 // Looks for the failure of a process: lines with its exit code, its rank and its machine, then what it printed.
@@ -234,7 +263,7 @@ bool lookForFailure(Watch& own, c10d::Store& store) {
   std::getline(in, machine);
   std::getline(in, printed, '\0');
   store.add(own.prefix + "told", 1);
-  endSoon(own, kGrace, std::stoi(code), "rank " + rank + " (" + machine + ") failed:\n" + printed);
+  endSoon(own, kGrace, std::stoi(code), filled(own, kFailed, {filled(own, kRankOnHost, {rank, machine})}) + "\n" + printed);
   return true;
 }
 
@@ -245,12 +274,30 @@ void exchangeWords(Watch& own, c10d::Store& store, uint64_t count) {
     if (!store.check({key})) continue;
     const auto said = store.get_to_str(key);
     const std::lock_guard<std::mutex> lock(own.mutex);
+    if (own.peers.empty()) return;  // the watch has ended
     hear(own.peers[static_cast<size_t>(r)], said);
   }
 }
 
-void talkLoop(const c10::intrusive_ptr<c10d::Store>& store) {
-  Watch& own = watch();
+// Tells the others of this process's own failure, if there is one. Returns whether there is.
+bool tellFailure(Watch& own, c10d::Store& store) {
+  std::string failure;
+  {
+    const std::lock_guard<std::mutex> lock(own.mutex);
+    if (!own.failure) return false;
+    failure = *own.failure;
+  }
+  const bool first = store.add(own.prefix + "failures", 1) == 1;
+  if (first) {
+    store.set(own.prefix + "failed", failure);
+    store.check({own.prefix + "failed"});  // an answer: the text has come
+  }
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  own.first = first;
+  return true;
+}
+
+void talk(Watch& own, c10d::Store& store) {
   const auto mark = [&](std::optional<Time> time) {
     const std::lock_guard<std::mutex> lock(own.mutex);
     own.inStore = time;
@@ -259,20 +306,46 @@ void talkLoop(const c10::intrusive_ptr<c10d::Store>& store) {
   for (uint64_t count = 0; !own.stopping;) {
     try {
       mark(Clock::now());
+      if (tellFailure(own, store)) return;
       if (Clock::now() >= next) {
-        exchangeWords(own, *store, count++);
+        exchangeWords(own, store, count++);
         next = Clock::now() + own.interval;
       }
-      const bool failed = lookForFailure(own, *store);
+      const bool failed = lookForFailure(own, store);
       mark(std::nullopt);
       if (failed) return;
     } catch (const std::exception&) {
       mark(std::nullopt);
-      if (!own.stopping) endSoon(own, 3 * kGrace, 1, "error: " + nameOf(own, 0) + ", which serves the store, is gone.");
+      if (!own.stopping) endSoon(own, 3 * kGrace, 1, filled(own, kStoreGone, {nameOf(own, 0)}));
       return;
     }
-    std::this_thread::sleep_for(std::min(kTick * 2, own.interval));
+    std::unique_lock<std::mutex> lock(own.mutex);
+    own.talked.wait_for(lock, std::min(kTick * 2, own.interval), [&] { return own.stopping || own.failure; });
   }
+}
+
+void talkLoop(const c10::intrusive_ptr<c10d::Store>& store) {
+  Watch& own = watch();
+  talk(own, *store);
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  own.talking = false;
+  own.talked.notify_all();
+}
+
+// Ends the talker. One that waits for a store that does not answer is left behind: nothing of it is used any more.
+void endTalker(Watch& own) {
+  bool ended;
+  {
+    std::unique_lock<std::mutex> lock(own.mutex);
+    own.stopping = true;
+    own.talked.notify_all();
+    ended = own.talked.wait_for(lock, kGrace, [&] { return !own.talking; });
+    own.peers.clear();
+    own.ending.reset();
+  }
+  if (!own.talker.joinable()) return;
+  if (ended) own.talker.join();
+  else own.talker.detach();
 }
 
 std::string textOf(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
@@ -286,7 +359,7 @@ void watchLauncher(const Napi::CallbackInfo& info) {
   startGuard(own);
 }
 
-// (host and port of the store, timeout in ms, prefix of keys, rank, size, this machine's name, interval and patience in ms)
+// (host and port of the store, timeout in ms, prefix of keys, rank, size, this machine's name, interval and patience in ms, texts)
 void startWatch(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "startWatch", [&] {
     c10d::TCPStoreOptions options;
@@ -303,22 +376,50 @@ void startWatch(const Napi::CallbackInfo& info) {
     own.host = textOf(info[6]);
     own.interval = Milliseconds(integerOf(info[7]));
     own.patience = Milliseconds(integerOf(info[8]));
+    const auto texts = info[9].As<Napi::Array>();
+    own.texts.clear();
+    for (uint32_t i = 0; i < texts.Length(); i++) own.texts.push_back(textOf(texts.Get(i)));
+    TORCH_CHECK(own.texts.size() == kStoreGone + 1, "Expected ", kStoreGone + 1, " texts but received ", own.texts.size());
     own.peers.assign(static_cast<size_t>(own.size), Peer{});
     own.stopping = false;
     own.ending.reset();
+    own.failure.reset();
+    own.first.reset();
+    own.talking = true;
     own.talker = std::thread(talkLoop, store);
     startGuard(own);
   });
 }
 
 // (): after it nothing ends this process but the end of its launcher
-void stopWatch(const Napi::CallbackInfo&) {
+void stopWatch(const Napi::CallbackInfo&) { endTalker(watch()); }
+
+// (text for the others, ms that it may take): tells of this process's failure, and stops to watch. Returns whether it was the first one.
+Napi::Value failWatched(const Napi::CallbackInfo& info) {
   Watch& own = watch();
-  own.stopping = true;
-  if (own.talker.joinable()) own.talker.join();
+  bool first;
+  {
+    std::unique_lock<std::mutex> lock(own.mutex);
+    own.ending.reset();  // it would end this process before it has printed its error
+    own.failure = textOf(info[0]);
+    own.talked.notify_all();
+    own.talked.wait_for(lock, Milliseconds(integerOf(info[1])), [&] { return own.first || !own.talking; });
+    first = own.first.value_or(false);
+  }
+  endTalker(own);
+  return Napi::Boolean::New(info.Env(), first);
+}
+
+// (): those of the others that do not answer; empty: all do, or it is not known
+Napi::Value watchSilent(const Napi::CallbackInfo& info) {
+  Watch& own = watch();
   const std::lock_guard<std::mutex> lock(own.mutex);
-  own.peers.clear();
-  own.ending.reset();
+  std::string silent;
+  if (own.peers.empty()) return Napi::String::New(info.Env(), "");
+  if (!storeAnswers(own)) return Napi::String::New(info.Env(), storeLine(own));
+  for (int r = 0; r < own.size; r++)
+    if (r != own.rank && !answers(own, own.peers[static_cast<size_t>(r)])) silent += (silent.empty() ? "" : "; ") + blame(own, r);
+  return Napi::String::New(info.Env(), silent.empty() ? "" : silent + ".");
 }
 
 // (text): where this process is from now on
@@ -355,7 +456,9 @@ void registerWatchdog(Napi::Env env, Napi::Object exports) {
   add("watchLauncher", watchLauncher);
   add("startWatch", startWatch);
   add("stopWatch", stopWatch);
+  add("failWatched", failWatched);
   add("watchAt", watchAt);
+  add("watchSilent", watchSilent);
 }
 
 }  // namespace minicpm

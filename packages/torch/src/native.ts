@@ -124,9 +124,12 @@ export interface Native {
     machine: string,
     interval: number,
     patience: number,
+    texts: readonly string[],
   ): void;
+  failWatched(entry: string, timeout: number): boolean;
   stopWatch(): void;
   watchAt(where: string): void;
+  watchSilent(): string;
 
   watchSignals(answer: string): void;
   unwatchSignals(): void;

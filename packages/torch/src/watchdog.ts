@@ -5,6 +5,21 @@
 import { native } from './native.js';
 import { guard } from './tensor.js';
 
+/** What the watchdog says, with numbered holes. `texts` of `startWatch` has the same in the words of another language. */
+export const WATCH_TEXTS = [
+  'rank {1}',
+  'rank {1} ({2})',
+  '{1} has not been heard of',
+  '{1} has not answered for {2} s, last at {3}',
+  '{1} is at {2} since {3} s',
+  '{1}, which serves the store, has not answered for {2} s; rank {3} waits at {4}.',
+  'all ranks wait at {1} since {2} s: look at the network between them.',
+  'rank {1} waits at {2}.',
+  'ranks {1} wait at {2}.',
+  '{1} failed:',
+  'error: {1}, which serves the store, is gone.',
+] as const;
+
 export interface WatchOptions {
   /** Where the store is served. */
   readonly host: string;
@@ -21,6 +36,8 @@ export interface WatchOptions {
   readonly interval: number;
   /** A wait that is longer than this is reported, in milliseconds. */
   readonly patience: number;
+  /** What it says, in the order of `WATCH_TEXTS`. */
+  readonly texts?: readonly string[];
 }
 
 /**
@@ -38,8 +55,8 @@ export function watchLauncher(socket: number): void {
  * @throws TorchError when the store cannot be reached
  */
 export function startWatch(options: WatchOptions): void {
-  const { host, port, timeout, prefix, rank, size, machine, interval, patience } = options;
-  guard(() => native.startWatch(host, port, timeout, prefix, rank, size, machine, interval, patience));
+  const { host, port, timeout, prefix, rank, size, machine, interval, patience, texts = WATCH_TEXTS } = options;
+  guard(() => native.startWatch(host, port, timeout, prefix, rank, size, machine, interval, patience, texts));
 }
 
 /** Ends it: the others may end now, and so may the store. */
@@ -47,7 +64,20 @@ export function stopWatch(): void {
   native.stopWatch();
 }
 
+/**
+ * Makes the entry `failed` for this process, unless another one made it before, and stops to watch. Returns whether it did; false, too, where
+ * the store does not answer within `timeout` milliseconds.
+ */
+export function failWatched(entry: string, timeout: number): boolean {
+  return native.failWatched(entry, timeout);
+}
+
 /** Tells the watchdog where this process is: a step and a block, or the record that it waits for. */
 export function watchAt(where: string): void {
   native.watchAt(where);
+}
+
+/** Who of the other processes does not answer, and where it was last; empty: all do, or it is not known. In the words of `texts`. */
+export function watchSilent(): string {
+  return native.watchSilent();
 }

@@ -10,7 +10,7 @@
  *     manifest.json                        sizes and sha256 of all of these, written last
  *
  * Written under a temporary name, flushed, renamed: a folder named `checkpoint-<step>` is always whole. All ranks write what they hold into
- * the same files (tensor-files.ts), whose bytes do not depend on their number; rank 0 writes the small ones. Not here: the weights' own format
+ * the same files (tensor-files.ts), whose bytes do not depend on their number, and hash them (contents.ts); rank 0 writes the small ones. Not here: the weights' own format
  * (packages/minicpm-v).
  */
 import { createHash } from 'node:crypto';
@@ -38,7 +38,8 @@ import type { Optimizer } from '../engine/optimizer.js';
 import { attempt, fromFirst, settle } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
 import type { Sharding } from '../parallel/sharding.js';
-import { checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
+import { contentsOf } from './contents.js';
+import { type Content, checkSpace, publishFolder, removeFolder, sealFolder, verifyFolder } from './durable.js';
 import { type SavedModel, writeModel } from './model-files.js';
 import { OPTIMIZER_FILE, optimizerTensors } from './optimizer-file.js';
 import { RECORDS_FILE, type RecordsState, recordsTensors } from './records.js';
@@ -148,11 +149,16 @@ function write(
   const folder = makeFolder(unfinished, ranks);
   writeModel(folder, parts.model, parts.sharding);
   if (optimizer && plan) writeTensorFiles(folder, new Map([[OPTIMIZER_FILE, plan]]), optimizer);
-  return fromFirst(ranks, 'whole checkpoint', () => complete(own, parts, unfinished));
+  const known = contentsOf(folder);
+  return fromFirst(ranks, 'whole checkpoint', () => complete(own, parts, { unfinished, known }));
 }
 
 /** Writes the small files and the manifest, and gives the folder its name. */
-function complete(own: OwnFiles, parts: CheckpointParts, unfinished: string): { path: string; bytes: number } {
+function complete(
+  own: OwnFiles,
+  parts: CheckpointParts,
+  { unfinished, known }: { unfinished: string; known: ReadonlyMap<string, Content> },
+): { path: string; bytes: number } {
   const step = parts.state.global_step;
   const path = join(own.folder, checkpointName(step));
   if (parts.optimizer) {
@@ -162,7 +168,7 @@ function complete(own: OwnFiles, parts: CheckpointParts, unfinished: string): { 
   }
   writeFileSync(join(unfinished, STATE_FILE), json(parts.state));
   writeFileSync(join(unfinished, RUN_FILES.config), json(parts.config));
-  const bytes = sealFolder(unfinished, step);
+  const bytes = sealFolder(unfinished, step, known);
   own.noteFolder(checkpointName(step), unfinished);
   publishFolder(unfinished, path);
   own.seeFolder(checkpointName(step));

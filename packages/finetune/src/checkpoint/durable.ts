@@ -37,6 +37,12 @@ const MANIFEST = z.object({
 const ANOTHER = 'The checkpoint was changed or damaged: resume from another one.';
 const RESUME_FLAG = '--resume_from_checkpoint';
 
+/** What a manifest says of a file. */
+export interface Content {
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
 /** Brings a file's or folder's content to the disk. */
 function flush(path: string): void {
   const file = openSync(path, 'r');
@@ -47,19 +53,24 @@ function flush(path: string): void {
   }
 }
 
-function filesBelow(folder: string): string[] {
+/** Names of all files in a folder and below it, in order. */
+export function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => relative(folder, join(entry.parentPath, entry.name)))
     .sort();
 }
 
-/** Flushes every file of a folder, writes `manifest.json` as the last one, and returns the bytes of the others. */
-export function sealFolder(folder: string, step: number): number {
+/**
+ * Flushes every file of a folder, writes `manifest.json` as the last one, and returns the bytes of the others.
+ *
+ * @param known the content of files that were hashed before and have not changed since
+ */
+export function sealFolder(folder: string, step: number, known: ReadonlyMap<string, Content> = new Map()): number {
   const files = filesBelow(folder).map((name) => {
     const path = join(folder, name);
     flush(path);
-    return { name, ...contentOfFile(path) };
+    return { name, ...(known.get(name) ?? contentOfFile(path)) };
   });
   const manifest = join(folder, RUN_FILES.manifest);
   writeFileSync(manifest, `${JSON.stringify({ step, files }, null, 2)}\n`);

@@ -1,5 +1,6 @@
 /** Exit codes, and what a failure prints. */
 import { ENGLISH, labelled, type Say, UserError } from '@minicpm-finetune/run';
+import { LostRankError } from '../parallel/lost.js';
 import type { TextStream } from '../report/progress.js';
 
 export const EXIT = {
@@ -28,6 +29,9 @@ const HINTS: readonly [RegExp, string][] = [
   ],
 ];
 
+const OTHER_ENDED =
+  'Look at what it printed last on its machine, and at the network between the machines; resume with --resume_from_checkpoint latest.';
+
 const UNKNOWN =
   'This is an unexpected error. If it happens again, please report it with the command line and the lines above.';
 
@@ -41,6 +45,15 @@ export function reportError(error: unknown, stream: TextStream, say: Say = ENGLI
 /** What is printed of an error, and the exit code that it means. */
 export function printedError(error: unknown, say: Say = ENGLISH): { text: string; code: number } {
   if (error instanceof UserError) return { text: error.format(say), code: EXIT.usage };
+  if (error instanceof LostRankError) {
+    const { message, silent } = error; // that is in the language of `say` already
+    const lines = [
+      labelled('error', message, say),
+      ...(silent === '' ? [] : [silent]),
+      labelled('cure', OTHER_ENDED, say),
+    ];
+    return { text: lines.join('\n '), code: EXIT.failure };
+  }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const hint = HINTS.find(([pattern]) => pattern.test(code) || pattern.test(text))?.[1] ?? UNKNOWN;

@@ -1,6 +1,6 @@
 /**
  * A trace of a run's first steps in Chrome's format. chrome://tracing and ui.perfetto.dev open it: steps, blocks
- * forward and backward, loss, update, operators, waiting for data, and memory. Without --profile none of its hooks
+ * forward and backward, loss, update, operators, waiting for data or other ranks, and memory. Without --profile none of its hooks
  * exist.
  *
  * Operators inside a backward pass are libtorch's own and seen as a whole: as the part of the block's span without operators.
@@ -26,7 +26,7 @@ export type Phase = 'forward' | 'recompute' | 'backward';
 
 /** Observer of the phases of a step. */
 export interface StepProfile {
-  /** Runs something and records when. Categories: data, loss, optimizer. */
+  /** Runs something and records when. Categories: data, loss, optimizer, collective (a wait for other ranks). */
   span<T>(name: string, category: string, run: () => T): T;
   /** Runs a block's pass and records when. */
   block<T>(phase: Phase, node: PlanNode, run: () => T): T;

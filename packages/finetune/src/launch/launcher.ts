@@ -54,8 +54,18 @@ export async function launch(plan: LaunchPlan, options: LaunchOptions): Promise<
   } finally {
     server?.close(); // rank 0 holds the socket now: this process must not take its connections
   }
-  if (plan.firstRank === 0 && plan.localSize < plan.size) launcher.print(openTo(plan.masterAddr, port));
+  if (plan.firstRank > 0) launcher.print(ranksHere(plan));
+  else if (plan.localSize < plan.size) launcher.print(openTo(plan.masterAddr, port));
   return await launcher.ended();
+}
+
+/** What a machine says on which nothing else is shown. */
+function ranksHere({ firstRank, localSize, size, masterAddr }: LaunchPlan): string {
+  const last = firstRank + localSize - 1;
+  const shown = `the progress is shown where rank 0 runs, on ${masterAddr}.`;
+  return localSize === 1
+    ? `Rank ${firstRank} of ${size} runs here; ${shown}`
+    : `Ranks ${firstRank} to ${last} of ${size} run here; ${shown}`;
 }
 
 async function listen(host: string, port: number): Promise<Server> {

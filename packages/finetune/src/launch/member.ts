@@ -1,6 +1,7 @@
 /** A rank's part of a run: it joins and works. When it fails it tells its launcher and the other ranks. */
 import { writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { asLost } from '../parallel/lost.js';
 import { type JoinRanksOptions, joinRanks, type Place, type Ranks } from '../parallel/ranks.js';
 
 export interface MemberOptions extends JoinRanksOptions {
@@ -45,7 +46,8 @@ export async function asMember<T>(
     const result = await work({ ranks, folder: (path) => tell('folder', path) });
     ranks[Symbol.dispose]();
     return result;
-  } catch (error) {
+  } catch (cause) {
+    const error = asLost(cause, ranks.silent);
     const follows = error instanceof Error && FOLLOWS.test(error.message);
     if (follows) await sleep(AFTER_OTHERS);
     const { text, code } = options.printed(error);

@@ -32,7 +32,8 @@ export interface LaunchPlan {
 }
 
 export type Standing =
-  | { readonly kind: 'alone' }
+  /** `idle`: flags that were given and that a process alone has no use for. */
+  | { readonly kind: 'alone'; readonly idle: readonly string[] }
   | { readonly kind: 'rank'; readonly place: Place }
   | { readonly kind: 'launcher'; readonly plan: LaunchPlan };
 
@@ -43,6 +44,7 @@ const LISTENING_SOCKET = 3;
 export const LAUNCHER_SOCKET = 4;
 
 const PORT = 29_500;
+const ALONE: Standing = { kind: 'alone', idle: [] };
 const LOOPBACK = /^(localhost|127\.[\d.]+|::1)$/;
 
 /**
@@ -60,14 +62,16 @@ export function placeFromEnvironment(env: Environment, flags: LaunchFlags, devic
   const place = torchrunPlace(env);
   if (place !== null) {
     if (given !== undefined && env[LAUNCHED] === undefined) throw startedTwice(`--${given}`);
-    return place.size === 1 ? { kind: 'alone' } : { kind: 'rank', place };
+    return place.size === 1 ? ALONE : { kind: 'rank', place };
   }
   if (given === undefined) {
     const slurm = slurmPlace(env);
-    return slurm === null ? { kind: 'alone' } : { kind: 'rank', place: slurm };
+    return slurm === null ? ALONE : { kind: 'rank', place: slurm };
   }
   const plan = planOf(flags, device, env);
-  return plan.size === 1 ? { kind: 'alone' } : { kind: 'launcher', plan };
+  if (plan.size > 1) return { kind: 'launcher', plan };
+  const meeting = { '--master_addr': flags.masterAddr, '--master_port': flags.masterPort };
+  return { kind: 'alone', idle: Object.entries(meeting).flatMap(([flag, value]) => (value === null ? [] : [flag])) };
 }
 
 function startedTwice(flag: string): UserError {

@@ -1,7 +1,9 @@
 /** The processes of a run. Which one this is, and how it reaches the others. */
 import { hostname, networkInterfaces } from 'node:os';
+import { ENGLISH, type Say } from '@minicpm-finetune/run';
 import {
   about,
+  failWatched,
   type Group,
   joinGroup,
   Store,
@@ -10,8 +12,10 @@ import {
   startWatch,
   stopWatch,
   threads,
+  WATCH_TEXTS,
   watchAt,
   watchLauncher,
+  watchSilent,
 } from '@minicpm-finetune/torch';
 import { compareFacts, type Facts } from './hello.js';
 import { openTo } from './listening.js';
@@ -31,6 +35,8 @@ export interface Ranks extends Disposable {
   readonly store: Store | null;
   /** Says where this process is, such as `step 12, llm.model.layers.4`, for the line about who holds the others up. Cheap. */
   at(where: string): void;
+  /** Who of the others does not answer, as a sentence; empty: all do, or it is not known. */
+  silent(): string;
   /** Tells the others that this process fails, and what it printed; they end with its exit code. False: another one failed first. */
   fail(printed: string, code: number): boolean;
 }
@@ -65,6 +71,8 @@ export interface JoinRanksOptions {
   readonly facts: Facts;
   /** Gets a line about what is waited for. */
   readonly notice: (line: string) => void;
+  /** The language of what the watchdog says; English unless given. */
+  readonly say?: Say;
   /** Of the watchdog, in milliseconds. */
   readonly interval?: number;
   readonly patience?: number;
@@ -85,6 +93,7 @@ export function soloRanks(): Ranks {
   return {
     ...{ rank: 0, size: 1, localRank: 0, localSize: 1, host: hostname(), group, store: null },
     at: () => {},
+    silent: () => '',
     fail: () => true,
     [Symbol.dispose]: () => group[Symbol.dispose](),
   };
@@ -111,8 +120,9 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
   const store = new Store({ host, port, server, timeout, ...(listening !== undefined && { listening }) });
   try {
     await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
-    const { interval = INTERVAL, patience = PATIENCE } = options;
-    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience });
+    const { interval = INTERVAL, patience = PATIENCE, say = ENGLISH } = options;
+    const texts = WATCH_TEXTS.map((text) => say(text));
+    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience, texts });
     const onGpus = device === 'cuda' && about().cuda;
     if (onGpus) process.env.NCCL_SOCKET_IFNAME ??= interfaceOf(store.ownAddress);
     const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout, ...(onGpus && { device }) });
@@ -152,16 +162,13 @@ class Joined implements Ranks {
     watchAt(where);
   }
 
+  silent(): string {
+    return watchSilent();
+  }
+
   fail(printed: string, code: number): boolean {
     this.#failed = true;
-    stopWatch(); // it would end this process before it has printed its error
-    try {
-      if (this.store.add(`${this.#prefix}failures`, 1) > 1) return false;
-      this.store.set(`${this.#prefix}failed`, [code, this.rank, this.host, printed].join('\n'));
-      return true;
-    } catch {
-      return false; // rank 0 is gone, and the store with it
-    }
+    return failWatched([code, this.rank, this.host, printed].join('\n'), FAILING);
   }
 
   /** Leaves when all others do; after a failure, when they know of it. */

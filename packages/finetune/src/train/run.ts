@@ -11,6 +11,7 @@ import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.
 import { Profiler } from '../engine/profiler.js';
 import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
+import { tracedGroup } from '../engine/traced-group.js';
 import { openVisionCache, type VisionCache } from '../engine/vision-cache.js';
 import { resolveModel } from '../hub/hub.js';
 import { agree, attempt, firstOfMachine, settle } from '../parallel/agree.js';
@@ -133,7 +134,8 @@ function makeRun(
     notice: (message) => log.reporter.notice(message),
   });
   const offload = openOffload(opened, log.reporter);
-  const sharding = shareOut(opened, vision, offload);
+  const profile = profiler(opened);
+  const sharding = shareOut(opened, { vision, offload, profile });
   const { trainable, model } = training;
   const place = { shards: sharding?.shards, offload: offload.optimizer };
   return {
@@ -146,7 +148,7 @@ function makeRun(
     vision,
     staging: training.device === 'cuda' ? new Staging(training.device) : null,
     memory: memoryPlan(opened),
-    profile: profiler(opened),
+    profile,
   };
 }
 
@@ -167,8 +169,7 @@ function profiler({
 /** How the ranks share the model. What computes stored features stays whole: it runs when a rank lacks some. */
 function shareOut(
   { config, ranks, log, state, training }: Pick<Run, 'config' | 'ranks' | 'log' | 'state' | 'training'>,
-  vision: VisionCache | null,
-  { params: offload }: RunOffload,
+  { vision, offload: { params: offload }, profile }: Pick<Run, 'vision' | 'offload' | 'profile'>,
 ): Sharding | null {
   const setting = config.engine.zero_stage;
   const stage = stageOf(setting, { size: ranks.size, lora: config.lora.use_lora, offloaded: offload !== null });
@@ -181,7 +182,8 @@ function shareOut(
   const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
-  return new Sharding(model, { group: ranks.group, stage, trainable, at, offload, ...keepsWhole });
+  const group = profile === null ? ranks.group : tracedGroup(ranks.group, () => (profile.active ? profile : null));
+  return new Sharding(model, { group, stage, trainable, at, offload, ...keepsWhole });
 }
 
 /** A rank on a CPU plans with its part of what the machine has available. */

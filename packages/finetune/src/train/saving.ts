@@ -104,7 +104,7 @@ export function saveModel({ training, sharding, ranks }: Run, folder: string): v
 }
 
 /** Names of the checkpoints beyond the limit, which are gone then; what cannot be removed is a warning. */
-function removeOld({ config, log, state, output: { own } }: Run, newest: string): string[] {
+function removeOld({ config, log, state, output: { own } }: Run, newest: string | null): string[] {
   const folder = config.output.output_dir;
   try {
     const removed = removeOldCheckpoints(own, config.save.save_total_limit, [state.bestCheckpoint, newest]);
@@ -201,6 +201,7 @@ function moveResult(run: Run, unfinished: string): void {
     if (WEIGHTS.test(name) && !fresh.includes(name) && own.ownership(name) === 'own') rmSync(join(folder, name));
   }
   moveFiles(unfinished, folder);
+  removeOld(run, null); // a process that was killed may have left one more
 }
 
 /** What is where after a run: read from the disk, not from what was meant. */

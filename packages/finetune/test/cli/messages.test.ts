@@ -7,7 +7,8 @@ import { messageTexts } from '../support/message-texts.js';
 
 const ROOT = join(import.meta.dirname, '../../../..');
 /** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself. */
-const NOT_OURS = /torch\/src\/(?!load-failure\.ts|safetensors\.ts)|chat\/templates\.ts$|run\/src\/messages\//;
+const NOT_OURS =
+  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\//;
 const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'finetune'], (file) => NOT_OURS.test(file));
 const translator = new Translator(chineseMessages(COMMANDS.flatMap(({ flags }) => flags)));
 
@@ -64,6 +65,8 @@ const COMPOSED = [
   "Expected record 2, which starts on line 2, to be closed before the file's end (byte 41) but received its end where a string is still open.",
   'Expected a record {…} after 3 records but received "x" (line 2, column 5).',
   'Rank 41 on a: 41 records',
+  'Expected rank 2, 3 at "@" but its connection is closed ("@").',
+  'Expected rank 2 at "@" within 41 s but it did not come.',
   'Expected the end of the file after the array\'s "]" but received "x" (line 2, column 5).',
 ].map((text) => ({ place: 'composed', text }));
 
@@ -80,14 +83,14 @@ const SAME = [
   /^(white space|a space|a line break) at its (start|end)$/, // keys
   /^(python -c "|import json, torch$|from safetensors\.torch import |(whole|config|parts|saved) = |save_file\(|config\[|json\.dump\()/, // Python
   /^lora_target_modules all-linear$|^"@" in "@"$|^(alpha|r) 41$/, // a flag; parts of composed ones
-  /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$/, // profile.json and optimizer groups
+  /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$|^(gather|scatterAdd|alltoall) "@"$/, // profile.json and optimizer groups
   /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*|gpus gpu|RANK)$/, // command lines, names of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
   /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others
   /^((next )?evaluation (data|batch)|(records|files|folder) (of )?(the (step|checkpoint)|"@")|next step|end of the training|run folder|finished run)$/, // what ranks agree on
   /^(lengths of records|output folder( and model)?|(earlier|best) checkpoints?|(best|trained) model|data threads|random state|Rank 41 on "@")$/, // the same; a part
-  /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files)$/, // what ranks agree on
+  /^((room for a|whole) checkpoint|files beside the weights|states of the optimizer|checkpoint to (resume|other machines)|new files|files to hash|hashes of files)$/, // what ranks agree on
   /^(look for the folder of rank 0|folder to write|own ranges|ranges (to rank 0|of (tensors|"@")))$/, // the same
   /^(gradients|(counts|ids)( of rows)?|rows|sums|norm|units|weights|(forward|backward) pass) of "@"$|^micro-batch 41$|^pictures of the data$/, // the same
   /^"@", "@"$|^(bfloat|bool|float|u?int)\d* (trained|frozen)$|^evaluation, "@"$|^step 41, waiting for its records$|^the checkpoint of step 41$/, // the same

@@ -130,6 +130,11 @@ describe('when a rank ends before its time', () => {
       2,
       /Rank 1 ended first, with exit code 2\.\nIts output is in .*\nerror: Expected a record but received none\.$/,
     ],
+    [
+      'memory',
+      1,
+      /Rank 1 ended first, with exit code 1\.\nIts output is in .*\n.*can't allocate memory(?:.*\n)*? hint: Memory ran out\. .*$/,
+    ],
     ['dies', 137, /Rank 1 ended first, by SIGKILL\.$/],
     ['aborts', 134, /Rank 1 ended first, by SIGABRT\.\nIts output is in .*/],
   ] as const) {

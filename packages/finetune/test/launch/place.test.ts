@@ -40,9 +40,11 @@ function refusal(env: Record<string, string>, flags: Partial<LaunchFlags> = {}, 
 describe('without anything said', () => {
   it('a process is alone', () => {
     for (const env of [{}, { WORLD_SIZE: '1' }, { ...TORCHRUN, RANK: '0', WORLD_SIZE: '1' }, { SLURM_JOB_ID: '3' }])
-      expect(place(env as Record<string, string>)).toEqual({ kind: 'alone' });
-    expect(place({}, { nprocPerNode: '1' })).toEqual({ kind: 'alone' });
-    expect(place({}, { nprocPerNode: 'auto' })).toEqual({ kind: 'alone' });
+      expect(place(env as Record<string, string>)).toEqual({ kind: 'alone', idle: [] });
+    expect(place({}, { nprocPerNode: '1' })).toEqual({ kind: 'alone', idle: [] });
+    expect(place({}, { nprocPerNode: 'auto' })).toEqual({ kind: 'alone', idle: [] });
+    const meeting = { masterAddr: '10.0.0.1', masterPort: 29_500 };
+    expect(place({}, meeting)).toEqual({ kind: 'alone', idle: ['--master_addr', '--master_port'] });
   });
 });
 

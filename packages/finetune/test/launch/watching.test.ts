@@ -15,6 +15,13 @@ describe('a rank that holds the others up', () => {
     ]);
   });
 
+  it('is named in Chinese, too', async () => {
+    const flags = { nproc_per_node: 2, patience: 2000, stop: 3500, lang: 'zh' };
+    const { code, output } = await startLaunched('slow', flags).ended;
+    expect(code, output).toBe(0);
+    expect(output).toMatch(/^进程 1（.+） ?在 step 12, record train\.json:881 已有 \d+ 秒; 进程 0 在 .* 等待。$/m);
+  });
+
   it('and is stopped is named as one that does not answer', async () => {
     const running = startLaunched('hangs', { nproc_per_node: 3, patience: 2000 });
     await until(() => running.lines().length > 0, 'the ranks have met');

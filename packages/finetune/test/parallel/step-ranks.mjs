@@ -1,6 +1,6 @@
 /**
  * One rank of a model that trains: `node step-ranks.mjs SETTINGS`. Takes steps of four micro-batches with 2, 0, 1 and 3
- * pictures and prints losses, norms and a hash of all parameters, as JSON lines.
+ * pictures, of one record or of several packed ones, and prints losses, norms and a hash of all parameters, as JSON lines.
  */
 import { createHash } from 'node:crypto';
 import { applyLora, createModel, quantizeLayers, trainableParameters } from '@minicpm-finetune/minicpm-v';
@@ -62,6 +62,7 @@ const {
   maxGradNorm = 1,
   fused = false,
   config = {},
+  records = 1,
 } = settings;
 const say = (value) => console.log(JSON.stringify(value));
 setThreads(1);
@@ -121,10 +122,31 @@ function sample(length, sizes, seed) {
   }));
   return { inputIds, labels, imageBounds, pictures: own };
 }
-const batchOf = (step, part) => collate([sample(40 + 3 * part, pictures[part % pictures.length], 100 * step + part)]);
+function batchOf(step, part) {
+  const first = sample(40 + 3 * part, pictures[part % pictures.length], 100 * step + part);
+  const more = Array.from({ length: records - 1 }, (_, i) =>
+    sample(24 + 5 * i, [], 1000 * (i + 1) + 100 * step + part),
+  );
+  return collate([first, ...more]);
+}
 
 const each = Math.ceil(parts / size);
 let live = 0;
+/** Parts of the first step that had a gradient which is not finite, on this rank. */
+const overflowed = new Set();
+let passes = 0;
+const watch = {
+  plan: (plan) => {
+    passes++;
+    return plan;
+  },
+  loss: () => {},
+  gradients: (gradients) => {
+    for (const gradient of gradients.values())
+      if (!Number.isFinite(scope(() => ops.linalgVectorNorm(ops.to(gradient, 'float32')).item())))
+        overflowed.add((passes - 1) * size + rank);
+  },
+};
 for (let step = 0; step < steps; step++) {
   const mine = Array.from({ length: each }, (_, k) => k * size + rank).map((p) =>
     p < parts ? batchOf(step, p) : null,
@@ -137,6 +159,7 @@ for (let step = 0; step < steps; step++) {
     seed: seedOf(7, step),
     sharding,
     lossScale,
+    ...(step === 0 && lossScale !== 1 ? { watch } : {}),
     ...(noise === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, noise) }),
   };
   say({ step, ...trainStep(model, mine, optimizer, 1, options) });
@@ -174,6 +197,7 @@ const all = async () => {
 await (sharding ? sharding.withAllWeights(all) : all());
 say({
   hash: hash.digest('hex'),
+  overflowed: [...overflowed],
   peak,
   numbers: counts.reduce((sum, [, count]) => sum + count, 0),
   unit: Math.max(...units.values()),

@@ -3,12 +3,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { stageOf } from '../../src/parallel/sharding.js';
+import { LONG } from '../support/long.js';
 import { runRanks } from '../support/rank-processes.js';
 
 interface Outcome {
   readonly steps: readonly unknown[];
   readonly evaluated: unknown;
   readonly hash: string;
+  /** Parts of the first step of which a gradient was not finite, on whatever rank. */
+  readonly overflowed: readonly number[];
   /** Most bytes of large tensors on any rank. */
   readonly peak: number;
   /** Numbers of the model, and of its largest unit. */
@@ -31,7 +35,7 @@ async function train(size: number, settings: object): Promise<Outcome> {
   const lines = ranks.map((rank) => rank.lines as Record<string, unknown>[]);
   for (const own of lines) {
     expect(own.filter((line) => 'wrong' in line)).toEqual([]);
-    const shown = (all: Record<string, unknown>[]) => all.filter((line) => !('peak' in line));
+    const shown = (all: Record<string, unknown>[]) => all.filter((line) => !('peak' in line)); // but what is its own
     expect(shown(own)).toEqual(shown(lines[0]!)); // every rank says the same
   }
   const [first] = lines;
@@ -41,6 +45,7 @@ async function train(size: number, settings: object): Promise<Outcome> {
     hash: first!.at(-1)!.hash as string,
     numbers: first!.at(-1)!.numbers as number,
     unit: first!.at(-1)!.unit as number,
+    overflowed: lines.flatMap((own) => own.at(-1)!.overflowed as number[]),
     peak: Math.max(...lines.map((own) => own.at(-1)!.peak as number)),
     seconds,
   };
@@ -51,6 +56,9 @@ type Case = [name: string, settings: object, ...others: [size: number, stage: nu
 
 const LORA = { r: 4, alpha: 8, dropout: 0.3, targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler'] };
 const DORA = { r: 4, alpha: 8, dropout: 0.3, useDora: true, targetModules: 'all-linear' };
+
+/** The gradients of part 0 alone are too large for float16. */
+const OVERFLOW = { dtype: 'float16', lossScale: 9e4 };
 
 describe('training over ranks has the bits of one', () => {
   it.each([
@@ -64,6 +72,7 @@ describe('training over ranks has the bits of one', () => {
     ['LoRA over int8 in bfloat16', { lora: LORA, quantized: 'int8', dtype: 'bfloat16' }, [3, 3]],
     ['noise on embeddings', { noise: 5 }, [2, 3]],
     ['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [3, 3]],
+    ['packed records', { records: 3 }, [2, 3], [4, 2]],
     ['five parts of eight', { parts: 5, steps: 2 }, [8, 3]],
   ] as Case[])('%s', async (_name, settings, ...others) => {
     const { steps, evaluated, hash } = await train(1, settings);
@@ -83,10 +92,11 @@ describe('training over ranks has the bits of one', () => {
   });
 
   it('leaves a step out on all ranks where gradients overflow on one', async () => {
-    const settings = { dtype: 'float16', lossScale: 1e8 };
-    const { steps, hash } = await train(1, settings);
+    const { steps, hash, overflowed } = await train(1, OVERFLOW);
+    expect(overflowed).toEqual([0]);
     expect(steps[0]).toMatchObject({ updated: false });
-    expect(await train(2, { ...settings, stage: 3 })).toMatchObject({ steps, hash });
+    for (const [size, stage] of [[2, 3], [4, 2]]) // biome-ignore format: one line
+      expect(await train(size!, { ...OVERFLOW, stage })).toMatchObject({ steps, hash, overflowed });
   });
 
   it.each([0, 2, 3])('updates in the backward pass under stage %i', async (stage) => {
@@ -130,6 +140,41 @@ describe('offloaded training has the same bits', () => {
     const { steps, hash } = await train(1, settings);
     expect(await train(1, { ...settings, offload: { optimizer: of(folder) } })).toMatchObject({ steps, hash });
   });
+});
+
+describe.runIf(LONG)('every number of ranks under every stage', { timeout: 1_200_000 }, () => {
+  const kinds: readonly (readonly [string, object])[] = [
+    ['full', {}],
+    ['full, the graph kept', { recompute: false }],
+    ['bfloat16 with masters', { dtype: 'bfloat16' }],
+    ['bfloat16 with stochastic rounding, the graph kept', { dtype: 'bfloat16', masters: false, recompute: false }],
+    ['float16', { dtype: 'float16', lossScale: 64 }],
+    ['float16 with an overflow in one part', OVERFLOW],
+    ['a tied head', { tied: true }],
+    ['LoRA with dropout and a trained module', { lora: LORA }],
+    ['LoRA in bfloat16, the graph kept', { lora: LORA, dtype: 'bfloat16', recompute: false }],
+    ['DoRA', { lora: DORA }],
+    ['noise on embeddings', { noise: 5 }],
+    ['packed records', { records: 3 }],
+    ['packed records, LoRA', { records: 3, lora: LORA }],
+  ];
+  // 1 x 4 = 2 x 2 = 4 x 1, and 1 x 12 = 3 x 4 = 8 x 1.5
+  const sizes = [[4, [2, 4]], [12, [3, 8]]] as const; // biome-ignore format: one line
+
+  it.each(kinds)('%s', async (_name, settings) => {
+    for (const [parts, others] of sizes) {
+      const { steps, evaluated, hash } = await train(1, { ...settings, parts });
+      for (const size of others)
+        for (const stage of [0, 2, 3]) {
+          const outcome = await train(size, { ...settings, parts, stage });
+          expect(outcome, `${size} ranks, stage ${stage}`).toMatchObject({ steps, evaluated, hash });
+        }
+    }
+  });
+});
+
+it('stage 1 is stage 2', () => {
+  for (const lora of [true, false]) expect(stageOf('1', { size: 2, lora })).toBe(stageOf('2', { size: 2, lora }));
 });
 
 it('holds a share of the states under stage 3, two units, and activations', async () => {

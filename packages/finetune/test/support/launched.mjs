@@ -2,8 +2,11 @@
  * A program that starts as `train` does and works as a rank under test: `node launched.mjs MODE [--flag value …]`. Rank r works as the mode says and
  * prints JSON lines.
  */
+import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { OwnFiles, UserError } from '@minicpm-finetune/run';
+import { sayChinese } from '@minicpm-finetune/run/messages';
+import { ops } from '@minicpm-finetune/torch';
 import { printedError } from '../../dist/cli/exit.js';
 import { launch } from '../../dist/launch/launcher.js';
 import { asMember } from '../../dist/launch/member.js';
@@ -13,7 +16,7 @@ const text = { type: 'string' };
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop'
+    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop lang'
       .split(' ')
       .map((name) => [name, text]),
   ),
@@ -44,6 +47,16 @@ const WORK = {
   dies: ({ rank, group }) => {
     group.barrier('start');
     if (rank === 1) process.kill(process.pid, 'SIGKILL');
+    group.barrier('step 3');
+  },
+  /** Rank 1 has no memory for a tensor; the others wait for it. */
+  memory: ({ rank, group }) => {
+    group.barrier('start');
+    if (rank === 1) {
+      const { status } = spawnSync('prlimit', ['--pid', String(process.pid), `--as=${32 * 2 ** 30}`]);
+      if (status !== 0) throw new Error('prlimit failed');
+      ops.zeros([2 ** 34]);
+    }
     group.barrier('step 3');
   },
   aborts: ({ rank, group }) => {
@@ -116,6 +129,7 @@ try {
         joinTimeout: number('joinTimeout', 20_000),
         facts: { equal: { '--learning_rate': values.fact === String(place.rank) ? 2 : 1 }, alike: {} },
         notice: (line) => console.error(line),
+        ...(values.lang === 'zh' && { say: sayChinese() }),
         printed: printedError,
         interval: 200,
         patience: number('patience', 50_000),

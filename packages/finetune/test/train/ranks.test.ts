@@ -8,7 +8,9 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readRecords } from '../../src/checkpoint/records.js';
 import { Sampler } from '../../src/data/sampler.js';
+import type { TraceEvent } from '../../src/engine/profiler.js';
 import { train } from '../../src/train/train.js';
+import { weightsHash } from '../support/cli-run.js';
 import { picture } from '../support/made-data.js';
 import { type RankEnd, type RankProcess, runRanks, startRanks } from '../support/rank-processes.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
@@ -139,6 +141,22 @@ describe('a whole run', () => {
   );
 });
 
+describe('--profile', () => {
+  it('shows what rank 0 waits for, inside of its steps', async () => {
+    const ends = await run(2, 'profiled', { profile: 2, max_steps: 3 });
+    for (const { code, stderr } of ends) expect(code, stderr).toBe(0);
+    const { traceEvents: events } = readJson<{ traceEvents: TraceEvent[] }>(folderOf('profiled'), 'profile.json');
+    const waits = events.filter(({ cat }) => cat === 'collective');
+    const names = new Set(waits.map(({ name }) => name));
+    expect([...names]).toEqual(expect.arrayContaining(['supervised tokens', 'loss and norm']));
+    expect([...names].filter((name) => name.startsWith('scatterAdd gradients of llm.model.layers.'))).not.toEqual([]);
+    const steps = events.filter(({ cat }) => cat === 'step');
+    expect(steps).toHaveLength(2);
+    for (const wait of waits)
+      expect(steps.some(({ ts, dur }) => wait.ts >= ts && wait.ts + wait.dur! <= ts + dur! + 2)).toBe(true);
+  }, 120_000);
+});
+
 describe('a request to one rank', () => {
   const requests: readonly (readonly [string, (ranks: readonly RankProcess[], folder: string) => void])[] = [
     ['sigterm', (ranks) => ranks[2]!.child.kill('SIGTERM')],
@@ -240,6 +258,10 @@ describe('an error on one rank', () => {
       .split('\n');
     expect(report.map((line) => (JSON.parse(line) as { index: number }).index)).toEqual([index]);
     expect(eventsOf(folderOf('skipped'), 'step')).toHaveLength(step + 1);
+    await train(
+      configOf(place, 'skipped-1', { ...flagsOf('skipped-1', flags), data_path: file, gradient_accumulation_steps: 2 }),
+    );
+    expect(weightsHash(folderOf('skipped'))).toBe(weightsHash(folderOf('skipped-1')));
   }, 120_000);
 
   it('too many bad records end all, the steps before them saved', async () => {

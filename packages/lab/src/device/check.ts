@@ -124,7 +124,8 @@ async function checkTraining(board: Board, { device, short }: Given, place: Plac
 async function checkRanks(board: Board, { device, short }: Given, place: Place): Promise<void> {
   if (device === 'mps') return;
   await board.run('ranks/group', () => grouped(device));
-  await board.run('ranks/train', () => trained(place, device, short ? 3 : 6));
+  for (const how of ['lora', 'full', 'fused'] as const)
+    await board.run(`ranks/train/${how}`, () => trained(place, device, short ? 3 : 6, how));
   await board.run('ranks/killed', () => killed(place, device));
 }
 

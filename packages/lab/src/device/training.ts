@@ -32,9 +32,9 @@ export const LORA = { use_lora: true, lora_r: 8, lora_modules_to_save: 'resample
  * Relative difference of losses that is allowed after some steps in float32, of two devices or of two ways on one: every step sums in another
  * order. Some 20 operators in a row sum up to 128 numbers, whose errors of both signs come to the root of that many roundings; the steps' add up.
  */
-const allowedAfter = (steps: number): number => steps * 20 * Math.sqrt(128) * 2 ** -24;
+export const allowedAfter = (steps: number): number => steps * 20 * Math.sqrt(128) * 2 ** -24;
 /** In bfloat16 beside float32: the roundings of some 25 operators in a row, should all have one sign. */
-const BFLOAT16 = 25 * 2 ** -9;
+export const BFLOAT16 = 25 * 2 ** -9;
 /** Micro-batches of a step in the check of waits and memory. */
 const MICRO_BATCHES = 3;
 const MOST_WAITS = 3;

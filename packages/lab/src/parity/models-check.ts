@@ -1,10 +1,11 @@
 /** All checks of one reference folder. In one setting of device and precision. */
 import { resolve } from 'node:path';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import type { Group } from '@minicpm-finetune/torch';
 import { checkCommon, checkExtra } from './models-extra.js';
 import { ReferenceFolder } from './models-folder.js';
 import { checkDummy, checkForward, checkGeneration, checkSharded, loadModel } from './models-forward.js';
-import { checkLora } from './models-lora.js';
+import { checkLora, checkLoraTrajectory } from './models-lora.js';
 import { Report, type Setting } from './models-report.js';
 import { checkFullGradients, checkTrajectory, trainAll } from './models-training.js';
 
@@ -17,7 +18,24 @@ export async function checkFolder(path: string, print: (line: string) => void, s
     model = loadModel(folder.path, report.setting);
   });
   if (model !== undefined) await checkModel(report, folder, model);
-  report.attempt('lora', 0, () => checkLora(report, folder));
+  await report.attemptLater('lora', 0, () => checkLora(report, folder));
+  return report;
+}
+
+/** The recorded trainings of a folder, over the ranks of a group. Collective; rank 0 prints. */
+export async function checkTrajectories(
+  path: string,
+  print: (line: string) => void,
+  setting: Setting,
+  group: Group,
+): Promise<Report> {
+  const folder = new ReferenceFolder(resolve(path), setting.device);
+  const report = new Report(folder.name, group.rank === 0 ? print : () => {}, setting);
+  const model = loadModel(folder.path, setting);
+  trainAll(model);
+  await report.attemptLater('train/full', 0, () => checkTrajectory(report, folder, 'full', model, group));
+  model.dispose();
+  await report.attemptLater('train/lora', 0, () => checkLoraTrajectory(report, folder, group));
   return report;
 }
 
@@ -30,6 +48,6 @@ async function checkModel(report: Report, folder: ReferenceFolder, model: MiniCP
   checkCommon(report, folder);
   trainAll(model);
   checkFullGradients(report, folder, model);
-  report.attempt('train/full', 0, () => checkTrajectory(report, folder, 'full', model));
+  await report.attemptLater('train/full', 0, () => checkTrajectory(report, folder, 'full', model));
   model.dispose();
 }

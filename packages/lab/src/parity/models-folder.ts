@@ -119,16 +119,32 @@ export class ReferenceCase {
 
   /** As the collator makes it; the tensors are the receiver's. */
   batch(): Batch {
+    return scope(() => lent(this.inputs(), this.labels()));
+  }
+
+  /** Each record of the batch as a batch of its own. */
+  records(): Batch[] {
     return scope(() => {
-      const inputs = this.inputs();
+      const { inputIds, positionIds, imageBounds, pictures } = this.inputs();
       const labels = this.labels();
-      keep(inputs.inputIds);
-      keep(inputs.positionIds);
-      for (const { pixels } of inputs.pictures.flat()) keep(pixels);
-      const supervisedTokens = labels.filter((label) => label !== -100).length;
-      return { inputs, labels, samples: inputs.pictures.length, tokens: labels.length, supervisedTokens };
+      const length = inputIds.size(1);
+      return pictures.map((own, i) => {
+        const row = (tensor: Tensor): Tensor => ops.contiguous(ops.narrow(tensor, 0, i, 1));
+        const inputs = { inputIds: row(inputIds), positionIds: row(positionIds) };
+        const pictured = { ...inputs, pictures: [own], imageBounds: [imageBounds[i]!] };
+        return lent(pictured, labels.slice(i * length, (i + 1) * length));
+      });
     });
   }
+}
+
+/** A batch whose tensors leave the scope. */
+function lent(inputs: ModelInputs, labels: Int32Array): Batch {
+  keep(inputs.inputIds);
+  keep(inputs.positionIds);
+  for (const { pixels } of inputs.pictures.flat()) keep(pixels);
+  const supervisedTokens = labels.filter((label) => label !== -100).length;
+  return { inputs, labels, samples: inputs.pictures.length, tokens: labels.length, supervisedTokens };
 }
 
 function pairs(tensor: Tensor): [number, number][] {

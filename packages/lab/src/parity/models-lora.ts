@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { type AppliedLora, loadAdapter, type MiniCPMV, runPlan } from '@minicpm-finetune/minicpm-v';
 import { adapterFileParameters } from '@minicpm-finetune/minicpm-v/internal';
-import { noGrad, type Parameter } from '@minicpm-finetune/torch';
+import { type Group, noGrad, type Parameter } from '@minicpm-finetune/torch';
 import { headOf, lossAndGradients, lossSum } from 'minicpm-finetune/internal';
 import type { ReferenceFolder } from './models-folder.js';
 import { FEATURES, LOSS, loadModel } from './models-forward.js';
@@ -27,14 +27,23 @@ type LoraMeta = Readonly<
   >
 >;
 
-export function checkLora(report: Report, folder: ReferenceFolder): void {
+export async function checkLora(report: Report, folder: ReferenceFolder): Promise<void> {
   if (!folder.has('lora', 'adapter')) return;
   const model = loadModel(folder.path, report.setting);
   const applied = loadAdapter(join(folder.path, 'lora', 'adapter'), model, { trainable: true });
   if (folder.has('lora', 'trainable_parameters.json')) checkNames(report, folder, model, applied);
   if (folder.has('lora', 'expected.safetensors')) checkLoraForward(report, folder, model);
   if (folder.has('lora', 'meta.json')) checkLoraGradients(report, folder, model);
-  checkTrajectory(report, folder, 'lora', model);
+  await checkTrajectory(report, folder, 'lora', model);
+  model.dispose();
+}
+
+/** The trajectory alone, over ranks. */
+export async function checkLoraTrajectory(report: Report, folder: ReferenceFolder, group: Group): Promise<void> {
+  if (!folder.has('lora', 'adapter')) return;
+  const model = loadModel(folder.path, report.setting);
+  loadAdapter(join(folder.path, 'lora', 'adapter'), model, { trainable: true });
+  await checkTrajectory(report, folder, 'lora', model, group);
   model.dispose();
 }
 

@@ -74,6 +74,15 @@ export class Report {
     }
   }
 
+  /** The same for what takes turns of the event loop. */
+  async attemptLater(check: string, tolerance: number, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (cause) {
+      this.#failed(check, tolerance, cause);
+    }
+  }
+
   #measured(check: string, strict: number, error: number): void {
     const tolerance = strict * KINDNESS[this.setting.precision];
     if (tolerance > 0) this.worst = Math.max(this.worst, error / tolerance);

@@ -6,8 +6,10 @@
 import { median, type RunConfig } from '@minicpm-finetune/run';
 import {
   allowTf32,
+  type DType,
   deviceMemory,
   deviceWaits,
+  type Group,
   peakResidentBytes,
   synchronize,
   yieldToEventLoop,
@@ -19,15 +21,20 @@ import {
   Optimizer,
   optimizerSettings,
   prepareModel,
+  type Ranks,
   resolveConfig,
+  Sharding,
   SILENT,
+  type Stage,
   StepMeter,
   type StepResult,
   startEngine,
+  tracedGroup,
   trainStep,
   VisionCache,
   withoutDecay,
 } from 'minicpm-finetune/internal';
+import { overRanks } from '../ranks.js';
 import { BatchFile, batchTo } from './batches.js';
 
 interface Flags {
@@ -48,6 +55,9 @@ interface Flags {
   device: 'auto' | DeviceName;
   tf32: boolean;
   seed: number;
+  ranks: number;
+  zero_stage: '0' | '2' | '3';
+  micro_batches: number;
 }
 
 /** Steps that are measured in parts on a device that works on its own. */
@@ -76,7 +86,10 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--threads <n>', 'threads of libtorch', number, 2)
     .addOption(new Option('--device <name>', 'where to compute').choices(['auto', 'cpu', 'cuda', 'mps']).default('cpu'))
     .option('--tf32', 'let NVIDIA GPUs round float32 products to TF32', false)
-    .option('--seed <n>', 'seed of the LoRA initialisation', number, 0);
+    .option('--seed <n>', 'seed of the LoRA initialisation', number, 0)
+    .option('--micro_batches <n>', 'batches of a step, over all ranks', number, 1)
+    .option('--ranks <n>', 'processes on the CPU that share the model out', number, 1)
+    .addOption(new Option('--zero_stage <n>', 'how they do').choices(['0', '2', '3']).default('3'));
   return command.parse([...words], { from: 'user' }).opts<Flags>();
 }
 
@@ -120,8 +133,8 @@ function stepSettings({ engine, optimizer }: RunConfig) {
   };
 }
 
-async function main(words: readonly string[]): Promise<void> {
-  const flags = parseFlags(words);
+/** What the steps need. */
+function prepared(flags: Flags, group: Group) {
   const config = configOf(flags);
   const device = startEngine(config.engine);
   allowTf32(config.engine.tf32);
@@ -129,31 +142,53 @@ async function main(words: readonly string[]): Promise<void> {
   const { model, trainable } = training;
   // the other side's AdamW rounds to the nearest
   const settings = { ...optimizerSettings(config), stochasticRounding: false };
-  const optimizer = new Optimizer(trainable, withoutDecay(model), settings);
+  const watched: { by: StepMeter | null } = { by: null };
+  const seen = tracedGroup(group, () => watched.by);
+  const stage = Number(flags.zero_stage) as Stage;
+  const sharding = group.size === 1 ? null : new Sharding(model, { group: seen, stage, trainable });
+  const optimizer = new Optimizer(trainable, withoutDecay(model), settings, { shards: sharding?.shards });
   const folder = flags.cache_vision;
   const vision = folder ? new VisionCache(model, { folder, limit: 20e9, notice: (text) => console.error(text) }) : null;
+  const { dtype } = config.precision;
+  const meter = new StepMeter(model, optimizer, dtype, device);
+  const options = { ...stepSettings(config), vision, sharding };
+  return { device, dtype, training, model, optimizer, meter, watched, options };
+}
+
+/** This rank's batches of a step, in the host's memory. */
+function batchesOf(
+  file: BatchFile,
+  step: number,
+  { micro_batches: count }: Flags,
+  { rank, size }: Group,
+  dtype: DType,
+) {
+  const parts = Array.from({ length: count / size }, (_, k) => k * size + rank);
+  return parts.map((part) => file.batch((step * count + part) % file.length, dtype));
+}
+
+async function measure(flags: Flags, { group }: Ranks): Promise<number> {
+  const { device, dtype, training, model, optimizer, meter, watched, options } = prepared(flags, group);
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
   const peaks: number[] = [];
-  const meter = new StepMeter(model, optimizer, config.precision.dtype, device);
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
-  const options = { ...stepSettings(config), vision };
-  let samples = 0;
+  let [samples, tokens] = [0, 0];
   let waits = 0;
   let peak = 0; // of a device, without what the meter's own products take
   for (let step = 0; step < flags.steps + extra; step++) {
     const started = performance.now();
-    const onHost = file.batch(step % file.length, config.precision.dtype);
+    const onHost = batchesOf(file, step, flags, group, dtype);
     const read = performance.now();
     const metered = device === 'cpu' || step >= flags.steps;
-    const batch = batchTo(onHost, device);
+    const batches = onHost.map((batch) => batchTo(batch, device));
     const compute = (): StepResult => {
       const waited = deviceWaits();
       const profile = metered ? { profile: meter } : {};
-      const result = trainStep(model, [batch], optimizer, 1, { ...options, ...profile });
+      const result = trainStep(model, batches, optimizer, 1, { ...options, ...profile });
       waits = Math.max(waits, deviceWaits() - waited);
       synchronize(device);
       return result;
@@ -164,22 +199,31 @@ async function main(words: readonly string[]): Promise<void> {
       if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
       return result;
     };
-    if (step > 0 && step < flags.steps) samples += batch.samples;
-    const { loss } = metered ? meter.step([batch], 0, time) : time();
+    if (step > 0 && step < flags.steps) {
+      samples += batches.reduce((sum, batch) => sum + batch.samples, 0);
+      tokens += batches.reduce((sum, batch) => sum + batch.tokens, 0);
+    }
+    watched.by = metered ? meter : null;
+    const { loss } = metered ? meter.step(batches, 0, time) : time();
     if (step < flags.steps) losses.push(loss);
     if (!metered) peak = deviceMemory(device).peak;
     if (step === 0) meter.restart();
     peaks.push(Math.round(peakResidentBytes() / 2 ** 20));
     await yieldToEventLoop();
   }
+  watched.by = null;
   const counted = seconds.slice(1);
+  const elapsed = counted.reduce((sum, s) => sum + s, 0);
+  const [allSamples, allTokens] = group.sum([samples, tokens], 'samples and tokens');
+  if (group.rank !== 0) return 0;
   console.log(
     JSON.stringify({
       losses,
       start_s: Number((start / 1000).toFixed(3)),
       step_s: seconds.map((s) => Number(s.toFixed(4))),
       median_step_s: counted.length === 0 ? null : median(counted),
-      samples_per_s: Number((samples / counted.reduce((sum, s) => sum + s, 0)).toFixed(4)),
+      samples_per_s: Number((allSamples! / elapsed).toFixed(4)),
+      tokens_per_s: Number((allTokens! / elapsed).toFixed(1)),
       peak_rss_mib_by_step: peaks,
       ...(device === 'cpu' ? {} : { peak_device_mib: Number((peak / 2 ** 20).toFixed(1)) }),
       device_waits: waits,
@@ -188,6 +232,7 @@ async function main(words: readonly string[]): Promise<void> {
       trainable: training.trainableNumbers,
     }),
   );
+  return 0;
 }
 
 /** Figures that only this side reports. */
@@ -200,4 +245,9 @@ function partsOf({ seconds, memory, languageFlops, matmulFlops }: Measurement) {
   };
 }
 
-await main(process.argv.slice(2));
+const flags = parseFlags(process.argv.slice(2));
+if (flags.micro_batches % flags.ranks !== 0 || flags.micro_batches === 0)
+  throw new Error(
+    `Expected a multiple of --ranks ${flags.ranks} for --micro_batches but received ${flags.micro_batches}`,
+  );
+process.exitCode = await overRanks(flags.ranks, (ranks) => measure(flags, ranks));

@@ -2,10 +2,15 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createModel, runPlan, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
+import { createModel, loadWeights, MiniCPMV, runPlan, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
-import { noGrad, ops, scope, type Tensor, tensor, writeSafetensors } from '@minicpm-finetune/torch';
+import { makeSchedule } from '@minicpm-finetune/run';
+import { manualSeed, noGrad, ops, scope, type Tensor, tensor, writeSafetensors } from '@minicpm-finetune/torch';
+import { evaluateBatch, Optimizer, trainStep, withoutDecay } from 'minicpm-finetune/internal';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { ReferenceFolder } from '../../src/parity/models-folder.js';
+import { trainAll } from '../../src/parity/models-training.js';
 
 const PROGRAM = join(import.meta.dirname, '..', '..', 'dist', 'parity', 'models.js');
 const CONFIG = {
@@ -75,6 +80,81 @@ function write(change: (expected: Map<string, Tensor>) => void): void {
   model.dispose();
 }
 
+/** Adds a case of two records and a training of four steps over both cases, whose recorded numbers are `steps`. */
+function writeTraining(steps: readonly (readonly [loss: number, gradNorm: number])[], after: readonly number[]): void {
+  const path = join(folder, 'cases', 'two');
+  mkdirSync(path, { recursive: true });
+  mkdirSync(join(folder, 'train'), { recursive: true });
+  const batches = ['one', 'two'];
+  const config = { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1 };
+  const schedule = makeSchedule(
+    { lr_scheduler_type: 'cosine', lr_scheduler_kwargs: null },
+    { totalSteps: 4, warmupSteps: 1, learningRate: 1e-3 },
+  );
+  const model = new MiniCPMV(parseConfig(JSON.stringify(CONFIG), 'config.json'));
+  const noDecay = withoutDecay(model);
+  const names = [...model.namedParameters()].map(([name]) => name).filter((name) => !model.fixedParameters.has(name));
+  model.dispose();
+  const training = {
+    config: { ...config, warmup_steps: 1, total_steps: 4 },
+    steps: steps.map(([loss, grad_norm], step) => ({
+      ...{ step, batch: batches[step % 2], loss, grad_norm, lr_used: 1e-3 * schedule(step) },
+    })),
+    loss_after_training: batches.map((batch, i) => ({ batch, loss: after[i] })),
+    decay_parameters: names.filter((name) => !noDecay.has(name)),
+    no_decay_parameters: names.filter((name) => noDecay.has(name)),
+  };
+  writeFileSync(join(folder, 'train', 'full.json'), JSON.stringify(training));
+  scope(() => {
+    writeSafetensors(join(folder, 'train', 'full_final.safetensors'), new Map());
+    writeSafetensors(join(path, 'expected.safetensors'), new Map());
+    const ids = tensor([...IDS, [6, 0, 0, 8, 3, 4]], 'int32');
+    const bound = tensor([[1, 3]], 'int64');
+    const inputs = {
+      input_ids: ids,
+      position_ids: tensor(
+        [0, 1].map(() => [0, 1, 2, 3, 4, 5]),
+        'int64',
+      ),
+    };
+    const pictures = [0, 1].flatMap((i) => [
+      [`pixel_values.${i}.0`, ops.randn([3, 14, 14 * 6])] as const,
+      [`tgt_sizes.${i}`, tensor([[2, 3]], 'int32')] as const,
+      [`image_bound.${i}`, bound] as const,
+    ]);
+    const labels = tensor([...LABELS, [-100, -100, -100, 3, 4, -100]], 'int32');
+    const mask = ops.to(ops.ones([2, 6]), 'bool');
+    const all = { ...inputs, labels, attention_mask: mask, ...Object.fromEntries(pictures) };
+    writeSafetensors(join(path, 'inputs.safetensors'), new Map(Object.entries(all)));
+  });
+}
+
+/** Takes the steps of the training in this process, and says what came of it. */
+function recordedBy(path: string): { steps: [number, number][]; after: number[] } {
+  const model = new MiniCPMV(parseConfig(JSON.stringify(CONFIG), 'config.json'));
+  loadWeights(model, path, { dtype: 'float32' });
+  trainAll(model);
+  const reference = new ReferenceFolder(path);
+  const parameters = new Map([...model.namedParameters()].filter(([, { requiresGrad }]) => requiresGrad));
+  const optimizer = new Optimizer(parameters, withoutDecay(model), {
+    ...{ learningRate: 1e-3, visionLearningRate: null, resamplerLearningRate: null, embeddingLearningRate: null },
+    ...{ loraPlusRatio: null, masterWeights: false, weightDecay: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8 },
+  });
+  const names = ['one', 'two'];
+  const options = { maxGradNorm: 1, recompute: false, perMicroBatch: false, zeroPicture: true };
+  const { steps } = reference.json<{ steps: { lr_used: number }[] }>('train', 'full.json');
+  const results = steps.map(({ lr_used }, step) =>
+    trainStep(model, [reference.case(names[step % 2]!).batch()], optimizer, lr_used / 1e-3, options),
+  );
+  const after = names.map((name) => {
+    const { sum, count } = evaluateBatch(model, reference.case(name).batch());
+    return sum / count;
+  });
+  optimizer.dispose();
+  model.dispose();
+  return { steps: results.map(({ loss, gradNorm }) => [loss, gradNorm]), after };
+}
+
 function parity(...args: string[]): { status: number | null; failed: string[]; checks: number; stderr: string } {
   const { status, stdout, stderr } = spawnSync(process.execPath, [PROGRAM, ...args], { encoding: 'utf8' });
   const lines = stdout.split('\n').filter((line) => line !== '');
@@ -105,6 +185,27 @@ describe('parity', () => {
     write(() => {});
     writeFileSync(join(folder, 'model.safetensors'), 'nothing of the kind');
     expect(parity(folder)).toMatchObject({ status: 1, failed: ['weights'] });
+  });
+
+  it('repeats a recorded training, over ranks, too', () => {
+    write(() => {});
+    manualSeed(1);
+    writeTraining(Array(4).fill([0, 1]), [0, 0]);
+    const recorded = recordedBy(folder);
+    manualSeed(1);
+    writeTraining(recorded.steps, recorded.after);
+    const alone = parity(folder).failed.filter((check) => check.startsWith('train/'));
+    expect(alone).toEqual([]);
+    for (const size of ['2', '3'])
+      expect(parity('--ranks', size, folder)).toMatchObject({ status: 0, failed: [], checks: 7 });
+    manualSeed(1);
+    writeTraining(
+      [...recorded.steps.slice(0, 3), [recorded.steps[3]![0] + 1e-3, recorded.steps[3]![1]]],
+      recorded.after,
+    );
+    expect(parity('--ranks', '2', folder)).toMatchObject({ status: 1, failed: ['train/full/loss'] });
+    rmSync(join(folder, 'train'), { recursive: true });
+    rmSync(join(folder, 'cases', 'two'), { recursive: true });
   });
 
   it('refuses a wrong command line', () => {

@@ -14,7 +14,7 @@ import type { Phase, StepProfile } from '../../engine/profiler.js';
 
 export const PARTS = [
   ...['data', 'vision forward', 'vision recompute', 'vision backward', 'language forward', 'language recompute'],
-  ...['language backward', 'loss', 'optimizer', 'other'],
+  ...['language backward', 'loss', 'optimizer', 'collective', 'other'],
 ] as const;
 
 export interface Measurement {
@@ -30,6 +30,9 @@ export interface Measurement {
   /** Bytes, each at its highest. */
   readonly memory: ReadonlyMap<string, number>;
 }
+
+/** Categories of spans that are parts by themselves. */
+const OWN_PARTS: ReadonlySet<string> = new Set(['data', 'loss', 'collective']);
 
 const LAYER = 'llm.model.layers.';
 
@@ -104,7 +107,7 @@ export class StepMeter implements StepProfile {
     const inUse = this.#inUse();
     if (name === 'loss') this.#most('activations', inUse - this.#before);
     if (name === 'gradient norm') this.#most('gradients', inUse - this.#before);
-    return this.#timed(category === 'data' || category === 'loss' ? category : 'optimizer', run);
+    return this.#timed(OWN_PARTS.has(category) ? category : 'optimizer', run);
   }
 
   block<T>(phase: Phase, node: PlanNode, run: () => T): T {

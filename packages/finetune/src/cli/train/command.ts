@@ -10,7 +10,7 @@ import type { Place, Ranks } from '../../parallel/ranks.js';
 import type { Reporter } from '../../report/reporter.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
 import { EXIT, printedError } from '../exit.js';
-import { factsOf, sizeOf, standingOf, startRanks } from './launching.js';
+import { factsOf, idleNotices, sizeOf, standingOf, startRanks } from './launching.js';
 import { TRAIN_TEXT } from './text.js';
 
 /** What timers and system calls take at most. */
@@ -21,7 +21,8 @@ export const trainCommand: CliCommand = {
   flags: [...TRAIN_FLAGS, ...flagsOf({ launch: LAUNCH_FLAGS })],
   async run(given, io) {
     const standing = standingOf(given, io.env, resolveGiven(given).config);
-    const resolved = resolveGiven(given, { worldSize: sizeOf(standing) });
+    const found = resolveGiven(given, { worldSize: sizeOf(standing) });
+    const resolved = { ...found, notices: [...found.notices, ...idleNotices(standing)] };
     const dry = given.get('dry_run')?.value ?? false;
     if (dry !== false) {
       const rank = standing.kind === 'rank' ? standing.place.rank : 0;
@@ -48,6 +49,7 @@ async function trainAsRank(place: Place, resolved: ResolvedConfig, io: CommandIO
     timeout: Math.min(1000 * resolved.config.engine.ddp_timeout, MOST_MILLISECONDS),
     facts: await factsOf(resolved.config),
     notice: (line: string) => void io.stderr.write(`${io.say(line)}\n`),
+    say: io.say,
     printed: (error: unknown) => printedError(error, io.say),
   };
   return await asMember(place, options, async ({ ranks, folder }) => {

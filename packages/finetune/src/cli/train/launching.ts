@@ -50,6 +50,14 @@ export function sizeOf(standing: Standing): number {
   return standing.kind === 'rank' ? standing.place.size : standing.plan.size;
 }
 
+/** What is said of flags that this process has no use for. */
+export function idleNotices(standing: Standing): string[] {
+  if (standing.kind !== 'alone' || standing.idle.length === 0) return [];
+  const [first, second] = standing.idle;
+  const why = 'one process meets no other.';
+  return [second === undefined ? `${first} has no effect: ${why}` : `${first} and ${second} have no effect: ${why}`];
+}
+
 /** Starts the processes of this machine, with the words of this one. Returns the exit code. */
 export async function startRanks(plan: LaunchPlan, given: GivenValues, io: CommandIO): Promise<number> {
   const { launch } = await import('../../launch/launcher.js');

@@ -96,7 +96,31 @@ export const LAUNCH: Messages = {
   'the version of libtorch': 'libtorch 的版本',
   'the instruction set of the processor': '处理器的指令集',
 
+  'Rank {1} of {2} runs here; the progress is shown where rank 0 runs, on {3}.':
+    '本机运行 {2} 个进程中的进程 {1}；进度在进程 0 所在的 {3} 上显示。',
+  'Ranks {1} to {2} of {3} run here; the progress is shown where rank 0 runs, on {4}.':
+    '本机运行 {3} 个进程中的进程 {1} 至 {2}；进度在进程 0 所在的 {4} 上显示。',
+  '{1} has no effect: one process meets no other.': '{1} 不起作用：只有一个进程，无需会合。',
+  '{1} and {2} have no effect: one process meets no other.': '{1} 和 {2} 不起作用：只有一个进程，无需会合。',
+
+  // Who holds the others up.
+  '{1} has not been heard of': '尚未收到{1}的消息',
+  '{1} has not answered for {2} s, last at {3}': '{1}已有 {2} 秒没有回应，最后在 {3}',
+  '{1} is at {2} since {3} s': '{1}在 {2} 已有 {3} 秒',
+  '{1}, which serves the store, has not answered for {2} s; rank {3} waits at {4}.':
+    '提供存储的{1}已有 {2} 秒没有回应；进程 {3} 在 {4} 等待。',
+  'all ranks wait at {1} since {2} s: look at the network between them.':
+    '所有进程在 {1} 等待了 {2} 秒：请检查它们之间的网络。',
+  'rank {1} waits at {2}.': '进程 {1} 在 {2} 等待。',
+  'ranks {1} wait at {2}.': '进程 {1} 在 {2} 等待。',
+  'error: {1}, which serves the store, is gone.': '错误：提供存储的{1}已不在。',
+
   // How they end.
+  '{1} failed:': '{1}失败：',
+  'Expected rank {1} at {2} but its connection is closed ({3}).': '进程 {1} 应在 {2}，但它的连接已断开（{3}）。',
+  'Expected rank {1} at {2} within {3} s but it did not come.': '进程 {1} 应在 {3} 秒内到达 {2}，但没有到。',
+  'Look at what it printed last on its machine, and at the network between the machines; resume with --resume_from_checkpoint latest.':
+    '请查看它在其机器上最后输出的内容以及机器之间的网络；用 --resume_from_checkpoint latest 恢复训练。',
   'Rank {1} ended first, with exit code {2}.': '进程 {1} 最先结束，退出码为 {2}。',
   'Rank {1} ended first, by {2}.': '进程 {1} 最先结束，由 {2} 终止。',
   'Its output is in {1}.': '它的输出在 {1}。',
