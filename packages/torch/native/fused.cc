@@ -168,12 +168,23 @@ static Tensor swiglu(const Tensor& gate, const Tensor& up) {
   return SwiGlu::apply(gate, up);
 }
 
+// Operator by operator, as libtorch computes it on a CPU: it keeps more for the gradient than the one operator that GPUs, and meta tensors, have.
+static Tensor separateRmsNorm(const Tensor& x, const Tensor& weight, double eps) {
+  const Tensor wide = x.to(at::kFloat);
+  const Tensor normal = wide.mul(wide.pow(2).mean(-1, true).add_(eps).rsqrt()).to(x.scalar_type());
+  return normal.mul(weight);
+}
+
 static Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) {
   TORCH_CHECK(x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1),
               "expected a weight for each number of the last dimension but received ", x.sizes(), " and ", weight.sizes());
 #if defined(MINICPM_AVX512)
   if (isForKernel(x) && weight.scalar_type() == at::kBFloat16 && weight.is_contiguous()) return FusedRmsNorm::apply(x, weight, eps);
+  const bool fused = x.scalar_type() == at::kBFloat16 && hasAvx512Bf16();
+#else
+  const bool fused = false;
 #endif
+  if (x.is_meta() && metaStandsForCpu() && !fused) return separateRmsNorm(x, weight, eps);
   return at::rms_norm(x, {x.size(-1)}, weight, eps);
 }
 

@@ -96,13 +96,14 @@ function bytesOf(
   const width = config.precision.dtype === 'float32' ? 4 : 2;
   const copies = device !== 'cpu' && params === null ? width : 0;
   const each = width === 2 && masterWeights ? 12 : 2 * width + copies;
-  const weights = [...model.namedParameters()].filter(
-    ([name, { data }]) => trainable.has(name) || device !== 'cpu' || ownsStorage(data),
-  );
-  const weightBytes = weights.reduce((sum, [, { data }]) => sum + data.nbytes, 0);
+  let weightBytes = 0;
+  for (const [name, parameter] of params === null ? [] : model.namedParameters()) {
+    if (parameter.compact !== undefined) continue; // it would make its tensor
+    if (trainable.has(name) || device !== 'cpu' || ownsStorage(parameter.data)) weightBytes += parameter.data.nbytes;
+  }
   return {
     optimizer: optimizer === null ? 0 : (each * trainableNumbers) / shared,
-    params: params === null ? 0 : weightBytes / ranks.size,
+    params: weightBytes / ranks.size,
   };
 }
 

@@ -38,7 +38,7 @@ describe('rows of a table', () => {
       Float32Array.from({ length: 12 }, (_, i) => i),
       [12],
     );
-    const table = { group: soloGroup(), share, width: 3, label: 'rows' };
+    const table = { group: soloGroup(), share, width: 3, device: 'cpu', label: 'rows' };
     const rows = fetchRows(table, BigInt64Array.from([1n, 3n]));
     expect([rows.shape, rows.toNumbers()]).toEqual([
       [2, 3],

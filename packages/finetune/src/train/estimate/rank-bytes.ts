@@ -112,6 +112,7 @@ export function workingBytes(moment: Moment, rehearsal: Rehearsal, settings: Ran
   }
   if (!fused || moment.phase === 'forward' || rehearsal.masters === 0) return moment.working;
   if (places.optimizer !== 'device' && device !== 'cpu') return moment.working; // the copy is in host memory
+  if (settings.world === 1 && isShared(settings)) return moment.working; // the sum that it is made of took as much (transitAt)
   const trained = unitOf(rehearsal, moment.block)?.trained ?? 0;
   const own = settings.stage === 0 ? trained : shareOfUnit(trained, settings.world);
   return Math.max(moment.working, moment.kept + 4 * own); // the update's gradient in float32

@@ -39,7 +39,7 @@ export interface Unit {
 }
 
 /** A token table that trains and is not the head: only rows that occur have gradients and moments. */
-export interface TableRows {
+interface TableRows {
   readonly unit: string;
   readonly seen: number;
   readonly of: number;
