@@ -5,8 +5,9 @@
  */
 import type { Plan, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
+import { clipOnDevice, squaresOf } from './clip.js';
 import { emptySum } from './loss.js';
-import { clipOnDevice, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
+import type { Optimizer, StepSettings } from './optimizer.js';
 
 export interface GradientReceiver {
   /** How gradients are used, in a word. */

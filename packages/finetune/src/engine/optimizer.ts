@@ -1,7 +1,7 @@
 /**
  * Parameter groups, AdamW, and float32 master weights. AdamW with Hugging Face's weight-decay groups, float32 master
- * weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding, clipping to a global
- * norm. Offloaded, all of it is on the CPU, the update too. Not here: the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
+ * weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding. Offloaded, all of it is on
+ * the CPU, the update too. Not here: clipping (clip.ts), the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
  */
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
@@ -183,8 +183,12 @@ export class Optimizer {
   /** Updates this process's segments of parameters. The gradients are of the segments, and the caller's. */
   step(gradients: ReadonlyMap<string, Tensor>, settings: StepSettings): void {
     for (const group of this.groups) group.lr = group.baseLr * settings.multiplier;
-    if (this.#offload === null) this.#update(gradients, settings);
-    else for (const some of byUnit(gradients)) this.#updateAside(some, settings, this.#offload);
+    const offload = this.#offload;
+    // copies in another type are of one unit at a time: those of all take as much as the masters
+    const copies = [...gradients].some(([name, { dtype }]) => dtype !== this.#typeOf(name, gradients));
+    for (const some of copies || offload ? byUnit(gradients) : [gradients])
+      if (offload) this.#updateAside(some, settings, offload);
+      else this.#update(some, settings);
   }
 
   #update(gradients: ReadonlyMap<string, Tensor>, { seed, rows, skip = null }: StepSettings): void {
@@ -257,7 +261,7 @@ const typed = (gradient: Tensor, dtype: Tensor['dtype']): Tensor =>
   gradient.dtype === dtype ? gradient : ops.to(gradient, dtype);
 
 /** Gradients by the unit of their parameters, in the order in which they come. */
-function byUnit(gradients: ReadonlyMap<string, Tensor>): Iterable<ReadonlyMap<string, Tensor>> {
+export function byUnit(gradients: ReadonlyMap<string, Tensor>): Iterable<ReadonlyMap<string, Tensor>> {
   const units = new Map<string, Map<string, Tensor>>();
   for (const [name, gradient] of gradients) {
     const unit = unitName(name);
@@ -265,52 +269,4 @@ function byUnit(gradients: ReadonlyMap<string, Tensor>): Iterable<ReadonlyMap<st
     units.get(unit)!.set(name, gradient);
   }
   return units.values();
-}
-
-/** Places of tensors in a list, by their type: libtorch has one kernel for many tensors of one type, and goes through a mixed list one by one. */
-function placesByType(tensors: readonly Tensor[]): number[][] {
-  const places = new Map<string, number[]>();
-  tensors.forEach(({ dtype }, i) => {
-    const own = places.get(dtype);
-    if (own === undefined) places.set(dtype, [i]);
-    else own.push(i);
-  });
-  return [...places.values()];
-}
-
-/** L2 norm over gradients from the sum of their squares: rounded to float32, as PyTorch has it. */
-export const normOf = (squares: number): number => Math.fround(Math.sqrt(squares));
-
-/** Sum of the squares of gradients, at least one: a scalar on the device, in float64 where the device has it. */
-export function squaresOf(gradients: ReadonlyMap<string, Tensor>): Tensor {
-  return ops.sumOfSquares([...gradients.values()]);
-}
-
-/** Scales all gradients so that their global norm is at most `maxNorm` (0: leaves them), as `torch.nn.utils.clip_grad_norm_` does. */
-export function clipGradients(gradients: ReadonlyMap<string, Tensor>, norm: number, maxNorm: number): void {
-  if (maxNorm <= 0 || gradients.size === 0) return;
-  const coefficient = maxNorm / (norm + 1e-6);
-  if (coefficient >= 1) return;
-  const all = [...gradients.values()];
-  for (const places of placesByType(all))
-    noGrad(() =>
-      ops.foreachMul_(
-        places.map((i) => all[i]!),
-        coefficient,
-      ),
-    );
-}
-
-/** Does what `clipGradients` does with a norm that is on the device, without waiting for it. `norm` is float64 where the device has it. */
-export function clipOnDevice(gradients: ReadonlyMap<string, Tensor>, norm: Tensor, maxNorm: number): void {
-  if (maxNorm <= 0) return;
-  noGrad(() =>
-    scope(() => {
-      const most = ops.full([], maxNorm, { dtype: norm.dtype, device: norm.device });
-      const coefficient = ops.clamp(ops.div(most, ops.addScalar(norm, 1e-6)), null, 1);
-      // As a product with a number: the CPU rounds the number to the gradient's type first, others compute in float32 and round once.
-      const vector = norm.device === 'cpu' ? null : ops.reshape(ops.to(coefficient, 'float32'), [1]);
-      for (const gradient of gradients.values()) ops.mul_(gradient, vector ?? ops.to(coefficient, gradient.dtype));
-    }),
-  );
 }

@@ -11,9 +11,10 @@ import { fromTypedArray, keep, noGrad, ops, type Pending, pieceOf, scope, type T
 import { type Sharding, shapeOf } from '../parallel/sharding.js';
 import { piecesOf } from '../parallel/table-rows.js';
 import { type Part, segmentsOf, type Unit } from '../parallel/units.js';
+import { clipGradients, squaresOf } from './clip.js';
 import { addRows, type GradientReceiver, type RowSum, Shared } from './gradients.js';
 import { emptySum } from './loss.js';
-import { clipGradients, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
+import type { Optimizer, StepSettings } from './optimizer.js';
 
 /** What a rank has of a part's gradient. */
 interface Sum {

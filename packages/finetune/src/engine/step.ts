@@ -7,10 +7,11 @@
 import { strict as assert } from 'node:assert';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { type Group, keep, noGrad, ops, scope, seedOf, soloGroup, type Tensor } from '@minicpm-finetune/torch';
+import { clipGradients, normOf, squaresOf } from './clip.js';
 import { type Batch, disposeBatch } from './collate.js';
 import { FusedUpdate, type GradientReceiver, GradientSum, type Rows } from './gradients.js';
 import { type MicroBatchOptions, runBatch } from './micro-batch.js';
-import { clipGradients, normOf, type Optimizer, type StepSettings, squaresOf } from './optimizer.js';
+import type { Optimizer, StepSettings } from './optimizer.js';
 import { traced } from './profiler.js';
 import { ScatteredSum, ScatteredUpdate } from './scattered-sum.js';
 

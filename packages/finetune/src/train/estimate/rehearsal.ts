@@ -13,12 +13,21 @@ import {
 } from '@minicpm-finetune/minicpm-v';
 import { type ModelConfig, withSlice } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
-import { countMetaBytes, keep, metaBytes, ops, type Parameter, resetMetaPeak, scope } from '@minicpm-finetune/torch';
+import {
+  countMetaBytes,
+  keep,
+  metaBytes,
+  ops,
+  type Parameter,
+  resetMetaPeak,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
 import { sliceOf } from '../../data/encoder.js';
 import { type Batch, pack, type Sequence } from '../../engine/collate.js';
 import type { DeviceName } from '../../engine/machine.js';
 import { withNoise } from '../../engine/neftune.js';
-import { Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
+import { byUnit, Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
 import { gradientsOf } from '../../engine/step.js';
 import { tuneFully } from '../../engine/trainables.js';
 import { inVisitOrder, unitName } from '../../parallel/units.js';
@@ -71,7 +80,7 @@ export interface Rehearsal {
   readonly trainedNumbers: number;
   readonly totalNumbers: number;
   readonly steps: readonly Moment[];
-  /** Bytes of gradients that the update copies in float32. */
+  /** Bytes of gradients that the update copies in float32 at a time. */
   readonly copied: number;
   /** Bytes of a micro-batch's ids and pictures. */
   readonly batch: number;
@@ -224,11 +233,7 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, sh
       summed: several,
       trainedNumbers: sum([...trainable.values()].map(numbersOf)),
       totalNumbers: sum(all.map(([, parameter]) => numbersOf(parameter))),
-      copied: sum(
-        [...receiver.gradients].map(([name, { dtype, numel }]) =>
-          optimizer.masters.has(name) && dtype !== 'float32' ? 4 * numel : 0,
-        ),
-      ),
+      copied: Math.max(0, ...Array.from(byUnit(receiver.gradients), (some) => copiedBytes(some, optimizer))),
       steps: [...watch.moments, { phase: 'update', block: '', working, kept: 0, gradients: watch.held, own: 0 }],
       batch,
     };
@@ -237,4 +242,9 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, sh
     receiver.dispose();
     optimizer.dispose();
   }
+}
+
+function copiedBytes(gradients: ReadonlyMap<string, Tensor>, { masters }: Optimizer): number {
+  const copied = [...gradients].filter(([name, { dtype }]) => masters.has(name) && dtype !== 'float32');
+  return sum(copied.map(([, { numel }]) => 4 * numel));
 }
