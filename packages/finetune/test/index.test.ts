@@ -62,7 +62,9 @@ describe('train', () => {
     expect(result).toMatchObject({ stopped: null, steps: 4 });
     expect(listeners).toBe(before[0]);
     expect(['SIGINT', 'SIGTERM', 'SIGUSR1'].map((signal) => process.listenerCount(signal))).toEqual(before);
-    expect(events.map(({ event }) => event)).toEqual(['run_start', 'step', 'step', 'step', 'step', 'run_end']);
+    const kinds = events.map(({ event }) => event).filter((kind) => kind !== 'system'); // on a slow machine
+    const steps = ['step', 'step', 'memory_plan', 'step', 'step'];
+    expect(kinds).toEqual(['run_start', 'phase', ...steps, 'phase', 'run_end']);
     const written = eventsOf(inPlace('whole'), 'step').map(({ time: _, ...event }) => event);
     expect(events.filter(({ event }) => event === 'step')).toEqual(written);
     expect(result.trainLoss).toBeCloseTo(written.reduce((sum, { loss }) => sum + loss!, 0) / 4, 10);

@@ -123,7 +123,9 @@ describe('a training in Chinese', () => {
   it('keeps events.jsonl and JSON lines in English', async () => {
     const { out } = await run(words('json', '--progress', 'json'));
     expect(out).toContain('without effect: use_lora is false');
-    expect(out + readFileSync(join(place.folder, 'json', 'events.jsonl'), 'utf8')).not.toMatch(/[\u4e00-\u9fff]/);
+    const written = out + readFileSync(join(place.folder, 'json', 'events.jsonl'), 'utf8');
+    // but for the names of the folders in which the tests run
+    expect(written.replaceAll(process.cwd(), '')).not.toMatch(/[\u4e00-\u9fff]/);
   });
 });
 
