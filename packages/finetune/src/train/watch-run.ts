@@ -11,6 +11,9 @@ const CHANGE = 0.01;
 /** Optimizer steps of this start after which memory has been planned. */
 const WARMUP = 2;
 
+/** The figures of a run that does not plan. */
+const UNPLANNED = { budget: null, baseline: null, kept: 0 } as const;
+
 /** Which process trains, and how it was started. */
 export function processOfRun(): Pick<RunStartEvent, 'pid' | 'process_start' | 'hostname' | 'cwd' | 'command'> {
   const { pid, start, host } = thisProcess();
@@ -36,7 +39,9 @@ export class RunWatch implements Disposable {
   stepDone(): void {
     const { log, memory, estimated, ranks } = this.#run;
     if (ranks.rank !== 0 || ++this.#steps < WARMUP) return;
-    const { budget, baseline, kept } = memory?.figures ?? { budget: null, baseline: null, kept: 0 };
+    const figures = memory === null ? UNPLANNED : memory.figures;
+    if (figures === null) return; // a step without records plans nothing
+    const { budget, baseline, kept } = figures;
     const lines = estimated?.likely.device ?? [];
     const by = Object.fromEntries(lines.map(({ category, bytes }) => [category, bytes]));
     const plan: MemoryPlanEvent = { event: 'memory_plan', budget, baseline, kept, by };
