@@ -13,7 +13,9 @@ const PACKAGES = {
   run: [],
   processor: ['run'],
   'minicpm-v': ['torch', 'run', 'processor'],
-  finetune: ['torch', 'run', 'processor', 'minicpm-v'],
+  serve: ['run', 'processor', 'minicpm-v'],
+  dashboard: ['run'],
+  finetune: ['torch', 'run', 'processor', 'minicpm-v', 'serve', 'dashboard'],
   lab: ['torch', 'run', 'processor', 'minicpm-v', 'finetune'],
 };
 

@@ -1,0 +1,2 @@
+/** The web page over run folders: what other packages may use. */
+export {};

@@ -1,0 +1,2 @@
+/** The server over a model: what other packages may use. */
+export {};
