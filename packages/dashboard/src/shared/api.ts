@@ -1,0 +1,96 @@
+/**
+ * Every endpoint of the page's server, with its request and its answer. The page and the server both take the types from here.
+ *
+ * All answers are JSON (but pictures and the stream), of status 200; a mistake is `{ error: FieldError }` with a status of 400 or above.
+ * Requests that write have `content-type: application/json`. The page's cookie, or `Authorization: Bearer TOKEN`, goes with all of them;
+ * `POST /api/session` makes the cookie of the token in the address's fragment.
+ */
+import type {
+  ActionAnswer,
+  AnswerIndex,
+  CheckpointList,
+  DeleteRequest,
+  EndRequest,
+  ImageSlices,
+  LogWindow,
+  Recipe,
+  ResumeRequest,
+  RunDetails,
+  RunList,
+  Series,
+  SeriesRequest,
+  StepAnswers,
+  UserNotes,
+} from './runs.js';
+import type {
+  ChatProcess,
+  ChatStartRequest,
+  CommandAnswer,
+  DataReport,
+  DryRunAnswer,
+  FieldError,
+  FlagsTable,
+  Machine,
+  OpenDataRequest,
+  OpenedData,
+  RecordPage,
+  RenderedRecord,
+  StartAnswer,
+  StartRequest,
+} from './tools.js';
+
+export type * from './runs.js';
+export type * from './stream.js';
+export type * from './tools.js';
+
+/** Method and path -> what is sent (query of GET, JSON body of the others) and what is answered. */
+export interface Endpoints {
+  /** 401: the token is wrong. */
+  'POST /api/session': { request: { token: string }; answer: { version: string } };
+  /** 200 with a session, 401 without one. */
+  'GET /api/session': { request: Nothing; answer: { version: string } };
+
+  'GET /api/runs': { request: Nothing; answer: RunList };
+  'GET /api/runs/:id': { request: Nothing; answer: RunDetails };
+  'GET /api/runs/:id/series': { request: SeriesRequest; answer: Series };
+  'GET /api/runs/:id/answers': { request: Nothing; answer: AnswerIndex };
+  'GET /api/runs/:id/answers/:step': { request: Nothing; answer: StepAnswers };
+  'GET /api/images/:handle': { request: { w?: number }; answer: Blob };
+  'GET /api/images/:handle/slices': { request: Nothing; answer: ImageSlices };
+  'GET /api/runs/:id/checkpoints': { request: Nothing; answer: CheckpointList };
+  'GET /api/runs/:id/recipe': { request: Nothing; answer: Recipe };
+  'GET /api/log/:id': { request: { from?: number; last?: number }; answer: LogWindow };
+
+  'POST /api/runs/:id/stop': { request: Nothing; answer: ActionAnswer };
+  'POST /api/runs/:id/save': { request: Nothing; answer: ActionAnswer };
+  'POST /api/runs/:id/end': { request: EndRequest; answer: ActionAnswer };
+  'POST /api/runs/:id/resume': { request: ResumeRequest; answer: ActionAnswer };
+  'POST /api/runs/:id/archive': { request: { archived: boolean }; answer: ActionAnswer };
+  'POST /api/runs/:id/delete': { request: DeleteRequest; answer: ActionAnswer };
+  'POST /api/runs/:id/checkpoints/:step/delete': { request: Nothing; answer: ActionAnswer };
+  'PUT /api/runs/:id/ui': { request: Partial<UserNotes>; answer: ActionAnswer };
+
+  'GET /api/flags': { request: Nothing; answer: FlagsTable };
+  'POST /api/command': { request: StartRequest; answer: CommandAnswer };
+  'POST /api/dry-run': { request: StartRequest; answer: DryRunAnswer };
+  'POST /api/runs': { request: StartRequest; answer: StartAnswer };
+
+  'POST /api/data/open': { request: OpenDataRequest; answer: OpenedData };
+  'GET /api/data/:data/report': { request: Nothing; answer: DataReport };
+  'GET /api/data/:data/records': { request: { from?: number; count?: number; filter?: string }; answer: RecordPage };
+  'GET /api/data/:data/records/:n/render': { request: Nothing; answer: RenderedRecord };
+  'GET /api/data/:data/images/:handle': { request: { w?: number }; answer: Blob };
+
+  'GET /api/chat': { request: Nothing; answer: { processes: readonly ChatProcess[] } };
+  'POST /api/chat': { request: ChatStartRequest; answer: ChatProcess };
+  'DELETE /api/chat/:id': { request: Nothing; answer: Nothing };
+
+  'GET /api/machine': { request: Nothing; answer: Machine };
+}
+
+export type Nothing = Record<string, never>;
+
+/** The answer of every status of 400 and above. */
+export interface ErrorAnswer {
+  error: FieldError;
+}
