@@ -98,7 +98,10 @@ const overlayOf = ({ data, width, height }: Label, left: number, top: number): O
 });
 
 /** The size of a picture that the model sees, in pixels. */
-export function pictureSize({ shape, rows, cols }: EncodedPicture, patchSize: number): { width: number; height: number } {
+export function pictureSize(
+  { shape, rows, cols }: EncodedPicture,
+  patchSize: number,
+): { width: number; height: number } {
   if (isStrip({ shape, rows, cols }, patchSize)) return { width: cols * patchSize, height: rows * patchSize };
   return { width: shape[2], height: shape[1] };
 }

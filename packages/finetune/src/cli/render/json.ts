@@ -209,17 +209,20 @@ function entries(tokens: readonly RenderedToken[], sample: EncodedSample, tokeni
   });
 }
 
-const keyOf = (entry: Entry): string => ('features' in entry ? `features ${entry.features}` : `${entry.id} ${entry.text}`);
+/** Tokens are the same by id and text, features of a picture by their number. */
+const keyOf = (entry: Entry): string =>
+  JSON.stringify('features' in entry ? [entry.features] : [entry.id, entry.text]);
 
 /** The whole record with what was cut off marked. */
 function merged(whole: readonly Entry[], kept: readonly Entry[]): Entry[] {
   let at = 0;
   return diff(whole, kept, keyOf).flatMap(({ kind, items }) => {
     if (kind !== 'first') return items.map(() => kept[at++]!);
-    return items.map((one): Entry =>
-      'features' in one
-        ? { ...one, index: null, picture: null, cut: true }
-        : { ...one, index: null, supervised: false, label: null, cut: true },
+    return items.map(
+      (one): Entry =>
+        'features' in one
+          ? { ...one, index: null, picture: null, cut: true }
+          : { ...one, index: null, supervised: false, label: null, cut: true },
     );
   });
 }

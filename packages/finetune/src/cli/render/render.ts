@@ -72,11 +72,7 @@ export async function renderRecord(
 }
 
 /** Reads a record and works on it. A UserError on the way gets the record's place. */
-export async function placed<T>(
-  dataset: Dataset,
-  index: number,
-  work: (record: DataRecord) => Promise<T>,
-): Promise<T> {
+export async function placed<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {
   let record: DataRecord | undefined;
   try {
     record = await dataset.read(index);

@@ -23,6 +23,9 @@ const MOST_SAMPLES = 4;
 const LARGEST_WIDTH = 4096;
 
 type Request = Readonly<Record<string, unknown>>;
+type Limits = readonly [maxLength: number, overlong: string];
+
+const keyOf = (...parts: [record: number, compat: Compat, limits: Limits]): string => JSON.stringify(parts);
 
 /** A number or a choice of a request. @throws UserError */
 function integer(request: Request, name: string, most: number, otherwise?: number): number {
@@ -133,16 +136,16 @@ class RecordAnswers {
     const compats: readonly Compat[] = compat === 'both' ? COMPATS : [compat];
     const { encoder, limits } = this.#limited(request);
     const { json, samples } = await recordJson(this.#dataset, record, encoder, compats);
-    for (const [one, sample] of samples) this.#remember(`${record} ${one} ${limits}`, sample);
+    for (const [one, sample] of samples) this.#remember(keyOf(record, one, limits), sample);
     return json;
   }
 
   /** The encoder with the limits of the request. */
-  #limited(request: Request): { encoder: Encoder; limits: string } {
+  #limited(request: Request): { encoder: Encoder; limits: Limits } {
     const { setup } = this.#encoder;
     const maxLength = integer(request, 'model_max_length', Number.MAX_SAFE_INTEGER, setup.maxLength);
     const overlong = choice(request, 'overlong', OVERLONG, setup.overlong ?? 'fewer_slices');
-    return { encoder: this.#encoder.with({ maxLength, overlong }), limits: `${maxLength} ${overlong}` };
+    return { encoder: this.#encoder.with({ maxLength, overlong }), limits: [maxLength, overlong] };
   }
 
   #remember(key: string, sample: EncodedSample): void {
@@ -155,7 +158,7 @@ class RecordAnswers {
   async #picture(record: number, request: Request): Promise<object> {
     const compat = choice(request, 'compat', COMPATS, 'inference');
     const { encoder, limits } = this.#limited(request);
-    const key = `${record} ${compat} ${limits}`;
+    const key = keyOf(record, compat, limits);
     if (!this.#samples.has(key)) {
       const { samples } = await recordJson(this.#dataset, record, encoder, [compat]);
       for (const sample of samples.values()) this.#remember(key, sample);
