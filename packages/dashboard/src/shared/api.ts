@@ -25,6 +25,7 @@ import type {
 import type {
   ChatModel,
   ChatStartRequest,
+  CheckedValues,
   DataReport,
   DoctorReport,
   DryRunAnswer,
@@ -79,6 +80,7 @@ export interface Endpoints {
   'PUT /api/runs/:id/ui': { request: Partial<UserNotes>; answer: ActionAnswer };
 
   'GET /api/flags': { request: Nothing; answer: FlagsTable };
+  'POST /api/command': { request: ValuesRequest; answer: CheckedValues };
   'POST /api/dry-run': { request: ValuesRequest; answer: DryRunAnswer };
   'POST /api/estimate': { request: EstimateRequest; answer: EstimateAnswer };
   'POST /api/recipe': { request: RecipeRequest; answer: RecipeAnswer };

@@ -29,6 +29,21 @@ export interface ValuesRequest extends InLanguage {
   values: FlagValues;
 }
 
+/** `POST /api/command`: what a form says live; nothing is started. */
+export interface CheckedValues {
+  /** For a shell. */
+  command: string;
+  /** YAML with the same values. */
+  recipe: string;
+  /** Flags that differ from their defaults. */
+  changed: readonly string[];
+  mistakes: readonly FieldError[];
+  /** Required flags without a value. */
+  missing: readonly string[];
+  /** Flags without effect, and why. */
+  idle: readonly { name: string; reason: string }[];
+}
+
 /** `POST /api/runs` */
 export interface StartRequest extends ValuesRequest {
   /** Wait until no other run of these folders runs. Otherwise it is started now. */
@@ -95,6 +110,8 @@ export interface RecipeRequest extends InLanguage {
 export interface RecipeAnswer {
   error: FieldError | null;
   values: FlagValues;
+  /** Keys that the form has no field for: they are left out. */
+  left: readonly string[];
 }
 
 // Data
@@ -159,7 +176,6 @@ export interface CheckedData {
   records: number;
   files: readonly { path: string; records: number; description: string }[];
   findings: readonly Finding[];
-  notes: readonly string[];
   /** Tokens of the sound records, whole; null: there is none. */
   tokens: Distribution | null;
   /** Share of all tokens that the model learns to produce. */

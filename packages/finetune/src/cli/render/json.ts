@@ -210,8 +210,7 @@ function entries(tokens: readonly RenderedToken[], sample: EncodedSample, tokeni
 }
 
 /** Tokens are the same by id and text, features of a picture by their number. */
-const keyOf = (entry: Entry): string =>
-  JSON.stringify('features' in entry ? [entry.features] : [entry.id, entry.text]);
+const keyOf = (entry: Entry): string => JSON.stringify('features' in entry ? [entry.features] : [entry.id, entry.text]);
 
 /** The whole record with what was cut off marked. */
 function merged(whole: readonly Entry[], kept: readonly Entry[]): Entry[] {

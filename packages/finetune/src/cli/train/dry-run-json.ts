@@ -5,7 +5,10 @@
 import { type RunConfig, UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import type { GivenValues } from '../../config/flags.js';
+import { readRecipe } from '../../config/recipe.js';
 import { resolveGiven } from '../../config/resolve.js';
+import { resolveSynonyms } from '../../config/synonyms.js';
+import { TRAIN_FLAGS } from '../../config/train-flags.js';
 import { Progress } from '../../report/progress.js';
 import type { Line } from '../../train/estimate/estimate.js';
 import type { CommandIO } from '../cli-command.js';
@@ -15,6 +18,8 @@ import { idleNotices, sizeOf, standingOf } from './launching.js';
 /** Keys are those of the JSON. Sizes are bytes. */
 interface DryRunJson {
   error: UserErrorData | null;
+  /** Values as flags and recipe give them, by name: there, too, when something else is wrong. */
+  given: Readonly<Record<string, unknown>>;
   /** The resolved configuration and the same as a recipe; null: refused. */
   config: RunConfig | null;
   recipe: string | null;
@@ -37,13 +42,34 @@ interface DryRunJson {
   } | null;
 }
 
+const OF_THE_COMMAND: readonly string[] = ['recipe', 'config', 'dry_run'];
+
 const known = (bytes: number): number | null => (Number.isFinite(bytes) ? bytes : null);
+
+/** The values of the recipe, and over them those of the flags; short forms such as bf16 as the flags that they stand for. */
+function valuesOf(given: GivenValues): Record<string, unknown> {
+  const recipe = given.get('recipe') ?? given.get('config');
+  const flags = TRAIN_FLAGS.filter(({ name }) => !OF_THE_COMMAND.includes(name));
+  const inRecipe = typeof recipe?.value === 'string' ? readRecipe(recipe.value, flags) : [];
+  const all = new Map([...inRecipe, ...given].filter(([name]) => !OF_THE_COMMAND.includes(name)));
+  resolveSynonyms(all);
+  return Object.fromEntries([...all].map(([name, { value }]) => [name, value]));
+}
 
 /** Prints the object and returns the exit code. */
 export async function dryRunJson(given: GivenValues, io: CommandIO): Promise<number> {
-  const found: DryRunJson = { error: null, config: null, recipe: null, notices: [], lines: [], memory: null };
+  const found: DryRunJson = {
+    error: null,
+    given: {},
+    config: null,
+    recipe: null,
+    notices: [],
+    lines: [],
+    memory: null,
+  };
   const reporter = new Progress({ mode: 'plain', stream: io.stderr, say: io.say });
   try {
+    found.given = valuesOf(given);
     const standing = standingOf(given, io.env, resolveGiven(given).config);
     const worldSize = sizeOf(standing);
     const { config, notices, derived } = resolveGiven(given, { worldSize });
