@@ -105,7 +105,7 @@ export interface Endpoints {
   /** The body and the answer are those of `minicpm-finetune serve`, without `model`; a stream where `stream` is true. */
   'POST /api/chat/:id/v1/chat/completions': { request: Readonly<Record<string, unknown>>; answer: Response };
 
-  'GET /api/machine': { request: Nothing; answer: Machine };
+  'GET /api/machine': { request: InLanguage; answer: Machine };
   'POST /api/machine/doctor': { request: InLanguage; answer: DoctorReport };
 }
 

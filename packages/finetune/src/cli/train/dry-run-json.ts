@@ -5,6 +5,7 @@
 import { type RunConfig, UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { stringify } from 'yaml';
 import type { GivenValues } from '../../config/flags.js';
+import { INPUT_FLAGS } from '../../config/input-flags.js';
 import { readRecipe } from '../../config/recipe.js';
 import { resolveGiven } from '../../config/resolve.js';
 import { resolveSynonyms } from '../../config/synonyms.js';
@@ -53,7 +54,8 @@ function valuesOf(given: GivenValues): Record<string, unknown> {
   const inRecipe = typeof recipe?.value === 'string' ? readRecipe(recipe.value, flags) : [];
   const all = new Map([...inRecipe, ...given].filter(([name]) => !OF_THE_COMMAND.includes(name)));
   resolveSynonyms(all);
-  return Object.fromEntries([...all].map(([name, { value }]) => [name, value]));
+  const own = [...all].filter(([name]) => name === 'deepspeed' || !(name in INPUT_FLAGS));
+  return Object.fromEntries(own.map(([name, { value }]) => [name, value]));
 }
 
 /** Prints the object and returns the exit code. */
