@@ -45,6 +45,7 @@ export class Digest {
   totalSteps: number | null = null;
   phase: string | null = null;
   lastStep: EventOf<'step'> | null = null;
+  lastSystem: EventOf<'system'> | null = null;
   end: { status: 'finished' | 'stopped' | 'failed'; step: number; error: string | null } | null = null;
   stopping = false;
   bestEvalLoss: AtStep | null = null;
@@ -112,6 +113,9 @@ export class Digest {
       case 'step':
         this.lastStep = event;
         if (start !== undefined) start.lastStep = event.step;
+        return;
+      case 'system':
+        this.lastSystem = event;
         return;
       case 'phase':
         this.phase = event.name;
