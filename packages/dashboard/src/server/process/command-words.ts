@@ -34,7 +34,9 @@ function wordsOf(name: string, value: unknown): string[] {
   if (Array.isArray(value) && value.every((one) => typeof one === 'string' || typeof one === 'number'))
     return value.length === 0 ? [word('')] : value.map((one) => word(String(one)));
   if (typeof value === 'object' && spec.kind === 'options') return [word(JSON.stringify(value))];
-  throw new ApiError(400, `Expected a value of kind ${spec.kind} for --${name} but received another one.`, { field: name });
+  throw new ApiError(400, `Expected a value of kind ${spec.kind} for --${name} but received another one.`, {
+    field: name,
+  });
 }
 
 /** A command line as a person writes it in a shell of POSIX. */
