@@ -4,13 +4,8 @@ import { setPriority } from 'node:os';
 import { createInterface } from 'node:readline';
 import { ENGLISH, type UserErrorData } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
+import type { CommandLine } from '../services.js';
 import { errorOfText } from './say.js';
-
-/** How the page starts the command line: the program, and its words before the name of a command. */
-export interface CommandLine {
-  readonly program: string;
-  readonly words: readonly string[];
-}
 
 export interface CommandOptions {
   readonly commandLine: CommandLine;
