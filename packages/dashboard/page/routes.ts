@@ -1,4 +1,4 @@
-/** The screens: the first word of the address, the name in the navigation, the component. */
+/** The screens. The first word of the address, the name in the navigation, the component. */
 import type { Component } from 'svelte';
 import type { Messages } from './messages/current.svelte.js';
 import Compare from './screens/compare/compare.svelte';

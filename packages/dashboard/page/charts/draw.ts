@@ -1,4 +1,4 @@
-/** Options of uPlot for a chart of ours, and what is drawn over it: gaps, checkpoints, resumes. */
+/** Options of uPlot for our charts. And what is drawn over them: gaps, checkpoints, resumes. */
 import type uPlot from 'uplot';
 import { alignLines, type Line, type Mark } from './lines.js';
 import { lineStyle } from './palette.js';
@@ -161,10 +161,7 @@ export function optionsOf(drawing: Drawing): uPlot.Options {
       ...(sync === undefined ? {} : { sync: { key: sync } }),
     },
     hooks: {
-      draw: [
-        (plot) => drawMarks(plot, marks, color('--soft')),
-        (plot) => drawGaps(plot, lines, color('--bad')),
-      ],
+      draw: [(plot) => drawMarks(plot, marks, color('--soft')), (plot) => drawGaps(plot, lines, color('--bad'))],
       setCursor: [
         (plot) => {
           const index = plot.cursor.idx;

@@ -1,4 +1,4 @@
-/** The lines of a chart as numbers: what its table, CSV and sentence are made from. */
+/** The lines of a chart as numbers. Its table, CSV and sentence are made from them. */
 
 /** One line. Arrays have one length; a null is a value that was not finite. */
 export interface Line {

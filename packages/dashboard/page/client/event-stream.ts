@@ -61,7 +61,9 @@ export async function followEvents(options: FollowOptions): Promise<void> {
   };
   while (!signal.aborted) {
     try {
-      const onId = (id: string): void => void (after = options.merge(after, id));
+      const onId = (id: string): void => {
+        after = options.merge(after, id);
+      };
       await readOnce({ ...options, after }, () => say(true), onId);
     } catch (error) {
       if (error instanceof RequestError && error.status === 401) break;
@@ -80,7 +82,10 @@ async function readOnce(options: FollowOptions, onOpen: () => void, onId: (id: s
   signal.addEventListener('abort', stop);
   let timer = setTimeout(stop, silence);
   try {
-    const response = await fetch(after === '' ? url : `${url}?after=${after}`, { signal: broken.signal, headers: { accept: 'text/event-stream' } });
+    const response = await fetch(after === '' ? url : `${url}?after=${after}`, {
+      signal: broken.signal,
+      headers: { accept: 'text/event-stream' },
+    });
     if (!response.ok || response.body === null) throw failure(response.status, await response.text());
     onOpen();
     const parser = new EventParser();

@@ -1,4 +1,4 @@
-/** What the page knows of all runs, kept up to date by the server's one stream. */
+/** What the page knows of all runs. The server's one stream keeps it up to date. */
 import type { EventBatch, RunSummary, StreamMessages } from '../../src/shared/api.js';
 import { followEvents, type StreamEvent } from './event-stream.js';
 import { mergePositions } from './position.js';

@@ -28,21 +28,16 @@ type Places<P extends string> = P extends `${string}:${infer Name}/${infer Rest}
 type Request<K extends keyof Endpoints> = Endpoints[K]['request'];
 
 /** What an endpoint needs: a value for each place of its path, and its request unless that is empty. */
-export type Call<K extends keyof Endpoints> = { readonly [P in Places<K>]: string | number } & (Request<K> extends Record<
-  string,
-  never
->
+export type Call<K extends keyof Endpoints> = {
+  readonly [P in Places<K>]: string | number;
+} & (Request<K> extends Record<string, never>
   ? { readonly request?: never }
   : Record<string, never> extends Request<K>
     ? { readonly request?: Request<K> }
     : { readonly request: Request<K> }) & { readonly signal?: AbortSignal };
 
-/** Called when the server asks for the token. */
-let onUnauthorized: () => void = () => {};
-
-export function whenUnauthorized(call: () => void): void {
-  onUnauthorized = call;
-}
+/** Who is told when the server asks for the token. */
+export const unauthorized: { tell: () => void } = { tell: () => undefined };
 
 /** The address of an endpoint: places filled in, the query added. */
 export function addressOf(
@@ -78,7 +73,7 @@ export async function call<K extends keyof Endpoints>(endpoint: K, with_: Call<K
     if (signal?.aborted) throw error;
     throw new RequestError(0, { message: error instanceof Error ? error.message : String(error) });
   }
-  if (response.status === 401) onUnauthorized();
+  if (response.status === 401) unauthorized.tell();
   const text = await response.text();
   if (!response.ok) throw failure(response.status, text);
   return text === '' ? {} : JSON.parse(text);

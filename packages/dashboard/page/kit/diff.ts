@@ -10,7 +10,9 @@ const MOST_CELLS = 4_000_000;
 
 /** Words with the space after them; each character of Chinese and Japanese is a word. */
 function wordsOf(text: string): string[] {
-  return text.match(/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]|[\p{L}\p{N}_]+\s*|[^\p{L}\p{N}_]\s*/gu) ?? [];
+  return (
+    text.match(/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]|[\p{L}\p{N}_]+\s*|[^\p{L}\p{N}_]\s*/gu) ?? []
+  );
 }
 
 /** The parts of both texts in order: what only `before` has is removed, what only `after` has is added. */

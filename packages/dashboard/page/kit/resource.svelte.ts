@@ -1,4 +1,4 @@
-/** A value that is loaded from the server: the newest request counts, older answers are dropped. */
+/** A value that is loaded from the server. The newest request counts, older answers are dropped. */
 
 export class Resource<T> {
   #value: T | undefined = $state.raw();

@@ -1,4 +1,4 @@
-/** Numbers, sizes and times as a reader of a language expects them. */
+/** Numbers, sizes and times in the form of a language. */
 import type { Language } from './table.js';
 
 /** A number of a chart or table: null is a value that was not finite, undefined one that is not known. */
@@ -82,7 +82,11 @@ export class Format {
   duration(value: Shown): string {
     return this.#given(value, (number) => {
       const total = Math.max(0, Math.round(number));
-      const [days, hours, minutes] = [Math.floor(total / 86_400), Math.floor(total / 3600) % 24, Math.floor(total / 60) % 60];
+      const [days, hours, minutes] = [
+        Math.floor(total / 86_400),
+        Math.floor(total / 3600) % 24,
+        Math.floor(total / 60) % 60,
+      ];
       if (days > 0) return `${days}${UNITS[this.language].day} ${two(hours)}:${two(minutes)}`;
       return hours > 0 ? `${hours}:${two(minutes)}:${two(total % 60)}` : `${minutes}:${two(total % 60)}`;
     });

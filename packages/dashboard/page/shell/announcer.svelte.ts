@@ -1,4 +1,4 @@
-/** What screen readers are told: changes of state, never each step. */
+/** What screen readers are told. Changes of state, never each step. */
 
 class Announcements {
   #text = $state('');

@@ -75,7 +75,8 @@ export const run: TableOf<typeof english> = {
     duplicate: '复制为新运行',
     edit: '编辑…',
     endTitle: (name) => `立即结束 ${name}？`,
-    endText: '这会向进程发送信号。第一个信号让它在当前步之后保存并结束；第二个信号不保存就结束，上一个检查点之后的工作会丢失。',
+    endText:
+      '这会向进程发送信号。第一个信号让它在当前步之后保存并结束；第二个信号不保存就结束，上一个检查点之后的工作会丢失。',
     endConfirm: (name) => `输入 ${name} 以确认`,
     endNow: '立即结束',
   },

@@ -72,7 +72,8 @@ export const run = {
     duplicate: 'Duplicate as new run',
     edit: 'Edit…',
     endTitle: (name: string) => `End ${name} at once?`,
-    endText: 'This signals the process. The first signal ends it after the current step and saves; a second one ends it without saving, and the work since the last checkpoint is lost.',
+    endText:
+      'This signals the process. The first signal ends it after the current step and saves; a second one ends it without saving, and the work since the last checkpoint is lost.',
     endConfirm: (name: string) => `Type ${name} to confirm`,
     endNow: 'End at once',
   },
@@ -98,7 +99,8 @@ export const run = {
     x: 'Over',
     axes: { step: 'step', epoch: 'epoch', time: 'time', tokens: 'tokens' },
     smoothing: 'Smoothing',
-    smoothingHint: 'Moving average over all points, debiased, made before points are left out. The values stay as the faint line.',
+    smoothingHint:
+      'Moving average over all points, debiased, made before points are left out. The values stay as the faint line.',
     log: 'Logarithmic',
     abandoned: 'Replaced steps',
     abandonedHint: 'Steps that a resumed start has done again.',
@@ -172,10 +174,13 @@ export const run = {
     keys: '← → step, space plays, j k record',
     noMatch: 'No record matches at this step.',
     enlarge: (record: string) => `Enlarge the picture of record ${record}`,
-    slices: (columns: string, rows: string) => `The model sees this picture as an overview and ${columns} × ${rows} slices.`,
+    slices: (columns: string, rows: string) =>
+      `The model sees this picture as an overview and ${columns} × ${rows} slices.`,
     whole: 'The model sees this picture whole, without slices.',
     damaged: (count: number, step: string) =>
-      count === 1 ? `One line of the answers at step ${step} is damaged.` : `${count} lines of the answers at step ${step} are damaged.`,
+      count === 1
+        ? `One line of the answers at step ${step} is damaged.`
+        : `${count} lines of the answers at step ${step} are damaged.`,
   },
   checkpoints: {
     none: 'No checkpoint yet. One is written every --save_steps steps, by “Save now”, and when the run is stopped.',

@@ -22,7 +22,8 @@ export const runs = {
   at: (step: string) => `at step ${step}`,
   filter: 'Filter',
   filterHint: 'Words, and conditions on flags: lr>1e-5 r=64 state=running digits',
-  filterMistake: (word: string) => `“${word}” is no condition: write a flag or column, one of = != < <= > >=, and a value.`,
+  filterMistake: (word: string) =>
+    `“${word}” is no condition: write a flag or column, one of = != < <= > >=, and a value.`,
   showArchived: 'Archived',
   count: (shown: string, all: string) => (shown === all ? `${all} runs` : `${shown} of ${all} runs`),
   compare: (count: number) => (count < 2 ? 'Compare (select 2 to 6)' : `Compare ${count} runs`),
