@@ -1,15 +1,11 @@
 /** What the routes share. Made once by the server. */
 import type { Pictures } from './http/pictures.js';
+import type { CommandLine } from './process/command-words.js';
 import type { Launcher } from './process/launcher.js';
+import type { Records } from './runs/records.js';
 import type { RunIndex } from './runs/run-index.js';
 
-/** How the page starts the command line: the program and its first words, before the name of a command. */
-export interface CommandLine {
-  /** Such as `process.execPath`. */
-  readonly program: string;
-  /** Such as the path of `main.js`. */
-  readonly words: readonly string[];
-}
+export type { CommandLine };
 
 /** Sizes of pictures and cuts are known to packages that this one does not import. */
 export interface SliceSettings {
@@ -23,6 +19,7 @@ export type SliceGrid = (width: number, height: number, settings: SliceSettings)
 
 export interface Services {
   readonly runs: RunIndex;
+  readonly records: Records;
   readonly launcher: Launcher;
   readonly commandLine: CommandLine;
   readonly pictures: Pictures;
@@ -30,6 +27,6 @@ export interface Services {
   /** The folder in which the page was started: relative paths of flags start here. */
   readonly cwd: string;
   readonly version: string;
-  /** Is called when the server ends, to end children that are not runs. */
-  onClose(close: () => void | Promise<void>): void;
+  /** `close` is called when the server ends, to end children that are not runs; the answer takes it back. */
+  onClose(close: () => void | Promise<void>): () => void;
 }

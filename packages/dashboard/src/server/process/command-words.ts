@@ -2,6 +2,14 @@
 import { CONFIG_FLAGS, type FlagSpec, nearestName } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
 
+/** How the page starts the command line: the program, and its words before the name of a command. */
+export interface CommandLine {
+  /** Such as `process.execPath`. */
+  readonly program: string;
+  /** Such as the path of `minicpm-finetune.js`. */
+  readonly words: readonly string[];
+}
+
 const SPECS: ReadonlyMap<string, FlagSpec> = new Map(
   Object.values(CONFIG_FLAGS).flatMap((table) => Object.entries(table as Readonly<Record<string, FlagSpec>>)),
 );

@@ -10,8 +10,7 @@ import { type FileLock, RUN_FILES, runningProcess, takeLock, thisProcess } from 
 import { ApiError } from '../errors.js';
 import { handleOf, type KnownRun } from '../runs/known-run.js';
 import type { RunIndex } from '../runs/run-index.js';
-import type { CommandLine } from '../services.js';
-import { flagWords, shellText } from './command-words.js';
+import { type CommandLine, flagWords, shellText } from './command-words.js';
 import { CONSOLE_LOG } from './console-log.js';
 import { LAUNCH_FILE, type Launch, readLaunch, writeLaunch } from './launch-record.js';
 

@@ -54,3 +54,20 @@ function grown(bytes: Buffer, held: number): Buffer {
   bytes.copy(larger, 0, 0, held);
   return larger;
 }
+
+/** The start of the line that holds the byte before `byte`, unless that byte ends a line. */
+export function lineStart(path: string, byte: number): number {
+  const file = openSync(path, 'r');
+  try {
+    const piece = Buffer.alloc(64 << 10);
+    for (let end = byte; end > 0; ) {
+      const start = Math.max(0, end - piece.length);
+      const newline = piece.subarray(0, readSync(file, piece, 0, end - start, start)).lastIndexOf(NEWLINE);
+      if (newline >= 0) return start + newline + 1;
+      end = start;
+    }
+    return 0;
+  } finally {
+    closeSync(file);
+  }
+}
