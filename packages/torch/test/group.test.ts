@@ -26,7 +26,7 @@ const WAYS: readonly { readonly way: string; readonly options: () => RanksOption
   { way: 'NCCL', options: () => ({ env: { GROUP_NCCL: library } }) },
 ];
 
-describe.each(WAYS)('a group of processes over $way', { timeout: 60_000 }, ({ way, options }) => {
+describe.each(WAYS)('a group of processes over $way', { timeout: 120_000 }, ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
   for (const size of [1, 2, 3, 4]) {
@@ -64,7 +64,7 @@ describe.each(WAYS)('a group of processes over $way', { timeout: 60_000 }, ({ wa
   });
 });
 
-describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60_000 }, ({ way, options }) => {
+describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 120_000 }, ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
   it('with other sizes is named, with what each rank does, and no process ends by it', async () => {
@@ -91,7 +91,7 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60
     for (const result of [first!, second!]) {
       const [{ error, seconds }] = failures(result) as [Failure];
       expect(error).toMatch(/Expected rank .*2.* at gather step 5 but its connection is closed/);
-      expect(seconds).toBeLessThan(5);
+      expect(seconds).toBeLessThan(30);
     }
   });
 
@@ -100,17 +100,17 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60
     const [{ error, seconds }] = failures(first!) as [Failure];
     expect(error).toMatch(/Expected rank 1 at gather step 7 within 1.5 s but it did not come/);
     expect(seconds).toBeGreaterThan(1.4);
-    expect(seconds).toBeLessThan(10);
+    expect(seconds).toBeLessThan(30);
   });
 
   it('and never starts ends the joining after the timeout', async () => {
     const [first] = await runRanks(2, 'missing', { present: 1, ...options() });
     expect(failures(first!)[0]!.error).not.toBeNull();
-    expect(failures(first!)[0]!.seconds).toBeLessThan(10);
+    expect(failures(first!)[0]!.seconds).toBeLessThan(30);
   });
 });
 
-describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 60_000 }, () => {
+describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 120_000 }, () => {
   it.each([
     ['which NCCL does not notice', {}],
     ['of which NCCL tells', { NCCL_TEST_NOTICE: '1' }],
@@ -121,7 +121,7 @@ describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 60_000 }, (
     for (const result of [first!, second!]) {
       const [{ error, seconds }] = failures(result) as [Failure];
       expect(error).toMatch(/Expected rank .*2.* at gather block 3 but its connection is closed/);
-      expect(seconds).toBeLessThan(5);
+      expect(seconds).toBeLessThan(30);
       expect(result).toMatchObject({ code: 0, signal: null });
     }
   });
