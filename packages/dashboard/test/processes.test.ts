@@ -1,6 +1,6 @@
 /** Runs as processes of their own: the page starts, stops and resumes them, and whoever is killed, what it shows is true. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -35,7 +35,8 @@ const reaches = (id: string, state: string) =>
     const summary = await stateOf(id);
     return summary.state === state ? summary : undefined;
   }, `${id} to be ${state}`);
-const start = async (values: object, queue = false) => (await page.post('/api/runs', { values, queue })).json.run as string;
+const start = async (values: object, queue = false) =>
+  (await page.post('/api/runs', { values, queue })).json.run as string;
 
 describe('a run that the page starts', () => {
   let id: string;
@@ -185,7 +186,7 @@ describe('checkpoints', () => {
     expect(checkpoints[0].problems[0]).toMatch(/^optimizer\.safetensors: 5 bytes, \d+ in manifest\.json$/);
   });
 
-  it('go with a run whose name is given, and what is not the run\'s stays', async () => {
+  it("go with a run whose name is given, and what is not the run's stays", async () => {
     const { id } = (await list()).find(({ name }) => name === 'recorded/invoices');
     const folder = join(place.path, 'recorded', 'invoices');
     writeFileSync(join(folder, 'mine.txt'), 'notes of a person');
@@ -209,7 +210,9 @@ describe('whoever is killed', () => {
   /** A page of its own process, and what it shows. */
   async function pageProcess(port: number): Promise<ChildProcess> {
     const script = fileURLToPath(new URL('support/page-process.mjs', import.meta.url));
-    const child = spawn(process.execPath, [script, place.path, String(port), TRAINER], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [script, place.path, String(port), TRAINER], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     await new Promise((resolve) => child.stdout!.once('data', resolve));
     return child;
   }
@@ -257,7 +260,10 @@ describe('whoever is killed', () => {
 
   it('no signal reaches a process that only has the same id', async () => {
     const folder = join(place.path, 'other');
-    new RecordedRun(folder).now().start({ totalSteps: 5, process: { pid: process.pid, start: '1' } }).close();
+    new RecordedRun(folder)
+      .now()
+      .start({ totalSteps: 5, process: { pid: process.pid, start: '1' } })
+      .close();
     const id = await until(async () => (await list()).find(({ name }) => name === 'other')?.id as string, 'the run');
     expect((await stateOf(id)).state).toBe('killed');
     for (const action of ['save', 'stop']) expect((await page.post(`/api/runs/${id}/${action}`)).status).toBe(409);

@@ -202,7 +202,9 @@ export class RecordedRun {
     for (const [k, [width, height]] of sizes.entries()) {
       const pixels = Buffer.alloc(width * height * 3);
       for (let i = 0; i < pixels.length; i++) pixels[i] = ((i / 3) % width) / (k + 1) + Math.floor(i / 3 / width);
-      const png = await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer();
+      const png = await sharp(pixels, { raw: { width, height, channels: 3 } })
+        .png()
+        .toBuffer();
       const name = `${1000 + k}-${width}.png`;
       names.push(name);
       if (this.#own.ownership(`eval/images/${name}`) === 'absent')
@@ -270,7 +272,10 @@ async function resumedTwice(folder) {
   const run = new RecordedRun(folder).start({ changes, totalSteps: 200 }).steps(60);
   await run.evaluate();
   run.checkpoint().steps(85); // killed
-  run.wait(3600).start({ changes, totalSteps: 200, resumedAtStep: 60 }).steps(120, { fields: () => ({ grad_norm: 1 }) });
+  run
+    .wait(3600)
+    .start({ changes, totalSteps: 200, resumedAtStep: 60 })
+    .steps(120, { fields: () => ({ grad_norm: 1 }) });
   await run.evaluate();
   run.checkpoint('stop').stop().event({ event: 'run_end', status: 'stopped', step: 120, seconds: 30 });
   run.wait(7200).start({ changes, totalSteps: 200, resumedAtStep: 120 }).steps(180);
@@ -280,12 +285,21 @@ async function resumedTwice(folder) {
 
 function notFinite(folder) {
   const changes = { model_name_or_path: 'openbmb/MiniCPM-V-2', dtype: 'float16', learning_rate: 0.01 };
-  const lost = (step) => ({ loss_scale: 65_536 / (step > 30 ? 2 : 1), ...(step === 35 ? { loss: null, grad_norm: null } : {}) });
+  const lost = (step) => ({
+    loss_scale: 65_536 / (step > 30 ? 2 : 1),
+    ...(step === 35 ? { loss: null, grad_norm: null } : {}),
+  });
   const run = new RecordedRun(folder).start({ changes, totalSteps: 100 }).steps(35, { fields: lost });
   const place = join(folder, 'nonfinite', 'step-35');
   mkdirSync(place, { recursive: true });
   writeFileSync(join(place, 'records.json'), '[3, 7]\n');
-  run.event({ event: 'warning', kind: 'nonfinite', message: 'The loss of step 35 is not finite.', step: 35, file: place });
+  run.event({
+    event: 'warning',
+    kind: 'nonfinite',
+    message: 'The loss of step 35 is not finite.',
+    step: 35,
+    file: place,
+  });
   run.steps(50, { fields: lost });
   run.event({ event: 'stop', reason: 'nonfinite', step: 50 });
   run.end('failed', { error: 'The loss was not finite 5 times in a row. See nonfinite/step-35.' });
@@ -342,7 +356,9 @@ export async function writeRecordedRuns(root) {
 /** A run of this process, so its state is running; the test appends to it (`steps`, `evaluate`, `checkpoint`, `end`). */
 export function liveRun(folder, { totalSteps = 1000, changes = {} } = {}) {
   const { pid, start } = thisProcess();
-  return new RecordedRun(folder)
-    .now()
-    .start({ changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes }, totalSteps, process: { pid, start } });
+  return new RecordedRun(folder).now().start({
+    changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes },
+    totalSteps,
+    process: { pid, start },
+  });
 }
