@@ -23,20 +23,29 @@ import type {
   UserNotes,
 } from './runs.js';
 import type {
-  ChatProcess,
+  ChatModel,
   ChatStartRequest,
-  CommandAnswer,
+  CheckedValues,
   DataReport,
+  DoctorReport,
   DryRunAnswer,
+  EstimateAnswer,
+  EstimateRequest,
   FieldError,
   FlagsTable,
+  InLanguage,
   Machine,
   OpenDataRequest,
   OpenedData,
+  RecipeAnswer,
+  RecipeRequest,
   RecordPage,
-  RenderedRecord,
+  RecordRequest,
+  RecordsRequest,
+  RecordView,
   StartAnswer,
   StartRequest,
+  ValuesRequest,
 } from './tools.js';
 
 export type * from './runs.js';
@@ -71,21 +80,33 @@ export interface Endpoints {
   'PUT /api/runs/:id/ui': { request: Partial<UserNotes>; answer: ActionAnswer };
 
   'GET /api/flags': { request: Nothing; answer: FlagsTable };
-  'POST /api/command': { request: StartRequest; answer: CommandAnswer };
-  'POST /api/dry-run': { request: StartRequest; answer: DryRunAnswer };
+  'POST /api/command': { request: ValuesRequest; answer: CheckedValues };
+  'POST /api/dry-run': { request: ValuesRequest; answer: DryRunAnswer };
+  'POST /api/estimate': { request: EstimateRequest; answer: EstimateAnswer };
+  'POST /api/recipe': { request: RecipeRequest; answer: RecipeAnswer };
   'POST /api/runs': { request: StartRequest; answer: StartAnswer };
 
+  'GET /api/data': { request: Nothing; answer: { opened: readonly OpenedData[] } };
   'POST /api/data/open': { request: OpenDataRequest; answer: OpenedData };
-  'GET /api/data/:data/report': { request: Nothing; answer: DataReport };
-  'GET /api/data/:data/records': { request: { from?: number; count?: number; filter?: string }; answer: RecordPage };
-  'GET /api/data/:data/records/:n/render': { request: Nothing; answer: RenderedRecord };
-  'GET /api/data/:data/images/:handle': { request: { w?: number }; answer: Blob };
+  'POST /api/data/:data/close': { request: Nothing; answer: Nothing };
+  'GET /api/data/:data/report': { request: InLanguage; answer: DataReport };
+  'GET /api/data/:data/records': { request: RecordsRequest; answer: RecordPage };
+  'GET /api/data/:data/records/:n': { request: RecordRequest; answer: RecordView };
+  'GET /api/data/:data/records/:n/images/:image': { request: { w?: number }; answer: Blob };
+  'GET /api/data/:data/records/:n/pictures/:picture': {
+    request: RecordRequest & { compat?: 'inference' | 'official' };
+    answer: Blob;
+  };
 
-  'GET /api/chat': { request: Nothing; answer: { processes: readonly ChatProcess[] } };
-  'POST /api/chat': { request: ChatStartRequest; answer: ChatProcess };
-  'DELETE /api/chat/:id': { request: Nothing; answer: Nothing };
+  'GET /api/chat': { request: Nothing; answer: { models: readonly ChatModel[] } };
+  'POST /api/chat': { request: ChatStartRequest; answer: ChatModel };
+  /** Frees the model; its process ends with the last one. */
+  'POST /api/chat/:id/close': { request: Nothing; answer: Nothing };
+  /** The body and the answer are those of `minicpm-finetune serve`, without `model`; a stream where `stream` is true. */
+  'POST /api/chat/:id/v1/chat/completions': { request: Readonly<Record<string, unknown>>; answer: Response };
 
-  'GET /api/machine': { request: Nothing; answer: Machine };
+  'GET /api/machine': { request: InLanguage; answer: Machine };
+  'POST /api/machine/doctor': { request: InLanguage; answer: DoctorReport };
 }
 
 export type Nothing = Record<string, never>;
