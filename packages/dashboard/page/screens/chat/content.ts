@@ -4,8 +4,10 @@ import type { RecordView } from '../../../src/shared/api.js';
 export interface Picture {
   /** Of the file; for copied code. */
   readonly name: string;
-  /** `data:image/…;base64,…` */
+  /** `data:image/…;base64,…`, as it is sent. */
   readonly url: string;
+  /** `blob:…`, as it is shown: the content policy knows no data URLs. */
+  readonly shown: string;
 }
 
 export interface Question {

@@ -28,14 +28,19 @@ export async function readPictures(files: readonly File[], had: number): Promise
   const refused: ReadPictures['refused'][number][] = [];
   for (const file of files) {
     const why = refusalOf(file, had + pictures.length);
-    if (why === null) pictures.push({ name: file.name || 'picture.png', url: await dataUrl(file) });
+    if (why === null) pictures.push(await pictureOf(file, file.name || 'picture.png'));
     else refused.push({ name: file.name, why });
   }
   return { pictures, refused };
 }
 
+/** A picture from its bytes. */
+export async function pictureOf(blob: Blob, name: string): Promise<Picture> {
+  return { name, url: await dataUrl(blob), shown: URL.createObjectURL(blob) };
+}
+
 /** A blob as `data:image/…;base64,…`. */
-export function dataUrl(blob: Blob): Promise<string> {
+function dataUrl(blob: Blob): Promise<string> {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result as string);
