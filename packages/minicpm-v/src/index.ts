@@ -1,5 +1,6 @@
 /** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
 
+export { AdapterSet, type HeldAdapter } from './adapters/adapter-set.js';
 export { baseFingerprint } from './adapters/checksums.js';
 export {
   adapterFileParameters,
