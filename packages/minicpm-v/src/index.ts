@@ -42,7 +42,7 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
-export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
+export { adapterIdentity, changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,
@@ -50,6 +50,7 @@ export {
   type LoadModelOptions,
   loadModel,
   moveTo,
+  stopTokens,
 } from './generation/load.js';
 export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
 export type { Sampling } from './generation/sampling.js';
