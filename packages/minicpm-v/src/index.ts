@@ -53,7 +53,15 @@ export {
   stopTokens,
 } from './generation/load.js';
 export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
-export type { Sampling } from './generation/sampling.js';
+export {
+  type BatchOptions,
+  type NewToken,
+  PIECE_LENGTH,
+  RunningBatch,
+  type SequenceOptions,
+} from './generation/running-batch.js';
+export { GREEDY, type LogProb, type Sampling } from './generation/sampling.js';
+export { TensorCache } from './generation/tensor-cache.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';
 export type { Picture } from './model/patches.js';
