@@ -22,15 +22,17 @@ export interface RequestMessage {
 
 const ROLES = ['system', 'developer', 'user', 'assistant'] as const;
 
+const any = z.unknown().optional();
+
 const MESSAGE = z.strictObject({
   role: z.string({ error: `one of ${ROLES.join(', ')}` }),
-  content: z.unknown(),
+  content: any,
   name: text().nullish(),
   // what an answer of OpenAI's has besides; it is sent back with the conversation
   refusal: z.null({ error: 'null' }).optional(),
-  audio: z.unknown(),
-  tool_calls: z.unknown(),
-  function_call: z.unknown(),
+  audio: any,
+  tool_calls: any,
+  function_call: any,
   annotations: z.array(z.unknown(), { error: 'a list' }).nullish(),
 });
 

@@ -71,7 +71,7 @@ const UNSUPPORTED: Readonly<Record<string, (value: unknown) => boolean>> = {
 };
 
 const stopText = text('a string of at least one character').min(1, { error: 'a string of at least one character' });
-const any = z.unknown();
+const any = z.unknown().optional();
 
 const FORM = z.strictObject({
   model: text().nullish(),
@@ -118,7 +118,7 @@ const FORM = z.strictObject({
       { error: 'an object like {"include_usage": true}' },
     )
     .nullish(),
-  ...Object.fromEntries([...ACCEPTED, ...Object.keys(UNSUPPORTED)].map((key) => [key, any.optional()])),
+  ...Object.fromEntries([...ACCEPTED, ...Object.keys(UNSUPPORTED)].map((key) => [key, any])),
 });
 type Form = z.infer<typeof FORM>;
 
