@@ -42,7 +42,13 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
-export { adapterIdentity, changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
+export {
+  adapterIdentity,
+  changedFile,
+  type ModelIdentity,
+  modelIdentity,
+  weightStates,
+} from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,

@@ -21,7 +21,13 @@ afterAll(async () => {
 });
 
 const messages = (text = 'What is this?'): OpenAI.ChatCompletionMessageParam[] => [
-  { role: 'user', content: [{ type: 'image_url', image_url: { url: picture } }, { type: 'text', text }] },
+  {
+    role: 'user',
+    content: [
+      { type: 'image_url', image_url: { url: picture } },
+      { type: 'text', text },
+    ],
+  },
 ];
 const SHORT = { model: 'tiny', max_tokens: 12, temperature: 0 };
 
@@ -48,7 +54,11 @@ describe('create', () => {
 
   it('streams the same text', async () => {
     const whole = await client.chat.completions.create({ ...SHORT, messages: messages() });
-    const stream = client.chat.completions.stream({ ...SHORT, messages: messages(), stream_options: { include_usage: true } });
+    const stream = client.chat.completions.stream({
+      ...SHORT,
+      messages: messages(),
+      stream_options: { include_usage: true },
+    });
     const final = await stream.finalChatCompletion();
     expect(final.choices[0]!.message.content).toBe(whole.choices[0]!.message.content);
     expect(final.choices[0]!.finish_reason).toBe(whole.choices[0]!.finish_reason);
@@ -71,14 +81,21 @@ describe('create', () => {
     const request = { ...SHORT, temperature: 2, seed: 5, n: 3, messages: messages() };
     const whole = await client.chat.completions.create(request);
     const final = await client.chat.completions.stream(request).finalChatCompletion();
-    expect(final.choices.map(({ message }) => message.content)).toEqual(whole.choices.map(({ message }) => message.content));
+    expect(final.choices.map(({ message }) => message.content)).toEqual(
+      whole.choices.map(({ message }) => message.content),
+    );
     expect(whole.usage!.prompt_tokens).toBeLessThan(100); // counted once
   });
 
   it('stops before a stop string, wherever it falls', async () => {
-    const whole = (await client.chat.completions.create({ ...SHORT, max_tokens: 40, messages: messages() })).choices[0]!;
+    const whole = (await client.chat.completions.create({ ...SHORT, max_tokens: 40, messages: messages() }))
+      .choices[0]!;
     const text = whole.message.content!;
-    for (const [from, to] of [[3, 5], [7, 12], [10, 11]] as const) {
+    for (const [from, to] of [
+      [3, 5],
+      [7, 12],
+      [10, 11],
+    ] as const) {
       const stop = [...text].slice(from, to).join('');
       const expected = text.slice(0, text.indexOf(stop));
       const request = { ...SHORT, max_tokens: 40, messages: messages(), stop: [stop, 'never this'] };
@@ -93,7 +110,12 @@ describe('create', () => {
     const request = { ...SHORT, messages: messages(), logprobs: true, top_logprobs: 3 };
     const { choices } = await client.chat.completions.create(request);
     const content = choices[0]!.logprobs!.content!;
-    expect(content.map(({ token }) => token).join('').trim()).toBe(choices[0]!.message.content);
+    expect(
+      content
+        .map(({ token }) => token)
+        .join('')
+        .trim(),
+    ).toBe(choices[0]!.message.content);
     for (const { token, logprob, bytes, top_logprobs } of content) {
       expect(Buffer.from(bytes!).toString()).toBe(token);
       expect(logprob).toBeLessThanOrEqual(0);

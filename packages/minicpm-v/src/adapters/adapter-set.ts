@@ -7,7 +7,16 @@
  */
 import { strict as assert } from 'node:assert';
 import type { ModelConfig } from '@minicpm-finetune/processor';
-import { type CompactTensor, keep, type Linear, noGrad, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
+import {
+  type CompactTensor,
+  keep,
+  type Linear,
+  noGrad,
+  ops,
+  type Parameter,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import { loadAdapter, planAdapters } from './folder.js';
 import { type LoraAdapter, loraAdapters } from './lora.js';

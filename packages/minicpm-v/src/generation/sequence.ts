@@ -90,15 +90,23 @@ export class Sequence {
    * Does one piece of the prompt: computes the tokens of a picture that the next positions need, or these positions. Gives the hidden states
    * (1, D) after the last one once the prompt is read.
    */
-  readPiece(pieceLength: number, { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache }): Tensor | undefined {
+  readPiece(
+    pieceLength: number,
+    { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache },
+  ): Tensor | undefined {
     if (prefixes !== undefined) this.#takePrefix(prefixes, pieceLength);
     const from = this.cache.length;
     const to = Math.min(from + pieceLength, this.promptLength);
     if (this.#readPicture(to, pictures)) return undefined;
     const key = this.#pieceKey(pieceLength);
     return scope(() => {
-      const hidden = this.#model.llm.model.prefill(ops.unsqueeze(this.#embeds(from, to), 0), this.cache, this.promptLength);
-      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key)) prefixes.put(key, this.cache.copyOf(from, to));
+      const hidden = this.#model.llm.model.prefill(
+        ops.unsqueeze(this.#embeds(from, to), 0),
+        this.cache,
+        this.promptLength,
+      );
+      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key))
+        prefixes.put(key, this.cache.copyOf(from, to));
       if (key !== null) this.#prefixKey = key;
       if (!this.isRead) return undefined;
       this.#freePictures();
@@ -141,7 +149,10 @@ export class Sequence {
     prompt.imageBounds.forEach(([start, end], i) => {
       const [first, last] = [Math.max(start, from), Math.min(end, to)];
       if (first >= last) return;
-      ops.copy_(ops.narrow(embeds, 0, first - from, last - first), ops.narrow(this.#pictures[i]!, 0, first - start, last - first));
+      ops.copy_(
+        ops.narrow(embeds, 0, first - from, last - first),
+        ops.narrow(this.#pictures[i]!, 0, first - start, last - first),
+      );
     });
     return embeds;
   }

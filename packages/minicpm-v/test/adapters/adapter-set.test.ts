@@ -21,7 +21,14 @@ const folders: string[] = [];
 const Q = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|v_proj)';
 const KINDS: readonly LoraOptions[] = [
   { r: 4, alpha: 8, targetModules: Q },
-  { r: 2, alpha: 8, targetModules: Q, modulesToSave: ['resampler', 'embed_tokens'], bias: 'lora_only', useRslora: true },
+  {
+    r: 2,
+    alpha: 8,
+    targetModules: Q,
+    modulesToSave: ['resampler', 'embed_tokens'],
+    bias: 'lora_only',
+    useRslora: true,
+  },
   { r: 4, alpha: 4, targetModules: ['down_proj', 'vpm.encoder.layers.0.self_attn.q_proj'], useDora: true },
 ];
 
@@ -38,7 +45,8 @@ beforeAll(() => {
     const applied = applyLora(model, kind, { seed: i });
     noGrad(() =>
       scope(() => {
-        for (const [, { data }] of trainableParameters(model)) ops.add_(data, ops.mulScalar(ops.randn(data.shape), 0.2));
+        for (const [, { data }] of trainableParameters(model))
+          ops.add_(data, ops.mulScalar(ops.randn(data.shape), 0.2));
       }),
     );
     saveAdapter(join(work, `${i}`), model, applied, describeBase(base));

@@ -15,7 +15,12 @@ export type FinishReason = 'stop' | 'length';
 
 /** What an answer has while it is made, in order. */
 export type AnswerEvent =
-  | { readonly kind: 'text'; readonly index: number; readonly text: string; readonly logProbs: readonly ContentLogProb[] }
+  | {
+      readonly kind: 'text';
+      readonly index: number;
+      readonly text: string;
+      readonly logProbs: readonly ContentLogProb[];
+    }
   | { readonly kind: 'finish'; readonly index: number; readonly reason: FinishReason };
 
 export interface Usage {
@@ -123,7 +128,10 @@ export class Chunks {
   #choice(
     index: number,
     delta: object,
-    { reason = null, logProbs = null }: { reason?: FinishReason | null; logProbs?: readonly ContentLogProb[] | null } = {},
+    {
+      reason = null,
+      logProbs = null,
+    }: { reason?: FinishReason | null; logProbs?: readonly ContentLogProb[] | null } = {},
   ): object {
     const logprobs = logProbs === null ? null : { content: logProbs, refusal: null };
     return { index, delta, logprobs, finish_reason: reason };

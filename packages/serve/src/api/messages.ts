@@ -63,8 +63,7 @@ function checkMessage(value: unknown, index: number): RequestMessage {
   const object = checked(z.looseObject({}, { error: 'an object like {"role": "user", "content": "…"}' }), value, path);
   const { role, content, ...rest } = checked(MESSAGE, object, path);
   const place = placeOf([...path, 'role']);
-  if (role === 'tool' || role === 'function')
-    throw unsupported(`The role ${role}`, place, 'The models call no tools.');
+  if (role === 'tool' || role === 'function') throw unsupported(`The role ${role}`, place, 'The models call no tools.');
   if (!ROLES.includes(role as (typeof ROLES)[number]))
     throw invalid(`Expected one of ${ROLES.join(', ')} for ${place} but received ${shown(role)}.`, place);
   for (const key of ['audio', 'tool_calls', 'function_call'] as const) {
@@ -80,7 +79,8 @@ function checkContent(content: unknown, path: readonly PropertyKey[], role: Requ
   if (typeof content === 'string') return [content];
   const error = role === 'user' ? 'a string or a list of parts' : 'a string or a list of parts of type text';
   const parts = checked(z.array(z.unknown(), { error }), content, path);
-  if (parts.length === 0) throw invalid(`Expected at least one part for ${placeOf(path)} but received none.`, placeOf(path));
+  if (parts.length === 0)
+    throw invalid(`Expected at least one part for ${placeOf(path)} but received none.`, placeOf(path));
   return parts.map((part, i) => checkPart(part, [...path, i], role));
 }
 

@@ -35,12 +35,14 @@ export async function pictureBytes(
   if (/^\s*data:/i.test(url)) return fromData(url, place);
   const address = URL.canParse(url) ? new URL(url) : null;
   if (address?.protocol === 'file:') return await fromFile(address, url, place, policy);
-  if (address?.protocol === 'http:' || address?.protocol === 'https:') return await fromNet(address, url, place, policy, signal);
+  if (address?.protocol === 'http:' || address?.protocol === 'https:')
+    return await fromNet(address, url, place, policy, signal);
   throw invalid(`Expected ${DATA_FORM} for ${place}.image_url.url but received ${shown(url)}.`, place);
 }
 
 function fromData(url: string, place: string): Uint8Array {
-  if (!DATA.test(url)) throw invalid(`Expected ${DATA_FORM} for ${place}.image_url.url but received ${shown(url)}.`, place);
+  if (!DATA.test(url))
+    throw invalid(`Expected ${DATA_FORM} for ${place}.image_url.url but received ${shown(url)}.`, place);
   try {
     return pictureFromText(url, place)!;
   } catch (error) {
@@ -48,7 +50,12 @@ function fromData(url: string, place: string): Uint8Array {
   }
 }
 
-async function fromFile(address: URL, url: string, place: string, { mediaPath, maxBytes }: PicturePolicy): Promise<Uint8Array> {
+async function fromFile(
+  address: URL,
+  url: string,
+  place: string,
+  { mediaPath, maxBytes }: PicturePolicy,
+): Promise<Uint8Array> {
   const refuse = (): ApiError =>
     invalid(
       `Expected a picture of the folder that this server serves for ${place}.image_url.url but received ${shown(url)}.`,

@@ -66,8 +66,7 @@ const UNSUPPORTED: Readonly<Record<string, (value: unknown) => boolean>> = {
   modalities: (value) => JSON.stringify(value) === '["text"]',
   prediction: () => false,
   web_search_options: () => false,
-  response_format: (value) =>
-    typeof value === 'object' && JSON.stringify(value) === '{"type":"text"}',
+  response_format: (value) => typeof value === 'object' && JSON.stringify(value) === '{"type":"text"}',
 };
 
 const stopText = text('a string of at least one character').min(1, { error: 'a string of at least one character' });
@@ -163,7 +162,10 @@ function maxTokensOf({ max_completion_tokens: now, max_tokens: older }: Form): C
 function samplingOf(form: Form): RequestSampling {
   const bias = Object.entries(form.logit_bias ?? {}).map(([id, value]): [number, number] => {
     if (/^\d{1,9}$/.test(id)) return [Number(id), value];
-    throw invalid(`Expected ids of tokens for the keys of logit_bias but received ${JSON.stringify(id.slice(0, 40))}.`, 'logit_bias');
+    throw invalid(
+      `Expected ids of tokens for the keys of logit_bias but received ${JSON.stringify(id.slice(0, 40))}.`,
+      'logit_bias',
+    );
   });
   return {
     temperature: form.temperature ?? null,
@@ -182,7 +184,9 @@ function stopsOf(stop: unknown): string[] {
   if (stop === undefined || stop === null) return [];
   if (typeof stop === 'string') return [checked(stopText, stop, ['stop'])];
   const list = checked(
-    z.array(stopText, { error: 'a string or a list of strings' }).max(MOST_STOPS, { error: `at most ${MOST_STOPS} strings` }),
+    z
+      .array(stopText, { error: 'a string or a list of strings' })
+      .max(MOST_STOPS, { error: `at most ${MOST_STOPS} strings` }),
     stop,
     ['stop'],
   );

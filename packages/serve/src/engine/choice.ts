@@ -53,7 +53,10 @@ export class Choice {
   async #finish(reason: 'stop' | 'length'): Promise<AnswerEvent[]> {
     const rest = this.#stops.push(await this.#text.end());
     const text = this.#stops.found ? rest : rest + this.#stops.end();
-    return [...this.#emit(text, true), { kind: 'finish', index: this.index, reason: this.#stops.found ? 'stop' : reason }];
+    return [
+      ...this.#emit(text, true),
+      { kind: 'finish', index: this.index, reason: this.#stops.found ? 'stop' : reason },
+    ];
   }
 
   /** A text event, unless there is nothing to tell. Log probabilities wait for the text of their tokens, or (`last`) for nothing more. */

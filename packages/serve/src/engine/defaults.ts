@@ -30,10 +30,13 @@ export function samplingDefaults(folder: string): SamplingDefaults {
   const form = FORM.safeParse(raw);
   if (!form.success) {
     const { path, message } = form.error.issues[0]!;
-    throw new UserError(`Expected settings of sampling in ${FILE} but ${path.join('.') || 'the file'} is ${shown((raw as Record<PropertyKey, unknown> | null)?.[path[0] ?? ''])}.`, {
-      file,
-      cure: `${message}.`,
-    });
+    throw new UserError(
+      `Expected settings of sampling in ${FILE} but ${path.join('.') || 'the file'} is ${shown((raw as Record<PropertyKey, unknown> | null)?.[path[0] ?? ''])}.`,
+      {
+        file,
+        cure: `${message}.`,
+      },
+    );
   }
   const { do_sample: samples, temperature, top_p: topP, top_k: topK, repetition_penalty: penalty } = form.data;
   return {

@@ -1,5 +1,5 @@
 /** The model, its adapters, the queue and the counts behind the endpoints. */
-import { AdapterSet, LoadedModel, stopTokens } from '@minicpm-finetune/minicpm-v';
+import { AdapterSet, type LoadedModel, stopTokens } from '@minicpm-finetune/minicpm-v';
 import { ApiError } from '../api/error.js';
 import type { ChatRequest } from '../api/request.js';
 import type { Answering } from './answering.js';
@@ -125,7 +125,9 @@ export class ChatEngine {
 
   /** Ends all requests with an error and frees everything. */
   async close(): Promise<void> {
-    await this.#scheduler.close(new ApiError(503, 'The server is shutting down.', { code: 'shutting_down', retryAfter: 5 }));
+    await this.#scheduler.close(
+      new ApiError(503, 'The server is shutting down.', { code: 'shutting_down', retryAfter: 5 }),
+    );
     this.#adapters.dispose();
     this.#loaded.dispose();
   }

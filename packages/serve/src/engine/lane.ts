@@ -56,10 +56,15 @@ export class Lane {
   }
 
   /** One step of the batch. Gives each new token to `deliver`, whose sequence says whether it goes on. */
-  async step(deliver: (sequence: Sequence, token: ReturnType<RunningBatch['step']>[number]) => Promise<boolean>): Promise<void> {
+  async step(
+    deliver: (sequence: Sequence, token: ReturnType<RunningBatch['step']>[number]) => Promise<boolean>,
+  ): Promise<void> {
     const tokens = this.#batch.step();
     for (const sequence of this.#sequences.values())
-      sequence.answering.cachedTokens = Math.max(sequence.answering.cachedTokens, this.#batch.cachedTokens(sequence.id!));
+      sequence.answering.cachedTokens = Math.max(
+        sequence.answering.cachedTokens,
+        this.#batch.cachedTokens(sequence.id!),
+      );
     await Promise.all(
       tokens.map(async (token) => {
         const sequence = this.#sequences.get(token.sequence);

@@ -29,6 +29,17 @@ export interface ServedModel {
   retired: boolean;
 }
 
+export interface ModelCard {
+  readonly id: string;
+  readonly object: 'model';
+  readonly created: number;
+  readonly owned_by: string;
+  readonly root: string;
+  readonly parent: string | null;
+  /** Tokens of its context. */
+  readonly max_model_len: number;
+}
+
 export interface BaseOptions {
   /** Name that it is served under. */
   readonly id: string;
@@ -87,15 +98,18 @@ export class ServedModels {
     const near = nearestName(id, this.#byName.keys());
     const name = id.length > 80 ? `${id.slice(0, 80)}…` : id;
     const cure = near === undefined ? 'GET /v1/models lists those that are served.' : `Did you mean \`${near}\`?`;
-    return new ApiError(404, `The model \`${name}\` does not exist. ${cure}`, { param: 'model', code: 'model_not_found' });
+    return new ApiError(404, `The model \`${name}\` does not exist. ${cure}`, {
+      param: 'model',
+      code: 'model_not_found',
+    });
   }
 
   /** All names, the base first, as vLLM's model cards. */
-  cards(): object[] {
+  cards(): ModelCard[] {
     return [...this.#byName.values()].map((served) => this.card(served));
   }
 
-  card({ id, adapter, root, created }: ServedModel): object {
+  card({ id, adapter, root, created }: ServedModel): ModelCard {
     return {
       id,
       object: 'model',
@@ -113,11 +127,18 @@ export class ServedModels {
    * @returns it, and what had the name before
    * @throws UserError for a folder that is none of an adapter for this base, and for a name that is taken
    */
-  add(name: string, folder: string, replace = false): { readonly served: ServedModel; readonly before: ServedModel | null } {
+  add(
+    name: string,
+    folder: string,
+    replace = false,
+  ): { readonly served: ServedModel; readonly before: ServedModel | null } {
     const before = this.#byName.get(name) ?? null;
     if (before !== null && (before === this.base || !replace)) {
       throw new UserError(`Expected a new name for the adapter but received ${shown(name)}, which is served already.`, {
-        cure: before === this.base ? 'It is the name of the base: choose another one.' : 'Choose another one, or unload that adapter first.',
+        cure:
+          before === this.base
+            ? 'It is the name of the base: choose another one.'
+            : 'Choose another one, or unload that adapter first.',
       });
     }
     const { weights, folder: base } = this.#options;
@@ -156,10 +177,14 @@ export class ServedModels {
   #belowRoot(path: string): string {
     const { adapterRoot } = this.#options;
     if (adapterRoot === null) {
-      throw new ApiError(403, 'This server loads no adapters while it runs. Its operator allows it with --adapter_root.', {
-        param: 'lora_path',
-        code: 'adapters_not_allowed',
-      });
+      throw new ApiError(
+        403,
+        'This server loads no adapters while it runs. Its operator allows it with --adapter_root.',
+        {
+          param: 'lora_path',
+          code: 'adapters_not_allowed',
+        },
+      );
     }
     try {
       const root = realpathSync(adapterRoot);

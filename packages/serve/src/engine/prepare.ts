@@ -56,7 +56,10 @@ export async function prepareJob(
 function checkIds({ sampling, stopTokenIds }: ChatRequest, vocabSize: number): void {
   const check = (id: number, param: string): void => {
     if (id < vocabSize) return;
-    throw invalid(`Expected ids of tokens below ${vocabSize}, the size of the vocabulary, for ${param} but received ${id}.`, param);
+    throw invalid(
+      `Expected ids of tokens below ${vocabSize}, the size of the vocabulary, for ${param} but received ${id}.`,
+      param,
+    );
   };
   stopTokenIds.forEach((id, i) => check(id, `stop_token_ids[${i}]`));
   for (const id of sampling.logitBias.keys()) check(id, 'logit_bias');
@@ -126,7 +129,10 @@ const chatMessage = ({ role, parts }: RequestMessage, bytes: ReadonlyMap<string,
   content: parts.map((part) => (typeof part === 'string' ? part : chatPart(part, bytes))),
 });
 
-const chatPart = ({ url, detail }: PictureReference, bytes: ReadonlyMap<string, Uint8Array>): Exclude<Part, string> => ({
+const chatPart = (
+  { url, detail }: PictureReference,
+  bytes: ReadonlyMap<string, Uint8Array>,
+): Exclude<Part, string> => ({
   image: bytes.get(url)!,
   ...(detail === 'low' ? { maxSliceNums: 1 } : {}),
 });
@@ -166,5 +172,8 @@ function maxNewTokens(
   if (asked === null) return limit === null ? room : Math.min(room, limit);
   if (asked.value > room) throw exceeded(asked.value, asked.param);
   if (limit === null || asked.value <= limit) return asked.value;
-  throw invalid(`Expected at most ${limit} tokens, the limit of this server, for ${asked.param} but received ${asked.value}.`, asked.param);
+  throw invalid(
+    `Expected at most ${limit} tokens, the limit of this server, for ${asked.param} but received ${asked.value}.`,
+    asked.param,
+  );
 }

@@ -105,7 +105,8 @@ export class Scheduler {
     this.#answering.add(answering);
     const { timeout } = this.#parts.limits;
     const left = timeout === null ? null : timeout * 1000 - (performance.now() - job.arrived);
-    const timer = left === null ? undefined : setTimeout(() => this.cancel(answering, timedOut(timeout!)), Math.max(0, left));
+    const timer =
+      left === null ? undefined : setTimeout(() => this.cancel(answering, timedOut(timeout!)), Math.max(0, left));
     timer?.unref();
     this.#ends.set(answering, () => {
       clearTimeout(timer);

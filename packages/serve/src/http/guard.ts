@@ -24,9 +24,13 @@ export function checkHost({ headers, socket }: IncomingMessage, { allowedHosts }
   const own = LOOPBACK.flatMap((name) => (port === 80 ? [name, `${name}:80`] : [`${name}:${port}`]));
   const bare = host.replace(/:\d+$/, '');
   if (own.includes(host) || allowedHosts.some((one) => [host, bare].includes(one.toLowerCase()))) return;
-  throw new ApiError(421, 'This server does not answer under the name in the Host header. Its operator adds names with --allowed_host.', {
-    code: 'host_not_allowed',
-  });
+  throw new ApiError(
+    421,
+    'This server does not answer under the name in the Host header. Its operator adds names with --allowed_host.',
+    {
+      code: 'host_not_allowed',
+    },
+  );
 }
 
 /** @throws ApiError 403 for a request of a web page that is not allowed */

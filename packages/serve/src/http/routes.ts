@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { AnswerHead } from '../api/answer.js';
 import { boolean, checked, text } from '../api/check.js';
 import { ApiError, asApiError } from '../api/error.js';
-import { checkChatRequest, type ChatRequest } from '../api/request.js';
+import { type ChatRequest, checkChatRequest } from '../api/request.js';
 import type { Answering } from '../engine/answering.js';
 import type { ChatEngine } from '../engine/engine.js';
 import { jsonBody } from './body.js';
@@ -37,7 +37,11 @@ export function makeApp(options: AppOptions): Hono<Variables> {
     const requestId = `req_${randomUUID().replaceAll('-', '')}`;
     c.set('requestId', requestId);
     await next();
-    const extra = { 'x-request-id': requestId, 'x-content-type-options': 'nosniff', ...corsHeaders(c.req.raw.headers, options) };
+    const extra = {
+      'x-request-id': requestId,
+      'x-content-type-options': 'nosniff',
+      ...corsHeaders(c.req.raw.headers, options),
+    };
     for (const [name, value] of Object.entries(extra)) c.res.headers.set(name, value);
   });
   app.onError((error, c) => {
@@ -73,7 +77,9 @@ function addRoutes(app: Hono<Variables>, options: AppOptions): void {
     if (options.engine() !== null) return c.json({ status: 'ok' });
     return c.json({ error: { code: 503, message: 'Loading model', type: 'unavailable_error' } }, 503);
   });
-  app.get('/metrics', (c) => c.text(ready().metricsText(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }));
+  app.get('/metrics', (c) =>
+    c.text(ready().metricsText(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' }),
+  );
   app.get('/v1/models', (c) => c.json({ object: 'list', data: ready().models.cards() }));
   app.get('/v1/models/:id{.+}', (c) => {
     const { models } = ready();
@@ -95,7 +101,11 @@ function addRoutes(app: Hono<Variables>, options: AppOptions): void {
 const NAME = { error: 'a name of 1 to 200 characters' };
 const lora_name = text(NAME.error).min(1, NAME).max(200, NAME);
 const LOAD = z.strictObject(
-  { lora_name, lora_path: text('the path of a folder').min(1, { error: 'the path of a folder' }), load_inplace: boolean().nullish() },
+  {
+    lora_name,
+    lora_path: text('the path of a folder').min(1, { error: 'the path of a folder' }),
+    load_inplace: boolean().nullish(),
+  },
   { error: 'an object' },
 );
 const UNLOAD = z.strictObject({ lora_name, lora_int_id: z.null().optional() }, { error: 'an object' });

@@ -64,7 +64,11 @@ export class ChatServer {
       return true;
     } catch (error) {
       const answer = asApiError(error);
-      outgoing.writeHead(answer.status, { 'content-type': 'application/json', connection: 'close', ...answer.headers() });
+      outgoing.writeHead(answer.status, {
+        'content-type': 'application/json',
+        connection: 'close',
+        ...answer.headers(),
+      });
       outgoing.end(JSON.stringify(answer.body()));
       return false;
     }

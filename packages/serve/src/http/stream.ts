@@ -32,7 +32,12 @@ const SSE_HEADERS = {
 type Write = (text: string) => void;
 
 /** A body that `fill` writes; `beat` is called whenever nothing was written for a while. */
-function body(every: number, abandon: () => void, beat: () => string, fill: (write: Write) => Promise<void>): ReadableStream {
+function body(
+  every: number,
+  abandon: () => void,
+  beat: () => string,
+  fill: (write: Write) => Promise<void>,
+): ReadableStream {
   const encoder = new TextEncoder();
   let timer: NodeJS.Timeout | undefined;
   return new ReadableStream({
