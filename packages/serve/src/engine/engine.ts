@@ -92,7 +92,7 @@ export class ChatEngine {
     }
   }
 
-  /** How many requests are before this one. */
+  /** A request's place in the queue; 0: it is being answered. */
   position(answering: Answering): number {
     return this.#scheduler.position(answering);
   }

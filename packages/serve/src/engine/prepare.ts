@@ -61,7 +61,7 @@ function checkIds({ sampling, stopTokenIds }: ChatRequest, vocabSize: number): v
       param,
     );
   };
-  stopTokenIds.forEach((id, i) => check(id, `stop_token_ids[${i}]`));
+  for (const [i, id] of stopTokenIds.entries()) check(id, `stop_token_ids[${i}]`);
   for (const id of sampling.logitBias.keys()) check(id, 'logit_bias');
 }
 

@@ -120,14 +120,12 @@ export class Scheduler {
 
   readonly #ends = new WeakMap<Answering, () => void>();
 
-  /** How many requests are before this one; 0: it is being answered, or is the next. */
+  /** A request's place in the queue, from 1 on; 0: it is being answered, or its turn comes at once. */
   position(answering: Answering): number {
-    const ahead = new Set<Answering>();
-    for (const sequence of this.#waiting) {
-      if (sequence.answering === answering) break;
-      ahead.add(sequence.answering);
-    }
-    return answering.sequences.some(({ id }) => id !== null) ? 0 : ahead.size;
+    const at = this.#waiting.findIndex((sequence) => sequence.answering === answering);
+    if (at === -1 || answering.sequences.some(({ id }) => id !== null)) return 0;
+    if (this.#sequences + at < this.#parts.limits.maxNumSeqs) return 0;
+    return new Set(this.#waiting.slice(0, at + 1).map((sequence) => sequence.answering)).size;
   }
 
   /** Ends a request before its time; its places are free at once. */

@@ -21,7 +21,9 @@ export interface AppOptions extends GuardOptions {
   readonly onError: (error: unknown) => void;
 }
 
-type Variables = { Variables: { requestId: string } };
+interface Variables {
+  Variables: { requestId: string };
+}
 
 const OTHERS: Readonly<Record<string, string>> = {
   '/v1/completions': 'Plain completions are not offered: send the text as a message to /v1/chat/completions.',

@@ -12,7 +12,7 @@ import { asApiError } from '../api/error.js';
 export interface Source {
   readonly events: AsyncIterable<AnswerEvent>;
   readonly usage: Usage;
-  /** How many requests are before it. */
+  /** Its place in the queue; 0: it is being answered. */
   position(): number;
   /** Nobody waits for it any more. */
   abandon(): void;
