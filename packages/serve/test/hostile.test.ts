@@ -345,18 +345,21 @@ const WRONG: readonly (readonly [object, string, string?])[] = [
 ];
 
 describe('a wrong field', () => {
-  it.each(WRONG)('%j is refused by name', async (extra, param, code) => {
-    const answer = await ask(extra);
-    expect([answer.status, answer.error.param, answer.error.type]).toEqual([400, param, 'invalid_request_error']);
-    expect(answer.error.code).toBe(code ?? 'invalid_value');
-    expect(answer.headers.get('x-should-retry')).toBe('false');
-    expect(answer.headers.get('content-type')).toBe('application/json');
-    const streamed = await ask({
-      ...extra,
-      ...('stream' in extra || 'stream_options' in extra ? {} : { stream: true }),
-    });
-    expect([streamed.status, streamed.error.param]).toEqual([400, param]); // never a stream
-  });
+  it.each(WRONG.map(([extra, param, code]) => ({ extra, param, code })))(
+    '$extra is refused by name',
+    async ({ extra, param, code }) => {
+      const answer = await ask(extra);
+      expect([answer.status, answer.error.param, answer.error.type]).toEqual([400, param, 'invalid_request_error']);
+      expect(answer.error.code).toBe(code ?? 'invalid_value');
+      expect(answer.headers.get('x-should-retry')).toBe('false');
+      expect(answer.headers.get('content-type')).toBe('application/json');
+      const streamed = await ask({
+        ...extra,
+        ...('stream' in extra || 'stream_options' in extra ? {} : { stream: true }),
+      });
+      expect([streamed.status, streamed.error.param]).toEqual([400, param]); // never a stream
+    },
+  );
 
   it('names the field that was meant', async () => {
     expect((await ask({ temprature: 1 })).error.message).toBe(

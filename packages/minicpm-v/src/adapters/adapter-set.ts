@@ -1,6 +1,6 @@
 /**
- * Several adapters over one base in memory, of which one works at a time. The base's weights exist once: low-rank factors are put
- * on its layers and taken off again, and modules that an adapter has whole (`modules_to_save`, biases) change places with the base's
+ * Several adapters over one base, one of which works at a time. The base's weights are in memory once: low-rank factors are
+ * put on its layers and taken off again, and modules that an adapter has whole (`modules_to_save`, biases) change places with the base's
  * without a copy.
  *
  * Not here: what an adapter computes (lora.ts), its files (folder.ts). Adapters stacked on one another are merged (generation/load.ts).
@@ -77,7 +77,7 @@ export class AdapterSet {
     try {
       loaded = loadAdapter(folder, model, { trainable: false, ...(fingerprint === undefined ? {} : { fingerprint }) });
     } catch (error) {
-      whole.forEach((parameter, i) => parameter.exchange(base[i]!).dispose());
+      for (const [i, parameter] of whole.entries()) parameter.exchange(base[i]!).dispose();
       throw error;
     }
     const parts: Parts = {

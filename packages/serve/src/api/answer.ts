@@ -1,6 +1,6 @@
-/** Answers of `/v1/chat/completions` in OpenAI's form: whole, and in chunks. */
+/** Answers in OpenAI's form. Whole, and in chunks. */
 
-export interface TokenLogProb {
+interface TokenLogProb {
   readonly token: string;
   readonly logprob: number;
   /** UTF-8 of the token, which may be a part of a character. */
@@ -43,7 +43,7 @@ export interface AnswerHead {
   readonly logProbs: boolean;
 }
 
-export function usageJson({ promptTokens, completionTokens, cachedTokens }: Usage): object {
+function usageJson({ promptTokens, completionTokens, cachedTokens }: Usage): object {
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,

@@ -1,4 +1,4 @@
-/** The messages of a request: roles, texts and pictures in order. Pictures are named here, and fetched in pictures.ts. */
+/** The messages of a request. Roles, texts and pictures in order. Pictures are named here, and fetched in pictures.ts. */
 import { shown } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import { checked, placeOf, text, unsupported } from './check.js';
@@ -13,7 +13,7 @@ export interface PictureReference {
   readonly place: string;
 }
 
-export type RequestPart = string | PictureReference;
+type RequestPart = string | PictureReference;
 
 export interface RequestMessage {
   readonly role: 'system' | 'user' | 'assistant';

@@ -8,7 +8,7 @@ import { invalid } from './error.js';
 import { checkMessages, type RequestMessage } from './messages.js';
 
 /** Sampling as the request asks for it; null: the checkpoint's. */
-export interface RequestSampling {
+interface RequestSampling {
   readonly temperature: number | null;
   readonly topP: number | null;
   readonly topK: number | null;
@@ -40,8 +40,8 @@ export interface ChatRequest {
   readonly idle: readonly string[];
 }
 
-export const MOST_STOPS = 16;
-export const MOST_CHOICES = 8;
+const MOST_STOPS = 16;
+const MOST_CHOICES = 8;
 
 /** Fields of OpenAI's that change no answer here. */
 const ACCEPTED = [

@@ -1,4 +1,4 @@
-/** A request on its way: what it asks of the model, what has come of it, and how it ends. */
+/** A request on its way. What it asks of the model, what has come of it, and how it ends. */
 import type { Sampling } from '@minicpm-finetune/minicpm-v';
 import type { EncodedPrompt } from '@minicpm-finetune/processor';
 import type { AnswerEvent, FinishReason, Usage } from '../api/answer.js';

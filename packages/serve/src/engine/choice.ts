@@ -1,4 +1,4 @@
-/** One choice of an answer: its tokens become text, which ends at a stop token, a stop string or the longest answer allowed. */
+/** One choice of an answer. Its tokens become text, which ends at a stop token, a stop string or the longest answer allowed. */
 import type { NewToken } from '@minicpm-finetune/minicpm-v';
 import { Detokenizer, type Tokenizer } from '@minicpm-finetune/processor';
 import type { AnswerEvent, ContentLogProb } from '../api/answer.js';

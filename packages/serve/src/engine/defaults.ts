@@ -1,4 +1,4 @@
-/** How a checkpoint wants its answers sampled: `generation_config.json`. Without one, or where it does not sample, decoding is greedy. */
+/** How a checkpoint wants its answers sampled. It is in `generation_config.json`; without one, or where it does not sample, decoding is greedy. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readJson, shown, UserError } from '@minicpm-finetune/run';

@@ -1,4 +1,4 @@
-/** The model, its adapters, the queue and the counts behind the endpoints. */
+/** What the endpoints use. The model, its adapters, the queue and the counts. */
 import { AdapterSet, type LoadedModel, stopTokens } from '@minicpm-finetune/minicpm-v';
 import { ApiError } from '../api/error.js';
 import type { ChatRequest } from '../api/request.js';

@@ -1,4 +1,4 @@
-/** Events from one who makes them to one who waits for them, in order. */
+/** Events in order, for one who waits for them. */
 
 export class EventQueue<T> implements AsyncIterable<T> {
   readonly #events: T[] = [];

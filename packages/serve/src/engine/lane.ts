@@ -1,5 +1,5 @@
 /**
- * The running batch of one model name: the base, or one adapter on it. Its caches of pictures and beginnings of prompts
+ * The running batch of one model name. That is the base, or one adapter on it. Its caches of pictures and beginnings of prompts
  * are its own, because other weights make other numbers.
  */
 import { type MiniCPMV, RunningBatch, TensorCache } from '@minicpm-finetune/minicpm-v';

@@ -1,4 +1,4 @@
-/** The model names that are served: the base, and adapters on it, which come and go while the server runs. */
+/** The model names that are served. The base, and adapters on it, which come and go while the server runs. */
 import { createHash } from 'node:crypto';
 import { realpathSync, statSync } from 'node:fs';
 import { basename, isAbsolute, join, sep } from 'node:path';

@@ -1,5 +1,5 @@
 /**
- * A request becomes a job: its pictures are fetched and decoded, its conversation is written in tokens, and what only the model
+ * A request becomes a job. Its pictures are fetched and decoded, its conversation is written in tokens, and what only the model
  * can tell (lengths, ids of tokens) is checked.
  */
 import { randomInt } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** The text and the bytes of single tokens, for log probabilities. */
+/** Text and bytes of single tokens, for log probabilities. */
 import type { Tokenizer } from '@minicpm-finetune/processor';
 
 const BYTE = /^<0x([0-9A-F]{2})>$/;

@@ -1,7 +1,7 @@
 /** The JSON of a request's body. Its type and size are looked at before it is read. */
 import { ApiError } from '../api/error.js';
 
-export const MAX_BODY_BYTES = 32 * 2 ** 20;
+const MAX_BODY_BYTES = 32 * 2 ** 20;
 
 /** @throws ApiError 413, 415 or 400 */
 export async function jsonBody(request: Request): Promise<unknown> {

@@ -1,4 +1,4 @@
-/** Serves a model: opens the port, loads the model while `/health` says so, answers until it is told to end. */
+/** Serves a model until it is told to end. The port is open, and `/health` says so, while the model is loaded. */
 import { loadModel, modelIdentity, PromptEncoder } from '@minicpm-finetune/minicpm-v';
 import { requireCheckpoint } from '@minicpm-finetune/processor';
 import type { Say } from '@minicpm-finetune/run';

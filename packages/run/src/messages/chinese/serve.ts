@@ -1,4 +1,4 @@
-/** Chinese for `serve`: its flags, the port, the names of adapters. What the server answers to clients stays English. */
+/** Chinese for `serve`. Its flags, its port, the names of adapters. What the server answers to clients stays English. */
 import type { Messages } from '../translator.js';
 
 export const SERVE: Messages = {
