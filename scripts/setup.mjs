@@ -1,5 +1,5 @@
 /**
- * Sets up a clone: npm packages, libtorch, addon, code and page. Skips what is done. `--quiet` prints only when something
+ * Sets up a clone: npm packages, libtorch, addon, code, page. Skips what is done. `--quiet` prints only when something
  * has to be done. Plain JavaScript without dependencies, since it runs before any are installed.
  */
 import { spawnSync } from 'node:child_process';
