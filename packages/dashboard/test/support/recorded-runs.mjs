@@ -18,6 +18,24 @@ const QUESTIONS = [
   ['图片里写的是什么？', '发票 2026-11', '发票 2026-11'],
 ];
 
+/** A receipt, and a wide sheet with a number. */
+const PICTURES = [
+  {
+    size: [320, 240],
+    draw:
+      '<rect width="320" height="240" fill="#f4f1ea"/><g font-size="22" fill="#222"><text x="24" y="52">Coffee</text>' +
+      '<text x="220" y="52">12.50</text><text x="24" y="92">Lunch</text><text x="220" y="92">30.00</text></g>' +
+      '<path d="M24 124H296" stroke="#222" stroke-width="2"/>' +
+      '<g font-size="28" font-weight="700" fill="#111"><text x="24" y="176">Total</text><text x="200" y="176">42.50</text></g>',
+  },
+  {
+    size: [1200, 500],
+    draw:
+      '<rect width="1200" height="500" fill="#e8eef5"/><path d="M60 90H1140M60 410H1140" stroke="#9fb3c8" stroke-width="4"/>' +
+      '<text x="600" y="350" font-size="300" font-weight="700" text-anchor="middle" fill="#1c3144">7</text>',
+  },
+];
+
 /** Every flag at its default, and the changed ones. */
 function configOf(changes) {
   return Object.fromEntries(
@@ -193,18 +211,13 @@ export class RecordedRun {
     }).event({ event: 'phase', name: 'training', step });
   }
 
+  /** Two pictures that show what the records ask for. */
   async #pictures() {
-    const sizes = [
-      [320, 240],
-      [1200, 500],
-    ];
     const names = [];
-    for (const [k, [width, height]] of sizes.entries()) {
-      const pixels = Buffer.alloc(width * height * 3);
-      for (let i = 0; i < pixels.length; i++) pixels[i] = ((i / 3) % width) / (k + 1) + Math.floor(i / 3 / width);
-      const png = await sharp(pixels, { raw: { width, height, channels: 3 } })
-        .png()
-        .toBuffer();
+    for (const [k, { size, draw }] of PICTURES.entries()) {
+      const [width, height] = size;
+      const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="sans-serif">${draw}</svg>`;
+      const png = await sharp(Buffer.from(svg)).png().toBuffer();
       const name = `${1000 + k}-${width}.png`;
       names.push(name);
       if (this.#own.ownership(`eval/images/${name}`) === 'absent')
