@@ -1,7 +1,11 @@
 /** The screens. The first word of the address, the name in the navigation, the component. */
 import type { Component } from 'svelte';
 import type { Messages } from './messages/current.svelte.js';
+import Chat from './screens/chat/chat.svelte';
 import Compare from './screens/compare/compare.svelte';
+import Data from './screens/data/data.svelte';
+import Machine from './screens/machine/machine.svelte';
+import NewRun from './screens/new-run/new-run.svelte';
 import Run from './screens/run/run.svelte';
 import Runs from './screens/runs/runs.svelte';
 
@@ -18,4 +22,8 @@ export interface Screen {
 export const SCREENS: readonly Screen[] = [
   { path: 'runs', name: 'runs', component: Runs, detail: Run },
   { path: 'compare', name: 'compare', component: Compare },
+  { path: 'data', name: 'data', component: Data },
+  { path: 'new-run', name: 'newRun', component: NewRun },
+  { path: 'chat', name: 'chat', component: Chat },
+  { path: 'machine', name: 'machine', component: Machine },
 ];

@@ -9,6 +9,7 @@ import { estimateCommand } from './estimate/command.js';
 import { generateCommand } from './generate/command.js';
 import { mergeCommand } from './merge/command.js';
 import { renderCommand } from './render/command.js';
+import { serveCommand } from './serve/command.js';
 import { trainCommand } from './train/command.js';
 import { uiCommand } from './ui/command.js';
 
@@ -18,6 +19,7 @@ export const COMMANDS: readonly CliCommand[] = [
   chatCommand,
   generateCommand,
   mergeCommand,
+  serveCommand,
   checkDataCommand,
   renderCommand,
   downloadCommand,

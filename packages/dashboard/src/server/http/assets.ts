@@ -35,7 +35,7 @@ export function mountAssets(app: Hono): void {
     if (c.req.path.startsWith('/api')) throw new ApiError(404, `Expected an address of the API but there is no ${c.req.path}.`);
     const asset = assets.get(c.req.path) ?? (c.req.path === '/' ? index : undefined);
     if (asset !== undefined) return send(c, asset);
-    if (index === undefined)
+    if (c.req.path === '/')
       throw new ApiError(503, 'Expected the built page but it is not there.', {
         cure: 'In a clone run `npm run setup`; otherwise install the package again.',
       });

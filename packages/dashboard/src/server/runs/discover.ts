@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { checkpointStep, RUN_FILES } from '@minicpm-finetune/run';
 import { LAUNCH_FILE } from '../process/launch-record.js';
 
-/** What a run folder or a repository has below it, and no run. */
-const NO_RUNS: ReadonlySet<string> = new Set([RUN_FILES.answers, RUN_FILES.nonfinite, RUN_FILES.logs, 'node_modules']);
+/** What a run folder has below it, and no run. */
+const OF_A_RUN: ReadonlySet<string> = new Set([RUN_FILES.answers, RUN_FILES.nonfinite, RUN_FILES.logs]);
 const DEEPEST = 12;
 
 interface Known {
@@ -73,10 +73,12 @@ export class Discovery {
 function look(folder: string, changed: number): Known {
   const entries = readdirSync(folder, { withFileTypes: true });
   const isRun = entries.some((entry) => entry.isFile() && (entry.name === RUN_FILES.events || entry.name === LAUNCH_FILE));
-  return { changed, isRun, folders: entries.filter(mayHoldRuns).map(({ name }) => name) };
+  const folders = entries.filter((entry) => mayHoldRuns(entry, isRun)).map(({ name }) => name);
+  return { changed, isRun, folders };
 }
 
-function mayHoldRuns(entry: Dirent): boolean {
+function mayHoldRuns(entry: Dirent, isInRun: boolean): boolean {
   const { name } = entry;
-  return entry.isDirectory() && !name.startsWith('.') && !NO_RUNS.has(name) && checkpointStep(name) === undefined;
+  if (!entry.isDirectory() || name.startsWith('.') || name === 'node_modules') return false;
+  return !isInRun || (!OF_A_RUN.has(name) && checkpointStep(name) === undefined);
 }
