@@ -369,11 +369,9 @@ export async function writeRecordedRuns(root) {
 /** A run of this process, so its state is running; the test appends to it (`steps`, `evaluate`, `checkpoint`, `end`). */
 export function liveRun(folder, { totalSteps = 1000, changes = {} } = {}) {
   const { pid, start } = thisProcess();
-  return new RecordedRun(folder)
-    .now()
-    .start({
-      changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes },
-      totalSteps,
-      process: { pid, start },
-    });
+  return new RecordedRun(folder).now().start({
+    changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes },
+    totalSteps,
+    process: { pid, start },
+  });
 }

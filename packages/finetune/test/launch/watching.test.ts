@@ -4,7 +4,7 @@ import { startLaunched, until } from '../support/launched.js';
 
 describe('a rank that holds the others up', () => {
   it('is named with where it is, once, by one line', async () => {
-    const running = startLaunched('slow', { nproc_per_node: 3, patience: 2000, stop: 3500 });
+    const running = startLaunched('slow', { nproc_per_node: 3, patience: 2000, stop: 8000 });
     const { code, output } = await running.ended;
     expect(code, output).toBe(0);
     const lines = output.split('\n').filter((line) => line.startsWith('rank '));
@@ -16,7 +16,7 @@ describe('a rank that holds the others up', () => {
   });
 
   it('is named in Chinese, too', async () => {
-    const flags = { nproc_per_node: 2, patience: 2000, stop: 3500, lang: 'zh' };
+    const flags = { nproc_per_node: 2, patience: 2000, stop: 8000, lang: 'zh' };
     const { code, output } = await startLaunched('slow', flags).ended;
     expect(code, output).toBe(0);
     expect(output).toMatch(/^进程 1（.+） ?在 step 12, record train\.json:881 已有 \d+ 秒; 进程 0 在 .* 等待。$/m);

@@ -125,8 +125,8 @@ try {
     await asMember(
       place,
       {
-        timeout: number('timeout', 20_000),
-        joinTimeout: number('joinTimeout', 20_000),
+        timeout: number('timeout', 60_000),
+        joinTimeout: number('joinTimeout', 60_000),
         facts: { equal: { '--learning_rate': values.fact === String(place.rank) ? 2 : 1 }, alike: {} },
         notice: (line) => console.error(line),
         ...(values.lang === 'zh' && { say: sayChinese() }),

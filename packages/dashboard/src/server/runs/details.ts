@@ -1,12 +1,12 @@
-/** What is shown of one run, besides its series, answers and checkpoints. */
+/** What is shown of one run. Not its series, answers and checkpoints. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
 import type { ConfigEntry, MetricName, Recipe, RunAction, RunDetails, RunStart } from '../../shared/api.js';
+import { hasStopFile } from '../process/actions.js';
 import { flagWords, shellText } from '../process/command-words.js';
 import { hasLog } from '../process/console-log.js';
 import { configEntries, settingsOf } from './config-entries.js';
-import { hasStopFile } from '../process/actions.js';
 import type { KnownRun } from './known-run.js';
 import type { RunRecord, Source } from './run-record.js';
 import { yamlOf } from './yaml.js';

@@ -62,9 +62,8 @@ export class ChatModels {
         cure: 'Free one of those that are loaded.',
       });
     }
-    const process: ServeProcess = new ServeProcess(
-      { ...this.#options, base, dtype, adapterRoots: this.#roots() },
-      () => this.#processes.delete(process),
+    const process: ServeProcess = new ServeProcess({ ...this.#options, base, dtype, adapterRoots: this.#roots() }, () =>
+      this.#processes.delete(process),
     );
     this.#processes.add(process);
     return process;
