@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import sharp from 'sharp';
@@ -21,7 +21,7 @@ beforeAll(async () => {
     writeFileSync(join(root, 'live', 'console.log'), 'step 150/400, loss 0.59\n');
     new RecordedRun(join(root, 'long'))
       .start({ changes: { model_name_or_path: 'openbmb/MiniCPM-V-4' }, totalSteps: 100_000 })
-      .steps(100_000, { every: 1 })
+      .steps(100_000, { every: 1, fields: () => ({ memory: { rss: 4_200_000_000, tensors: 321 } }) })
       .end();
   });
   page = await openPage(bench);
@@ -215,12 +215,21 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
   const folder = process.env.SCREENSHOTS!;
   mkdirSync(folder, { recursive: true });
   const save = async (of: Page, name: string): Promise<void> => {
-    await of.mouse.move(0, 0);
+    // As high as its content, so that pictures that load when they are seen do.
+    const { width, height } = of.viewportSize()!;
+    await of.setViewportSize({ width, height: await of.evaluate(() => document.documentElement.scrollHeight) });
+    await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
+    await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
+    await settled(of);
     const picture = await of.screenshot({ fullPage: true });
+    await of.setViewportSize({ width, height });
     await sharp(picture)
       .webp({ quality: 82, effort: 6 })
       .toFile(join(folder, `${name}.webp`));
   };
+  rmSync(join(live.folder, 'STOP'));
+  live.steps(195);
+  await page.reload();
   for (const { name, address } of screensOf(ids)) {
     await show(page, address);
     await save(page, name);

@@ -15,6 +15,7 @@ export const run: TableOf<typeof english> = {
   },
   stopping: '正在停止',
   stateText: {
+    stopping: '它已收到停止请求：当前步完成后保存检查点并结束。',
     queued: '这些目录中没有其他运行时，它会立即开始。',
     starting: '进程已启动，还没有写入事件：正在读取数据和权重。',
     running: '进程正在本机运行。',

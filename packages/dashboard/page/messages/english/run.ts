@@ -12,6 +12,7 @@ export const run = {
   },
   stopping: 'Stopping',
   stateText: {
+    stopping: 'It was asked to stop: it saves a checkpoint after the current step and ends.',
     queued: 'It starts as soon as no other run of these folders runs.',
     starting: 'Its process runs and has written no event yet: it reads data and weights.',
     running: 'Its process runs on this machine.',
