@@ -109,7 +109,7 @@ export interface Endpoints {
   'POST /api/machine/doctor': { request: InLanguage; answer: DoctorReport };
 }
 
-export type Nothing = Record<string, never>;
+type Nothing = Record<string, never>;
 
 /** The answer of every status of 400 and above. */
 export interface ErrorAnswer {

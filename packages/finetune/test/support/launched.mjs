@@ -16,7 +16,7 @@ const text = { type: 'string' };
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop lang'
+    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience interval folder stop lang'
       .split(' ')
       .map((name) => [name, text]),
   ),
@@ -131,7 +131,7 @@ try {
         notice: (line) => console.error(line),
         ...(values.lang === 'zh' && { say: sayChinese() }),
         printed: printedError,
-        interval: 200,
+        interval: number('interval', 200),
         patience: number('patience', 50_000),
       },
       async (member) => await WORK[mode](Object.assign(Object.create(member.ranks), bound(member.ranks)), member),

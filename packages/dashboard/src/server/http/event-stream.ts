@@ -32,7 +32,7 @@ interface Asked {
 }
 
 /** `run:byteOffset` with commas. @throws ApiError 400 */
-export function parsePosition(text: string): Map<string, number> {
+function parsePosition(text: string): Map<string, number> {
   const position = new Map<string, number>();
   for (const part of text.split(',')) {
     if (part === '') continue;

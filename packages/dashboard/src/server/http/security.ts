@@ -16,9 +16,9 @@ export interface SecurityOptions {
 }
 
 /** Largest body of a request, in bytes. */
-export const LARGEST_BODY = 1 << 20;
+const LARGEST_BODY = 1 << 20;
 /** Bodies that carry pictures. */
-const LARGE_BODIES: readonly (readonly [RegExp, number])[] = [[/^\/api\/chat\//, 64 << 20]];
+const LARGE_BODIES: readonly (readonly [RegExp, number])[] = [[/^\/api\/chat\//, 32 << 20]];
 
 const CONTENT_POLICY = [
   "default-src 'none'",
@@ -54,7 +54,7 @@ export function cookieName(port: number): string {
 }
 
 /** The names under which the page is reached. */
-export function hostsOf({ port, allowedHosts }: SecurityOptions): Set<string> {
+function hostsOf({ port, allowedHosts }: SecurityOptions): Set<string> {
   const names = ['localhost', '127.0.0.1', '[::1]', ...allowedHosts].map((name) => name.toLowerCase());
   const withPort = names.map((name) => `${name}:${port}`);
   return new Set(port === 80 ? [...withPort, ...names] : withPort);

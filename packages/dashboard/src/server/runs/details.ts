@@ -53,7 +53,7 @@ function metricsOf({ tables }: RunRecord): MetricName[] {
 }
 
 /** What may be done with a run as it stands. */
-export function actionsOf(run: KnownRun): Record<RunAction, boolean> {
+function actionsOf(run: KnownRun): Record<RunAction, boolean> {
   const { state, isLive } = run;
   const has = run.digest.starts.length > 0;
   return {

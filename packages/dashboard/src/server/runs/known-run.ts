@@ -11,7 +11,7 @@ import { NOTES_FILE, readNotes } from './notes.js';
 import { stateOf } from './state.js';
 
 /** What of a checkpoint is needed to resume it. */
-export const RESUME_FILES = ['optimizer.safetensors', 'rng_state.safetensors', 'trainer_state.json'] as const;
+const RESUME_FILES = ['optimizer.safetensors', 'rng_state.safetensors', 'trainer_state.json'] as const;
 
 /** A handle for a folder: it says nothing and leads nowhere but through the list. */
 export function handleOf(folder: string): string {

@@ -12,7 +12,7 @@ import { Table } from './table.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
 
-export const MOST_WARNINGS = 1000;
+const MOST_WARNINGS = 1000;
 const MOST_DAMAGED = 1000;
 
 export interface StartRecord {
