@@ -295,8 +295,8 @@ export interface RecordView {
 
 // Chat
 
-/** Whom to ask: a run's checkpoint (`step` null: its result), or a model's folder or name. */
-export type ChatSource = { run: string; step: number | null } | { model: string };
+/** Whom to ask: a run's checkpoint (`step` null: its result; `base`: the model that it began with), or a model's folder or name. */
+export type ChatSource = { run: string; step: number | null | 'base' } | { model: string };
 
 export interface ChatStartRequest extends InLanguage {
   source: ChatSource;

@@ -20,8 +20,12 @@ export interface RunPlace {
   readonly cwd: string | null;
 }
 
-/** The weights of a checkpoint; `step` null: the run's result. @throws ApiError 404, 409 */
-export function weightsOfRun({ name, folder, cwd }: RunPlace, step: number | null): Weights {
+/** The weights of a checkpoint; `step` null: the run's result; `base`: what it began with. @throws ApiError 404, 409 */
+export function weightsOfRun({ name, folder, cwd }: RunPlace, step: number | null | 'base'): Weights {
+  if (step === 'base') {
+    const base = baseOf(folder, folder, cwd);
+    return { base, adapter: null, label: basename(base) };
+  }
   const label = step === null ? name : `${name}, step ${step}`;
   const of = step === null ? folder : listCheckpoints(folder).find((checkpoint) => checkpoint.step === step)?.path;
   if (of === undefined)
