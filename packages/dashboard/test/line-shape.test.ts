@@ -38,7 +38,10 @@ describe('LineShape', () => {
     const shape = LineShape.of('{"a":1}')!;
     const bits = new DataView(new ArrayBuffer(8));
     let state = 1;
-    const random = (): number => (state = (state * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31;
+    const random = (): number => {
+      state = (state * 1_103_515_245 + 12_345) % 2 ** 31;
+      return state / 2 ** 31;
+    };
     for (let i = 0; i < 20_000; i++) {
       bits.setUint32(0, random() * 2 ** 32);
       bits.setUint32(4, random() * 2 ** 32);

@@ -40,7 +40,9 @@ describe('reduced', () => {
     for (let bucket = 0; bucket < buckets; bucket++) {
       const inside = (i: number): boolean => Math.min(buckets - 1, Math.floor((x[i]! - x[0]!) / width)) === bucket;
       const all = [...y].filter((_, i) => inside(i));
-      const left = Array.from(kept).filter(inside).map((i) => y[i]!);
+      const left = Array.from(kept)
+        .filter(inside)
+        .map((i) => y[i]!);
       if (all.length === 0) expect(left).toEqual([]);
       else expect([Math.min(...left), Math.max(...left)]).toEqual([Math.min(...all), Math.max(...all)]);
     }

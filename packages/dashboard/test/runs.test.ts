@@ -1,11 +1,20 @@
 /** The list of runs and the numbers of one: from the folders alone, of any version, whoever started them. */
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { takeLock, thisProcess } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Records } from '../src/server/runs/records.js';
 import { RunIndex } from '../src/server/runs/run-index.js';
-import { seriesOf, type SeriesOptions } from '../src/server/runs/series.js';
+import { type SeriesOptions, seriesOf } from '../src/server/runs/series.js';
 import { makeFolder } from './support/page-server.js';
 import { liveRun, writeRecordedRuns } from './support/recorded-runs.mjs';
 
@@ -218,7 +227,11 @@ describe('series', () => {
     expect([...record.tables.step.metrics.keys()]).toEqual(
       expect.arrayContaining(['loss', 'memory.rss', 'rewards/chosen', 'logps/rejected']),
     );
-    expect([...record.tables.eval.metrics.keys()]).toEqual(['eval_loss', 'eval_rewards/accuracies', 'eval_rewards/margins']);
+    expect([...record.tables.eval.metrics.keys()]).toEqual([
+      'eval_loss',
+      'eval_rewards/accuracies',
+      'eval_rewards/margins',
+    ]);
     expect([...record.tables.system.metrics.keys()]).toContain('system.cpu_percent');
   });
 

@@ -48,7 +48,12 @@ const HOSTILE: readonly [string, string, Sent & { token?: boolean }, number][] =
   [
     'a write of another site',
     '/api/runs/ID/archive',
-    { method: 'POST', headers: { ...JSON_TYPE, origin: 'http://evil.example', 'sec-fetch-site': 'cross-site' }, body, token: true },
+    {
+      method: 'POST',
+      headers: { ...JSON_TYPE, origin: 'http://evil.example', 'sec-fetch-site': 'cross-site' },
+      body,
+      token: true,
+    },
     403,
   ],
   [
@@ -57,22 +62,57 @@ const HOSTILE: readonly [string, string, Sent & { token?: boolean }, number][] =
     { method: 'POST', headers: { ...JSON_TYPE, origin: 'http://127.0.0.1:1' }, body, token: true },
     403,
   ],
-  ['a write of no origin', '/api/runs/ID/archive', { method: 'POST', headers: { ...JSON_TYPE, origin: 'null' }, body, token: true }, 403],
+  [
+    'a write of no origin',
+    '/api/runs/ID/archive',
+    { method: 'POST', headers: { ...JSON_TYPE, origin: 'null' }, body, token: true },
+    403,
+  ],
   [
     'a write of another port',
     '/api/runs/ID/archive',
     { method: 'POST', headers: { ...JSON_TYPE, 'sec-fetch-site': 'same-site' }, body, token: true },
     403,
   ],
-  ['a form', '/api/runs/ID/archive', { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded' }, body, token: true }, 415],
-  ['a form of text', '/api/runs/ID/archive', { method: 'POST', headers: { 'content-type': 'text/plain' }, body, token: true }, 415],
+  [
+    'a form',
+    '/api/runs/ID/archive',
+    { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded' }, body, token: true },
+    415,
+  ],
+  [
+    'a form of text',
+    '/api/runs/ID/archive',
+    { method: 'POST', headers: { 'content-type': 'text/plain' }, body, token: true },
+    415,
+  ],
   ['a write without a type', '/api/runs/ID/archive', { method: 'POST', body, token: true }, 415],
   ['another method', '/api/runs', { method: 'TRACE', token: true }, 405],
   ['OPTIONS of another site', '/api/runs', { method: 'OPTIONS', headers: { origin: 'http://evil.example' } }, 405],
-  ['a body that is no JSON', '/api/runs/ID/archive', { method: 'POST', headers: JSON_TYPE, body: '{', token: true }, 400],
-  ['a body of another form', '/api/runs/ID/archive', { method: 'POST', headers: JSON_TYPE, body: '{"a":1}', token: true }, 400],
-  ['10 MB of JSON', '/api/runs/ID/ui', { method: 'PUT', headers: JSON_TYPE, body: `{"note":"${'x'.repeat(1e7)}"}`, token: true }, 413],
-  ['a body without its length', '/api/runs/ID/ui', { method: 'PUT', headers: { ...JSON_TYPE, 'transfer-encoding': 'chunked' }, body: '{}', token: true }, 411],
+  [
+    'a body that is no JSON',
+    '/api/runs/ID/archive',
+    { method: 'POST', headers: JSON_TYPE, body: '{', token: true },
+    400,
+  ],
+  [
+    'a body of another form',
+    '/api/runs/ID/archive',
+    { method: 'POST', headers: JSON_TYPE, body: '{"a":1}', token: true },
+    400,
+  ],
+  [
+    '10 MB of JSON',
+    '/api/runs/ID/ui',
+    { method: 'PUT', headers: JSON_TYPE, body: `{"note":"${'x'.repeat(1e7)}"}`, token: true },
+    413,
+  ],
+  [
+    'a body without its length',
+    '/api/runs/ID/ui',
+    { method: 'PUT', headers: { ...JSON_TYPE, 'transfer-encoding': 'chunked' }, body: '{}', token: true },
+    411,
+  ],
   ['a path that leads up', '/api/runs/..%2f..%2fetc%2fpasswd', { token: true }, 404],
   ['a path that leads up, plainly', '/api/runs/../../../../etc/passwd', { token: true }, 404],
   ['a path of the page that leads up', '/..%2f..%2f..%2fpackage.json', {}, 404],
@@ -137,7 +177,10 @@ describe('the page itself', () => {
     expect((await page.raw('/api/runs', { headers: { host, cookie } })).status).toBe(200);
     const change = { method: 'PUT', headers: { ...own, cookie }, body: '{"tags":["a"],"star":true}' };
     expect((await page.raw(`/api/runs/${id}/ui`, change)).json.run.notes).toMatchObject({ tags: ['a'], star: true });
-    expect(JSON.parse(readFileSync(join(place.path, 'digits', 'ui.json'), 'utf8'))).toEqual({ tags: ['a'], star: true });
+    expect(JSON.parse(readFileSync(join(place.path, 'digits', 'ui.json'), 'utf8'))).toEqual({
+      tags: ['a'],
+      star: true,
+    });
     const { 'sec-fetch-site': _, ...onlyOrigin } = own;
     const again = { method: 'PUT', headers: { ...onlyOrigin, cookie }, body: '{"star":false}' };
     expect((await page.raw(`/api/runs/${id}/ui`, again)).status).toBe(200);
@@ -146,7 +189,9 @@ describe('the page itself', () => {
   });
 
   it.each(['localhost', '127.0.0.1', '[::1]', 'LOCALHOST'])('is reached as %s', async (name) => {
-    const answer = await page.raw('/api/session', { headers: { host: `${name}:${page.dashboard.port}`, ...page.bearer } });
+    const answer = await page.raw('/api/session', {
+      headers: { host: `${name}:${page.dashboard.port}`, ...page.bearer },
+    });
     expect(answer.status).toBe(200);
   });
 
@@ -182,7 +227,10 @@ describe('pictures', () => {
   async function answered(step: number, name: string): Promise<(string | null)[]> {
     const folder = join(place.path, 'digits', 'eval', `step-${step}`);
     mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'answers.jsonl'), `${JSON.stringify({ record: step, question: '', answer: '', images: [name] })}\n`);
+    writeFileSync(
+      join(folder, 'answers.jsonl'),
+      `${JSON.stringify({ record: step, question: '', answer: '', images: [name] })}\n`,
+    );
     const { json } = await page.get(`/api/runs/${id}/answers`);
     return json.records.find((record: { record: number }) => record.record === step).images;
   }

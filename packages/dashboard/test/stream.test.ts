@@ -100,10 +100,16 @@ describe('GET /api/events', () => {
       const events = listener.events(id).filter(({ event }) => event.event === 'step');
       expect(events.map(({ event }) => (event as { step: number }).step)).toEqual([10, 15, 20, 25]);
       expect(listener.batches(id)[0]!.from).toBe(offset);
-      await until(() => listener.messages.find(({ event, data }) => event === 'run' && data.step === 25), 'the summary');
+      await until(
+        () => listener.messages.find(({ event, data }) => event === 'run' && data.step === 25),
+        'the summary',
+      );
       expect(listener.lastId).toBe(`${id}:${statSync(join(place.path, 'live', 'events.jsonl')).size}`);
       live.end();
-      await until(() => listener.messages.find(({ event, data }) => event === 'run' && data.state === 'finished'), 'its end');
+      await until(
+        () => listener.messages.find(({ event, data }) => event === 'run' && data.state === 'finished'),
+        'its end',
+      );
     } finally {
       listener.close();
     }
@@ -161,7 +167,10 @@ describe('GET /api/events', () => {
     const path = join(place.path, 'killed', 'events.jsonl');
     const listener = new Listener(`/api/events?after=${position}`);
     appendFileSync(path, '{"event":"phase","time":"2026-11-20T09:00:00.000Z","na');
-    appendFileSync(join(place.path, 'digits', 'events.jsonl'), '{"event":"phase","time":"2026-11-20T09:00:00.000Z","name":"saving","step":1}\n');
+    appendFileSync(
+      join(place.path, 'digits', 'events.jsonl'),
+      '{"event":"phase","time":"2026-11-20T09:00:00.000Z","name":"saving","step":1}\n',
+    );
     await until(() => listener.messages.find(({ event }) => event === 'events'), 'another run');
     expect(listener.events(id)).toEqual([]);
     appendFileSync(path, 'me":"saving","step":1}\n');
@@ -174,13 +183,22 @@ describe('GET /api/events', () => {
     const listener = new Listener(`/api/events?after=${position}`);
     const folder = join(place.path, 'new');
     liveRun(folder).steps(10).end();
-    const run = await until(() => listener.messages.find(({ event, data }) => event === 'run' && data.name === 'new'), 'the run');
+    const run = await until(
+      () => listener.messages.find(({ event, data }) => event === 'run' && data.name === 'new'),
+      'the run',
+    );
     await until(() => (listener.events(run.data.id).length >= 5 ? true : undefined), 'all its events');
     expect(listener.events(run.data.id)[0]!.event.event).toBe('run_start');
     writeFileSync(join(folder, 'events.jsonl'), '');
-    await until(() => listener.messages.find(({ event, data }) => event === 'reset' && data.run === run.data.id), 'reset');
+    await until(
+      () => listener.messages.find(({ event, data }) => event === 'reset' && data.run === run.data.id),
+      'reset',
+    );
     rmSync(folder, { recursive: true });
-    await until(() => listener.messages.find(({ event, data }) => event === 'removed' && data.run === run.data.id), 'removed');
+    await until(
+      () => listener.messages.find(({ event, data }) => event === 'removed' && data.run === run.data.id),
+      'removed',
+    );
     listener.close();
   });
 
@@ -196,7 +214,10 @@ describe('GET /api/events', () => {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     const last = live.step;
-    await until(() => listener.events(id).find(({ event }) => event.event === 'step' && event.step === last), 'the last step');
+    await until(
+      () => listener.events(id).find(({ event }) => event.event === 'step' && event.step === last),
+      'the last step',
+    );
     const seconds = (Date.now() - began) / 1000;
     expect(listener.batches(id).length).toBeLessThanOrEqual(10 * seconds + 2);
     const steps = listener.events(id).filter(({ event }) => event.event === 'step');

@@ -25,7 +25,12 @@ export * from './folder.js';
 export * from './format.js';
 export * from './language.js';
 export * from './lock.js';
-export { isGone as isHolderGone, type LockHolder, processOf as runningProcess, self as thisProcess } from './lock-holder.js';
+export {
+  isGone as isHolderGone,
+  type LockHolder,
+  processOf as runningProcess,
+  self as thisProcess,
+} from './lock-holder.js';
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';

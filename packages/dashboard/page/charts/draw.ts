@@ -15,7 +15,7 @@ export interface Drawing {
   /** Charts with the same key move their cursors together. */
   readonly sync: string | undefined;
   readonly formatX: (x: number) => string;
-  readonly formatY: (y: number) => string;
+  readonly formatTick: (y: number) => string;
   readonly onRange: (range: [number, number] | null) => void;
   readonly onCursor: (x: number | null) => void;
 }
@@ -138,14 +138,14 @@ export function optionsOf(drawing: Drawing): uPlot.Options {
     width: drawing.width,
     height: drawing.height,
     legend: { show: false },
-    padding: [10, 10, 0, 0],
+    padding: [10, 16, 0, 0],
     scales: {
       x: { time: false, ...(range === null ? {} : { range: () => [range[0], range[1]] as [number, number] }) },
       y: log ? { distr: 3 } : {},
     },
     axes: [
-      { ...axis(color, drawing.formatX, 26), space: 70 },
-      { ...axis(color, drawing.formatY, 58), space: 34 },
+      { ...axis(color, drawing.formatX, 20), space: 70 },
+      { ...axis(color, drawing.formatTick, 54), space: 34 },
     ],
     series: [{}, ...seriesOf(lines, dark)],
     cursor: {

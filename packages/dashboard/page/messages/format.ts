@@ -50,6 +50,14 @@ export class Format {
     });
   }
 
+  /** A value on an axis: as few digits as tell it from its neighbours. */
+  tick(value: number): string {
+    if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(1);
+    return Math.abs(value) < 10_000
+      ? value.toLocaleString(this.#locale, { maximumSignificantDigits: 4 })
+      : this.#compact.format(value);
+  }
+
   /** A learning rate: 5.00e-5. */
   rate(value: Shown): string {
     return this.#given(value, (number) => (number === 0 ? '0' : number.toExponential(2)));
@@ -72,7 +80,7 @@ export class Format {
         rest /= 1000;
         power++;
       }
-      const digits = power === 0 || rest >= 99.95 ? 0 : 1;
+      const digits = power === 0 || rest >= 99.95 ? 0 : rest >= 9.995 ? 1 : 2;
       const text = (Math.sign(number) * rest).toLocaleString(this.#locale, { maximumFractionDigits: digits });
       return `${text} ${units[power]}`;
     });

@@ -1,4 +1,5 @@
 /** What screen readers are told. Changes of state, never each step. */
+import { untrack } from 'svelte';
 
 class Announcements {
   #text = $state('');
@@ -9,7 +10,8 @@ class Announcements {
 
   /** Says a sentence as soon as the reader is quiet. */
   say(sentence: string): void {
-    this.#text = this.#text === sentence ? `${sentence}\u00a0` : sentence;
+    // Whoever speaks does not listen: an effect that says something must not run again because of it.
+    this.#text = untrack(() => this.#text) === sentence ? `${sentence}\u00a0` : sentence;
   }
 }
 

@@ -1,4 +1,4 @@
-/** A mistake of a request: status, sentence, the field at fault and the cure. It is answered as `{ error: FieldError }`. */
+/** A mistake of a request. With its status, its sentence, the field at fault and the cure. It is answered as `{ error: FieldError }`. */
 import type { FieldError } from '../shared/api.js';
 
 export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 409 | 411 | 413 | 415 | 421 | 422 | 429 | 500 | 503;

@@ -1,4 +1,4 @@
-/** The page's server: begins to listen, and ends without touching a run. */
+/** The page's server. It begins to listen, and ends without touching a run. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';

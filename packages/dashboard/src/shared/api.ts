@@ -1,5 +1,5 @@
 /**
- * Every endpoint of the page's server, with its request and its answer. The page and the server both take the types from here.
+ * Every endpoint of the page's server. With its request and its answer. The page and the server both take the types from here.
  *
  * All answers are JSON (but pictures and the stream), of status 200; a mistake is `{ error: FieldError }` with a status of 400 or above.
  * Requests that write have `content-type: application/json`. The page's cookie, or `Authorization: Bearer TOKEN`, goes with all of them;
@@ -109,7 +109,7 @@ export interface Endpoints {
   'POST /api/machine/doctor': { request: InLanguage; answer: DoctorReport };
 }
 
-export type Nothing = Record<string, never>;
+type Nothing = Record<string, never>;
 
 /** The answer of every status of 400 and above. */
 export interface ErrorAnswer {

@@ -1,5 +1,5 @@
 /**
- * The stream of server-sent events, `GET /api/events?after=POSITION`.
+ * The stream of server-sent events: `GET /api/events`.
  *
  * A position is a list `run:byteOffset` with commas: all events of a run whose line ends after that byte are sent. A run that is not in the
  * list is sent from its beginning. The `id:` of each message is the position after it, of the runs that moved since `after`; a browser that

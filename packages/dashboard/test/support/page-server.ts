@@ -1,7 +1,8 @@
 /** A server of the page in this process, and requests to it as a browser or a program sends them. */
+
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Dashboard, type DashboardOptions, startDashboard } from '../../src/server/server.js';
 
@@ -96,7 +97,8 @@ export class PageServer {
   async idOf(name: string): Promise<string> {
     const { json } = await this.get('/api/runs');
     const found = json.runs.find((run: { name: string }) => run.name === name);
-    if (found === undefined) throw new Error(`no run ${name} among ${json.runs.map((run: { name: string }) => run.name)}`);
+    if (found === undefined)
+      throw new Error(`no run ${name} among ${json.runs.map((run: { name: string }) => run.name)}`);
     return found.id;
   }
 
@@ -106,7 +108,11 @@ export class PageServer {
 }
 
 /** Waits until `look` gives a value other than undefined. */
-export async function until<T>(look: () => T | undefined | Promise<T | undefined>, what: string, ms = 20_000): Promise<T> {
+export async function until<T>(
+  look: () => T | undefined | Promise<T | undefined>,
+  what: string,
+  ms = 20_000,
+): Promise<T> {
   const end = Date.now() + ms;
   for (;;) {
     const value = await look();

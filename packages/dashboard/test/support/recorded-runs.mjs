@@ -18,6 +18,24 @@ const QUESTIONS = [
   ['图片里写的是什么？', '发票 2026-11', '发票 2026-11'],
 ];
 
+/** A receipt, and a wide sheet with a number. */
+const PICTURES = [
+  {
+    size: [320, 240],
+    draw:
+      '<rect width="320" height="240" fill="#f4f1ea"/><g font-size="22" fill="#222"><text x="24" y="52">Coffee</text>' +
+      '<text x="220" y="52">12.50</text><text x="24" y="92">Lunch</text><text x="220" y="92">30.00</text></g>' +
+      '<path d="M24 124H296" stroke="#222" stroke-width="2"/>' +
+      '<g font-size="28" font-weight="700" fill="#111"><text x="24" y="176">Total</text><text x="200" y="176">42.50</text></g>',
+  },
+  {
+    size: [1200, 500],
+    draw:
+      '<rect width="1200" height="500" fill="#e8eef5"/><path d="M60 90H1140M60 410H1140" stroke="#9fb3c8" stroke-width="4"/>' +
+      '<text x="600" y="350" font-size="300" font-weight="700" text-anchor="middle" fill="#1c3144">7</text>',
+  },
+];
+
 /** Every flag at its default, and the changed ones. */
 function configOf(changes) {
   return Object.fromEntries(
@@ -193,16 +211,13 @@ export class RecordedRun {
     }).event({ event: 'phase', name: 'training', step });
   }
 
+  /** Two pictures that show what the records ask for. */
   async #pictures() {
-    const sizes = [
-      [320, 240],
-      [1200, 500],
-    ];
     const names = [];
-    for (const [k, [width, height]] of sizes.entries()) {
-      const pixels = Buffer.alloc(width * height * 3);
-      for (let i = 0; i < pixels.length; i++) pixels[i] = ((i / 3) % width) / (k + 1) + Math.floor(i / 3 / width);
-      const png = await sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer();
+    for (const [k, { size, draw }] of PICTURES.entries()) {
+      const [width, height] = size;
+      const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="sans-serif">${draw}</svg>`;
+      const png = await sharp(Buffer.from(svg)).png().toBuffer();
       const name = `${1000 + k}-${width}.png`;
       names.push(name);
       if (this.#own.ownership(`eval/images/${name}`) === 'absent')
@@ -270,7 +285,10 @@ async function resumedTwice(folder) {
   const run = new RecordedRun(folder).start({ changes, totalSteps: 200 }).steps(60);
   await run.evaluate();
   run.checkpoint().steps(85); // killed
-  run.wait(3600).start({ changes, totalSteps: 200, resumedAtStep: 60 }).steps(120, { fields: () => ({ grad_norm: 1 }) });
+  run
+    .wait(3600)
+    .start({ changes, totalSteps: 200, resumedAtStep: 60 })
+    .steps(120, { fields: () => ({ grad_norm: 1 }) });
   await run.evaluate();
   run.checkpoint('stop').stop().event({ event: 'run_end', status: 'stopped', step: 120, seconds: 30 });
   run.wait(7200).start({ changes, totalSteps: 200, resumedAtStep: 120 }).steps(180);
@@ -280,12 +298,21 @@ async function resumedTwice(folder) {
 
 function notFinite(folder) {
   const changes = { model_name_or_path: 'openbmb/MiniCPM-V-2', dtype: 'float16', learning_rate: 0.01 };
-  const lost = (step) => ({ loss_scale: 65_536 / (step > 30 ? 2 : 1), ...(step === 35 ? { loss: null, grad_norm: null } : {}) });
+  const lost = (step) => ({
+    loss_scale: 65_536 / (step > 30 ? 2 : 1),
+    ...(step === 35 ? { loss: null, grad_norm: null } : {}),
+  });
   const run = new RecordedRun(folder).start({ changes, totalSteps: 100 }).steps(35, { fields: lost });
   const place = join(folder, 'nonfinite', 'step-35');
   mkdirSync(place, { recursive: true });
   writeFileSync(join(place, 'records.json'), '[3, 7]\n');
-  run.event({ event: 'warning', kind: 'nonfinite', message: 'The loss of step 35 is not finite.', step: 35, file: place });
+  run.event({
+    event: 'warning',
+    kind: 'nonfinite',
+    message: 'The loss of step 35 is not finite.',
+    step: 35,
+    file: place,
+  });
   run.steps(50, { fields: lost });
   run.event({ event: 'stop', reason: 'nonfinite', step: 50 });
   run.end('failed', { error: 'The loss was not finite 5 times in a row. See nonfinite/step-35.' });
@@ -342,7 +369,9 @@ export async function writeRecordedRuns(root) {
 /** A run of this process, so its state is running; the test appends to it (`steps`, `evaluate`, `checkpoint`, `end`). */
 export function liveRun(folder, { totalSteps = 1000, changes = {} } = {}) {
   const { pid, start } = thisProcess();
-  return new RecordedRun(folder)
-    .now()
-    .start({ changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes }, totalSteps, process: { pid, start } });
+  return new RecordedRun(folder).now().start({
+    changes: { model_name_or_path: 'openbmb/MiniCPM-V-2_6', ...changes },
+    totalSteps,
+    process: { pid, start },
+  });
 }

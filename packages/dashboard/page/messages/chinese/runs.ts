@@ -22,7 +22,7 @@ export const runs: TableOf<typeof english> = {
     duration: '用时',
     edit: '编辑',
   },
-  at: (step) => `第 ${step} 步`,
+  at: (step) => `@ ${step}`,
   filter: '筛选',
   filterHint: '关键词，以及对参数的条件：lr>1e-5 r=64 state=running digits',
   filterMistake: (word) => `“${word}”不是条件：请写参数名或列名、= != < <= > >= 之一，以及一个值。`,

@@ -19,7 +19,7 @@ export const runs = {
     duration: 'Duration',
     edit: 'Edit',
   },
-  at: (step: string) => `at step ${step}`,
+  at: (step: string) => `@ ${step}`,
   filter: 'Filter',
   filterHint: 'Words, and conditions on flags: lr>1e-5 r=64 state=running digits',
   filterMistake: (word: string) =>

@@ -29,6 +29,8 @@ const KNOWN: readonly Known[] = [
   { key: 'data_wait_share', takes: /^data_wait_share$/, kind: 'percent', smoothed: true },
   { key: 'memory', takes: /^memory\.(rss|device_peak)$/, kind: 'bytes', smoothed: false },
   { key: 'tensors', takes: /^memory\.tensors$/, kind: 'count', smoothed: false },
+  { key: 'eta_seconds', takes: /^eta_seconds$/, kind: 'seconds', smoothed: false },
+  { key: 'skipped_steps', takes: /^skipped_steps$/, kind: 'count', smoothed: false },
   { key: 'loss_scale', takes: /^loss_scale$/, kind: 'count', smoothed: false },
   { key: 'vision_hit_rate', takes: /^vision_hit_rate$/, kind: 'percent', smoothed: false },
 ];

@@ -50,6 +50,10 @@ export const yFormat =
     }
   };
 
+/** How the axis of a chart writes its values. */
+export const tickFormat = (kind: ValueKind): ((y: number) => string) =>
+  kind === 'value' || kind === 'count' ? (y) => format().tick(y) : yFormat(kind);
+
 /** The name of a metric for readers; `start`: of an abandoned branch. */
 export function metricName(metric: string, start?: number): string {
   const { names, branch } = t().run.charts;

@@ -1,4 +1,4 @@
-/** The routes of the page's server in their order: who may ask, then what. */
+/** The routes of the page's server. In their order: who may ask, then what. */
 import { Hono } from 'hono';
 import { compress } from 'hono/compress';
 import { ApiError } from '../errors.js';

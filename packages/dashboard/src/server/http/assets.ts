@@ -32,7 +32,8 @@ export function mountAssets(app: Hono): void {
   const assets = readAssets();
   const index = assets.get('/index.html');
   app.get('*', (c) => {
-    if (c.req.path.startsWith('/api')) throw new ApiError(404, `Expected an address of the API but there is no ${c.req.path}.`);
+    if (c.req.path.startsWith('/api'))
+      throw new ApiError(404, `Expected an address of the API but there is no ${c.req.path}.`);
     const asset = assets.get(c.req.path) ?? (c.req.path === '/' ? index : undefined);
     if (asset !== undefined) return send(c, asset);
     if (c.req.path === '/')

@@ -1,5 +1,5 @@
 /**
- * The stream of server-sent events: what `events.jsonl` of all runs gets from a position on, and how the runs stand. A position is a byte of
+ * The stream of server-sent events. It sends what `events.jsonl` of all runs gets from a position on, and how the runs stand. A position is a byte of
  * each file, so a browser that comes back misses nothing and gets nothing twice. Each connection reads on in the files by itself; between two
  * looks it keeps nothing but its position.
  */
@@ -32,15 +32,19 @@ interface Asked {
 }
 
 /** `run:byteOffset` with commas. @throws ApiError 400 */
-export function parsePosition(text: string): Map<string, number> {
+function parsePosition(text: string): Map<string, number> {
   const position = new Map<string, number>();
   for (const part of text.split(',')) {
     if (part === '') continue;
     const match = /^([\w-]{12}):(\d{1,15})$/.exec(part);
     if (match === null)
-      throw new ApiError(400, `Expected run:byte for a position of the stream but received ${JSON.stringify(part.slice(0, 40))}.`, {
-        field: 'after',
-      });
+      throw new ApiError(
+        400,
+        `Expected run:byte for a position of the stream but received ${JSON.stringify(part.slice(0, 40))}.`,
+        {
+          field: 'after',
+        },
+      );
     position.set(match[1]!, Number(match[2]));
   }
   return position;
@@ -126,7 +130,7 @@ class Follower {
       const { offset } = run.digest;
       const given = known.get(run.id) ?? (after === null && last.size === 0 ? offset : 0);
       if (given > offset) this.#waiting.set(run.id, 'reset');
-      this.#positions.set(run.id, given > offset ? offset : given);
+      this.#positions.set(run.id, Math.min(given, offset));
       const mayBeOld = last.size > 0 || run.isLive || run.state === 'queued' || given < offset || !known.has(run.id);
       if (mayBeOld && given <= offset && after !== null) this.#waiting.set(run.id, 'changed');
       known.delete(run.id);

@@ -1,5 +1,5 @@
 /**
- * Pictures for the page: read, checked and encoded anew as WebP, so that nothing but pixels reaches the browser. Formats that hold scripts or
+ * Pictures for the page. They are read, checked and encoded anew as WebP, so that nothing but pixels reaches the browser. Formats that hold scripts or
  * refer to other files (SVG, PDF) are refused by their first bytes, before any decoder sees them.
  */
 import { createHash } from 'node:crypto';
@@ -65,7 +65,11 @@ export class Pictures {
 
   /** Width and height as the picture is shown, upright. @throws ApiError as `webp` */
   async size(path: string): Promise<{ width: number; height: number }> {
-    const { width, height, orientation = 1 } = await sharp(await pixels(path), OPTIONS)
+    const {
+      width,
+      height,
+      orientation = 1,
+    } = await sharp(await pixels(path), OPTIONS)
       .metadata()
       .catch(refuse);
     return orientation >= 5 ? { width: height, height: width } : { width, height };

@@ -16,9 +16,9 @@ export interface SecurityOptions {
 }
 
 /** Largest body of a request, in bytes. */
-export const LARGEST_BODY = 1 << 20;
+const LARGEST_BODY = 1 << 20;
 /** Bodies that carry pictures. */
-const LARGE_BODIES: readonly (readonly [RegExp, number])[] = [[/^\/api\/chat\//, 64 << 20]];
+const LARGE_BODIES: readonly (readonly [RegExp, number])[] = [[/^\/api\/chat\//, 32 << 20]];
 
 const CONTENT_POLICY = [
   "default-src 'none'",
@@ -44,7 +44,8 @@ const HEADERS: Readonly<Record<string, string>> = {
 /** On every answer, also of mistakes. */
 export function secureHeaders(c: Context): void {
   for (const [name, value] of Object.entries(HEADERS)) c.res.headers.set(name, value);
-  if (c.req.path.startsWith('/api') && !c.res.headers.has('cache-control')) c.res.headers.set('cache-control', 'no-store');
+  if (c.req.path.startsWith('/api') && !c.res.headers.has('cache-control'))
+    c.res.headers.set('cache-control', 'no-store');
 }
 
 /** The cookie's name holds the port: cookies are the same for all ports of a host. */
@@ -53,7 +54,7 @@ export function cookieName(port: number): string {
 }
 
 /** The names under which the page is reached. */
-export function hostsOf({ port, allowedHosts }: SecurityOptions): Set<string> {
+function hostsOf({ port, allowedHosts }: SecurityOptions): Set<string> {
   const names = ['localhost', '127.0.0.1', '[::1]', ...allowedHosts].map((name) => name.toLowerCase());
   const withPort = names.map((name) => `${name}:${port}`);
   return new Set(port === 80 ? [...withPort, ...names] : withPort);
@@ -65,9 +66,13 @@ export function checkHost(options: SecurityOptions): MiddlewareHandler {
   return async (c, next) => {
     const host = c.req.header('host')?.toLowerCase();
     if (host === undefined || !hosts.has(host))
-      throw new ApiError(421, 'Expected the name under which the page was started in the Host header but received another one.', {
-        cure: 'Open the address that `minicpm-finetune ui` prints, or allow this name with --allowed_host.',
-      });
+      throw new ApiError(
+        421,
+        'Expected the name under which the page was started in the Host header but received another one.',
+        {
+          cure: 'Open the address that `minicpm-finetune ui` prints, or allow this name with --allowed_host.',
+        },
+      );
     await next();
   };
 }

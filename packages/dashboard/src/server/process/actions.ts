@@ -6,8 +6,8 @@ import { checkpointName, listCheckpoints, RUN_FILES, thisProcess } from '@minicp
 import { ApiError } from '../errors.js';
 import { isResumable, type KnownRun } from '../runs/known-run.js';
 import { isAlive } from '../runs/state.js';
-import type { Launcher } from './launcher.js';
 import { readLaunch } from './launch-record.js';
+import type { Launcher } from './launcher.js';
 
 /** Milliseconds between the signal that asks a training to stop and the one that ends it. */
 const BETWEEN_SIGNALS = 250;
@@ -92,7 +92,8 @@ function findProcess({ digest, launch, lock, state, folder }: KnownRun): number 
   const start = digest.starts.at(-1);
   if (start?.pid != null && start.hostname === host && isAlive(start.pid, start.processStart)) return start.pid;
   const own = thisProcess();
-  const here = lock !== null && lock.host === own.host && lock.machine === own.machine && lock.namespace === own.namespace;
+  const here =
+    lock !== null && lock.host === own.host && lock.machine === own.machine && lock.namespace === own.namespace;
   return here && isAlive(lock.pid, lock.start) ? lock.pid : undefined;
 }
 

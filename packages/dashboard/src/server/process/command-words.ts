@@ -1,4 +1,4 @@
-/** The words of a command line from the values of a form, and its text for a shell. */
+/** The words of a command line from the values of a form. And its text for a shell. */
 import { CONFIG_FLAGS, type FlagSpec, nearestName } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
 

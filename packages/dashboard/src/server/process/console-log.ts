@@ -1,4 +1,4 @@
-/** `console.log` in a run folder: what a run that the page started prints. Read in windows of at most 1 MiB, without terminal codes. */
+/** `console.log`: what a run that the page started prints. Read in windows of at most 1 MiB, without terminal codes. */
 import { closeSync, fstatSync, lstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LogWindow } from '../../shared/api.js';
@@ -62,7 +62,12 @@ export function failureOf(folder: string): string | null {
   if (log === null) return null;
   const lines = log.text.trim().split('\n');
   const error = lines.findLastIndex((line) => /^\s*error:/.test(line));
-  return lines.slice(error < 0 ? -FAILURE_LINES : error).slice(0, FAILURE_LINES).join('\n') || null;
+  return (
+    lines
+      .slice(error < 0 ? -FAILURE_LINES : error)
+      .slice(0, FAILURE_LINES)
+      .join('\n') || null
+  );
 }
 
 const isContinuation = (byte: number | undefined): boolean => byte !== undefined && (byte & 0xc0) === 0x80;

@@ -1,5 +1,5 @@
 /**
- * `ui_launch.json` in a run folder: how the page started the run last. With the words of its command line, its process, or that it waits.
+ * `ui_launch.json`: how the page started a run last. With the words of its command line, its process, or that it waits.
  * It is all that the page remembers, so that a run is shown truly whoever was ended in between.
  */
 import { lstatSync, readFileSync, renameSync, writeFileSync } from 'node:fs';

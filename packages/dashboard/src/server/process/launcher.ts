@@ -1,5 +1,5 @@
 /**
- * Starts runs as processes of their own: they outlive the page, and all that is remembered of them is in their folder
+ * Starts runs as processes of their own. They outlive the page, and all that is remembered of them is in their folder
  * (`ui_launch.json`, `console.log`). A run that waits is started when no other run of these folders runs, by whichever page is open then.
  */
 import { spawn } from 'node:child_process';
@@ -102,16 +102,24 @@ export class Launcher {
     const folder = realFolder(resolve(cwd, given));
     const roots = runs.roots.map((root) => realFolder(root));
     if (!roots.some((root) => folder.startsWith(`${root}${sep}`)))
-      throw new ApiError(400, `Expected a folder below ${roots.join(' or ')} for --output_dir but received ${folder}.`, {
-        field,
-        cure: 'Name a folder there, or start the page with --runs and the folder above it.',
-      });
+      throw new ApiError(
+        400,
+        `Expected a folder below ${roots.join(' or ')} for --output_dir but received ${folder}.`,
+        {
+          field,
+          cure: 'Name a folder there, or start the page with --runs and the folder above it.',
+        },
+      );
     const known = runs.find(handleOf(folder));
     if (known?.isLive || known?.state === 'queued')
-      throw new ApiError(409, `Expected a free folder for --output_dir but received ${folder}, whose run is ${known.state}.`, {
-        field,
-        cure: 'Name another folder.',
-      });
+      throw new ApiError(
+        409,
+        `Expected a free folder for --output_dir but received ${folder}, whose run is ${known.state}.`,
+        {
+          field,
+          cure: 'Name another folder.',
+        },
+      );
     if (existsSync(join(folder, RUN_FILES.events)) && overwrite !== true)
       throw new ApiError(409, `Expected a new folder for --output_dir but received ${folder}, which holds a run.`, {
         field,
@@ -120,9 +128,13 @@ export class Launcher {
     try {
       mkdirSync(folder, { recursive: true });
     } catch (error) {
-      throw new ApiError(400, `Expected a folder for --output_dir that can be made but received ${folder} (${codeOf(error)}).`, {
-        field,
-      });
+      throw new ApiError(
+        400,
+        `Expected a folder for --output_dir that can be made but received ${folder} (${codeOf(error)}).`,
+        {
+          field,
+        },
+      );
     }
     return folder;
   }

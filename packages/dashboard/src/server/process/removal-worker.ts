@@ -1,4 +1,4 @@
-/** The thread that deletes a checkpoint or a run: see `removal.ts`. */
+/** The thread that deletes a checkpoint or a run. See `removal.ts`. */
 import { existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -6,7 +6,7 @@ import { contentOfFile, OWN_FILES, OwnFiles, RUN_FILES, removedCheckpointName, t
 import { NOTES_FILE } from '../runs/notes.js';
 import { CONSOLE_LOG } from './console-log.js';
 import { LAUNCH_FILE } from './launch-record.js';
-import type { Removed, RemovalRequest } from './removal.js';
+import type { RemovalRequest, Removed } from './removal.js';
 
 interface Listed {
   readonly name: string;
@@ -42,7 +42,9 @@ function removeRun(): Removed {
   const own = new OwnFiles(folder);
   const hasEvents = existsSync(join(folder, RUN_FILES.events));
   if (hasEvents && !own.exists)
-    return refusal(`Nothing proves which files of ${folder} are the run's: a run of an earlier version wrote no ${OWN_FILES}.`);
+    return refusal(
+      `Nothing proves which files of ${folder} are the run's: a run of an earlier version wrote no ${OWN_FILES}.`,
+    );
   const names = own.names.filter((name) => own.ownership(name) === 'own');
   for (const name of [...names, OWN_FILES, NOTES_FILE, LAUNCH_FILE, CONSOLE_LOG]) {
     const status = lstatSync(join(folder, name), { throwIfNoEntry: false });
@@ -84,4 +86,3 @@ function removeEmptyFolders(path: string): void {
     .sort((a, b) => b.length - a.length);
   for (const one of [...folders, path]) if (readdirSync(one).length === 0) rmdirSync(one);
 }
-

@@ -1,5 +1,5 @@
 /**
- * The answers to fixed records at each evaluation, with their pictures. Files are read when they are asked for; names in them are looked up in
+ * The answers to fixed records, with their pictures. Files are read when they are asked for; names in them are looked up in
  * the listing of `eval/images`, so no name leads anywhere else.
  */
 import { createHash } from 'node:crypto';
@@ -94,7 +94,8 @@ function insideRun(run: KnownRun, path: string): string | null {
   return way === '..' || way.startsWith(`..${sep}`) ? null : real;
 }
 
-const numberOf = (value: unknown): number | null => (typeof value === 'number' && Number.isFinite(value) ? value : null);
+const numberOf = (value: unknown): number | null =>
+  typeof value === 'number' && Number.isFinite(value) ? value : null;
 const textOf = (value: unknown): string | null => (typeof value === 'string' ? value : null);
 
 function questionOf(line: Line): Pick<AnswerRecord, 'id' | 'question' | 'reference'> {

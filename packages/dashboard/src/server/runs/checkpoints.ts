@@ -1,4 +1,4 @@
-/** The checkpoints of a run: sizes, whether they are whole and can be resumed, which is best. Sizes are compared; contents only when deleting. */
+/** The checkpoints of a run. Their sizes, whether they are whole and can be resumed, which is best. Sizes are compared; contents only when deleting. */
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';

@@ -1,12 +1,12 @@
-/** What is shown of one run, besides its series, answers and checkpoints. */
+/** What is shown of one run. Not its series, answers and checkpoints. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
 import type { ConfigEntry, MetricName, Recipe, RunAction, RunDetails, RunStart } from '../../shared/api.js';
+import { hasStopFile } from '../process/actions.js';
 import { flagWords, shellText } from '../process/command-words.js';
 import { hasLog } from '../process/console-log.js';
 import { configEntries, settingsOf } from './config-entries.js';
-import { hasStopFile } from '../process/actions.js';
 import type { KnownRun } from './known-run.js';
 import type { RunRecord, Source } from './run-record.js';
 import { yamlOf } from './yaml.js';
@@ -53,7 +53,7 @@ function metricsOf({ tables }: RunRecord): MetricName[] {
 }
 
 /** What may be done with a run as it stands. */
-export function actionsOf(run: KnownRun): Record<RunAction, boolean> {
+function actionsOf(run: KnownRun): Record<RunAction, boolean> {
   const { state, isLive } = run;
   const has = run.digest.starts.length > 0;
   return {

@@ -1,5 +1,5 @@
 /**
- * What the list of runs shows of a run, made of `events.jsonl` line by line. Most lines are steps, and of these only the last one of each
+ * What the list shows of a run. Made of `events.jsonl`, line by line. Most lines are steps, and of these only the last one of each
  * piece is parsed, so that hundreds of runs are read in well under a second. What older runs do not say stays null.
  *
  * Not here: the series of numbers (columns.ts), and whether the process is there (state.ts).

@@ -1,5 +1,5 @@
 /**
- * Finds the run folders below the folders of runs: every folder with `events.jsonl`, and those that the page has started. Links are not
+ * Finds the run folders below the folders of runs. These are every folder with `events.jsonl`, and those that the page has started. Links are not
  * followed, so nothing outside is ever seen. A folder whose time did not change is not read again.
  */
 import { type Dirent, lstatSync, readdirSync, realpathSync } from 'node:fs';
@@ -72,7 +72,9 @@ export class Discovery {
 
 function look(folder: string, changed: number): Known {
   const entries = readdirSync(folder, { withFileTypes: true });
-  const isRun = entries.some((entry) => entry.isFile() && (entry.name === RUN_FILES.events || entry.name === LAUNCH_FILE));
+  const isRun = entries.some(
+    (entry) => entry.isFile() && (entry.name === RUN_FILES.events || entry.name === LAUNCH_FILE),
+  );
   const folders = entries.filter((entry) => mayHoldRuns(entry, isRun)).map(({ name }) => name);
   return { changed, isRun, folders };
 }

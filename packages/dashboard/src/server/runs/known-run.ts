@@ -1,17 +1,17 @@
-/** One run of the list: its folder as it was seen last, and what is shown of it. */
+/** One run of the list. Its folder as it was seen last, and what is shown of it. */
 import { createHash } from 'node:crypto';
 import { existsSync, lstatSync, statSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { type LockHolder, listCheckpoints, OwnFiles, RUN_FILES, readHolder } from '@minicpm-finetune/run';
 import type { RunState, RunSummary, UserNotes } from '../../shared/api.js';
-import { LAUNCH_FILE, type Launch, readLaunch } from '../process/launch-record.js';
 import { failureOf } from '../process/console-log.js';
+import { LAUNCH_FILE, type Launch, readLaunch } from '../process/launch-record.js';
 import { Digest } from './digest.js';
 import { NOTES_FILE, readNotes } from './notes.js';
 import { stateOf } from './state.js';
 
 /** What of a checkpoint is needed to resume it. */
-export const RESUME_FILES = ['optimizer.safetensors', 'rng_state.safetensors', 'trainer_state.json'] as const;
+const RESUME_FILES = ['optimizer.safetensors', 'rng_state.safetensors', 'trainer_state.json'] as const;
 
 /** A handle for a folder: it says nothing and leads nowhere but through the list. */
 export function handleOf(folder: string): string {

@@ -137,7 +137,10 @@ function forEachScalar(line: string, onScalar: (path: string, start: number, end
   };
   const value = (path: string): void => {
     const open = line[at];
-    if (open !== '{' && open !== '[') return onScalar(path, ...token());
+    if (open !== '{' && open !== '[') {
+      onScalar(path, ...token());
+      return;
+    }
     const close = open === '{' ? '}' : ']';
     at++;
     for (let index = 0; line[at] !== close; index++) {

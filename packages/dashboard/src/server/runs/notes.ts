@@ -1,4 +1,4 @@
-/** `ui.json` in a run folder: what a person wrote about the run on the page. The page's alone, never read by the trainer. */
+/** `ui.json`: what a person wrote about a run on the page. The page's alone, never read by the trainer. */
 import { lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';

@@ -1,4 +1,4 @@
-/** The runs that were opened lately, with all that their events tell. */
+/** The runs that were opened lately, with all their events. */
 import { lstatSync } from 'node:fs';
 import type { KnownRun } from './known-run.js';
 import { RunRecord } from './run-record.js';

@@ -1,4 +1,4 @@
-/** What makes a long series short without lying: smoothing over all points, then first, smallest, largest and last of each bucket. Pure. */
+/** Makes a long series short without lying. By smoothing over all points, then first, smallest, largest and last of each bucket. Pure. */
 
 /** A series: values by x, in the order of x. Null: not finite. */
 export interface Points {

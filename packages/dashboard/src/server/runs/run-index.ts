@@ -1,5 +1,5 @@
 /**
- * All runs below the folders of runs, kept up to date: a look at every second, and at once where the system tells of a change. Nothing is
+ * All runs, kept up to date. By a look at them every second, and at once where the system tells of a change. Nothing is
  * remembered that is not on disk.
  */
 import { type FSWatcher, watch } from 'node:fs';
@@ -146,8 +146,11 @@ export class RunIndex {
 
   /** Live runs are watched; the others are looked at every second, as all are. */
   #watch(run: KnownRun): void {
-    if (!run.isLive || this.#closed) return this.#unwatch(run.id);
-    if (this.#watchers.has(run.id)) return;
+    if (!run.isLive || this.#closed) this.#unwatch(run.id);
+    else if (!this.#watchers.has(run.id)) this.#startWatching(run);
+  }
+
+  #startWatching(run: KnownRun): void {
     try {
       const watcher = watch(run.folder, { persistent: false }, () => this.#soon(run));
       watcher.on('error', () => this.#unwatch(run.id));

@@ -1,5 +1,5 @@
 /**
- * All that a run's `events.jsonl` tells, for the screens of one run: columns of numbers, and the events that are no numbers. Read on, never
+ * All that a run's `events.jsonl` tells. For the screens of one run: columns of numbers, and the events that are no numbers. Read on, never
  * read again.
  *
  * A resumed run repeats steps: what an earlier start did after the step that a later one resumed at is an abandoned branch. Time and tokens
@@ -12,7 +12,7 @@ import { Table } from './table.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
 
-export const MOST_WARNINGS = 1000;
+const MOST_WARNINGS = 1000;
 const MOST_DAMAGED = 1000;
 
 export interface StartRecord {
@@ -66,7 +66,8 @@ export class RunRecord {
   read(path: string, size: number): void {
     if (size <= this.offset) return;
     this.offset = readLines(path, this.offset, size, (bytes, start, end, offset) => {
-      if (!this.#line(bytes, start, end) && end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
+      if (!this.#line(bytes, start, end) && end > start && this.damaged.length < MOST_DAMAGED)
+        this.damaged.push(offset);
     });
   }
 
@@ -105,7 +106,8 @@ export class RunRecord {
     const start = Math.max(0, this.starts.length - 1);
     switch (event.event) {
       case 'run_start':
-        return this.#begin(event);
+        this.#begin(event);
+        return;
       case 'eval':
         this.evals.push({ start, event });
         return;

@@ -1,4 +1,4 @@
-/** The series of a run for charts: columns of points over step, epoch, time or tokens, each metric with its own points. */
+/** The series of a run for charts. They are columns of points over step, epoch, time or tokens, each metric with its own points. */
 import type { Column, Mark, Series, XAxis } from '../../shared/api.js';
 import { reduced, smoothed } from './reduce.js';
 import type { RunRecord, Source } from './run-record.js';

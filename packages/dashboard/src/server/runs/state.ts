@@ -1,5 +1,5 @@
 /**
- * How a run stands: as its last event says, or, without one, whether its process is there. A process is known by its id and its start on this
+ * How a run stands. As its last event says, or, without one, whether its process is there. A process is known by its id and its start on this
  * machine; of another machine only the growth of the file tells. Pure but for `isAlive`, which asks the system.
  */
 import { isHolderGone, type LockHolder, runningProcess, thisProcess } from '@minicpm-finetune/run';

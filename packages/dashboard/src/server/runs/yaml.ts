@@ -1,4 +1,4 @@
-/** A configuration as a recipe in YAML: groups with keys below, values written as JSON, which YAML contains. */
+/** A configuration as a recipe in YAML. Groups with keys below, values written as JSON, which YAML contains. */
 export function yamlOf(config: object): string {
   const lines: string[] = [];
   for (const [group, table] of Object.entries(config) as [string, unknown][]) {

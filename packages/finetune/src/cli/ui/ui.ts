@@ -74,11 +74,17 @@ function refusal(error: unknown, port: number, host: string): unknown {
   if (code === 'EADDRINUSE') {
     const own = readToken(port);
     if (own !== null && isServed(own))
-      return new UserError(`Expected a free port for --port but your page of process ${own.pid} has ${port}: ${own.url}`, {
-        flag,
-        cure: 'Open that address, or name another port.',
-      });
-    return expected('a free port', flag, port, { flag, cure: 'Another program has it: name another port, such as 8788.' });
+      return new UserError(
+        `Expected a free port for --port but your page of process ${own.pid} has ${port}: ${own.url}`,
+        {
+          flag,
+          cure: 'Open that address, or name another port.',
+        },
+      );
+    return expected('a free port', flag, port, {
+      flag,
+      cure: 'Another program has it: name another port, such as 8788.',
+    });
   }
   if (code === 'EACCES') return expected('a port that you may use', flag, port, { flag, cure: 'Name one above 1023.' });
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND')
