@@ -18,7 +18,11 @@ beforeAll(async () => {
     live.steps(150);
     await live.evaluate();
     live.checkpoint();
-    writeFileSync(join(root, 'live', 'console.log'), 'step 150/400, loss 0.59\n');
+    const lines = Array.from(
+      { length: 30 },
+      (_, index) => `step ${5 * (index + 1)}/400, loss ${(2.5 * Math.exp(-index / 12) + 0.4).toFixed(4)}, lr 1.00e-5`,
+    );
+    writeFileSync(join(root, 'live', 'console.log'), `${lines.join('\n')}\n`);
     new RecordedRun(join(root, 'long'))
       .start({ changes: { model_name_or_path: 'openbmb/MiniCPM-V-4' }, totalSteps: 100_000 })
       .steps(100_000, { every: 1, fields: () => ({ memory: { rss: 4_200_000_000, tensors: 321 } }) })
@@ -229,6 +233,15 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
   };
   rmSync(join(live.folder, 'STOP'));
   live.steps(195);
+  await page.evaluate(
+    (id) =>
+      fetch(`/api/runs/${id}/archive`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: '{"archived":true}',
+      }),
+    await runId(page, 'long'),
+  );
   await page.reload();
   for (const { name, address } of screensOf(ids)) {
     await show(page, address);

@@ -19,4 +19,8 @@ export const screensOf = ({ digits, invoices, live }: Ids): Screen[] => [
   { name: 'log', address: `runs/${live}/log` },
   { name: 'system', address: `runs/${digits}/system` },
   { name: 'compare', address: `compare?runs=${digits},${invoices}&baseline=${digits}` },
+  { name: 'data', address: 'data' },
+  { name: 'new-run', address: `new-run?run=${digits}` },
+  { name: 'chat', address: 'chat' },
+  { name: 'machine', address: 'machine' },
 ];
