@@ -61,8 +61,7 @@ class Conversation {
     } catch (error) {
       this.failure = wordsOf(error);
     }
-    if (this.models.some(({ state }) => state === 'loading'))
-      this.#timer = setTimeout(() => void this.look(), PACE);
+    if (this.models.some(({ state }) => state === 'loading')) this.#timer = setTimeout(() => void this.look(), PACE);
   }
 
   /** Loads a model for one side. */
