@@ -1,4 +1,4 @@
-/** A conversation as code for a shell and for Python, to be run against `minicpm-finetune serve`. Pictures are read from their files. */
+/** A conversation as code for a shell and for Python. To be run against `minicpm-finetune serve`. Pictures are read from their files. */
 import type { ChatModel } from '../../../src/shared/api.js';
 import { partsOf, type Question } from './content.js';
 import type { Sampling } from './sampling.js';

@@ -1,4 +1,4 @@
-/** The conversation: questions for one model or two, their answers, and what is being written. It stays while the page is open. */
+/** Questions for one model or two, and their answers. With what is being written. It stays while the page is open. */
 import type { ChatModel, ChatSource } from '../../../src/shared/api.js';
 import { addressOf, call, wordsOf } from '../../client/request.js';
 import { settings } from '../../shell/settings.svelte.js';
