@@ -4,7 +4,7 @@ import { followEvents, type StreamEvent } from './event-stream.js';
 import { mergePositions } from './position.js';
 import { call, RequestError } from './request.js';
 
-export type Connection = 'connecting' | 'live' | 'lost';
+type Connection = 'connecting' | 'live' | 'lost';
 
 type BatchListener = (batch: EventBatch | 'reset') => void;
 

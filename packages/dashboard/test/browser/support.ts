@@ -1,8 +1,8 @@
 /** A browser, a server over recorded runs, and what every test of the page watches. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { type Dashboard, startDashboard } from '../../src/server/server.js';
 import { writeRecordedRuns } from '../support/recorded-runs.mjs';
@@ -17,7 +17,6 @@ const FLAGS = [
   '--disable-component-update',
   '--disable-sync',
 ];
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const MAIN = join(import.meta.dirname, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
 const TOKEN = 'T'.repeat(43);
 
@@ -125,7 +124,7 @@ export async function settled(page: Page): Promise<void> {
 
 /** The findings of axe that are serious or critical; `rules`: only these. */
 export async function findings(page: Page, rules?: readonly string[]): Promise<string[]> {
-  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(AXE);
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(axe.source);
   const violations = await page.evaluate(
     async (only) =>
       (

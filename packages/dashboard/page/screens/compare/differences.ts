@@ -1,4 +1,4 @@
-/** What differs between runs: flags, and numbers from a baseline. */
+/** What differs between runs. Flags, and numbers from a baseline. */
 import type { ConfigEntry } from '../../../src/shared/api.js';
 
 export interface Difference {

@@ -1,4 +1,4 @@
-/** The answers of a run, read step by step as they are needed, and kept. */
+/** The answers of a run. Each step is read when it is needed, and kept. */
 import type { AnswerIndex, StepAnswers } from '../../../src/shared/api.js';
 import { call } from '../../client/request.js';
 import { Resource } from '../../kit/resource.svelte.js';

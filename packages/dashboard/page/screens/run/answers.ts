@@ -1,4 +1,4 @@
-/** Answers to fixed records: which are wrong, which changed, in which order, and what another run said. */
+/** Answers to fixed records. Which are wrong, which changed, in which order, and what another run said. */
 import type { AnswerIndex, AnswerRecord, StepAnswers } from '../../../src/shared/api.js';
 
 export type Answer = StepAnswers['answers'][number];

@@ -1,5 +1,4 @@
 /** What the list of runs is sorted by. */
-
 import type { Method, RunSummary } from '../../../src/shared/api.js';
 import type { SortValue } from '../../kit/sort.js';
 
