@@ -12,6 +12,8 @@ import { methodOf } from './method.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
 
+type Evaluation = Pick<EventOf<'eval'>, 'step' | 'loss' | 'metrics'>;
+
 /** One start of a run. */
 export interface StartDigest {
   time: string | null;
@@ -56,6 +58,7 @@ export class Digest {
   #metric: { name: string; greater: boolean } | null = null;
   #peakDevice = 0;
   #peakRss = 0;
+  #evals: Evaluation[] = [];
   /** Where the last step of a piece is, and the last event of the machine after it. */
   #step: [start: number, end: number] | null = null;
   #system: [start: number, end: number] | null = null;
@@ -157,10 +160,13 @@ export class Digest {
     this.stopping = false;
     this.phase = null;
     this.totalSteps = event.total_steps ?? null;
-    // What was measured after the step that is resumed belongs to the branch that was left.
-    if (this.bestEvalLoss !== null && this.bestEvalLoss.step > resumed) this.bestEvalLoss = null;
-    if (this.bestMetric !== null && this.bestMetric.step > resumed) this.bestMetric = null;
     this.#configure(config as Partial<RunConfig> | undefined);
+    // What was measured after the step that is resumed belongs to the branch that was left.
+    const kept = this.#evals.filter(({ step }) => step <= resumed);
+    this.#evals = [];
+    this.bestEvalLoss = null;
+    this.bestMetric = null;
+    for (const one of kept) this.#evaluated(one);
   }
 
   #configure(config: Partial<RunConfig> | undefined): void {
@@ -174,7 +180,8 @@ export class Digest {
     this.#metric = { name: name.replace(/^eval_/, ''), greater: config.eval?.greater_is_better ?? true };
   }
 
-  #evaluated({ step, loss, metrics = {} }: EventOf<'eval'>): void {
+  #evaluated({ step, loss, metrics = {} }: Evaluation): void {
+    this.#evals.push({ step, loss, metrics });
     if (typeof loss === 'number' && (this.bestEvalLoss === null || loss < this.bestEvalLoss.value))
       this.bestEvalLoss = { name: 'loss', value: loss, step };
     const asked = this.#metric?.name === 'loss' ? null : this.#metric;
