@@ -146,6 +146,7 @@ export const run: TableOf<typeof english> = {
       skipped_steps: '跳过的步',
       samples_per_s: '每秒样本数',
     },
+    evaluated: (name) => `评估 ${name}`,
     branch: (name, start) => `${name}，已被替换（第 ${start} 次启动）`,
   },
   samples: {

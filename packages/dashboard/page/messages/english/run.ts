@@ -147,6 +147,7 @@ export const run = {
       skipped_steps: 'skipped steps',
       samples_per_s: 'samples per second',
     },
+    evaluated: (name: string) => `eval ${name}`,
     branch: (name: string, start: string) => `${name}, replaced (start ${start})`,
   },
   samples: {
