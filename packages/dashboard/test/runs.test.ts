@@ -61,7 +61,7 @@ describe('the list', () => {
       warnings: 1,
       resumableStep: 240,
       starts: 1,
-      bestMetric: { name: 'exact_match', value: 1, step: 240 },
+      bestMetric: { name: 'exact_match', value: 1, step: 180 },
       changed: { run_name: 'digits', max_steps: 240, logging_steps: 5 },
     });
     expect(named('invoices')).toMatchObject({ state: 'finished', starts: 3, method: { kind: 'lora', r: 16 } });

@@ -69,6 +69,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
   const app = createApp(services, { token, port, allowedHosts });
   handler = (request) => app.fetch(request);
   await runs.open();
+  void records.readBefore(runs.all).catch(() => {}); // a run that cannot be read says so when it is opened
   return {
     port,
     token,

@@ -1,4 +1,4 @@
-/** What the server says for the screens Data, New run, Chat and Machine. */
+/** What the server says for Data, New run, Chat and Machine. */
 import type { Flag, Text } from '@minicpm-finetune/run';
 
 /** A mistake, and where. Every answer with a status of 400 or above is `{ error: FieldError }`. */
@@ -58,7 +58,7 @@ export interface StartAnswer {
 }
 
 /** A line of an estimate of memory. */
-export interface MemoryLine {
+interface MemoryLine {
   category: string;
   bytes: number;
 }
@@ -229,7 +229,7 @@ export interface RecordRequest extends InLanguage {
   overlong?: EncodingSettings['overlong'];
 }
 
-export type Role = 'system' | 'user' | 'assistant';
+type Role = 'system' | 'user' | 'assistant';
 
 /** A token as the model reads it. */
 export interface TokenView {
@@ -257,7 +257,7 @@ export interface FeaturesView {
   cut?: true;
 }
 
-export interface ImageView {
+interface ImageView {
   /** Its file; null: in the data. */
   name: string | null;
   turn: number;
@@ -269,7 +269,7 @@ export interface ImageView {
   pictures: readonly number[];
 }
 
-export type CompatName = 'inference' | 'official';
+type CompatName = 'inference' | 'official';
 
 export interface EncodingView {
   compat: CompatName;

@@ -20,7 +20,7 @@ export const screensOf = ({ digits, invoices, live }: Ids): Screen[] => [
   { name: 'system', address: `runs/${digits}/system` },
   { name: 'compare', address: `compare?runs=${digits},${invoices}&baseline=${digits}` },
   { name: 'data', address: 'data' },
-  { name: 'new-run', address: `new-run?run=${digits}` },
+  { name: 'new-run', address: `new-run?from=${digits}` },
   { name: 'chat', address: 'chat' },
   { name: 'machine', address: 'machine' },
 ];

@@ -1,8 +1,8 @@
-/** The page's server as a process of its own, to be killed: `page-process.mjs ROOT PORT TRAINER`. Prints a line when it listens. */
+/** The page's server as a process of its own: `page-process.mjs ROOT PORT TRAINER`. Prints its port when it listens. */
 import { startDashboard } from '../../dist/server/server.js';
 
 const [root, port, trainer] = process.argv.slice(2);
-await startDashboard({
+const page = await startDashboard({
   roots: [root],
   port: Number(port),
   token: 't'.repeat(43),
@@ -11,4 +11,4 @@ await startDashboard({
   version: '0.0.0',
   cwd: root,
 });
-console.log('listening');
+console.log(page.port);

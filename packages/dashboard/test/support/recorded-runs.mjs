@@ -195,6 +195,7 @@ export class RecordedRun {
         images: own.map((name) => `../images/${name}`),
       };
     });
+    const mean = (name) => lines.reduce((sum, line) => sum + line[name], 0) / lines.length;
     const file = `eval/step-${step}/answers.jsonl`;
     this.#own.put(file, (path) => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
     this.event({ event: 'phase', name: 'evaluating', step }).wait(3);
@@ -203,7 +204,7 @@ export class RecordedRun {
       step,
       epoch: step / 75,
       loss: 2.2 * Math.exp(-step / 70) + 0.5 + (step > 200 ? (step - 200) / 800 : 0),
-      metrics: { exact_match: correct / 4, anls: 0.5 + correct / 8, rouge_l: 0.4 + correct / 8, ...metrics },
+      metrics: { exact_match: mean('exact_match'), anls: mean('anls'), rouge_l: mean('rouge_l'), ...metrics },
       samples: QUESTIONS.length,
       seconds: 3,
       samples_per_s: QUESTIONS.length / 3,

@@ -3,7 +3,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { makeData, MODEL } from '../../../finetune/test/support/made-data.js';
+import { MODEL, makeData } from '../../../finetune/test/support/made-data.js';
 import { COMMAND_LINE } from '../support/command-line.js';
 import { makeFolder, PageServer, until } from '../support/page-server.js';
 
@@ -38,7 +38,12 @@ afterAll(async () => {
 });
 
 const open = (files: readonly string[], more: object = {}) =>
-  server.post('/api/data/open', { files, model: MODEL, settings: { model_max_length: 256, scale_resolution: 56 }, ...more });
+  server.post('/api/data/open', {
+    files,
+    model: MODEL,
+    settings: { model_max_length: 256, scale_resolution: 56 },
+    ...more,
+  });
 
 async function report(lang = 'en') {
   return await until(async () => {
@@ -55,7 +60,10 @@ describe('the report', () => {
       ['warning', 5],
       ['warning', 7],
     ]);
-    expect(checked.findings[0]).toMatchObject({ place: 'data.jsonl:4, record 3', cure: expect.stringMatching(/image paths/) });
+    expect(checked.findings[0]).toMatchObject({
+      place: 'data.jsonl:4, record 3',
+      cure: expect.stringMatching(/image paths/),
+    });
     expect(checked.lengths).toHaveLength(RECORDS);
     expect(checked.lengths[3]).toBeNull();
     expect(checked.supervisedShare).toBeGreaterThan(0);
@@ -84,7 +92,11 @@ describe('records', () => {
     expect(await numbers('filter=text_only')).toEqual([5, [7, 9, 19, 29, 39]]);
     const long = await page('filter=long&model_max_length=20&count=200');
     expect(long.total).toBe(RECORDS - 1);
-    expect((await page('from=3&count=1')).records[0]).toMatchObject({ errors: 1, tokens: null, error: expect.any(String) });
+    expect((await page('from=3&count=1')).records[0]).toMatchObject({
+      errors: 1,
+      tokens: null,
+      error: expect.any(String),
+    });
   });
 
   it('are shown token by token in both encodings; a limit cuts', async () => {
@@ -144,7 +156,10 @@ describe('opening', () => {
       { role: 'assistant', content: 'A' },
     ];
     symlinkSync('/etc/passwd', join(folder.path, 'picture.png'));
-    writeFileSync(join(folder.path, 'linked.jsonl'), `${JSON.stringify({ image: 'picture.png', conversations: turns })}\n`);
+    writeFileSync(
+      join(folder.path, 'linked.jsonl'),
+      `${JSON.stringify({ image: 'picture.png', conversations: turns })}\n`,
+    );
     const opened = (await open([join(folder.path, 'linked.jsonl')])).json;
     const { status, headers, text } = await server.get(`/api/data/${opened.data}/records/0/images/0`);
     expect([status, headers['content-type']]).toEqual([422, 'application/json']);

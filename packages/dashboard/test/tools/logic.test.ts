@@ -66,11 +66,13 @@ describe('errors of the command line', () => {
   });
 
   it('name place and flag', () => {
-    expect(fieldError({ message: 'M.', file: 'a.json', line: 3, record: 2, turn: 1, flag: '--seed' }, ENGLISH)).toEqual({
-      message: 'M. (a.json:3, record 2, turn 1)',
-      field: 'seed',
-      cure: null,
-    });
+    expect(fieldError({ message: 'M.', file: 'a.json', line: 3, record: 2, turn: 1, flag: '--seed' }, ENGLISH)).toEqual(
+      {
+        message: 'M. (a.json:3, record 2, turn 1)',
+        field: 'seed',
+        cure: null,
+      },
+    );
   });
 });
 
@@ -86,7 +88,14 @@ describe('recipeText', () => {
 describe('gpusOf', () => {
   it('reads the lines of nvidia-smi, with null for what a card does not tell', () => {
     expect(gpusOf('NVIDIA H100 80GB HBM3, 37, 1024, 81559, 312.50, [N/A]\n')).toEqual([
-      { name: 'NVIDIA H100 80GB HBM3', util: 37, memUsed: 2 ** 30, memTotal: 81559 * 2 ** 20, power: 312.5, temp: null },
+      {
+        name: 'NVIDIA H100 80GB HBM3',
+        util: 37,
+        memUsed: 2 ** 30,
+        memTotal: 81559 * 2 ** 20,
+        power: 312.5,
+        temp: null,
+      },
     ]);
     expect(gpusOf('')).toEqual([]);
   });

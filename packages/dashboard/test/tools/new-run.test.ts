@@ -38,7 +38,8 @@ const VALUES = {
   lr_scheduler_kwargs: '{"num_cycles": 2}',
   seed: '42',
 };
-const check = async (values: object, more: object = {}) => (await server.post('/api/command', { values, ...more })).json;
+const check = async (values: object, more: object = {}) =>
+  (await server.post('/api/command', { values, ...more })).json;
 
 describe('GET /api/flags', () => {
   it('is the one table of flags: 15 groups with headings and help in both languages', async () => {
@@ -68,7 +69,9 @@ describe('POST /api/command', () => {
     const values = { lora_r: 'many', learning_rate: '-1', tune_vision: 'perhaps', lr_scheduler_type: 'round' };
     const { mistakes } = await check(values);
     expect(mistakes.map(({ field }: { field: string }) => field)).toEqual(Object.keys(values));
-    expect(mistakes[0]).toMatchObject({ message: 'Expected an integer of at least 1 for --lora_r but received "many".' });
+    expect(mistakes[0]).toMatchObject({
+      message: 'Expected an integer of at least 1 for --lora_r but received "many".',
+    });
     const chinese = await check(values, { lang: 'zh' });
     expect(chinese.mistakes[0].message).toMatch(/--lora_r .*整数/);
   });

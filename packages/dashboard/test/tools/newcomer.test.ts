@@ -35,10 +35,14 @@ const VALUES = {
 
 const summary = async () => (await server.get(`/api/runs/${run}`)).json?.summary;
 const stateIs = (...states: readonly string[]) =>
-  until(async () => {
-    const now = await summary();
-    return states.includes(now?.state) ? now : undefined;
-  }, `state ${states}`, 100_000);
+  until(
+    async () => {
+      const now = await summary();
+      return states.includes(now?.state) ? now : undefined;
+    },
+    `state ${states}`,
+    100_000,
+  );
 
 async function loaded(source: object): Promise<{ id: string; server: { pid: number } }> {
   const { status, json } = await server.post('/api/chat', { source });
@@ -138,7 +142,8 @@ describe('a newcomer', () => {
     const again = await loaded({ run, step: null });
     expect(again.id).not.toBe(id);
     expect((await ask(again.id)).status).toBe(200);
-    for (const { id: each } of (await server.get('/api/chat')).json.models) await server.post(`/api/chat/${each}/close`);
+    for (const { id: each } of (await server.get('/api/chat')).json.models)
+      await server.post(`/api/chat/${each}/close`);
     await until(() => (isThere(again.server.pid) ? undefined : true), 'the process to end');
   });
 

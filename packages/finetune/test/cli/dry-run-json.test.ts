@@ -19,10 +19,10 @@ afterAll(() => {
 });
 
 async function dry(...words: readonly string[]) {
-  let text = '';
-  const stdout = { write: (part: string) => void (text += part) };
+  const parts: string[] = [];
+  const stdout = { write: (part: string) => parts.push(part) };
   const code = await main(['train', ...words, '--dry_run=json'], { stdout, stderr: { write: () => {} }, env: {} });
-  return { code, json: JSON.parse(text) };
+  return { code, json: JSON.parse(parts.join('')) };
 }
 
 const needed = (): string[] => [

@@ -14,7 +14,11 @@ const RECORDS = [
   { id: 'first', conversations: [turn('user', 'Was ist das?'), turn('assistant', 'Das ist ein langer Satz.')] },
   {
     image: { '<image_00>': 'images/0.jpg', '<image_01>': 'images/3.jpg' },
-    conversations: [turn('system', 'Be brief.'), turn('user', '<image_01><image_00>Which?'), turn('assistant', 'Both.')],
+    conversations: [
+      turn('system', 'Be brief.'),
+      turn('user', '<image_01><image_00>Which?'),
+      turn('assistant', 'Both.'),
+    ],
   },
   { image: 'images/gone.jpg', conversations: [turn('user', 'Q'), turn('assistant', 'A')] },
 ];
@@ -45,9 +49,12 @@ describe('render --json', () => {
     expect(tokens.map(({ id }) => id)).toEqual([...sample!.inputIds]);
     expect(tokens.map(({ label }) => label?.id ?? -100)).toEqual([...sample!.labels]);
     for (const [i, { label }] of tokens.entries()) if (label !== null) expect(label.id).toBe(tokens[i + 1]!.id);
-    expect(tokens.filter(({ supervised }) => supervised).map(({ text }) => text).join('')).toBe(
-      'Das ist ein langer Satz.<|im_end|>',
-    );
+    expect(
+      tokens
+        .filter(({ supervised }) => supervised)
+        .map(({ text }) => text)
+        .join(''),
+    ).toBe('Das ist ein langer Satz.<|im_end|>');
     expect(json).toMatchObject({ id: 'first', place: { file: data.file, record: 0, line: 1 } });
     expect(encoding).toMatchObject({ cut: 0, length: tokens.length, error: null });
   });

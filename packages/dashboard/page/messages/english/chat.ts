@@ -67,9 +67,11 @@ export const chat = {
     curl: 'Copy as curl',
     python: 'Copy as openai',
     refused: {
-      type: (name: string, _most: string, _size: string) => `${name} is no picture of a known kind (PNG, JPEG, WebP, GIF, BMP).`,
+      type: (name: string, _most: string, _size: string) =>
+        `${name} is no picture of a known kind (PNG, JPEG, WebP, GIF, BMP).`,
       size: (name: string, _most: string, size: string) => `${name} is larger than ${size}.`,
-      count: (name: string, most: string, _size: string) => `${name} is left out: a question has at most ${most} pictures.`,
+      count: (name: string, most: string, _size: string) =>
+        `${name} is left out: a question has at most ${most} pictures.`,
     },
   },
 };

@@ -83,7 +83,8 @@ export const data = {
     notLearned: 'context only, not learned',
     roles: { system: 'system', user: 'user', assistant: 'assistant' },
     images: 'Images',
-    imageFacts: (name: string, width: string, height: string, turn: string) => `${name}, ${width} × ${height} pixels, turn ${turn}`,
+    imageFacts: (name: string, width: string, height: string, turn: string) =>
+      `${name}, ${width} × ${height} pixels, turn ${turn}`,
     inData: 'in the data',
     grid: (columns: string, rows: string) => `sliced ${columns} × ${rows}`,
     notSliced: 'not sliced',

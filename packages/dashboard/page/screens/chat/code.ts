@@ -1,6 +1,6 @@
-/** A conversation as code for a shell and for Python, to be run against `minicpm-finetune serve`. Pictures are read from their files. */
+/** A conversation as code for a shell and for Python. To be run against `minicpm-finetune serve`. Pictures are read from their files. */
 import type { ChatModel } from '../../../src/shared/api.js';
-import { type Question, partsOf } from './content.js';
+import { partsOf, type Question } from './content.js';
 import type { Sampling } from './sampling.js';
 
 export interface CodeMessage {
@@ -9,10 +9,24 @@ export interface CodeMessage {
 }
 
 /** The names of OpenAI's Python client; the others go through `extra_body`. */
-const OPENAI = new Set(['temperature', 'top_p', 'max_completion_tokens', 'seed', 'frequency_penalty', 'presence_penalty']);
+const OPENAI = new Set([
+  'temperature',
+  'top_p',
+  'max_completion_tokens',
+  'seed',
+  'frequency_penalty',
+  'presence_penalty',
+]);
 const URL = 'http://127.0.0.1:8000/v1';
 
-const MIME: Readonly<Record<string, string>> = { jpg: 'jpeg', jpeg: 'jpeg', png: 'png', webp: 'webp', gif: 'gif', bmp: 'bmp' };
+const MIME: Readonly<Record<string, string>> = {
+  jpg: 'jpeg',
+  jpeg: 'jpeg',
+  png: 'png',
+  webp: 'webp',
+  gif: 'gif',
+  bmp: 'bmp',
+};
 const mimeOf = (name: string): string => `image/${MIME[name.split('.').at(-1)?.toLowerCase() ?? ''] ?? 'png'}`;
 const safe = (name: string): string => name.replaceAll(/[^\w.-]/g, '_');
 
@@ -34,9 +48,11 @@ export function curlCode({ command, name }: ChatModel, messages: readonly CodeMe
     const file = pictures[Number(number)]!;
     return `data:${mimeOf(file)};base64,'"$(base64 < ${safe(file)} | tr -d '\\n')"'`;
   });
-  return [`# ${command}`, `curl ${URL}/chat/completions -H 'content-type: application/json' -d @- <<< '${filled}'`, ''].join(
-    '\n',
-  );
+  return [
+    `# ${command}`,
+    `curl ${URL}/chat/completions -H 'content-type: application/json' -d @- <<< '${filled}'`,
+    '',
+  ].join('\n');
 }
 
 /** Python with the package openai. */

@@ -1,4 +1,4 @@
-/** A question: text with pictures, in the form of OpenAI's API, and back from a record of the data. */
+/** A question as text with pictures. In the form of OpenAI's API, and made from a record of the data. */
 import type { RecordView } from '../../../src/shared/api.js';
 
 export interface Picture {

@@ -1,4 +1,4 @@
-/** The conversation: questions for one model or two, their answers, and what is being written. It stays while the page is open. */
+/** Questions for one model or two, and their answers. With what is being written. It stays while the page is open. */
 import type { ChatModel, ChatSource } from '../../../src/shared/api.js';
 import { addressOf, call, wordsOf } from '../../client/request.js';
 import { settings } from '../../shell/settings.svelte.js';
@@ -61,8 +61,7 @@ class Conversation {
     } catch (error) {
       this.failure = wordsOf(error);
     }
-    if (this.models.some(({ state }) => state === 'loading'))
-      this.#timer = setTimeout(() => void this.look(), PACE);
+    if (this.models.some(({ state }) => state === 'loading')) this.#timer = setTimeout(() => void this.look(), PACE);
   }
 
   /** Loads a model for one side. */

@@ -1,4 +1,4 @@
-/** The sampling of an answer: fields that are empty are the checkpoint's. */
+/** The sampling of an answer. Fields that are empty are the checkpoint's. */
 
 /** Name in the request -> what may be written. */
 export const SAMPLING_FIELDS = {

@@ -1,4 +1,4 @@
-/** What a limit on the length does to records, and how a slider moves. */
+/** What a limit on the length cuts off, and its slider. */
 
 export interface Cut {
   /** Records that are longer than the limit. */

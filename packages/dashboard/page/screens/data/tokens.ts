@@ -13,9 +13,6 @@ export function shownText(text: string): string {
   return text.replace(/[\n\t\r\u00a0\u3000]/g, (character) => SIGNS[character]!).replace(/^ | $/g, '␣');
 }
 
-/** How many tokens, features of pictures counted one by one. */
-export const lengthOf = (entry: Entry): number => (isFeatures(entry) ? entry.features : 1);
-
 /** The entry whose token is the label of entry `at`: the next one, unless something else is learned in its place. */
 export function labelledEntry(entries: readonly Entry[], at: number): number | null {
   const entry = entries[at];

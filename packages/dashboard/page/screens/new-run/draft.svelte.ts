@@ -1,4 +1,4 @@
-/** The form of a new run: its fields, what the server says of them live, a dry run, and the start. It stays while the page is open. */
+/** The form of a new run. Its fields, what the server says of them live, a dry run, and the start. It stays while the page is open. */
 import type {
   CheckedValues,
   DryRunAnswer,

@@ -1,4 +1,5 @@
 /** The routes of the page's server. In their order: who may ask, then what. */
+import { UserError } from '@minicpm-finetune/run';
 import { Hono } from 'hono';
 import { compress } from 'hono/compress';
 import { ApiError } from '../errors.js';
@@ -21,10 +22,8 @@ export function createApp(services: Services, security: SecurityOptions): Hono {
   app.use('/api/*', checkSite, checkToken(security));
   app.use('/api/*', compress());
   app.onError((error, c) => {
-    if (error instanceof ApiError) return c.json(error.answer, error.status as 400);
-    console.error(error);
-    const message = `The server failed at this request: ${error.message}`;
-    return c.json({ error: { message, field: null, cure: null } }, 500);
+    const { answer, status } = asApiError(error);
+    return c.json(answer, status as 400);
   });
   mountSession(app, security, services.version);
   mountRuns(app, services);
@@ -34,4 +33,22 @@ export function createApp(services: Services, security: SecurityOptions): Hono {
   mountAssets(app);
   app.notFound((c) => c.json(new ApiError(404, 'Expected an address of the page but there is none.').answer, 404));
   return app;
+}
+
+/** What the file system refuses, as a person understands it. */
+const REFUSALS: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT']);
+
+function asApiError(error: Error): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof UserError)
+    return new ApiError(409, error.message, {
+      field: error.flag?.replace(/^--/, '') ?? null,
+      cure: error.cure ?? null,
+    });
+  if (REFUSALS.has((error as NodeJS.ErrnoException).code))
+    return new ApiError(403, `The system refuses this: ${error.message}.`, {
+      cure: 'Look at the owner of the run folder and at the space on its disk.',
+    });
+  console.error(error);
+  return new ApiError(500, `The server failed at this request: ${error.message}`);
 }

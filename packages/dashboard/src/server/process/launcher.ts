@@ -74,7 +74,7 @@ export class Launcher {
   /** Starts the oldest run that waits, unless another one runs. */
   async startNext(): Promise<void> {
     const { all } = this.#options.runs;
-    if (this.#isStarting || all.some((run) => run.state === 'running' || run.state === 'starting')) return;
+    if (this.#isStarting || all.some(isBusy)) return;
     const waiting = all.filter((run) => run.state === 'queued' && run.launch !== null);
     const [next] = waiting.sort((a, b) => a.launch!.time.localeCompare(b.launch!.time));
     if (next === undefined) return;
@@ -143,7 +143,7 @@ export class Launcher {
     const { runs } = this.#options;
     using _ = this.#own(folder);
     const record = { ...how, time: new Date().toISOString(), hostname: thisProcess().host };
-    const waits = queue && runs.all.some((run) => run.isLive || run.state === 'queued');
+    const waits = queue && runs.all.some((run) => isBusy(run) || run.state === 'queued');
     if (waits) writeLaunch(folder, { ...record, pid: null, processStart: null });
     else await this.#spawn(folder, record);
     await runs.refresh();
@@ -192,6 +192,9 @@ export class Launcher {
     return takeLock(join(folder, `${LAUNCH_FILE}.lock`), { what: folder });
   }
 }
+
+/** Whether the run computes on this machine. */
+const isBusy = ({ state }: KnownRun): boolean => state === 'running' || state === 'starting';
 
 /** Appends; a link of that name is not followed. */
 function openLog(folder: string): number {

@@ -30,8 +30,8 @@ const STEP = Buffer.from('{"event":"step",');
 const SYSTEM = Buffer.from('{"event":"system",');
 /** Where the second letter of the kind stands. */
 const SECOND = 11;
-const RSS = '"rss":';
-const DEVICE_PEAK = '"device_peak":';
+const RSS = Buffer.from('"rss":');
+const DEVICE_PEAK = Buffer.from('"device_peak":');
 const MOST_DAMAGED = 100;
 
 export class Digest {
@@ -56,9 +56,9 @@ export class Digest {
   #metric: { name: string; greater: boolean } | null = null;
   #peakDevice = 0;
   #peakRss = 0;
-  /** The last step and the last line of a piece, not yet parsed. */
-  #step: string | null = null;
-  #last: string | null = null;
+  /** Where the last step of a piece is, and the last event of the machine after it. */
+  #step: [start: number, end: number] | null = null;
+  #system: [start: number, end: number] | null = null;
 
   /** Bytes: of the device where its allocator counts, else of the process. */
   get peakMemory(): number | null {
@@ -68,41 +68,45 @@ export class Digest {
   /** Takes in what the file has got up to `size` bytes. */
   read(path: string, size: number): void {
     if (size <= this.offset) return;
-    this.offset = readLines(path, this.offset, size, (bytes, start, end, offset) =>
-      this.#line(bytes, start, end, offset),
+    this.offset = readLines(
+      path,
+      this.offset,
+      size,
+      (bytes, start, end, offset) => this.#line(bytes, start, end, offset),
+      (bytes, end) => this.#piece(bytes, end),
     );
-    this.#settle();
   }
 
   #line(bytes: Buffer, start: number, end: number, offset: number): void {
     if (isKind(STEP, bytes, start, end)) {
-      this.#memory(bytes.subarray(start, end));
-      this.#step = bytes.toString('utf8', start, end);
-      this.#last = null;
+      this.#step = [start, end];
+      this.#system = null;
       return;
     }
     if (isKind(SYSTEM, bytes, start, end)) {
-      this.#memory(bytes.subarray(start, end));
-      this.#last = bytes.toString('utf8', start, end);
+      this.#system = [start, end];
       return;
     }
-    this.#settle();
+    this.#settle(bytes);
     const event = parsed(bytes.toString('utf8', start, end));
-    if (event === null) {
-      if (end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
-      return;
-    }
-    this.#take(event);
+    if (event !== null) this.#take(event);
+    else if (end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
   }
 
-  /** Parses the step and the last line that were put off. */
-  #settle(): void {
-    for (const line of [this.#step, this.#last]) {
-      const event = line === null ? null : parsed(line);
+  #piece(bytes: Buffer, end: number): void {
+    this.#settle(bytes);
+    this.#peakDevice = Math.max(this.#peakDevice, largestAfter(DEVICE_PEAK, bytes, end));
+    this.#peakRss = Math.max(this.#peakRss, largestAfter(RSS, bytes, end));
+  }
+
+  /** Parses the last step and what the machine was like after it. */
+  #settle(bytes: Buffer): void {
+    for (const place of [this.#step, this.#system]) {
+      const event = place === null ? null : parsed(bytes.toString('utf8', ...place));
       if (event !== null) this.#take(event);
     }
     this.#step = null;
-    this.#last = null;
+    this.#system = null;
   }
 
   #take(event: StampedEvent): void {
@@ -181,29 +185,27 @@ export class Digest {
     const better = best === null || ((asked?.greater ?? true) ? value > best : value < best);
     if (better) this.bestMetric = { name, value, step };
   }
-
-  #memory(line: Buffer): void {
-    this.#peakDevice = Math.max(this.#peakDevice, numberAfter(line, DEVICE_PEAK));
-    this.#peakRss = Math.max(this.#peakRss, numberAfter(line, RSS));
-  }
 }
 
-/** The whole number after a key; 0 without it. */
-function numberAfter(line: Buffer, key: string): number {
-  const found = line.indexOf(key, 0, 'latin1');
-  if (found < 0) return 0;
-  let value = 0;
-  for (let at = found + key.length; at < line.length; at++) {
-    const digit = line[at]! - 48;
-    if (digit < 0 || digit > 9) break;
-    value = value * 10 + digit;
+/** The largest of the whole numbers that follow a key; 0 without any. In a text its quotes would be escaped. */
+function largestAfter(key: Buffer, bytes: Buffer, end: number): number {
+  let largest = 0;
+  for (let found = bytes.indexOf(key); found >= 0 && found < end; found = bytes.indexOf(key, found + 1)) {
+    let value = 0;
+    for (let at = found + key.length; at < end; at++) {
+      const digit = bytes[at]! - 48;
+      if (digit < 0 || digit > 9) break;
+      value = value * 10 + digit;
+    }
+    largest = Math.max(largest, value);
   }
-  return value;
+  return largest;
 }
 
 function isKind(kind: Buffer, bytes: Buffer, start: number, end: number): boolean {
   if (end - start < kind.length || bytes[start + SECOND] !== kind[SECOND]) return false;
-  return bytes.compare(kind, 0, kind.length, start, start + kind.length) === 0;
+  for (let i = 0; i < kind.length; i++) if (bytes[start + i] !== kind[i]) return false;
+  return true;
 }
 
 /** An event, or null: the line is none. */

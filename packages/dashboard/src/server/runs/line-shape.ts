@@ -1,6 +1,6 @@
 /**
  * Reads the numbers of many JSON lines of one form. Lines of a kind differ in their values alone, so the text between the values is compared
- * as bytes and the numbers are read in place: several times the speed of `JSON.parse`, with the same numbers.
+ * as bytes and the numbers are read in place: the same numbers as those of `JSON.parse`, without an object for each line.
  */
 
 /** Stands for null, a number that was not finite: JSON has no infinity, so no number of a file is this one. */
@@ -8,8 +8,12 @@ export const GAP = Number.POSITIVE_INFINITY;
 
 const [QUOTE, BACKSLASH, MINUS, POINT, PLUS] = [34, 92, 45, 46, 43];
 const [SMALL_E, LARGE_E, NULL] = [101, 69, 110];
-/** Below this, a whole number and a power of ten up to 1e22 are exact, and so is their quotient (rounded once). */
-const EXACT = 2 ** 53;
+/** Whole numbers of so many digits and powers of ten up to 1e22 are exact, and their quotient is rounded once. */
+const HEAD_DIGITS = 15;
+/** No double is written with more; their head and tail are both exact. */
+const MOST_DIGITS = 19;
+/** Cuts a double into two halves. */
+const SPLIT = 2 ** 27 + 1;
 const POWERS = Float64Array.from({ length: 23 }, (_, n) => Number(`1e${n}`));
 
 export class LineShape {
@@ -88,27 +92,54 @@ export class LineShape {
   #number(bytes: Buffer, end: number): number {
     const start = this.#at;
     let at = bytes[start] === MINUS ? start + 1 : start;
+    let head = 0;
+    let tail = 0;
     let digits = 0;
     let point = -1;
     for (; at < end; at++) {
-      const byte = bytes[at]!;
-      if (byte >= 48 && byte <= 57) digits = digits * 10 + (byte - 48);
-      else if (byte === POINT) point = at;
+      const digit = bytes[at]! - 48;
+      if (digit >= 0 && digit <= 9) {
+        if (digits < HEAD_DIGITS) head = head * 10 + digit;
+        else tail = tail * 10 + digit;
+        if (digits > 0 || digit > 0) digits++;
+      } else if (digit === POINT - 48) point = at;
       else break;
     }
     const fraction = point < 0 ? 0 : at - point - 1;
-    let isPlain = digits < EXACT && fraction <= 22;
     const byte = bytes[at];
-    if (byte === SMALL_E || byte === LARGE_E) {
-      isPlain = false;
+    const hasExponent = byte === SMALL_E || byte === LARGE_E;
+    if (hasExponent) {
       at++;
       while (at < end && (bytes[at] === MINUS || bytes[at] === PLUS || (bytes[at]! >= 48 && bytes[at]! <= 57))) at++;
     }
     this.#at = at;
-    if (!isPlain) return Number(bytes.toString('latin1', start, at));
-    const value = digits / POWERS[fraction]!;
+    if (hasExponent || digits > MOST_DIGITS || fraction > 22) return Number(bytes.toString('latin1', start, at));
+    const divisor = POWERS[fraction]!;
+    const value = digits <= HEAD_DIGITS ? head / divisor : quotient(head, digits - HEAD_DIGITS, tail, divisor);
     return bytes[start] === MINUS ? -value : value;
   }
+}
+
+/** `(head * 10 ** places + tail) / divisor` rounded once: with the parts of products and sums that doubles lose (Dekker 1971). */
+function quotient(head: number, places: number, tail: number, divisor: number): number {
+  const factor = POWERS[places]!;
+  const product = head * factor;
+  const sum = product + tail;
+  const rest = tail - (sum - product) + lost(head, factor, product);
+  const result = sum / divisor;
+  const back = result * divisor;
+  return result + (sum - back - lost(result, divisor, back) + rest) / divisor;
+}
+
+/** What the product `a * b` lost by rounding. */
+function lost(a: number, b: number, product: number): number {
+  const bigA = SPLIT * a;
+  const highA = bigA - (bigA - a);
+  const lowA = a - highA;
+  const bigB = SPLIT * b;
+  const highB = bigB - (bigB - b);
+  const lowB = b - highB;
+  return highA * highB - product + highA * lowB + lowA * highB + lowA * lowB;
 }
 
 /** `2026-11-27T04:06:57.985Z` in milliseconds since 1970; NaN: another text. */

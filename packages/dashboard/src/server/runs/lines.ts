@@ -10,23 +10,35 @@ const LONGEST_LINE = 16 << 20;
 /** A line without its newline is `bytes.subarray(start, end)`; `offset` is the byte of the file after its newline. */
 export type OnLine = (bytes: Buffer, start: number, end: number, offset: number) => void;
 
+/** Called after the lines of a piece, which are `bytes.subarray(0, end)`: the bytes are others afterwards. */
+export type OnPiece = (bytes: Buffer, end: number) => void;
+
+/** The memory of the last read, to be used again: hundreds of files are read in a row. */
+let spare: Buffer | null = null;
+
 /**
  * Calls `onLine` with each line that ends with a newline between the bytes `from` and `to` of a file; `from` is the start of a line.
  *
  * @returns the byte after the last whole line.
  * @throws Error at a line of more than 16 MiB
  */
-export function readLines(path: string, from: number, to: number, onLine: OnLine): number {
+export function readLines(path: string, from: number, to: number, onLine: OnLine, onPiece: OnPiece = () => {}): number {
   const file = openSync(path, 'r');
   try {
-    return readOpened(file, from, Math.min(to, fstatSync(file).size), onLine);
+    return readOpened(file, { from, to: Math.min(to, fstatSync(file).size) }, onLine, onPiece);
   } finally {
     closeSync(file);
   }
 }
 
-function readOpened(file: number, from: number, to: number, onLine: OnLine): number {
-  let bytes: Buffer = Buffer.allocUnsafe(Math.max(1, Math.min(PIECE, to - from)));
+interface Range {
+  readonly from: number;
+  readonly to: number;
+}
+
+function readOpened(file: number, { from, to }: Range, onLine: OnLine, onPiece: OnPiece): number {
+  let bytes = spare ?? Buffer.allocUnsafe(PIECE);
+  spare = null; // a reader that reads inside of `onLine` takes another one
   let held = 0; // bytes of an unfinished line at the start of `bytes`
   let position = from;
   let done = from;
@@ -42,10 +54,12 @@ function readOpened(file: number, from: number, to: number, onLine: OnLine): num
       onLine(bytes, start, end, done);
       start = end + 1;
     }
+    onPiece(bytes, start);
     held = filled - start;
     if (held > LONGEST_LINE) throw new Error(`The line at byte ${done} is longer than ${LONGEST_LINE} bytes.`);
     if (start > 0 && held > 0) bytes.copyWithin(0, start, filled);
   }
+  if (bytes.length === PIECE) spare = bytes;
   return done;
 }
 

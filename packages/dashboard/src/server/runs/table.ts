@@ -18,6 +18,14 @@ export class GrowingColumn {
   get(row: number): number {
     return row < this.#values.length ? this.#values[row]! : Number.NaN;
   }
+
+  /** The first `rows` values, to be read only. A view, unless the last ones are missing. */
+  first(rows: number): Float64Array {
+    if (rows <= this.#values.length) return this.#values.subarray(0, rows);
+    const all = new Float64Array(rows).fill(Number.NaN);
+    all.set(this.#values);
+    return all;
+  }
 }
 
 /** What is known of every event, in the order of the columns of `Table`. */

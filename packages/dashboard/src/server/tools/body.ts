@@ -1,4 +1,4 @@
-/** Bodies and queries of requests, checked by zod; the first mistake names its field. */
+/** Bodies and queries of requests, checked by zod. The first mistake names its field. */
 import type { Context } from 'hono';
 import { z } from 'zod';
 import { ApiError } from '../errors.js';

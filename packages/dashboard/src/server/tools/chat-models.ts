@@ -1,4 +1,4 @@
-/** The models of the chat: one process for each base, with adapters loaded into it. */
+/** The models of the chat. One process for each base, with adapters loaded into it. */
 import { randomBytes } from 'node:crypto';
 import { dirname, sep } from 'node:path';
 import type { ChatModel, ChatSource } from '../../shared/api.js';

@@ -9,7 +9,13 @@ const START = z.strictObject({
   lang: LANG,
   source: z.union([
     z.strictObject({ run: z.string().min(1), step: z.union([z.number().int().min(0), z.null(), z.literal('base')]) }),
-    z.strictObject({ model: z.string().min(1).max(4096).regex(/^[^\0]*$/, 'a text without the character NUL') }),
+    z.strictObject({
+      model: z
+        .string()
+        .min(1)
+        .max(4096)
+        .regex(/^[^\0]*$/, 'a text without the character NUL'),
+    }),
   ]),
   dtype: z.enum(['float32', 'bfloat16', 'float16']).optional(),
 });

@@ -1,4 +1,4 @@
-/** Where the weights of a chat are: the base, and the adapter of a run's checkpoint. */
+/** Where the weights of a chat are. The base, and the adapter of a run's checkpoint. */
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';

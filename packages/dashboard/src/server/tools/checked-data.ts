@@ -1,4 +1,4 @@
-/** The report of `check-data --json --per_record`, and which records pass a filter. */
+/** The report of check-data, and which records pass a filter. */
 import type { Say, UserErrorData } from '@minicpm-finetune/run';
 import type { CheckedData, Distribution, Finding, RecordFilter } from '../../shared/api.js';
 import { placeText } from './say.js';

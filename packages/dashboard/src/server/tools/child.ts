@@ -1,4 +1,4 @@
-/** Child processes of the command line: one that runs to its end, and one that answers requests. */
+/** Child processes of the command line. One that runs to its end, and one that answers requests. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setPriority } from 'node:os';
 import { createInterface } from 'node:readline';

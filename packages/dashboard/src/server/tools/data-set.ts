@@ -1,5 +1,5 @@
 /**
- * Data that a person opened: their files, the child that shows records, and the report of check-data. The files are read by children of
+ * Data that a person opened. Their files, the child that shows records, and the report of check-data. The files are read by children of
  * the command line alone.
  */
 import { randomBytes } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** `doctor` as a child: what this machine offers a training, and the measured speed of matrix products. */
+/** `doctor` as a child. What this machine offers a training, and the measured speed of matrix products. */
 import type { Say } from '@minicpm-finetune/run';
 import type { DoctorFinding, DoctorReport } from '../../shared/api.js';
 import { type CommandOptions, startCommand } from './child.js';

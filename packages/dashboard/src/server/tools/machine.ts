@@ -1,4 +1,4 @@
-/** This machine as it is now: memory, disks, GPUs, load, and the processes of runs, of the chat and of the page. */
+/** This machine as it is now. Memory, disks, GPUs, load, and the processes of runs, of the chat and of the page. */
 import { execFile } from 'node:child_process';
 import { readFileSync, statfsSync } from 'node:fs';
 import { availableParallelism, cpus, hostname, loadavg, totalmem } from 'node:os';

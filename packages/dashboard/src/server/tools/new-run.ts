@@ -1,5 +1,5 @@
 /**
- * A new run: the form's values as a command line and a recipe, what is wrong with them, and what a dry run says. Values are checked by the
+ * The form of a new run. Its values as a command line and a recipe, what is wrong with them, and what a dry run says. Values are checked by the
  * rules of the command line (`coerce`), their combinations by the command line itself.
  */
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
@@ -71,7 +71,7 @@ function inOrder(values: FlagValues): Record<string, unknown> {
 }
 
 /** The words of `train` for the values of a form. @throws ApiError naming a flag that there is not */
-export function trainWords(values: FlagValues): string[] {
+function trainWords(values: FlagValues): string[] {
   return ['train', ...flagWords(inOrder(values))];
 }
 

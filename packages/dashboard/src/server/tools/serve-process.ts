@@ -1,5 +1,5 @@
 /**
- * A child process `minicpm-finetune serve`: one base, and the adapters that are loaded into it. What happens to it is told, and touches
+ * A child process `minicpm-finetune serve`. One base, and the adapters that are loaded into it. What happens to it is told, and touches
  * neither the page nor a run. It ends when its standard input does, so also with this process.
  */
 import { type ChildProcess, spawn } from 'node:child_process';

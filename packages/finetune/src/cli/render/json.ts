@@ -37,7 +37,7 @@ export interface FeaturesJson {
   readonly cut?: true;
 }
 
-export interface ImageJson {
+interface ImageJson {
   /** Its file, as the data name it; null: in the data. */
   readonly name: string | null;
   readonly turn: number;
@@ -52,7 +52,7 @@ export interface ImageJson {
 }
 
 /** A record under one `--compat`. */
-export interface EncodingJson {
+interface EncodingJson {
   readonly compat: Compat;
   readonly error: UserErrorData | null;
   /** Lengths: of the sequence, of what is learned of it, and of what was cut off. */

@@ -39,7 +39,7 @@ export async function serveUi(options: UiOptions, { stdout, stderr, say }: Comma
       const warning = `warning: --host ${options.host} lets other machines in, and nothing is encrypted: whoever reads the address can start programs as you.`;
       stderr.write(`${say(warning)}\n`);
     }
-    stdout.write(`${say(`The runs below ${options.roots.join(', ')} are shown at this address:`)}\n\n    ${url}\n\n`);
+    stdout.write(`${say(`The runs below ${roots.join(', ')} are shown at this address:`)}\n\n    ${url}\n\n`);
     stdout.write(`${say('Open it in a browser. Ctrl-C ends the page; runs go on.')}\n`);
     await untilSignal();
   } finally {
