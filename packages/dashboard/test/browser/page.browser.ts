@@ -180,7 +180,7 @@ describe('by keyboard', () => {
     const loss = page.getByRole('region', { name: 'Loss' });
     await loss.getByRole('button', { name: 'Table' }).click();
     await expect.poll(() => loss.locator('tbody tr:first-child td').first().innerText()).toBe('100');
-    expect(await loss.locator('p').first().innerText()).toMatch(/training loss from [\d.]+ to [\d.]+ at step 240/);
+    expect(await loss.locator('p').first().innerText()).toMatch(/Training loss from [\d.]+ to [\d.]+ at step 240/);
     await page.getByRole('button', { name: 'Whole range' }).first().click();
     await expect.poll(() => loss.locator('tbody tr:first-child td').first().innerText()).toBe('5');
   });

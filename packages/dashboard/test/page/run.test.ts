@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { differences, shareFrom } from '../../page/screens/compare/differences.js';
 import { chooseRows, isRight, matchingStep, rowsOf, sameRecord, scoreOf } from '../../page/screens/run/answers.js';
 import { groupsOf, linesOf } from '../../page/screens/run/chart-groups.js';
+import { shellLines } from '../../page/screens/run/command.js';
 import { shownFlag } from '../../page/screens/run/flag-value.js';
 import { appendLog, prependLog } from '../../page/screens/run/log-window.js';
 import { barsOf, sumOf } from '../../page/screens/run/memory.js';
@@ -176,6 +177,15 @@ test('values of flags are written as on the command line', () => {
     shownFlag(null),
     shownFlag({ a: 1 }),
   ]).toEqual(['a b', '""', '1 x', '[]', 'null', '{"a":1}']);
+});
+
+test('commands are written for a shell, each flag on a line', () => {
+  expect(shellLines(['node', 'x.js', 'train', '--a=1', '--b', "it's"])).toBe(
+    "node x.js train \\\n  --a=1 \\\n  --b 'it'\\''s'",
+  );
+  expect(shellLines("mf train --a=1 '--b=c --d' --e='f g'")).toBe(
+    "mf train \\\n  --a=1 \\\n  '--b=c --d' \\\n  --e='f g'",
+  );
 });
 
 test('windows of a log are put together by their bytes', () => {

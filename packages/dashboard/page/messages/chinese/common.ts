@@ -63,6 +63,7 @@ export const common: TableOf<typeof english> = {
     reset: '全部范围',
     empty: '还没有数值。',
     noValue: '–',
+    average: (value) => `平均 ${value}`,
     rows: (shown, all) => `显示 ${all} 行中的 ${shown} 行。CSV 包含全部。`,
     sentence: (name, first, last, x) => `${name}从 ${first} 变为 ${last}（${x}）。`,
     one: (name, value, x) => `${name}：${value}（${x}）。`,

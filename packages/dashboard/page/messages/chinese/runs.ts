@@ -36,9 +36,7 @@ export const runs: TableOf<typeof english> = {
   roots: (folders) => `查找的目录：${folders}`,
   noMatch: '没有运行符合筛选条件。',
   problem: (text) => `有目录无法读取：${text}`,
-  preference: (loss) => loss.toUpperCase(),
   full: '全参数',
-  rank: (kind, r) => `${kind} r${r}`,
   edit: {
     title: (name) => `编辑 ${name}`,
     tags: '标签（用逗号分隔）',

@@ -60,6 +60,7 @@ export const common = {
     reset: 'Whole range',
     empty: 'No values yet.',
     noValue: '–',
+    average: (value: string) => `avg ${value}`,
     rows: (shown: string, all: string) => `${shown} of ${all} rows. CSV has all of them.`,
     sentence: (name: string, first: string, last: string, x: string) => `${name} from ${first} to ${last} at ${x}.`,
     one: (name: string, value: string, x: string) => `${name}: ${value} at ${x}.`,

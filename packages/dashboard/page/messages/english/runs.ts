@@ -34,9 +34,7 @@ export const runs = {
   roots: (folders: string) => `Looked through: ${folders}`,
   noMatch: 'No run matches the filter.',
   problem: (text: string) => `A folder cannot be read: ${text}`,
-  preference: (loss: string) => loss.toUpperCase(),
   full: 'Full',
-  rank: (kind: string, r: string) => `${kind} r${r}`,
   edit: {
     title: (name: string) => `Edit ${name}`,
     tags: 'Tags, separated by commas',

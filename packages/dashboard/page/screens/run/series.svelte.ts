@@ -56,7 +56,10 @@ export const tickFormat = (kind: ValueKind): ((y: number) => string) =>
 
 /** The name of a metric for readers; `start`: of an abandoned branch. */
 export function metricName(metric: string, start?: number): string {
-  const { names, branch } = t().run.charts;
-  const name = (names as Readonly<Record<string, string>>)[metric] ?? metric.replace(/^eval_/, '');
+  const { names, branch, evaluated } = t().run.charts;
+  const known = (names as Readonly<Record<string, string>>)[metric];
+  // Metrics of evaluations have a chart of their own, unless steps have them, too.
+  const plain = metric.replace(/^eval_/, '');
+  const name = known ?? (metric !== plain && plain.includes('/') ? evaluated(plain) : plain);
   return start === undefined ? name : branch(name, format().whole(start));
 }

@@ -7,6 +7,10 @@ const STATES = ['running', 'probably_running', 'starting', 'queued', 'failed', '
 
 const instant = (time: string | null): number | null => (time === null ? null : Date.parse(time));
 
+/** Whether its process may be there. */
+export const isGoing = ({ state }: RunSummary): boolean =>
+  state === 'running' || state === 'probably_running' || state === 'starting';
+
 /** A key for each column of the list. */
 export const SORT_KEYS = {
   star: (run) => Number(run.notes.star),
@@ -15,7 +19,7 @@ export const SORT_KEYS = {
   model: (run) => run.model,
   method: (run) => (run.method === null ? null : `${run.method.kind} ${run.method.preference ?? ''} ${run.method.r}`),
   step: (run) => run.step,
-  eta: (run) => run.etaSeconds,
+  eta: (run) => (isGoing(run) ? run.etaSeconds : null),
   loss: (run) => run.loss,
   evalLoss: (run) => run.bestEvalLoss?.value,
   metric: (run) => run.bestMetric?.value,
@@ -27,7 +31,16 @@ export const SORT_KEYS = {
 
 export type SortColumn = keyof typeof SORT_KEYS;
 
-export const SORT_COLUMNS = Object.keys(SORT_KEYS) as SortColumn[];
+/** Columns that only some runs fill: they are left out while no shown run does. */
+const OPTIONAL: readonly SortColumn[] = ['eta', 'evalLoss', 'metric'];
+
+/** The columns of a list of these runs. */
+export const columnsOf = (runs: readonly RunSummary[]): SortColumn[] =>
+  SORT_COLUMNS.filter(
+    (column) => !OPTIONAL.includes(column) || runs.some((run) => (SORT_KEYS[column](run) ?? null) !== null),
+  );
+
+const SORT_COLUMNS = Object.keys(SORT_KEYS) as SortColumn[];
 
 /** What trains in words, such as `LoRA r64`; `full` is the word of the language. */
 export function methodName(method: Method | null, full: string): string | undefined {
