@@ -60,6 +60,7 @@ describe('the list', () => {
       totalSteps: 240,
       warnings: 1,
       resumableStep: 240,
+      peakMemory: 4_240_000_000,
       starts: 1,
       bestMetric: { name: 'exact_match', value: 1, step: 180 },
       changed: { run_name: 'digits', max_steps: 240, logging_steps: 5 },
@@ -94,6 +95,22 @@ describe('a branch that was left', () => {
       bestEvalLoss: { step: 10, value: 0.5 },
       bestMetric: { name: 'anls', step: 10, value: 0.5 },
     });
+    rmSync(folder, { recursive: true });
+    await index.refresh();
+  });
+});
+
+describe('the peak of memory', () => {
+  it('is that of the device where its allocator counts, of any step', async () => {
+    const folder = join(root, 'device');
+    mkdirSync(folder);
+    const step = (rss: number, device: number): string =>
+      line({ event: 'step', time: '', loss: 1, memory: { rss, tensors: 3, device_peak: device }, eta_seconds: 9e12 });
+    const text =
+      step(50, 20) + step(90, 30) + step(60, 25) + line({ event: 'system', time: '', rss: 95, available: 1 });
+    writeFileSync(join(folder, 'events.jsonl'), text);
+    await index.refresh();
+    expect(named('device').peakMemory).toBe(30);
     rmSync(folder, { recursive: true });
     await index.refresh();
   });
