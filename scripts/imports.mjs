@@ -13,7 +13,9 @@ const PACKAGES = {
   run: [],
   processor: ['run'],
   'minicpm-v': ['torch', 'run', 'processor'],
-  finetune: ['torch', 'run', 'processor', 'minicpm-v'],
+  serve: ['run', 'processor', 'minicpm-v'],
+  dashboard: ['run'],
+  finetune: ['torch', 'run', 'processor', 'minicpm-v', 'serve', 'dashboard'],
   lab: ['torch', 'run', 'processor', 'minicpm-v', 'finetune'],
 };
 
@@ -33,6 +35,7 @@ const ROOMS = {
     'detokenizer',
   ],
   'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation'],
+  serve: ['api', 'engine', 'http'],
   finetune: [
     'version',
     'report',

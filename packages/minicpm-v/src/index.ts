@@ -1,5 +1,6 @@
 /** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
 
+export { AdapterSet, type HeldAdapter } from './adapters/adapter-set.js';
 export { baseFingerprint } from './adapters/checksums.js';
 export {
   adapterFileParameters,
@@ -41,7 +42,13 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
-export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
+export {
+  adapterIdentity,
+  changedFile,
+  type ModelIdentity,
+  modelIdentity,
+  weightStates,
+} from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,
@@ -49,9 +56,18 @@ export {
   type LoadModelOptions,
   loadModel,
   moveTo,
+  stopTokens,
 } from './generation/load.js';
 export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
-export type { Sampling } from './generation/sampling.js';
+export {
+  type BatchOptions,
+  type NewToken,
+  PIECE_LENGTH,
+  RunningBatch,
+  type SequenceOptions,
+} from './generation/running-batch.js';
+export { GREEDY, type LogProb, type Sampling } from './generation/sampling.js';
+export { TensorCache } from './generation/tensor-cache.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';
 export type { Picture } from './model/patches.js';

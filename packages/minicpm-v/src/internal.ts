@@ -1,7 +1,7 @@
 /** Model parts for this repository's packages and tests. Not a public interface: it may change in any version. */
 export { adapterFileParameters } from './adapters/folder.js';
 export { Int8Tensor, Nf4Tensor } from './adapters/quantize.js';
-export { generateFromEmbeds } from './generation/generate.js';
+export { generate } from './generation/generate.js';
 export { GREEDY } from './generation/sampling.js';
 export { sinCosTable } from './model/resampler.js';
 export { inverseFrequencies } from './model/rope.js';

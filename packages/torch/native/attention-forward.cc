@@ -97,13 +97,14 @@ void forwardTile(const AttentionProblem& problem, const Work& work, int64_t head
   const int64_t width = problem.width(), size = problem.headSize;
   const Sequence& sequence = *work.sequence;
   const int64_t rows = std::min(kTile, sequence.queries - work.first);
-  const int64_t end = problem.causal ? std::min(sequence.keys, work.first + rows) : sequence.keys;
+  const int64_t visible = sequence.keys - sequence.queries + work.first;  // keys before the first query, under causality
+  const int64_t end = problem.causal ? std::min(sequence.keys, visible + rows) : sequence.keys;
   copyRows(query.at(sequence.batch, head, sequence.start + work.first), query.row, rows, size, width, scratch.query);
   for (int64_t key = 0; key < end; key += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, end - key), whole = padded(count, kTile);
     for (int64_t j = 0; j < whole; j += kTile)
       multiply(kTile, kTile, width, scratch.query, width, keys + (key + j) * width, scratch.scores + j, kScoreStride, false);
-    softmaxTile(scratch, rows, count, work.first + 1 - key, problem.causal, key == 0, problem.scale() * kLog2E, width);
+    softmaxTile(scratch, rows, count, visible + 1 - key, problem.causal, key == 0, problem.scale() * kLog2E, width);
     for (int64_t d = 0; d < width; d += kTile) {
       const int64_t n = std::min(kTile, width - d);
       const BFloat16* block = values + d * padded(sequence.keys, kTile) + key * n;

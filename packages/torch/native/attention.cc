@@ -7,6 +7,7 @@
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
 
@@ -87,8 +88,10 @@ static void check(const Tensor& query, const Tensor& key, const Tensor& value, a
                   query.size(1) % key.size(1) == 0,
               "expected key and value of one shape, with the query's batches and head size and a divisor of its heads, but received ",
               query.sizes(), ", ", key.sizes(), " and ", value.sizes());
-  TORCH_CHECK(!causal || (key.size(2) == query.size(2) && !queryLengths), "expected as many keys as queries but received ", key.size(2), " and ",
-              query.size(2));
+  TORCH_CHECK(!causal || (key.size(2) == query.size(2) && !queryLengths) || (key.size(2) > query.size(2) && !lengths),
+              "expected as many keys as queries, or more of one sequence, but received ", key.size(2), " and ", query.size(2));
+  const bool grows = query.requires_grad() || key.requires_grad() || value.requires_grad();
+  TORCH_CHECK(!causal || key.size(2) == query.size(2) || !grows || !c10::GradMode::is_enabled(), "has no gradient where keys are before the queries");
   TORCH_CHECK(lengths || !queryLengths, "expected lengths of keys beside those of queries");
   if (!lengths) return;
   const auto checkRow = [](const Tensor& row, at::IntArrayRef own) {
@@ -226,9 +229,14 @@ static Tensor attention(const Tensor& query, const Tensor& key, const Tensor& va
   if (flash && lengths) return FlashAttention::apply(query, key, value, queryLengths.value_or(*lengths), *lengths, causal);
   if (query.is_meta()) return MetaAttention::apply(query, key, value, lengths.value_or(at::IntArrayRef()), kernel);
   const bool grouped = query.size(1) != key.size(1), expands = grouped && query.is_cuda() && !flash;
+  // With keys before the queries, the last query sees the last key.
+  const int64_t before = key.size(2) - query.size(2);
+  const bool masks = causal && before > 0 && query.size(2) > 1, squarely = causal && before == 0;
+  std::optional<Tensor> mask;
+  if (masks) mask = at::ones({query.size(2), key.size(2)}, query.options().dtype(at::kBool)).tril_(before);
   const auto plain = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
-    if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), {}, 0.0, causal);
-    return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, {}, grouped);
+    if (expands) return at::scaled_dot_product_attention(q, headForEach(k, q.size(1)), headForEach(v, q.size(1)), mask, 0.0, squarely);
+    return at::scaled_dot_product_attention(q, k, v, mask, 0.0, squarely, {}, grouped);
   };
   if (!lengths) return plain(query, key, value);
   const auto queries = query.split_with_sizes(queryLengths.value_or(*lengths), 2), keys = key.split_with_sizes(*lengths, 2), values = value.split_with_sizes(*lengths, 2);

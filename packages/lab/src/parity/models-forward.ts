@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
-import { GREEDY, generateFromEmbeds } from '@minicpm-finetune/minicpm-v/internal';
+import { GREEDY, generate } from '@minicpm-finetune/minicpm-v/internal';
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { headOf, lossSum } from 'minicpm-finetune/internal';
@@ -109,7 +109,7 @@ export async function checkGeneration(report: Report, folder: ReferenceFolder, m
       maxNewTokens: expected.max_new_tokens,
       stopTokens: new Set(expected.terminators),
     };
-    for await (const step of generateFromEmbeds(model, [embeds], options)) ids.push(...step.map(({ id }) => id));
+    for await (const step of generate(model, [embeds], options)) ids.push(...step.map(({ id }) => id));
     embeds.dispose();
     const length = Math.max(ids.length, expected.new_token_ids.length);
     return Array.from({ length }, (_, i) => ids[i] !== expected.new_token_ids[i]).filter((wrong) => wrong).length;

@@ -226,15 +226,9 @@ export class LoadedModel {
 
   #generateOptions(options: AnswerOptions): Parameters<typeof generate>[2] {
     const { maxNewTokens = MAX_NEW_TOKENS, streams, signal, ...rest } = options;
-    const sampling = {
-      temperature: rest.temperature ?? GREEDY.temperature,
-      topP: rest.topP ?? GREEDY.topP,
-      topK: rest.topK ?? GREEDY.topK,
-      repetitionPenalty: rest.repetitionPenalty ?? GREEDY.repetitionPenalty,
-      seed: rest.seed ?? GREEDY.seed,
-    };
+    const given = Object.keys(GREEDY).filter((key) => rest[key as keyof Sampling] !== undefined);
     return {
-      sampling,
+      sampling: { ...GREEDY, ...Object.fromEntries(given.map((key) => [key, rest[key as keyof Sampling]])) },
       maxNewTokens,
       stopTokens: this.#stop,
       ...(streams === undefined ? {} : { streams }),

@@ -16,15 +16,13 @@ import {
   RMSNorm,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import type { KVCache, LayerCache } from './kv-cache.js';
+import type { KVCache } from './kv-cache.js';
 import { rotaryTable, rotate } from './rope.js';
 
-/** Options of a forward pass that generates. */
-export interface Attend {
-  /** Holds the earlier positions and receives the new ones. */
-  readonly cache: LayerCache;
-  /** Which keys a query may see, (B, 1, L, all positions) bool; null when plain causality says it. */
-  readonly mask: Tensor | null;
+/** New positions of one sequence (B = 1) after those of a cache, which receives them. */
+export interface Continued {
+  readonly cache: KVCache;
+  readonly layer: number;
 }
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
@@ -50,7 +48,7 @@ class Attention extends Module {
     this.oProj = this.child('o_proj', new Linear(numHeads * headDim, hiddenSize, { bias: outputBias }));
   }
 
-  forward(x: Tensor, rope: Tensor, how?: Attend | Packed): Tensor {
+  forward(x: Tensor, rope: Tensor, how?: Continued | Packed): Tensor {
     const { numHeads, numKeyValueHeads, headDim } = this.#config;
     const [B, L] = x.shape as [number, number];
     const split = (y: Tensor, heads: number): Tensor => ops.transpose(ops.reshape(y, [B, L, heads, headDim]), 1, 2);
@@ -61,13 +59,11 @@ class Attention extends Module {
   }
 
   /** Queries (B, H, L, headDim) to what they attend to. */
-  #attend(q: Tensor, k: Tensor, v: Tensor, how?: Attend | Packed): Tensor {
+  #attend(q: Tensor, k: Tensor, v: Tensor, how?: Continued | Packed): Tensor {
     if (how === undefined) return ops.attention(q, k, v, { is_causal: true });
     if ('lengths' in how) return ops.attention(q, k, v, { lengths: how.lengths, is_causal: true });
-    const [keys, values] = how.cache.append(k, v);
-    const { mask } = how;
-    const gqa = { enable_gqa: q.size(1) !== k.size(1) };
-    return ops.scaledDotProductAttention(q, keys, values, mask, 0, mask === null && q.size(2) > 1, gqa);
+    const [keys, values] = how.cache.write(how.layer, k, v);
+    return ops.attention(q, keys, values, { is_causal: true });
   }
 }
 
@@ -110,7 +106,7 @@ export class DecoderLayer extends Module {
   }
 
   /** x (B, L, D), rope as `rotaryTable` makes it; plain causal attention within each row unless `how` says otherwise */
-  forward(x: Tensor, rope: Tensor, how?: Attend | Packed): Tensor {
+  forward(x: Tensor, rope: Tensor, how?: Continued | Packed): Tensor {
     const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(attention, this.#residualScale));
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
@@ -153,43 +149,30 @@ export class Decoder extends Module {
   }
 
   /**
-   * New positions after those of a cache: embeddings (B, L, D) and their position ids (B, L) to hidden states (B, L, D), ready for `logits`.
-   * `leftPadding` counts the padding in front of each sequence, the same in every call with this cache.
+   * The next positions of one sequence, after those of its cache: embeddings (1, L, D) to hidden states (1, L, D), ready for `logits`.
+   *
+   * @param length positions that the whole prompt has: they decide between LongRoPE's two sets of frequencies
    */
-  forward(embeds: Tensor, positionIds: Tensor, cache: KVCache, leftPadding?: readonly number[]): Tensor {
-    const [B, L] = embeds.shape as [number, number];
-    const rope = this.rope(positionIds);
-    const mask = visibleKeys(B, L, cache.length, leftPadding, embeds.device);
-    const hidden = this.layers.reduce(
-      (x, layer, i) => layer.forward(x, rope, { cache: cache.layers[i]!, mask }),
-      embeds,
-    );
+  prefill(embeds: Tensor, cache: KVCache, length: number): Tensor {
+    const count = embeds.size(1);
+    const first = cache.length;
+    cache.reserve(count);
+    const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(first + i));
+    const rope = this.rope(fromTypedArray(ids, [1, count], 'int64', embeds.device), length);
+    const hidden = this.layers.reduce((x, layer, i) => layer.forward(x, rope, { cache, layer: i }), embeds);
+    cache.advance(count);
     return this.finish(hidden);
   }
-}
 
-/**
- * Which keys the queries of `L` new positions after `past` old ones may see: (B, 1, L, past + L) bool, or null when `is_causal` or "all" says
- * it. Padding in front sees itself only, so that no row is empty.
- */
-function visibleKeys(
-  B: number,
-  L: number,
-  past: number,
-  leftPadding: readonly number[] | undefined,
-  device: string,
-): Tensor | null {
-  const padded = leftPadding?.some((count) => count > 0) ?? false;
-  if (!padded && (past === 0 || L === 1)) return null;
-  const all = past + L;
-  const mask = new Uint8Array(B * L * all);
-  for (let b = 0; b < B; b++) {
-    for (let i = 0; i < L; i++) {
-      const row = (b * L + i) * all;
-      mask.fill(1, row + Math.min(leftPadding?.[b] ?? 0, past + i), row + past + i + 1);
-    }
+  /** The newest token of each of N sequences, after the positions of its cache: hidden states (N, D), ready for `logits`. */
+  decode(tokens: readonly number[], caches: readonly KVCache[]): Tensor {
+    const { device } = this.norm.weight.data;
+    const rows = tokens.map((token, i) => {
+      const embeds = this.embed(fromTypedArray(BigInt64Array.of(BigInt(token)), [1, 1], 'int64', device));
+      return ops.select(this.prefill(embeds, caches[i]!, caches[i]!.length + 1), 1, 0);
+    });
+    return ops.cat(rows);
   }
-  return fromTypedArray(mask, [B, 1, L, all], 'bool', device);
 }
 
 /** `llm`: the decoder and its output layer. */

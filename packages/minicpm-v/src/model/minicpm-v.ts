@@ -131,6 +131,11 @@ export class MiniCPMV extends Module {
     });
   }
 
+  /** Whether a picture's tokens are the same whatever other pictures are in one call; not so in 2.5, where pictures see each other's padding. */
+  get picturesAreIndependent(): boolean {
+    return this.version.positions === 'grid' || !this.config.batchVision;
+  }
+
   /** Each picture's tokens, (Q, D). */
   pictureTokens(pictures: readonly Picture[]): Tensor[] {
     const nodes: PlanNode[] = [];

@@ -1,0 +1,153 @@
+/**
+ * A batch of sequences that are generated together. Each joins and leaves between two tokens. Every sequence has a
+ * cache of its own and nothing is padded: its numbers are the same in bits whatever the batch around it.
+ *
+ * A step reads at most one piece of one prompt (a picture, or `pieceLength` positions), then computes one token for each sequence whose prompt
+ * is read (Orca, Yu et al., 2022; prefill in pieces, Agrawal et al., 2024). Pieces begin at multiples of `pieceLength`, and each is computed
+ * alone; a beginning that an earlier prompt shares is taken over in whole pieces, so its numbers are the same, too. The batch keeps no weights
+ * between steps: adapters may change then.
+ *
+ * Not here: which token (sampling.ts), queues and limits.
+ */
+import type { EncodedPrompt } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
+import { noGrad, ops, scope, Tensor } from '@minicpm-finetune/torch';
+import type { MiniCPMV } from '../model/minicpm-v.js';
+import { checkSampling, GREEDY, type PickedToken, pickToken, type Sampling } from './sampling.js';
+import { Sequence } from './sequence.js';
+import type { TensorCache } from './tensor-cache.js';
+
+/** Positions of a prompt that are computed at once. */
+export const PIECE_LENGTH = 512;
+
+export interface BatchOptions {
+  /** Where tokens of pictures are kept for later prompts. A cache belongs to one state of the weights: adapters have their own. */
+  readonly pictures?: TensorCache;
+  /** Where keys and values of the beginnings of prompts are kept, in whole pieces; likewise. */
+  readonly prefixes?: TensorCache;
+  readonly pieceLength?: number;
+}
+
+export interface SequenceOptions {
+  /** What differs from greedy decoding. */
+  readonly sampling?: Partial<Sampling>;
+  readonly maxNewTokens: number;
+  /** An id of these ends the sequence. */
+  readonly stopTokens: ReadonlySet<number>;
+  /** Tells the random draws of this sequence from those of others with the same seed; 0 when absent. */
+  readonly stream?: number;
+  /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
+  readonly logProbs?: number;
+}
+
+/** One new token of one sequence. */
+export interface NewToken extends PickedToken {
+  readonly sequence: number;
+  /** Whether it is the sequence's last one, and why: a stop token (which is `id`), or the longest answer allowed. */
+  readonly end: 'stop' | 'length' | null;
+}
+
+export class RunningBatch {
+  readonly #model: MiniCPMV;
+  readonly #options: BatchOptions;
+  readonly #pieceLength: number;
+  /** In the order in which they joined. */
+  readonly #sequences = new Map<number, Sequence>();
+  #next = 0;
+
+  constructor(model: MiniCPMV, options: BatchOptions = {}) {
+    this.#model = model;
+    this.#options = options;
+    this.#pieceLength = options.pieceLength ?? PIECE_LENGTH;
+  }
+
+  /** Sequences that are under way. */
+  get size(): number {
+    return this.#sequences.size;
+  }
+
+  /**
+   * Adds a sequence, which joins with the next step; computes nothing. Returns its number.
+   *
+   * @param prompt an encoded prompt, or embeddings (L, D), which stay the caller's and have to live until the first token
+   * @throws UserError for a prompt that leaves no room for an answer, and for sampling out of range
+   */
+  add(prompt: EncodedPrompt | Tensor, options: SequenceOptions): number {
+    checkSampling({ ...GREEDY, ...options.sampling });
+    checkLength(this.#model, prompt);
+    const sequence = new Sequence(this.#next++, this.#model, prompt, options);
+    this.#sequences.set(sequence.id, sequence);
+    return sequence.id;
+  }
+
+  /** Takes a sequence out and frees what it holds; one that ended is gone already. */
+  remove(id: number): void {
+    this.#sequences.get(id)?.dispose();
+    this.#sequences.delete(id);
+  }
+
+  /** Positions of a sequence's prompt that were taken over from earlier prompts; known once its reading has begun, until its end. */
+  cachedTokens(id: number): number {
+    return this.#sequences.get(id)?.cachedTokens ?? 0;
+  }
+
+  /**
+   * Reads a piece of a prompt and computes a token of every sequence whose prompt is read. Returns the new tokens; sequences that ended with
+   * them are gone from the batch.
+   *
+   * @throws UserError when the model computes NaN; the batch is then of no use any more
+   */
+  step(): readonly NewToken[] {
+    return noGrad(() =>
+      scope(() => {
+        const sequences = [...this.#sequences.values()];
+        const reading = sequences.find(({ isRead }) => !isRead);
+        const decoding = sequences.filter(({ isRead }) => isRead);
+        return [...(reading === undefined ? [] : this.#read(reading)), ...this.#decode(decoding)];
+      }),
+    );
+  }
+
+  /** A piece of a prompt; the first token after it, if it is the last piece. */
+  #read(sequence: Sequence): NewToken[] {
+    const hidden = sequence.readPiece(this.#pieceLength, this.#options);
+    return hidden === undefined ? [] : [this.#pick(this.#model.logits(hidden), 0, sequence)];
+  }
+
+  #decode(sequences: readonly Sequence[]): NewToken[] {
+    if (sequences.length === 0) return [];
+    const newest = sequences.map(({ ids }) => ids.at(-1)!);
+    const caches = sequences.map(({ cache }) => cache);
+    const hidden = this.#model.llm.model.decode(newest, caches);
+    const logits = this.#model.logits(hidden);
+    return sequences.map((sequence, row) => this.#pick(logits, row, sequence));
+  }
+
+  /** The next token of a sequence, whose logits are a row of (N, V). */
+  #pick(logits: Tensor, row: number, sequence: Sequence): NewToken {
+    const { ids, limit, options } = sequence;
+    const sampled = { stream: options.stream ?? 0, ids, logProbs: options.logProbs };
+    const picked = pickToken(ops.select(logits, 0, row), { ...GREEDY, ...options.sampling }, sampled);
+    ids.push(picked.id);
+    const end = options.stopTokens.has(picked.id) ? 'stop' : ids.length >= limit ? 'length' : null;
+    if (end !== null) this.remove(sequence.id);
+    return { sequence: sequence.id, end, ...picked };
+  }
+
+  /** Takes all sequences out. */
+  dispose(): void {
+    for (const id of [...this.#sequences.keys()]) this.remove(id);
+  }
+}
+
+/** @throws UserError for a prompt that leaves no room for an answer; `record` counts the prompts of a list. */
+export function checkLength(model: MiniCPMV, prompt: EncodedPrompt | Tensor, record?: number): void {
+  const length = prompt instanceof Tensor ? prompt.size(0) : prompt.inputIds.length;
+  const most = model.config.llm.maxPositionEmbeddings;
+  if (length > 0 && length < most) return;
+  const what = length === 0 ? 'at least one token' : `fewer than the model's ${most} positions`;
+  throw new UserError(`Expected ${what} for the prompt but received ${length} tokens.`, {
+    ...(record === undefined ? {} : { record }),
+    cure: 'Ask something shorter, or give --max_slice_nums a smaller number.',
+  });
+}

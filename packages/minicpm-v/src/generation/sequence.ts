@@ -1,0 +1,180 @@
+/**
+ * One sequence of a running batch: its prompt until that is read, its cache, what it generated. Not here: the order in
+ * which sequences advance (running-batch.ts), which token (sampling.ts).
+ */
+import { createHash } from 'node:crypto';
+import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
+import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torch';
+import { KVCache } from '../model/kv-cache.js';
+import type { MiniCPMV } from '../model/minicpm-v.js';
+import type { Picture } from '../model/patches.js';
+import type { SequenceOptions } from './running-batch.js';
+import type { TensorCache } from './tensor-cache.js';
+
+/** A picture's tensor (uint8, as encoded) on a device; the caller's scope owns it. */
+export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, device: string): Picture {
+  return { pixels: fromTypedArray(pixels, shape, 'uint8', device), rows, cols };
+}
+
+const hashOf = (...parts: (string | Uint8Array)[]): string => {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest('base64');
+};
+
+const pictureKey = ({ pixels, shape, rows, cols }: EncodedPicture): string =>
+  hashOf(`${shape.join(' ')} ${rows} ${cols};`, pixels);
+
+export class Sequence {
+  readonly id: number;
+  readonly options: SequenceOptions;
+  /** Positions of the prompt. */
+  readonly promptLength: number;
+  /** Most new tokens: what was asked for, or what the model's positions leave. */
+  readonly limit: number;
+  readonly cache: KVCache;
+  /** Ids generated so far. */
+  readonly ids: number[] = [];
+  /** Positions of the prompt that were not computed but taken from earlier prompts. */
+  cachedTokens = 0;
+  readonly #model: MiniCPMV;
+  /** (L, D), or the record that they are made of. */
+  readonly #prompt: EncodedPrompt | Tensor;
+  /** Tokens of the prompt's pictures (Q, D), as far as they are computed. */
+  #pictures: Tensor[] = [];
+  /** Keys of the prompt's pictures. */
+  readonly #pictureKeys: readonly string[];
+  #prefixKey: string;
+
+  constructor(id: number, model: MiniCPMV, prompt: EncodedPrompt | Tensor, options: SequenceOptions) {
+    const { llm } = model.config;
+    const { dtype, device } = model.llm.model.norm.weight.data;
+    this.id = id;
+    this.options = options;
+    this.#model = model;
+    this.#prompt = prompt;
+    this.promptLength = prompt instanceof Tensor ? prompt.size(0) : prompt.inputIds.length;
+    this.limit = Math.min(options.maxNewTokens, llm.maxPositionEmbeddings - this.promptLength);
+    this.cache = new KVCache(llm, { dtype, device });
+    this.#pictureKeys = prompt instanceof Tensor ? [] : this.#keysOf(prompt.pictures);
+    // LongRoPE: the frequencies of all positions depend on the length
+    const { longRope } = llm;
+    this.#prefixKey = longRope !== null && this.promptLength > longRope.originalMaxPositions ? 'long' : '';
+  }
+
+  /** Pictures that influence each other are known by all of them together. */
+  #keysOf(pictures: readonly EncodedPicture[]): string[] {
+    const keys = pictures.map(pictureKey);
+    return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i} of ${keys.join()}`));
+  }
+
+  /** Whether the whole prompt is in the cache. */
+  get isRead(): boolean {
+    return this.cache.length >= this.promptLength;
+  }
+
+  /** Takes the longest beginning of the prompt in whole pieces that `prefixes` has. */
+  #takePrefix(prefixes: TensorCache, pieceLength: number): void {
+    // the last position is always computed: the first new token comes from it
+    while (this.cache.length + pieceLength < this.promptLength) {
+      const key = this.#pieceKey(pieceLength);
+      const known = key === null ? undefined : prefixes.get(key);
+      if (known === undefined) return;
+      this.cache.append(known);
+      this.#prefixKey = key!;
+      this.cachedTokens += pieceLength;
+    }
+  }
+
+  /**
+   * Does one piece of the prompt: computes the tokens of a picture that the next positions need, or these positions. Gives the hidden states
+   * (1, D) after the last one once the prompt is read.
+   */
+  readPiece(
+    pieceLength: number,
+    { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache },
+  ): Tensor | undefined {
+    if (prefixes !== undefined) this.#takePrefix(prefixes, pieceLength);
+    const from = this.cache.length;
+    const to = Math.min(from + pieceLength, this.promptLength);
+    if (this.#readPicture(to, pictures)) return undefined;
+    const key = this.#pieceKey(pieceLength);
+    return scope(() => {
+      const hidden = this.#model.llm.model.prefill(
+        ops.unsqueeze(this.#embeds(from, to), 0),
+        this.cache,
+        this.promptLength,
+      );
+      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key))
+        prefixes.put(key, this.cache.copyOf(from, to));
+      if (key !== null) this.#prefixKey = key;
+      if (!this.isRead) return undefined;
+      this.#freePictures();
+      return ops.select(hidden, 1, to - from - 1);
+    });
+  }
+
+  /** Computes the next picture that positions up to `to` need, unless all of them are there. Those found in `cache` count as nothing. */
+  #readPicture(to: number, cache: TensorCache | undefined): boolean {
+    if (this.#prompt instanceof Tensor) return false;
+    const { pictures, imageBounds } = this.#prompt;
+    const { device } = this.#model.llm.model.norm.weight.data;
+    while (this.#pictures.length < pictures.length && imageBounds[this.#pictures.length]![0] < to) {
+      const next = this.#pictures.length;
+      const known = cache?.get(this.#pictureKeys[next]!);
+      if (known !== undefined) {
+        this.#pictures.push(scope(() => keep(ops.clone(known))));
+        continue;
+      }
+      const group = this.#model.picturesAreIndependent ? [pictures[next]!] : pictures.slice(next);
+      scope(() => {
+        const tokens = this.#model.pictureTokens(group.map((picture) => pictureTensor(picture, device)));
+        tokens.forEach((own, i) => {
+          this.#pictures.push(keep(ops.clone(own)));
+          cache?.put(this.#pictureKeys[next + i]!, own);
+        });
+      });
+      return true;
+    }
+    return false;
+  }
+
+  /** Embeddings of positions `from` to `to` of the prompt (to - from, D). */
+  #embeds(from: number, to: number): Tensor {
+    const prompt = this.#prompt;
+    if (prompt instanceof Tensor) return ops.narrow(prompt, 0, from, to - from);
+    const decoder = this.#model.llm.model;
+    const ids = BigInt64Array.from(prompt.inputIds.subarray(from, to), BigInt);
+    const embeds = decoder.embed(fromTypedArray(ids, [to - from], 'int64', decoder.norm.weight.data.device));
+    prompt.imageBounds.forEach(([start, end], i) => {
+      const [first, last] = [Math.max(start, from), Math.min(end, to)];
+      if (first >= last) return;
+      ops.copy_(
+        ops.narrow(embeds, 0, first - from, last - first),
+        ops.narrow(this.#pictures[i]!, 0, first - start, last - first),
+      );
+    });
+    return embeds;
+  }
+
+  /** Under which content the next piece is known: everything up to its end; null for prompts that came as embeddings, and for the last part of a prompt. */
+  #pieceKey(pieceLength: number): string | null {
+    const prompt = this.#prompt;
+    const [from, to] = [this.cache.length, this.cache.length + pieceLength];
+    if (prompt instanceof Tensor || to > this.promptLength) return null;
+    const pictures = prompt.imageBounds.flatMap(([start, end], i) =>
+      start < to && end > from ? [`${start - from} ${this.#pictureKeys[i]}`] : [],
+    );
+    return hashOf(this.#prefixKey, `;${prompt.inputIds.subarray(from, to).join()};${pictures.join()}`);
+  }
+
+  #freePictures(): void {
+    for (const tokens of this.#pictures) tokens.dispose();
+    this.#pictures = [];
+  }
+
+  dispose(): void {
+    this.#freePictures();
+    this.cache.dispose();
+  }
+}
