@@ -111,7 +111,7 @@ export class RunningBatch {
   /** A piece of a prompt; the first token after it, if it is the last piece. */
   #read(sequence: Sequence): NewToken[] {
     const hidden = sequence.readPiece(this.#pieceLength, this.#options);
-    return hidden === undefined ? [] : [this.#pick(this.#model.logits(hidden), 0, sequence)];
+    return hidden === undefined ? [] : [this.#pick(this.#model.llm.rowLogits(hidden), 0, sequence)];
   }
 
   #decode(sequences: readonly Sequence[]): NewToken[] {
@@ -119,7 +119,7 @@ export class RunningBatch {
     const newest = sequences.map(({ ids }) => ids.at(-1)!);
     const caches = sequences.map(({ cache }) => cache);
     const hidden = this.#model.llm.model.decode(newest, caches);
-    const logits = this.#model.logits(hidden);
+    const logits = this.#model.llm.rowLogits(hidden);
     return sequences.map((sequence, row) => this.#pick(logits, row, sequence));
   }
 
