@@ -4,7 +4,7 @@ import { fromTypedArray, joinGroup, noGrad, ops, Store, scope } from '../../dist
 const rank = Number(process.env.RANK);
 const size = Number(process.env.WORLD_SIZE);
 const mode = process.argv[2];
-const timeout = { missing: 1500, late: 1500 }[mode] ?? 20_000;
+const timeout = { missing: 1500, late: 1500 }[mode] ?? 60_000;
 const nccl = process.env.GROUP_NCCL;
 const join = () => joinGroup({ store, name: 'world', rank, size, timeout, ...(nccl && { device: 'cpu', nccl }) });
 const say = (value) => console.log(JSON.stringify(value));
