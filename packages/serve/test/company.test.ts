@@ -6,6 +6,8 @@ import { liveTensors, ops, SafetensorsFile, scope, type Tensor, writeSafetensors
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { randomAdapter } from '../../minicpm-v/test/support/random-adapter.js';
+import { tinyCheckpoint, VERSION_NAMES } from '../../minicpm-v/test/support/tiny.js';
+import { checkChatRequest } from '../src/api/request.js';
 import { noise, type Serving, type ServingOptions, serving, workFolder } from './support/serving.js';
 
 const { work, base, remove } = workFolder();
@@ -21,8 +23,8 @@ beforeAll(async () => {
 });
 afterAll(remove);
 
-async function start(options: ServingOptions = {}): Promise<Serving> {
-  return await serving(base, options);
+async function start(options: ServingOptions = {}, folder = base): Promise<Serving> {
+  return await serving(folder, options);
 }
 
 async function stop(here: Serving): Promise<void> {
@@ -103,6 +105,26 @@ describe('several adapters over one base', () => {
     expect(liveTensors()).toEqual(before);
     await stop(here);
   });
+});
+
+it.each(VERSION_NAMES)('%s: the text of generate, one and two turns, also side by side', async (version) => {
+  const folder = version === 'minicpm-v-2_6' ? base : tinyCheckpoint(work, version);
+  const image = Buffer.from(picture.split(',')[1]!, 'base64');
+  const turns = [
+    { role: 'user' as const, content: [{ image }, 'What is this?'] },
+    { role: 'assistant' as const, content: 'A picture.' },
+    { role: 'user' as const, content: 'Of what?' },
+  ];
+  using model = await loadModel({ model: folder });
+  const alone = await model.generate([turns.slice(0, 1), turns], { maxNewTokens: 12 });
+  const here = await start({}, folder);
+  const first = request('tiny', 'What is this?');
+  const later = turns.slice(1).map(({ role, content }) => ({ role, content })) as OpenAI.ChatCompletionMessageParam[];
+  const second = { ...first, messages: [...first.messages, ...later] };
+  const texts = await Promise.all([first, second, second, first].map((one) => textOf(here.client, one)));
+  const [one, two] = alone.map(({ text }) => text);
+  expect(texts).toEqual([one, two, two, one]);
+  await stop(here);
 });
 
 describe('an answer', () => {
@@ -199,6 +221,27 @@ describe('the queue', () => {
     expect(bytes - before.bytes).toBeLessThan(2 ** 20);
     expect(await textOf(client, request('tiny', 'still there?'))).not.toBe('');
     expect(here.engine.metricsText()).toMatch(/requests_total\{end="abort"\} \d\d/);
+    await stop(here);
+  });
+
+  it('computes no token more for a client that has left', async () => {
+    const here = await start({ engine: { maxNumSeqs: 1 } });
+    const abort = new AbortController();
+    const question = checkChatRequest({
+      messages: [{ role: 'user', content: 'x' }],
+      max_tokens: 500,
+      ignore_eos: true,
+    });
+    const answering = await here.engine.ask(question, { arrived: performance.now(), signal: abort.signal });
+    let texts = 0;
+    for await (const _ of answering.events) {
+      if (++texts < 5) continue;
+      const { completionTokens } = answering.usage;
+      abort.abort();
+      expect([gauge(here, 'requests_running'), gauge(here, 'requests_waiting')]).toEqual([0, 0]);
+      expect(await textOf(here.client, request('tiny', 'next'))).not.toBe('');
+      expect(answering.usage.completionTokens - completionTokens).toBeLessThanOrEqual(1);
+    }
     await stop(here);
   });
 
