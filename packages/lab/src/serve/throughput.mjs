@@ -53,7 +53,7 @@ const ask = (url, text, extra = {}, signal = undefined) =>
   });
 
 const now = () => performance.now() / 1000;
-const question = (i) => `Question ${i}: ${'what is in the picture, and where? '.repeat(3 + (i % 3))}`;
+const question = (i) => `Question ${i}: what is it?`;
 
 async function throughput() {
   const { url, stop } = await start(clients);
@@ -70,7 +70,12 @@ async function throughput() {
   const speed = (seconds) => Math.round((10 * clients * tokens) / seconds) / 10;
   const [one, all] = [speed(second - first), speed(third - second)];
   const same = together.filter((text, i) => text === alone[i]).length;
-  return { one_after_the_other: one, at_once: all, ratio: Math.round((100 * all) / one) / 100, same_text: `${same}/${clients}` };
+  return {
+    one_after_the_other: one,
+    at_once: all,
+    ratio: Math.round((100 * all) / one) / 100,
+    same_text: `${same}/${clients}`,
+  };
 }
 
 /** Makes a token with text of its own come every time: a stream tells nothing of one without. */
@@ -121,4 +126,6 @@ async function leaving() {
   };
 }
 
-console.log(JSON.stringify({ model: values.model, clients, tokens, ...(await throughput()), ...(await leaving()) }, null, 1));
+console.log(
+  JSON.stringify({ model: values.model, clients, tokens, ...(await throughput()), ...(await leaving()) }, null, 1),
+);
