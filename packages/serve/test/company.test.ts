@@ -128,22 +128,27 @@ it.each(VERSION_NAMES)('%s: the text of generate, one and two turns, also side b
 });
 
 describe('an answer', () => {
-  it('is the same in any company: with others, after others, and when its beginning was there before', async () => {
-    const here = await start({ engine: { adapters, maxNumSeqs: 5 } });
-    const { client } = here;
-    const sampled = request('tiny', 'Look. '.repeat(80), { temperature: 1.5, seed: 7, max_tokens: 30, n: 2 });
-    const choices = async (): Promise<(string | null)[]> =>
-      (await client.chat.completions.create(sampled)).choices.map(({ message }) => message.content);
-    const alone = await choices();
-    expect(new Set(alone).size).toBe(2);
-    const others = Array.from({ length: 8 }, (_, i) =>
-      textOf(client, request(['tiny', 'a0', 'a1'][i % 3]!, `Other ${i} `.repeat(i + 1), { max_tokens: 10 + 7 * i })),
-    );
-    expect(await choices()).toEqual(alone);
-    await Promise.all(others);
-    expect(await choices()).toEqual(alone);
-    await stop(here);
-  });
+  it.each(['float32', 'bfloat16'] as const)(
+    'in %s is the same in any company, also when its beginning was there before',
+    async (dtype) => {
+      const here = await start({ dtype, engine: { adapters, maxNumSeqs: 5 } });
+      const { client } = here;
+      const sampled = ['tiny', 'a0', 'a1'].map((model) =>
+        request(model, 'Look. '.repeat(80), { ...ON, temperature: 1.5, seed: 7, max_tokens: 30, n: 2 }),
+      );
+      const choices = async (one: Request): Promise<(string | null)[]> =>
+        (await client.chat.completions.create(one)).choices.map(({ message }) => message.content);
+      const alone = [];
+      for (const one of sampled) alone.push(await choices(one));
+      expect(new Set(alone.flat()).size).toBe(6);
+      const others = Array.from({ length: 8 }, (_, i) =>
+        textOf(client, request(['tiny', 'a0', 'a1'][i % 3]!, `Other ${i} `.repeat(i + 1), { max_tokens: 10 + 7 * i })),
+      );
+      expect(await Promise.all(sampled.map(choices))).toEqual(alone);
+      await Promise.all(others);
+      await stop(here);
+    },
+  );
 
   it('takes the beginning of its conversation over, and says so', async () => {
     const here = await start();

@@ -365,6 +365,8 @@ describe('a wrong field', () => {
     expect((await ask({ temprature: 1 })).error.message).toBe(
       'Unknown parameter: "temprature". Did you mean temperature?',
     );
+    const text = await ask({ messages: [{ role: 'user', content: 'x'.repeat(10_000_000) }] });
+    expect(text.error.message).toContain('600 tokens, but the messages have 10000000 characters');
     const long = await ask({ max_tokens: 1e9 });
     expect(long.error.message).toContain('600');
     expect(long.error.message).toContain('1000000000');
