@@ -4,7 +4,7 @@
  *
  * One thing computes at a time: the loop makes a step, delivers its tokens, lets the event loop run, and goes on.
  */
-import type { AdapterSet, MiniCPMV, NewToken } from '@minicpm-finetune/minicpm-v';
+import { type AdapterSet, type MiniCPMV, type NewToken, TensorCache } from '@minicpm-finetune/minicpm-v';
 import { ApiError, asApiError } from '../api/error.js';
 import { Answering, type Job, type Sequence } from './answering.js';
 import { Lane } from './lane.js';
@@ -44,6 +44,8 @@ export interface Place {
 export class Scheduler {
   readonly #parts: SchedulerParts;
   readonly #lanes = new Map<ServedModel, Lane>();
+  /** Of the base, and of adapters that see pictures as it does. */
+  readonly #pictures: TensorCache;
   readonly #waiting: Sequence[] = [];
   /** Requests that were let in and have not ended. */
   #inside = 0;
@@ -57,6 +59,7 @@ export class Scheduler {
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts;
+    this.#pictures = new TensorCache({ maxBytes: parts.limits.cacheBytes });
     this.#loop = this.#run();
   }
 
@@ -198,7 +201,7 @@ export class Scheduler {
       const { served } = sequence.answering.job;
       let lane = this.#lanes.get(served);
       if (lane === undefined) {
-        lane = new Lane(served, model, limits.cacheBytes);
+        lane = new Lane(served, model, this.#pictures, limits.cacheBytes);
         this.#lanes.set(served, lane);
       }
       try {
@@ -255,6 +258,7 @@ export class Scheduler {
     await this.#loop;
     for (const lane of this.#lanes.values()) lane.dispose();
     this.#lanes.clear();
+    this.#pictures.dispose();
   }
 }
 
