@@ -11,19 +11,20 @@ namespace minicpm {
 
 using c10::BFloat16;
 
-constexpr int64_t kRowUnit = 8;  // outputs that belong together when the work is shared out
+constexpr int64_t kRowUnit = 24;  // outputs that belong together when the work is shared out
 
-// y = x wᵀ · scales / 127 + bias; x (rows, inputs), w (outputs, inputs), y (rows, outputs), all dense.
+// y = x wᵀ; x (rows, inputs), w (outputs, inputs), y (rows, outputs), all dense.
 struct RowsProblem {
   int64_t rows, inputs, outputs;
-  const float* scales;  // one for each output where the weight is int8, else null
 };
 
 // Whether this CPU has the products below.
 bool hasRowsKernel();
 
-// Outputs `begin` to `end` (multiples of kRowUnit, or the last one) for all rows, with AVX-512 BF16: sums[row · outputs + output], before scales.
+// Outputs `begin` to `end` (multiples of kRowUnit, or the last one) for all rows, with AVX-512 BF16: sums[row · outputs + output].
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums, int64_t begin, int64_t end);
+
+// As above for int8 weights, as the integers that they are.
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums, int64_t begin, int64_t end);
 
 }  // namespace minicpm

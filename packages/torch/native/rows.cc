@@ -71,78 +71,100 @@ static void product(const RowsProblem& problem, const BFloat16* x, const Weight*
   plainProduct(problem, x, weight, sums, begin, end);
 }
 
-// Scales, bias, and the type of the result.
-template <class X>
-static void finish(const RowsProblem& problem, const float* sums, const X* bias, X* y, int64_t begin, int64_t end) {
-  for (int64_t row = 0; row < problem.rows; row++)
-    for (int64_t o = begin; o < end; o++) {
-      float value = sums[row * problem.outputs + o];
-      if (problem.scales != nullptr) value *= problem.scales[o] / 127.0f;
-      if (bias != nullptr) value += static_cast<float>(bias[o]);
-      y[row * problem.outputs + o] = static_cast<X>(value);
-    }
+// Scales of int8 weights, bias, and the rounding to the type X of the layer; y may be of another type.
+template <class X, class Y>
+LANES_INLINE void finishInline(int64_t count, const float* sums, const float* scales, const X* bias, Y* y) {
+  for (int64_t i = 0; i < count; i += kFloats) {
+    const int64_t left = count - i;
+    Floats values = loadSome(sums + i, left);
+    if (scales != nullptr) values *= loadSome(scales + i, left) / 127.0f;
+    if (bias != nullptr) values += loadSome(bias + i, left);
+    storeSome(y + i, rounded<X>(values), left);
+  }
 }
 
+#define FINISH(X, Y) \
+  CLONES(finish, (int64_t count, const float* sums, const float* scales, const X* bias, Y* y), (count, sums, scales, bias, y))
+FINISH(float, float)
+FINISH(BFloat16, BFloat16)
+FINISH(BFloat16, float)
+#undef FINISH
+
+struct Layer {
+  Tensor x, weight, bias, scales;  // the last two where there are some
+};
+
 // Threads take the next outputs whenever they are done with some: memory is never idle while one of them is held up.
-template <class X, class Weight>
-static Tensor linearOnCpu(const RowsProblem& problem, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  auto sizes = x.sizes().vec();
+template <class X, class Weight, class Y>
+static Tensor linearOnCpu(const Layer& layer) {
+  const int64_t width = layer.x.size(-1);
+  const RowsProblem problem{width == 0 ? 0 : layer.x.numel() / width, width, layer.weight.size(0)};
+  auto sizes = layer.x.sizes().vec();
   sizes.back() = problem.outputs;
-  const Tensor y = at::empty(sizes, x.options());
-  const Tensor memory = at::empty({problem.rows, problem.outputs}, x.options().dtype(at::kFloat));
-  const auto* from = x.const_data_ptr<X>();
-  const auto* weights = weight.const_data_ptr<Weight>();
-  const auto* added = bias.defined() ? bias.const_data_ptr<X>() : nullptr;
-  auto *sums = memory.data_ptr<float>();
-  auto* to = y.data_ptr<X>();
-  const int64_t units = (problem.outputs + kRowUnit - 1) / kRowUnit;
-  const int64_t unitBytes = kRowUnit * problem.inputs * static_cast<int64_t>(sizeof(Weight));
-  const int64_t share = std::max<int64_t>(1, std::min(kShareBytes / unitBytes, units / (4 * at::get_num_threads())));
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * problem.inputs / kGrain));
+  const Tensor y = at::empty(sizes, layer.x.options().dtype(c10::CppTypeToScalarType<Y>()));
+  const auto* x = layer.x.const_data_ptr<X>();
+  const auto* weight = layer.weight.const_data_ptr<Weight>();
+  const auto* bias = layer.bias.defined() ? layer.bias.const_data_ptr<X>() : nullptr;
+  const auto* scales = layer.scales.defined() ? layer.scales.const_data_ptr<float>() : nullptr;
+  auto* to = y.data_ptr<Y>();
+  Tensor memory = y;  // sums come where the result will be, if they fit
+  if constexpr (!std::is_same_v<Y, float>) memory = at::empty(sizes, y.options().dtype(at::kFloat));
+  auto* sums = memory.data_ptr<float>();
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * width / kGrain));
+  const int64_t units = (problem.outputs + kRowUnit - 1) / kRowUnit, unitBytes = kRowUnit * width * static_cast<int64_t>(sizeof(Weight));
+  const int64_t share = std::max<int64_t>(1, std::min(kShareBytes / std::max<int64_t>(1, unitBytes), units / (4 * threads)));
   std::atomic<int64_t> next{0};
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (;;) {
-      const int64_t unit = next.fetch_add(share);
-      if (unit >= units) return;
+    for (int64_t unit = next.fetch_add(share); unit < units; unit = next.fetch_add(share)) {
       const int64_t begin = unit * kRowUnit, end = std::min(problem.outputs, (unit + share) * kRowUnit);
-      product(problem, from, weights, sums, begin, end);
-      finish(problem, sums, added, to, begin, end);
+      product(problem, x, weight, sums, begin, end);
+      for (int64_t place = begin; place < problem.rows * problem.outputs; place += problem.outputs)
+        finish(end - begin, sums + place, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin, to + place);
     }
   });
   return y;
 }
 
-static Tensor linearOnDevice(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+static Tensor linearOnDevice(const Layer& layer) {
   std::vector<Tensor> parts;
-  for (const Tensor& some : x.reshape({-1, x.size(-1)}).split(kDeviceRows)) {
+  for (const Tensor& some : layer.x.reshape({-1, layer.x.size(-1)}).split(kDeviceRows)) {
     const int64_t missing = kDeviceRows - some.size(0);
     const Tensor whole = missing == 0 ? some : at::constant_pad_nd(some, {0, 0, 0, missing});
-    parts.push_back(at::linear(whole, weight, bias).narrow(0, 0, some.size(0)));
+    parts.push_back(at::linear(whole, layer.weight, layer.bias).narrow(0, 0, some.size(0)));
   }
-  auto sizes = x.sizes().vec();
-  sizes.back() = weight.size(0);
+  auto sizes = layer.x.sizes().vec();
+  sizes.back() = layer.weight.size(0);
   return at::cat(parts).view(sizes);
 }
 
-static Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& maybeBias, const std::optional<Tensor>& scales) {
-  TORCH_CHECK(given.dim() > 0 && weight.dim() == 2 && weight.size(1) == given.size(-1) && weight.is_contiguous(),
-              "expected rows of the weight's inputs but received ", given.sizes(), " and ", weight.sizes());
-  TORCH_CHECK(!scales || (weight.scalar_type() == at::kChar && given.is_cpu() && scales->scalar_type() == at::kFloat && scales->is_contiguous() &&
-                          scales->numel() == weight.size(0)),
-              "expected scales (float32) for each output of an int8 weight on a CPU");
-  const Tensor x = given.contiguous(), bias = maybeBias.value_or(Tensor());
-  if (!x.is_cpu()) return linearOnDevice(x, weight, bias);
-  TORCH_CHECK(!bias.defined() || (bias.scalar_type() == x.scalar_type() && bias.is_contiguous() && bias.numel() == weight.size(0)),
-              "expected a bias of the input's type for each output");
-  const int64_t width = x.size(-1);
-  const RowsProblem problem{width == 0 ? 0 : x.numel() / width, width, weight.size(0), scales ? scales->const_data_ptr<float>() : nullptr};
+// What libtorch makes of all rows at once.
+static Tensor linearTogether(const Layer& layer) {
+  if (!layer.scales.defined()) return at::linear(layer.x, layer.weight, layer.bias);
+  const Tensor expanded = layer.weight.to(at::kFloat).mul_(layer.scales.div(127).view({-1, 1})).to(layer.x.scalar_type());
+  return at::linear(layer.x, expanded, layer.bias);
+}
+
+// `together`: the same rows always come together, so that the fastest way to all of them will do.
+static Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
+                         bool together, bool wide) {
+  const Layer layer{given.contiguous(), weight, bias.value_or(Tensor()), scales.value_or(Tensor())};
+  const Tensor& x = layer.x;
   const auto type = x.scalar_type();
-  if (type == at::kFloat && scales) return linearOnCpu<float, int8_t>(problem, x, weight, bias);
-  if (type == at::kBFloat16 && scales) return linearOnCpu<BFloat16, int8_t>(problem, x, weight, bias);
-  TORCH_CHECK(weight.scalar_type() == type, "expected a weight of the input's type but received ", weight.scalar_type(), " and ", type);
-  if (type == at::kFloat) return linearOnCpu<float, float>(problem, x, weight, bias);
+  const bool isInt8 = scales.has_value();
+  TORCH_CHECK(x.dim() > 0 && weight.dim() == 2 && weight.size(1) == x.size(-1) && weight.is_contiguous() &&
+                  weight.scalar_type() == (isInt8 ? at::kChar : type),
+              "expected a weight of the input's type for rows of its inputs but received ", weight.sizes(), " and ", x.sizes());
+  TORCH_CHECK(!isInt8 || (scales->is_contiguous() && scales->scalar_type() == at::kFloat && scales->numel() == weight.size(0) && x.is_cpu()),
+              "expected a float32 scale for each output of an int8 weight on a CPU");
+  TORCH_CHECK(!bias || (bias->scalar_type() == type && bias->is_contiguous() && bias->numel() == weight.size(0)),
+              "expected a bias of the input's type for each output");
+  const auto result = [&](const Tensor& y) { return wide ? y.to(at::kFloat) : y; };
+  if (together && !(x.is_cpu() && type == at::kBFloat16 && hasRowsKernel())) return result(linearTogether(layer));
+  if (!x.is_cpu()) return result(linearOnDevice(layer));
+  if (type == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer);
   TORCH_CHECK(type == at::kBFloat16, "expected float32 or bfloat16 on a CPU but received ", type);
-  return linearOnCpu<BFloat16, BFloat16>(problem, x, weight, bias);
+  if (isInt8) return wide ? linearOnCpu<BFloat16, int8_t, float>(layer) : linearOnCpu<BFloat16, int8_t, BFloat16>(layer);
+  return wide ? linearOnCpu<BFloat16, BFloat16, float>(layer) : linearOnCpu<BFloat16, BFloat16, BFloat16>(layer);
 }
 
 // ---- norm and activation
@@ -235,7 +257,7 @@ static Tensor rowsAdd(const Tensor& xGiven, const Tensor& yGiven, double alpha) 
 }
 
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
-  library.def("rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None) -> Tensor", rowsLinear);
+  library.def("rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor", rowsLinear);
   library.def("rows_rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rowsRmsNorm);
   library.def("rows_add(Tensor x, Tensor y, float alpha) -> Tensor", rowsAdd);
   library.def("rows_swiglu(Tensor gate, Tensor up) -> Tensor", rowsSwiglu);

@@ -120,7 +120,8 @@ export const OPERATORS = {
   geluMlp:
     'minicpm::gelu_mlp(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, float eps, bool tanh) -> Tensor',
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
-  rowsLinear: 'minicpm::rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None) -> Tensor',
+  rowsLinear:
+    'minicpm::rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor',
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',

@@ -12,6 +12,7 @@ import {
   Linear,
   linear,
   Module,
+  onePiece,
   ops,
   type Parameter,
   RMSNorm,
@@ -175,7 +176,9 @@ export class Decoder extends Module {
     cache.reserve(count);
     const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(first + i));
     const rope = this.rope(fromTypedArray(ids, [1, count], 'int64', embeds.device), length);
-    const hidden = this.layers.reduce((x, layer, i) => layer.forward(x, rope, { cache, layer: i }), embeds);
+    const hidden = onePiece(() =>
+      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { cache, layer: i })), embeds),
+    );
     cache.advance(count);
     return this.finish(hidden);
   }
@@ -212,8 +215,12 @@ export class LanguageModel extends Module {
       : this.child('lm_head', new Linear(config.hiddenSize, config.vocabSize, { bias: false }));
   }
 
-  /** Logits (N, V) of hidden states (N, D) as `logits` gives them, each row by itself. */
+  /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
   rowLogits(hidden: Tensor): Tensor {
+    const { weight } = this.#head ?? this.model.embedTokens;
+    const { compact } = weight;
+    if (compact === undefined && hidden.dtype !== 'float16' && this.#head?.adapter === undefined)
+      return ops.rowsLinear(hidden, weight.data, null, { wide: true });
     return eachRowAlone(() => this.logits(hidden));
   }
 
