@@ -127,6 +127,27 @@ it.each(VERSION_NAMES)('%s: the text of generate, one and two turns, also side b
   await stop(here);
 });
 
+it('a request that is being read while its adapter is unloaded is that of the next one of the name, or of none', async () => {
+  const here = await start({ engine: { adapterRoot: work } });
+  const pathOf = (i: number): string => adapters[i]!.folder.slice(work.length + 1);
+  const how = (): { arrived: number; signal: AbortSignal } => ({
+    arrived: performance.now(),
+    signal: new AbortController().signal,
+  });
+  const question = checkChatRequest({ ...request('now', 'Now?') });
+  here.engine.loadAdapter('now', pathOf(0), false);
+  const asked = here.engine.ask(question, how());
+  here.engine.loadAdapter('now', pathOf(2), true);
+  let text = '';
+  for await (const event of (await asked).events) text += event.kind === 'text' ? event.text : '';
+  expect(text).toBe(await textOf(here.client, request('now', 'Now?')));
+  const lost = here.engine.ask(question, how());
+  here.engine.unloadAdapter('now');
+  await expect(lost).rejects.toMatchObject({ status: 404 });
+  expect([gauge(here, 'requests_running'), gauge(here, 'requests_waiting')]).toEqual([0, 0]);
+  await stop(here);
+});
+
 describe('an answer', () => {
   it.each(['float32', 'bfloat16'] as const)(
     'in %s is the same in any company, also when its beginning was there before',

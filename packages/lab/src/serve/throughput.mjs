@@ -1,6 +1,6 @@
 /**
  * Speed of `minicpm-finetune serve`. Clients at once beside the same requests one after the other, and how soon a client that leaves
- * makes room: `node packages/lab/src/serve/throughput.mjs --model DIR [--clients 8] [--tokens 64]`. DIR is a checkpoint with a tokenizer.
+ * makes room: `node packages/lab/src/serve/throughput.mjs --model DIR [--clients 8] [--tokens 64] [--rounds 5]`. DIR is a checkpoint with a tokenizer.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,11 +16,13 @@ const { values } = parseArgs({
     model: { type: 'string' },
     clients: { type: 'string', default: '8' },
     tokens: { type: 'string', default: '64' },
+    rounds: { type: 'string', default: '5' },
     flag: { type: 'string', multiple: true, default: [] },
   },
 });
 const clients = Number(values.clients);
 const tokens = Number(values.tokens);
+const rounds = Number(values.rounds);
 
 /** Starts a server; gives its address and a way to end it. */
 async function start(seqs) {
@@ -55,26 +57,34 @@ const ask = (url, text, extra = {}, signal = undefined) =>
 const now = () => performance.now() / 1000;
 const question = (i) => `Question ${i}: what is it?`;
 
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** Rounds of two requests one after the other, then all at once: what else the machine does disturbs both alike. */
 async function throughput() {
   const { url, stop } = await start(clients);
   const answer = async (i) => (await (await ask(url, question(i))).json()).choices[0].message.content;
-  await answer(99); // warm up
-  const numbers = Array.from({ length: clients }, (_, i) => i);
   const alone = [];
-  const first = now();
-  for (const i of numbers) alone.push(await answer(i));
-  const second = now();
-  const together = await Promise.all(numbers.map(answer));
-  const third = now();
+  for (let i = 0; i < clients; i++) alone.push(await answer(i));
+  const results = [];
+  let same = 0;
+  for (let round = 0; round < rounds; round++) {
+    const first = now();
+    for (const i of [0, 1]) await answer(i);
+    const second = now();
+    const together = await Promise.all(alone.map((_, i) => answer(i)));
+    const third = now();
+    same += together.filter((text, i) => text === alone[i]).length;
+    const [one, all] = [(2 * tokens) / (second - first), (clients * tokens) / (third - second)];
+    results.push({ one, all, ratio: all / one });
+  }
   await stop();
-  const speed = (seconds) => Math.round((10 * clients * tokens) / seconds) / 10;
-  const [one, all] = [speed(second - first), speed(third - second)];
-  const same = together.filter((text, i) => text === alone[i]).length;
+  const shown = (key) => Math.round(100 * median(results.map((result) => result[key]))) / 100;
   return {
-    one_after_the_other: one,
-    at_once: all,
-    ratio: Math.round((100 * all) / one) / 100,
-    same_text: `${same}/${clients}`,
+    one_after_the_other: shown('one'),
+    at_once: shown('all'),
+    ratio: shown('ratio'),
+    ratios: results.map(({ ratio }) => Math.round(100 * ratio) / 100),
+    same_text: `${same}/${clients * rounds}`,
   };
 }
 
