@@ -126,7 +126,10 @@ function choose(logits: Tensor, sampling: Sampling, { stream, ids }: SampledSequ
 /** Bias and penalties, in place. */
 function adjust(logits: Tensor, sampling: Sampling, ids: readonly number[]): void {
   const { repetitionPenalty, frequencyPenalty, presencePenalty, logitBias } = sampling;
-  addTo(logits, [...logitBias].filter(([id]) => id < logits.numel));
+  addTo(
+    logits,
+    [...logitBias].filter(([id]) => id < logits.numel),
+  );
   if (repetitionPenalty !== 1) penalize(logits, ids, repetitionPenalty);
   if (frequencyPenalty === 0 && presencePenalty === 0) return;
   const counts = new Map<number, number>();
@@ -140,8 +143,21 @@ function adjust(logits: Tensor, sampling: Sampling, ids: readonly number[]): voi
 /** Adds numbers to the scores of ids, each of which is there once. row (V) */
 function addTo(row: Tensor, terms: readonly (readonly [id: number, value: number])[]): void {
   if (terms.length === 0) return;
-  const index = indexTensor(terms.map(([id]) => id), row.device);
-  ops.indexAdd_(row, 0, index, fromTypedArray(Float32Array.from(terms, ([, value]) => value), [terms.length], 'float32', row.device));
+  const index = indexTensor(
+    terms.map(([id]) => id),
+    row.device,
+  );
+  ops.indexAdd_(
+    row,
+    0,
+    index,
+    fromTypedArray(
+      Float32Array.from(terms, ([, value]) => value),
+      [terms.length],
+      'float32',
+      row.device,
+    ),
+  );
 }
 
 /** Divides positive and multiplies negative scores of `ids` by the penalty. row (V) */
@@ -187,7 +203,8 @@ function draw(
   const all = total ?? weights.reduce((sum, weight) => sum + weight, 0);
   let kept = 0;
   let mass = 0;
-  while (kept < weights.length && (kept === 0 || mass < topP * all) && (kept === 0 || weights[kept]! >= minP)) mass += weights[kept++]!;
+  while (kept < weights.length && (kept === 0 || mass < topP * all) && (kept === 0 || weights[kept]! >= minP))
+    mass += weights[kept++]!;
   const isCut = kept < weights.length; // by top-p or min-p
   if (!isCut && total !== undefined) mass = topP === 1 && minP === 0 ? total : Number.NaN;
   if (Number.isNaN(mass)) return undefined;

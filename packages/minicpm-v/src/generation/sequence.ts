@@ -1,5 +1,5 @@
 /**
- * One sequence of a running batch: its prompt until that is read, its cache, what it generated. Not here: the order in
+ * One sequence of a running batch. Its prompt until that is read, its cache, what it generated. Not here: the order in
  * which sequences advance (running-batch.ts), which token (sampling.ts).
  */
 import { createHash } from 'node:crypto';
@@ -8,8 +8,20 @@ import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torc
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import type { Picture } from '../model/patches.js';
-import type { SequenceOptions } from './running-batch.js';
+import type { Sampling } from './sampling.js';
 import type { TensorCache } from './tensor-cache.js';
+
+export interface SequenceOptions {
+  /** What differs from greedy decoding. */
+  readonly sampling?: Partial<Sampling>;
+  readonly maxNewTokens: number;
+  /** An id of these ends the sequence. */
+  readonly stopTokens: ReadonlySet<number>;
+  /** Tells the random draws of this sequence from those of others with the same seed; 0 when absent. */
+  readonly stream?: number;
+  /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
+  readonly logProbs?: number;
+}
 
 /** A picture's tensor (uint8, as encoded) on a device; the caller's scope owns it. */
 export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, device: string): Picture {
@@ -65,7 +77,7 @@ export class Sequence {
   /** Pictures that influence each other are known by all of them together. */
   #keysOf(pictures: readonly EncodedPicture[]): string[] {
     const keys = pictures.map(pictureKey);
-    return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i} of ${keys.join()}`));
+    return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i};${keys.join()}`));
   }
 
   /** Whether the whole prompt is in the cache. */
@@ -90,15 +102,23 @@ export class Sequence {
    * Does one piece of the prompt: computes the tokens of a picture that the next positions need, or these positions. Gives the hidden states
    * (1, D) after the last one once the prompt is read.
    */
-  readPiece(pieceLength: number, { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache }): Tensor | undefined {
+  readPiece(
+    pieceLength: number,
+    { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache },
+  ): Tensor | undefined {
     if (prefixes !== undefined) this.#takePrefix(prefixes, pieceLength);
     const from = this.cache.length;
     const to = Math.min(from + pieceLength, this.promptLength);
     if (this.#readPicture(to, pictures)) return undefined;
     const key = this.#pieceKey(pieceLength);
     return scope(() => {
-      const hidden = this.#model.llm.model.prefill(ops.unsqueeze(this.#embeds(from, to), 0), this.cache, this.promptLength);
-      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key)) prefixes.put(key, this.cache.copyOf(from, to));
+      const hidden = this.#model.llm.model.prefill(
+        ops.unsqueeze(this.#embeds(from, to), 0),
+        this.cache,
+        this.promptLength,
+      );
+      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key))
+        prefixes.put(key, this.cache.copyOf(from, to));
       if (key !== null) this.#prefixKey = key;
       if (!this.isRead) return undefined;
       this.#freePictures();
@@ -141,7 +161,10 @@ export class Sequence {
     prompt.imageBounds.forEach(([start, end], i) => {
       const [first, last] = [Math.max(start, from), Math.min(end, to)];
       if (first >= last) return;
-      ops.copy_(ops.narrow(embeds, 0, first - from, last - first), ops.narrow(this.#pictures[i]!, 0, first - start, last - first));
+      ops.copy_(
+        ops.narrow(embeds, 0, first - from, last - first),
+        ops.narrow(this.#pictures[i]!, 0, first - start, last - first),
+      );
     });
     return embeds;
   }
