@@ -22,8 +22,13 @@ const { values } = parseArgs({
     index: { type: 'string', multiple: true },
     folder: { type: 'string' },
     keep: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
   },
 });
+if (values.help) {
+  console.log(/\/\*\*\n([\s\S]*?) \*\//.exec(readFileSync(import.meta.filename, 'utf8'))[1].replaceAll(/^ \* ?/gm, ''));
+  process.exit();
+}
 
 const log = (line) => console.error(`check-cuda-build: ${line}`);
 const here = resolve(import.meta.dirname, '..', 'packages', 'torch');

@@ -5,6 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addressTowards, dryGroup, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
 import { buildNccl, type RankResult, type RanksOptions, runRanks } from './support/ranks.js';
 
+/** Whether the long part of the tests runs, too: `npm test -- --long`. */
+const LONG = process.env.MINICPM_FINETUNE_LONG_TESTS === '1';
+
 interface Failure {
   readonly error: string | null;
   readonly seconds: number;
@@ -26,10 +29,10 @@ const WAYS: readonly { readonly way: string; readonly options: () => RanksOption
   { way: 'NCCL', options: () => ({ env: { GROUP_NCCL: library } }) },
 ];
 
-describe.each(WAYS)('a group of processes over $way', { timeout: 60_000 }, ({ way, options }) => {
+describe.each(WAYS)('a group of processes over $way', { timeout: 120_000 }, ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
-  for (const size of [1, 2, 3, 4]) {
+  for (const size of LONG ? [1, 2, 3, 4] : [1, 3]) {
     it(`gathers, sums and exchanges in all types on ${size} ranks`, async () => {
       const results = await runRanks(size, 'operations', options());
       const ranks = Array.from({ length: size }, (_, r) => r);
@@ -64,7 +67,7 @@ describe.each(WAYS)('a group of processes over $way', { timeout: 60_000 }, ({ wa
   });
 });
 
-describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60_000 }, ({ way, options }) => {
+describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 120_000 }, ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
   it('with other sizes is named, with what each rank does, and no process ends by it', async () => {
@@ -91,26 +94,37 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 60
     for (const result of [first!, second!]) {
       const [{ error, seconds }] = failures(result) as [Failure];
       expect(error).toMatch(/Expected rank .*2.* at gather step 5 but its connection is closed/);
-      expect(seconds).toBeLessThan(5);
+      expect(seconds).toBeLessThan(30);
     }
   });
+
+  it.runIf(way === 'Gloo').each(['50', '100'])(
+    'and is killed after %s ms, while others send to it, is named at once',
+    async (DELAY) => {
+      const [first, second] = await runRanks(2, 'sending', { env: { DELAY } });
+      expect(second!.signal).toBe('SIGKILL');
+      const [{ error, seconds }] = failures(first!) as [Failure];
+      expect(error).toMatch(/Expected rank 1 at gather block [34] but its connection is closed/);
+      expect(seconds).toBeLessThan(30); // the timeout is 60 s, for each message
+    },
+  );
 
   it('and does not come is named after the timeout', async () => {
     const [first] = await runRanks(2, 'late', options());
     const [{ error, seconds }] = failures(first!) as [Failure];
     expect(error).toMatch(/Expected rank 1 at gather step 7 within 1.5 s but it did not come/);
     expect(seconds).toBeGreaterThan(1.4);
-    expect(seconds).toBeLessThan(10);
+    expect(seconds).toBeLessThan(30);
   });
 
   it('and never starts ends the joining after the timeout', async () => {
     const [first] = await runRanks(2, 'missing', { present: 1, ...options() });
     expect(failures(first!)[0]!.error).not.toBeNull();
-    expect(failures(first!)[0]!.seconds).toBeLessThan(10);
+    expect(failures(first!)[0]!.seconds).toBeLessThan(30);
   });
 });
 
-describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 60_000 }, () => {
+describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 120_000 }, () => {
   it.each([
     ['which NCCL does not notice', {}],
     ['of which NCCL tells', { NCCL_TEST_NOTICE: '1' }],
@@ -121,7 +135,7 @@ describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 60_000 }, (
     for (const result of [first!, second!]) {
       const [{ error, seconds }] = failures(result) as [Failure];
       expect(error).toMatch(/Expected rank .*2.* at gather block 3 but its connection is closed/);
-      expect(seconds).toBeLessThan(5);
+      expect(seconds).toBeLessThan(30);
       expect(result).toMatchObject({ code: 0, signal: null });
     }
   });

@@ -200,7 +200,7 @@ describe('a full disk', () => {
   const disk = mountSmall(80);
   afterAll(() => {
     if (disk === null) return;
-    execFileSync('umount', [disk]);
+    execFileSync('umount', ['--lazy', disk]); // also where the system still holds a file of it
     rmSync(disk, { recursive: true });
   });
 

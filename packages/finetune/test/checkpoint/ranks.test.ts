@@ -98,7 +98,7 @@ describe('a rank that fails', { timeout: 120_000 }, () => {
       const name = `died ${rank} ${at}`;
       const started = performance.now();
       const ends = await saved(name, 3, { die: { rank, at } });
-      expect(performance.now() - started, 'nobody waits for the timeout').toBeLessThan(20_000);
+      expect(performance.now() - started, 'nobody waits for the timeout').toBeLessThan(60_000);
       expect(ends[rank]!.signal).toBe('SIGKILL');
       for (const [r, { code, lines }] of ends.entries()) {
         if (r === rank) continue;

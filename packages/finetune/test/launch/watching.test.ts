@@ -2,9 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import { startLaunched, until } from '../support/launched.js';
 
+/** It is named after the patience, and again after twice that: between the two is time for a busy machine. */
+const SLOW = { patience: 6000, stop: 10_000, interval: 1000 };
+
 describe('a rank that holds the others up', () => {
   it('is named with where it is, once, by one line', async () => {
-    const running = startLaunched('slow', { nproc_per_node: 3, patience: 2000, stop: 3500 });
+    const running = startLaunched('slow', { nproc_per_node: 3, ...SLOW });
     const { code, output } = await running.ended;
     expect(code, output).toBe(0);
     const lines = output.split('\n').filter((line) => line.startsWith('rank '));
@@ -16,7 +19,7 @@ describe('a rank that holds the others up', () => {
   });
 
   it('is named in Chinese, too', async () => {
-    const flags = { nproc_per_node: 2, patience: 2000, stop: 3500, lang: 'zh' };
+    const flags = { nproc_per_node: 2, ...SLOW, lang: 'zh' };
     const { code, output } = await startLaunched('slow', flags).ended;
     expect(code, output).toBe(0);
     expect(output).toMatch(/^进程 1（.+） ?在 step 12, record train\.json:881 已有 \d+ 秒; 进程 0 在 .* 等待。$/m);

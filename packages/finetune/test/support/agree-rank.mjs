@@ -16,7 +16,7 @@ const place = {
 };
 const ranks = await joinRanks(
   { ...place, ...(rank === 0 && { listening: 3 }) },
-  { timeout: 20_000, notice() {}, facts: { equal: {} } },
+  { timeout: 60_000, notice() {}, facts: { equal: {} } },
 );
 // As if the ranks were on two machines.
 Object.assign(ranks, { localRank: rank % 2, localSize: 2 });

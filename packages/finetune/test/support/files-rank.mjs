@@ -150,7 +150,7 @@ const ranks =
     ? soloRanks()
     : await joinRanks(
         { ...place, masterPort: port, ...(rank === 0 && { listening: 3 }) },
-        { timeout: 20_000, notice() {}, facts: { equal: {} } },
+        { timeout: 60_000, notice() {}, facts: { equal: {} } },
       );
 
 /** Whether a restored optimizer is what it was when it was saved. */

@@ -16,7 +16,7 @@ const text = { type: 'string' };
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience folder stop lang'
+    'nproc_per_node nnodes node_rank master_addr master_port fact joinTimeout timeout patience interval folder stop lang'
       .split(' ')
       .map((name) => [name, text]),
   ),
@@ -125,13 +125,13 @@ try {
     await asMember(
       place,
       {
-        timeout: number('timeout', 20_000),
-        joinTimeout: number('joinTimeout', 20_000),
+        timeout: number('timeout', 60_000),
+        joinTimeout: number('joinTimeout', 60_000),
         facts: { equal: { '--learning_rate': values.fact === String(place.rank) ? 2 : 1 }, alike: {} },
         notice: (line) => console.error(line),
         ...(values.lang === 'zh' && { say: sayChinese() }),
         printed: printedError,
-        interval: 200,
+        interval: number('interval', 200),
         patience: number('patience', 50_000),
       },
       async (member) => await WORK[mode](Object.assign(Object.create(member.ranks), bound(member.ranks)), member),

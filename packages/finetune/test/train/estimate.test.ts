@@ -99,6 +99,21 @@ describe('the memory check', () => {
     );
   });
 
+  it('counts what is offloaded to the host', async () => {
+    const run: RunEstimate = { ...(await estimated({})), device: 'cuda' };
+    const roomy = { now: 1e12, whole: 1e12 };
+    const each = run.likely.hostBytes / run.worldSize;
+    checkMemory(run, log, { ...roomy, host: { now: each, whole: each } });
+    expect(warnings).toEqual([]);
+    checkMemory(run, log, { ...roomy, host: { now: each - 1e6, whole: each } });
+    expect(warnings.splice(0)).toEqual([
+      expect.stringMatching(/^THE HOST MAY HAVE TOO LITTLE MEMORY: .*--offload_params/),
+    ]);
+    expect(() => checkMemory(run, log, { ...roomy, host: { now: 1e6, whole: each / 2 } })).toThrow(
+      /^Expected at most .* of host memory for each process but received a run that takes about /,
+    );
+  });
+
   it('only warns with --memory_check warn, and is silent with off', async () => {
     const run = await estimated({ memory_check: 'warn' });
     checkMemory(run, log, room(1e6, 1e6));
@@ -301,6 +316,30 @@ describe('settings that fit', () => {
     for (const changes of [recompute, small])
       expect(fit(base, read, bytes(changes), options([]))!.changes).toEqual(changes);
     expect(fit(base, read, 1e6, options([]))).toBeNull();
+  });
+
+  it('offload before they change what is learned, as far as the host has room', () => {
+    const small = { gradient_checkpointing: true, per_device_train_batch_size: 1, gradient_accumulation_steps: 4 };
+    const optimizer = { ...small, offload_optimizer: 'cpu' };
+    const params = { ...optimizer, offload_params: 'cpu' };
+    for (const changes of [optimizer, params])
+      expect(fit(base, read, bytes(changes), options([]))!.changes).toEqual(changes);
+    const { estimate: offloaded } = fit(base, read, bytes(params), options([]))!;
+    const less = { ...options([]), hostRoom: offloaded.hostBytes - 1 };
+    const words = Object.keys(fit(base, read, bytes(optimizer), less)!.changes);
+    expect(words).not.toContain('offload_params');
+    const cpu = { ...options([]), device: 'cpu' as const };
+    expect(JSON.stringify(fit(base, read, bytes(params) / 1.5, cpu)?.changes ?? {})).not.toContain('offload');
+  });
+
+  it('have no change that can be left out', () => {
+    const { changes, estimate: found } = fit(base, read, bytes({ use_lora: true, tune_llm: false }), options([]))!;
+    for (const name of Object.keys(changes)) {
+      const { [name]: _, ...rest } = changes;
+      const own = changedConfig(base, rest);
+      if (own !== null && name !== 'gradient_accumulation_steps')
+        expect(bytes(rest), name).toBeGreaterThan(found.deviceBytes);
+    }
   });
 
   it('leave what was given', () => {

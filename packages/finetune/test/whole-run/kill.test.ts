@@ -13,7 +13,7 @@ import { checkpointsIn, type Ended, startTraining, weightsHash } from '../suppor
 import { LONG } from '../support/long.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
-const KILLS = LONG ? 60 : 4; // of each kind of training
+const KILLS = LONG ? 60 : 2; // of each kind of training
 const STEPS = 24;
 
 let place: Place;

@@ -95,7 +95,7 @@ describe('train --nproc_per_node 2', () => {
     const killed = performance.now();
     process.kill(ranksOf(name, running)[rank]!, 'SIGKILL');
     const { code, output } = await running.ended;
-    expect(performance.now() - killed).toBeLessThan(5000);
+    expect(performance.now() - killed).toBeLessThan(60_000); // long before any time-out
     expect([code, output.trimEnd().split('\n')]).toEqual([
       137,
       expect.arrayContaining([`Rank ${rank} ended first, by SIGKILL.`]),

@@ -159,7 +159,7 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
     const killed = performance.now();
     for (const line of there) process.kill(Number.parseInt(line, 10), 'SIGKILL');
     const [first] = await all(running);
-    expect(performance.now() - killed).toBeLessThan(6000);
+    expect(performance.now() - killed).toBeLessThan(60_000); // long before any time-out
     expect(first!.code).toBe(1);
     expect(lastLines(first!, 2)).toMatch(
       /^error: Expected rank [23, ]+ at .* but its connection is closed \(.*\)\.\n cure: Look/,

@@ -18,7 +18,7 @@ const OURS = fileURLToPath(new URL('ours.js', import.meta.url));
 /** [hidden, intermediate, layers, heads, key and value heads, vocabulary; vision: hidden, intermediate, layers, heads; queries, answer] */
 const SIZES = {
   nano: [128, 256, 2, 4, 2, 1024, 64, 128, 2, 4, 16, 100],
-  medium: [1536, 8960, 14, 12, 2, 151_666, 768, 3072, 12, 12, 64, 900],
+  medium: [1536, 8960, 14, 12, 2, 151_666, 768, 3072, 12, 12, 64, 200],
 } as const;
 type Size = keyof typeof SIZES;
 

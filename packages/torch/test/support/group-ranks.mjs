@@ -4,7 +4,7 @@ import { fromTypedArray, joinGroup, noGrad, ops, Store, scope } from '../../dist
 const rank = Number(process.env.RANK);
 const size = Number(process.env.WORLD_SIZE);
 const mode = process.argv[2];
-const timeout = { missing: 1500, late: 1500 }[mode] ?? 20_000;
+const timeout = { missing: 1500, late: 1500 }[mode] ?? 60_000;
 const nccl = process.env.GROUP_NCCL;
 const join = () => joinGroup({ store, name: 'world', rank, size, timeout, ...(nccl && { device: 'cpu', nccl }) });
 const say = (value) => console.log(JSON.stringify(value));
@@ -126,6 +126,19 @@ const MODES = {
   killed: (group) => {
     if (rank === size - 1) process.kill(process.pid, 'SIGKILL');
     failing(() => group.barrier('step 5'));
+  },
+  /** Killed in the middle of a gather of several messages: sends have begun that nobody reads. */
+  sending: (group) => {
+    const [whole, share] = [ops.zeros([size * 2 ** 25]), ops.ones([2 ** 25])];
+    const pending = group.gather(whole, share, 'block 3');
+    if (rank === size - 1)
+      return new Promise(() => setTimeout(() => process.kill(process.pid, 'SIGKILL'), Number(process.env.DELAY)));
+    failing(() => {
+      pending.wait();
+      for (;;) group.gather(whole, share, 'block 4').wait(); // the first one was faster than the signal
+    });
+    whole.dispose();
+    share.dispose();
   },
   late: (group) => {
     if (rank === 1) return new Promise((resolve) => setTimeout(resolve, 4000));

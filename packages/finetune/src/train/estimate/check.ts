@@ -46,19 +46,23 @@ export interface Room {
   readonly now: number;
   /** If nothing else were there. */
   readonly whole: number;
+  /** Of the host's memory for each process, beside a device of another kind. On a CPU, or absent: no limit of its own. */
+  readonly host?: Pick<Room, 'now' | 'whole'>;
 }
 
 /** @param localSize processes of this machine: on a CPU they share its memory */
 export function roomOf(device: DeviceName, localSize: number): Room {
-  if (device === 'cpu') {
-    const limit = process.constrainedMemory();
-    const whole = (limit > 0 ? Math.min(limit, totalmem()) : totalmem()) / localSize;
-    return { now: Math.min(whole, process.availableMemory() / localSize + process.memoryUsage.rss()), whole };
-  }
+  const limit = process.constrainedMemory();
+  const ofHost = (limit > 0 ? Math.min(limit, totalmem()) : totalmem()) / localSize;
+  const host = {
+    now: Math.min(ofHost, process.availableMemory() / localSize + process.memoryUsage.rss()),
+    whole: ofHost,
+  };
+  if (device === 'cpu') return host;
   const { free, reserved, total } = deviceMemory(device);
   return total > 0
-    ? { now: free + reserved, whole: total }
-    : { now: Number.POSITIVE_INFINITY, whole: Number.POSITIVE_INFINITY };
+    ? { now: free + reserved, whole: total, host }
+    : { now: Number.POSITIVE_INFINITY, whole: Number.POSITIVE_INFINITY, host };
 }
 
 /** The estimates of a run. */
@@ -108,8 +112,32 @@ export function estimateRun(opened: OpenedData): RunEstimate | null {
 }
 
 /** Settings of the run that fit, in a sentence. */
-export function cureFor({ config, read, device, largest, worldSize: world }: RunEstimate, room: number): string {
-  return cureOf(config, read, room, { device, world, shapeOf: (one) => shapeFor(one, read, largest, 1) });
+export function cureFor(estimated: RunEstimate, room: number, host?: Room['host']): string {
+  const { config, read, device, largest, worldSize: world } = estimated;
+  const hostRoom = host === undefined ? {} : { hostRoom: host.now };
+  return cureOf(config, read, room, { device, world, ...hostRoom, shapeOf: (one) => shapeFor(one, read, largest, 1) });
+}
+
+/** The same for the memory of the host, where offloaded states are. */
+function checkHost(
+  { config, device, worldSize, likely }: RunEstimate,
+  log: Pick<RunLog, 'warn'>,
+  { host }: Room,
+): void {
+  const needed = likely.hostBytes / worldSize;
+  if (device === 'cpu' || host === undefined || needed <= host.now) return;
+  const cure = 'Offload to a folder instead: --offload_params FOLDER or --offload_optimizer FOLDER.';
+  if (config.engine.memory_check === 'error' && needed > (1 + ERROR) * host.whole)
+    throw new UserError(
+      `Expected at most ${formatBytes(host.whole)} of host memory for each process but received a run that takes about ` +
+        `${formatBytes(needed)} beside the device, for offloaded states among others.`,
+      { flag: '--memory_check', cure: `${cure} --memory_check warn starts it all the same.` },
+    );
+  log.warn(
+    'memory',
+    `THE HOST MAY HAVE TOO LITTLE MEMORY: beside their devices the processes take about ${formatBytes(needed)} each, and there is ` +
+      `${formatBytes(host.now)} for each. ${cure}`,
+  );
 }
 
 /**
@@ -120,9 +148,10 @@ export function cureFor({ config, read, device, largest, worldSize: world }: Run
 export function checkMemory(estimated: RunEstimate, log: Pick<RunLog, 'reporter' | 'warn'>, room: Room): void {
   const { config, read, device, largest, worldSize, likely } = estimated;
   log.reporter.notice(summary(likely));
+  checkHost(estimated, log, room);
   const needed = neededBytes(likely, config, read, device);
   if (needed <= room.now) return;
-  const cure = cureFor(estimated, Math.min(room.now, room.whole));
+  const cure = cureFor(estimated, Math.min(room.now, room.whole), room.host);
   if (config.engine.memory_check === 'error') {
     const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds: [worldSize] })[0]!;
     const bytes = neededBytes(least, config, read, device);

@@ -26,12 +26,14 @@ export interface FitOptions {
   readonly shapeOf: (config: RunConfig) => BatchShape;
   readonly device: DeviceName;
   readonly world: number;
+  /** Bytes of host memory for each process; without limit when absent. On a CPU it is the device's. */
+  readonly hostRoom?: number;
 }
 
 /** A change and the flags it needs to be free. */
 interface Step {
   readonly flags: readonly string[];
-  readonly change: (config: RunConfig, found: Estimate) => Changes | null;
+  readonly change: (config: RunConfig, found: Estimate, device: DeviceName) => Changes | null;
 }
 
 /** In the order of their cost. Each is put on top of those before it. */
@@ -53,6 +55,17 @@ const STEPS: readonly Step[] = [
       return { per_device_train_batch_size: 1, gradient_accumulation_steps: steps };
     },
   },
+  // On a CPU only a folder helps, which the user has to choose.
+  {
+    flags: ['offload_optimizer', 'offload_params'],
+    change: ({ engine }, _, device) =>
+      device === 'cpu' || engine.offload_optimizer !== 'none' ? null : { offload_optimizer: 'cpu' },
+  },
+  {
+    flags: ['offload_params'],
+    change: ({ engine, lora }, _, device) =>
+      device === 'cpu' || lora.q_lora || engine.offload_params !== 'none' ? null : { offload_params: 'cpu' },
+  },
   {
     flags: ['dtype', 'bf16', 'fp16', 'bf16_master_weights', 'use_lora'],
     change: ({ precision, lora }) =>
@@ -64,28 +77,48 @@ const STEPS: readonly Step[] = [
     flags: ['use_lora', 'tune_llm'],
     change: ({ lora }) => (lora.use_lora ? null : { use_lora: true, tune_llm: false }),
   },
-  { flags: ['q_lora'], change: ({ lora }) => (lora.q_lora || !lora.use_lora ? null : { q_lora: true }) },
+  {
+    flags: ['q_lora'],
+    change: ({ lora, engine }, _, device) => {
+      if (lora.q_lora || !lora.use_lora) return null;
+      const stays = device !== 'cpu' && engine.offload_params !== 'none'; // quantized weights stay on the device
+      return { q_lora: true, ...(stays ? { offload_params: 'none', offload_optimizer: 'cpu' } : {}) };
+    },
+  },
 ];
 
 /**
- * Finds the first settings, by cost, whose estimate is at most `room` bytes per device; null: none are.
+ * Finds the first settings, by cost, whose estimate is at most `room` bytes per device; null: none are. No change among them can be left out.
  */
 export function fit(config: RunConfig, read: ModelConfig, room: number, options: FitOptions): Fitted | null {
-  const { withChanges, given, shapeOf, device, world } = options;
+  const { withChanges, given, shapeOf, device, world, hostRoom = Number.POSITIVE_INFINITY } = options;
   const estimated = (one: RunConfig): Estimate => estimate(one, read, shapeOf(one), { device, worlds: [world] })[0]!;
+  const fits = ({ deviceBytes, hostBytes }: Estimate): boolean =>
+    deviceBytes <= room && (device === 'cpu' || hostBytes / world <= hostRoom);
   let now = { config, changes: {} as Changes };
   let found = estimated(config);
+  const made: string[][] = [];
   for (const { flags, change } of STEPS) {
-    if (found.deviceBytes <= room) break;
-    const more = flags.some((flag) => given.has(flag) && !(flag in now.changes)) ? null : change(now.config, found);
+    if (fits(found)) break;
+    const fixed = flags.some((flag) => given.has(flag) && !(flag in now.changes));
+    const more = fixed ? null : change(now.config, found, device);
     if (more === null) continue;
     const changes = { ...now.changes, ...more };
     const changed = withChanges(changes);
     if (changed === null) continue;
     now = { config: changed, changes };
     found = estimated(changed);
+    made.push(Object.keys(more));
   }
-  return found.deviceBytes <= room ? { changes: now.changes, estimate: found } : null;
+  if (!fits(found)) return null;
+  let fitted: Fitted = { changes: now.changes, estimate: found };
+  for (const names of made.toReversed()) {
+    const changes = Object.fromEntries(Object.entries(fitted.changes).filter(([name]) => !names.includes(name)));
+    const changed = withChanges(changes);
+    const less = changed && estimated(changed);
+    if (less && fits(less)) fitted = { changes, estimate: less };
+  }
+  return fitted;
 }
 
 /** A configuration with other values of some flags; null: they cannot be combined with the others. */
@@ -109,12 +142,15 @@ export function cureOf(
   config: RunConfig,
   read: ModelConfig,
   room: number,
-  options: Pick<FitOptions, 'shapeOf' | 'device' | 'world'>,
+  options: Pick<FitOptions, 'shapeOf' | 'device' | 'world' | 'hostRoom'>,
 ): string {
   const withChanges = (changes: Changes): RunConfig | null => changedConfig(config, changes);
   const found = fit(config, read, room, { ...options, withChanges, given: new Set() });
   const rest = 'a smaller --model_max_length or --max_slice_nums, or a device with more memory';
-  if (found === null) return `No other settings of the batch, the precision and LoRA fit: take ${rest}.`;
+  const ofFolder = options.device === 'cpu' && config.engine.offload_params === 'none' && !config.lora.q_lora;
+  const folder = ofFolder ? ' --offload_params FOLDER trains with weights on a fast disk.' : '';
+  if (found === null)
+    return `No other settings of the batch, the precision, LoRA and offloading fit: take ${rest}.${folder}`;
   if (Object.keys(found.changes).length === 0) return `By the estimate the settings fit: free memory, or take ${rest}.`;
-  return `By the estimate this fits, with ${formatBytes(found.estimate.deviceBytes)}: ${wordsOf(found.changes)}. Or take ${rest}.`;
+  return `By the estimate this fits, with ${formatBytes(found.estimate.deviceBytes)}: ${wordsOf(found.changes)}. Or take ${rest}.${folder}`;
 }

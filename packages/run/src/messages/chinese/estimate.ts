@@ -65,10 +65,18 @@ export const ESTIMATE: Messages = {
   '{1} --memory_check warn starts it all the same.': '{1}用 --memory_check warn 仍可启动。',
   'THE LARGEST BATCH MAY NOT FIT: step {1} has {2} tokens at once, for which the run takes about {3}, and {4} has {5}.':
     '最大的批次可能放不下：第 {1} 步一次有 {2} 个词元，运行约需 {3}，而 {4} 有 {5}。',
-  'No other settings of the batch, the precision and LoRA fit: take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
-    '批次、精度和 LoRA 的其他设置都放不下：请使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
+  'No other settings of the batch, the precision, LoRA and offloading fit: take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
+    '批次、精度、LoRA 和卸载的其他设置都放不下：请使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
   'By the estimate the settings fit: free memory, or take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
     '按估算这些设置放得下：请释放内存，或使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
+  '--offload_params FOLDER trains with weights on a fast disk.':
+    '--offload_params FOLDER 可以把权重放在快速磁盘上训练。',
+  'THE HOST MAY HAVE TOO LITTLE MEMORY: beside their devices the processes take about {1} each, and there is {2} for each.':
+    '主机内存可能不够：除设备之外，每个进程约需 {1}，而每个进程只有 {2}。',
+  'Expected at most {1} of host memory for each process but received a run that takes about {2} beside the device, for offloaded states among others.':
+    '期望每个进程最多使用 {1} 主机内存，但运行除设备之外约需 {2}，其中包括卸载的状态。',
+  'Offload to a folder instead: --offload_params FOLDER or --offload_optimizer FOLDER.':
+    '请改为卸载到目录：--offload_params FOLDER 或 --offload_optimizer FOLDER。',
   'By the estimate this fits, with {1}: {2}.': '按估算，以下设置放得下，需 {1}：{2}。',
   'Or take a smaller --model_max_length or --max_slice_nums, or a device with more memory.':
     '或使用更小的 --model_max_length 或 --max_slice_nums，或内存更大的设备。',
