@@ -1,6 +1,6 @@
-// minicpm::decode_attention: one new position of each of several sequences against its own cache.
+// minicpm::decode_attention: a new position of each sequence.
 //
-// Turns queries and keys by their positions, writes keys and values to the caches, and attends. A sequence's result is the same in bits
+// Each attends to a cache of its own. Turns queries and keys by their positions, writes keys and values to the caches, and attends. A sequence's result is the same in bits
 // whatever sequences are beside it: keys are worked on in blocks of kKeys counted from the sequence's beginning, and the blocks' results are
 // put together in their order (Flash-Decoding, Dao et al., 2023), whatever the number of threads.
 //

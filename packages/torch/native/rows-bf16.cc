@@ -1,4 +1,4 @@
-// Products of bfloat16 rows, with weights in bfloat16 or int8, with AVX-512 BF16. Six outputs and four rows at a time: 24 sums, each in one register.
+// Products of bfloat16 rows with AVX-512 BF16. Weights are bfloat16 or int8. Six outputs and four rows at a time: 24 sums, each in one register.
 #include <algorithm>
 #include <cstdlib>
 #include <vector>

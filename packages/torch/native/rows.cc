@@ -1,6 +1,6 @@
-// minicpm::rows_linear, rows_rms_norm, rows_swiglu and rows_add: layers of generation, in which a row's result does not depend on other rows.
+// Layers of generation: a row depends on no other row.
 //
-// On a CPU they are computed here, in float32 inside, whatever the processor; bfloat16 with AVX-512 BF16 multiplies in rows-bf16.cc. On
+// minicpm::rows_linear, rows_rms_norm, rows_swiglu and rows_add. // On a CPU they are computed here, in float32 inside, whatever the processor; bfloat16 with AVX-512 BF16 multiplies in rows-bf16.cc. On
 // devices, rows_linear pads the rows to multiples of kDeviceRows, so that the same kernel of the device serves any number of them.
 #include <ATen/Parallel.h>
 #include <ATen/ops/add.h>

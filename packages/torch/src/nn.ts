@@ -193,7 +193,9 @@ export function linear(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
 }
 
 function product(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
-  return rowsAre === 'any' ? ops.linear(x, weight, bias) : ops.rowsLinear(x, weight, bias, { together: rowsAre === 'a piece' });
+  return rowsAre === 'any'
+    ? ops.linear(x, weight, bias)
+    : ops.rowsLinear(x, weight, bias, { together: rowsAre === 'a piece' });
 }
 
 /** silu(gate) · up, element by element. */

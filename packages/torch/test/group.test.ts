@@ -98,6 +98,17 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 12
     }
   });
 
+  it.runIf(way === 'Gloo').each(['50', '100'])(
+    'and is killed after %s ms, while others send to it, is named at once',
+    async (DELAY) => {
+      const [first, second] = await runRanks(2, 'sending', { env: { DELAY } });
+      expect(second!.signal).toBe('SIGKILL');
+      const [{ error, seconds }] = failures(first!) as [Failure];
+      expect(error).toMatch(/Expected rank 1 at gather block [34] but its connection is closed/);
+      expect(seconds).toBeLessThan(30); // the timeout is 60 s, for each message
+    },
+  );
+
   it('and does not come is named after the timeout', async () => {
     const [first] = await runRanks(2, 'late', options());
     const [{ error, seconds }] = failures(first!) as [Failure];

@@ -71,7 +71,11 @@ class Attention extends Module {
   }
 
   #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor {
-    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((linear) => linear.forward(x)) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((linear) => linear.forward(x)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
     return this.oProj.forward(ops.decodeAttention(q, k, v, rope, blocks, lengths));
   }
 

@@ -127,6 +127,19 @@ const MODES = {
     if (rank === size - 1) process.kill(process.pid, 'SIGKILL');
     failing(() => group.barrier('step 5'));
   },
+  /** Killed in the middle of a gather of several messages: sends have begun that nobody reads. */
+  sending: (group) => {
+    const [whole, share] = [ops.zeros([size * 2 ** 25]), ops.ones([2 ** 25])];
+    const pending = group.gather(whole, share, 'block 3');
+    if (rank === size - 1)
+      return new Promise(() => setTimeout(() => process.kill(process.pid, 'SIGKILL'), Number(process.env.DELAY)));
+    failing(() => {
+      pending.wait();
+      for (;;) group.gather(whole, share, 'block 4').wait(); // the first one was faster than the signal
+    });
+    whole.dispose();
+    share.dispose();
+  },
   late: (group) => {
     if (rank === 1) return new Promise((resolve) => setTimeout(resolve, 4000));
     failing(() => group.barrier('step 7'));
