@@ -29,6 +29,9 @@ const list = async (): Promise<any[]> => {
     runs.map(async (run: any) => ({ ...run, pid: (await page.get(`/api/runs/${run.id}`)).json.starts.at(-1)?.pid })),
   );
 };
+/** The handle of a run, as soon as the page has found it. */
+const named = (name: string): Promise<string> =>
+  until(async () => (await list()).find((run) => run.name === name)?.id as string | undefined, `the run ${name}`);
 const stateOf = async (id: string) => (await page.get(`/api/runs/${id}`)).json.summary;
 const reaches = (id: string, state: string) =>
   until(async () => {
@@ -160,7 +163,7 @@ describe('checkpoints', () => {
   it('are deleted by their manifest, but never the last resumable one', async () => {
     await writeRecordedRuns(join(place.path, 'recorded'));
     const digits = join(place.path, 'recorded', 'digits');
-    const id = await until(async () => (await list()).find(({ name }) => name === 'digits')?.id as string, 'the run');
+    const id = await named('digits');
     const { checkpoints, bytes, result } = (await page.get(`/api/runs/${id}/checkpoints`)).json;
     expect(checkpoints).toMatchObject([
       { step: 120, reason: 'interval', complete: true, resumable: true, kept: null },
@@ -179,7 +182,7 @@ describe('checkpoints', () => {
   });
 
   it('that are damaged say what is wrong', async () => {
-    const id = (await list()).find(({ name }) => name === 'recorded/killed').id;
+    const id = await named('recorded/killed');
     const folder = join(place.path, 'recorded', 'killed', 'checkpoint-100');
     writeFileSync(join(folder, 'optimizer.safetensors'), 'short');
     const { checkpoints } = (await page.get(`/api/runs/${id}/checkpoints`)).json;
@@ -188,7 +191,7 @@ describe('checkpoints', () => {
   });
 
   it("go with a run whose name is given, and what is not the run's stays", async () => {
-    const { id } = (await list()).find(({ name }) => name === 'recorded/invoices');
+    const id = await named('recorded/invoices');
     const folder = join(place.path, 'recorded', 'invoices');
     writeFileSync(join(folder, 'mine.txt'), 'notes of a person');
     expect((await page.post(`/api/runs/${id}/delete`, { name: 'invoices' })).status).toBe(400);
@@ -201,7 +204,7 @@ describe('checkpoints', () => {
     const folder = join(place.path, 'early');
     mkdirSync(folder);
     writeFileSync(join(folder, 'events.jsonl'), '{"event":"run_start","time":"2025-01-01T00:00:00.000Z"}\n');
-    const id = await until(async () => (await list()).find(({ name }) => name === 'early')?.id as string, 'the run');
+    const id = await named('early');
     const answer = await page.post(`/api/runs/${id}/delete`, { name: 'early' });
     expect([answer.status, existsSync(join(folder, 'events.jsonl'))]).toEqual([409, true]);
   });
@@ -251,7 +254,7 @@ describe('whoever is killed', () => {
   it('a run of a shell is stopped like any other', async () => {
     const folder = join(place.path, 'shell');
     const child = spawn(process.execPath, [TRAINER, 'train', `--output_dir=${folder}`], { stdio: 'ignore' });
-    const id = await until(async () => (await list()).find(({ name }) => name === 'shell')?.id as string, 'the run');
+    const id = await named('shell');
     await reaches(id, 'running');
     await page.post(`/api/runs/${id}/stop`);
     await reaches(id, 'stopped');
@@ -265,7 +268,7 @@ describe('whoever is killed', () => {
       .now()
       .start({ totalSteps: 5, process: { pid: process.pid, start: '1' } })
       .close();
-    const id = await until(async () => (await list()).find(({ name }) => name === 'other')?.id as string, 'the run');
+    const id = await named('other');
     expect((await stateOf(id)).state).toBe('killed');
     for (const action of ['save', 'stop']) expect((await page.post(`/api/runs/${id}/${action}`)).status).toBe(409);
     expect((await page.post(`/api/runs/${id}/end`, { name: 'other' })).status).toBe(409);

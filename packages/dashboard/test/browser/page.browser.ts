@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { MODEL } from '../../../finetune/test/support/made-data.js';
 import { liveRun, RecordedRun } from '../support/recorded-runs.mjs';
-import { type Ids, screensOf } from './screens.js';
+import { writeData } from './data.js';
+import { type Ids, type Screen, screensOf } from './screens.js';
 import { type Bench, findings, openPage, runId, settled, show, startBench, startServer } from './support.js';
 
 let bench: Bench;
@@ -34,6 +36,26 @@ beforeAll(async () => {
   ids = Object.fromEntries(pairs) as Ids;
 });
 afterAll(() => bench?.close());
+
+/** Opens data by the form, and waits for their report. */
+async function openData(): Promise<string> {
+  await show(page, 'data');
+  await page.getByLabel('Data files').fill(writeData(bench.root));
+  await page.getByLabel('Model', { exact: true }).fill(MODEL);
+  await page.getByRole('button', { name: 'Open and check' }).click();
+  await page.waitForFunction(() => /^#\/data\/./.test(location.hash));
+  const id = new URL(page.url()).hash.split('/')[2]!;
+  await page.getByText('receipt.png', { exact: false }).first().waitFor({ timeout: 60_000 });
+  return id;
+}
+
+let data: string | undefined;
+
+/** All screens. Data are opened by the first who asks: a server that starts again has none open. */
+async function screens(): Promise<Screen[]> {
+  data ??= await openData();
+  return screensOf(ids, data);
+}
 
 const text = (selector: string): Promise<string> => page.locator(selector).first().innerText();
 
@@ -94,7 +116,7 @@ describe('every screen', () => {
   ] as const)('has no serious finding of axe and no missing text: $language, $theme', async ({ language, theme }) => {
     const other = await openPage(bench, 'runs', { language, theme });
     const wrong: Record<string, unknown> = {};
-    for (const { name, address } of screensOf(ids)) {
+    for (const { name, address } of await screens()) {
       await show(other, address);
       const found = await findings(other);
       // The other theme has other colours; nothing else differs.
@@ -115,7 +137,7 @@ describe('every screen', () => {
 
   test('fits a phone of 360 pixels', async () => {
     const phone = await openPage(bench, 'runs', { width: 360, height: 740 });
-    for (const { name, address } of screensOf(ids)) {
+    for (const { name, address } of await screens()) {
       await show(phone, address);
       expect(await phone.evaluate(() => document.documentElement.scrollWidth), name).toBeLessThanOrEqual(360);
     }
@@ -243,7 +265,7 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
     await runId(page, 'long'),
   );
   await page.reload();
-  for (const { name, address } of screensOf(ids)) {
+  for (const { name, address } of await screens()) {
     await show(page, address);
     await save(page, name);
   }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { type Dashboard, startDashboard } from '../../src/server/server.js';
+import { COMMAND_LINE } from '../support/command-line.js';
 import { writeRecordedRuns } from '../support/recorded-runs.mjs';
 
 const FLAGS = [
@@ -17,7 +18,6 @@ const FLAGS = [
   '--disable-component-update',
   '--disable-sync',
 ];
-const MAIN = join(import.meta.dirname, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
 const TOKEN = 'T'.repeat(43);
 
 export interface Bench {
@@ -35,7 +35,7 @@ export const startServer = (root: string, port = 0): Promise<Dashboard> =>
     roots: [root],
     port,
     token: TOKEN,
-    commandLine: { program: process.execPath, words: [MAIN] },
+    commandLine: COMMAND_LINE,
     sliceGrid: (width, height) =>
       width * height > 448 * 448 ? [Math.ceil(width / 448), Math.ceil(height / 448)] : null,
     version: '0.1.0',

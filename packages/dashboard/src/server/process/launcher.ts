@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, lstatSync, mkdirSync, openSync, realpathSync, rmSync, writeSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';
-import { type FileLock, RUN_FILES, runningProcess, takeLock, thisProcess } from '@minicpm-finetune/run';
+import { type FileLock, RUN_FILES, runningProcess, takeLock, thisProcess, UserError } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
 import { handleOf, type KnownRun } from '../runs/known-run.js';
 import type { RunIndex } from '../runs/run-index.js';
@@ -31,7 +31,7 @@ export class Launcher {
 
   constructor(options: LauncherOptions) {
     this.#options = options;
-    this.#unsubscribe = options.runs.subscribe(() => void this.startNext());
+    this.#unsubscribe = options.runs.subscribe(() => void this.startNext().catch(report));
   }
 
   close(): void {
@@ -191,6 +191,11 @@ export class Launcher {
   #own(folder: string): FileLock {
     return takeLock(join(folder, `${LAUNCH_FILE}.lock`), { what: folder });
   }
+}
+
+/** Another page is about to start the run: that is as good. */
+function report(error: unknown): void {
+  if (!(error instanceof UserError)) console.error(error);
 }
 
 /** Whether the run computes on this machine. */

@@ -14,7 +14,7 @@ interface Listed {
 }
 
 export function checkpointsOf(run: KnownRun, record: RunRecord): CheckpointList {
-  const best = bestCheckpoint(run);
+  const best = bestCheckpoint(run, record);
   const checkpoints = listCheckpoints(run.folder).map((one) => describe(run, record, { ...one, best }));
   return { checkpoints, bytes: checkpoints.reduce((sum, { bytes }) => sum + bytes, 0), result: resultOf(run, record) };
 }
@@ -25,7 +25,6 @@ function describe(
   { step, path, best }: { step: number; path: string; best: number | null },
 ): Checkpoint {
   const event = record.checkpoints.findLast((one) => one.event.step === step)?.event;
-  const evaluation = record.evals.findLast((one) => one.event.step === step)?.event;
   const { bytes, problems } = contentsOf(path);
   return {
     step,
@@ -33,7 +32,7 @@ function describe(
     reason: event?.reason ?? null,
     bytes,
     seconds: event?.seconds ?? null,
-    evalLoss: evaluation?.loss ?? null,
+    evalLoss: lossAt(record, step),
     time: event?.time ?? null,
     complete: problems.length === 0,
     problems,
@@ -61,13 +60,23 @@ function contentsOf(path: string): { bytes: number; problems: string[] } {
   }
 }
 
-/** As the newest `trainer_state.json` says; without one that says it, the step of the best evaluation. */
-function bestCheckpoint(run: KnownRun): number | null {
-  for (const { path } of listCheckpoints(run.folder).reverse()) {
+/** As the newest `trainer_state.json` says; without one that says it, the checkpoint of the smallest evaluation loss. */
+function bestCheckpoint(run: KnownRun, record: RunRecord): number | null {
+  const checkpoints = listCheckpoints(run.folder);
+  for (const { path } of checkpoints.toReversed()) {
     const step = bestOf(join(path, 'trainer_state.json'));
     if (step !== null) return step;
   }
-  return (run.digest.bestMetric ?? run.digest.bestEvalLoss)?.step ?? null;
+  let best: { step: number; loss: number } | null = null;
+  for (const { step } of checkpoints) {
+    const loss = lossAt(record, step);
+    if (loss !== null && (best === null || loss < best.loss)) best = { step, loss };
+  }
+  return best?.step ?? null;
+}
+
+function lossAt({ evals }: RunRecord, step: number): number | null {
+  return evals.findLast((one) => one.event.step === step)?.event.loss ?? null;
 }
 
 function bestOf(file: string): number | null {

@@ -4,12 +4,17 @@
  */
 import { type Dirent, lstatSync, readdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { checkpointStep, RUN_FILES } from '@minicpm-finetune/run';
 import { LAUNCH_FILE } from '../process/launch-record.js';
 
 /** What a run folder has below it, and no run. */
 const OF_A_RUN: ReadonlySet<string> = new Set([RUN_FILES.answers, RUN_FILES.nonfinite, RUN_FILES.logs]);
 const DEEPEST = 12;
+/** Milliseconds of looking after which others get their turn. */
+const SLICE = 25;
+/** Milliseconds after which a folder's time tells of every change. */
+const SETTLED = 2000;
 
 interface Known {
   changed: number;
@@ -28,16 +33,17 @@ export class Discovery {
     this.roots = roots;
   }
 
-  /** Run folder (its real path) -> the root it lies in. */
-  find(): Map<string, string> {
+  /** Run folder (its real path) -> the root it lies in. Others get their turn meanwhile: there may be many folders. */
+  async find(): Promise<Map<string, string>> {
     const found = new Map<string, string>();
     const problems: string[] = [];
     const seen = new Set<string>();
-    for (const root of this.roots) {
+    for (const named of this.roots) {
       try {
-        this.#walk(realpathSync(root), 0, (folder) => found.set(folder, realpathSync(root)), seen);
+        const root = realpathSync(named);
+        await this.#walk(root, (folder) => found.set(folder, root), seen);
       } catch (error) {
-        problems.push(`${root}: ${(error as Error).message}`);
+        problems.push(`${named}: ${(error as Error).message}`);
       }
     }
     for (const folder of this.#known.keys()) if (!seen.has(folder)) this.#known.delete(folder);
@@ -45,28 +51,40 @@ export class Discovery {
     return found;
   }
 
-  #walk(folder: string, depth: number, onRun: (folder: string) => void, seen: Set<string>): void {
-    if (seen.has(folder)) return; // a root inside another one
-    const status = lstatSync(folder, { throwIfNoEntry: false });
-    if (status === undefined) {
-      if (depth > 0) return;
-      throw new Error('there is no such folder');
-    }
-    seen.add(folder);
-    let known = this.#known.get(folder);
-    // A folder that changed within the granularity of its time may change again without showing it.
-    if (known?.changed !== status.mtimeMs || Date.now() - status.mtimeMs < 2000) {
-      try {
-        known = look(folder, status.mtimeMs);
-      } catch (error) {
-        if (depth === 0) throw error;
-        return; // somebody else's
+  async #walk(root: string, onRun: (folder: string) => void, seen: Set<string>): Promise<void> {
+    let waiting = [root];
+    let begun = performance.now();
+    for (let depth = 0; depth <= DEEPEST && waiting.length > 0; depth++) {
+      const below: string[] = [];
+      for (const folder of waiting) {
+        if (seen.has(folder)) continue; // a root inside another one
+        seen.add(folder);
+        const known = this.#lookAgain(folder, depth === 0);
+        if (known === null) continue;
+        if (known.isRun) onRun(folder);
+        for (const name of known.folders) below.push(join(folder, name));
+        if (performance.now() - begun < SLICE) continue;
+        await turn();
+        begun = performance.now();
       }
-      this.#known.set(folder, known);
+      waiting = below;
     }
-    if (known.isRun) onRun(folder);
-    if (depth >= DEEPEST) return;
-    for (const name of known.folders) this.#walk(join(folder, name), depth + 1, onRun, seen);
+  }
+
+  /** Null: it is gone, or cannot be read. @throws the error of a root */
+  #lookAgain(folder: string, isRoot: boolean): Known | null {
+    try {
+      const { mtimeMs } = lstatSync(folder);
+      const known = this.#known.get(folder);
+      // A folder that changed within the granularity of its time may change again without showing it.
+      if (known?.changed === mtimeMs && Date.now() - mtimeMs >= SETTLED) return known;
+      const found = look(folder, mtimeMs);
+      this.#known.set(folder, found);
+      return found;
+    } catch (error) {
+      if (isRoot) throw error;
+      return null;
+    }
   }
 }
 

@@ -32,7 +32,11 @@ export class RunIndex {
   readonly #waiting = new Map<string, NodeJS.Timeout>();
   readonly #listeners = new Set<Listener>();
   #timer: NodeJS.Timeout | undefined;
-  #refresh: Promise<void> | null = null;
+  #found: ReadonlyMap<string, string> = new Map();
+  #nextWalk = 0;
+  /** The look under way, and the one after it that was asked for. */
+  #current: Promise<void> = Promise.resolve();
+  #next: Promise<void> | null = null;
   #closed = false;
 
   /** @param roots the folders of runs, absolute */
@@ -49,7 +53,7 @@ export class RunIndex {
     await this.refresh();
     const again = (): void => {
       if (this.#closed) return;
-      this.#timer = setTimeout(() => void this.refresh().finally(again), INTERVAL);
+      this.#timer = setTimeout(() => void this.#look(false).then(again), INTERVAL);
       this.#timer.unref();
     };
     again();
@@ -92,20 +96,29 @@ export class RunIndex {
     return { runs, position, roots: this.roots, problems: [...this.#discovery.problems, ...unreadable] };
   }
 
-  /** Looks at all folders now; calls at the same time share one look. */
+  /** A look at all folders that begins after this call; calls meanwhile share it. */
   refresh(): Promise<void> {
-    this.#refresh ??= this.#lookAtAll().finally(() => (this.#refresh = null));
-    return this.#refresh;
+    this.#next ??= this.#current.then(() => {
+      this.#next = null;
+      return this.#look(true);
+    });
+    return this.#next;
   }
 
   /** Looks at one run now. */
   touch(run: KnownRun): RunSummary {
-    this.#look(run, false);
+    this.#lookAt(run, false);
     return run.summary;
   }
 
-  async #lookAtAll(): Promise<void> {
-    const found = this.#discovery.find();
+  /** Looks are one after the other. */
+  #look(isAsked: boolean): Promise<void> {
+    this.#current = this.#current.then(() => this.#lookAtAll(isAsked)).catch((error: unknown) => console.error(error));
+    return this.#current;
+  }
+
+  async #lookAtAll(isAsked: boolean): Promise<void> {
+    const found = await this.#find(isAsked);
     for (const run of this.all) if (!found.has(run.folder)) this.#remove(run);
     let begun = performance.now();
     for (const [folder, root] of found) {
@@ -113,7 +126,7 @@ export class RunIndex {
       const known = this.#runs.get(id);
       const run = known ?? new KnownRun(folder, root);
       this.#runs.set(id, run);
-      this.#look(run, known === undefined);
+      this.#lookAt(run, known === undefined);
       if (performance.now() - begun < SLICE) continue;
       await turn();
       if (this.#closed) return;
@@ -121,7 +134,16 @@ export class RunIndex {
     }
   }
 
-  #look(run: KnownRun, isNew: boolean): void {
+  /** Large trees of folders are walked less often: a tenth of the time at most. */
+  async #find(isAsked: boolean): Promise<ReadonlyMap<string, string>> {
+    if (!isAsked && performance.now() < this.#nextWalk) return this.#found;
+    const began = performance.now();
+    this.#found = await this.#discovery.find();
+    this.#nextWalk = performance.now() + 9 * (performance.now() - began);
+    return this.#found;
+  }
+
+  #lookAt(run: KnownRun, isNew: boolean): void {
     try {
       const { reset, changed } = run.look(Date.now());
       this.#unreadable.delete(run.folder);
@@ -170,7 +192,7 @@ export class RunIndex {
     if (this.#waiting.has(run.id)) return;
     const timer = setTimeout(() => {
       this.#waiting.delete(run.id);
-      if (this.#runs.get(run.id) === run) this.#look(run, false);
+      if (this.#runs.get(run.id) === run) this.#lookAt(run, false);
     }, PAUSE);
     this.#waiting.set(run.id, timer.unref());
   }
