@@ -60,6 +60,7 @@ describe('the list', () => {
       totalSteps: 240,
       warnings: 1,
       resumableStep: 240,
+      peakMemory: 4_240_000_000,
       starts: 1,
       bestMetric: { name: 'exact_match', value: 1, step: 180 },
       changed: { run_name: 'digits', max_steps: 240, logging_steps: 5 },
@@ -76,9 +77,47 @@ describe('the list', () => {
   });
 });
 
+const line = (event: object): string => `${JSON.stringify(event)}\n`;
+
+describe('a branch that was left', () => {
+  const folder = join(root, 'left');
+  const time = '2025-01-01T00:00:00.000Z';
+  const measured = (step: number, loss: number): string =>
+    line({ event: 'eval', time, step, epoch: 1, loss, metrics: { anls: 1 - loss } });
+
+  it('does not count for the best evaluation, but what came before it does', async () => {
+    mkdirSync(folder);
+    const start = (resumed: number): string => line({ event: 'run_start', time, resumed_at_step: resumed });
+    const text = start(0) + measured(10, 0.5) + measured(20, 0.1) + start(10) + measured(20, 0.6);
+    writeFileSync(join(folder, 'events.jsonl'), text);
+    await index.refresh();
+    expect(named('left')).toMatchObject({
+      bestEvalLoss: { step: 10, value: 0.5 },
+      bestMetric: { name: 'anls', step: 10, value: 0.5 },
+    });
+    rmSync(folder, { recursive: true });
+    await index.refresh();
+  });
+});
+
+describe('the peak of memory', () => {
+  it('is that of the device where its allocator counts, of any step', async () => {
+    const folder = join(root, 'device');
+    mkdirSync(folder);
+    const step = (rss: number, device: number): string =>
+      line({ event: 'step', time: '', loss: 1, memory: { rss, tensors: 3, device_peak: device }, eta_seconds: 9e12 });
+    const text =
+      step(50, 20) + step(90, 30) + step(60, 25) + line({ event: 'system', time: '', rss: 95, available: 1 });
+    writeFileSync(join(folder, 'events.jsonl'), text);
+    await index.refresh();
+    expect(named('device').peakMemory).toBe(30);
+    rmSync(folder, { recursive: true });
+    await index.refresh();
+  });
+});
+
 describe('a run of an early version', () => {
   const folder = join(root, 'early');
-  const line = (event: object): string => `${JSON.stringify(event)}\n`;
 
   it('opens, with what it lacks unknown', async () => {
     mkdirSync(folder);
@@ -106,6 +145,7 @@ describe('a run of an early version', () => {
     expect(record.damaged).toHaveLength(1);
     expect(series('early').columns.loss!.y).toEqual([2]);
     expect(series('early', { x: 'tokens' }).columns.loss!.x).toEqual([0]);
+    expect(series('early', { x: 'epoch' }).columns.loss!.x).toEqual([]); // it does not say the epoch
   });
 
   it('takes an unfinished line when its end has come', async () => {

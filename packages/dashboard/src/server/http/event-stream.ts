@@ -62,7 +62,9 @@ export function mountStream(app: Hono, services: Services): void {
       throw new ApiError(503, `Expected at most ${MOST_STREAMS} streams at once.`, { cure: 'Close some pages.' });
     open++;
     c.header('x-accel-buffering', 'no');
-    return streamSSE(c, (stream) => follow(stream, services, asked).finally(() => open--));
+    const answer = streamSSE(c, (stream) => follow(stream, services, asked).finally(() => open--));
+    answer.headers.set('cache-control', 'no-store');
+    return answer;
   });
 }
 

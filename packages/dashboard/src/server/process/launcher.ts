@@ -161,7 +161,8 @@ export class Launcher {
       const file = openLog(run.folder);
       writeSync(file, `error: ${(error as Error).message}\n`);
       closeSync(file);
-      rmSync(join(run.folder, LAUNCH_FILE), { force: true });
+      // As of a process that is gone: the run has failed, and its log says why.
+      writeLaunch(run.folder, { ...record, pid: process.pid, processStart: 'never' });
     }
     this.#options.runs.touch(run);
   }

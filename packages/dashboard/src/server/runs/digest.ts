@@ -12,6 +12,8 @@ import { methodOf } from './method.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
 
+type Evaluation = Pick<EventOf<'eval'>, 'step' | 'loss' | 'metrics'>;
+
 /** One start of a run. */
 export interface StartDigest {
   time: string | null;
@@ -30,6 +32,7 @@ const STEP = Buffer.from('{"event":"step",');
 const SYSTEM = Buffer.from('{"event":"system",');
 /** Where the second letter of the kind stands. */
 const SECOND = 11;
+const CLOSE = 125;
 const RSS = Buffer.from('"rss":');
 const DEVICE_PEAK = Buffer.from('"device_peak":');
 const MOST_DAMAGED = 100;
@@ -56,6 +59,7 @@ export class Digest {
   #metric: { name: string; greater: boolean } | null = null;
   #peakDevice = 0;
   #peakRss = 0;
+  #evals: Evaluation[] = [];
   /** Where the last step of a piece is, and the last event of the machine after it. */
   #step: [start: number, end: number] | null = null;
   #system: [start: number, end: number] | null = null;
@@ -73,17 +77,19 @@ export class Digest {
       this.offset,
       size,
       (bytes, start, end, offset) => this.#line(bytes, start, end, offset),
-      (bytes, end) => this.#piece(bytes, end),
+      (bytes) => this.#settle(bytes),
     );
   }
 
   #line(bytes: Buffer, start: number, end: number, offset: number): void {
     if (isKind(STEP, bytes, start, end)) {
+      this.#memory(bytes, start, end);
       this.#step = [start, end];
       this.#system = null;
       return;
     }
     if (isKind(SYSTEM, bytes, start, end)) {
+      this.#memory(bytes, start, end);
       this.#system = [start, end];
       return;
     }
@@ -93,10 +99,14 @@ export class Digest {
     else if (end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
   }
 
-  #piece(bytes: Buffer, end: number): void {
-    this.#settle(bytes);
-    this.#peakDevice = Math.max(this.#peakDevice, largestAfter(DEVICE_PEAK, bytes, end));
-    this.#peakRss = Math.max(this.#peakRss, largestAfter(RSS, bytes, end));
+  /** Of `"memory":{"rss":…,"tensors":…,"device_peak":…}`, and of an event of the machine. */
+  #memory(bytes: Buffer, start: number, end: number): void {
+    const rss = lastKey(RSS, bytes, start, end);
+    if (rss < 0) return;
+    this.#peakRss = Math.max(this.#peakRss, wholeNumber(bytes, rss + RSS.length));
+    const closed = bytes.indexOf(CLOSE, rss);
+    const device = lastKey(DEVICE_PEAK, bytes, rss, Math.min(closed, end));
+    if (device >= 0) this.#peakDevice = Math.max(this.#peakDevice, wholeNumber(bytes, device + DEVICE_PEAK.length));
   }
 
   /** Parses the last step and what the machine was like after it. */
@@ -157,10 +167,13 @@ export class Digest {
     this.stopping = false;
     this.phase = null;
     this.totalSteps = event.total_steps ?? null;
-    // What was measured after the step that is resumed belongs to the branch that was left.
-    if (this.bestEvalLoss !== null && this.bestEvalLoss.step > resumed) this.bestEvalLoss = null;
-    if (this.bestMetric !== null && this.bestMetric.step > resumed) this.bestMetric = null;
     this.#configure(config as Partial<RunConfig> | undefined);
+    // What was measured after the step that is resumed belongs to the branch that was left.
+    const kept = this.#evals.filter(({ step }) => step <= resumed);
+    this.#evals = [];
+    this.bestEvalLoss = null;
+    this.bestMetric = null;
+    for (const one of kept) this.#evaluated(one);
   }
 
   #configure(config: Partial<RunConfig> | undefined): void {
@@ -174,7 +187,8 @@ export class Digest {
     this.#metric = { name: name.replace(/^eval_/, ''), greater: config.eval?.greater_is_better ?? true };
   }
 
-  #evaluated({ step, loss, metrics = {} }: EventOf<'eval'>): void {
+  #evaluated({ step, loss, metrics = {} }: Evaluation): void {
+    this.#evals.push({ step, loss, metrics });
     if (typeof loss === 'number' && (this.bestEvalLoss === null || loss < this.bestEvalLoss.value))
       this.bestEvalLoss = { name: 'loss', value: loss, step };
     const asked = this.#metric?.name === 'loss' ? null : this.#metric;
@@ -187,19 +201,27 @@ export class Digest {
   }
 }
 
-/** The largest of the whole numbers that follow a key; 0 without any. In a text its quotes would be escaped. */
-function largestAfter(key: Buffer, bytes: Buffer, end: number): number {
-  let largest = 0;
-  for (let found = bytes.indexOf(key); found >= 0 && found < end; found = bytes.indexOf(key, found + 1)) {
-    let value = 0;
-    for (let at = found + key.length; at < end; at++) {
-      const digit = bytes[at]! - 48;
-      if (digit < 0 || digit > 9) break;
-      value = value * 10 + digit;
-    }
-    largest = Math.max(largest, value);
+/**
+ * Where a key begins in `bytes`, looked for backwards between two places: what is asked for stands near the end of its line, and a call of
+ * the system's search for each line takes longer. -1: nowhere. In a text a key's quotes would be escaped.
+ */
+function lastKey(key: Buffer, bytes: Buffer, start: number, end: number): number {
+  for (let at = end - key.length; at >= start; at--) {
+    let same = 0;
+    while (same < key.length && bytes[at + same] === key[same]) same++;
+    if (same === key.length) return at;
   }
-  return largest;
+  return -1;
+}
+
+/** The whole number at a place. */
+function wholeNumber(bytes: Buffer, from: number): number {
+  let value = 0;
+  for (let at = from; ; at++) {
+    const digit = bytes[at]! - 48;
+    if (!(digit >= 0 && digit <= 9)) return value;
+    value = value * 10 + digit;
+  }
 }
 
 function isKind(kind: Buffer, bytes: Buffer, start: number, end: number): boolean {

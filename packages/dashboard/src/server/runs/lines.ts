@@ -10,8 +10,8 @@ const LONGEST_LINE = 16 << 20;
 /** A line without its newline is `bytes.subarray(start, end)`; `offset` is the byte of the file after its newline. */
 export type OnLine = (bytes: Buffer, start: number, end: number, offset: number) => void;
 
-/** Called after the lines of a piece, which are `bytes.subarray(0, end)`: the bytes are others afterwards. */
-export type OnPiece = (bytes: Buffer, end: number) => void;
+/** Called after the lines of a piece: the bytes are others afterwards. */
+export type OnPiece = (bytes: Buffer) => void;
 
 /** The memory of the last read, to be used again: hundreds of files are read in a row. */
 let spare: Buffer | null = null;
@@ -54,7 +54,7 @@ function readOpened(file: number, { from, to }: Range, onLine: OnLine, onPiece: 
       onLine(bytes, start, end, done);
       start = end + 1;
     }
-    onPiece(bytes, start);
+    onPiece(bytes);
     held = filled - start;
     if (held > LONGEST_LINE) throw new Error(`The line at byte ${done} is longer than ${LONGEST_LINE} bytes.`);
     if (start > 0 && held > 0) bytes.copyWithin(0, start, filled);

@@ -71,7 +71,8 @@ class Rows {
     const [start, step, x] = [place.start.first(count), place.step.first(count), place[this.#axis].first(count)];
     const rows = new Uint32Array(count);
     let chosen = 0;
-    for (let row = 0; row < count; row++) if (this.#belongs(start[row]!, step[row]!)) rows[chosen++] = row;
+    for (let row = 0; row < count; row++)
+      if (!Number.isNaN(x[row]!) && this.#belongs(start[row]!, step[row]!)) rows[chosen++] = row;
     const own = rows.subarray(0, chosen);
     return { rows: own, x: taken(x, own), step: taken(step, own) };
   }
