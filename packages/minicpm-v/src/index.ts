@@ -64,9 +64,9 @@ export {
   type NewToken,
   PIECE_LENGTH,
   RunningBatch,
-  type SequenceOptions,
 } from './generation/running-batch.js';
 export { GREEDY, type LogProb, type Sampling } from './generation/sampling.js';
+export type { SequenceOptions } from './generation/sequence.js';
 export { TensorCache } from './generation/tensor-cache.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';

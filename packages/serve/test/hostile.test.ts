@@ -361,10 +361,83 @@ describe('a wrong field', () => {
     },
   );
 
+  it('of any kind at any place is answered or refused, never a failure of the server', async () => {
+    const content = [
+      { type: 'text', text: 'What?' },
+      { type: 'image_url', image_url: { url: picture, detail: 'low' } },
+    ];
+    const whole = {
+      ...HI,
+      messages: [
+        { role: 'system', content: 'x' },
+        { role: 'user', content },
+      ],
+      temperature: 1,
+      stop: ['x'],
+      logit_bias: { 5: 1 },
+      stream: true,
+      stream_options: { include_usage: true },
+      logprobs: true,
+      top_logprobs: 2,
+      mm_processor_kwargs: { max_slice_nums: 1 },
+    };
+    const values = [
+      null,
+      true,
+      0,
+      -1,
+      1e308,
+      0.5,
+      '',
+      'x',
+      '\u0000',
+      '\ud800',
+      [],
+      {},
+      [[]],
+      [null],
+      { a: 1 },
+      { url: 1 },
+      { type: 'text' },
+    ];
+    let state = 1;
+    const random = (count: number): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((state / 2 ** 32) * count);
+    };
+    /** The value with one of its parts, at any depth, replaced, taken out or added. */
+    const changed = (value: unknown): unknown => {
+      const keys = typeof value === 'object' && value !== null ? Object.keys(value) : [];
+      if (keys.length === 0 || random(6) === 0) return values[random(values.length)];
+      const copy = structuredClone(value) as Record<string, unknown>;
+      const key = keys[random(keys.length)]!;
+      const what = random(10);
+      if (what === 0) delete copy[key];
+      else if (what === 1) copy[`${key}_`] = copy[key];
+      else copy[key] = changed(copy[key]);
+      return copy;
+    };
+    const statuses = new Map<number, number>();
+    for (let i = 0; i < 400; i++) {
+      const body = JSON.stringify(changed(whole));
+      const headers = { ...AUTH, ...JSON_TYPE };
+      const response = await fetch(`${here.server.url}/v1/chat/completions`, { method: 'POST', headers, body });
+      const text = await response.text();
+      expect([200, 400, 404], body.slice(0, 300)).toContain(response.status);
+      expect(text).not.toContain('server_error');
+      if (response.status !== 200) expect(JSON.parse(text).error.message).toMatch(/^[A-Z].*[.?]$|^Expected JSON/s);
+      statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1);
+    }
+    expect(statuses.get(200)).toBeGreaterThan(20);
+    expect(statuses.get(400)).toBeGreaterThan(100);
+  });
+
   it('names the field that was meant', async () => {
     expect((await ask({ temprature: 1 })).error.message).toBe(
       'Unknown parameter: "temprature". Did you mean temperature?',
     );
+    const text = await ask({ messages: [{ role: 'user', content: 'x'.repeat(10_000_000) }] });
+    expect(text.error.message).toContain('600 tokens, but the messages have 10000000 characters');
     const long = await ask({ max_tokens: 1e9 });
     expect(long.error.message).toContain('600');
     expect(long.error.message).toContain('1000000000');

@@ -1,6 +1,7 @@
 /** The bytes of answers: server-sent events, signs of life, and text that may become a stop string. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { StopStrings } from '../src/api/stop-strings.js';
+import { ChatServer } from '../src/index.js';
 import { type Serving, serving, workFolder } from './support/serving.js';
 
 const { base, remove } = workFolder();
@@ -103,6 +104,20 @@ describe('a stream', () => {
     expect(rest).toContain('[DONE]');
     await three.cancel();
   });
+});
+
+it('without a model yet: 503, and when to ask again', async () => {
+  const options = { host: '127.0.0.1', port: 0, allowedHosts: [], corsOrigins: [], apiKey: null, onError: () => {} };
+  const server = await ChatServer.listen(options);
+  const health = await fetch(`${server.url}/health`);
+  const loading = { code: 503, message: 'Loading model', type: 'unavailable_error' };
+  expect([health.status, await health.json()]).toEqual([503, { error: loading }]);
+  for (const path of ['/v1/models', '/metrics']) {
+    const response = await fetch(`${server.url}${path}`);
+    expect([response.status, response.headers.get('retry-after')]).toEqual([503, '1']);
+    expect(((await response.json()) as { error: object }).error).toMatchObject({ code: 'model_loading' });
+  }
+  await server.close();
 });
 
 describe('a whole answer', () => {

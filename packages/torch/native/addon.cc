@@ -3,7 +3,7 @@
 //   handles.cc   numbers that stand for tensors, and the border where C++ exceptions become JavaScript errors
 //   tensor.cc    creating tensors from bytes, reading them back, their metadata
 //   dispatch.cc  any operator by name, through the dispatcher
-//   attention.cc, fused.cc, dropout.cc, update.cc  operators of our own, where libtorch has none or slow ones
+//   attention.cc, decode-attention.cc, rows.cc, fused.cc, dropout.cc, update.cc  operators of our own, where libtorch has none or slow ones
 //   autograd.cc  gradients, gradient mode, random number generators
 //   storage.cc   memory that comes and goes behind tensors that stay
 //   mapping.cc   files mapped into memory as tensors

@@ -21,6 +21,8 @@ export interface CompactTensor {
   replace(tensors: readonly Tensor[]): void;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;
+  /** The product of rows as `eachRowAlone` asks for it, or `onePiece` (`together`), without making the tensor; undefined: it cannot. */
+  rowsLinear?(x: Tensor, bias: Tensor | null, together: boolean): Tensor | undefined;
   /** Moves the smaller form to a device, where the tensor is then made. */
   moveTo(device: string): void;
   dispose(): void;
@@ -154,14 +156,56 @@ export abstract class LinearAdapter extends Module {
   abstract apply(linear: Linear, x: Tensor, y: Tensor): Tensor;
 }
 
+/** How rows (over the last dimension) are computed: with whatever is beside them, each by itself, or as a piece that always comes as one. */
+let rowsAre: 'any' | 'alone' | 'a piece' = 'any';
+
+function withRows<T>(are: typeof rowsAre, fn: () => T): T {
+  const before = rowsAre;
+  rowsAre = are;
+  try {
+    return fn();
+  } finally {
+    rowsAre = before;
+  }
+}
+
+/**
+ * Runs `fn`, inside of which the layers of this file compute each row so that its result is the same in bits whatever rows are beside it, and read
+ * a weight once for few rows. For generation: no gradient flows.
+ */
+export function eachRowAlone<T>(fn: () => T): T {
+  return withRows('alone', fn);
+}
+
+/** Runs `fn` on rows that always come together: the same rows give the same bits. For generation: no gradient flows. */
+export function onePiece<T>(fn: () => T): T {
+  return withRows('a piece', fn);
+}
+
 /**
  * x Wᵀ + b; x (…, in), W (out, in), result (…, out). float16 on a CPU is computed in float32 and rounded at the end: few CPUs multiply
  * float16, and libtorch's own way around it is a hundred times slower.
  */
 export function linear(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
-  if (weight.dtype !== 'float16' || !isCpu(weight.device)) return ops.linear(x, weight, bias);
+  if (weight.dtype !== 'float16' || !isCpu(weight.device)) return product(x, weight, bias);
   const [wideX, wideWeight] = [ops.to(x, 'float32'), ops.to(weight, 'float32')];
-  return ops.to(ops.linear(wideX, wideWeight, bias && ops.to(bias, 'float32')), 'float16');
+  return ops.to(product(wideX, wideWeight, bias && ops.to(bias, 'float32')), 'float16');
+}
+
+function product(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
+  return rowsAre === 'any'
+    ? ops.linear(x, weight, bias)
+    : ops.rowsLinear(x, weight, bias, { together: rowsAre === 'a piece' });
+}
+
+/** silu(gate) · up, element by element. */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  return rowsAre === 'alone' ? ops.rowsSwiglu(gate, up) : ops.swiglu(gate, up);
+}
+
+/** x + alpha · y, element by element; x may be written to. */
+export function addScaled(x: Tensor, y: Tensor, alpha: number): Tensor {
+  return rowsAre === 'alone' ? ops.rowsAdd(x, y, alpha) : ops.add_(x, y, { alpha });
 }
 
 /** y = x Wᵀ + b, changed by an adapter if there is one. */
@@ -193,10 +237,18 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const weight = this.weight.data;
-    const y = linear(x, weight, this.bias?.data ?? null);
-    if (this.weight.compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
+    const y = this.#product(x, this.bias?.data ?? null);
     return this.#adapter === undefined ? y : this.#adapter.apply(this, x, y);
+  }
+
+  #product(x: Tensor, bias: Tensor | null): Tensor {
+    const { compact } = this.weight;
+    const direct = rowsAre === 'any' ? undefined : compact?.rowsLinear?.(x, bias, rowsAre === 'a piece');
+    if (direct !== undefined) return direct;
+    const weight = this.weight.data;
+    const y = linear(x, weight, bias);
+    if (compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
+    return y;
   }
 }
 
@@ -255,6 +307,8 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return ops.rmsNorm(x, this.weight.data, this.eps);
+    return rowsAre === 'alone'
+      ? ops.rowsRmsNorm(x, this.weight.data, this.eps)
+      : ops.rmsNorm(x, this.weight.data, this.eps);
   }
 }

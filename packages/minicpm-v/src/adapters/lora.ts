@@ -8,6 +8,7 @@
  */
 import { UserError } from '@minicpm-finetune/run';
 import {
+  addScaled,
   type DType,
   keep,
   Linear,
@@ -67,7 +68,7 @@ export class LoraAdapter extends LinearAdapter {
     const dropping = this.training && this.options.dropout > 0;
     const input = dropping ? ops.dropout(typed, this.options.dropout) : typed;
     const update = this.loraB.forward(this.loraA.forward(input)); // (…, out)
-    if (this.magnitude === undefined) return ops.add_(y, update, { alpha: this.scaling });
+    if (this.magnitude === undefined) return addScaled(y, update, this.scaling);
     return this.#dora(linear, dropping ? input : undefined, y, update);
   }
 
@@ -76,9 +77,9 @@ export class LoraAdapter extends LinearAdapter {
    * as in PEFT.
    */
   #dora(linear: Linear, dropped: Tensor | undefined, y: Tensor, update: Tensor): Tensor {
-    const scale = this.#magnitudeScale(linear.weight.data); // (out)
+    const scale = this.#magnitudeScale(linear.weight); // (out)
     const adapted = (base: Tensor): Tensor =>
-      ops.mul(scale, ops.add(ops.to(base, update.dtype), update, { alpha: this.scaling }));
+      ops.mul(scale, addScaled(ops.to(base, update.dtype, false, true), update, this.scaling));
     let result: Tensor;
     if (dropped === undefined) {
       const bias = linear.bias?.data;
@@ -92,10 +93,10 @@ export class LoraAdapter extends LinearAdapter {
   }
 
   /** m/‖W + sBA‖ by output (out). The norm counts as a constant (section 4.3 of the paper); kept once nothing in it can change. */
-  #magnitudeScale(weight: Tensor): Tensor {
+  #magnitudeScale(weight: Parameter): Tensor {
     if (this.#frozenScale !== undefined) return this.#frozenScale;
     const magnitude = this.magnitude!.data;
-    const norm = noGrad(() => scope(() => ops.to(rowNorms(this.#sum(weight)), magnitude.dtype)));
+    const norm = noGrad(() => scope(() => ops.to(rowNorms(this.#sum(weight.data)), magnitude.dtype)));
     const scale = ops.div(magnitude, norm);
     if (!magnitude.requiresGrad) this.#frozenScale = keep(scale);
     return scale;

@@ -245,6 +245,13 @@ export class Int8Tensor implements CompactTensor {
     );
   }
 
+  /** Multiplies with the integers as they are; the scales come last, in float32. */
+  rowsLinear(x: Tensor, bias: Tensor | null, together: boolean): Tensor | undefined {
+    const [codes, scales] = this.#parts;
+    if (codes.device !== 'cpu' || x.dtype === 'float16') return undefined;
+    return ops.rowsLinear(x, codes, bias, { scales, together });
+  }
+
   dispose(): void {
     for (const part of this.#parts) part.dispose();
   }

@@ -1,5 +1,5 @@
 /**
- * Generation for a list of prompts that are there from the beginning. Not here: the engine (running-batch.ts), text
+ * Generation for a list of prompts. Not here: the engine (running-batch.ts), text
  * (detokenizer.ts), prompts from conversations (chat/), beams.
  */
 import type { EncodedPrompt } from '@minicpm-finetune/processor';
@@ -33,8 +33,8 @@ export async function* generate(
   const { streams, signal, ...own } = options;
   const batch = new RunningBatch(model);
   try {
-    prompts.forEach((prompt, i) => checkLength(model, prompt, i));
-    prompts.forEach((prompt, i) => batch.add(prompt, { ...own, stream: streams?.[i] ?? i }));
+    for (const [i, prompt] of prompts.entries()) checkLength(model, prompt, i);
+    for (const [i, prompt] of prompts.entries()) batch.add(prompt, { ...own, stream: streams?.[i] ?? i });
     while (batch.size > 0) {
       if (signal?.aborted) return;
       const tokens = batch.step();

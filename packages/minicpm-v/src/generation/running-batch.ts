@@ -13,8 +13,8 @@ import type { EncodedPrompt } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { noGrad, ops, scope, Tensor } from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
-import { checkSampling, GREEDY, type PickedToken, pickToken, type Sampling } from './sampling.js';
-import { Sequence } from './sequence.js';
+import { checkSampling, GREEDY, type PickedToken, pickToken } from './sampling.js';
+import { Sequence, type SequenceOptions } from './sequence.js';
 import type { TensorCache } from './tensor-cache.js';
 
 /** Positions of a prompt that are computed at once. */
@@ -26,18 +26,6 @@ export interface BatchOptions {
   /** Where keys and values of the beginnings of prompts are kept, in whole pieces; likewise. */
   readonly prefixes?: TensorCache;
   readonly pieceLength?: number;
-}
-
-export interface SequenceOptions {
-  /** What differs from greedy decoding. */
-  readonly sampling?: Partial<Sampling>;
-  readonly maxNewTokens: number;
-  /** An id of these ends the sequence. */
-  readonly stopTokens: ReadonlySet<number>;
-  /** Tells the random draws of this sequence from those of others with the same seed; 0 when absent. */
-  readonly stream?: number;
-  /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
-  readonly logProbs?: number;
 }
 
 /** One new token of one sequence. */
@@ -111,7 +99,7 @@ export class RunningBatch {
   /** A piece of a prompt; the first token after it, if it is the last piece. */
   #read(sequence: Sequence): NewToken[] {
     const hidden = sequence.readPiece(this.#pieceLength, this.#options);
-    return hidden === undefined ? [] : [this.#pick(this.#model.logits(hidden), 0, sequence)];
+    return hidden === undefined ? [] : [this.#pick(this.#model.llm.rowLogits(hidden), 0, sequence)];
   }
 
   #decode(sequences: readonly Sequence[]): NewToken[] {
@@ -119,7 +107,7 @@ export class RunningBatch {
     const newest = sequences.map(({ ids }) => ids.at(-1)!);
     const caches = sequences.map(({ cache }) => cache);
     const hidden = this.#model.llm.model.decode(newest, caches);
-    const logits = this.#model.logits(hidden);
+    const logits = this.#model.llm.rowLogits(hidden);
     return sequences.map((sequence, row) => this.#pick(logits, row, sequence));
   }
 

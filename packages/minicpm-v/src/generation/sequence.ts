@@ -1,5 +1,5 @@
 /**
- * One sequence of a running batch: its prompt until that is read, its cache, what it generated. Not here: the order in
+ * One sequence of a running batch. Its prompt until that is read, its cache, what it generated. Not here: the order in
  * which sequences advance (running-batch.ts), which token (sampling.ts).
  */
 import { createHash } from 'node:crypto';
@@ -8,8 +8,20 @@ import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torc
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import type { Picture } from '../model/patches.js';
-import type { SequenceOptions } from './running-batch.js';
+import type { Sampling } from './sampling.js';
 import type { TensorCache } from './tensor-cache.js';
+
+export interface SequenceOptions {
+  /** What differs from greedy decoding. */
+  readonly sampling?: Partial<Sampling>;
+  readonly maxNewTokens: number;
+  /** An id of these ends the sequence. */
+  readonly stopTokens: ReadonlySet<number>;
+  /** Tells the random draws of this sequence from those of others with the same seed; 0 when absent. */
+  readonly stream?: number;
+  /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
+  readonly logProbs?: number;
+}
 
 /** A picture's tensor (uint8, as encoded) on a device; the caller's scope owns it. */
 export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, device: string): Picture {
@@ -65,7 +77,7 @@ export class Sequence {
   /** Pictures that influence each other are known by all of them together. */
   #keysOf(pictures: readonly EncodedPicture[]): string[] {
     const keys = pictures.map(pictureKey);
-    return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i} of ${keys.join()}`));
+    return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i};${keys.join()}`));
   }
 
   /** Whether the whole prompt is in the cache. */

@@ -1,5 +1,5 @@
 /**
- * Tensors that were computed before, known by the content they were made of. Those used longest ago are freed first.
+ * Tensors that were computed before, by what they were made of. Those used longest ago are freed first.
  * For features of pictures and for keys and values of prompts; whoever changes the weights has to take another cache.
  */
 import { keep, ops, scope, type Tensor } from '@minicpm-finetune/torch';

@@ -7,22 +7,33 @@
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import {
   Embedding,
+  eachRowAlone,
   fromTypedArray,
   Linear,
   linear,
   Module,
+  onePiece,
   ops,
   type Parameter,
   RMSNorm,
+  scope,
+  swiglu,
   type Tensor,
 } from '@minicpm-finetune/torch';
 import type { KVCache } from './kv-cache.js';
-import { rotaryTable, rotate } from './rope.js';
+import { rotaryRows, rotaryTable, rotate } from './rope.js';
 
 /** New positions of one sequence (B = 1) after those of a cache, which receives them. */
 export interface Continued {
   readonly cache: KVCache;
   readonly layer: number;
+}
+
+/** One new position of each of N sequences, after those of its cache, which receives it. x is (N, D), rope as `rotaryRows` makes it. */
+export interface Decoding {
+  /** The blocks of the sequences' caches for the layer, and the positions that they have. */
+  readonly blocks: readonly Tensor[];
+  readonly lengths: readonly number[];
 }
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
@@ -48,7 +59,8 @@ class Attention extends Module {
     this.oProj = this.child('o_proj', new Linear(numHeads * headDim, hiddenSize, { bias: outputBias }));
   }
 
-  forward(x: Tensor, rope: Tensor, how?: Continued | Packed): Tensor {
+  forward(x: Tensor, rope: Tensor, how?: Continued | Packed | Decoding): Tensor {
+    if (how !== undefined && 'blocks' in how) return this.#decode(x, rope, how);
     const { numHeads, numKeyValueHeads, headDim } = this.#config;
     const [B, L] = x.shape as [number, number];
     const split = (y: Tensor, heads: number): Tensor => ops.transpose(ops.reshape(y, [B, L, heads, headDim]), 1, 2);
@@ -56,6 +68,15 @@ class Attention extends Module {
     const k = rotate(split(this.kProj.forward(x), numKeyValueHeads), rope); // (B, K, L, headDim)
     const v = split(this.vProj.forward(x), numKeyValueHeads);
     return this.oProj.forward(ops.reshape(ops.transpose(this.#attend(q, k, v, how), 1, 2), [B, L, numHeads * headDim]));
+  }
+
+  #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor {
+    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((linear) => linear.forward(x)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    return this.oProj.forward(ops.decodeAttention(q, k, v, rope, blocks, lengths));
   }
 
   /** Queries (B, H, L, headDim) to what they attend to. */
@@ -80,7 +101,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.downProj.forward(ops.swiglu(this.gateProj.forward(x), this.upProj.forward(x)));
+    return this.downProj.forward(swiglu(this.gateProj.forward(x), this.upProj.forward(x)));
   }
 }
 
@@ -106,7 +127,7 @@ export class DecoderLayer extends Module {
   }
 
   /** x (B, L, D), rope as `rotaryTable` makes it; plain causal attention within each row unless `how` says otherwise */
-  forward(x: Tensor, rope: Tensor, how?: Continued | Packed): Tensor {
+  forward(x: Tensor, rope: Tensor, how?: Continued | Packed | Decoding): Tensor {
     const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(attention, this.#residualScale));
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
@@ -159,19 +180,29 @@ export class Decoder extends Module {
     cache.reserve(count);
     const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(first + i));
     const rope = this.rope(fromTypedArray(ids, [1, count], 'int64', embeds.device), length);
-    const hidden = this.layers.reduce((x, layer, i) => layer.forward(x, rope, { cache, layer: i }), embeds);
+    const hidden = onePiece(() =>
+      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { cache, layer: i })), embeds),
+    );
     cache.advance(count);
     return this.finish(hidden);
   }
 
   /** The newest token of each of N sequences, after the positions of its cache: hidden states (N, D), ready for `logits`. */
   decode(tokens: readonly number[], caches: readonly KVCache[]): Tensor {
-    const { device } = this.norm.weight.data;
-    const rows = tokens.map((token, i) => {
-      const embeds = this.embed(fromTypedArray(BigInt64Array.of(BigInt(token)), [1, 1], 'int64', device));
-      return ops.select(this.prefill(embeds, caches[i]!, caches[i]!.length + 1), 1, 0);
+    const { device, dtype } = this.norm.weight.data;
+    for (const cache of caches) cache.reserve(1);
+    const lengths = caches.map(({ length }) => length);
+    const hidden = eachRowAlone(() => {
+      const rope = rotaryRows(this.config, lengths, dtype);
+      const ids = fromTypedArray(BigInt64Array.from(tokens, BigInt), [tokens.length], 'int64', device);
+      const layers = this.layers.reduce((x, layer, i) => {
+        const blocks = caches.map((cache) => cache.block(i));
+        return scope(() => layer.forward(x, rope, { blocks, lengths }));
+      }, this.embed(ids));
+      return this.finish(layers);
     });
-    return ops.cat(rows);
+    for (const cache of caches) cache.advance(1);
+    return hidden;
   }
 }
 
@@ -186,6 +217,15 @@ export class LanguageModel extends Module {
     this.#head = config.tieWordEmbeddings
       ? undefined
       : this.child('lm_head', new Linear(config.hiddenSize, config.vocabSize, { bias: false }));
+  }
+
+  /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
+  rowLogits(hidden: Tensor): Tensor {
+    const { weight } = this.#head ?? this.model.embedTokens;
+    const { compact } = weight;
+    if (compact === undefined && hidden.dtype !== 'float16' && this.#head?.adapter === undefined)
+      return ops.rowsLinear(hidden, weight.data, null, { wide: true });
+    return eachRowAlone(() => this.logits(hidden));
   }
 
   /** Hidden states (…, D) as `Decoder` finishes them, to logits (…, V), float32. */

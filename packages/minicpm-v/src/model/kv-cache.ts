@@ -82,11 +82,10 @@ export class KVCache {
   append(positions: Tensor): void {
     const count = positions.size(3);
     this.reserve(count);
-    scope(() =>
-      this.#blocks.forEach((block, layer) => {
+    scope(() => {
+      for (const [layer, block] of this.#blocks.entries())
         ops.copy_(ops.narrow(block, 2, this.#length, count), ops.select(positions, 0, layer));
-      }),
-    );
+    });
     this.advance(count);
   }
 

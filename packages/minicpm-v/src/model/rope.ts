@@ -4,7 +4,7 @@
  * cast to the type of what they rotate.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';
-import { copyTo, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
+import { copyTo, type DType, fromTypedArray, ops, scope, type Tensor, tensor } from '@minicpm-finetune/torch';
 
 /** Inverse frequencies (headDim / 2), float32, for sequences of up to `length` positions: computed on the CPU, so that they are the same everywhere. */
 export function inverseFrequencies(
@@ -34,6 +34,40 @@ export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor
   const table = ops.stack([ops.cos(angles), ops.sin(angles)]);
   const factor = config.longRope?.attentionFactor ?? 1;
   return ops.to(factor === 1 ? table : ops.mulScalar(table, factor), like.dtype);
+}
+
+/**
+ * Cosines and sines of the position of each of N sequences: (2, N, headDim / 2) float32 on the CPU, with the values that `dtype` has. A row
+ * depends on its own position alone.
+ */
+export function rotaryRows(config: LlmConfig, positions: readonly number[], dtype: DType): Tensor {
+  const half = config.headDim / 2;
+  const factor = config.longRope?.attentionFactor ?? 1;
+  const values = new Float32Array(2 * positions.length * half);
+  const sines = positions.length * half;
+  positions.forEach((position, row) => {
+    knownFrequencies(config, position + 1).forEach((frequency, i) => {
+      const angle = Math.fround(position * frequency);
+      values[row * half + i] = factor * Math.cos(angle);
+      values[sines + row * half + i] = factor * Math.sin(angle);
+    });
+  });
+  return scope(() => {
+    const table = fromTypedArray(values, [2, positions.length, half]);
+    return ops.to(ops.to(table, dtype), 'float32');
+  });
+}
+
+const frequencies = new WeakMap<LlmConfig, Map<boolean, readonly number[]>>();
+
+/** `inverseFrequencies` as numbers, computed once. */
+function knownFrequencies(config: LlmConfig, length: number): readonly number[] {
+  const known = frequencies.get(config) ?? new Map<boolean, readonly number[]>();
+  frequencies.set(config, known);
+  const isLong = config.longRope !== null && length > config.longRope.originalMaxPositions;
+  const values = known.get(isLong) ?? scope(() => inverseFrequencies(config, length).toNumbers());
+  known.set(isLong, values);
+  return values;
 }
 
 /** Rotates x (B, H, L, headDim) by a table of `rotaryTable`: the first half of a head's dimensions is paired with the second. */

@@ -6,8 +6,9 @@ import { fromTypedArray, liveTensors, noGrad, ops, scope, setThreads } from '@mi
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdapterSet } from '../../src/adapters/adapter-set.js';
 import { describeBase, loadAdapter, saveAdapter } from '../../src/adapters/folder.js';
-import { applyLora, trainableParameters } from '../../src/adapters/lora.js';
+import { applyLora, removeLora, trainableParameters } from '../../src/adapters/lora.js';
 import type { LoraOptions } from '../../src/adapters/lora-config.js';
+import { quantizeLayers } from '../../src/adapters/quantize.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 import { tinyCheckpoint } from '../support/tiny.js';
@@ -78,6 +79,7 @@ function alone(folder: string | null): number[] {
   const model = open();
   if (folder !== null) loadAdapter(folder, model, { trainable: false });
   const result = logits(model);
+  removeLora(model);
   model.dispose();
   return result;
 }
@@ -122,6 +124,29 @@ describe('an adapter set', () => {
     set.dispose();
     expect(liveTensors()).toEqual(before);
     model.dispose();
+  });
+
+  it('takes a base in int8, whose weights it makes one at a time', () => {
+    const before = liveTensors();
+    const wanted = folders.map((folder) => {
+      const model = open();
+      quantizeLayers(model, 'int8');
+      loadAdapter(folder, model, { trainable: false });
+      const result = logits(model);
+      removeLora(model);
+      model.dispose();
+      return result;
+    });
+    const model = open();
+    quantizeLayers(model, 'int8');
+    const set = new AdapterSet(model);
+    folders.forEach((folder, i) => {
+      set.activate(set.load(folder));
+      expect(logits(model)).toEqual(wanted[i]);
+    });
+    set.dispose();
+    model.dispose();
+    expect(liveTensors()).toEqual(before);
   });
 
   it('is as before when an adapter cannot be read', () => {

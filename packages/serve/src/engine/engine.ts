@@ -73,7 +73,10 @@ export class ChatEngine {
     const place = this.#scheduler.reserve();
     try {
       const job = await prepareJob(request, served, this.#prepare, how);
-      if (served.retired) this.models.get(served.id); // unloaded meanwhile
+      if (served.retired) {
+        place.release();
+        return await this.ask(request, how); // unloaded meanwhile: the name is free, or another adapter's
+      }
       const answering = this.#scheduler.submit(job, place);
       const leave = (): void => this.cancel(answering);
       if (how.signal.aborted) leave();

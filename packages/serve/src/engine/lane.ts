@@ -1,6 +1,6 @@
 /**
- * The running batch of one model name. That is the base, or one adapter on it. Its caches of pictures and beginnings of prompts
- * are its own, because other weights make other numbers.
+ * The running batch of one model name. That is the base, or one adapter on it. Its cache of beginnings of prompts is its own,
+ * because other weights make other numbers; that of pictures as well, if the adapter changes how they are seen.
  */
 import { type MiniCPMV, RunningBatch, TensorCache } from '@minicpm-finetune/minicpm-v';
 import type { Sequence } from './answering.js';
@@ -11,14 +11,19 @@ export class Lane {
   readonly #model: MiniCPMV;
   readonly #pictures: TensorCache;
   readonly #prefixes: TensorCache;
+  readonly #ownsPictures: boolean;
   readonly #sequences = new Map<number, Sequence>();
   #batch: RunningBatch;
 
-  /** @param cacheBytes most bytes that are kept for later prompts, of pictures and of beginnings each */
-  constructor(served: ServedModel, model: MiniCPMV, cacheBytes: number) {
+  /**
+   * @param pictures the cache of the base's pictures
+   * @param cacheBytes most bytes that are kept for later prompts, of pictures and of beginnings each
+   */
+  constructor(served: ServedModel, model: MiniCPMV, pictures: TensorCache, cacheBytes: number) {
     this.served = served;
     this.#model = model;
-    this.#pictures = new TensorCache({ maxBytes: cacheBytes });
+    this.#ownsPictures = served.adapter?.changesVision ?? false;
+    this.#pictures = this.#ownsPictures ? new TensorCache({ maxBytes: cacheBytes }) : pictures;
     this.#prefixes = new TensorCache({ maxBytes: cacheBytes });
     this.#batch = this.#newBatch();
   }
@@ -85,7 +90,7 @@ export class Lane {
   dispose(): void {
     this.#sequences.clear();
     this.#batch.dispose();
-    this.#pictures.dispose();
+    if (this.#ownsPictures) this.#pictures.dispose();
     this.#prefixes.dispose();
   }
 }

@@ -46,7 +46,7 @@ export interface BaseOptions {
   readonly folder: string;
   /** `weights` of its `modelIdentity`. */
   readonly weights: string;
-  /** Of this program: other versions may compute other numbers. */
+  /** Of this program, and what else decides numbers: the type and the device that are computed with. */
   readonly version: string;
   /** Folder below which adapters are loaded while the server runs; null: none are. */
   readonly adapterRoot: string | null;

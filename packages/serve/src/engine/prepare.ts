@@ -37,6 +37,7 @@ export async function prepareJob(
 ): Promise<Job> {
   const { vocabSize } = served.encoder.config.llm;
   checkIds(request, vocabSize);
+  checkCharacters(request, served);
   const prompt = await encode(request, served, options, signal);
   const continues = request.messages.at(-1)!.role === 'assistant';
   return {
@@ -63,6 +64,18 @@ function checkIds({ sampling, stopTokenIds }: ChatRequest, vocabSize: number): v
   };
   for (const [i, id] of stopTokenIds.entries()) check(id, `stop_token_ids[${i}]`);
   for (const id of sampling.logitBias.keys()) check(id, 'logit_bias');
+}
+
+/** No token has as many characters: a text that is certainly too long is not written in tokens first, which takes long, too. */
+const LONGEST_TOKEN = 256;
+
+function checkCharacters({ messages }: ChatRequest, { encoder }: ServedModel): void {
+  const most = encoder.config.llm.maxPositionEmbeddings;
+  const texts = messages.flatMap(({ parts }) => parts.filter((part) => typeof part === 'string'));
+  const characters = texts.reduce((sum, { length }) => sum + length, 0);
+  if (characters <= most * LONGEST_TOKEN) return;
+  const message = `This model's context has ${most} tokens, but the messages have ${characters} characters. Ask something shorter.`;
+  throw invalid(message, 'messages', 'context_length_exceeded');
 }
 
 function samplingOf({ sampling }: ChatRequest, defaults: SamplingDefaults): Sampling {

@@ -4,7 +4,7 @@
  *
  * One thing computes at a time: the loop makes a step, delivers its tokens, lets the event loop run, and goes on.
  */
-import type { AdapterSet, MiniCPMV, NewToken } from '@minicpm-finetune/minicpm-v';
+import { type AdapterSet, type MiniCPMV, type NewToken, TensorCache } from '@minicpm-finetune/minicpm-v';
 import { ApiError, asApiError } from '../api/error.js';
 import { Answering, type Job, type Sequence } from './answering.js';
 import { Lane } from './lane.js';
@@ -44,10 +44,13 @@ export interface Place {
 export class Scheduler {
   readonly #parts: SchedulerParts;
   readonly #lanes = new Map<ServedModel, Lane>();
+  /** Of the base, and of adapters that see pictures as it does. */
+  readonly #pictures: TensorCache;
   readonly #waiting: Sequence[] = [];
   /** Requests that were let in and have not ended. */
   #inside = 0;
-  readonly #answering = new Set<Answering>();
+  /** Requests that wait or are answered, and what is to be done at the end of each. */
+  readonly #answering = new Map<Answering, () => void>();
   #turn: { lane: Lane; left: number } | null = null;
   #wake: (() => void) | null = null;
   #closed = false;
@@ -57,12 +60,13 @@ export class Scheduler {
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts;
+    this.#pictures = new TensorCache({ maxBytes: parts.limits.cacheBytes });
     this.#loop = this.#run();
   }
 
   /** Requests that are being answered: one of their choices is in a batch. */
   get running(): number {
-    return [...this.#answering].filter(({ sequences }) => sequences.some(({ id }) => id !== null)).length;
+    return [...this.#answering.keys()].filter(({ sequences }) => sequences.some(({ id }) => id !== null)).length;
   }
 
   /** Requests that were let in and are not answered yet, those that are being read included. */
@@ -77,7 +81,7 @@ export class Scheduler {
    */
   reserve(): Place {
     const { maxNumSeqs, maxQueue } = this.#parts.limits;
-    const free = Math.max(0, maxNumSeqs - this.#sequences);
+    const free = Math.max(0, maxNumSeqs - this.#inBatches);
     if (this.waiting >= maxQueue + free) {
       this.#parts.metrics.count('refused');
       throw new ApiError(429, `The queue is full: ${this.waiting} requests wait. Try again later.`, {
@@ -95,20 +99,20 @@ export class Scheduler {
     };
   }
 
-  get #sequences(): number {
+  /** Sequences that are generated now. */
+  get #inBatches(): number {
     return [...this.#lanes.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
   /** Lets a request wait for its turn. The place is released when it ends. */
   submit(job: Job, place: Place): Answering {
     const answering = new Answering(job, this.#parts.texts);
-    this.#answering.add(answering);
     const { timeout } = this.#parts.limits;
     const left = timeout === null ? null : timeout * 1000 - (performance.now() - job.arrived);
     const timer =
       left === null ? undefined : setTimeout(() => this.cancel(answering, timedOut(timeout!)), Math.max(0, left));
     timer?.unref();
-    this.#ends.set(answering, () => {
+    this.#answering.set(answering, () => {
       clearTimeout(timer);
       place.release();
     });
@@ -118,13 +122,11 @@ export class Scheduler {
     return answering;
   }
 
-  readonly #ends = new WeakMap<Answering, () => void>();
-
   /** A request's place in the queue, from 1 on; 0: it is being answered, or its turn comes at once. */
   position(answering: Answering): number {
     const at = this.#waiting.findIndex((sequence) => sequence.answering === answering);
     if (at === -1 || answering.sequences.some(({ id }) => id !== null)) return 0;
-    if (this.#sequences + at < this.#parts.limits.maxNumSeqs) return 0;
+    if (this.#inBatches + at < this.#parts.limits.maxNumSeqs) return 0;
     return new Set(this.#waiting.slice(0, at + 1).map((sequence) => sequence.answering)).size;
   }
 
@@ -136,17 +138,19 @@ export class Scheduler {
   }
 
   /** Takes a request that ended out of everything. */
-  #leave(answering: Answering, end: string): void {
+  #leave(answering: Answering, how: string): void {
     for (const sequence of answering.sequences) {
       this.#lanes.get(answering.job.served)?.remove(sequence);
       const at = this.#waiting.indexOf(sequence);
       if (at !== -1) this.#waiting.splice(at, 1);
     }
-    if (!this.#answering.delete(answering)) return;
-    this.#ends.get(answering)?.();
+    const end = this.#answering.get(answering);
+    if (end === undefined) return;
+    this.#answering.delete(answering);
+    end();
     const { metrics } = this.#parts;
     const { job, firstToken, usage } = answering;
-    metrics.count(end);
+    metrics.count(how);
     metrics.cachedTokens += usage.cachedTokens;
     metrics.generationTokens += usage.completionTokens;
     const now = performance.now();
@@ -161,7 +165,7 @@ export class Scheduler {
 
   /** Frees a model that was unloaded, once nobody uses it. */
   #retire(served: ServedModel): void {
-    if (!served.retired || [...this.#answering].some(({ job }) => job.served === served)) return;
+    if (!served.retired || [...this.#answering.keys()].some(({ job }) => job.served === served)) return;
     this.#lanes.get(served)?.dispose();
     this.#lanes.delete(served);
     if (served.adapter !== null) this.#parts.adapters.free(served.adapter);
@@ -193,12 +197,12 @@ export class Scheduler {
   /** Lets those who wait longest join, as long as there are places. */
   #admit(): void {
     const { limits, model } = this.#parts;
-    while (this.#waiting.length > 0 && this.#sequences < limits.maxNumSeqs) {
+    while (this.#waiting.length > 0 && this.#inBatches < limits.maxNumSeqs) {
       const sequence = this.#waiting.shift()!;
       const { served } = sequence.answering.job;
       let lane = this.#lanes.get(served);
       if (lane === undefined) {
-        lane = new Lane(served, model, limits.cacheBytes);
+        lane = new Lane(served, model, this.#pictures, limits.cacheBytes);
         this.#lanes.set(served, lane);
       }
       try {
@@ -250,11 +254,12 @@ export class Scheduler {
   /** Ends all requests with an error and the loop; frees what the batches hold. */
   async close(error: ApiError): Promise<void> {
     this.#closed = true;
-    for (const answering of [...this.#answering]) this.cancel(answering, error);
+    for (const answering of [...this.#answering.keys()]) this.cancel(answering, error);
     this.#wake?.();
     await this.#loop;
     for (const lane of this.#lanes.values()) lane.dispose();
     this.#lanes.clear();
+    this.#pictures.dispose();
   }
 }
 

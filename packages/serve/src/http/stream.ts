@@ -4,8 +4,7 @@
  *
  * A body tells when its reader goes away: then the work for it ends.
  */
-import type { AnswerEvent, Usage } from '../api/answer.js';
-import { type AnswerHead, Chunks, WholeAnswer } from '../api/answer.js';
+import { type AnswerEvent, type AnswerHead, Chunks, type Usage, WholeAnswer } from '../api/answer.js';
 import { asApiError } from '../api/error.js';
 
 /** An answer under way, as this file needs it. */
@@ -31,7 +30,7 @@ const SSE_HEADERS = {
 
 type Write = (text: string) => void;
 
-/** A body that `fill` writes; `beat` is called whenever nothing was written for a while. */
+/** A body that `fill` writes; `beat` is called whenever nothing was written for a while. Nothing is written once the reader is gone. */
 function body(
   every: number,
   abandon: () => void,
@@ -40,26 +39,31 @@ function body(
 ): ReadableStream {
   const encoder = new TextEncoder();
   let timer: NodeJS.Timeout | undefined;
+  let open = true;
+  const end = (): void => {
+    open = false;
+    clearInterval(timer);
+  };
   return new ReadableStream({
     start(controller) {
-      timer = setInterval(() => controller.enqueue(encoder.encode(beat())), every);
       const write = (text: string): void => {
+        if (open) controller.enqueue(encoder.encode(text));
         timer?.refresh();
-        controller.enqueue(encoder.encode(text));
       };
+      timer = setInterval(() => write(beat()), every);
       fill(write).then(
         () => {
-          clearInterval(timer);
-          controller.close();
+          if (open) controller.close();
+          end();
         },
         (error) => {
-          clearInterval(timer);
-          controller.error(error);
+          if (open) controller.error(error);
+          end();
         },
       );
     },
     cancel() {
-      clearInterval(timer);
+      end();
       abandon();
     },
   });

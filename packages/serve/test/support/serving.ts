@@ -20,6 +20,7 @@ export interface Serving {
 }
 
 export interface ServingOptions {
+  readonly dtype?: 'float32' | 'bfloat16';
   readonly engine?: Partial<EngineOptions>;
   readonly server?: Partial<ServerOptions>;
 }
@@ -44,7 +45,7 @@ export async function serving(base: string, options: ServingOptions = {}): Promi
     ...options.server,
   });
   const { weights } = await modelIdentity({ model: base, adapters: [] });
-  const engine = new ChatEngine(await loadModel({ model: base }), {
+  const engine = new ChatEngine(await loadModel({ model: base, dtype: options.dtype ?? 'float32' }), {
     id: 'tiny',
     folder: base,
     weights,

@@ -191,10 +191,11 @@ function entries(tokens: readonly RenderedToken[], sample: EncodedSample, tokeni
   const pictureAt = new Map(sample.imageBounds.map(([start], number) => [start, number]));
   const lengths = sample.imageBounds.map(([start, end]) => end - start);
   const name = (id: number): string => tokenizer.token(id) ?? `#${id}`;
-  return tokens.flatMap(({ index, text, role, image, supervised, learned }): Entry[] => {
+  return tokens.flatMap(({ index, text, role, image, supervised, learned }, at): Entry[] => {
     const picture = pictureAt.get(index);
     if (image) return picture === undefined ? [] : [{ index, features: lengths[picture]!, picture, role }];
     const label = sample.labels[index] ?? -100;
+    const next = sample.inputIds[index + 1] === label ? tokens[at + 1]?.text : undefined;
     return [
       {
         index,
@@ -203,7 +204,7 @@ function entries(tokens: readonly RenderedToken[], sample: EncodedSample, tokeni
         role,
         supervised,
         ...(learned !== undefined && { instead: learned }),
-        label: label === -100 ? null : { id: label, text: name(label) },
+        label: label === -100 ? null : { id: label, text: next || name(label) },
       },
     ];
   });

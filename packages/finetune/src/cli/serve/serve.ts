@@ -68,7 +68,7 @@ async function loadEngine(
       id: options.name,
       folder,
       weights,
-      version: VERSION,
+      version: [VERSION, device, dtype ?? 'stored'].join(' '),
       pictures: {
         allowedHosts: options.allowedImageHosts,
         mediaPath: options.mediaPath,

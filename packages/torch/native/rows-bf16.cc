@@ -1,0 +1,157 @@
+// Products of bfloat16 rows with AVX-512 BF16. Weights are bfloat16 or int8. Six outputs and four rows at a time: 24 sums, each in one register.
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "avx512.h"
+#include "rows-kernel.h"
+
+namespace minicpm {
+
+#if defined(MINICPM_AVX512)
+
+bool hasRowsKernel() { return hasAvx512Bf16(); }
+
+namespace {
+
+constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
+constexpr int64_t kLine = 64;        // bytes of a cache line
+constexpr int64_t kOutputs = 6;      // at a time
+constexpr int64_t kSingle = 8;       // at a time, for one row
+constexpr int64_t kFewRows = 32;     // up to here, memory is the bottleneck
+
+template <bool whole>
+AVX512 inline __m512bh inputs(const BFloat16* from, int64_t count) {
+  if (whole) return (__m512bh)_mm512_loadu_si512(from);
+  return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32(1) << count) - 1, from);
+}
+
+// Integers up to 127 are exact in bfloat16.
+template <bool whole>
+AVX512 inline __m512bh inputs(const int8_t* from, int64_t count) {
+  const auto half = [&](int64_t start) AVX512 {
+    const auto* bytes = reinterpret_cast<const __m128i*>(from + start);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(whole ? _mm_loadu_si128(bytes) : _mm_maskz_loadu_epi8(firstLanes(count - start), bytes)));
+  };
+  return _mm512_cvtne2ps_pbh(half(16), half(0));
+}
+
+// Cache lines to fetch meanwhile: `lines` of them with each step.
+struct Ahead {
+  const char* next;
+  int64_t lines;
+};
+
+template <int outputs, int rows, bool whole, class Weight>
+AVX512 inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, const Weight* weight, int64_t width, int64_t count) {
+  __m512bh factors[rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++) factors[r] = inputs<whole>(x + r * width, count);
+#pragma GCC unroll 8
+  for (int o = 0; o < outputs; o++) {
+    const __m512bh weights = inputs<whole>(weight + o * width, count);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r], weights);
+  }
+}
+
+template <int outputs, int rows, class Weight>
+AVX512 inline void block(const BFloat16* x, const Weight* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
+  __m512 sums[outputs][rows];
+#pragma GCC unroll 8
+  for (int o = 0; o < outputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
+  int64_t k = 0;
+  for (; k + kLanes <= width; k += kLanes) {
+    for (int64_t i = 0; i < ahead.lines; i++, ahead.next += kLine) _mm_prefetch(ahead.next, _MM_HINT_T1);
+    step<outputs, rows, true>(sums, x + k, weight + k, width, kLanes);
+  }
+  if (k < width) step<outputs, rows, false>(sums, x + k, weight + k, width, width - k);
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+    for (int o = 0; o < outputs; o += 4) {
+      constexpr int last = outputs - 1;  // in place of those after the last
+      const __m512 &a = sums[o][r], &b = sums[std::min(o + 1, last)][r], &c = sums[std::min(o + 2, last)][r], &d = sums[std::min(o + 3, last)][r];
+      storeFirst(to + r * stride + o, sumsOf(a, b, c, d), outputs - o);
+    }
+}
+
+template <int outputs, class Weight>
+AVX512 inline void blockOf(int64_t rows, const BFloat16* x, const Weight* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
+  switch (rows) {
+    case 1: return block<outputs, 1>(x, weight, width, to, stride, ahead);
+    case 2: return block<outputs, 2>(x, weight, width, to, stride, ahead);
+    case 3: return block<outputs, 3>(x, weight, width, to, stride, ahead);
+    default: return block<outputs, 4>(x, weight, width, to, stride, ahead);
+  }
+}
+
+// All rows, four at a time, with `groups` times `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
+template <int outputs, class Weight>
+AVX512 void allRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const Weight* weight, float* to, const void* next, int64_t bytes) {
+  const int64_t width = problem.inputs, passes = groups * ((problem.rows + 3) / 4), steps = std::max<int64_t>(1, passes * (width / kLanes));
+  Ahead ahead{static_cast<const char*>(next), (bytes / kLine + steps - 1) / steps};
+  for (int64_t row = 0; row < problem.rows; row += 4)
+    for (int64_t group = 0; group < groups; group++)
+      blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight + group * outputs * width, width,
+                       to + row * problem.outputs + group * outputs, problem.outputs, ahead);
+}
+
+// Outputs at a time, as many as registers hold, or, for many rows, as the cache holds.
+int64_t together(const RowsProblem& problem) { return problem.rows <= kFewRows ? kOutputs : kRowUnit; }
+
+template <class Weight>
+AVX512 void product(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums, int64_t begin, int64_t end) {
+  const int64_t width = problem.inputs, count = together(problem);
+  const auto bytesOf = [&](int64_t outputs) { return outputs * width * static_cast<int64_t>(sizeof(Weight)); };
+  int64_t o = begin;
+  if (problem.rows == 1)
+    for (; o + kSingle <= end; o += kSingle) {
+      Ahead ahead{reinterpret_cast<const char*>(weight + (o + kSingle) * width), o + 2 * kSingle <= end ? kSingle * kLanes * static_cast<int64_t>(sizeof(Weight)) / kLine : 0};
+      block<kSingle, 1>(x, weight + o * width, width, sums + o, problem.outputs, ahead);
+    }
+  for (; o + count <= end; o += count) {
+    const bool fetches = count == kOutputs && o + 2 * count <= end;
+    allRows<kOutputs>(problem, count / kOutputs, x, weight + o * width, sums + o, weight + (o + count) * width, fetches ? bytesOf(count) : 0);
+  }
+  for (; o < end; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
+}
+
+AVX512 void expand(const int8_t* from, BFloat16* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) _mm512_storeu_si512(to + i, (__m512i)inputs<true>(from + i, kLanes));
+  if (i < count) _mm512_mask_storeu_epi16(to + i, (__mmask32(1) << (count - i)) - 1, (__m512i)inputs<false>(from + i, count - i));
+}
+
+}  // namespace
+
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums, int64_t begin, int64_t end) {
+  product(problem, x, weight, sums, begin, end);
+}
+
+// More than four rows pass over the weights several times: these are then expanded first, a few outputs at a time.
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums, int64_t begin, int64_t end) {
+  if (problem.rows <= 4) return product(problem, x, weight, sums, begin, end);
+  const int64_t width = problem.inputs, count = together(problem);
+  std::vector<BFloat16> expanded(static_cast<size_t>(count * width));
+  for (int64_t o = begin; o < end; o += count) {
+    const int64_t own = std::min(count, end - o);
+    expand(weight + o * width, expanded.data(), own * width);
+    if (own < count) product(problem, x, expanded.data(), sums + o, 0, own);
+    else allRows<kOutputs>(problem, count / kOutputs, x, expanded.data(), sums + o, weight + (o + count) * width, o + 2 * count <= end ? count * width : 0);
+  }
+}
+
+#else
+
+bool hasRowsKernel() { return false; }
+
+void rowsProductBf16(const RowsProblem&, const BFloat16*, const BFloat16*, float*, int64_t, int64_t) { std::abort(); }
+
+void rowsProductBf16(const RowsProblem&, const BFloat16*, const int8_t*, float*, int64_t, int64_t) { std::abort(); }
+
+#endif
+
+}  // namespace minicpm

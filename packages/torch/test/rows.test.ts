@@ -1,0 +1,195 @@
+/** Operators of generation: right, and the same bits for a row whatever rows are beside it. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type DType, fromTypedArray, manualSeed, ops, scope, setThreads, type Tensor } from '../src/index.js';
+import { roundings } from './precision.js';
+
+beforeAll(() => setThreads(2));
+afterAll(() => setThreads(1));
+
+const random = (shape: readonly number[], dtype: DType): Tensor =>
+  ops.to(ops.randn(shape, { dtype: 'float32' }), dtype);
+const wide = (x: Tensor): Tensor => ops.to(x, 'float64');
+const row = (x: Tensor, i: number): Tensor => ops.narrow(x, 0, i, 1);
+const bits = (x: Tensor): string => Buffer.from(ops.contiguous(x).toTypedArray().buffer).toString('base64');
+
+/** Distance of `x` to what it should be, over the latter's norm. */
+function distance(x: Tensor, expected: Tensor): number {
+  const norm = (t: Tensor): number => ops.linalgVectorNorm(t).item();
+  return norm(ops.sub(wide(x), expected)) / norm(expected);
+}
+
+/** Roundings of a sum of `count` numbers in float32 inside, and of its result. */
+const tolerance = (count: number, dtype: DType): number =>
+  dtype === 'bfloat16' ? roundings(6, dtype) : roundings(4 + Math.sqrt(count));
+
+/** [inputs, outputs]: whole vectors and parts, one output, blocks and what is left of them, more than a thread's share. */
+const SIZES = [
+  [1, 1],
+  [31, 7],
+  [64, 24],
+  [100, 53],
+  [520, 301],
+] as const;
+const ROWS = [1, 2, 3, 4, 5, 8, 16, 33, 70];
+
+describe.each(['float32', 'bfloat16'] as const)('rowsLinear in %s', (dtype) => {
+  it.each(SIZES)(
+    'is x Wᵀ + b for %i inputs and %i outputs, each row with the bits that it has alone',
+    (width, outputs) => {
+      manualSeed(1);
+      scope(() => {
+        const [x, weight, bias] = [
+          random([70, width], dtype),
+          random([outputs, width], dtype),
+          random([outputs], dtype),
+        ];
+        const expected = ops.add(ops.mm(wide(x), ops.t(wide(weight))), wide(bias));
+        const alone = Array.from({ length: 70 }, (_, i) => bits(ops.rowsLinear(row(x, i), weight, bias)));
+        for (const count of ROWS) {
+          const y = ops.rowsLinear(ops.narrow(x, 0, 0, count), weight, bias);
+          expect(y.shape).toEqual([count, outputs]);
+          expect(distance(y, ops.narrow(expected, 0, 0, count))).toBeLessThan(tolerance(width, dtype));
+          expect(Array.from({ length: count }, (_, i) => bits(row(y, i)))).toEqual(alone.slice(0, count));
+        }
+        const together = ops.rowsLinear(x, weight, bias, { together: true });
+        expect(distance(together, expected)).toBeLessThan(tolerance(width, dtype));
+        const float32 = ops.rowsLinear(x, weight, bias, { wide: true });
+        expect(bits(float32)).toBe(bits(ops.to(ops.rowsLinear(x, weight, bias), 'float32')));
+      });
+    },
+  );
+
+  it.each(SIZES)('takes int8 weights with a scale a row for %i inputs and %i outputs', (width, outputs) => {
+    manualSeed(2);
+    scope(() => {
+      const x = random([70, width], dtype);
+      const values = Int8Array.from({ length: width * outputs }, (_, i) => ((i * 89 + 3) % 255) - 127);
+      const codes = fromTypedArray(values, [outputs, width]);
+      const scales = ops.addScalar(ops.rand([outputs, 1], { dtype: 'float32' }), 0.1);
+      const weight = ops.mul(wide(codes), ops.divScalar(wide(scales), 127));
+      const expected = ops.mm(wide(x), ops.t(weight));
+      const alone = Array.from({ length: 70 }, (_, i) => bits(ops.rowsLinear(row(x, i), codes, null, { scales })));
+      for (const count of ROWS) {
+        const y = ops.rowsLinear(ops.narrow(x, 0, 0, count), codes, null, { scales });
+        expect(distance(y, ops.narrow(expected, 0, 0, count))).toBeLessThan(tolerance(width, dtype));
+        expect(Array.from({ length: count }, (_, i) => bits(row(y, i)))).toEqual(alone.slice(0, count));
+      }
+      const together = ops.rowsLinear(x, codes, null, { scales, together: true });
+      expect(distance(together, expected)).toBeLessThan(tolerance(width, dtype));
+    });
+  });
+
+  it('carries NaN and refuses what does not fit', () => {
+    scope(() => {
+      const weight = random([8, 40], dtype);
+      const x = ops.mulScalar(random([2, 40], dtype), Number.NaN);
+      expect(ops.any(ops.isfinite(ops.rowsLinear(x, weight))).item()).toBe(0);
+      expect(() => ops.rowsLinear(random([2, 39], dtype), weight)).toThrow('rows of its inputs');
+      expect(() => ops.rowsLinear(x, weight, random([7], dtype))).toThrow('a bias');
+      expect(() => ops.rowsLinear(x, weight, null, { scales: ops.ones([8]) })).toThrow("weight of the input's type");
+    });
+  });
+
+  it('norm, SwiGLU and sum: right, and alone the same bits', () => {
+    manualSeed(3);
+    scope(() => {
+      for (const width of [1, 15, 16, 100, 1536]) {
+        const [x, y, weight] = [random([5, width], dtype), random([5, width], dtype), random([width], dtype)];
+        const inverse = ops.rsqrt(ops.addScalar(ops.mean(ops.square(wide(x)), [1], true), 1e-6));
+        const pairs: [(x: Tensor, y: Tensor) => Tensor, Tensor][] = [
+          [(a) => ops.rowsRmsNorm(a, weight, 1e-6), ops.mul(ops.mul(wide(x), inverse), wide(weight))],
+          [ops.rowsSwiglu, ops.mul(ops.silu(wide(x)), wide(y))],
+          [(a, b) => ops.rowsAdd(a, b, 0.3), ops.add(wide(x), wide(y), { alpha: 0.3 })],
+        ];
+        for (const [compute, expected] of pairs) {
+          const all = compute(x, y);
+          expect(distance(all, expected)).toBeLessThan(tolerance(width, dtype));
+          for (let i = 0; i < 5; i++) expect(bits(compute(row(x, i), row(y, i)))).toBe(bits(row(all, i)));
+        }
+      }
+      const large = ops.mulScalar(ops.ones([1, 4], { dtype }), 200);
+      expect(ops.rowsSwiglu(ops.neg(large), large).toNumbers()).toEqual([0, 0, 0, 0].map(() => expect.closeTo(0, 5)));
+      const nan = ops.mulScalar(large, Number.NaN);
+      expect(ops.any(ops.isfinite(ops.rowsSwiglu(nan, large))).item()).toBe(0);
+    });
+  });
+});
+
+describe.each(['float32', 'bfloat16', 'float64'] as const)('decodeAttention in %s', (dtype) => {
+  const [heads, keyHeads, size] = [6, 2, 24];
+
+  /** The operator over fresh copies of the caches. */
+  function attend(inputs: readonly Tensor[], table: Tensor, caches: readonly Tensor[], lengths: readonly number[]) {
+    const own = caches.map((cache) => ops.clone(cache));
+    const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
+    return { output: ops.decodeAttention(q, k, v, table, own, lengths), own };
+  }
+
+  it('attends over each sequence’s own cache and the new position, which it writes', () => {
+    manualSeed(4);
+    scope(() => {
+      const lengths = [0, 3, 255, 256, 600]; // keys are worked on in blocks of 256
+      const count = lengths.length;
+      const inputs = [heads, keyHeads, keyHeads].map((own) => random([count, own * size], dtype));
+      const caches = lengths.map((length) => random([2, keyHeads, length + 5, size], dtype));
+      const angles = ops.randn([1, count, size / 2], { dtype: 'float32' });
+      const table = ops.to(ops.to(ops.cat([ops.cos(angles), ops.sin(angles)]), dtype), 'float32');
+      const { output, own } = attend(inputs, table, caches, lengths);
+      lengths.forEach((length, i) => {
+        const turns = ops.to(ops.reshape(ops.narrow(table, 1, i, 1), [2, 1, 1, 1, size / 2]), dtype);
+        const heads4 = (x: Tensor, own: number): Tensor => ops.reshape(row(x, i), [1, own, 1, size]);
+        const [q, k] = [ops.rotary(heads4(inputs[0]!, heads), turns), ops.rotary(heads4(inputs[1]!, keyHeads), turns)];
+        const part = (which: number): Tensor => ops.narrow(ops.narrow(own[i]!, 0, which, 1), 2, 0, length + 1);
+        const written = (which: number): Tensor => ops.narrow(part(which), 2, length, 1);
+        expect(distance(written(0), wide(k))).toBeLessThan(roundings(2, dtype === 'float64' ? 'float32' : dtype));
+        expect(bits(written(1))).toBe(bits(heads4(inputs[2]!, keyHeads)));
+        const before = ops.narrow(own[i]!, 2, 0, length);
+        expect(bits(before)).toBe(bits(ops.narrow(caches[i]!, 2, 0, length)));
+        const expected = ops.scaledDotProductAttention(wide(q), wide(part(0)), wide(part(1)), null, 0, false, {
+          enable_gqa: true,
+        });
+        const got = ops.reshape(row(output, i), [1, heads, 1, size]);
+        expect(distance(got, expected)).toBeLessThan(tolerance(length + 1 + size, dtype));
+        const alone = attend(
+          inputs.map((x) => row(x, i)),
+          ops.contiguous(ops.narrow(table, 1, i, 1)),
+          [caches[i]!],
+          [length],
+        );
+        expect(bits(alone.output)).toBe(bits(row(output, i)));
+      });
+    });
+  });
+
+  it('refuses a cache without room and shapes that do not fit', () => {
+    scope(() => {
+      const [q, k] = [random([1, heads * size], dtype), random([1, keyHeads * size], dtype)];
+      const [table, cache] = [ops.ones([2, 1, size / 2], { dtype: 'float32' }), random([2, keyHeads, 4, size], dtype)];
+      expect(() => ops.decodeAttention(q, k, k, table, [cache], [4])).toThrow('with room after 4 positions');
+      expect(() => ops.decodeAttention(q, k, k, table, [cache], [0, 1])).toThrow('a cache and a length for each row');
+      expect(() => ops.decodeAttention(q, q, k, table, [cache], [0])).toThrow('heads of 24');
+    });
+  });
+});
+
+it('causal attention with keys before the queries lets the last query see the last key', () => {
+  manualSeed(5);
+  scope(() => {
+    for (const dtype of ['float32', 'bfloat16'] as const)
+      for (const [queries, keys] of [
+        [1, 40],
+        [7, 40],
+        [70, 600],
+        [64, 65],
+      ] as const) {
+        const [q, k, v] = [
+          random([1, 4, queries, 32], dtype),
+          random([1, 2, keys, 32], dtype),
+          random([1, 2, keys, 32], dtype),
+        ];
+        const mask = ops.tril(ops.ones([queries, keys], { dtype: 'bool' }), keys - queries);
+        const expected = ops.scaledDotProductAttention(wide(q), wide(k), wide(v), mask, 0, false, { enable_gqa: true });
+        expect(distance(ops.attention(q, k, v, { is_causal: true }), expected)).toBeLessThan(tolerance(keys, dtype));
+      }
+  });
+});
