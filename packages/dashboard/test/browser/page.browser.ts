@@ -219,6 +219,14 @@ test('two runs are selected and compared', async () => {
   await page.getByText('digits (Baseline)').waitFor();
 });
 
+test('a run is duplicated into the form, and its command has the same flags', async () => {
+  await show(page, `runs/${ids.invoices}`);
+  await page.getByRole('link', { name: 'Duplicate as new run' }).click();
+  await page.getByLabel('--lora_r', { exact: true }).waitFor();
+  await expect.poll(() => page.getByLabel('--lora_r', { exact: true }).inputValue()).toBe('16');
+  await expect.poll(() => text('main')).toContain('--lora_alpha=32');
+});
+
 test('100 000 steps are drawn', async () => {
   const id = await runId(page, 'long');
   const draw = (): Promise<number> =>

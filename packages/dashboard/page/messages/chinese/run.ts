@@ -239,7 +239,8 @@ export const run: TableOf<typeof english> = {
     memory: '内存',
     bars: { measured: '实测', planned: '规划依据', estimated: '预估' },
     barTexts: {
-      measured: '最近一次记录的步',
+      measured: '张量占用的最大值',
+      process: '最近一次记录的步时的进程',
       planned: '最初几步后的实测值，加上保留的计算图',
       estimated: '开始之前，按类别',
     },
@@ -248,7 +249,7 @@ export const run: TableOf<typeof english> = {
     noSystem: '此运行没有写入机器的测量值：版本较旧，或运行不足十秒。',
     categories: {
       process: '进程',
-      device: '设备峰值',
+      device: '张量',
       baseline: '所有块重新计算时',
       kept: '保留的计算图',
       weights: '权重',
@@ -263,6 +264,7 @@ export const run: TableOf<typeof english> = {
       vision_cache: '视觉缓存',
       other: '其他',
     },
+    processSentence: (bytes) => `最近一次记录的步时，进程占用本机内存 ${bytes}。`,
     budgetSentence: (budget) => `预算为 ${budget}。`,
     charts: {
       cpu: '处理器',

@@ -244,7 +244,8 @@ export const run = {
     memory: 'Memory',
     bars: { measured: 'Measured', planned: 'Planned with', estimated: 'Estimated' },
     barTexts: {
-      measured: 'the last logged step',
+      measured: 'most that tensors took',
+      process: 'the process at the last logged step',
       planned: 'measured after the first steps, with the graphs that are kept beside it',
       estimated: 'before the start, by category',
     },
@@ -253,7 +254,7 @@ export const run = {
     noSystem: 'This run wrote no measurements of the machine: it is of an older version, or younger than ten seconds.',
     categories: {
       process: 'process',
-      device: 'peak of the device',
+      device: 'tensors',
       baseline: 'with every block recomputed',
       kept: 'kept graphs',
       weights: 'weights',
@@ -268,6 +269,7 @@ export const run = {
       vision_cache: 'vision cache',
       other: 'other',
     },
+    processSentence: (bytes: string) => `The process took ${bytes} of the machine at the last logged step.`,
     budgetSentence: (budget: string) => `The budget is ${budget}.`,
     charts: {
       cpu: 'Processor',
