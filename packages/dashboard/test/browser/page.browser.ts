@@ -245,22 +245,26 @@ test('100 000 steps are drawn', async () => {
   expect(Math.min(...times)).toBeLessThan(3000);
 });
 
+/** Saves what a page shows, at most so many pixels high. */
+async function save(of: Page, name: string, most = 1700): Promise<void> {
+  // As high as its content, so that pictures that load when they are seen do.
+  const { width, height } = of.viewportSize()!;
+  await of.setViewportSize({
+    width,
+    height: Math.min(most, await of.evaluate(() => document.documentElement.scrollHeight)),
+  });
+  await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
+  await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
+  await settled(of);
+  const picture = await of.screenshot();
+  await of.setViewportSize({ width, height });
+  await sharp(picture)
+    .webp({ quality: 82, effort: 6 })
+    .toFile(join(process.env.SCREENSHOTS!, `${name}.webp`));
+}
+
 test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
-  const folder = process.env.SCREENSHOTS!;
-  mkdirSync(folder, { recursive: true });
-  const save = async (of: Page, name: string): Promise<void> => {
-    // As high as its content, so that pictures that load when they are seen do.
-    const { width, height } = of.viewportSize()!;
-    await of.setViewportSize({ width, height: await of.evaluate(() => document.documentElement.scrollHeight) });
-    await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
-    await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
-    await settled(of);
-    const picture = await of.screenshot({ fullPage: true });
-    await of.setViewportSize({ width, height });
-    await sharp(picture)
-      .webp({ quality: 82, effort: 6 })
-      .toFile(join(folder, `${name}.webp`));
-  };
+  mkdirSync(process.env.SCREENSHOTS!, { recursive: true });
   rmSync(join(live.folder, 'STOP'));
   live.steps(195);
   await page.evaluate(
@@ -286,6 +290,29 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
   await save(phone, 'phone');
   await phone.context().close();
 });
+
+/** The folder in which `npm run quickstart` was run: a model that answers. */
+const place = process.env.QUICKSTART ?? join(import.meta.dirname, '..', '..', '..', '..');
+
+test.runIf(process.env.SCREENSHOTS && existsSync(join(place, 'quickstart', 'lora')))(
+  'a chat with a picture',
+  async () => {
+    const quickstart = await startServer(join(place, 'quickstart'), 0, place);
+    const context = await bench.browser.newContext({ viewport: { width: 1440, height: 900 }, locale: 'en-US' });
+    const chat = await context.newPage();
+    await chat.goto(quickstart.url);
+    await chat.getByRole('link', { name: 'lora' }).click();
+    await chat.getByRole('link', { name: 'Chat with the result' }).click();
+    await chat.getByText('ready', { exact: true }).first().waitFor({ timeout: 60_000 });
+    await chat.locator('input[type=file]').setInputFiles(join(place, 'quickstart', 'data', 'images', '0-0003.png'));
+    await chat.getByPlaceholder('Question').fill('Which digit is this?');
+    await chat.getByRole('button', { name: 'Send' }).click();
+    await chat.getByText(/tokens\/s/).waitFor({ timeout: 60_000 });
+    await save(chat, 'chat');
+    await context.close();
+    await quickstart.close();
+  },
+);
 
 test('no request left the machine, and neither policy nor script was broken', () => {
   expect(bench.offences).toEqual([]);
