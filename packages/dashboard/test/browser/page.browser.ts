@@ -3,10 +3,8 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { MODEL } from '../../../finetune/test/support/made-data.js';
 import { liveRun, RecordedRun } from '../support/recorded-runs.mjs';
-import { writeData } from './data.js';
-import { type Ids, type Screen, screensOf } from './screens.js';
+import { type Ids, screensOf } from './screens.js';
 import { type Bench, findings, openPage, runId, settled, show, startBench, startServer } from './support.js';
 
 let bench: Bench;
@@ -36,26 +34,6 @@ beforeAll(async () => {
   ids = Object.fromEntries(pairs) as Ids;
 });
 afterAll(() => bench?.close());
-
-/** Opens data by the form, and waits for their report. */
-async function openData(): Promise<string> {
-  await show(page, 'data');
-  await page.getByLabel('Data files').fill(writeData(bench.root));
-  await page.getByLabel('Model', { exact: true }).fill(MODEL);
-  await page.getByRole('button', { name: 'Open and check' }).click();
-  await page.waitForFunction(() => /^#\/data\/./.test(location.hash));
-  const id = new URL(page.url()).hash.split('/')[2]!;
-  await page.getByText('receipt.png', { exact: false }).first().waitFor({ timeout: 60_000 });
-  return id;
-}
-
-let data: string | undefined;
-
-/** All screens. Data are opened by the first who asks: a server that starts again has none open. */
-async function screens(): Promise<Screen[]> {
-  data ??= await openData();
-  return screensOf(ids, data);
-}
 
 const text = (selector: string): Promise<string> => page.locator(selector).first().innerText();
 
@@ -116,7 +94,7 @@ describe('every screen', () => {
   ] as const)('has no serious finding of axe and no missing text: $language, $theme', async ({ language, theme }) => {
     const other = await openPage(bench, 'runs', { language, theme });
     const wrong: Record<string, unknown> = {};
-    for (const { name, address } of await screens()) {
+    for (const { name, address } of screensOf(ids)) {
       await show(other, address);
       const found = await findings(other);
       // The other theme has other colours; nothing else differs.
@@ -137,7 +115,7 @@ describe('every screen', () => {
 
   test('fits a phone of 360 pixels', async () => {
     const phone = await openPage(bench, 'runs', { width: 360, height: 740 });
-    for (const { name, address } of await screens()) {
+    for (const { name, address } of screensOf(ids)) {
       await show(phone, address);
       expect(await phone.evaluate(() => document.documentElement.scrollWidth), name).toBeLessThanOrEqual(360);
     }
@@ -277,7 +255,7 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
     await runId(page, 'long'),
   );
   await page.reload();
-  for (const { name, address } of await screens()) {
+  for (const { name, address } of screensOf(ids).filter(({ address }) => /^(runs|compare)/.test(address))) {
     await show(page, address);
     await save(page, name);
   }
@@ -290,29 +268,6 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
   await save(phone, 'phone');
   await phone.context().close();
 });
-
-/** The folder in which `npm run quickstart` was run: a model that answers. */
-const place = process.env.QUICKSTART ?? join(import.meta.dirname, '..', '..', '..', '..');
-
-test.runIf(process.env.SCREENSHOTS && existsSync(join(place, 'quickstart', 'lora')))(
-  'a chat with a picture',
-  async () => {
-    const quickstart = await startServer(join(place, 'quickstart'), 0, place);
-    const context = await bench.browser.newContext({ viewport: { width: 1440, height: 900 }, locale: 'en-US' });
-    const chat = await context.newPage();
-    await chat.goto(quickstart.url);
-    await chat.getByRole('link', { name: 'lora' }).click();
-    await chat.getByRole('link', { name: 'Chat with the result' }).click();
-    await chat.getByText('ready', { exact: true }).first().waitFor({ timeout: 60_000 });
-    await chat.locator('input[type=file]').setInputFiles(join(place, 'quickstart', 'data', 'images', '0-0003.png'));
-    await chat.getByPlaceholder('Question').fill('Which digit is this?');
-    await chat.getByRole('button', { name: 'Send' }).click();
-    await chat.getByText(/tokens\/s/).waitFor({ timeout: 60_000 });
-    await save(chat, 'chat');
-    await context.close();
-    await quickstart.close();
-  },
-);
 
 test('no request left the machine, and neither policy nor script was broken', () => {
   expect(bench.offences).toEqual([]);

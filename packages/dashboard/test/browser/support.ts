@@ -30,7 +30,7 @@ export interface Bench {
   close(): Promise<void>;
 }
 
-export const startServer = (root: string, port = 0, cwd = root): Promise<Dashboard> =>
+export const startServer = (root: string, port = 0): Promise<Dashboard> =>
   startDashboard({
     roots: [root],
     port,
@@ -39,7 +39,7 @@ export const startServer = (root: string, port = 0, cwd = root): Promise<Dashboa
     sliceGrid: (width, height) =>
       width * height > 448 * 448 ? [Math.ceil(width / 448), Math.ceil(height / 448)] : null,
     version: '0.1.0',
-    cwd,
+    cwd: root,
   });
 
 export async function startBench(prepare: (root: string) => void | Promise<void> = () => undefined): Promise<Bench> {
