@@ -236,7 +236,8 @@ describe('whoever is killed', () => {
     const folder = join(place.path, name);
     const { run: id } = (await (await post({ output_dir: folder })).json()) as { run: string };
     const events = join(folder, 'events.jsonl');
-    await until(() => existsSync(events) || undefined, 'its first event');
+    const isThere = () => (existsSync(events) && readFileSync(events, 'utf8').includes('\n')) || undefined;
+    await until(isThere, 'its first event');
     const { pid } = JSON.parse(readFileSync(join(folder, 'ui_launch.json'), 'utf8'));
     const gone = new Promise((resolve) => server.once('exit', resolve));
     if (order === 'run, then page') process.kill(pid, 'SIGKILL');

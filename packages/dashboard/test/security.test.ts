@@ -195,13 +195,24 @@ describe('the page itself', () => {
     expect(answer.status).toBe(200);
   });
 
-  it('is reached under a name that is allowed, and under no other', async () => {
-    const other = await PageServer.start([place.path], { allowedHosts: ['proxy.example'] });
+  it('is reached under names that are allowed, also through a proxy, and under no other', async () => {
+    const other = await PageServer.start([place.path], { allowedHosts: ['proxy.example', 'tls.example:8443'] });
+    const { port } = other.dashboard;
+    const ask = async (name: string, origin?: string): Promise<number> => {
+      const headers = { host: name, ...other.bearer, ...(origin === undefined ? {} : { origin, ...JSON_TYPE }) };
+      const write = origin === undefined ? {} : { method: 'PUT', body: '{}' };
+      return (await other.raw(origin === undefined ? '/api/session' : `/api/runs/${id}/ui`, { headers, ...write }))
+        .status;
+    };
     try {
-      const ask = (name: string) =>
-        other.raw('/api/session', { headers: { host: `${name}:${other.dashboard.port}`, ...other.bearer } });
-      expect((await ask('proxy.example')).status).toBe(200);
-      expect((await ask('other.example')).status).toBe(421);
+      expect(await ask('proxy.example')).toBe(200);
+      expect(await ask(`proxy.example:${port}`)).toBe(200);
+      expect(await ask('tls.example:8443', 'https://tls.example:8443')).toBe(200);
+      expect(await ask('tls.example')).toBe(421);
+      expect(await ask('proxy.example:1')).toBe(421);
+      expect(await ask('sub.proxy.example')).toBe(421);
+      expect(await ask('proxy.example', 'https://evil.example')).toBe(403);
+      expect(await ask('proxy.example', 'https://proxy.example.evil.example')).toBe(403);
     } finally {
       await other.close();
     }

@@ -1,5 +1,7 @@
 /** The command `ui` as a process: its address, its token, and a real training that it starts, stops and resumes, and that outlives it. */
-import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -78,6 +80,30 @@ describe('minicpm-finetune ui', () => {
   ])('refuses %j', async (flags, message) => {
     const { code, output } = await start(process.execPath, [CLI, 'ui', '--port', '0', ...flags]).ended;
     expect([code, output]).toEqual([2, expect.stringContaining(message)]);
+  });
+
+  it('says that another program has the port', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    const { code, output } = await start(process.execPath, words('--port', String(port)), place.folder).ended;
+    other.close();
+    expect([code, output]).toEqual([
+      2,
+      expect.stringContaining(`Expected a free port for --port but received ${port}.`),
+    ]);
+  });
+
+  it('says where its token cannot be kept', async () => {
+    const file = join(home, 'a-file');
+    writeFileSync(file, '');
+    process.env.XDG_CACHE_HOME = file;
+    const { code, output } = await start(process.execPath, words('--port', '0'), place.folder).ended;
+    process.env.XDG_CACHE_HOME = home;
+    expect([code, output]).toEqual([
+      2,
+      expect.stringContaining('Expected a folder of yours for the token of the page'),
+    ]);
   });
 
   it('starts a training, stops it, and resumes it after the page was started again', async () => {

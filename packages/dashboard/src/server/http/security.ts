@@ -11,7 +11,7 @@ import { isSameToken } from './token.js';
 export interface SecurityOptions {
   readonly token: string;
   readonly port: number;
-  /** Names in a Host header, without port, beside those of the loopback. */
+  /** Names in a Host header beside those of the loopback, with or without a port. */
   readonly allowedHosts: readonly string[];
 }
 
@@ -53,11 +53,11 @@ export function cookieName(port: number): string {
   return `mcft-${port}`;
 }
 
-/** The names under which the page is reached. */
+/** What a Host header may say. A proxy has a port of its own, or none. */
 function hostsOf({ port, allowedHosts }: SecurityOptions): Set<string> {
-  const names = ['localhost', '127.0.0.1', '[::1]', ...allowedHosts].map((name) => name.toLowerCase());
-  const withPort = names.map((name) => `${name}:${port}`);
-  return new Set(port === 80 ? [...withPort, ...names] : withPort);
+  const own = ['localhost', '127.0.0.1', '[::1]'].map((name) => `${name}:${port}`);
+  const allowed = allowedHosts.flatMap((name) => (/:\d+$/.test(name) ? [name] : [name, `${name}:${port}`]));
+  return new Set([...own, ...allowed].map((name) => name.toLowerCase()));
 }
 
 /** Refuses what is not meant for the page: to be called before any route is looked for. */
@@ -108,7 +108,7 @@ function requireOwnOrigin(c: Context, hosts: ReadonlySet<string>): void {
 }
 
 function isOwnOrigin(origin: string, hosts: ReadonlySet<string>): boolean {
-  return origin.startsWith('http://') && hosts.has(origin.slice('http://'.length).toLowerCase());
+  return hosts.has(origin.toLowerCase().replace(/^https?:\/\//, ''));
 }
 
 function requireSize(c: Context): void {

@@ -36,9 +36,9 @@ function fileOf(port: number): string {
 /** What the last page on this port left; null: nothing, or nothing that is this user's alone. */
 export function readToken(port: number): TokenRecord | null {
   const path = fileOf(port);
-  const status = lstatSync(path, { throwIfNoEntry: false });
-  if (!status?.isFile() || (status.mode & 0o077) !== 0 || status.uid !== process.getuid?.()) return null;
   try {
+    const status = lstatSync(path);
+    if (!status.isFile() || (status.mode & 0o077) !== 0 || status.uid !== process.getuid?.()) return null;
     return TOKEN_FILE.parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch {
     return null;

@@ -94,7 +94,7 @@ export class Launcher {
 
   /** The folder of a new run, made if need be: its real path, below a folder of runs. */
   #newFolder(values: Readonly<Record<string, unknown>>): string {
-    const { output_dir: given, overwrite_output_dir: overwrite } = values;
+    const { output_dir: given, overwrite_output_dir: overwrite, resume_from_checkpoint: resumed } = values;
     const field = 'output_dir';
     if (typeof given !== 'string' || given === '')
       throw new ApiError(400, 'Expected a folder for --output_dir but received none.', { field });
@@ -120,7 +120,8 @@ export class Launcher {
           cure: 'Name another folder.',
         },
       );
-    if (existsSync(join(folder, RUN_FILES.events)) && overwrite !== true)
+    const isKept = overwrite !== true && (resumed === undefined || resumed === null);
+    if (existsSync(join(folder, RUN_FILES.events)) && isKept)
       throw new ApiError(409, `Expected a new folder for --output_dir but received ${folder}, which holds a run.`, {
         field,
         cure: 'Name another folder, resume the run, or set --overwrite_output_dir true.',

@@ -13,7 +13,7 @@ import {
   writeToken,
 } from '@minicpm-finetune/dashboard';
 import { planSlices } from '@minicpm-finetune/processor';
-import { expected, UserError } from '@minicpm-finetune/run';
+import { cacheFolder, expected, UserError } from '@minicpm-finetune/run';
 import { VERSION } from '../../version.js';
 import type { CommandIO } from '../cli-command.js';
 
@@ -33,8 +33,8 @@ export async function serveUi(options: UiOptions, { stdout, stderr, say }: Comma
   const roots = options.roots.map(requireFolder);
   const dashboard = await start(options, roots);
   const { port, token, url, close } = dashboard;
-  writeToken(port, token, url);
   try {
+    keepToken(port, token, url);
     if (!LOOPBACK.has(options.host)) {
       const warning = `warning: --host ${options.host} lets other machines in, and nothing is encrypted: whoever reads the address can start programs as you.`;
       stderr.write(`${say(warning)}\n`);
@@ -64,6 +64,18 @@ async function start({ port, host, allowedHosts }: UiOptions, roots: readonly st
     });
   } catch (error) {
     throw refusal(error, port, host);
+  }
+}
+
+/** @throws UserError where the file cannot be written */
+function keepToken(port: number, token: string, url: string): void {
+  try {
+    writeToken(port, token, url);
+  } catch (cause) {
+    throw new UserError(
+      `Expected a folder of yours for the token of the page but received ${cacheFolder()}: ${(cause as Error).message}.`,
+      { cure: 'Set XDG_CACHE_HOME to a folder that only you can write.', cause },
+    );
   }
 }
 

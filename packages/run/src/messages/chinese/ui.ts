@@ -13,6 +13,9 @@ export const UI: Messages = {
   'Another program has it: name another port, such as 8788.': '它已被其他程序占用：请换一个端口，例如 8788。',
   'a port that you may use': '你有权使用的端口',
   'Name one above 1023.': '请给出大于 1023 的端口。',
+  'Expected a folder of yours for the token of the page but received {1}: {2}.':
+    '网页的令牌应存放在你自己的目录中，但收到 {1}：{2}。',
+  'Set XDG_CACHE_HOME to a folder that only you can write.': '请把 XDG_CACHE_HOME 设为只有你能写入的目录。',
   'an address of this machine': '本机的地址',
   'Leave it out to listen on 127.0.0.1.': '去掉此参数即监听 127.0.0.1。',
   'Name the folder that holds run folders (--output_dir), or the folder above it.':
