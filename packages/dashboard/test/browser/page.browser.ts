@@ -3,10 +3,8 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { MODEL } from '../../../finetune/test/support/made-data.js';
 import { liveRun, RecordedRun } from '../support/recorded-runs.mjs';
-import { writeData } from './data.js';
-import { type Ids, type Screen, screensOf } from './screens.js';
+import { type Ids, screensOf } from './screens.js';
 import { type Bench, findings, openPage, runId, settled, show, startBench, startServer } from './support.js';
 
 let bench: Bench;
@@ -36,26 +34,6 @@ beforeAll(async () => {
   ids = Object.fromEntries(pairs) as Ids;
 });
 afterAll(() => bench?.close());
-
-/** Opens data by the form, and waits for their report. */
-async function openData(): Promise<string> {
-  await show(page, 'data');
-  await page.getByLabel('Data files').fill(writeData(bench.root));
-  await page.getByLabel('Model', { exact: true }).fill(MODEL);
-  await page.getByRole('button', { name: 'Open and check' }).click();
-  await page.waitForFunction(() => /^#\/data\/./.test(location.hash));
-  const id = new URL(page.url()).hash.split('/')[2]!;
-  await page.getByText('receipt.png', { exact: false }).first().waitFor({ timeout: 60_000 });
-  return id;
-}
-
-let data: string | undefined;
-
-/** All screens. Data are opened by the first who asks: a server that starts again has none open. */
-async function screens(): Promise<Screen[]> {
-  data ??= await openData();
-  return screensOf(ids, data);
-}
 
 const text = (selector: string): Promise<string> => page.locator(selector).first().innerText();
 
@@ -116,7 +94,7 @@ describe('every screen', () => {
   ] as const)('has no serious finding of axe and no missing text: $language, $theme', async ({ language, theme }) => {
     const other = await openPage(bench, 'runs', { language, theme });
     const wrong: Record<string, unknown> = {};
-    for (const { name, address } of await screens()) {
+    for (const { name, address } of screensOf(ids)) {
       await show(other, address);
       const found = await findings(other);
       // The other theme has other colours; nothing else differs.
@@ -137,7 +115,7 @@ describe('every screen', () => {
 
   test('fits a phone of 360 pixels', async () => {
     const phone = await openPage(bench, 'runs', { width: 360, height: 740 });
-    for (const { name, address } of await screens()) {
+    for (const { name, address } of screensOf(ids)) {
       await show(phone, address);
       expect(await phone.evaluate(() => document.documentElement.scrollWidth), name).toBeLessThanOrEqual(360);
     }
@@ -245,22 +223,26 @@ test('100 000 steps are drawn', async () => {
   expect(Math.min(...times)).toBeLessThan(3000);
 });
 
+/** Saves what a page shows, at most so many pixels high. */
+async function save(of: Page, name: string, most = 1700): Promise<void> {
+  // As high as its content, so that pictures that load when they are seen do.
+  const { width, height } = of.viewportSize()!;
+  await of.setViewportSize({
+    width,
+    height: Math.min(most, await of.evaluate(() => document.documentElement.scrollHeight)),
+  });
+  await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
+  await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
+  await settled(of);
+  const picture = await of.screenshot();
+  await of.setViewportSize({ width, height });
+  await sharp(picture)
+    .webp({ quality: 82, effort: 6 })
+    .toFile(join(process.env.SCREENSHOTS!, `${name}.webp`));
+}
+
 test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
-  const folder = process.env.SCREENSHOTS!;
-  mkdirSync(folder, { recursive: true });
-  const save = async (of: Page, name: string): Promise<void> => {
-    // As high as its content, so that pictures that load when they are seen do.
-    const { width, height } = of.viewportSize()!;
-    await of.setViewportSize({ width, height: await of.evaluate(() => document.documentElement.scrollHeight) });
-    await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
-    await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
-    await settled(of);
-    const picture = await of.screenshot({ fullPage: true });
-    await of.setViewportSize({ width, height });
-    await sharp(picture)
-      .webp({ quality: 82, effort: 6 })
-      .toFile(join(folder, `${name}.webp`));
-  };
+  mkdirSync(process.env.SCREENSHOTS!, { recursive: true });
   rmSync(join(live.folder, 'STOP'));
   live.steps(195);
   await page.evaluate(
@@ -273,7 +255,7 @@ test.runIf(process.env.SCREENSHOTS)('screenshots', async () => {
     await runId(page, 'long'),
   );
   await page.reload();
-  for (const { name, address } of await screens()) {
+  for (const { name, address } of screensOf(ids).filter(({ address }) => /^(runs|compare)/.test(address))) {
     await show(page, address);
     await save(page, name);
   }

@@ -8,12 +8,8 @@ export interface Screen {
   readonly address: string;
 }
 
-/**
- * Every screen, with as much on it as the recorded runs have.
- *
- * @param data the id of opened data.
- */
-export const screensOf = ({ digits, invoices, live }: Ids, data: string): Screen[] => [
+/** Every screen, with as much on it as the recorded runs have. Those of tools are filled in tools.browser.ts. */
+export const screensOf = ({ digits, invoices, live }: Ids): Screen[] => [
   { name: 'runs', address: 'runs' },
   { name: 'overview', address: `runs/${live}` },
   { name: 'charts', address: `runs/${invoices}/charts?abandoned=1` },
@@ -23,9 +19,7 @@ export const screensOf = ({ digits, invoices, live }: Ids, data: string): Screen
   { name: 'log', address: `runs/${live}/log` },
   { name: 'system', address: `runs/${digits}/system` },
   { name: 'compare', address: `compare?runs=${digits},${invoices}&baseline=${digits}` },
-  { name: 'open-data', address: 'data' },
-  { name: 'data', address: `data/${data}` },
-  { name: 'record', address: `data/${data}/2` },
+  { name: 'data', address: 'data' },
   { name: 'new-run', address: `new-run?from=${digits}` },
   { name: 'chat', address: 'chat' },
   { name: 'machine', address: 'machine' },

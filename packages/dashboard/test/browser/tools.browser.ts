@@ -28,7 +28,6 @@ beforeAll(async () => {
         {
           image: { '<image_00>': 'images/3.jpg', '<image_01>': 'images/1.jpg' },
           conversations: [
-            turn('system', 'Be brief.'),
             turn('user', 'Is <image_00> like <image_01>?'),
             turn('assistant', 'No.'),
             turn('user', 'Sure?'),
@@ -80,6 +79,7 @@ async function save(name: string, of: Page = page): Promise<void> {
     width,
     height: Math.min(2600, await of.evaluate(() => document.documentElement.scrollHeight)),
   });
+  await of.evaluate(() => scrollTo(0, 0));
   await settled(of);
   await picturesLoaded(of);
   await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
@@ -101,18 +101,19 @@ describe('data', () => {
     await page.keyboard.press('Enter');
     await page.getByRole('heading', { name: 'Tokens per record' }).waitFor();
     await page.getByText('Errors: 1 · Warnings: 1').waitFor();
-    await page.getByText(/1 of 23 records \(4\.3%\) are longer/).waitFor();
+    await page.getByText(/^1 of 23 records \(4\.3%\) are longer/).waitFor();
     await picturesLoaded();
     await sound();
     await save('data');
     await page.locator('input[type=range]').focus();
     await page.keyboard.press('Home');
-    await page.getByText(/2[0-9] of 23 records .* are longer/).waitFor();
+    await page.getByText(/([2-9]|1\d) of 23 records .* are longer/).waitFor();
+    expect(new URL(page.url()).hash).toContain('max=64');
     await page.getByRole('button', { name: /^Suggested/ }).click();
-    await page.getByText(/[01] of 23 records .* are longer/).waitFor();
+    await page.getByText(/^[01] of 23 records .* are longer/).waitFor();
     await page.getByRole('spinbutton', { name: 'model_max_length' }).fill('200');
     await page.keyboard.press('Enter');
-    await page.getByText(/1 of 23 records/).waitFor();
+    await page.getByText(/^1 of 23 records/).waitFor();
     await page.getByRole('button', { name: 'Errors', exact: true }).click();
     await expect.poll(() => page.locator('section ol > li').count()).toBe(1);
     await page.getByRole('button', { name: 'Text only' }).click();
