@@ -79,6 +79,7 @@ async function save(name: string, of: Page = page): Promise<void> {
     width,
     height: Math.min(2600, await of.evaluate(() => document.documentElement.scrollHeight)),
   });
+  await of.evaluate(() => scrollTo(0, 0));
   await settled(of);
   await picturesLoaded(of);
   await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });

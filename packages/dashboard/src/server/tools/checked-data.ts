@@ -105,5 +105,11 @@ export class CheckedRecords {
 
 function finding({ level, record, data }: Placed, say: Say): Finding {
   const { message, cure } = data;
-  return { level, record, place: placeText(data), message: say(message), cure: cure === undefined ? null : say(cure) };
+  return {
+    level,
+    record,
+    place: say(placeText(data)),
+    message: say(message),
+    cure: cure === undefined ? null : say(cure),
+  };
 }

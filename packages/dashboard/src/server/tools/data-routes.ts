@@ -150,7 +150,7 @@ async function view(set: DataSet, record: number, limits: object, say: Say): Pro
   const json = await set.ask<RecordJson>({ op: 'record', record, compat: 'both', ...limits });
   return {
     ...json,
-    place: placeText(json.place),
+    place: say(placeText(json.place)),
     encodings: json.encodings.map((one) => ({
       ...one,
       error: one.error === null ? null : fieldError(one.error, say),

@@ -19,7 +19,7 @@ export function fieldError(data: UserErrorData, say: Say): FieldError {
   const { message, flag, cure } = data;
   const place = placeText(data);
   return {
-    message: place === '' ? say(message) : `${say(message)} (${place})`,
+    message: place === '' ? say(message) : `${say(message)} (${say(place)})`,
     field: flag === undefined ? null : flag.replace(/^--/, ''),
     cure: cure === undefined ? null : say(cure),
   };
