@@ -26,7 +26,6 @@ export const GENERAL: Messages = {
   'a text': '文本',
   text: '文本',
   'a number': '数值',
-  'a number from {1} to {2}': '{1} 到 {2} 之间的数值',
   numbers: '若干数值',
   'an integer': '整数',
   integers: '若干整数',
