@@ -11,9 +11,11 @@ import { mergeCommand } from './merge/command.js';
 import { renderCommand } from './render/command.js';
 import { serveCommand } from './serve/command.js';
 import { trainCommand } from './train/command.js';
+import { uiCommand } from './ui/command.js';
 
 export const COMMANDS: readonly CliCommand[] = [
   trainCommand,
+  uiCommand,
   chatCommand,
   generateCommand,
   mergeCommand,

@@ -19,6 +19,7 @@ import { RUN_FOLDER } from './run-folder.js';
 import { SAME_DATA } from './same-data.js';
 import { SERVE } from './serve.js';
 import { TRAINING } from './training.js';
+import { UI } from './ui.js';
 
 /** The topics, each with its templates; a template is in one of them. */
 export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
@@ -41,4 +42,5 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   adapters: ADAPTERS,
   runFolder: RUN_FOLDER,
   serve: SERVE,
+  ui: UI,
 };
