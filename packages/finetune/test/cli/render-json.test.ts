@@ -34,7 +34,8 @@ beforeAll(async () => {
 
 type Entry = TokenJson | FeaturesJson;
 const isFeatures = (entry: Entry): entry is FeaturesJson => 'features' in entry;
-const tokensOf = (entries: readonly Entry[]): TokenJson[] => entries.filter((entry): entry is TokenJson => !isFeatures(entry));
+const tokensOf = (entries: readonly Entry[]): TokenJson[] =>
+  entries.filter((entry): entry is TokenJson => !isFeatures(entry));
 
 async function encoded(record: number, changes: object = {}) {
   const { json } = await recordJson(dataset, record, encoder.with(changes), ['inference']);
