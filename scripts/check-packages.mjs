@@ -33,6 +33,7 @@ function checkFiles(place, name, files) {
   }
   const source = new Set(files.filter((path) => path.startsWith('src/')).map((path) => path.replace(/\.\w+$/, '')));
   for (const path of files) {
+    if (path.startsWith('dist/page/')) continue; // what Vite makes; the check below wants it whole
     const output = /^dist\/(.*?)\.(d\.ts|js)(\.map)?$/.exec(path);
     const known = output
       ? source.has(`src/${output[1]}`)
@@ -40,6 +41,8 @@ function checkFiles(place, name, files) {
     if (!known && !['LICENSE', 'package.json'].includes(path))
       wrong.push(`Expected no ${path} in ${name}: it has no source.`);
   }
+  if (existsSync(join(root, place, 'page')) && !files.includes('dist/page/index.html'))
+    wrong.push(`Expected dist/page/index.html in ${name} but it is not there. Build the page.`);
   const license = join(root, place, 'LICENSE');
   if (!existsSync(license) || readFileSync(license, 'utf8') !== readFileSync(join(root, 'LICENSE'), 'utf8'))
     wrong.push(`Expected ${place}/LICENSE to equal LICENSE but it does not. Copy it.`);

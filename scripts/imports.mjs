@@ -35,6 +35,7 @@ const ROOMS = {
     'detokenizer',
   ],
   'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation'],
+  serve: ['api', 'engine', 'http'],
   finetune: [
     'version',
     'report',

@@ -6,6 +6,7 @@ import { root } from './packages.mjs';
 const CHECKS = [
   ['format, style, import circles', 'node_modules/@biomejs/biome/bin/biome', 'check', '.'],
   ['types of the tests', 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.tests.json'],
+  ['types of the page', 'node_modules/typescript/bin/tsc', '-p', 'packages/dashboard/page'],
   ['what npm would get', 'scripts/check-packages.mjs'],
   ['unused files, exports, dependencies', 'node_modules/knip/bin/knip.js', '--treat-config-hints-as-errors'],
   ['imports point down', 'scripts/imports.mjs'],

@@ -1,5 +1,5 @@
 /**
- * Sets up a clone: npm packages, libtorch, addon, TypeScript. Skips what is done. `--quiet` prints only when something
+ * Sets up a clone: npm packages, libtorch, addon, code, page. Skips what is done. `--quiet` prints only when something
  * has to be done. Plain JavaScript without dependencies, since it runs before any are installed.
  */
 import { spawnSync } from 'node:child_process';
@@ -30,7 +30,7 @@ function installPackages() {
     .update(readFileSync(join(root, 'package-lock.json')))
     .digest('hex');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return false;
-  say('[1/3] installing npm packages');
+  say('[1/4] installing npm packages');
   run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
   writeFileSync(stamp, lock);
   return true;
@@ -41,12 +41,15 @@ async function main() {
   if (major < 20 || (major === 20 && minor < 19))
     throw new Error(`Expected Node 20.19 or newer but received ${process.versions.node}. Install a current Node.`);
   const installed = installPackages();
-  if (!installed && !quiet) say('[1/3] npm packages: up to date');
+  if (!installed && !quiet) say('[1/4] npm packages: up to date');
   const { buildAddon } = await import('../packages/torch/scripts/build.mjs');
-  const built = await buildAddon((line) => say(`[2/3] ${line}`));
-  if (!quiet || !built.endsWith('up to date')) say(`[2/3] ${built}`);
-  if (!quiet) say('[3/3] compiling TypeScript');
+  const built = await buildAddon((line) => say(`[2/4] ${line}`));
+  if (!quiet || !built.endsWith('up to date')) say(`[2/4] ${built}`);
+  if (!quiet) say('[3/4] compiling TypeScript');
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
+  const { buildPage } = await import('../packages/dashboard/scripts/build-page.mjs');
+  const page = await buildPage();
+  if (!quiet || !page.endsWith('up to date')) say(`[4/4] ${page}`);
   if (!quiet) say(`ready after ${((Date.now() - started) / 1000).toFixed(0)} s`);
 }
 

@@ -1,12 +1,13 @@
 /**
- * `npm test`: lint, types and documents, then all tests. Those of operators and models run again without AVX-512. The
- * last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official scripts:
+ * `npm test`: lint, types and documents, then all tests. Those of operators and models run again without AVX-512, and
+ * those of the page in a browser, where there is one or Debian's can be installed. The last line is `N passed, N failed`. `npm test -- --long` adds the long part (kills, mutations, whole official scripts:
  * some minutes more); other arguments go to vitest, which then runs once: `npm test -- packages/torch`.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { BROWSER_TESTS, findChromium } from '../packages/dashboard/scripts/chromium.mjs';
 import { lint } from './lint.mjs';
 import { root } from './packages.mjs';
 
@@ -57,6 +58,12 @@ if (chosen.length === 0 && process.arch === 'x64') {
     ONEDNN_MAX_CPU_ISA: 'AVX2',
     ATEN_CPU_CAPABILITY: 'avx2',
   });
+}
+if (chosen.length === 0) {
+  console.log('the page in a browser:');
+  const { path, reason } = findChromium((line) => console.log(line));
+  if (path === undefined) console.log(`skipped: ${reason}`);
+  else run(['--config', BROWSER_TESTS], { CHROMIUM: path });
 }
 rmSync(folder, { recursive: true, force: true });
 // Once more at the end, where whoever reads the tail of a long log sees them.

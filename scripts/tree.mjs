@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const FOLDERS = ['bin', 'native', 'python', 'scripts', 'src'];
+const FOLDERS = ['bin', 'native', 'page', 'python', 'scripts', 'src'];
 const LONGEST = 60;
 const BEGIN = '<!-- file tree: node scripts/tree.mjs --write -->';
 const END = '<!-- end of file tree -->';
@@ -21,6 +21,7 @@ function firstSentence(path) {
     complaints.push(`${path}: Expected the first import right after the comment at the top but received a blank line.`);
   const block =
     /^\s*\/\*\*?([\s\S]*?)\*\//.exec(text)?.[1] ??
+    /^<!--([\s\S]*?)-->/.exec(text)?.[1] ??
     /^((?:(?:\/\/|;;).*\n)+)/.exec(text)?.[1] ??
     /^\s*"""([\s\S]*?)"""/.exec(text)?.[1] ??
     '';
@@ -45,7 +46,7 @@ function* filesOf(folder) {
   )) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) yield* filesOf(path);
-    else if (/\.(ts|js|mjs|cc|h|py|wat)$/.test(entry.name)) yield path;
+    else if (/\.(ts|svelte|css|js|mjs|cc|h|py|wat)$/.test(entry.name)) yield path;
   }
 }
 

@@ -1,5 +1,6 @@
 /** The MiniCPM-V models: what other packages may use. What only tests of this repository need is in internal.ts. */
 
+export { AdapterSet, type HeldAdapter } from './adapters/adapter-set.js';
 export { baseFingerprint } from './adapters/checksums.js';
 export {
   adapterFileParameters,
@@ -41,7 +42,13 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
-export { changedFile, type ModelIdentity, modelIdentity, weightStates } from './generation/identity.js';
+export {
+  adapterIdentity,
+  changedFile,
+  type ModelIdentity,
+  modelIdentity,
+  weightStates,
+} from './generation/identity.js';
 export {
   type Answer,
   type AnswerOptions,
@@ -49,6 +56,7 @@ export {
   type LoadModelOptions,
   loadModel,
   moveTo,
+  stopTokens,
 } from './generation/load.js';
 export { PromptEncoder, type ReadingOptions } from './generation/prompt.js';
 export {

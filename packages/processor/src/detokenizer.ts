@@ -15,16 +15,20 @@ const BYTE = /^<0x[0-9A-F]{2}>$/;
 /** The text of one answer. */
 export class Detokenizer {
   readonly #tokenizer: Pick<Tokenizer, 'decode' | 'token'>;
-  readonly #ids: number[] = [];
+  readonly #ids: number[];
   /** Ids from here on are decoded… */
   #context = 0;
   /** …and those before here are given out already. */
-  #done = 0;
-  #started = false;
+  #done: number;
+  #started: boolean;
   #space = '';
 
-  constructor(tokenizer: Pick<Tokenizer, 'decode' | 'token'>) {
+  /** @param before ids that the answer continues: its white space at the start then belongs to it */
+  constructor(tokenizer: Pick<Tokenizer, 'decode' | 'token'>, before: readonly number[] = []) {
     this.#tokenizer = tokenizer;
+    this.#ids = [...before];
+    this.#done = before.length;
+    this.#started = before.length > 0;
   }
 
   /** Takes the next id and returns the text that is certain now, often none. One call at a time. */

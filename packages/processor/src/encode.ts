@@ -24,18 +24,29 @@ type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
 
 const NO_PIXELS = new Uint8Array(0);
 
+/** An image that was read, and the most slices it is cut into where its message says so. */
+type ReadImage = RgbImage & { readonly maxSliceNums?: number };
+
 /** Images in order of appearance; the same source twice is read once. */
-async function readImages(messages: readonly ChatMessage[], options: ReadOptions): Promise<RgbImage[]> {
-  const sources: { image: ImageSource; turn: number }[] = [];
+async function readImages(messages: readonly ChatMessage[], options: ReadOptions): Promise<ReadImage[]> {
+  const sources: { image: ImageSource; maxSliceNums?: number; turn: number }[] = [];
   for (const [turn, { content }] of messages.entries()) {
     if (typeof content === 'string') continue;
-    for (const part of content) if (typeof part !== 'string') sources.push({ image: part.image, turn });
+    for (const part of content) if (typeof part !== 'string') sources.push({ ...part, turn });
   }
   const read = new Map<ImageSource, RgbImage>();
   for (const { image, turn } of sources) {
     if (!read.has(image)) read.set(image, await readImage(image, turn, options));
   }
-  return sources.map(({ image }) => read.get(image)!);
+  return sources.map(({ image, maxSliceNums }) =>
+    maxSliceNums === undefined ? read.get(image)! : { ...read.get(image)!, maxSliceNums },
+  );
+}
+
+/** How an image is cut: as all are, into no more slices than its message allows. */
+function sliceConfigOf({ maxSliceNums }: ReadImage, sliceConfig: SliceConfig | null): SliceConfig | null {
+  if (sliceConfig === null || maxSliceNums === undefined) return sliceConfig;
+  return { ...sliceConfig, maxSliceNums: Math.min(maxSliceNums, sliceConfig.maxSliceNums) };
 }
 
 async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
@@ -58,8 +69,11 @@ async function readImage(source: ImageSource, turn: number, options: ReadOptions
   }
 }
 
-function grids(images: readonly RgbImage[], sliceConfig: SliceConfig | null): Grid[] {
-  return images.map(({ width, height }) => (sliceConfig ? planSlices([width, height], sliceConfig).grid : null));
+function grids(images: readonly ReadImage[], sliceConfig: SliceConfig | null): Grid[] {
+  return images.map((image) => {
+    const own = sliceConfigOf(image, sliceConfig);
+    return own ? planSlices([image.width, image.height], own).grid : null;
+  });
 }
 
 function describeLength(text: EncodedText): string {
@@ -124,16 +138,18 @@ async function fit(
 }
 
 /** The pictures of all images, as many as have a place in the text. */
-function picturesOf(images: readonly RgbImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
+function picturesOf(images: readonly ReadImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
   const kept = images.slice(0, text.imageSpans.length);
-  return kept.flatMap((image) => encodeImage(image, input).pictures);
+  return kept.flatMap(
+    (image) => encodeImage(image, { ...input, sliceConfig: sliceConfigOf(image, input.sliceConfig) }).pictures,
+  );
 }
 
 async function encodeConversation(
   messages: readonly ChatMessage[],
   options: ReadOptions,
   purpose: Purpose,
-): Promise<{ images: RgbImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
+): Promise<{ images: ReadImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
   const template = chatTemplate(options.llmType, options.tokenizer);
   const images = await readImages(messages, options);
   const encode = (sliceConfig: SliceConfig | null) =>
@@ -182,7 +198,8 @@ async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions):
  */
 export async function encodePrompt(messages: readonly ChatMessage[], options: ReadOptions): Promise<EncodedPrompt> {
   checkMessages(messages, chatTemplate(options.llmType, options.tokenizer), options.allowSpecialText ?? false);
-  const { images, encode } = await encodeConversation(messages, options, 'prompt');
+  const purpose = options.continueFinal === true ? 'continue' : 'prompt';
+  const { images, encode } = await encodeConversation(messages, options, purpose);
   const text = await encode(options.sliceConfig);
   const pictures = (options.pixels ?? true) === true ? picturesOf(images, text, options) : [];
   return { inputIds: Int32Array.from(text.inputIds), imageBounds: text.imageBounds, pictures };

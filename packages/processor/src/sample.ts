@@ -54,6 +54,8 @@ export interface PromptOptions extends ModelInput {
   maxImagePixels?: number;
   /** Relative paths of images count from here. Default: the working folder. */
   imageRoot?: string;
+  /** The last turn is the beginning of an answer, which the model continues. Default: false, it answers the last turn. */
+  continueFinal?: boolean;
   notice?: (notice: EncodeNotice) => void;
 }
 

@@ -38,6 +38,18 @@ for (const version of VERSION_NAMES) {
       }
     });
 
+    it('continues a text: white space between them is the answer’s', async () => {
+      const ids = await tokenizer.encode('one two  three four');
+      for (let cut = 1; cut < ids.length; cut++) {
+        const before = ids.slice(0, cut);
+        const text = new Detokenizer(tokenizer, before);
+        let rest = '';
+        for (const id of ids.slice(cut)) rest += await text.push(id);
+        rest += await text.end();
+        expect((await tokenizer.decode(before)) + rest).toBe(await tokenizer.decode(ids));
+      }
+    });
+
     it('gives text as soon as it is certain', async () => {
       const ids = await tokenizer.encode('one two three four five six');
       const pieces = await stream(tokenizer, ids);

@@ -382,6 +382,34 @@ describe('encodePrompt', () => {
     expect(await shown(prompt.inputIds)).toMatch(/What\?<\|im_end\|>\n<\|im_start\|>assistant\n$/);
   });
 
+  it('leaves the last turn open when it is to be continued', async () => {
+    const messages = [user('What?'), assistant('It is')];
+    const open = await encodePrompt(messages, { ...options, continueFinal: true });
+    expect(await shown(open.inputIds)).toMatch(/What\?<\|im_end\|>\n<\|im_start\|>assistant\nIt is$/);
+    const answered = await encodePrompt(messages, options);
+    expect(await shown(answered.inputIds)).toMatch(/It is<\|im_end\|>\n<\|im_start\|>assistant\n$/);
+  });
+
+  it('cuts an image into no more slices than its message allows, and others as ever', async () => {
+    const ask = (...most: (number | undefined)[]) =>
+      encodePrompt(
+        [
+          {
+            role: 'user',
+            content: most.map((maxSliceNums) => ({ image: 'big.png', ...(maxSliceNums && { maxSliceNums }) })),
+          },
+        ],
+        options,
+      );
+    const counts: number[] = [];
+    for (const most of [[undefined], [1], [1, undefined], [99]]) {
+      const { imageBounds, pictures } = await ask(...most);
+      expect(pictures.length).toBe(imageBounds.length);
+      counts.push(pictures.length);
+    }
+    expect(counts).toEqual([5, 1, 6, 5]);
+  });
+
   it('refuses special tokens in what the user asks', async () => {
     await expect(encodePrompt([user('<|im_end|>')], options)).rejects.toThrow('received <|im_end|>');
     await expect(encodePrompt([system('\ud83d'), user('Hi')], options)).rejects.toThrow('half of one');

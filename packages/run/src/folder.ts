@@ -11,6 +11,9 @@
  *     STOP                made by a user: finish the step, save, end
  *     run_files.jsonl     what of all this the run wrote (own-files.ts)
  *     run.lock            the process that owns the folder, while there is one (lock.ts)
+ *     ui.json             what a person noted on the page; the trainer reads none of these three
+ *     ui_launch.json      how the page started the run last
+ *     console.log         what a run prints that the page started
  *
  * Not here: what is inside a checkpoint, and writing one.
  */

@@ -1,9 +1,11 @@
 /** The contract between a trainer and observers of a run. Configuration, events, run folder, and user errors. */
 
+export { coerce } from './config/coerce.js';
 export { DEVICE } from './config/computing.js';
 export * from './config/config.js';
 export { OFFICIAL_LORA_TARGETS } from './config/learning.js';
 export { INTERVALS, METRIC_NAMES } from './config/observing.js';
+export { nameAt, placeOf, type Source } from './config/source.js';
 export * from './config/spec.js';
 export * from './derive.js';
 export * from './describe-event.js';
@@ -23,7 +25,12 @@ export * from './folder.js';
 export * from './format.js';
 export * from './language.js';
 export * from './lock.js';
-export { type LockHolder, self as thisProcess } from './lock-holder.js';
+export {
+  isGone as isHolderGone,
+  type LockHolder,
+  processOf as runningProcess,
+  self as thisProcess,
+} from './lock-holder.js';
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';

@@ -69,7 +69,7 @@ export function self(): Omit<LockHolder, 'id' | 'path' | 'inode'> {
 }
 
 /** A running process, and when it started; undefined: there is none. One that ended and was not waited for is none. */
-function processOf(pid: number): { start: string | null } | undefined {
+export function processOf(pid: number): { start: string | null } | undefined {
   const stat = textOf(`/proc/${pid}/stat`);
   if (stat !== null) {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' '); // the name before may hold spaces and brackets

@@ -167,7 +167,7 @@ function writeHolder(file: string, path: string, id: string): void {
 }
 
 /** Undefined: there is no such file. Null: it is no lock. */
-function readHolder(path: string): LockHolder | null | undefined {
+export function readHolder(path: string): LockHolder | null | undefined {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');

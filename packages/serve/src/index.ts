@@ -1,2 +1,4 @@
 /** The server over a model: what other packages may use. */
-export {};
+export { type SamplingDefaults, samplingDefaults } from './engine/defaults.js';
+export { ChatEngine, type EngineOptions } from './engine/engine.js';
+export { ChatServer, type ServerOptions } from './http/server.js';

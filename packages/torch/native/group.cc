@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kLabel = 104;
 constexpr size_t kLongestMessage = size_t{64} << 20;
+constexpr size_t kLarge = size_t{64} << 10;  // more than this may not fit into the buffers of a connection
 constexpr std::chrono::milliseconds kListens{50};
 constexpr std::chrono::seconds kVerdict{2};
 
@@ -62,30 +63,21 @@ class Messages {
   explicit Messages(Gloo gloo) : gloo_(std::move(gloo)) {}
 
   // A message that cannot start, because its peer is gone, keeps no other peer waiting for theirs.
-  void start(const Piece& piece, bool send, int tag) {
-    for (size_t done = 0; done < piece.bytes; done += kLongestMessage) {
-      std::vector<at::Tensor> message{bytesAt(piece.data + done, std::min(kLongestMessage, piece.bytes - done))};
-      try {
-        waiting_.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
-      } catch (const std::exception& error) {
-        note(piece.peer, error.what());
-        return;
-      }
-    }
+  void start(const Piece& piece, bool send, int tag) { start(send ? sent_ : received_, piece, send, tag); }
+
+  // A word of one byte: what is received is waited for before other messages.
+  void startWord(int peer, char* word, bool send, int tag) { start(send ? sent_ : words_, {peer, word, 1}, send, tag); }
+
+  // Waits for what is received so far.
+  void receive(milliseconds timeout) {
+    wait(words_, timeout);
+    wait(received_, timeout);
   }
 
-  // Waits for all, also after one failed: the messages' memory is in use until then. Returns what went wrong; empty: nothing. A closed connection
-  // uses no memory, and Gloo does not tell it to sends that have begun, which would wait for the whole timeout, one after the other: none of its
-  // messages is waited for. A wait that was too long has closed all connections.
+  // Waits for all, also after one failed: the messages' memory is in use until then. Returns what went wrong; empty: nothing.
   std::string finish(const std::string& label, milliseconds timeout) {
-    for (auto& [peer, work] : waiting_) {
-      if (!late_.empty() || gone_.count(peer) > 0) continue;
-      try {
-        work->wait(timeout);
-      } catch (const std::exception& error) {
-        note(peer, error.what());
-      }
-    }
+    receive(timeout);
+    wait(sent_, timeout);
     if (!late_.empty()) return lateText(late_, label, timeout);
     return gone_.empty() ? "" : c10::str("Expected rank ", listOf(gone_), " at ", label, " but its connection is closed (", reason_, ")");
   }
@@ -98,13 +90,38 @@ class Messages {
     c10::intrusive_ptr<c10d::Work> work;
   };
 
+  void start(std::vector<Waiting>& list, const Piece& piece, bool send, int tag) {
+    for (size_t done = 0; done < piece.bytes; done += kLongestMessage) {
+      std::vector<at::Tensor> message{bytesAt(piece.data + done, std::min(kLongestMessage, piece.bytes - done))};
+      try {
+        list.push_back({piece.peer, send ? gloo_->send(message, piece.peer, tag) : gloo_->recv(message, piece.peer, tag)});
+      } catch (const std::exception& error) {
+        note(piece.peer, error.what());
+        return;
+      }
+    }
+  }
+
+  // A closed connection uses no memory: none of its messages is waited for. A wait that was too long has closed all connections.
+  void wait(std::vector<Waiting>& messages, milliseconds timeout) {
+    for (auto& [peer, work] : messages) {
+      if (!late_.empty() || gone_.count(peer) > 0) continue;
+      try {
+        work->wait(timeout);
+      } catch (const std::exception& error) {
+        note(peer, error.what());
+      }
+    }
+    messages.clear();
+  }
+
   void note(int peer, const char* what) {
     reason_ = brief(what);
     (reason_.find("imed out") != std::string::npos ? late_ : gone_).insert(peer);
   }
 
   Gloo gloo_;
-  std::vector<Waiting> waiting_;
+  std::vector<Waiting> words_, received_, sent_;
   std::set<int> late_, gone_;
   std::string reason_;
 };
@@ -324,9 +341,22 @@ void Group::move(const std::vector<Piece>& sent, const std::vector<Piece>& recei
 
 void Group::moveByGloo(const std::vector<Piece>& sent, const std::vector<Piece>& received) {
   Messages messages(gloo_);
-  const int tag = tag_++;
+  const int tag = tag_++, sentTag = tag_++, gotTag = tag_++;
+  // Gloo does not tell a message that is on its way that the connection is closed: it would be waited for until the timeout. One that has not
+  // begun is told. So a word follows a large piece, and its receiver, when it has all, sends a word back: these are waited for first.
+  std::vector<char> after(received.size()), back(sent.size());
+  char word = 1;
   for (const Piece& piece : received) messages.start(piece, false, tag);
+  for (size_t i = 0; i < received.size(); i++)
+    if (received[i].bytes >= kLarge) messages.startWord(received[i].peer, &after[i], false, sentTag);
   for (const Piece& piece : sent) messages.start(piece, true, tag);
+  for (const Piece& piece : sent)
+    if (piece.bytes >= kLarge) messages.startWord(piece.peer, &word, true, sentTag);
+  messages.receive(timeout_);
+  for (size_t i = 0; i < sent.size(); i++)
+    if (sent[i].bytes >= kLarge) messages.startWord(sent[i].peer, &back[i], false, gotTag);
+  for (const Piece& piece : received)
+    if (piece.bytes >= kLarge) messages.startWord(piece.peer, &word, true, gotTag);
   const auto failure = messages.finish(label_, timeout_);
   TORCH_CHECK(failure.empty(), failure);
 }

@@ -8,7 +8,7 @@
  */
 import { ops } from './ops.js';
 import { isCpu } from './process.js';
-import type { Tensor } from './tensor.js';
+import { Tensor } from './tensor.js';
 
 /** A tensor in a smaller form, from which it is made whenever it is needed. */
 export interface CompactTensor {
@@ -72,6 +72,20 @@ export class Parameter {
     this.#checkShape(compact.shape);
     if (this.#compact !== compact) this.dispose();
     this.#compact = compact;
+  }
+
+  /**
+   * Puts a tensor or a smaller form in place of what there is, and returns that: nothing is freed or copied, and the caller owns what it gets.
+   * For models that hold several sets of values and change between them.
+   */
+  exchange(value: Tensor | CompactTensor): Tensor | CompactTensor {
+    this.#checkShape(value.shape);
+    const before = this.#compact ?? this.#data;
+    if (before === undefined)
+      throw new Error(`Expected data for a parameter of shape [${this.shape.join(', ')}] but none was loaded`);
+    this.#data = value instanceof Tensor ? value : undefined;
+    this.#compact = value instanceof Tensor ? undefined : value;
+    return before;
   }
 
   #checkShape(shape: readonly number[]): void {

@@ -98,7 +98,7 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 12
     }
   });
 
-  it.runIf(way === 'Gloo').each(['50', '100'])(
+  it.runIf(way === 'Gloo').each(['60', '100'])(
     'and is killed after %s ms, while others send to it, is named at once',
     async (DELAY) => {
       const [first, second] = await runRanks(2, 'sending', { env: { DELAY } });

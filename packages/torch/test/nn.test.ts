@@ -49,6 +49,23 @@ describe('modules', () => {
     }).toThrow(/Expected shape \[3, 2\] .* received \[2, 3\]/);
   });
 
+  it('exchange values without freeing one', () => {
+    const { weight } = new Linear(2, 1, { bias: false });
+    using first = ops.full([1, 2], 1);
+    expect(() => weight.exchange(first)).toThrow(/none was loaded/);
+    weight.data = ops.full([1, 2], 2);
+    const before = weight.exchange(first);
+    expect(weight.data.toNumbers()).toEqual([1, 1]);
+    expect(weight.exchange(before)).toBe(first);
+    expect([first.toNumbers(), weight.data.toNumbers()]).toEqual([
+      [1, 1],
+      [2, 2],
+    ]);
+    using wrong = ops.zeros([2, 2]);
+    expect(() => weight.exchange(wrong)).toThrow(/Expected shape/);
+    weight.dispose();
+  });
+
   it('compute', () => {
     scope(() => {
       const linear = new Linear(2, 1, { bias: true });

@@ -2,9 +2,8 @@
  * Builds commander commands from flag tables. commander splits the words and prints the help; names, types and messages
  * come from the table. The words of a command line come back as checked values.
  */
-import { expected, type Flag, type Language, shown, type Text, UserError } from '@minicpm-finetune/run';
+import { coerce, expected, type Flag, type Language, shown, type Text, UserError } from '@minicpm-finetune/run';
 import { Command, CommanderError, Option } from 'commander';
-import { coerce } from '../config/coerce.js';
 import type { Given } from '../config/flags.js';
 import { unknownFlag } from '../config/unknown-name.js';
 import { describeFlag, HELP_FLAG, inLanguage, LANG_FLAG, valueWord } from './help.js';

@@ -9,13 +9,17 @@ import { estimateCommand } from './estimate/command.js';
 import { generateCommand } from './generate/command.js';
 import { mergeCommand } from './merge/command.js';
 import { renderCommand } from './render/command.js';
+import { serveCommand } from './serve/command.js';
 import { trainCommand } from './train/command.js';
+import { uiCommand } from './ui/command.js';
 
 export const COMMANDS: readonly CliCommand[] = [
   trainCommand,
+  uiCommand,
   chatCommand,
   generateCommand,
   mergeCommand,
+  serveCommand,
   checkDataCommand,
   renderCommand,
   downloadCommand,

@@ -1,6 +1,5 @@
 /** The language of a command line, and its words. `--lang`, otherwise the locale's. */
-import { ENGLISH, expected, type Language, localeLanguage, type Say } from '@minicpm-finetune/run';
-import { coerce } from '../config/coerce.js';
+import { coerce, ENGLISH, expected, type Language, localeLanguage, type Say } from '@minicpm-finetune/run';
 import { COMMANDS } from './commands.js';
 import { LANG_FLAG } from './help.js';
 

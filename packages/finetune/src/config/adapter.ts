@@ -18,8 +18,8 @@ import {
   readManifest,
   targetMatcher,
 } from '@minicpm-finetune/minicpm-v/adapter-files';
-import { latestCheckpoint, shown, UserError } from '@minicpm-finetune/run';
-import { type Given, type GivenValues, nameAt, placeOf } from './flags.js';
+import { latestCheckpoint, nameAt, placeOf, shown, UserError } from '@minicpm-finetune/run';
+import type { Given, GivenValues } from './flags.js';
 
 /** What an adapter says about a configuration. */
 export interface FromAdapter {

@@ -5,13 +5,15 @@
  */
 import {
   METRIC_NAMES,
+  nameAt,
   type Problem,
+  placeOf,
   type SchedulerType,
   scheduleProblem,
   shown,
   UserError,
 } from '@minicpm-finetune/run';
-import { type GivenValues, nameAt, placeOf } from './flags.js';
+import type { GivenValues } from './flags.js';
 import { idleNotices } from './idle.js';
 import { TRAIN_FLAGS } from './train-flags.js';
 

@@ -5,8 +5,16 @@
  * default. Where it contradicts a flag (or a recipe), transformers refuses to start; here the flag wins and the run says so.
  * Offload is to host memory or a folder.
  */
-import { CONFIG_FLAGS, expected, type FlagSpec, parseJson, shown, shownNames, UserError } from '@minicpm-finetune/run';
-import { coerce } from './coerce.js';
+import {
+  CONFIG_FLAGS,
+  coerce,
+  expected,
+  type FlagSpec,
+  parseJson,
+  shown,
+  shownNames,
+  UserError,
+} from '@minicpm-finetune/run';
 import type { Given, GivenValues } from './flags.js';
 import { readTextFile } from './recipe.js';
 

@@ -1,6 +1,6 @@
 /** Notices about given values that have no effect. Because another value switches them off. */
-import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, shown } from '@minicpm-finetune/run';
-import { type GivenValues, nameAt } from './flags.js';
+import { CONFIG_FLAGS, type Flag, flagsOf, idleReason, nameAt, shown } from '@minicpm-finetune/run';
+import type { GivenValues } from './flags.js';
 
 /**
  * One line for each flag that was given without effect. Passed over are the values of a DeepSpeed file and of an adapter, and those of a recipe that is a resolved

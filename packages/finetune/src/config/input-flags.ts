@@ -25,14 +25,15 @@ export const INPUT_FLAGS = {
   },
   dry_run: {
     kind: 'boolean',
-    choices: ['measure'],
-    placeholder: 'true|false|measure',
+    choices: ['measure', 'json'],
+    placeholder: 'true|false|measure|json',
     default: false,
     help: {
       en:
         'Check everything the command line says, print the resolved recipe, and end. measure: also take two steps on noise, and print ' +
-        'the memory measured beside the estimate; of several processes one takes them, without the others.',
-      zh: '检查命令行的全部内容，打印解析后的配置，然后结束。measure 表示另用噪声数据运行两步，并把实测内存与估算并列打印；多个进程时只运行其中一个，不需要其余进程。',
+        'the memory measured beside the estimate; of several processes one takes them, without the others. json: print all of it, or the ' +
+        'mistake, as one JSON object.',
+      zh: '检查命令行的全部内容，打印解析后的配置，然后结束。measure 表示另用噪声数据运行两步，并把实测内存与估算并列打印；多个进程时只运行其中一个，不需要其余进程。json 表示把全部结果（或错误）打印成一个 JSON 对象。',
     },
   },
   bf16: { kind: 'boolean', default: false, help: sameAs('--dtype bfloat16') },

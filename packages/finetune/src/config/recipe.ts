@@ -8,9 +8,8 @@
  * Reading only: every key is checked against the flag table, every value by the flag's own rules, and every complaint
  * names the line.
  */
-import { CONFIG_GROUPS, type Flag, pathCure, readText, shown, UserError } from '@minicpm-finetune/run';
+import { CONFIG_GROUPS, coerce, type Flag, pathCure, readText, shown, UserError } from '@minicpm-finetune/run';
 import { isMap, isScalar, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
-import { coerce } from './coerce.js';
 import type { Given } from './flags.js';
 import { unknownKey } from './unknown-name.js';
 

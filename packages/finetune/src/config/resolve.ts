@@ -8,18 +8,20 @@ import {
   CONFIG_FLAGS,
   CONFIG_GROUPS,
   type ConfigGroup,
+  coerce,
   expected,
   type Flag,
+  nameAt,
+  placeOf,
   type RunConfig,
   UserError,
   type ValuesOf,
 } from '@minicpm-finetune/run';
 import { fromAdapter } from './adapter.js';
 import { checkCombinations } from './checks.js';
-import { coerce } from './coerce.js';
 import { readDeepSpeed } from './deepspeed.js';
 import { withDefaults } from './defaults.js';
-import { type Given, type GivenValues, nameAt, placeOf } from './flags.js';
+import type { Given, GivenValues } from './flags.js';
 import type { INPUT_FLAGS } from './input-flags.js';
 import { readRecipe } from './recipe.js';
 import { resolveReportTo, resolveSynonyms } from './synonyms.js';

@@ -1,6 +1,6 @@
 /** Flags that stand for another flag or its value. Also names of loggers. */
-import { expected, UserError } from '@minicpm-finetune/run';
-import { type Given, nameAt, placeOf } from './flags.js';
+import { expected, nameAt, placeOf, UserError } from '@minicpm-finetune/run';
+import type { Given } from './flags.js';
 
 /** `--bf16` for `--dtype bfloat16`. `false` denies that value. */
 const SYNONYMS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {

@@ -101,6 +101,11 @@ export class Encoder {
     return encoder;
   }
 
+  /** The same with parts of the setup replaced; the tokenizer stays. */
+  with(changes: Partial<Omit<EncoderSetup, 'tokenizerFolder' | 'vocabSize'>>): Encoder {
+    return new Encoder({ ...this.setup, ...changes }, this.tokenizer);
+  }
+
   /** Tokens that a conversation without a system turn begins with. */
   beginTokens(): Promise<number> {
     const { begin } = chatTemplate(this.setup.llmType, this.tokenizer);

@@ -12,7 +12,8 @@ import { startEngine } from '../engine/machine.js';
 import { localModel, requireRepoId } from '../hub/hub.js';
 import { soloRanks } from '../parallel/ranks.js';
 import type { Reporter } from '../report/reporter.js';
-import { describeMemory, estimateRun } from './estimate/check.js';
+import { describeMemory, estimateRun, type Room, roomOf } from './estimate/check.js';
+import type { Estimate } from './estimate/estimate.js';
 import { decodedBeside, openData, type RunData, refusePictures } from './open-data.js';
 import { checkWeights } from './open-model.js';
 import { checkOutput, refuseTakenResult } from './output-folder.js';
@@ -24,6 +25,8 @@ export interface DryRunOptions {
   /** Processes of the run. */
   readonly worldSize?: number;
   readonly reporter: Reporter;
+  /** Is told what the run would take, and of how much. */
+  readonly onMemory?: (memory: { readonly estimate: Estimate; readonly device: string; readonly room: Room }) => void;
 }
 
 /**
@@ -31,7 +34,8 @@ export interface DryRunOptions {
  *
  * @throws UserError as `train` does before its first step
  */
-export async function dryRun(config: RunConfig, { worldSize = 1, reporter }: DryRunOptions): Promise<string[]> {
+export async function dryRun(config: RunConfig, options: DryRunOptions): Promise<string[]> {
+  const { worldSize = 1, reporter } = options;
   startEngine(config.engine);
   const output = checkOutput(config);
   const finished = finishedRun(config, output, worldSize);
@@ -41,7 +45,7 @@ export async function dryRun(config: RunConfig, { worldSize = 1, reporter }: Dry
   if (existsSync(named)) requireCheckpoint(named, { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' });
   else requireRepoId(named, '--model_name_or_path');
   const folder = localModel(named, cacheDir);
-  if (folder !== null) return await checkStart(config, folder, start, { worldSize, reporter });
+  if (folder !== null) return await checkStart(config, folder, start, { ...options, worldSize });
   reporter.notice(`there is no folder ${named}: a start would download the model of that name from the hub.`);
   await openFiles(config, reporter);
   return [`notice: layers, patterns, records and memory are not checked: ${named} is not on this machine.`];
@@ -52,7 +56,7 @@ async function checkStart(
   config: RunConfig,
   folder: string,
   start: Start,
-  { worldSize, reporter }: Required<DryRunOptions>,
+  { worldSize, reporter, onMemory }: DryRunOptions & { readonly worldSize: number },
 ): Promise<string[]> {
   const { checkpoint, output, state } = start;
   refuseTakenResult(config, output, folder);
@@ -74,6 +78,10 @@ async function checkStart(
     else checkWeights(config, model, { folder, resumeFrom: checkpoint?.folder ?? null, reporter });
     const resumeFrom = checkpoint?.folder ?? null;
     const estimated = estimateRun({ config, folder, data, state, derived, resumeFrom, worldSize });
+    if (estimated !== null) {
+      const { likely: estimate, device } = estimated;
+      onMemory?.({ estimate, device, room: roomOf(device, worldSize) });
+    }
     const memory = estimated === null ? [] : describeMemory(estimated, worldSize);
     return [...derived.lines, ...dataLines(data), ...describePlan(plan), ...memory];
   } finally {

@@ -295,9 +295,15 @@ describe('the command', () => {
     expect(out.match(/^error: /gm)).toHaveLength(3);
     expect(out).toMatch(new RegExp(`at: ${data.file}:\\d+, record \\d+`));
     expect(out).toMatch(/… and 17 more errors; --json lists all of them/);
-    const json = await run(...words, '--json');
+    const json = await run(...words, '--json', '--per_record');
     expect(json.code).toBe(2);
-    expect(JSON.parse(json.out).errors).toHaveLength(20);
+    const report = JSON.parse(json.out);
+    expect(report.errors).toHaveLength(20);
+    const { tokens, supervised, images } = report.per_record;
+    expect([tokens.length, supervised.length, images.length]).toEqual([data.records, data.records, data.records]);
+    expect(tokens.filter((length: number | null) => length === null)).toHaveLength(20);
+    expect(Math.max(...tokens)).toBe(report.tokens.max);
+    expect(images.reduce((sum: number, count: number | null) => sum + (count ?? 0), 0)).toBe(report.images);
   });
 
   it('needs data and a model', async () => {

@@ -47,7 +47,7 @@ describe('minicpm-finetune', () => {
       code: EXIT.usage,
       stdout: '',
       stderr: expect.stringMatching(
-        /^error: Expected a command but received tarin\.\n cure: Did you mean train\? The commands are train, chat/,
+        /^error: Expected a command but received tarin\.\n cure: Did you mean train\? The commands are train, ui, chat, /,
       ),
     });
   });

@@ -6,10 +6,12 @@ import { COMMANDS } from '../../src/cli/commands.js';
 import { messageTexts } from '../support/message-texts.js';
 
 const ROOT = join(import.meta.dirname, '../../../..');
-/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself. */
+/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself, answers of the server. */
 const NOT_OURS =
-  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\//;
-const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'finetune'], (file) => NOT_OURS.test(file));
+  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\/|serve\/src\/(?!engine\/(defaults|engine|models)\.ts|http\/server\.ts)/;
+const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'serve', 'finetune'], (file) =>
+  NOT_OURS.test(file),
+);
 const translator = new Translator(chineseMessages(COMMANDS.flatMap(({ flags }) => flags)));
 
 /** Texts that are put together where the parts are known only at run time, each as one of its forms. */
@@ -95,6 +97,7 @@ const SAME = [
   /^(gradients|(counts|ids)( of rows)?|rows|sums|norm|units|weights|(forward|backward) pass) of "@"$|^micro-batch 41$|^pictures of the data$/, // the same
   /^"@", "@"$|^(bfloat|bool|float|u?int)\d* (trained|frozen)$|^evaluation, "@"$|^step 41, waiting for its records$|^the checkpoint of step 41$/, // the same
   /Expected a range of its 41 numbers/, // of an Error, which is printed with its stack
+  /^The (model `"@"…?` does not exist\. |server is shutting down\.$)|for lora_(name|path) but received|^This server loads no adapters|^Expected a valid address/, // answers of the server
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
 ];
 

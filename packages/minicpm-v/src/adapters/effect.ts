@@ -53,7 +53,8 @@ export function idleParts(model: Module, applied: AppliedLora, whole: readonly s
   const idle = adapters.flatMap(([name, linear, adapter]) => {
     const { loraA, loraB, scaling, magnitude } = adapter;
     const keeps =
-      magnitude === undefined || sameMagnitude(linear.weight.data, magnitude.data, ROUNDING[magnitude.data.dtype] ?? 0);
+      magnitude === undefined ||
+      scope(() => sameMagnitude(linear.weight.data, magnitude.data, ROUNDING[magnitude.data.dtype] ?? 0));
     if (!keeps) return [];
     if (scaling === 0) return [{ name, why: 'its alpha is 0' }];
     if (isZero(loraB.weight.data)) return [{ name, why: 'its lora_B are all zero' }];

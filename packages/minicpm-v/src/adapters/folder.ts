@@ -282,9 +282,11 @@ function fill(
 ): void {
   const beside = new Map<Parameter, { dtype: DType; device: string }>();
   for (const [, linear, adapter] of loraAdapters(model)) {
-    const { data } = linear.weight;
-    for (const [, own] of adapter.namedParameters())
-      beside.set(own, { dtype: dtype ?? data.dtype, device: data.device });
+    const place = scope(() => {
+      const { data } = linear.weight; // of a quantized one made here
+      return { dtype: dtype ?? data.dtype, device: data.device };
+    });
+    for (const [, own] of adapter.namedParameters()) beside.set(own, place);
   }
   for (const [name, parameter] of parameters) {
     const place = beside.get(parameter) ?? { dtype: parameter.data.dtype, device: parameter.data.device };

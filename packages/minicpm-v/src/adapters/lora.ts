@@ -77,7 +77,7 @@ export class LoraAdapter extends LinearAdapter {
    * as in PEFT.
    */
   #dora(linear: Linear, dropped: Tensor | undefined, y: Tensor, update: Tensor): Tensor {
-    const scale = this.#magnitudeScale(linear.weight.data); // (out)
+    const scale = this.#magnitudeScale(linear.weight); // (out)
     const adapted = (base: Tensor): Tensor =>
       ops.mul(scale, addScaled(ops.to(base, update.dtype, false, true), update, this.scaling));
     let result: Tensor;
@@ -93,10 +93,10 @@ export class LoraAdapter extends LinearAdapter {
   }
 
   /** m/‖W + sBA‖ by output (out). The norm counts as a constant (section 4.3 of the paper); kept once nothing in it can change. */
-  #magnitudeScale(weight: Tensor): Tensor {
+  #magnitudeScale(weight: Parameter): Tensor {
     if (this.#frozenScale !== undefined) return this.#frozenScale;
     const magnitude = this.magnitude!.data;
-    const norm = noGrad(() => scope(() => ops.to(rowNorms(this.#sum(weight)), magnitude.dtype)));
+    const norm = noGrad(() => scope(() => ops.to(rowNorms(this.#sum(weight.data)), magnitude.dtype)));
     const scale = ops.div(magnitude, norm);
     if (!magnitude.requiresGrad) this.#frozenScale = keep(scale);
     return scale;

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type ChatMessage, TOKENIZER_FILES } from '@minicpm-finetune/processor';
+import { type ChatMessage, type ModelConfig, TOKENIZER_FILES } from '@minicpm-finetune/processor';
 import { fileState } from '@minicpm-finetune/run';
 import { modelOrigin } from '../adapters/family.js';
 import { inspectAdapter } from '../adapters/folder.js';
@@ -54,10 +54,7 @@ const sha256 = (...contents: (string | Uint8Array)[]): string => {
  */
 export async function modelIdentity({ model, adapters, onProgress }: IdentityOptions): Promise<ModelIdentity> {
   const encoder = PromptEncoder.open(model);
-  const own = adapters.map((folder) => {
-    const { lora } = inspectAdapter(folder, modelOrigin(encoder.config)).config;
-    return sha256(JSON.stringify(lora), weightsFingerprint(openAdapterWeights(folder)));
-  });
+  const own = adapters.map((folder) => adapterIdentity(folder, encoder.config));
   const { file: _file, text: _text, ...config } = encoder.config;
   const { inputIds } = await encoder.encode(PROBE);
   return {
@@ -66,6 +63,12 @@ export async function modelIdentity({ model, adapters, onProgress }: IdentityOpt
     tokenizer: sha256(...tokenizerFiles(model), inputIds.join(' ')),
     weights: weightsFingerprint(openCheckpoint(model), onProgress),
   };
+}
+
+/** The identity of an adapter on a model: its weights and its configuration. Throws UserError when the folder is none of an adapter. */
+export function adapterIdentity(folder: string, config: ModelConfig): string {
+  const { lora } = inspectAdapter(folder, modelOrigin(config)).config;
+  return sha256(JSON.stringify(lora), weightsFingerprint(openAdapterWeights(folder)));
 }
 
 function tokenizerFiles(folder: string): Buffer[] {

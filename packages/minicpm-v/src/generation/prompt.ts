@@ -27,6 +27,8 @@ export interface ReadingOptions {
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
   readonly maxImagePixels?: number;
+  /** The last turn is the beginning of an answer, which the model continues. */
+  readonly continueFinal?: boolean;
 }
 
 export class PromptEncoder {
@@ -72,7 +74,7 @@ export class PromptEncoder {
   promptOptions(options: ReadingOptions = {}): PromptOptions {
     const { sliceMode, queryNum, batchVision } = this.config;
     const slice = this.sliceFor(options);
-    const { allowSpecialText, imageRoot, maxImagePixels } = options;
+    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal } = options;
     return {
       tokenizer: this.template.tokenizer,
       llmType: this.template.llmType,
@@ -83,6 +85,7 @@ export class PromptEncoder {
       ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
       ...(imageRoot === undefined ? {} : { imageRoot }),
       ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
+      ...(continueFinal === undefined ? {} : { continueFinal }),
     };
   }
 }

@@ -9,8 +9,8 @@ import type { SeedRecord } from './record.js';
 import type { ChatTemplate, Role } from './templates.js';
 import { checkCharacters } from './text.js';
 
-/** Text, or an image between texts. */
-export type Part = string | { readonly image: ImageSource };
+/** Text, or an image between texts; `maxSliceNums` cuts it into fewer slices than other images. */
+export type Part = string | { readonly image: ImageSource; readonly maxSliceNums?: number };
 
 /** A turn. Parts are joined with exactly one newline, as inference joins the items of its lists. */
 export interface ChatMessage {

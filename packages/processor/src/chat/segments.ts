@@ -14,8 +14,8 @@ import { imagePlaceholder } from './placeholders.js';
 import { stripEnd, stripStart } from './python.js';
 import type { ChatTemplate } from './templates.js';
 
-/** 'training': answers are supervised. 'prompt': the header of the next answer ends it. */
-export type Purpose = 'training' | 'prompt';
+/** 'training': answers are supervised. 'prompt': the header of the next answer ends it. 'continue': the last turn is left open, to be gone on with. */
+export type Purpose = 'training' | 'prompt' | 'continue';
 
 /** Columns and rows of an image's slices, or null. */
 export type Grid = [columns: number, rows: number] | null;
@@ -90,6 +90,7 @@ function layOut(
         image++;
       }
     }
+    if (purpose === 'continue' && i === messages.length - 1) break;
     if (template.endInHistory) {
       add(template.end, supervised);
       add(template.afterEnd, false);

@@ -22,6 +22,8 @@ export interface CheckRecordsOptions {
   readonly encoder: EncoderSetup;
   /** Worker threads; null: one per core; 0: this thread. */
   readonly threads: number | null;
+  /** Whether the report has the numbers of each record. */
+  readonly perRecord?: boolean;
   /** Is told what is odd but works, once each. */
   readonly reporter?: Reporter;
 }
@@ -66,6 +68,12 @@ export interface CheckReport {
   readonly too_long: number;
   /** A length that holds all records, or all but 0.5 % where those are much longer; null without sound records. */
   readonly suggested_model_max_length: number | null;
+  /** Of each record in the order of the data, null where it is bad: tokens, those that are learned, and images. With --per_record. */
+  readonly per_record?: {
+    readonly tokens: readonly (number | null)[];
+    readonly supervised: readonly (number | null)[];
+    readonly images: readonly (number | null)[];
+  };
   readonly seconds: number;
 }
 
@@ -81,7 +89,7 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
   const setup = { dataset: dataset.index, encoder: options.encoder };
   const threads = options.threads ?? availableParallelism();
   const pool = await EncodePool.open('summary', setup, threads, notice);
-  const tally = new Tally(dataset, options.encoder.maxLength);
+  const tally = new Tally(dataset, options.encoder.maxLength, options.perRecord ?? false);
   try {
     await asTask(reporter, { label: 'Checking', total: dataset.length, unit: 'records' }, async (update) => {
       for await (const [[index], outcome] of inOrder(pool, eachOf(dataset.length), Math.max(1, threads) * 8)) {
@@ -107,10 +115,13 @@ class Tally {
 
   readonly #dataset: Dataset;
   readonly #maxLength: number;
+  readonly #perRecord: { tokens: (number | null)[]; supervised: (number | null)[]; images: (number | null)[] } | null;
 
-  constructor(dataset: Dataset, maxLength: number) {
+  constructor(dataset: Dataset, maxLength: number, perRecord: boolean) {
     this.#dataset = dataset;
     this.#maxLength = maxLength;
+    const none = (): null[] => new Array<null>(dataset.length).fill(null);
+    this.#perRecord = perRecord ? { tokens: none(), supervised: none(), images: none() } : null;
   }
 
   add(index: number, outcome: Outcome<RecordSummary>): void {
@@ -125,6 +136,11 @@ class Tally {
     for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
     for (const message of warnings) this.#warnings.push({ message, ...place });
     this.#lengths.push(tokens);
+    if (this.#perRecord !== null) {
+      this.#perRecord.tokens[index] = tokens;
+      this.#perRecord.supervised[index] = supervised;
+      this.#perRecord.images[index] = slices.length;
+    }
     this.#supervised += supervised;
     if (slices.length === 0) this.#textOnly++;
     for (const count of slices) this.#slices.set(count, (this.#slices.get(count) ?? 0) + 1);
@@ -151,6 +167,7 @@ class Tally {
       model_max_length: this.#maxLength,
       too_long: lengths.filter((length) => length > this.#maxLength).length,
       suggested_model_max_length: suggestedLength(lengths),
+      ...(this.#perRecord !== null && { per_record: this.#perRecord }),
     };
   }
 }

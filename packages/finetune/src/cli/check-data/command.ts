@@ -1,7 +1,7 @@
 /** `minicpm-finetune check-data`: checks all data. Exit code 2 if a record is bad. */
 import { CONFIG_FLAGS, type Flag, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { CliCommand } from '../cli-command.js';
-import { flagValue, requiredValue } from '../cli-command.js';
+import { flagValue, requiredValue, sayIdle } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
@@ -48,6 +48,15 @@ const FLAGS: readonly Flag[] = flagsOf({
         zh: '在标准输出上把整份报告打印成一个 JSON 对象。',
       },
     },
+    per_record: {
+      kind: 'boolean',
+      default: false,
+      idle: [{ when: [{ flag: 'json', is: [false] }] }],
+      help: {
+        en: 'With --json: the tokens, learned tokens and images of each record, too.',
+        zh: '使用 --json 时：另外给出每条记录的词元数、学习的词元数和图片数。',
+      },
+    },
   },
 } satisfies Record<string, FlagTable>);
 
@@ -79,12 +88,19 @@ export const checkDataCommand: CliCommand = {
       import('../../report/progress.js'),
     ]);
     const value = <T>(name: string): T => flagValue<T>(given, FLAGS.find((flag) => flag.name === name)!);
+    sayIdle(given, FLAGS, io);
     const paths = requiredValue<string[]>(given, FLAGS, 'data_path');
     const encoder = await encoderFromFlags(given, FLAGS, io);
     const progress = new Progress({ stream: io.stderr, say: io.say });
     try {
       const threads = value<number | null>('dataloader_num_workers');
-      const report = await checkRecords({ paths, encoder, threads, reporter: progress });
+      const report = await checkRecords({
+        paths,
+        encoder,
+        threads,
+        perRecord: value<boolean>('per_record'),
+        reporter: progress,
+      });
       io.stdout.write(
         `${value<boolean>('json') ? JSON.stringify(report) : formatReport(report, value<number>('max_shown'), io.say)}\n`,
       );

@@ -55,6 +55,22 @@ const FLAGS: readonly Flag[] = flagsOf({
       placeholder: 'file.png',
       help: { en: 'Write the pictures the model sees to this PNG.', zh: '把模型看到的图片写到这个 PNG 文件。' },
     },
+    json: {
+      kind: 'boolean',
+      default: false,
+      help: {
+        en: 'Print the record as one JSON object: conversation, images, and each token with its id, speaker and label.',
+        zh: '把记录打印成一个 JSON 对象：对话、图片，以及每个词元的 id、说话者和标签。',
+      },
+    },
+    requests: {
+      kind: 'boolean',
+      default: false,
+      help: {
+        en: 'Answer requests about records, JSON objects line by line on standard input, on standard output.',
+        zh: '在标准输出上回答关于记录的请求；请求是标准输入上逐行的 JSON 对象。',
+      },
+    },
     color: {
       kind: 'choice',
       choices: ['auto', 'always', 'never'],
@@ -100,6 +116,18 @@ export const renderCommand: CliCommand = {
     const dataset = await Dataset.open(paths, (message) => io.stderr.write(`${io.say(`notice: ${message}`)}\n`));
     try {
       const compat = value<Compat | 'both'>('compat');
+      if (value<boolean>('requests')) {
+        const { answerRequests } = await import('./requests.js');
+        await answerRequests(dataset, encoder, process.stdin, io.stdout);
+        return EXIT.ok;
+      }
+      if (value<boolean>('json')) {
+        const { recordJson } = await import('./json.js');
+        const compats = compat === 'both' ? (['inference', 'official'] as const) : [compat];
+        const { json } = await recordJson(dataset, value<number>('record'), encoder, compats);
+        io.stdout.write(`${JSON.stringify(json)}\n`);
+        return json.encodings.some(({ error }) => error !== null) ? EXIT.usage : EXIT.ok;
+      }
       const render = (one: Compat) => renderRecord(dataset, value<number>('record'), encoder, one);
       const rendered = await render(compat === 'both' ? 'inference' : compat);
       const color = value<string>('color');

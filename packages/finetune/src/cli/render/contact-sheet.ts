@@ -78,7 +78,7 @@ async function layOut(
     for (const { picture, left, top: below } of row.placed) {
       overlays.push({
         input: Buffer.from(interleaved(picture, patchSize)),
-        raw: { ...size(picture, patchSize), channels: 3 },
+        raw: { ...pictureSize(picture, patchSize), channels: 3 },
         left: GAP + left,
         top: top + below,
       });
@@ -97,7 +97,11 @@ const overlayOf = ({ data, width, height }: Label, left: number, top: number): O
   top,
 });
 
-function size({ shape, rows, cols }: EncodedPicture, patchSize: number): { width: number; height: number } {
+/** The size of a picture that the model sees, in pixels. */
+export function pictureSize(
+  { shape, rows, cols }: EncodedPicture,
+  patchSize: number,
+): { width: number; height: number } {
   if (isStrip({ shape, rows, cols }, patchSize)) return { width: cols * patchSize, height: rows * patchSize };
   return { width: shape[2], height: shape[1] };
 }
@@ -109,7 +113,7 @@ function isStrip({ shape, rows, cols }: Pick<EncodedPicture, 'shape' | 'rows' | 
 
 /** RGB pixels, row by row. Shape: (height, width, 3). */
 export function interleaved(picture: EncodedPicture, patchSize: number): Uint8Array {
-  const { width, height } = size(picture, patchSize);
+  const { width, height } = pictureSize(picture, patchSize);
   const plane = width * height;
   const strip = isStrip(picture, patchSize);
   const rgb = new Uint8Array(plane * 3);
@@ -135,7 +139,7 @@ function rowsOf(pictures: readonly EncodedPicture[], grids: readonly ImageGrid[]
     const row: Row = { placed: [], labels: [], width: 0, height: 0 };
     const put = (name: string, left: number, top: number): { width: number; height: number } => {
       const picture = pictures[next++]!;
-      const { width, height } = size(picture, patchSize);
+      const { width, height } = pictureSize(picture, patchSize);
       row.labels.push({ text: name, left, top }, { text: `${width}x${height}`, left, top: top + LETTER.height });
       row.placed.push({ picture, left, top: top + 2 * LETTER.height });
       const cell = { width: Math.max(width, LEAST_CELL), height: height + 2 * LETTER.height };

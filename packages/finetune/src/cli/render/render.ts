@@ -37,7 +37,7 @@ export interface RenderedSample {
 }
 
 /** An image, and the turn that shows it. */
-interface ImagePlace {
+export interface ImagePlace {
   readonly source: ImageSource;
   /** From 0. */
   readonly turn: number;
@@ -57,30 +57,53 @@ export async function renderRecord(
       cure: 'Records are counted from 0.',
     });
   }
-  let record: DataRecord | undefined;
-  try {
-    record = await dataset.read(index);
+  return await placed(dataset, index, async (record) => {
     const { overlong } = encoder.setup;
     const changes = { compat, ...(overlong === 'drop' ? { overlong: 'error' as const } : {}) };
     const { sample, notices } = await encoder.encode(record, changes);
-    const tokens = await renderTokens(sample!, record, encoder);
-    const images = placesOf(record);
-    return {
+    return await renderSample(
+      sample!,
+      record,
+      encoder,
       compat,
-      sample: sample!,
-      tokens,
-      grids: imageGrids(sample!, encoder.tokenizer),
-      images: compat === 'official' ? inDataOrder(images, record) : images,
-      notices: [...notices.map(({ message }) => message), ...notLearned(record)],
-    };
+      notices.map(({ message }) => message),
+    );
+  });
+}
+
+/** Reads a record and works on it. A UserError on the way gets the record's place. */
+export async function placed<T>(dataset: Dataset, index: number, work: (record: DataRecord) => Promise<T>): Promise<T> {
+  let record: DataRecord | undefined;
+  try {
+    record = await dataset.read(index);
+    return await work(record);
   } catch (error) {
-    const placed = record ? withWrittenTurn(error, record) : error;
-    throw placed instanceof UserError ? placed.at(dataset.place(index)) : placed;
+    const written = record ? withWrittenTurn(error, record) : error;
+    throw written instanceof UserError ? written.at(dataset.place(index)) : written;
   }
 }
 
+/** Takes an encoded record apart. `said`: the messages of its encoding. */
+export async function renderSample(
+  sample: EncodedSample,
+  record: DataRecord,
+  encoder: Encoder,
+  compat: Compat,
+  said: readonly string[],
+): Promise<RenderedSample> {
+  const images = placesOf(record);
+  return {
+    compat,
+    sample,
+    tokens: await renderTokens(sample, record, encoder),
+    grids: imageGrids(sample, encoder.tokenizer),
+    images: compat === 'official' ? inDataOrder(images, record) : images,
+    notices: [...said, ...notLearned(record)],
+  };
+}
+
 /** The images of a record in the order of the text. */
-function placesOf({ image, conversations }: DataRecord): ImagePlace[] {
+export function placesOf({ image, conversations }: DataRecord): ImagePlace[] {
   if (image === undefined) return [];
   const single = typeof image === 'string' || image instanceof Uint8Array;
   const sources: Readonly<Record<string, ImageSource>> = single ? { '<image>': image } : image;

@@ -20,6 +20,10 @@ export const trainCommand: CliCommand = {
   text: TRAIN_TEXT,
   flags: [...TRAIN_FLAGS, ...flagsOf({ launch: LAUNCH_FLAGS })],
   async run(given, io) {
+    if (given.get('dry_run')?.value === 'json') {
+      const { dryRunJson } = await import('./dry-run-json.js');
+      return await dryRunJson(given, io);
+    }
     const standing = standingOf(given, io.env, resolveGiven(given).config);
     const found = resolveGiven(given, { worldSize: sizeOf(standing) });
     const resolved = { ...found, notices: [...found.notices, ...idleNotices(standing)] };

@@ -17,7 +17,9 @@ import { RECORDS } from './records.js';
 import { REPORTS } from './reports.js';
 import { RUN_FOLDER } from './run-folder.js';
 import { SAME_DATA } from './same-data.js';
+import { SERVE } from './serve.js';
 import { TRAINING } from './training.js';
+import { UI } from './ui.js';
 
 /** The topics, each with its templates; a template is in one of them. */
 export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
@@ -39,4 +41,6 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   files: FILES,
   adapters: ADAPTERS,
   runFolder: RUN_FOLDER,
+  serve: SERVE,
+  ui: UI,
 };

@@ -44,6 +44,10 @@ export const REPORTS: Messages = {
   '{1} pictures written to {2}': '{1} 张图片已写入 {2}',
   'Expected a record below {1} for --record but received {2}.': '--record 应小于 {1}，但收到 {2}。',
   'Records are counted from 0.': '记录从 0 开始编号。',
+  'an integer from 0 to {1}': '0 到 {1} 的整数',
+  'a list of at most {1} numbers': '最多 {1} 个数的列表',
+  'a request': '请求',
+  'the key {1} of a request': '请求的键 {1}',
 
   // bench
   'A step, mean of {1}:': '每步用时（{1} 步平均）：',

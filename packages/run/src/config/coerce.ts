@@ -5,8 +5,9 @@
  * Command line and recipe share these rules, so `lora_r: "8"` in a recipe is as good as `lora_r: 8`. Every refusal names
  * flag or file and line, what was expected and received, and an example that works.
  */
-import { expected, type FlagKind, type FlagSpec, type UserError } from '@minicpm-finetune/run';
-import { nameAt, placeOf, type Source } from './flags.js';
+import { expected, type UserError } from '../user-error.js';
+import { nameAt, placeOf, type Source } from './source.js';
+import type { FlagKind, FlagSpec } from './spec.js';
 
 const TRUE = ['true', 'yes', 'y', 't', '1', 'on'];
 const FALSE = ['false', 'no', 'n', 'f', '0', 'off'];

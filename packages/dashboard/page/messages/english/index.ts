@@ -1,0 +1,11 @@
+/** All messages in English, one group for each screen. */
+import { chat } from './chat.js';
+import { common } from './common.js';
+import { compare } from './compare.js';
+import { data } from './data.js';
+import { machine } from './machine.js';
+import { newRun } from './new-run.js';
+import { run } from './run.js';
+import { runs } from './runs.js';
+
+export const english = { chat, common, compare, data, machine, newRun, run, runs };

@@ -1,0 +1,66 @@
+/** The flags of a run beside their defaults. A configuration may be of any version: what this one does not know is shown as it stands. */
+import { CONFIG_FLAGS, CONFIG_GROUPS, CONFIG_HEADINGS, type FlagSpec, type RunConfig } from '@minicpm-finetune/run';
+import type { ConfigEntry } from '../../shared/api.js';
+
+/** Where a run lies and what it resumed is of one start, not of its settings. */
+const OF_ONE_START: ReadonlySet<string> = new Set([
+  'output_dir',
+  'overwrite_output_dir',
+  'resume_from_checkpoint',
+  'resume_anyway',
+]);
+
+interface Value {
+  readonly name: string;
+  readonly group: string;
+  readonly value: unknown;
+}
+
+function specOf({ group, name }: Value): FlagSpec | undefined {
+  const table: Readonly<Record<string, FlagSpec>> | undefined = CONFIG_FLAGS[group as keyof typeof CONFIG_FLAGS];
+  return table?.[name];
+}
+
+function valuesOf(config: Partial<RunConfig>): Value[] {
+  const groups = Object.entries(config).filter(([, table]) => typeof table === 'object' && table !== null);
+  const order = (group: string): number => (CONFIG_GROUPS.indexOf(group as never) + 1000) % 1000;
+  return groups
+    .sort(([a], [b]) => order(a) - order(b))
+    .flatMap(([group, table]) => Object.entries(table as object).map(([name, value]) => ({ group, name, value })));
+}
+
+/** A derived default is not known here, so its value may be somebody's: it counts as changed. */
+function isChanged(value: Value): boolean {
+  const spec = specOf(value);
+  if (spec === undefined || !('default' in spec)) return value.value !== null && value.value !== undefined;
+  return JSON.stringify(spec.default) !== JSON.stringify(value.value);
+}
+
+/** Flags that differ from their defaults. */
+export function changedFlags(config: Partial<RunConfig>): Record<string, unknown> {
+  return Object.fromEntries(valuesOf(config).flatMap((one) => (isChanged(one) ? [[one.name, one.value]] : [])));
+}
+
+/** The same for a new run of these settings. */
+export function settingsOf(config: Partial<RunConfig>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(changedFlags(config)).filter(([name]) => !OF_ONE_START.has(name)));
+}
+
+/** All flags of a run, in the order of the table of flags. */
+export function configEntries(config: Partial<RunConfig>): ConfigEntry[] {
+  return valuesOf(config).map((one) => {
+    const spec = specOf(one);
+    const { group, name, value } = one;
+    const heading = CONFIG_HEADINGS[group as keyof typeof CONFIG_HEADINGS] ?? { en: group, zh: group };
+    return {
+      name,
+      group,
+      heading,
+      help: spec?.help ?? null,
+      kind: spec?.kind ?? null,
+      value,
+      ...(spec !== undefined && 'default' in spec ? { default: spec.default } : {}),
+      changed: isChanged(one),
+    };
+  });
+}

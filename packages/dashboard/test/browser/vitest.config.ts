@@ -1,0 +1,15 @@
+import { join } from 'node:path';
+import { defineConfig } from 'vitest/config';
+
+/** Tests that need a browser: `npm run test:browser` finds one and runs them. */
+export default defineConfig({
+  root: join(import.meta.dirname, '..', '..', '..', '..'),
+  test: {
+    include: ['packages/dashboard/test/browser/*.browser.ts'],
+    pool: 'forks',
+    maxWorkers: 1,
+    env: { LC_ALL: 'C.UTF-8' },
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});

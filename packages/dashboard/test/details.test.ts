@@ -1,0 +1,117 @@
+/** One run over HTTP: its settings, its answers over the steps, its recipe, its notes. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { makeFolder, PageServer } from './support/page-server.js';
+import { writeRecordedRuns } from './support/recorded-runs.mjs';
+
+const place = makeFolder('details');
+let page: PageServer;
+let id: string;
+
+beforeAll(async () => {
+  await writeRecordedRuns(place.path);
+  page = await PageServer.start([place.path]);
+  id = await page.idOf('digits');
+});
+afterAll(async () => {
+  await page.close();
+  place.remove();
+});
+
+it('shows the settings of this run, changed ones marked, in groups with their help', async () => {
+  const { json } = await page.get(`/api/runs/${id}`);
+  const rate = json.config.find(({ name }: { name: string }) => name === 'learning_rate');
+  expect(rate).toMatchObject({ group: 'optimizer', kind: 'number', changed: false, value: rate.default });
+  const steps = json.config.find(({ name }: { name: string }) => name === 'max_steps');
+  expect(steps).toMatchObject({ changed: true, value: 240, default: -1, heading: { zh: expect.any(String) } });
+  expect(steps.help.en).toMatch(/\.$/);
+  expect(json.command).toContain('--max_steps=240');
+  expect(json.memoryPlan.by.weights).toBeGreaterThan(0);
+  expect(json.lastStep.step).toBe(240);
+  expect(json.end.status).toBe('finished');
+  expect(json.warnings[0].kind).toBe('bad_record');
+  expect(json.answerSteps).toEqual([60, 120, 180, 240]);
+  expect(json.metrics).toContainEqual({ name: 'eval_anls', source: 'eval', points: 4 });
+  expect(json.actions).toMatchObject({
+    stop: false,
+    save: false,
+    end: false,
+    resume: false,
+    delete: true,
+    duplicate: true,
+  });
+});
+
+it('shows groups that this version does not know as they stand', async () => {
+  const { json } = await page.get(`/api/runs/${await page.idOf('preference')}`);
+  const beta = json.config.find(({ name }: { name: string }) => name === 'beta');
+  expect(beta).toEqual({
+    name: 'beta',
+    group: 'preference',
+    heading: { en: 'preference', zh: 'preference' },
+    help: null,
+    kind: null,
+    value: 0.1,
+    changed: true,
+  });
+  expect(json.command).not.toContain('--beta');
+});
+
+it('shows the answers of every step, with the records once', async () => {
+  const { json: index } = await page.get(`/api/runs/${id}/answers`);
+  expect(index.steps.map(({ step }: { step: number }) => step)).toEqual([60, 120, 180, 240]);
+  expect(index.steps[0]).toMatchObject({ epoch: 0.8, metrics: { exact_match: 0.5 } });
+  expect(index.records).toHaveLength(4);
+  expect(index.records[0]).toMatchObject({
+    record: 0,
+    id: 'record-0',
+    question: 'What is the total?',
+    reference: '42.50',
+  });
+  expect(index.records[2].images).toHaveLength(2);
+  const { json: first } = await page.get(`/api/runs/${id}/answers/60`);
+  const { json: last } = await page.get(`/api/runs/${id}/answers/240`);
+  const correct = (answers: { metrics: { exact_match: number } }[]): number =>
+    answers.reduce((sum, { metrics }) => sum + metrics.exact_match, 0);
+  expect([correct(first.answers), correct(last.answers)]).toEqual([2, 4]);
+  expect(first.answers[1]).toMatchObject({ record: 10, answer: '1', tokens: 1, end: 'length' });
+  expect((await page.get(`/api/runs/${id}/answers/61`)).status).toBe(404);
+});
+
+it('names damaged lines of answers', async () => {
+  const file = join(place.path, 'digits', 'eval', 'step-60', 'answers.jsonl');
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, `damaged\n${text}`);
+  const { json } = await page.get(`/api/runs/${id}/answers/60`);
+  expect([json.damaged, json.answers.length]).toEqual([[1], 4]);
+});
+
+it('gives the settings again as recipe, command and values of a form', async () => {
+  const { json } = await page.get(`/api/runs/${id}/recipe`);
+  expect(json.yaml).toContain('schedule:\n  num_train_epochs: 3\n  max_steps: 240\n');
+  expect(json.values).toMatchObject({ max_steps: 240, eval_generate: 4 });
+  expect(json.values.output_dir).toBeUndefined();
+});
+
+it('keeps what else is in ui.json', async () => {
+  const file = join(place.path, 'digits', 'ui.json');
+  writeFileSync(file, '{"of_a_later_version":[1],"star":"yes","note":"old"}');
+  expect((await page.post(`/api/runs/${id}/ui`, { tags: ['good', '数字'] }, 'PUT')).json.run.notes).toEqual({
+    tags: ['good', '数字'],
+    star: false,
+    note: 'old',
+    archived: false,
+  });
+  await page.post(`/api/runs/${id}/archive`, { archived: true });
+  const saved = JSON.parse(readFileSync(file, 'utf8'));
+  expect(saved).toMatchObject({ of_a_later_version: [1], tags: ['good', '数字'], archived: true });
+  expect((await page.post(`/api/runs/${id}/ui`, { note: 1 }, 'PUT')).json.error.field).toBe('note');
+});
+
+it('is sent small', async () => {
+  const answer = await page.get(`/api/runs/${id}`, { 'accept-encoding': 'gzip' });
+  expect(answer.headers['content-encoding']).toBe('gzip');
+  expect(JSON.parse(gunzipSync(answer.bytes).toString()).summary.id).toBe(id);
+});

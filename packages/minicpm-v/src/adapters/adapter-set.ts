@@ -1,0 +1,144 @@
+/**
+ * Several adapters over one base, one of which works at a time. The base's weights are in memory once: low-rank factors are
+ * put on its layers and taken off again, and modules that an adapter has whole (`modules_to_save`, biases) change places with the base's
+ * without a copy.
+ *
+ * Not here: what an adapter computes (lora.ts), its files (folder.ts). Adapters stacked on one another are merged (generation/load.ts).
+ */
+import { strict as assert } from 'node:assert';
+import type { ModelConfig } from '@minicpm-finetune/processor';
+import {
+  type CompactTensor,
+  keep,
+  type Linear,
+  noGrad,
+  ops,
+  type Parameter,
+  scope,
+  type Tensor,
+} from '@minicpm-finetune/torch';
+import type { MiniCPMV } from '../model/minicpm-v.js';
+import { loadAdapter, planAdapters } from './folder.js';
+import { type LoraAdapter, loraAdapters } from './lora.js';
+import type { BaseFingerprint } from './manifest.js';
+import { slicesOfAdapters } from './slices.js';
+
+type Value = Tensor | CompactTensor;
+
+/** An adapter in memory. */
+export interface HeldAdapter {
+  readonly folder: string;
+  /** How pictures are cut for it: as in its training, or as the base says. */
+  readonly slice: ModelConfig['slice'];
+  /** A sentence for each thing about it that a user should know. */
+  readonly notices: readonly string[];
+  /** Whether pictures look different to it than to the base: it changes the vision tower or the resampler. */
+  readonly changesVision: boolean;
+  /** Bytes of its tensors. */
+  readonly nbytes: number;
+}
+
+interface Parts {
+  readonly layers: readonly (readonly [linear: Linear, adapter: LoraAdapter])[];
+  /** The parameters that it has whole, and the values that do not work now: its own, or while it is active the base's. */
+  readonly whole: Map<Parameter, Value>;
+}
+
+const VISION = /^(vpm|resampler)\./;
+
+export class AdapterSet {
+  readonly #model: MiniCPMV;
+  readonly #held = new Map<HeldAdapter, Parts>();
+  #active: HeldAdapter | null = null;
+
+  /** @param model without adapters; it stays the caller's */
+  constructor(model: MiniCPMV) {
+    this.#model = model;
+  }
+
+  /** The adapter that works now; null: the base alone. */
+  get active(): HeldAdapter | null {
+    return this.#active;
+  }
+
+  /**
+   * Reads the adapter in a folder. The base works afterwards.
+   *
+   * @param fingerprint gives the base's, see `baseFingerprint`
+   * @throws UserError as `loadAdapter` does; everything is as before then
+   */
+  load(folder: string, fingerprint?: BaseFingerprint): HeldAdapter {
+    this.activate(null);
+    const model = this.#model;
+    const planned = [...planAdapters(model, { folder }).parameters];
+    const whole = planned.filter(([name]) => !LOW_RANK.test(name)).map(([, parameter]) => parameter);
+    const base = whole.map((parameter) => parameter.exchange(another(parameter)));
+    let loaded: ReturnType<typeof loadAdapter>;
+    try {
+      loaded = loadAdapter(folder, model, { trainable: false, ...(fingerprint === undefined ? {} : { fingerprint }) });
+    } catch (error) {
+      for (const [i, parameter] of whole.entries()) parameter.exchange(base[i]!).dispose();
+      throw error;
+    }
+    const parts: Parts = {
+      layers: [...loraAdapters(model)].map(([, linear, adapter]) => [linear, adapter]),
+      whole: new Map(whole.map((parameter, i) => [parameter, parameter.exchange(base[i]!)])),
+    };
+    for (const [linear] of parts.layers) linear.adapter = undefined;
+    const { slice, notices } = slicesOfAdapters([{ adapter: folder, slices: loaded.slices }], model.config.slice);
+    const held: HeldAdapter = {
+      folder,
+      slice,
+      notices: [...loaded.notices, ...notices],
+      changesVision: planned.some(([name]) => VISION.test(name)),
+      nbytes: bytesOf(parts),
+    };
+    this.#held.set(held, parts);
+    return held;
+  }
+
+  /** Makes an adapter work, or (null) the base alone. Takes microseconds a layer; nothing is copied. */
+  activate(adapter: HeldAdapter | null): void {
+    if (adapter === this.#active) return;
+    if (this.#active !== null) this.#put(this.#active, false);
+    this.#active = null;
+    if (adapter !== null) this.#put(adapter, true);
+    this.#active = adapter;
+  }
+
+  #put(held: HeldAdapter, on: boolean): void {
+    const { layers, whole } = this.#parts(held);
+    for (const [linear, adapter] of layers) linear.adapter = on ? adapter : undefined;
+    for (const [parameter, value] of whole) whole.set(parameter, parameter.exchange(value));
+  }
+
+  #parts(held: HeldAdapter): Parts {
+    const parts = this.#held.get(held);
+    assert(parts !== undefined, `an adapter of this set, not ${held.folder}`);
+    return parts;
+  }
+
+  /** Frees an adapter. The base works afterwards if it was the active one. */
+  free(held: HeldAdapter): void {
+    if (held === this.#active) this.activate(null);
+    const { layers, whole } = this.#parts(held);
+    for (const [, adapter] of layers) adapter.dispose();
+    for (const value of whole.values()) value.dispose();
+    this.#held.delete(held);
+  }
+
+  /** Frees all adapters; the base works afterwards. */
+  dispose(): void {
+    for (const held of [...this.#held.keys()]) this.free(held);
+  }
+}
+
+const LOW_RANK = /\.lora_(A\.weight|B\.weight|magnitude_vector)$/;
+
+/** A second handle of a parameter's memory, which is freed for itself. */
+const another = (parameter: Parameter): Tensor => noGrad(() => scope(() => keep(ops.detach(parameter.data))));
+
+function bytesOf({ layers, whole }: Parts): number {
+  const own = layers.flatMap(([, adapter]) => [...adapter.namedParameters()].map(([, { data }]) => data.nbytes));
+  return [...own, ...[...whole.values()].map(({ nbytes }) => nbytes)].reduce((sum, bytes) => sum + bytes, 0);
+}
