@@ -7,7 +7,8 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV, quantizeLayers, RunningBatch } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { type EncodedPrompt, readConfig } from '@minicpm-finetune/processor';
+import { median } from '@minicpm-finetune/run';
 import { ops, scope, setThreads, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { Command } from 'commander';
 
@@ -40,17 +41,34 @@ interface Figures {
 
 const least = (values: readonly number[]): number => Math.min(...values);
 
-/** Bytes per second of a sum over a gigabyte, the fastest of some. */
-function bandwidth(): number {
-  return scope(() => {
-    const numbers = ops.full([250_000_000], 1, { dtype: 'float32' });
-    const seconds = Array.from({ length: 6 }, () => {
-      const start = performance.now();
-      scope(() => ops.sumAll(numbers));
-      return (performance.now() - start) / 1000;
-    });
-    return numbers.nbytes / least(seconds);
-  });
+/**
+ * What one sequence makes of the memory's bandwidth, which changes from second to second on a shared machine: tokens and sums over a gigabyte take
+ * turns. Bytes per second of both.
+ */
+function besideBandwidth(model: MiniCPMV): { reads: number; bandwidth: number } {
+  const numbers = ops.full([250_000_000], 1, { dtype: 'float32' });
+  const batch = new RunningBatch(model);
+  batch.add(promptOf(0, 64), { maxNewTokens: 4096, stopTokens: new Set() });
+  const timed = (work: () => void): number => {
+    const start = performance.now();
+    work();
+    return (performance.now() - start) / 1000;
+  };
+  for (let i = 0; i < 4; i++) batch.step();
+  const pairs = Array.from({ length: 24 }, () => [
+    timed(() => batch.step()),
+    timed(() => scope(() => ops.sumAll(numbers))),
+  ]);
+  const [step, sum] = [0, 1].map((i) => median(pairs.map((pair) => pair[i]!))) as [number, number];
+  batch.dispose();
+  const result = { reads: bytesOfToken(model) / step, bandwidth: numbers.nbytes / sum };
+  numbers.dispose();
+  return result;
+}
+
+function promptOf(seed: number, length: number): EncodedPrompt {
+  const inputIds = Int32Array.from({ length }, (_, k) => (k * 31 + seed * 7 + 5) % 30_000);
+  return { inputIds, imageBounds: [], pictures: [] };
 }
 
 /** Bytes of weights that a token reads. */
@@ -70,14 +88,13 @@ async function ours(flags: Flags): Promise<void> {
     await once(model, sequences, length, 2); // pages, code
     console.log(JSON.stringify(await once(model, sequences, length, Number(flags.tokens))));
   }
-  console.log(JSON.stringify({ bytes: bytesOfToken(model), bandwidth: bandwidth() }));
+  console.log(JSON.stringify({ bytes: bytesOfToken(model), ...besideBandwidth(model) }));
 }
 
 async function once(model: MiniCPMV, sequences: number, length: number, tokens: number): Promise<Figures> {
   const batch = new RunningBatch(model);
   for (let i = 0; i < sequences; i++) {
-    const inputIds = Int32Array.from({ length }, (_, k) => (k * 31 + i * 7 + 5) % 30_000);
-    batch.add({ inputIds, imageBounds: [], pictures: [] }, { maxNewTokens: 4096, stopTokens: new Set() });
+    batch.add(promptOf(i, length), { maxNewTokens: 4096, stopTokens: new Set() });
   }
   const start = performance.now();
   const since = (): number => (performance.now() - start) / 1000;
@@ -135,16 +152,14 @@ function compare(flags: Flags): void {
     }
     sides.int8!.push(lines(process.execPath, [program, ...own, '--int8']));
   }
-  const speeds = [...sides.bf16!, ...sides.int8!].map((round) => round.at(-1)!.bandwidth!);
-  console.log(`bandwidth ${speeds.map((speed) => (speed / 1e9).toFixed(1)).join(', ')} GB/s`);
-  for (const side of ['bf16', 'int8'] as const) {
-    const bytes = sides[side]![0]!.at(-1)!.bytes!;
-    const shares = sides[side]!.map((round) => bytes / round[0]!.step_s! / round.at(-1)!.bandwidth!);
-    const limit = Math.max(...speeds) / bytes;
-    console.log(
-      `${side}: ${(bytes / 1e9).toFixed(2)} GB a token, at most ${limit.toFixed(1)} tokens/s; one sequence reads at ${shares.map((share) => share.toFixed(2)).join(', ')} of its round's bandwidth`,
-    );
-  }
+  for (const side of ['bf16', 'int8'] as const)
+    for (const round of sides[side]!) {
+      const { bytes, reads, bandwidth } = round.at(-1)! as { bytes: number; reads: number; bandwidth: number };
+      const [speed, most, share] = [reads / bytes, bandwidth / bytes, reads / bandwidth].map((x) => x.toFixed(2));
+      console.log(
+        `${side}: ${(bytes / 1e9).toFixed(2)} GB a token; ${speed} tokens/s, where ${(bandwidth / 1e9).toFixed(1)} GB/s allow ${most}: ${share}`,
+      );
+    }
   CASES.forEach(([sequences, length], index) => {
     const cells = Object.entries(sides).flatMap(([side, rounds]) => {
       if (rounds.length === 0) return [];
