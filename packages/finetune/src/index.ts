@@ -116,6 +116,8 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly seed?: number;
   /** Type to compute in; the weights' own unless given. */
   readonly dtype?: FloatDType;
+  /** Keep the language model's linear weights as 8-bit integers: half the memory of bfloat16, faster answers on a CPU. */
+  readonly loadIn8Bit?: boolean;
   /** Most slices a picture is cut into; as in the adapter's training, or as the checkpoint says, unless given. */
   readonly maxSliceNums?: number;
   /** Side in pixels of the square a slice's area aims at; likewise. */
@@ -151,6 +153,7 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     repetitionPenalty: options.repetitionPenalty ?? flags.repetition_penalty.default,
     seed: options.seed ?? flags.seed.default,
     dtype: options.dtype ?? null,
+    loadIn8Bit: options.loadIn8Bit ?? false,
     maxSliceNums: options.maxSliceNums ?? null,
     scaleResolution: options.scaleResolution ?? null,
     allowSpecialText: options.allowSpecialText ?? false,

@@ -190,6 +190,14 @@ describe('models', () => {
   });
 });
 
+it('serves a name of the hub, with its slash', async () => {
+  const other = await serving(base, { engine: { id: 'openbmb/tiny' } });
+  expect(await other.client.models.retrieve('openbmb/tiny')).toMatchObject({ id: 'openbmb/tiny' });
+  const answer = await other.client.chat.completions.create({ ...SHORT, model: 'openbmb/tiny', messages: messages() });
+  expect(answer.model).toBe('openbmb/tiny');
+  await other.close();
+});
+
 it('says once which fields change nothing', async () => {
   for (let i = 0; i < 2; i++)
     await client.chat.completions.create({ ...SHORT, max_tokens: 1, user: 'someone', messages: messages() });

@@ -110,7 +110,7 @@ it('a request that is being read while its adapter is unloaded is that of the ne
 });
 
 describe('an answer', () => {
-  it.each(['float32', 'bfloat16'] as const)(
+  it.each(['float32', 'bfloat16', 'int8'] as const)(
     'in %s is the same in any company, also when its beginning was there before',
     async (dtype) => {
       const here = await start({ dtype, engine: { adapters, maxNumSeqs: 5 } });

@@ -17,8 +17,9 @@ namespace {
 constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
 constexpr int64_t kLine = 64;        // bytes of a cache line
 constexpr int64_t kOutputs = 6;      // at a time
-constexpr int64_t kSingle = 8;       // at a time, for one row
-constexpr int64_t kFewRows = 32;     // up to here, memory is the bottleneck
+constexpr int64_t kStreamBytes = 8 << 10;  // of rows that stay in the nearest cache
+constexpr int64_t kSingle = 8;            // outputs at a time, for one row
+constexpr int64_t kFewRows = 32;    // up to here, it matters
 
 template <bool whole>
 AVX512 inline __m512bh inputs(const BFloat16* from, int64_t count) {
@@ -36,10 +37,17 @@ AVX512 inline __m512bh inputs(const int8_t* from, int64_t count) {
   return _mm512_cvtne2ps_pbh(half(16), half(0));
 }
 
-// Cache lines to fetch meanwhile: `lines` of them with each step.
+// Memory to fetch meanwhile: `lines` cache lines with each step.
 struct Ahead {
-  const char* next;
+  const char *next, *end;
   int64_t lines;
+
+  Ahead(const void* from, int64_t bytes, int64_t steps)
+      : next(static_cast<const char*>(from)), end(next + bytes), lines((bytes / kLine + steps - 1) / std::max<int64_t>(1, steps)) {}
+
+  AVX512 void step() {
+    for (int64_t i = 0; i < lines && next < end; i++, next += kLine) _mm_prefetch(next, _MM_HINT_T1);
+  }
 };
 
 template <int outputs, int rows, bool whole, class Weight>
@@ -64,7 +72,7 @@ AVX512 inline void block(const BFloat16* x, const Weight* weight, int64_t width,
     for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
   int64_t k = 0;
   for (; k + kLanes <= width; k += kLanes) {
-    for (int64_t i = 0; i < ahead.lines; i++, ahead.next += kLine) _mm_prefetch(ahead.next, _MM_HINT_T1);
+    ahead.step();
     step<outputs, rows, true>(sums, x + k, weight + k, width, kLanes);
   }
   if (k < width) step<outputs, rows, false>(sums, x + k, weight + k, width, width - k);
@@ -76,6 +84,26 @@ AVX512 inline void block(const BFloat16* x, const Weight* weight, int64_t width,
       const __m512 &a = sums[o][r], &b = sums[std::min(o + 1, last)][r], &c = sums[std::min(o + 2, last)][r], &d = sums[std::min(o + 3, last)][r];
       storeFirst(to + r * stride + o, sumsOf(a, b, c, d), outputs - o);
     }
+}
+
+// Few rows with four outputs, one after the other: the processor fetches ahead by itself what is read from front to back, and faster than
+// anything else.
+template <int rows, class Weight>
+AVX512 inline void stream(const BFloat16* x, const Weight* weight, int64_t width, float* to, int64_t stride) {
+  __m512 sums[4][rows];
+#pragma GCC unroll 4
+  for (int o = 0; o < 4; o++, weight += width) {
+    __m512 own[1][rows];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) own[0][r] = _mm512_setzero_ps();
+    int64_t k = 0;
+    for (; k + kLanes <= width; k += kLanes) step<1, rows, true>(own, x + k, weight + k, width, kLanes);
+    if (k < width) step<1, rows, false>(own, x + k, weight + k, width, width - k);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = own[0][r];
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++) _mm_storeu_ps(to + r * stride, sumsOf(sums[0][r], sums[1][r], sums[2][r], sums[3][r]));
 }
 
 template <int outputs, class Weight>
@@ -91,8 +119,8 @@ AVX512 inline void blockOf(int64_t rows, const BFloat16* x, const Weight* weight
 // All rows, four at a time, with `groups` times `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
 template <int outputs, class Weight>
 AVX512 void allRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const Weight* weight, float* to, const void* next, int64_t bytes) {
-  const int64_t width = problem.inputs, passes = groups * ((problem.rows + 3) / 4), steps = std::max<int64_t>(1, passes * (width / kLanes));
-  Ahead ahead{static_cast<const char*>(next), (bytes / kLine + steps - 1) / steps};
+  const int64_t width = problem.inputs;
+  Ahead ahead(next, bytes, groups * ((problem.rows + 3) / 4) * (width / kLanes));
   for (int64_t row = 0; row < problem.rows; row += 4)
     for (int64_t group = 0; group < groups; group++)
       blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight + group * outputs * width, width,
@@ -103,18 +131,23 @@ AVX512 void allRows(const RowsProblem& problem, int64_t groups, const BFloat16* 
 int64_t together(const RowsProblem& problem) { return problem.rows <= kFewRows ? kOutputs : kRowUnit; }
 
 template <class Weight>
-AVX512 void product(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums, int64_t begin, int64_t end) {
-  const int64_t width = problem.inputs, count = together(problem);
+AVX512 void product(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  const int64_t width = problem.inputs, end = problem.outputs, count = together(problem);
   const auto bytesOf = [&](int64_t outputs) { return outputs * width * static_cast<int64_t>(sizeof(Weight)); };
-  int64_t o = begin;
+  int64_t o = 0;
+  if (problem.rows <= 2 && problem.rows * width * 2 <= kStreamBytes)
+    for (; o + 4 <= end; o += 4) {
+      if (problem.rows == 1) stream<1>(x, weight + o * width, width, sums + o, problem.outputs);
+      else stream<2>(x, weight + o * width, width, sums + o, problem.outputs);
+    }
   if (problem.rows == 1)
     for (; o + kSingle <= end; o += kSingle) {
-      Ahead ahead{reinterpret_cast<const char*>(weight + (o + kSingle) * width), o + 2 * kSingle <= end ? kSingle * kLanes * static_cast<int64_t>(sizeof(Weight)) / kLine : 0};
+      Ahead ahead(weight + (o + kSingle) * width, o + 2 * kSingle <= end ? bytesOf(kSingle) : 0, width / kLanes);
       block<kSingle, 1>(x, weight + o * width, width, sums + o, problem.outputs, ahead);
     }
   for (; o + count <= end; o += count) {
-    const bool fetches = count == kOutputs && o + 2 * count <= end;
-    allRows<kOutputs>(problem, count / kOutputs, x, weight + o * width, sums + o, weight + (o + count) * width, fetches ? bytesOf(count) : 0);
+    const int64_t next = std::min(count, end - o - count);
+    allRows<kOutputs>(problem, count / kOutputs, x, weight + o * width, sums + o, weight + (o + count) * width, bytesOf(next));
   }
   for (; o < end; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
 }
@@ -127,20 +160,23 @@ AVX512 void expand(const int8_t* from, BFloat16* to, int64_t count) {
 
 }  // namespace
 
-void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums, int64_t begin, int64_t end) {
-  product(problem, x, weight, sums, begin, end);
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
+  product(problem, x, weight, sums);
 }
 
 // More than four rows pass over the weights several times: these are then expanded first, a few outputs at a time.
-void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums, int64_t begin, int64_t end) {
-  if (problem.rows <= 4) return product(problem, x, weight, sums, begin, end);
-  const int64_t width = problem.inputs, count = together(problem);
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
+  if (problem.rows <= 4) return product(problem, x, weight, sums);
+  const int64_t width = problem.inputs, end = problem.outputs, count = together(problem);
   std::vector<BFloat16> expanded(static_cast<size_t>(count * width));
-  for (int64_t o = begin; o < end; o += count) {
+  for (int64_t o = 0; o < end; o += count) {
     const int64_t own = std::min(count, end - o);
     expand(weight + o * width, expanded.data(), own * width);
-    if (own < count) product(problem, x, expanded.data(), sums + o, 0, own);
-    else allRows<kOutputs>(problem, count / kOutputs, x, expanded.data(), sums + o, weight + (o + count) * width, o + 2 * count <= end ? count * width : 0);
+    if (own == count) {
+      allRows<kOutputs>(problem, count / kOutputs, x, expanded.data(), sums + o, weight + (o + count) * width, std::min(count, end - o - count) * width);
+    } else {
+      for (int64_t i = 0; i < own; i++) allRows<1>(problem, 1, x, expanded.data() + i * width, sums + o + i, nullptr, 0);
+    }
   }
 }
 
@@ -148,9 +184,9 @@ void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t
 
 bool hasRowsKernel() { return false; }
 
-void rowsProductBf16(const RowsProblem&, const BFloat16*, const BFloat16*, float*, int64_t, int64_t) { std::abort(); }
+void rowsProductBf16(const RowsProblem&, const BFloat16*, const BFloat16*, float*) { std::abort(); }
 
-void rowsProductBf16(const RowsProblem&, const BFloat16*, const int8_t*, float*, int64_t, int64_t) { std::abort(); }
+void rowsProductBf16(const RowsProblem&, const BFloat16*, const int8_t*, float*) { std::abort(); }
 
 #endif
 

@@ -21,10 +21,10 @@ struct RowsProblem {
 // Whether this CPU has the products below.
 bool hasRowsKernel();
 
-// Outputs `begin` to `end` (multiples of kRowUnit, or the last one) for all rows, with AVX-512 BF16: sums[row · outputs + output].
-void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums, int64_t begin, int64_t end);
+// The product with AVX-512 BF16.
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums);
 
 // As above for int8 weights, as the integers that they are.
-void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums, int64_t begin, int64_t end);
+void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums);
 
 }  // namespace minicpm

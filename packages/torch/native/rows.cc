@@ -25,7 +25,7 @@ namespace minicpm {
 using at::Tensor;
 
 constexpr int64_t kDeviceRows = 16;
-constexpr int64_t kShareBytes = 1 << 17;  // of a weight that a thread takes at a time
+constexpr int64_t kShareBytes = 1 << 19;  // of a weight that a thread takes at a time, with few rows
 
 // ---- linear
 
@@ -40,9 +40,10 @@ LANES_INLINE void plainBlock(int64_t width, const X* x, const Weight* weight, fl
 }
 
 template <class X, class Weight>
-LANES_INLINE void plainProductInline(const RowsProblem& problem, const X* x, const Weight* weight, float* sums, int64_t begin, int64_t end) {
+LANES_INLINE void plainProductInline(const RowsProblem& problem, const X* x, const Weight* weight, float* sums) {
   const int64_t width = problem.inputs;
-  for (int64_t o = begin; o < end; o += 4)
+  const int64_t end = problem.outputs;
+  for (int64_t o = 0; o < end; o += 4)
     for (int64_t row = 0; row < problem.rows; row++) {
       float* to = sums + row * problem.outputs + o;
       if (o + 4 <= end) plainBlock<4>(width, x + row * width, weight + o * width, to);
@@ -52,8 +53,8 @@ LANES_INLINE void plainProductInline(const RowsProblem& problem, const X* x, con
 }
 
 #define PLAIN_PRODUCT(X, Weight)                                                                                               \
-  CLONES(plainProduct, (const RowsProblem& problem, const X* x, const Weight* weight, float* sums, int64_t begin, int64_t end), \
-         (problem, x, weight, sums, begin, end))
+  CLONES(plainProduct, (const RowsProblem& problem, const X* x, const Weight* weight, float* sums), \
+         (problem, x, weight, sums))
 PLAIN_PRODUCT(float, float)
 PLAIN_PRODUCT(float, int8_t)
 PLAIN_PRODUCT(BFloat16, BFloat16)
@@ -61,14 +62,14 @@ PLAIN_PRODUCT(BFloat16, int8_t)
 #undef PLAIN_PRODUCT
 
 template <class Weight>
-static void product(const RowsProblem& problem, const float* x, const Weight* weight, float* sums, int64_t begin, int64_t end) {
-  plainProduct(problem, x, weight, sums, begin, end);
+static void product(const RowsProblem& problem, const float* x, const Weight* weight, float* sums) {
+  plainProduct(problem, x, weight, sums);
 }
 
 template <class Weight>
-static void product(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums, int64_t begin, int64_t end) {
-  if (hasRowsKernel()) return rowsProductBf16(problem, x, weight, sums, begin, end);
-  plainProduct(problem, x, weight, sums, begin, end);
+static void product(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  if (hasRowsKernel()) return rowsProductBf16(problem, x, weight, sums);
+  plainProduct(problem, x, weight, sums);
 }
 
 // Scales of int8 weights, bias, and the rounding to the type X of the layer; y may be of another type.
@@ -107,19 +108,19 @@ static Tensor linearOnCpu(const Layer& layer) {
   const auto* bias = layer.bias.defined() ? layer.bias.const_data_ptr<X>() : nullptr;
   const auto* scales = layer.scales.defined() ? layer.scales.const_data_ptr<float>() : nullptr;
   auto* to = y.data_ptr<Y>();
-  Tensor memory = y;  // sums come where the result will be, if they fit
-  if constexpr (!std::is_same_v<Y, float>) memory = at::empty(sizes, y.options().dtype(at::kFloat));
-  auto* sums = memory.data_ptr<float>();
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * width / kGrain));
   const int64_t units = (problem.outputs + kRowUnit - 1) / kRowUnit, unitBytes = kRowUnit * width * static_cast<int64_t>(sizeof(Weight));
-  const int64_t share = std::max<int64_t>(1, std::min(kShareBytes / std::max<int64_t>(1, unitBytes), units / (4 * threads)));
+  const int64_t most = problem.rows > 32 ? 2 : kShareBytes / std::max<int64_t>(1, unitBytes);
+  const int64_t share = std::max<int64_t>(1, std::min(most, units / (8 * threads)));
   std::atomic<int64_t> next{0};
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    std::vector<float> sums(static_cast<size_t>(problem.rows * share * kRowUnit));
     for (int64_t unit = next.fetch_add(share); unit < units; unit = next.fetch_add(share)) {
-      const int64_t begin = unit * kRowUnit, end = std::min(problem.outputs, (unit + share) * kRowUnit);
-      product(problem, x, weight, sums, begin, end);
-      for (int64_t place = begin; place < problem.rows * problem.outputs; place += problem.outputs)
-        finish(end - begin, sums + place, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin, to + place);
+      const int64_t begin = unit * kRowUnit, count = std::min(problem.outputs - begin, share * kRowUnit);
+      product(RowsProblem{problem.rows, width, count}, x, weight + begin * width, sums.data());
+      for (int64_t row = 0; row < problem.rows; row++)
+        finish(count, sums.data() + row * count, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin,
+               to + row * problem.outputs + begin);
     }
   });
   return y;

@@ -21,8 +21,12 @@ export interface CompactTensor {
   replace(tensors: readonly Tensor[]): void;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;
-  /** The product of rows as `eachRowAlone` asks for it, or `onePiece` (`together`), without making the tensor; undefined: it cannot. */
-  rowsLinear?(x: Tensor, bias: Tensor | null, together: boolean): Tensor | undefined;
+  /** The product of rows as `eachRowAlone` asks for it, or `onePiece` (`together`), without making the tensor; `wide`: in float32. Undefined: it cannot. */
+  rowsLinear?(
+    x: Tensor,
+    bias: Tensor | null,
+    how: { readonly together?: boolean; readonly wide?: boolean },
+  ): Tensor | undefined;
   /** Moves the smaller form to a device, where the tensor is then made. */
   moveTo(device: string): void;
   dispose(): void;
@@ -243,7 +247,7 @@ export class Linear extends Module {
 
   #product(x: Tensor, bias: Tensor | null): Tensor {
     const { compact } = this.weight;
-    const direct = rowsAre === 'any' ? undefined : compact?.rowsLinear?.(x, bias, rowsAre === 'a piece');
+    const direct = rowsAre === 'any' ? undefined : compact?.rowsLinear?.(x, bias, { together: rowsAre === 'a piece' });
     if (direct !== undefined) return direct;
     const weight = this.weight.data;
     const y = linear(x, weight, bias);

@@ -259,6 +259,7 @@ describe('chat options', () => {
       repetitionPenalty: 1,
       seed: 42,
       dtype: null,
+      loadIn8Bit: false,
       maxSliceNums: null,
       scaleResolution: null,
       device: 'auto',

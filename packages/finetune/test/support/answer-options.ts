@@ -6,6 +6,7 @@ export const GREEDY = {
   repetitionPenalty: 1,
   seed: 0,
   dtype: null,
+  loadIn8Bit: false,
   maxSliceNums: null,
   scaleResolution: null,
   device: 'cpu',

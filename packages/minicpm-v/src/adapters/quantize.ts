@@ -246,10 +246,14 @@ export class Int8Tensor implements CompactTensor {
   }
 
   /** Multiplies with the integers as they are; the scales come last, in float32. */
-  rowsLinear(x: Tensor, bias: Tensor | null, together: boolean): Tensor | undefined {
+  rowsLinear(
+    x: Tensor,
+    bias: Tensor | null,
+    how: { readonly together?: boolean; readonly wide?: boolean },
+  ): Tensor | undefined {
     const [codes, scales] = this.#parts;
     if (codes.device !== 'cpu' || x.dtype === 'float16') return undefined;
-    return ops.rowsLinear(x, codes, bias, { scales, together });
+    return ops.rowsLinear(x, codes, bias, { scales, ...how });
   }
 
   dispose(): void {
@@ -283,17 +287,22 @@ export interface Quantized {
 }
 
 const LAYER = /^llm\.model\.layers\.\d+\./;
+const HEAD = /^llm\.lm_head$/;
 
 /**
- * Quantizes the frozen linear weights in the language model's layers, in place. Left as they are: what trains, adapters, lm_head,
- * embeddings, norms, biases, vision tower and resampler. Each weight is freed as soon as it is quantized.
+ * Quantizes the frozen linear weights in the language model's layers, in place. Left as they are: what trains, adapters, lm_head (unless `head`
+ * asks for it), embeddings, norms, biases, vision tower and resampler. Each weight is freed as soon as it is quantized.
  */
-export function quantizeLayers(model: MiniCPMV, type: QuantizationType): Quantized {
+export function quantizeLayers(
+  model: MiniCPMV,
+  type: QuantizationType,
+  { head = false }: { readonly head?: boolean } = {},
+): Quantized {
   const adapters = new Set([...loraAdapters(model)].flatMap(([, , { loraA, loraB }]) => [loraA, loraB]));
   const byLayer = new Map<string, number>();
   const result = { tensors: 0, bytesBefore: 0, bytesAfter: 0 };
   for (const [name, module] of model.namedModules()) {
-    const layer = LAYER.exec(name)?.[0];
+    const layer = (LAYER.exec(name) ?? (head ? HEAD.exec(name) : null))?.[0];
     if (layer === undefined || !(module instanceof Linear) || adapters.has(module)) continue;
     const { weight } = module;
     if (weight.compact !== undefined || weight.requiresGrad) continue;

@@ -20,6 +20,7 @@ import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import type { BaseFingerprint } from '../adapters/manifest.js';
 import { mergeLoaded } from '../adapters/merge.js';
+import { quantizeLayers } from '../adapters/quantize.js';
 import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
@@ -35,6 +36,11 @@ export interface LoadModelOptions {
   readonly adapter?: string | readonly string[];
   /** Type of the weights; as stored when absent. */
   readonly dtype?: DType;
+  /**
+   * Keep the language model's linear weights, and its output layer if that is one of its own, as 8-bit integers: half the memory of bfloat16, and
+   * answers come faster on a CPU.
+   */
+  readonly loadIn8Bit?: boolean;
   /** `cpu` (the default), `cuda`, `cuda:1`, `mps` */
   readonly device?: string;
   /** The `weights` of the checkpoint's `modelIdentity`, if it is known: they are not hashed again. */
@@ -93,6 +99,7 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
     if (device !== 'cpu') moveTo(model, device);
     const { slice, notices } = putAdapters(model, adapters, options);
     for (const line of notices) options.notice?.(line);
+    if (options.loadIn8Bit) quantizeLayers(model, 'int8', { head: true });
     return new LoadedModel(model, template, { slice, notices });
   } catch (error) {
     removeLora(model);

@@ -222,9 +222,10 @@ export class LanguageModel extends Module {
   /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
   rowLogits(hidden: Tensor): Tensor {
     const { weight } = this.#head ?? this.model.embedTokens;
-    const { compact } = weight;
-    if (compact === undefined && hidden.dtype !== 'float16' && this.#head?.adapter === undefined)
-      return ops.rowsLinear(hidden, weight.data, null, { wide: true });
+    const isPlain = hidden.dtype !== 'float16' && this.#head?.adapter === undefined;
+    if (isPlain && weight.compact === undefined) return ops.rowsLinear(hidden, weight.data, null, { wide: true });
+    const direct = isPlain ? weight.compact?.rowsLinear?.(hidden, null, { wide: true }) : undefined;
+    if (direct !== undefined) return direct;
     return eachRowAlone(() => this.logits(hidden));
   }
 

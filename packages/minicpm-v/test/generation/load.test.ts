@@ -95,6 +95,26 @@ it('computes in the type asked for', async () => {
   expect((await model.generate([QUESTION], SHORT))[0]!.tokens).toBeGreaterThan(0);
 });
 
+describe('weights in 8 bits', () => {
+  it('answer, with an adapter on top, and take half the memory', async () => {
+    const before = liveTensors();
+    const base = folders.get('minicpm-v-2_6')!;
+    {
+      using model = await loadModel({ model: base, adapter: adapterA, loadIn8Bit: true });
+      const linear = [...model.model.namedParameters()].filter(([, { compact }]) => compact !== undefined);
+      expect(linear.map(([name]) => name)).toContain('llm.lm_head.weight');
+      expect(linear).toHaveLength(7 * 2 + 1);
+      for (const [, { compact, shape }] of linear) expect(compact!.nbytes).toBe(shape[0]! * shape[1]! + 4 * shape[0]!);
+      const [alone] = await model.generate([QUESTION], SHORT);
+      expect(alone!.tokens).toBeGreaterThan(0);
+      const hello: ChatMessage[] = [{ role: 'user', content: 'Hello' }];
+      expect((await model.generate([hello, QUESTION], SHORT))[1]).toEqual(alone);
+      expect(await streamed(model, QUESTION)).toBe(alone!.text);
+    }
+    expect(liveTensors()).toEqual(before);
+  });
+});
+
 describe('adapters', () => {
   it('change the answer, and go away with the model', async () => {
     const base = folders.get('minicpm-v-2_6')!;

@@ -32,12 +32,9 @@ export class Lane {
     return new RunningBatch(this.#model, { pictures: this.#pictures, prefixes: this.#prefixes });
   }
 
+  /** Sequences in the batch. */
   get size(): number {
     return this.#sequences.size;
-  }
-
-  get sequences(): Iterable<Sequence> {
-    return this.#sequences.values();
   }
 
   /** Puts a sequence into the batch. */

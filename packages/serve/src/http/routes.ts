@@ -21,10 +21,6 @@ export interface AppOptions extends GuardOptions {
   readonly onError: (error: unknown) => void;
 }
 
-interface Variables {
-  Variables: { requestId: string };
-}
-
 const OTHERS: Readonly<Record<string, string>> = {
   '/v1/completions': 'Plain completions are not offered: send the text as a message to /v1/chat/completions.',
   '/v1/embeddings': 'The models make no embeddings.',
@@ -33,11 +29,10 @@ const OTHERS: Readonly<Record<string, string>> = {
 };
 
 /** The application, without the check of the Host header, which comes before it. */
-export function makeApp(options: AppOptions): Hono<Variables> {
-  const app = new Hono<Variables>();
+export function makeApp(options: AppOptions): Hono {
+  const app = new Hono();
   app.use('*', async (c, next) => {
     const requestId = `req_${randomUUID().replaceAll('-', '')}`;
-    c.set('requestId', requestId);
     await next();
     const extra = {
       'x-request-id': requestId,
@@ -47,8 +42,8 @@ export function makeApp(options: AppOptions): Hono<Variables> {
     for (const [name, value] of Object.entries(extra)) c.res.headers.set(name, value);
   });
   app.onError((error, c) => {
+    if (!(error instanceof ApiError)) options.onError(error); // the engine told of its own
     const answer = asApiError(error);
-    if (answer.status >= 500 && answer.status !== 503) options.onError(answer.cause ?? error);
     return c.json(answer.body(), answer.status as 400, answer.headers());
   });
   app.notFound((c) => {
@@ -69,7 +64,7 @@ export function makeApp(options: AppOptions): Hono<Variables> {
   return app;
 }
 
-function addRoutes(app: Hono<Variables>, options: AppOptions): void {
+function addRoutes(app: Hono, options: AppOptions): void {
   const ready = (): ChatEngine => {
     const engine = options.engine();
     if (engine !== null) return engine;
@@ -87,7 +82,7 @@ function addRoutes(app: Hono<Variables>, options: AppOptions): void {
     const { models } = ready();
     return c.json(models.card(models.get(c.req.param('id'))));
   });
-  app.post('/v1/chat/completions', async (c) => await complete(c, ready(), options.beat));
+  app.post('/v1/chat/completions', async (c) => await complete(c, ready(), options));
   app.post('/v1/load_lora_adapter', async (c) => {
     const engine = ready();
     const { lora_name, lora_path, load_inplace } = checked(LOAD, await jsonBody(c.req.raw));
@@ -112,7 +107,7 @@ const LOAD = z.strictObject(
 );
 const UNLOAD = z.strictObject({ lora_name, lora_int_id: z.null().optional() }, { error: 'an object' });
 
-async function complete(c: Context<Variables>, engine: ChatEngine, every: number): Promise<Response> {
+async function complete(c: Context, engine: ChatEngine, { beat, onError }: AppOptions): Promise<Response> {
   const arrived = performance.now();
   const request = checkChatRequest(await jsonBody(c.req.raw));
   const { signal } = c.req.raw;
@@ -126,8 +121,9 @@ async function complete(c: Context<Variables>, engine: ChatEngine, every: number
     abandon: () => engine.cancel(answering),
   };
   const head = headOf(request, answering);
-  if (request.stream) return eventStream(source, head, request.usage, { every });
-  return await wholeAnswer(source, head, { every });
+  const how = { every: beat, onError };
+  if (request.stream) return eventStream(source, head, request.usage, how);
+  return await wholeAnswer(source, head, how);
 }
 
 function headOf(request: ChatRequest, { job }: Answering): AnswerHead {

@@ -5,7 +5,7 @@
  * A body tells when its reader goes away: then the work for it ends.
  */
 import { type AnswerEvent, type AnswerHead, Chunks, type Usage, WholeAnswer } from '../api/answer.js';
-import { asApiError } from '../api/error.js';
+import { ApiError, asApiError } from '../api/error.js';
 
 /** An answer under way, as this file needs it. */
 export interface Source {
@@ -20,6 +20,8 @@ export interface Source {
 export interface StreamOptions {
   /** Milliseconds between signs of life. */
   readonly every: number;
+  /** Is told what went wrong here. */
+  readonly onError: (error: unknown) => void;
 }
 
 const SSE_HEADERS = {
@@ -74,7 +76,7 @@ export function eventStream(
   source: Source,
   head: AnswerHead,
   usage: 'none' | 'last' | 'every',
-  { every }: StreamOptions,
+  { every, onError }: StreamOptions,
 ): Response {
   const chunks = new Chunks(head, usage);
   const data = (object: object): string => `data: ${JSON.stringify(object)}\n\n`;
@@ -88,6 +90,7 @@ export function eventStream(
       if (last !== undefined) write(data(last));
       write('data: [DONE]\n\n');
     } catch (error) {
+      if (!(error instanceof ApiError)) onError(error);
       write(data(asApiError(error).body()));
     }
   });

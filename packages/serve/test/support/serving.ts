@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { loadModel, modelIdentity } from '@minicpm-finetune/minicpm-v';
+import { type LoadModelOptions, loadModel, modelIdentity } from '@minicpm-finetune/minicpm-v';
 import type { VersionName } from '@minicpm-finetune/processor';
 import OpenAI from 'openai';
 import { tinyCheckpoint, writePicture } from '../../../minicpm-v/test/support/tiny.js';
@@ -20,7 +20,8 @@ export interface Serving {
 }
 
 export interface ServingOptions {
-  readonly dtype?: 'float32' | 'bfloat16';
+  /** float32 when absent; int8: linear weights of the language model as 8-bit integers, the rest in bfloat16. */
+  readonly dtype?: 'float32' | 'bfloat16' | 'int8';
   readonly engine?: Partial<EngineOptions>;
   readonly server?: Partial<ServerOptions>;
 }
@@ -45,7 +46,7 @@ export async function serving(base: string, options: ServingOptions = {}): Promi
     ...options.server,
   });
   const { weights } = await modelIdentity({ model: base, adapters: [] });
-  const engine = new ChatEngine(await loadModel({ model: base, dtype: options.dtype ?? 'float32' }), {
+  const engine = new ChatEngine(await loadModel({ model: base, ...typeOf(options) }), {
     id: 'tiny',
     folder: base,
     weights,
@@ -69,6 +70,9 @@ export async function serving(base: string, options: ServingOptions = {}): Promi
   const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: options.server?.apiKey ?? 'none', maxRetries: 0 });
   return { server, engine, client, notices, errors, close: () => server.close() };
 }
+
+const typeOf = ({ dtype = 'float32' }: ServingOptions): Pick<LoadModelOptions, 'dtype' | 'loadIn8Bit'> =>
+  dtype === 'int8' ? { dtype: 'bfloat16', loadIn8Bit: true } : { dtype };
 
 /** A picture of noise as a `data:` address. */
 export async function noise(work: string, width: number, height: number, seed: number): Promise<string> {

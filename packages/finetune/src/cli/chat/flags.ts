@@ -29,6 +29,14 @@ export const MODEL_FLAGS = {
     default: null,
     help: { en: "Type to compute in; the weights' own unless given.", zh: '计算所用的数据类型；默认与权重相同。' },
   },
+  load_in_8bit: {
+    kind: 'boolean',
+    default: false,
+    help: {
+      en: "Keep the language model's linear weights as 8-bit integers with a scale a row: half the memory of bfloat16, faster answers on a CPU.",
+      zh: '语言模型的线性层权重以 8 位整数保存，每行一个缩放系数：内存为 bfloat16 的一半，在 CPU 上回答更快。',
+    },
+  },
   ...DEVICE,
 } as const satisfies FlagTable;
 
@@ -185,6 +193,7 @@ export function resolveChatOptions(given: GivenValues): ChatOptions {
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
     dtype: value<ChatOptions['dtype']>('dtype'),
+    loadIn8Bit: value<boolean>('load_in_8bit'),
     maxSliceNums: value<number | null>('max_slice_nums'),
     scaleResolution: value<number | null>('scale_resolution'),
     device: value<ChatOptions['device']>('device'),

@@ -23,6 +23,8 @@ export interface ChatOptions {
   readonly seed: number;
   /** null: the type of the weights. */
   readonly dtype: FloatDType | null;
+  /** Keep the language model's linear weights as 8-bit integers. */
+  readonly loadIn8Bit: boolean;
   /** Most slices a picture is cut into; null: those of the training, or the checkpoint's. */
   readonly maxSliceNums: number | null;
   /** Side in pixels of the square a slice's area aims at; null: likewise. */

@@ -146,6 +146,7 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
     dtype: value<FloatDType | null>('dtype'),
+    loadIn8Bit: value<boolean>('load_in_8bit'),
     device: value<AnswerFileOptions['device']>('device'),
     threads: value<number | null>('threads'),
   };

@@ -27,6 +27,8 @@ const FORM = z.object({
     seed: z.number(),
     /** null: that of the weights. */
     dtype: z.string().nullable(),
+    /** Files of earlier versions have no such key. */
+    load_in_8bit: z.boolean().default(false),
   }),
 });
 
@@ -38,7 +40,8 @@ export function settingsOf(
   { weights, config, tokenizer, adapters }: ModelIdentity,
   sliceConfig: SliceConfig | null,
 ): AnswerSettings {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, allowSpecialText } = options;
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, loadIn8Bit, allowSpecialText } =
+    options;
   return {
     format: 2,
     made_by: 'minicpm-finetune generate',
@@ -54,6 +57,7 @@ export function settingsOf(
       repetition_penalty: repetitionPenalty,
       seed,
       dtype,
+      load_in_8bit: loadIn8Bit,
     },
   };
 }

@@ -33,6 +33,7 @@ const MODEL = {
     },
   },
   dtype: MODEL_FLAGS.dtype,
+  load_in_8bit: MODEL_FLAGS.load_in_8bit,
   ...DEVICE,
 } as const satisfies FlagTable;
 

@@ -16,6 +16,8 @@ export interface ServeOptions extends EngineOptions {
   readonly adapterRoot: string | null;
   /** null: the type of the weights. */
   readonly dtype: FloatDType | null;
+  /** Keep linear weights of the language model as 8-bit integers. */
+  readonly loadIn8Bit: boolean;
   readonly host: string;
   readonly port: number;
   readonly apiKey: string | null;
@@ -71,6 +73,7 @@ export function resolveServeOptions(
     adapters,
     adapterRoot: value('adapter_root'),
     dtype: value('dtype'),
+    loadIn8Bit: value('load_in_8bit'),
     device: value('device'),
     threads: value('threads'),
     host,

@@ -19,7 +19,8 @@ export interface ServeIO {
   readonly signal: AbortSignal;
 }
 
-const LESS_MEMORY = 'Take --dtype bfloat16, a smaller --max_num_seqs or --cache_memory, or --device cpu.';
+const LESS_MEMORY =
+  'Take --load_in_8bit, --dtype bfloat16, a smaller --max_num_seqs or --cache_memory, or --device cpu.';
 /** Most bytes of a picture that is fetched, or read from a file. */
 const MAX_PICTURE_BYTES = 32 * 2 ** 20;
 
@@ -58,17 +59,17 @@ async function loadEngine(
   onError: (error: unknown) => void,
 ): Promise<ChatEngine> {
   using progress = new Progress({ stream: stderr, say });
-  const { model: folder, dtype } = options;
+  const { model: folder, dtype, loadIn8Bit } = options;
   const notice = (message: string): void => void stderr.write(`${say(`notice: ${message}`)}\n`);
   const weights = await hashed(folder, progress);
-  const loaded = await loadModel({ model: folder, device, ...(dtype === null ? {} : { dtype }) });
+  const loaded = await loadModel({ model: folder, device, loadIn8Bit, ...(dtype === null ? {} : { dtype }) });
   try {
     return new ChatEngine(loaded, {
       ...options,
       id: options.name,
       folder,
       weights,
-      version: [VERSION, device, dtype ?? 'stored'].join(' '),
+      version: [VERSION, device, dtype ?? 'stored', ...(loadIn8Bit ? ['int8'] : [])].join(' '),
       pictures: {
         allowedHosts: options.allowedImageHosts,
         mediaPath: options.mediaPath,

@@ -12,12 +12,13 @@ export async function loadForAnswers(
   options: Omit<ChatOptions, 'images' | 'prompt' | 'system'>,
   { device, reporter, fingerprint }: { device: DeviceName; reporter: Reporter; fingerprint?: string },
 ): Promise<LoadedModel> {
-  const { model: folder, adapters, dtype } = options;
+  const { model: folder, adapters, dtype, loadIn8Bit } = options;
   using hashing = hashingTask(reporter);
   const model = await loadModel({
     model: folder,
     adapter: adapters,
     device,
+    loadIn8Bit,
     onHash: hashing.update,
     notice: (message) => reporter.notice(message),
     ...(fingerprint === undefined ? {} : { fingerprint }),

@@ -33,6 +33,7 @@ export const GENERAL: Messages = {
   '{1} above {2}': '大于 {2} 的{1}',
   '{1} of at most {2}': '不大于 {2} 的{1}',
   '{1} of at least {2} and below {3}': '不小于 {2} 且小于 {3} 的{1}',
+  '{1} from {2} to {3}': '{2} 到 {3} 之间的{1}',
   '{1} above {2} and of at most {3}': '大于 {2} 且不大于 {3} 的{1}',
   '{1} of at least {2} and of at most {3}': '{2} 到 {3} 之间的{1}',
   'true or false': 'true 或 false',

@@ -7,8 +7,8 @@ export const SERVE: Messages = {
   'Loading the model; {1} is open.': '正在加载模型；{1} 已打开。',
   "Serving {1} at {2} (OpenAI's API). Ctrl-C ends the server.":
     '在 {2} 提供 {1}（OpenAI 的 API）。按 Ctrl-C 结束服务器。',
-  'Take --dtype bfloat16, a smaller --max_num_seqs or --cache_memory, or --device cpu.':
-    '请使用 --dtype bfloat16、更小的 --max_num_seqs 或 --cache_memory，或 --device cpu。',
+  'Take --load_in_8bit, --dtype bfloat16, a smaller --max_num_seqs or --cache_memory, or --device cpu.':
+    '请使用 --load_in_8bit、--dtype bfloat16、更小的 --max_num_seqs 或 --cache_memory，或 --device cpu。',
   '--api_key: other users of this machine can see it; the variable MINICPM_API_KEY is not seen.':
     '--api_key：本机的其他用户能看到它；环境变量 MINICPM_API_KEY 则看不到。',
   'Expected an API key for a server that other machines reach (--host {1}) but received none.':
