@@ -94,7 +94,7 @@ describe('a run that the page starts', () => {
     const { step, resumableStep } = await reaches(id, 'stopped');
     expect(resumableStep).toBe(step);
     expect((await page.post(`/api/runs/${id}/stop`)).status).toBe(409);
-    expect((await page.post(`/api/runs/${id}/resume`)).json.done).toBe(`The run goes on from step ${step}.`);
+    expect((await page.post(`/api/runs/${id}/resume`)).json.done).toBe(`The run resumes from step ${step}.`);
     await until(async () => ((await stateOf(id)).step > step ? true : undefined), 'more steps');
     expect(await stateOf(id)).toMatchObject({ state: 'running', starts: 2 });
     expect((await page.post(`/api/runs/${id}/resume`)).status).toBe(409);

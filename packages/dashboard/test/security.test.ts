@@ -162,6 +162,18 @@ describe('what strangers send', () => {
 });
 
 describe('the page itself', () => {
+  it('is told mistakes in its language', async () => {
+    const [english, chinese] = await Promise.all(
+      ['en', 'zh-CN'].map((language) => page.get('/api/runs/none', { 'accept-language': language })),
+    );
+    expect(english!.json.error).toMatchObject({ message: 'Expected a run but there is none of this handle.' });
+    expect(chinese!.json.error).toEqual({
+      message: '应有 训练，但没有这个句柄。',
+      field: null,
+      cure: '请重新加载页面。',
+    });
+  });
+
   it('gets a cookie for the token, and may write with it', async () => {
     const { port, token, url } = page.dashboard;
     expect(url).toBe(`http://127.0.0.1:${port}/#token=${token}`);

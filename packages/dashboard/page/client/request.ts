@@ -51,6 +51,10 @@ export function addressOf(
   return words === '' ? filled : `${filled}?${words}`;
 }
 
+/** Errors are in the language of the page, which may not be the browser's. */
+const languageHeader = (): Record<string, string> =>
+  typeof document === 'undefined' ? {} : { 'accept-language': document.documentElement.lang };
+
 /**
  * Sends one request and returns what the answer holds.
  *
@@ -66,7 +70,8 @@ export async function call<K extends keyof Endpoints>(endpoint: K, with_: Call<K
     response = await fetch(address, {
       method,
       credentials: 'same-origin',
-      ...(reads ? {} : { headers: { 'content-type': 'application/json' }, body: JSON.stringify(request ?? {}) }),
+      headers: { ...languageHeader(), ...(reads ? {} : { 'content-type': 'application/json' }) },
+      ...(reads ? {} : { body: JSON.stringify(request ?? {}) }),
       ...(signal ? { signal } : {}),
     });
   } catch (error) {

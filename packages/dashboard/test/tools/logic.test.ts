@@ -3,12 +3,12 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ENGLISH } from '@minicpm-finetune/run';
 import { afterAll, describe, expect, it } from 'vitest';
+import { errorOfText, fieldError } from '../../src/server/say.js';
 import { commonFolder } from '../../src/server/tools/chat-models.js';
 import { weightsOfModel, weightsOfRun } from '../../src/server/tools/chat-source.js';
 import { CheckedRecords, type CheckJson } from '../../src/server/tools/checked-data.js';
 import { gpusOf } from '../../src/server/tools/machine.js';
 import { recipeText } from '../../src/server/tools/new-run.js';
-import { errorOfText, fieldError } from '../../src/server/tools/say.js';
 import { makeFolder } from '../support/page-server.js';
 
 describe('CheckedRecords', () => {

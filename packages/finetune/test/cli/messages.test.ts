@@ -6,10 +6,10 @@ import { COMMANDS } from '../../src/cli/commands.js';
 import { messageTexts } from '../support/message-texts.js';
 
 const ROOT = join(import.meta.dirname, '../../../..');
-/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself, answers of the server. */
+/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself, answers of the /v1 server, the contract of page and server. */
 const NOT_OURS =
-  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\/|serve\/src\/(?!engine\/(defaults|engine|models)\.ts|http\/server\.ts)/;
-const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'serve', 'finetune'], (file) =>
+  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\/|serve\/src\/(?!engine\/(defaults|engine|models)\.ts|http\/server\.ts)|dashboard\/src\/shared\//;
+const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'serve', 'dashboard', 'finetune'], (file) =>
   NOT_OURS.test(file),
 );
 const translator = new Translator(chineseMessages(COMMANDS.flatMap(({ flags }) => flags)));
@@ -98,6 +98,8 @@ const SAME = [
   /^"@", "@"$|^(bfloat|bool|float|u?int)\d* (trained|frozen)$|^evaluation, "@"$|^step 41, waiting for its records$|^the checkpoint of step 41$/, // the same
   /Expected a range of its 41 numbers/, // of an Error, which is printed with its stack
   /^The (model `"@"…?` does not exist\. |server is shutting down\.$)|for lora_(name|path) but received|^This server loads no adapters|^Expected a valid address/, // answers of the server
+  /^(public|private), |^(default|script|style|img|connect|font)-src |^(base-uri|form-action|frame-ancestors) |^(retry|id|: ping|error): ?.*\n|^: ping/, // headers, and parts of streams
+  /^(white space between the parts|the (body|query)|a (text|path) without the character NUL|minicpm-finetune ui)$|^"@" "@" \(exit code/, // keys, parts of others, a name
   /^Bearer |^blob |^\{\n|^\| record \||^"@" bool|^wandb |^nonfinite$|^"(llama|minicpm|qwen|AdamW|WarmupLR)"$/, // no message
 ];
 

@@ -7,6 +7,7 @@ import { end, resume, save, stop } from '../process/actions.js';
 import { removeCheckpoint, removeRun } from '../process/removal.js';
 import type { KnownRun } from '../runs/known-run.js';
 import { NOTES_CHANGE, writeNotes } from '../runs/notes.js';
+import { languageOf, sayFor } from '../say.js';
 import type { Services } from '../services.js';
 import { bodyOf, numberOf } from '../tools/body.js';
 import { runOf } from './run-routes.js';
@@ -27,7 +28,8 @@ export function mountActions(app: Hono, services: Services): void {
       const body = await bodyOf(c, schema);
       const run = runOf(c, services);
       runs.touch(run); // the state may be older than the process
-      const done = await action(run, body, c);
+      const say = await sayFor(languageOf(c));
+      const done = say(await action(run, body, c));
       await runs.refresh();
       const found = runs.find(run.id);
       const answer: ActionAnswer = { run: found === undefined ? null : runs.touch(found), done };

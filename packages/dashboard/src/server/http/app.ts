@@ -3,6 +3,7 @@ import { UserError } from '@minicpm-finetune/run';
 import { Hono } from 'hono';
 import { compress } from 'hono/compress';
 import { ApiError } from '../errors.js';
+import { languageOf, sayFor } from '../say.js';
 import type { Services } from '../services.js';
 import { mountTools } from '../tools/mount.js';
 import { mountActions } from './action-routes.js';
@@ -21,9 +22,10 @@ export function createApp(services: Services, security: SecurityOptions): Hono {
   app.use(checkHost(security), checkWrite(security));
   app.use('/api/*', checkSite, checkToken(security));
   app.use('/api/*', compress());
-  app.onError((error, c) => {
-    const { answer, status } = asApiError(error);
-    return c.json(answer, status as 400);
+  app.onError(async (error, c) => {
+    const [{ message, field, cure, status }, say] = [asApiError(error), await sayFor(languageOf(c))];
+    const told = new ApiError(status, say(message), { field, cure: cure === null ? null : say(cure) });
+    return c.json(told.answer, status as 400);
   });
   mountSession(app, security, services.version);
   mountRuns(app, services);
@@ -31,7 +33,9 @@ export function createApp(services: Services, security: SecurityOptions): Hono {
   mountStream(app, services);
   mountTools(app, services);
   mountAssets(app);
-  app.notFound((c) => c.json(new ApiError(404, 'Expected an address of the page but there is none.').answer, 404));
+  app.notFound(() => {
+    throw new ApiError(404, 'Expected an address of the page but there is none.');
+  });
   return app;
 }
 

@@ -60,7 +60,7 @@ export async function resume(run: KnownRun, step: number | undefined, launcher: 
       cure: 'Choose another checkpoint. Those of --save_only_model cannot be resumed.',
     });
   await launcher.resume(run, join(run.folder, checkpointName(checkpoint.step)), folderOfStart(run));
-  return `The run goes on from step ${checkpoint.step}.`;
+  return `The run resumes from step ${checkpoint.step}.`;
 }
 
 /** Where relative paths of the run's settings start. */

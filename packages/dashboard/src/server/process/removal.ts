@@ -39,18 +39,21 @@ export async function removeCheckpoint(run: KnownRun, step: number): Promise<str
   const kept = keptBecause(run, checkpoint);
   if (kept !== null) throw new ApiError(409, `The checkpoint of step ${step} stays: ${kept}`);
   const { left } = await removeBy({ folder: run.folder, checkpoint: `checkpoint-${step}` });
-  return `The checkpoint of step ${step} was deleted.${stays(left)}`;
+  return withLeft(`The checkpoint of step ${step} was deleted.`, left);
 }
 
 /** @throws ApiError 409 when it runs, or nothing proves what is in it */
 export async function removeRun(run: KnownRun): Promise<string> {
   if (run.isLive) throw new ApiError(409, `Expected a run that has ended but its state is ${run.state}.`);
   const { left } = await removeBy({ folder: run.folder, checkpoint: null });
-  return `The run was deleted.${stays(left)}`;
+  return withLeft('The run was deleted.', left);
 }
 
-const stays = (left: readonly string[]): string =>
-  left.length === 0 ? '' : ` Not the run's, and left: ${left.slice(0, 10).join(', ')}${left.length > 10 ? ', …' : ''}.`;
+function withLeft(done: string, left: readonly string[]): string {
+  if (left.length === 0) return done;
+  const names = left.length > 10 ? [...left.slice(0, 10), '…'] : left;
+  return [done, `Not the run's, and left: ${names.join(', ')}.`].join(' ');
+}
 
 async function removeBy(request: RemovalRequest): Promise<Removed> {
   const result = await new Promise<Removed>((resolve, reject) => {

@@ -1,6 +1,7 @@
 /** The routes of the screen Chat. Conversations are the page's; the server holds models. */
 import type { Context, Hono } from 'hono';
 import { z } from 'zod';
+import { languageOf, sayFor } from '../say.js';
 import { bodyOf, LANG } from './body.js';
 import type { ChatModels } from './chat-models.js';
 import { type RunPlace, weightsOfModel, weightsOfRun } from './chat-source.js';
@@ -28,7 +29,11 @@ export function mountChat(
   models: ChatModels,
   { runOf, cwd }: { readonly runOf: (id: string) => RunPlace; readonly cwd: string },
 ): void {
-  app.get('/api/chat', (c) => c.json({ models: models.list() }));
+  app.get('/api/chat', async (c) => {
+    const say = await sayFor(languageOf(c));
+    const told = models.list().map((one) => (one.error === null ? one : { ...one, error: say(one.error) }));
+    return c.json({ models: told });
+  });
   app.post('/api/chat', async (c) => {
     const { source, dtype = null } = await bodyOf(c, START);
     const weights = 'run' in source ? weightsOfRun(runOf(source.run), source.step) : weightsOfModel(source.model, cwd);

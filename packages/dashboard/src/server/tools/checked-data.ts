@@ -1,7 +1,7 @@
 /** The report of check-data, and which records pass a filter. */
 import type { Say, UserErrorData } from '@minicpm-finetune/run';
 import type { CheckedData, Distribution, Finding, RecordFilter } from '../../shared/api.js';
-import { placeText } from './say.js';
+import { placeText } from '../say.js';
 
 /** As `check-data` prints it. */
 export interface CheckJson {

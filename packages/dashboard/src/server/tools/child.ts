@@ -4,8 +4,8 @@ import { setPriority } from 'node:os';
 import { createInterface } from 'node:readline';
 import { ENGLISH, type UserErrorData } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
+import { errorOfText } from '../say.js';
 import type { CommandLine } from '../services.js';
-import { errorOfText } from './say.js';
 
 export interface CommandOptions {
   readonly commandLine: CommandLine;

@@ -4,10 +4,10 @@ import type { Context, Hono } from 'hono';
 import { z } from 'zod';
 import type { DataReport, EncodingView, RecordPage, RecordPreview, RecordView } from '../../shared/api.js';
 import { ApiError } from '../errors.js';
+import { errorOfText, fieldError, placeText, sayFor } from '../say.js';
 import { bodyOf, INTEGER, LANG, numberOf, queryOf } from './body.js';
 import { ChildRefusal, type CommandOptions } from './child.js';
 import { type DataSet, DataSets, type PreviewJson } from './data-set.js';
-import { errorOfText, fieldError, placeText, sayFor } from './say.js';
 
 const MOST_FILES = 64;
 const PATH = z

@@ -1,8 +1,8 @@
 /** `doctor` as a child. What this machine offers a training, and the measured speed of matrix products. */
 import type { Say } from '@minicpm-finetune/run';
 import type { DoctorFinding, DoctorReport } from '../../shared/api.js';
+import { errorOfText } from '../say.js';
 import { type CommandOptions, startCommand } from './child.js';
-import { errorOfText } from './say.js';
 
 type Found = Omit<DoctorFinding, 'cure'> & { readonly cure?: string };
 

@@ -2,6 +2,7 @@
 import type { Hono } from 'hono';
 import { z } from 'zod';
 import { ApiError } from '../errors.js';
+import { sayFor } from '../say.js';
 import type { Services } from '../services.js';
 import { bodyOf, LANG } from './body.js';
 import { ChatModels } from './chat-models.js';
@@ -11,7 +12,6 @@ import { mountData } from './data-routes.js';
 import { Doctor } from './doctor.js';
 import { MachineWatch, type Shown } from './machine.js';
 import { checkValues, coerced, dryRun, estimateFit, FLAGS_TABLE, readRecipe } from './new-run.js';
-import { sayFor } from './say.js';
 
 const VALUES = z.strictObject({ lang: LANG, values: z.record(z.string().min(1).max(100), z.unknown()) });
 const START = VALUES.extend({ queue: z.boolean().optional() });

@@ -27,8 +27,8 @@ import type {
   RecipeAnswer,
 } from '../../shared/api.js';
 import { flagWords, shellText } from '../process/command-words.js';
+import { errorOfText, fieldError } from '../say.js';
 import { type CommandOptions, type Ended, startCommand } from './child.js';
-import { errorOfText, fieldError } from './say.js';
 
 const FLAGS = flagsOf(CONFIG_FLAGS);
 const BY_NAME: ReadonlyMap<string, Flag> = new Map(FLAGS.map((flag) => [flag.name, flag]));

@@ -8,8 +8,8 @@ import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { ENGLISH } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
+import { errorOfText } from '../say.js';
 import { type CommandOptions, Tail } from './child.js';
-import { errorOfText } from './say.js';
 
 export interface ServeOptions extends CommandOptions {
   /** Folder or name. */

@@ -4,6 +4,7 @@ import { ADAPTERS } from './adapters.js';
 import { ANSWERS } from './answers.js';
 import { CLI } from './cli.js';
 import { CONFIG } from './config.js';
+import { DASHBOARD } from './dashboard.js';
 import { DATA } from './data.js';
 import { ESTIMATE } from './estimate.js';
 import { FILES } from './files.js';
@@ -43,4 +44,5 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   runFolder: RUN_FOLDER,
   serve: SERVE,
   ui: UI,
+  dashboard: DASHBOARD,
 };

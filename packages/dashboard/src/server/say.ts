@@ -1,6 +1,7 @@
-/** Messages of the command line in the language of the page. */
+/** Messages in the language of the page: those of the command line, and the server's own. */
 import { ENGLISH, type Say, type UserErrorData } from '@minicpm-finetune/run';
-import type { FieldError } from '../../shared/api.js';
+import type { Context } from 'hono';
+import type { FieldError } from '../shared/api.js';
 
 let chinese: Say | undefined;
 
@@ -13,6 +14,10 @@ export async function sayFor(lang: string | undefined): Promise<Say> {
   }
   return chinese;
 }
+
+/** The language in which a browser wants an answer: its header accept-language, which the page sets to its own. */
+export const languageOf = (c: Context): 'zh' | 'en' =>
+  /^zh\b/i.test(c.req.header('accept-language') ?? '') ? 'zh' : 'en';
 
 /** A mistake as JSON of the command line has it, for the page. */
 export function fieldError(data: UserErrorData, say: Say): FieldError {
