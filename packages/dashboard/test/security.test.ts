@@ -168,7 +168,7 @@ describe('the page itself', () => {
     );
     expect(english!.json.error).toMatchObject({ message: 'Expected a run but there is none of this handle.' });
     expect(chinese!.json.error).toEqual({
-      message: '应有 训练，但没有这个句柄。',
+      message: '应有训练，但没有这个句柄。',
       field: null,
       cure: '请重新加载页面。',
     });
