@@ -1,4 +1,4 @@
-/** Messages in the language of the page: those of the command line, and the server's own. */
+/** Messages in the language of the page. Those of the command line, and the server's own. */
 import { ENGLISH, type Say, type UserErrorData } from '@minicpm-finetune/run';
 import type { Context } from 'hono';
 import type { FieldError } from '../shared/api.js';
