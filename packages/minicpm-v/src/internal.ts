@@ -2,7 +2,6 @@
 export { adapterFileParameters } from './adapters/folder.js';
 export { Int8Tensor, Nf4Tensor } from './adapters/quantize.js';
 export { generate } from './generation/generate.js';
-export { GREEDY } from './generation/sampling.js';
 export { sinCosTable } from './model/resampler.js';
 export { inverseFrequencies } from './model/rope.js';
 export { positionBuckets } from './model/siglip.js';

@@ -50,6 +50,18 @@ export class EventParser {
   }
 }
 
+/** The events of a body to its end, those of each part of it that arrives; an empty list is a sign of life. */
+export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<readonly StreamEvent[]> {
+  const parser = new EventParser();
+  const decoder = new TextDecoder();
+  const reader = body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield parser.push(decoder.decode(value, { stream: true }));
+  }
+}
+
 /** Follows until the signal aborts. A refused token ends it, too: the page then asks for one. */
 export async function followEvents(options: FollowOptions): Promise<void> {
   const { signal, retry = 2000, onState } = options;
@@ -88,15 +100,10 @@ async function readOnce(options: FollowOptions, onOpen: () => void, onId: (id: s
     });
     if (!response.ok || response.body === null) throw failure(response.status, await response.text());
     onOpen();
-    const parser = new EventParser();
-    const decoder = new TextDecoder();
-    const reader = response.body.getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
+    for await (const events of eventsOf(response.body)) {
       clearTimeout(timer);
       timer = setTimeout(stop, silence);
-      for (const event of parser.push(decoder.decode(value, { stream: true }))) {
+      for (const event of events) {
         onEvent(event);
         if (event.id !== '') onId(event.id);
       }

@@ -3,8 +3,8 @@
  * the sharded copy.
  */
 import { join } from 'node:path';
-import { loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
-import { GREEDY, generate } from '@minicpm-finetune/minicpm-v/internal';
+import { GREEDY, loadWeights, MiniCPMV, type ModelInputs, moveTo, runPlan } from '@minicpm-finetune/minicpm-v';
+import { generate } from '@minicpm-finetune/minicpm-v/internal';
 import { readConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { headOf, lossSum } from 'minicpm-finetune/internal';

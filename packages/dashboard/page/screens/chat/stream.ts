@@ -1,5 +1,5 @@
 /** Reads one streamed answer of OpenAI's chat completions. */
-import { EventParser } from '../../client/event-stream.js';
+import { eventsOf } from '../../client/event-stream.js';
 import { RequestError } from '../../client/request.js';
 
 export interface Usage {
@@ -71,12 +71,5 @@ export async function ask(address: string, body: object, events: AnswerEvents, s
     signal,
   });
   if (!response.ok || response.body === null) throw refusalOf(response.status, await response.text());
-  const parser = new EventParser();
-  const decoder = new TextDecoder();
-  const reader = response.body.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    for (const { data } of parser.push(decoder.decode(value, { stream: true }))) takeChunk(data, events);
-  }
+  for await (const parts of eventsOf(response.body)) for (const { data } of parts) takeChunk(data, events);
 }
