@@ -92,9 +92,9 @@ async function untilTold(store: Store, prefix: string): Promise<void> {
   while (left() > 0 && performance.now() < end) await sleep(POLL);
 }
 
-/** What is wrong with those who have come; null: nothing. */
+/** What is wrong with those who have come, as compared with the lowest rank of them; null: nothing. */
 function difference(all: readonly Hello[]): UserError | null {
-  const first = all.find(({ rank }) => rank === 0) ?? all[0];
+  const first = all.toSorted((a, b) => a.rank - b.rank)[0];
   for (const [i, one] of all.entries()) {
     const twin = all.slice(0, i).find(({ rank }) => rank === one.rank);
     if (twin !== undefined) return givenTwice(twin, one);
