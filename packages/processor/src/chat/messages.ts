@@ -9,8 +9,18 @@ import type { SeedRecord } from './record.js';
 import type { ChatTemplate, Role } from './templates.js';
 import { checkCharacters } from './text.js';
 
-/** Text, or an image between texts; `maxSliceNums` cuts it into fewer slices than other images. */
-export type Part = string | { readonly image: ImageSource; readonly maxSliceNums?: number };
+/** An image between texts; `maxSliceNums` cuts it into fewer slices than other images. */
+export interface ImagePart {
+  readonly image: ImageSource;
+  readonly maxSliceNums?: number;
+}
+
+/** A video between texts. */
+export interface VideoPart {
+  readonly video: VideoSource;
+}
+
+export type Part = string | ImagePart | VideoPart;
 
 /** A turn. Parts are joined with exactly one newline, as inference joins the items of its lists. */
 export interface ChatMessage {
@@ -18,6 +28,8 @@ export interface ChatMessage {
   readonly content: string | readonly Part[];
   /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
   readonly supervised?: boolean | undefined;
+  /** What the assistant thought before this answer, where it is not written in the answer itself. */
+  readonly thought?: string | undefined;
 }
 
 const SINGLE_TAG = '<image>';
