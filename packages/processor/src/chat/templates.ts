@@ -49,6 +49,8 @@ const chatMl = {
 
 export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
   qwen: { llmType: 'qwen', ...chatMl },
+  qwen3: { llmType: 'qwen3', ...chatMl },
+  qwen3_5: { llmType: 'qwen3_5', ...chatMl },
   llama: { llmType: 'llama', ...chatMl },
   llama3: {
     llmType: 'llama3',
