@@ -16,6 +16,7 @@ import { measureHeader } from './image/header.js';
 import { checkShape, type EncodedPicture, encodeImage } from './image/pictures.js';
 import type { RgbImage } from './image/resize.js';
 import { imageSource } from './image/source.js';
+import { fixedTokens } from './picture-tokens.js';
 import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
@@ -153,7 +154,7 @@ async function encodeConversation(
   const template = chatTemplate(options.llmType, options.tokenizer);
   const images = await readImages(messages, options);
   const encode = (sliceConfig: SliceConfig | null) =>
-    encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
+    encodeMessages(template, messages, grids(images, sliceConfig), fixedTokens(options.pictureTokens), purpose);
   return { images, encode };
 }
 

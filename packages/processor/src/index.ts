@@ -20,6 +20,7 @@ export { measureHeader } from './image/header.js';
 export * from './image/pictures.js';
 export * from './image/resize.js';
 export { pictureFromText } from './image/text-picture.js';
+export * from './picture-tokens.js';
 export * from './sample.js';
 export * from './tokenizer.js';
 export * from './versions.js';

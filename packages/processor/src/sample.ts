@@ -2,6 +2,7 @@
 import type { Compat, LlmType } from '@minicpm-finetune/run';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';
+import type { PictureTokens } from './picture-tokens.js';
 import type { Tokenizer } from './tokenizer.js';
 
 export type { EncodedPicture };
@@ -15,10 +16,14 @@ export interface EncodedSample {
   inputIds: Int32Array;
   /** (L), already shifted: labels[i] is the id at i + 1, -100 where nothing is supervised. */
   labels: Int32Array;
-  /** Half-open token ranges, one per picture, in order of the text. */
+  /** Half-open token ranges, one per picture (or group of frames), in order of the text. */
   imageBounds: Range[];
   /** In the order of imageBounds. */
   pictures: EncodedPicture[];
+  /** Pictures of each range, where frames of a video form groups; absent: one each. */
+  groups?: number[];
+  /** (3 * L): positions in time, rows and columns of a model with a canvas, one after the other; absent: 0, 1, … */
+  positionIds?: Int32Array;
 }
 
 /** A prompt ready for generation. */
@@ -41,8 +46,8 @@ export interface ModelInput {
   sliceConfig: SliceConfig | null;
   /** Pixels on the side of a patch. */
   patchSize: number;
-  /** Features of a picture after the resampler. */
-  queryNum: number;
+  /** How many features a picture has for the language model. */
+  pictureTokens: PictureTokens;
   /** Pictures in patch layout (all models but MiniCPM-V-2). */
   batchVision: boolean;
 }

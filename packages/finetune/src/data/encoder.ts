@@ -41,6 +41,7 @@ export function sliceOf(
     maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
     scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
     patchSize: slice.patchSize,
+    multiple: slice.multiple,
   };
 }
 
@@ -55,7 +56,7 @@ export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data
     llmType: VERSIONS[config.version].llmType,
     sliceConfig: config.sliceMode ? sliceConfig : null,
     patchSize: config.slice.patchSize,
-    queryNum: config.queryNum,
+    pictureTokens: config.pictureTokens,
     batchVision: config.batchVision,
     maxLength: data.model_max_length,
     overlong: data.overlong,

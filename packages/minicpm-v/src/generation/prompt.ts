@@ -72,7 +72,7 @@ export class PromptEncoder {
   }
 
   promptOptions(options: ReadingOptions = {}): PromptOptions {
-    const { sliceMode, queryNum, batchVision } = this.config;
+    const { sliceMode, pictureTokens, batchVision } = this.config;
     const slice = this.sliceFor(options);
     const { allowSpecialText, imageRoot, maxImagePixels, continueFinal } = options;
     return {
@@ -80,7 +80,7 @@ export class PromptEncoder {
       llmType: this.template.llmType,
       sliceConfig: sliceMode ? slice : null,
       patchSize: slice.patchSize,
-      queryNum,
+      pictureTokens,
       batchVision,
       ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
       ...(imageRoot === undefined ? {} : { imageRoot }),

@@ -12,6 +12,7 @@ import { measureHeader } from '../image/header.js';
 import { checkShape, type EncodedPicture, encodeImage, type SlicedImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
 import { imageSource } from '../image/source.js';
+import { fixedTokens } from '../picture-tokens.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';
@@ -57,13 +58,13 @@ function placeholders(
   images: Map<string, RgbImage>,
   options: OfficialOptions,
 ): { texts: Map<string, string>; pictures: EncodedPicture[] } {
-  const { llmType, sliceConfig, queryNum, tokenizer } = options;
+  const { llmType, sliceConfig, pictureTokens, tokenizer } = options;
   if (llmType === 'qwen' && !sliceConfig && images.size > 0) {
     throw new UserError('Expected a slice configuration for --llm_type qwen but received none.', {
       cure: 'The official code fails without slicing; leave out --compat official.',
     });
   }
-  const features = tokenizer.unkToken.repeat(queryNum);
+  const features = tokenizer.unkToken.repeat(fixedTokens(pictureTokens));
   const texts = new Map<string, string>();
   const pictures: EncodedPicture[] = [];
   let sliced = 0;

@@ -56,6 +56,8 @@ const chatMl = {
 
 export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
   qwen: { llmType: 'qwen', ...chatMl },
+  qwen3: { llmType: 'qwen3', ...chatMl },
+  qwen3_5: { llmType: 'qwen3_5', ...chatMl },
   llama: { llmType: 'llama', ...chatMl },
   qwen3: { ...chatMl, llmType: 'qwen3', thinks: true },
   qwen3_5: { ...chatMl, llmType: 'qwen3_5', strip: true, thinks: true, pads: true },
