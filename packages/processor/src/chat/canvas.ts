@@ -2,17 +2,9 @@
  * Positions of tokens on a canvas (MiniCPM-V 4.7). A picture's tokens have a time, a row and a column: overview and
  * slices lie over each other on one canvas, frames of a video follow one another. Text advances all three at once.
  */
+import type { CanvasMarks } from '../config.js';
 import { roundHalfEven } from '../image/geometry.js';
 import type { Range } from '../sample.js';
-
-/** Ids of the tokens around pictures. */
-export interface CanvasMarks {
-  readonly imageStart: number;
-  readonly imageEnd: number;
-  readonly sliceStart: number;
-  readonly sliceEnd: number;
-  readonly newline: number;
-}
 
 export interface CanvasText {
   readonly inputIds: ArrayLike<number>;
@@ -145,7 +137,8 @@ function spread(size: number, count: number): Int32Array {
   const end = size - 1;
   const step = count > 1 ? Math.fround(end / (count - 1)) : 0;
   return Int32Array.from({ length: count }, (_, i) => {
-    const value = i < Math.trunc(count / 2) ? Math.fround(step * i) : Math.fround(end - Math.fround(step * (count - 1 - i)));
+    const value =
+      i < Math.trunc(count / 2) ? Math.fround(step * i) : Math.fround(end - Math.fround(step * (count - 1 - i)));
     return roundHalfEven(count === 1 ? 0 : value);
   });
 }

@@ -56,8 +56,6 @@ const chatMl = {
 
 export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
   qwen: { llmType: 'qwen', ...chatMl },
-  qwen3: { llmType: 'qwen3', ...chatMl },
-  qwen3_5: { llmType: 'qwen3_5', ...chatMl },
   llama: { llmType: 'llama', ...chatMl },
   qwen3: { ...chatMl, llmType: 'qwen3', thinks: true },
   qwen3_5: { ...chatMl, llmType: 'qwen3_5', strip: true, thinks: true, pads: true },
@@ -107,12 +105,6 @@ export interface ChatTemplate extends ChatFormat {
   readonly videoPad: string;
 }
 
-/** Special tokens that every format needs for its images, beside its pads. */
-function imageMarks({ imageTokens }: Tokenizer, schema: SliceSchema): string[] {
-  const { imageStart, imageEnd, sliceStart, sliceEnd, imageIdStart, imageIdEnd } = imageTokens;
-  return [imageStart, imageEnd, sliceStart, sliceEnd, ...(schema === 'new' ? [imageIdStart, imageIdEnd] : [])];
-}
-
 /** What stands for a token of a picture and of a frame. */
 function padsOf({ pads }: ChatFormat, { imagePad, videoPad, unkToken }: Tokenizer): [image: string, video: string] {
   return pads ? [imagePad ?? '<|image_pad|>', videoPad ?? '<|video_pad|>'] : [unkToken, unkToken];
@@ -121,7 +113,10 @@ function padsOf({ pads }: ChatFormat, { imagePad, videoPad, unkToken }: Tokenize
 /** @throws UserError for a tokenizer without the special tokens of a chat format */
 export function requireTokens(llmType: LlmType, tokenizer: Tokenizer): void {
   const format = CHAT_FORMATS[llmType];
-  tokenizer.requireSpecial([...imageMarks(tokenizer, format.schema), ...padsOf(format, tokenizer), ...format.tokens]);
+  const { imageStart, imageEnd, sliceStart, sliceEnd, imageIdStart, imageIdEnd } = tokenizer.imageTokens;
+  const numbers = format.schema === 'new' ? [imageIdStart, imageIdEnd] : [];
+  const marks = [imageStart, imageEnd, sliceStart, sliceEnd];
+  tokenizer.requireSpecial([...marks, ...padsOf(format, tokenizer), ...format.tokens, ...numbers]);
 }
 
 function turn(format: ChatFormat, role: Role, text: string): string {
@@ -152,8 +147,8 @@ function begins(format: ChatFormat, tokenizer: Tokenizer): { begin: string; begi
   return { begin: find([]), beginWithSystem: find([{ role: 'system', content: 'instruction' }]) };
 }
 
-function thinkingOf(format: ChatFormat, tokenizer: Tokenizer): Thinking {
-  return tokenizer.chatTemplate === undefined ? THINK_BLOCKS : readThinking(format, tokenizer);
+function thinkingOf({ header, end }: ChatFormat, tokenizer: Tokenizer): Thinking {
+  return tokenizer.chatTemplate === undefined ? THINK_BLOCKS : readThinking(header.assistant!, end, tokenizer);
 }
 
 const bound = new WeakMap<Tokenizer, Map<LlmType, ChatTemplate>>();

@@ -2,10 +2,10 @@
  * Think blocks: what a model thinks before it answers. Where a checkpoint has a Jinja template, the text around thoughts
  * is read from it, so that training shows the model what inference does.
  */
+
+import type { Tokenizer } from '../tokenizer.js';
 import { type PlainMessage, renderChatTemplate } from './jinja.js';
 import { strip } from './python.js';
-import type { ChatFormat } from './templates.js';
-import type { Tokenizer } from '../tokenizer.js';
 
 /** The text around thoughts. */
 export interface Thinking {
@@ -36,10 +36,10 @@ export type ThinkingMode = 'inference' | 'every_turn' | 'as_written';
 const THOUGHT = 'idea';
 const ANSWER = 'answer';
 
-/** The text around thoughts in a checkpoint's own template. */
-export function readThinking({ header, end }: ChatFormat, tokenizer: Tokenizer): Thinking {
+/** The text around thoughts in a checkpoint's own template; `header` begins an answer and `end` ends it. */
+export function readThinking(header: string, end: string, tokenizer: Tokenizer): Thinking {
   const question: PlainMessage = { role: 'user', content: 'question' };
-  const after = (text: string): string => text.slice(text.lastIndexOf(header.assistant!) + header.assistant!.length);
+  const after = (text: string): string => text.slice(text.lastIndexOf(header) + header.length);
   const prompt = (enable_thinking: boolean): string =>
     after(renderChatTemplate(tokenizer, [question], { add_generation_prompt: true, enable_thinking }));
   const thought: PlainMessage = { role: 'assistant', content: ANSWER, reasoning_content: THOUGHT };

@@ -54,7 +54,7 @@ function framesIn(folder: string): string[] {
 
 async function openFrames(source: VideoSource, files: readonly string[], options: ClipOptions): Promise<OpenClip> {
   if (files.length === 0) {
-    throw new UserError(`Expected the frames of a video in ${describe(source)} but received no picture.`, {
+    throw new UserError(`Expected the frames of a video in ${describeVideo(source)} but received no picture.`, {
       cure: 'Put its frames there as pictures whose names are in their order, or give the path of a video file.',
     });
   }
@@ -64,7 +64,7 @@ async function openFrames(source: VideoSource, files: readonly string[], options
     const other = await measureHeader(file, { maxImagePixels });
     if (other.width === size.width && other.height === size.height) continue;
     throw new UserError(
-      `Expected frames of one size, ${size.width}x${size.height} as the first one, in ${describe(source)} but received ${other.width}x${other.height} in ${shownPath(file)}.`,
+      `Expected frames of one size, ${size.width}x${size.height} as the first one, in ${describeVideo(source)} but received ${other.width}x${other.height} in ${shownPath(file)}.`,
       { cure: 'Give all frames of a video the same size, or show them as pictures.' },
     );
   }
@@ -72,8 +72,10 @@ async function openFrames(source: VideoSource, files: readonly string[], options
 }
 
 /** `the folder a/b`, or `the list of frames that begins with a/0.jpg`. */
-export function describe(source: VideoSource): string {
-  return typeof source === 'string' ? shownPath(source) : `the list of frames that begins with ${shownPath(source[0]!)}`;
+export function describeVideo(source: VideoSource): string {
+  return typeof source === 'string'
+    ? shownPath(source)
+    : `the list of frames that begins with ${shownPath(source[0]!)}`;
 }
 
 interface Probed {
@@ -103,9 +105,12 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
   const whole = Number(stream.nb_frames ?? packets.length);
   if (packets.length < whole || /prematurely|partial file|truncat/iu.test(complaint ?? '')) {
     const after = packets.length < whole ? `${packets.length} of its ${whole} frames` : `frame ${packets.length}`;
-    throw new UserError(`Expected a whole video in ${shownPath(path)} but received one that is cut off after ${after}.`, {
-      cure: `${CURE} Perhaps its download or copy stopped early.`,
-    });
+    throw new UserError(
+      `Expected a whole video in ${shownPath(path)} but received one that is cut off after ${after}.`,
+      {
+        cure: `${CURE} Perhaps its download or copy stopped early.`,
+      },
+    );
   }
   const fps = rate(stream.avg_frame_rate) ?? rate(stream.r_frame_rate);
   const { width = 0, height = 0 } = stream;

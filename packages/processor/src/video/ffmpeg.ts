@@ -74,9 +74,12 @@ const inputOf = (path: string): string[] => ['-protocol_whitelist', 'file,pipe',
 const isMissing = (error: Error): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT';
 
 function missing(program: string, path: string): UserError {
-  return new UserError(`Expected the program ${program} to read the video ${shownPath(path)} but there is none in PATH.`, {
-    cure: INSTALL,
-  });
+  return new UserError(
+    `Expected the program ${program} to read the video ${shownPath(path)} but there is none in PATH.`,
+    {
+      cure: INSTALL,
+    },
+  );
 }
 
 /** The first line that says something, without addresses of memory and the name of the file. */

@@ -48,7 +48,9 @@ export interface VideoConfig extends Omit<VideoFormat, 'defaults'> {
 }
 
 /** What flags may say of it; what is absent is as published. */
-export type VideoChoices = Partial<Record<'fps' | 'maxFrames' | 'maxPacking' | 'maxSliceNums', number | null | undefined>>;
+export type VideoChoices = Partial<
+  Record<'fps' | 'maxFrames' | 'maxPacking' | 'maxSliceNums', number | null | undefined>
+>;
 
 /** How a model reads videos; null: it does not. */
 export function videoConfig(version: VersionName, choices: VideoChoices = {}): VideoConfig | null {

@@ -4,8 +4,8 @@
 import { shownPath, UserError } from '@minicpm-finetune/run';
 import { decodeImage } from '../image/decode.js';
 import type { RgbImage } from '../image/resize.js';
-import { type Decoding, decode } from './ffmpeg.js';
 import type { OpenClip } from './clip.js';
+import { type Decoding, decode } from './ffmpeg.js';
 
 /**
  * Decodes the frames at `indices`, which ascend and may repeat.
@@ -52,9 +52,12 @@ async function finish(decoding: Decoding, path: string, indices: readonly number
   if (code === 0 && read === indices.length) return;
   const said = complaint === undefined ? '' : `: ${complaint}`;
   const where = read < indices.length ? `frame ${indices[read]}` : 'its end';
-  throw new UserError(`Expected a readable video in ${shownPath(path)} but received one that is damaged at ${where}${said}.`, {
-    cure: 'Repair or replace the file (ffmpeg -i OLD NEW often repairs one), or remove the record.',
-  });
+  throw new UserError(
+    `Expected a readable video in ${shownPath(path)} but received one that is damaged at ${where}${said}.`,
+    {
+      cure: 'Repair or replace the file (ffmpeg -i OLD NEW often repairs one), or remove the record.',
+    },
+  );
 }
 
 /** Bytes in pieces of one size; a rest is dropped. */
