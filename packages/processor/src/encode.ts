@@ -164,7 +164,19 @@ export async function encodeRecord(record: SeedRecord, options: RecordOptions): 
     checkRecord(checked, options);
     return await encodeOfficialRecord(checked, options);
   }
-  const conversation = await openConversation(checkRecord(checked, options), options, 'training');
+  return await encodeConversation(checkRecord(checked, options), options);
+}
+
+/**
+ * Encodes a conversation to learn from, whose parts are joined with exactly one newline.
+ * @returns null only when it is too long and `overlong` is 'drop'
+ * @throws UserError as `encodeRecord`
+ */
+export async function encodeConversation(
+  messages: readonly ChatMessage[],
+  options: RecordOptions,
+): Promise<EncodedSample | null> {
+  const conversation = await openConversation(messages, options, 'training');
   const fitted = await fit(conversation, options);
   if (!fitted) return null;
   return {
