@@ -21,6 +21,7 @@ export { measureHeader } from './image/header.js';
 export * from './image/pictures.js';
 export * from './image/resize.js';
 export { pictureFromText } from './image/text-picture.js';
+export { type MediaCount, measureConversation } from './media.js';
 export * from './model-input.js';
 export * from './picture-tokens.js';
 export * from './sample.js';

@@ -153,6 +153,23 @@ export function measureMedium(medium: ReadMedium, shown: Shown, input: ModelInpu
   };
 }
 
+/** How many pictures (slices and frames among them) a conversation shows, and how many tokens they are. */
+export interface MediaCount {
+  readonly pictures: number;
+  readonly features: number;
+}
+
+/**
+ * Measures the media of a conversation.
+ * @throws UserError naming the turn, for what reading them finds; with `pixels: false` all pictures and frames are decoded
+ */
+export async function measureConversation(messages: readonly ChatMessage[], options: ReadOptions): Promise<MediaCount> {
+  const media = await readMedia(messages, options);
+  const shown: Shown = { sliceConfig: options.sliceConfig, maxFrames: null };
+  const counts = media.flatMap((medium) => measureMedium(medium, shown, options).counts);
+  return { pictures: counts.length, features: counts.reduce((sum, count) => sum + count, 0) };
+}
+
 /** The pictures of media in the order of their places, and how many of them share each place. */
 export interface Pictures {
   readonly pictures: EncodedPicture[];

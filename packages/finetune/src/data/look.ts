@@ -3,16 +3,12 @@
  * For the preflight. What only decoding finds (damage in the middle of a picture) is found by `decodeAll`.
  */
 import {
-  type ChatMessage,
   checkRecord,
-  checkShape,
-  countTokens,
   encodePrompt,
-  type ImageSource,
+  measureConversation,
   measureHeader,
   measureImage,
   PILLOW_MAX_PIXELS,
-  planSlices,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
@@ -38,7 +34,7 @@ export async function lookAtRecords(records: readonly DataRecord[], encoder: Enc
   const pictures: (Shown | UserError)[] = [];
   for (const record of records) pictures.push(await orUserError(() => countPictures(record, encoder)));
   const turns = await tokenizer.count(
-    records.flatMap(({ conversations }) => conversations.map(({ content }) => content)),
+    records.flatMap(({ conversations }) => conversations.map(({ content, thought = '' }) => thought + content)),
   );
   const begin = await encoder.beginTokens();
   const lengths: (number | UserError)[] = [];
@@ -88,10 +84,10 @@ function measureTurns(
   return { tokens, fine };
 }
 
-/** `tokens`, once encoding without pictures has worked. */
+/** The length of a record that is encoded without pictures; `tokens` where it is left out. */
 async function encodeHeaders(record: DataRecord, encoder: Encoder, tokens: number): Promise<number> {
-  await encoder.encode(record, { pixels: 'header' });
-  return tokens;
+  const { sample } = await encoder.encode(record, { pixels: 'header' });
+  return sample?.inputIds.length ?? tokens;
 }
 
 async function orUserError<T>(work: () => Promise<T>): Promise<T | UserError> {
@@ -103,23 +99,18 @@ async function orUserError<T>(work: () => Promise<T>): Promise<T | UserError> {
   }
 }
 
-/** Pictures, slices among them, of a record whose conversation and images are sound. */
+/** Pictures, slices and frames among them, of a record whose conversation, images and videos are sound. */
 async function countPictures(record: DataRecord, encoder: Encoder): Promise<Shown> {
   const { setup, tokenizer } = encoder;
-  checkRecord(record, { ...setup, tokenizer });
-  const { sliceConfig, patchSize, pictureTokens } = setup;
-  const featuresOf = (width: number, height: number): number =>
-    countTokens(pictureTokens, { rows: Math.floor(height / patchSize), cols: Math.floor(width / patchSize) });
-  let [pictures, features] = [0, 0];
-  for (const source of imagesOf(record)) {
-    const size = await pictureSize(source, record, encoder);
-    const plan = sliceConfig ? planSlices(size, sliceConfig) : null;
-    pictures += 1 + (plan?.boxes.flat().length ?? 0);
-    features += featuresOf(...(plan?.source ?? size));
-    for (const [left, top, right, bottom] of plan?.boxes.flat() ?? []) features += featuresOf(right - left, bottom - top);
+  const messages = checkRecord(record, { ...setup, tokenizer });
+  if (setup.compat === 'official') {
+    for (const source of imagesOf(record)) await measureHeader(source, limitsOf(setup));
+    return { pictures: 0, features: 0 }; // its length is that of an encoding
   }
-  return { pictures, features };
+  return await measureConversation(messages, { ...setup, tokenizer, pixels: 'header' });
 }
+
+const limitsOf = ({ maxImagePixels = PILLOW_MAX_PIXELS }: Encoder['setup']) => ({ maxImagePixels });
 
 /** Looks at a record to be asked. Returns the length of the prompt in tokens. */
 export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: Encoder): Promise<number> {
@@ -127,42 +118,15 @@ export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: E
   return prompt.inputIds.length;
 }
 
-async function pictureSize(
-  source: ImageSource,
-  record: DataRecord,
-  { setup }: Encoder,
-): Promise<[width: number, height: number]> {
-  const { maxImagePixels = PILLOW_MAX_PIXELS, compat } = setup;
-  try {
-    const size = await measureHeader(source, { maxImagePixels });
-    if (compat !== 'official') checkShape(size, setup);
-    return [size.width, size.height];
-  } catch (error) {
-    throw withTurn(error, source, record, setup);
-  }
-}
-
-/** The error with the turn that shows the picture, where it has one. */
-function withTurn(error: unknown, source: ImageSource, record: DataRecord, { compat }: Encoder['setup']): unknown {
-  if (!(error instanceof UserError) || compat === 'official') return error;
-  const shows = ({ content }: ChatMessage): boolean =>
-    typeof content !== 'string' && content.some((part) => typeof part !== 'string' && part.image === source);
-  const turn = questionOf(record).messages.findIndex(shows);
-  return turn === -1 ? error : error.at({ turn });
-}
-
 /**
- * Decodes every picture of a record, and forgets it.
+ * Decodes every picture and frame of a record, and forgets it.
  *
  * @throws UserError for one that cannot be decoded
  */
-export async function decodeAll(record: DataRecord, { setup }: Encoder): Promise<void> {
-  const { maxImagePixels = PILLOW_MAX_PIXELS } = setup;
-  for (const source of imagesOf(record)) {
-    try {
-      await measureImage(source, { maxImagePixels });
-    } catch (error) {
-      throw withTurn(error, source, record, setup);
-    }
+export async function decodeAll(record: DataRecord, { setup, tokenizer }: Encoder): Promise<void> {
+  if (setup.compat === 'official') {
+    for (const source of imagesOf(record)) await measureImage(source, limitsOf(setup));
+    return;
   }
+  await measureConversation(questionOf(record).messages, { ...setup, tokenizer, pixels: false });
 }

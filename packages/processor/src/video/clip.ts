@@ -45,6 +45,12 @@ export async function openClip(source: VideoSource, options: ClipOptions): Promi
   return stat.isDirectory() ? await openFrames(source, framesIn(source), options) : await openFile(source, options);
 }
 
+/** The files of a video: its own, or those of its frames. */
+export function videoFiles(source: VideoSource): readonly string[] {
+  if (typeof source !== 'string') return source;
+  return statSync(source, { throwIfNoEntry: false })?.isDirectory() ? framesIn(source) : [source];
+}
+
 /** The pictures of a folder in the order of their names, numbers by their value. */
 function framesIn(folder: string): string[] {
   const names = readdirSync(folder).filter((name) => PICTURES.includes(extname(name).toLowerCase()));
