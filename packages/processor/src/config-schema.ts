@@ -112,9 +112,7 @@ const configSchema = z.looseObject(
 /** A config.json whose outermost level is the language model's configuration. */
 export type RawConfig = z.infer<typeof configSchema>;
 
-const kernel = z
-  .tuple([z.literal(2), z.literal(2)], '[2, 2] (other kernels are not supported)')
-  .default([2, 2]);
+const kernel = z.tuple([z.literal(2), z.literal(2)], '[2, 2] (other kernels are not supported)').default([2, 2]);
 const tokenId = z.int('a token id').nonnegative('a token id').nullish();
 
 const textConfigSchema = z.looseObject(
@@ -200,7 +198,8 @@ export function parseRaw(text: string, file: string): unknown {
 }
 
 /** The keys that tell the model. */
-export const checkMarks = (json: unknown, file: string): z.infer<typeof marksSchema> => checked(marksSchema, json, file);
+export const checkMarks = (json: unknown, file: string): z.infer<typeof marksSchema> =>
+  checked(marksSchema, json, file);
 
 /** Checks a config.json. Throws a UserError naming file, key and received value; so do those below. */
 export const checkRawConfig = (json: unknown, file: string): RawConfig => checked(configSchema, json, file);

@@ -157,11 +157,7 @@ export function readConfig(folder: string): ModelConfig {
     });
   }
   const preprocessor = join(folder, PREPROCESSOR_CONFIG);
-  return parseConfig(
-    text,
-    file,
-    existsSync(preprocessor) ? readText(preprocessor, PREPROCESSOR_CONFIG) : undefined,
-  );
+  return parseConfig(text, file, existsSync(preprocessor) ? readText(preprocessor, PREPROCESSOR_CONFIG) : undefined);
 }
 
 /** The same from text; `file` is for messages. `preprocessor`: the text of preprocessor_config.json, where a nested configuration has its slices. */
@@ -223,4 +219,3 @@ function versionOf(json: unknown, file: string): VersionName {
     { file, cure: 'Use one of these models, with the config.json it was published with.' },
   );
 }
-

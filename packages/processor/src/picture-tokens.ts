@@ -5,7 +5,10 @@ import { strict as assert } from 'node:assert';
 export type PictureTokens = { readonly queryNum: number } | { readonly patchesPerToken: number };
 
 /** Tokens of a picture or slice of a size in patches, which merging divides. */
-export function countTokens(tokens: PictureTokens, { rows, cols }: { readonly rows: number; readonly cols: number }): number {
+export function countTokens(
+  tokens: PictureTokens,
+  { rows, cols }: { readonly rows: number; readonly cols: number },
+): number {
   return 'queryNum' in tokens ? tokens.queryNum : (rows * cols) / tokens.patchesPerToken;
 }
 

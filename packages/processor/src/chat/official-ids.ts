@@ -167,10 +167,13 @@ export async function conversationToIds(
   const { tokenizer, llmType, maxLength } = options;
   const branch = BRANCHES[llmType];
   if (branch === undefined)
-    throw new UserError(`Expected one of ${Object.keys(BRANCHES).join(', ')} for --compat official but received ${llmType}.`, {
-      flag: '--compat',
-      cure: 'Leave --compat out: the official scripts do not train this model.',
-    });
+    throw new UserError(
+      `Expected one of ${Object.keys(BRANCHES).join(', ')} for --compat official but received ${llmType}.`,
+      {
+        flag: '--compat',
+        cure: 'Leave --compat out: the official scripts do not train this model.',
+      },
+    );
   const whole = await branch(conversation, options);
   const cut = { ids: whole.ids.slice(0, maxLength), inLoss: whole.inLoss.slice(0, maxLength) };
   if (!cut.inLoss.includes(true)) {

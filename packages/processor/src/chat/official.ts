@@ -17,7 +17,7 @@ import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';
 import { NUMBERED_TAG } from './python.js';
-import { imageTokens } from './templates.js';
+import { requireTokens } from './templates.js';
 
 export interface OfficialOptions extends RecordOptions {
   /** The two copies of the code differ in where the mask of the qwen branch starts. Default: 'cookbook'. */
@@ -133,7 +133,7 @@ function checkConversation(conversation: unknown): RawMessage[] {
  */
 export async function encodeOfficial(record: unknown, options: OfficialOptions): Promise<EncodedSample> {
   if (!isObject(record)) throw expected('an object', 'a record', record);
-  options.tokenizer.requireSpecial(imageTokens(options.tokenizer));
+  requireTokens(options.llmType, options.tokenizer);
   const conversation = checkConversation(record.conversations);
   const images = await readImages(record.image, options);
   const { texts, pictures } = placeholders(images, options);
