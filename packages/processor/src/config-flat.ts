@@ -1,6 +1,6 @@
 /** A config.json whose outermost level is the language model's, as sizes: every model up to 4.5. */
 import { expected } from '@minicpm-finetune/run';
-import type { LlmConfig, LongRope, ModelParts, VisionConfig } from './config.js';
+import type { LlmConfig, LongRope, ModelParts, VisionConfig } from './model-config.js';
 import { CURE, type NestedConfig, type RawConfig } from './config-schema.js';
 import { LLMS, type LlmKind } from './llms.js';
 import { VERSIONS, type VersionName } from './versions.js';

@@ -1,13 +1,16 @@
 /** A config.json with a `text_config` inside, as sizes: 4.6 and later. Slices are in preprocessor_config.json. */
 import { dirname, join } from 'node:path';
 import { expected } from '@minicpm-finetune/run';
-import type { CanvasMarks, LlmConfig, ModelParts, VisionConfig } from './config.js';
+import type { CanvasMarks, DownsampleMode, LlmConfig, ModelParts, VisionConfig } from './model-config.js';
 import { checkVision, llmConfig } from './config-flat.js';
 import { CURE, checkPreprocessor, type NestedConfig, type RawPreprocessor } from './config-schema.js';
 import { VERSIONS, type VersionName } from './versions.js';
 
 const MERGED = 4;
 const DEFAULT_SECTION = [11, 11, 10] as const;
+
+/** Patches that become a token. */
+export const patchesPerToken = (mode: DownsampleMode): number => (mode === '4x' ? MERGED : MERGED * MERGED);
 
 /** @throws UserError naming file and key */
 export function nestedParts(raw: NestedConfig, version: VersionName, file: string, preprocessor?: string): ModelParts {
@@ -27,7 +30,7 @@ export function nestedParts(raw: NestedConfig, version: VersionName, file: strin
   return {
     llm: hybridLlm(raw, version, file),
     vision,
-    pictureTokens: { patchesPerToken: downsampleMode === '4x' ? MERGED : MERGED * MERGED },
+    pictureTokens: { patchesPerToken: patchesPerToken(downsampleMode) },
     merger: { insertLayer: raw.insert_layer_id, downsampleMode },
     canvas: canvas ? canvasMarks(raw, file) : null,
     batchVision,

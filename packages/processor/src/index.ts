@@ -23,6 +23,7 @@ export * from './image/resize.js';
 export { pictureFromText } from './image/text-picture.js';
 export { type MediaCount, measureConversation } from './media.js';
 export * from './model-input.js';
+export * from './model-config.js';
 export * from './picture-tokens.js';
 export * from './sample.js';
 export * from './tokenizer.js';

@@ -1,5 +1,5 @@
 /** How a model reads images, videos and conversations, from its configuration. */
-import type { ModelConfig } from './config.js';
+import type { ModelConfig } from './model-config.js';
 import type { ModelInput } from './sample.js';
 import { VERSIONS } from './versions.js';
 import { type VideoChoices, videoConfig } from './video/format.js';

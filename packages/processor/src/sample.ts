@@ -1,7 +1,7 @@
 /** The types of encoded samples. Encoder, loader, collator and generation share them. */
 import type { Compat, LlmType } from '@minicpm-finetune/run';
 import type { ThinkingMode } from './chat/thinking.js';
-import type { CanvasMarks } from './config.js';
+import type { CanvasMarks } from './model-config.js';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';
 import type { PictureTokens } from './picture-tokens.js';

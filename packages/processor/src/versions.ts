@@ -25,6 +25,8 @@ export interface PartNames {
   readonly vision: string;
   /** What makes tokens of the vision tower's output. */
   readonly connector: string;
+  /** What decoder and head stand in; empty: the checkpoint has both at its outermost level. */
+  readonly llm: string;
   readonly decoder: string;
   readonly head: string;
 }
@@ -60,6 +62,8 @@ export interface Version {
   readonly canvas: boolean;
   /** What the sides of pictures and slices are multiples of, in patches. */
   readonly sliceMultiple: number;
+  /** Whether frames of a video form groups, each of which becomes the tokens of one picture. */
+  readonly frameGroups: boolean;
   /** Whether training runs a zero picture where a batch has none. */
   readonly zeroPicture: boolean;
   /** Whether pictures travel as strips [3, patch, patch * patches]; else as [3, H, W]. */
@@ -73,10 +77,11 @@ export interface Version {
 }
 
 const PARTS: Readonly<Record<Version['config'], PartNames>> = {
-  flat: { vision: 'vpm', connector: 'resampler', decoder: 'llm.model', head: 'llm.lm_head' },
+  flat: { vision: 'vpm', connector: 'resampler', llm: 'llm', decoder: 'llm.model', head: 'llm.lm_head' },
   nested: {
     vision: 'model.vision_tower',
     connector: 'model.merger',
+    llm: '',
     decoder: 'model.language_model',
     head: 'lm_head',
   },
@@ -93,6 +98,7 @@ const plain = {
   buckets: 'float32',
   canvas: false,
   sliceMultiple: 1,
+  frameGroups: false,
   zeroPicture: true,
   batchVision: true,
   sliceSchema: 'new',
@@ -101,6 +107,8 @@ const plain = {
 } as const;
 
 const omni = { ...plain, architecture: 'MiniCPMO', carried: ['apm.', 'tts.', 'audio_projection_layer.'] } as const;
+
+const qwen3 = { version: 4.5, llmType: 'qwen3', llm: 'qwen3', frameGroups: true } as const;
 
 const native = {
   ...plain,
@@ -140,8 +148,8 @@ export const VERSIONS: Readonly<Record<VersionName, Version>> = {
   'minicpm-v-2_6': { ...plain, title: 'MiniCPM-V-2_6', version: 2.6, llmType: 'qwen', llm: 'qwen2' },
   'minicpm-o-2_6': { ...omni, title: 'MiniCPM-o-2_6', version: 2.6, llmType: 'qwen', llm: 'qwen2' },
   'minicpm-v-4': { ...plain, title: 'MiniCPM-V-4', version: 4, llmType: 'llama', llm: 'llama' },
-  'minicpm-v-4_5': { ...plain, title: 'MiniCPM-V-4_5', version: 4.5, llmType: 'qwen3', llm: 'qwen3' },
-  'minicpm-o-4_5': { ...omni, title: 'MiniCPM-o-4_5', version: 4.5, llmType: 'qwen3', llm: 'qwen3' },
+  'minicpm-v-4_5': { ...plain, ...qwen3, title: 'MiniCPM-V-4_5' },
+  'minicpm-o-4_5': { ...omni, ...qwen3, title: 'MiniCPM-o-4_5' },
   'minicpm-v-4_6': { ...native, title: 'MiniCPM-V-4.6', architecture: 'MiniCPMV4_6ForConditionalGeneration' },
   'minicpm-v-4_7': {
     ...native,
@@ -151,11 +159,19 @@ export const VERSIONS: Readonly<Record<VersionName, Version>> = {
   },
 };
 
+export type Part = 'vision' | 'connector' | 'llm';
+
 /** Which part of a model a parameter or module belongs to, by its name in the checkpoint. */
-export function partOf(name: string): 'vision' | 'connector' | 'llm' {
-  const within = (part: 'vision' | 'connector'): boolean =>
-    Object.values(PARTS).some((parts) => name === parts[part] || name.startsWith(`${parts[part]}.`));
-  return within('vision') ? 'vision' : within('connector') ? 'connector' : 'llm';
+export function partOf(name: string): Part {
+  return partNamed(name)?.part ?? 'llm';
+}
+
+/** The vision tower or the connector that a name lies in, with the path at which the checkpoint has it; undefined: neither. */
+export function partNamed(name: string): { readonly part: 'vision' | 'connector'; readonly path: string } | undefined {
+  for (const parts of Object.values(PARTS))
+    for (const part of ['vision', 'connector'] as const)
+      if (name === parts[part] || name.startsWith(`${parts[part]}.`)) return { part, path: parts[part] };
+  return undefined;
 }
 
 /** The keys of a config that identify the version. */

@@ -1,11 +1,15 @@
 // minicpm::gated_delta_rule: linear attention whose state forgets by a gate and is corrected by the delta rule (Yang, Kautz and Hatamizadeh, 2024).
+//
+// On a CPU, the kernels of delta-*.cc; elsewhere, and for float16, libtorch's operators.
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include "delta-kernel.h"
 #include "own-operators.h"
-#include "sequences.h"
 
 namespace minicpm {
 
@@ -13,9 +17,7 @@ using at::Tensor;
 
 namespace {
 
-constexpr int64_t kChunk = 64;  // tokens whose corrections are solved for at once
-
-Tensor unit(const Tensor& x) { return x.mul(x.square().sum(-1, true).add(1e-6).rsqrt()); }
+Tensor unit(const Tensor& x) { return x.mul(x.square().sum(-1, true).add(kNormEps).rsqrt()); }
 
 // One chunk of all heads: q, k (N, C, dk), v (N, C, dv), decay and beta (N, C), state (N, dk, dv), which is replaced by the one after the chunk.
 Tensor chunkByOperators(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& decay, const Tensor& beta, Tensor& state) {
@@ -55,6 +57,45 @@ Tensor deltaByOperators(const Tensor& query, const Tensor& key, const Tensor& va
   return all.to(value.scalar_type());
 }
 
+Tensor dense(const Tensor& tensor) { return tensor.stride(3) == 1 ? tensor : tensor.contiguous(); }
+
+Tensor emptyOutput(const Tensor& value) { return at::empty(value.sizes(), value.options()); }
+
+DeltaOperands denseOperands(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay, const Tensor& beta) {
+  return {dense(query), dense(key), dense(value), decay.contiguous(), beta.contiguous()};
+}
+
+// What the kernels keep is their operands. On the meta device, only the memory is taken.
+struct DeltaRule : torch::autograd::Function<DeltaRule> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay,
+                        const Tensor& beta, at::OptionalIntArrayRef lengths) {
+    const DeltaOperands operands = denseOperands(query, key, value, decay, beta);
+    const auto sequences = rowRanges(value, lengths);
+    const Tensor output = emptyOutput(value);
+    if (value.is_meta()) take(deltaForwardBytes(sequences, operands), value);
+    else deltaForward(sequences, operands, {}, output);
+    context->save_for_backward({operands.query, operands.key, operands.value, operands.decay, operands.beta});
+    context->saved_data["lengths"] = lengths ? lengths->vec() : std::vector<int64_t>();
+    return output;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
+    const auto saved = context->get_saved_variables();
+    const auto lengths = context->saved_data["lengths"].toIntVector();
+    const DeltaOperands operands{saved[0], saved[1], saved[2], saved[3], saved[4]};
+    const auto like = [](const Tensor& x) { return at::empty(x.sizes(), x.options()); };
+    const DeltaOperands results{like(saved[0]), like(saved[1]), like(saved[2]), like(saved[3]), like(saved[4])};
+    const auto sequences = rowRanges(saved[2], lengths.empty() ? at::OptionalIntArrayRef() : at::OptionalIntArrayRef(lengths));
+    if (saved[2].is_meta()) take(deltaBackwardBytes(sequences, operands), saved[2]);
+    else deltaBackward(sequences, operands, dense(gradients[0]), results);
+    return {results.query, results.key, results.value, results.decay, results.beta, Tensor()};
+  }
+
+  // Memory that is gone again at once.
+  static void take(int64_t bytes, const Tensor& like) { at::empty({bytes}, like.options().dtype(at::kByte)); }
+};
+
 void check(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay, const Tensor& beta) {
   for (const Tensor* tensor : {&query, &key, &value}) {
     TORCH_CHECK(tensor->dim() == 4, "expected (batches, rows, heads, head size) but received ", tensor->sizes());
@@ -70,6 +111,10 @@ void check(const Tensor& query, const Tensor& key, const Tensor& value, const Te
                 " of type ", wide, " but received ", tensor->sizes(), " of type ", tensor->scalar_type());
 }
 
+bool isForKernel(const Tensor& value) {
+  return (value.is_cpu() || (value.is_meta() && metaStandsForCpu())) && value.scalar_type() != at::kHalf;
+}
+
 Tensor gatedDeltaRule(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay, const Tensor& beta, at::TensorList states,
                       at::OptionalIntArrayRef lengths) {
   check(query, key, value, decay, beta);
@@ -77,7 +122,11 @@ Tensor gatedDeltaRule(const Tensor& query, const Tensor& key, const Tensor& valu
   const bool grows = c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() || decay.requires_grad() ||
                                                      beta.requires_grad());
   checkStates(states, sequences.size(), {value.size(2), key.size(3), value.size(3)}, decay.scalar_type(), value, grows);
-  return deltaByOperators(query, key, value, decay, beta, sequences, states);
+  if (!isForKernel(value)) return deltaByOperators(query, key, value, decay, beta, sequences, states);
+  if (states.empty()) return DeltaRule::apply(query, key, value, decay, beta, lengths);
+  const Tensor output = emptyOutput(value);
+  if (!value.is_meta()) deltaForward(sequences, denseOperands(query, key, value, decay, beta), states, output);
+  return output;
 }
 
 }  // namespace

@@ -26,13 +26,13 @@ export interface VisionCacheOptions {
   readonly notice: (message: string) => void;
 }
 
-const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['resampler']): boolean =>
+const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['connector']): boolean =>
   [...module.namedParameters()].every(([, { requiresGrad }]) => !requiresGrad);
 
 /** The frozen part of the vision side, whose output may be stored; null: none. Training flags have to be set before. */
 export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
   if (model.version.positions !== 'grid' || !frozen(model.vpm)) return null;
-  return frozen(model.resampler) ? 'tokens' : 'features';
+  return frozen(model.connector) && !model.version.frameGroups ? 'tokens' : 'features';
 }
 
 /** The cache that `--cache_vision` asks for, for a run of `epochs`; null: none. */
@@ -116,7 +116,10 @@ export class VisionCache {
 
   #shapeOf({ rows, cols }: Picture): [number, number] {
     const { pictureTokens, llm, vision } = this.#model.config;
-    return this.level === 'tokens' ? [countTokens(pictureTokens, { rows, cols }), llm.hiddenSize] : [rows * cols, vision.hiddenSize];
+    const grid = { rows, cols };
+    return this.level === 'tokens'
+      ? [countTokens(pictureTokens, grid), llm.hiddenSize]
+      : [this.#model.featuresOf(grid), vision.hiddenSize];
   }
 }
 
@@ -150,7 +153,7 @@ function fingerprint(model: MiniCPMV, level: KnownPictures['level'], computing: 
   const device = own === 'cpu' ? deviceName(computing) : own; // devices round in their own ways
   const made = [3, about().version, device, version, sizes, pictureTokens, merger, level];
   const hash = createHash('sha256').update(JSON.stringify(made));
-  for (const module of level === 'tokens' ? [model.vpm, model.resampler] : [model.vpm]) {
+  for (const module of level === 'tokens' ? [model.vpm, model.connector] : [model.vpm]) {
     for (const [name, { data }] of module.namedParameters()) {
       hash.update(JSON.stringify([name, data.dtype, data.shape]));
       hashTensor(hash, data);
