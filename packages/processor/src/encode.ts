@@ -24,7 +24,7 @@ import {
   type Shown,
 } from './media.js';
 import { countTokens } from './picture-tokens.js';
-import type { EncodedPrompt, EncodedSample, PromptOptions, RecordOptions } from './sample.js';
+import type { EncodedPrompt, EncodedSample, EncodedVideo, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
 
@@ -135,7 +135,18 @@ async function encodeShown(
     pictures,
     ...(groups.some((count) => count > 1) ? { groups } : {}),
     ...positionsOf(text, media, options),
+    ...videosOf(media.slice(0, text.imageSpans.length)),
   };
+}
+
+function videosOf(media: readonly MeasuredMedium[]): Pick<EncodedSample, 'videos'> {
+  const videos: EncodedVideo[] = [];
+  let first = 0;
+  for (const { kind, sizes, times } of media) {
+    if (kind === 'video') videos.push({ bounds: [first, first + sizes.length], times: [...times] });
+    first += sizes.length;
+  }
+  return videos.length > 0 ? { videos } : {};
 }
 
 /** Positions on a canvas, where the model has one and the text has pictures. */

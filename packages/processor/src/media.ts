@@ -132,6 +132,8 @@ export function mostFrames(media: readonly ReadMedium[], maxFrames: number | nul
 /** A medium as the text has it, with the rows and columns of each of its pictures in patches. */
 export interface MeasuredMedium extends Medium {
   readonly sizes: readonly { readonly rows: number; readonly cols: number }[];
+  /** When the frames of a video were taken, in seconds. */
+  readonly times: readonly number[];
 }
 
 /** How a medium stands in the text. */
@@ -143,12 +145,14 @@ export function measureMedium(medium: ReadMedium, shown: Shown, input: ModelInpu
   const sizeOf = (w: number, h: number) => ({ rows: Math.floor(h / patchSize), cols: Math.floor(w / patchSize) });
   const slices = (plan?.boxes.flat() ?? []).map(([left, top, right, bottom]) => sizeOf(right - left, bottom - top));
   const one = [sizeOf(...(plan?.source ?? [width, height])), ...slices];
-  const frames = medium.kind === 'image' ? 1 : framesOf(medium.clip, medium.config, shown.maxFrames).length;
-  const sizes = Array.from({ length: frames }, () => one).flat();
+  const groups = medium.kind === 'image' ? [] : framesOf(medium.clip, medium.config, shown.maxFrames);
+  const count = medium.kind === 'image' ? 1 : groups.length;
+  const sizes = Array.from({ length: count }, () => one).flat();
   return {
     kind: medium.kind,
-    grids: Array.from({ length: frames }, () => plan?.grid ?? null),
+    grids: Array.from({ length: count }, () => plan?.grid ?? null),
     sizes,
+    times: medium.kind === 'image' ? [] : groups.flat().map((index) => index / medium.clip.fps),
     counts: sizes.map((size) => countTokens(pictureTokens, size)),
   };
 }

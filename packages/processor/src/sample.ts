@@ -27,6 +27,16 @@ export interface EncodedSample {
   groups?: number[];
   /** (3 * L): positions in time, rows and columns of a model with a canvas, one after the other; absent: 0, 1, … */
   positionIds?: Int32Array;
+  /** Its videos, for whoever shows them; absent: none. */
+  videos?: EncodedVideo[];
+}
+
+/** What a sample shows of a video. */
+export interface EncodedVideo {
+  /** Its ranges among the sample's. */
+  bounds: Range;
+  /** When its frames were taken, in seconds. */
+  times: number[];
 }
 
 /** A prompt ready for generation. */
