@@ -6,6 +6,7 @@ import {
   type ChatMessage,
   checkRecord,
   checkShape,
+  countTokens,
   encodePrompt,
   type ImageSource,
   measureHeader,
@@ -34,7 +35,7 @@ const DOUBT = { record: 16, turn: 8, picture: 8 } as const;
  */
 export async function lookAtRecords(records: readonly DataRecord[], encoder: Encoder): Promise<(number | UserError)[]> {
   const { setup, tokenizer } = encoder;
-  const pictures: (number | UserError)[] = [];
+  const pictures: (Shown | UserError)[] = [];
   for (const record of records) pictures.push(await orUserError(() => countPictures(record, encoder)));
   const turns = await tokenizer.count(
     records.flatMap(({ conversations }) => conversations.map(({ content }) => content)),
@@ -46,32 +47,36 @@ export async function lookAtRecords(records: readonly DataRecord[], encoder: Enc
     const counts = turns.slice(at, at + record.conversations.length);
     at += counts.length;
     const shown = pictures[i]!;
-    if (typeof shown !== 'number') {
+    if (shown instanceof UserError) {
       lengths.push(shown);
       continue;
     }
     const start = record.conversations[0]?.role === 'system' ? 0 : begin;
-    const { tokens, fine } = measureTurns(record, { start, counts, pictures: shown }, setup);
+    const { tokens, fine } = measureTurns(record, { start, counts, ...shown }, setup);
     lengths.push(fine ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
   }
   return lengths;
 }
+
+type Shown = Pick<Counted, 'pictures' | 'features'>;
 
 interface Counted {
   /** Tokens before the first turn. */
   readonly start: number;
   /** Tokens of each turn's text. */
   readonly counts: readonly number[];
+  /** Pictures, slices among them, and their features. */
   readonly pictures: number;
+  readonly features: number;
 }
 
 /** The length of a record in tokens, and whether it can certainly be used: it fits, or something to learn is left when it is cut. */
 function measureTurns(
   { conversations }: DataRecord,
-  { start, counts, pictures }: Counted,
-  { queryNum, maxLength, overlong, compat }: Encoder['setup'],
+  { start, counts, pictures, features }: Counted,
+  { maxLength, overlong, compat }: Encoder['setup'],
 ): { tokens: number; fine: boolean } {
-  const shown = pictures * (queryNum + TOKENS_PER_PICTURE);
+  const shown = features + pictures * TOKENS_PER_PICTURE;
   const upTo = (turns: number): number =>
     start + TOKENS_PER_TURN * turns + counts.slice(0, turns).reduce((sum, count) => sum + count, 0) + shown;
   const most = (turns: number): number => upTo(turns) + DOUBT.record + DOUBT.turn * turns + DOUBT.picture * pictures;
@@ -89,7 +94,7 @@ async function encodeHeaders(record: DataRecord, encoder: Encoder, tokens: numbe
   return tokens;
 }
 
-async function orUserError(work: () => Promise<number>): Promise<number | UserError> {
+async function orUserError<T>(work: () => Promise<T>): Promise<T | UserError> {
   try {
     return await work();
   } catch (error) {
@@ -99,16 +104,21 @@ async function orUserError(work: () => Promise<number>): Promise<number | UserEr
 }
 
 /** Pictures, slices among them, of a record whose conversation and images are sound. */
-async function countPictures(record: DataRecord, encoder: Encoder): Promise<number> {
+async function countPictures(record: DataRecord, encoder: Encoder): Promise<Shown> {
   const { setup, tokenizer } = encoder;
   checkRecord(record, { ...setup, tokenizer });
-  let pictures = 0;
+  const { sliceConfig, patchSize, pictureTokens } = setup;
+  const featuresOf = (width: number, height: number): number =>
+    countTokens(pictureTokens, { rows: Math.floor(height / patchSize), cols: Math.floor(width / patchSize) });
+  let [pictures, features] = [0, 0];
   for (const source of imagesOf(record)) {
-    const [width, height] = await pictureSize(source, record, encoder);
-    const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
-    pictures += 1 + (grid ? grid[0] * grid[1] : 0);
+    const size = await pictureSize(source, record, encoder);
+    const plan = sliceConfig ? planSlices(size, sliceConfig) : null;
+    pictures += 1 + (plan?.boxes.flat().length ?? 0);
+    features += featuresOf(...(plan?.source ?? size));
+    for (const [left, top, right, bottom] of plan?.boxes.flat() ?? []) features += featuresOf(right - left, bottom - top);
   }
-  return pictures;
+  return { pictures, features };
 }
 
 /** Looks at a record to be asked. Returns the length of the prompt in tokens. */
