@@ -159,6 +159,12 @@ export const VERSIONS: Readonly<Record<VersionName, Version>> = {
   },
 };
 
+/** The path of the part that a name lies in, as the checkpoint has it: `vpm`, `model.vision_tower`, `llm`, `model.language_model`, …; else the name's first part. */
+export function partPath(name: string): string {
+  const decoder = PARTS.nested.decoder;
+  return partNamed(name)?.path ?? (name.startsWith(`${decoder}.`) ? decoder : name.split('.')[0]!);
+}
+
 export type Part = 'vision' | 'connector' | 'llm';
 
 /** Which part of a model a parameter or module belongs to, by its name in the checkpoint. */
