@@ -2,9 +2,9 @@
  * What a video is, before it is decoded: its size, its frames and their rate. A file is asked with ffprobe; a folder of
  * pictures, or a list of them, is a video of frames that were taken already.
  */
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
-import { fileKindOf, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
+import { beginsAsPicture, fileKindOf, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import { checkPixels } from '../image/decode.js';
 import { measureHeader } from '../image/header.js';
 import { probe } from './ffmpeg.js';
@@ -107,6 +107,11 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
       cure: `${CURE} It may hold sound alone.`,
     });
   }
+  if (packets.length === 1 && beginsAsPicture(readFileSync(path))) {
+    throw new UserError(`Expected a video in ${shownPath(path)} but received a picture.`, {
+      cure: 'Show it as a picture: write <image> and its path under the key image.',
+    });
+  }
   const frames = packets.filter(({ flags }) => !flags?.includes('D')).length;
   const whole = Number(stream.nb_frames ?? packets.length);
   if (packets.length < whole || /prematurely|partial file|truncat/iu.test(complaint ?? '')) {
@@ -140,7 +145,8 @@ function rate(text: string | undefined): number | undefined {
 
 /** The error for a file that ffprobe cannot read: what it is by its first bytes, or what ffprobe says. */
 function notAVideo(path: string, complaint: string | undefined): UserError {
-  const kind = fileKindOf(path)?.what ?? 'one that cannot be read';
+  const kind = fileKindOf(path);
+  const what = kind === undefined || kind.group === 'media' ? 'one that is damaged or cut off' : kind.what;
   const said = complaint === undefined ? '' : ` (ffprobe: ${complaint})`;
-  return new UserError(`Expected a video in ${shownPath(path)} but received ${kind}${said}.`, { cure: CURE });
+  return new UserError(`Expected a video in ${shownPath(path)} but received ${what}${said}.`, { cure: CURE });
 }

@@ -22,12 +22,10 @@ export async function* readFrames(
   }
   const different = [...new Set(indices)];
   let at = 0;
+  let shown = 0;
   for await (const frame of framesOfFile(clip, different)) {
-    while (indices[at] === different[0]) {
-      yield frame;
-      at++;
-    }
-    different.shift();
+    for (; indices[at] === different[shown]; at++) yield frame;
+    shown++;
   }
 }
 
