@@ -145,7 +145,9 @@ describe.each(VERSION_NAMES)('%s', (version) => {
       const nodes = model.plan(hashedInputs(model).inputs, { train: true });
       const named = new Set(nodes.flatMap((node) => [...node.parameters.keys()]));
       const all = [...model.namedParameters()].map(([name]) => name);
-      expect(all.filter((name) => !named.has(name))).toEqual([...model.headParameters().keys()].filter((name) => !named.has(name)));
+      expect(all.filter((name) => !named.has(name))).toEqual(
+        [...model.headParameters().keys()].filter((name) => !named.has(name)),
+      );
       nodes.forEach((node, i) => {
         for (const input of node.inputs) expect(input).toBeLessThan(i);
         for (const [name, parameter] of node.parameters)
