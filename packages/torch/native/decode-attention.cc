@@ -5,7 +5,6 @@
 // put together in their order (Flash-Decoding, Dao et al., 2023), whatever the number of threads.
 //
 // Here for CPUs, in float32 inside, on any processor; on devices and in other types it is put together from libtorch's operators.
-#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -13,6 +12,7 @@
 
 #include <vector>
 
+#include "crew.h"
 #include "lanes.h"
 #include "own-operators.h"
 
@@ -153,7 +153,7 @@ Tensor decodeOnCpu(const Sizes& sizes, const Tensor& query, const Tensor& key, c
   for (int64_t i = 0; i < count; i++)
     enter(sizes, q + i * row, k + i * keyRow, v + i * keyRow, angles + i * size / 2, angles + (count + i) * size / 2, own[i], t + i * row);
   const int64_t grain = std::max<int64_t>(1, kGrain / (kKeys * size * group));
-  at::parallel_for(0, static_cast<int64_t>(blocks.size()), grain, [&](int64_t begin, int64_t end) {
+  crewFor(static_cast<int64_t>(blocks.size()), grain, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b++) {
       const Block& block = blocks[b];
       attendBlock(sizes, own[block.sequence], block, t + block.sequence * row + block.keyHead * group * size, highest + block.place,

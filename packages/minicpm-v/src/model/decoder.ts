@@ -11,11 +11,14 @@ import {
   fromTypedArray,
   Linear,
   linear,
+  linears,
   Module,
   onePiece,
   ops,
   type Parameter,
   RMSNorm,
+  rowsMlp,
+  rowsWeight,
   scope,
   swiglu,
   type Tensor,
@@ -71,11 +74,7 @@ class Attention extends Module {
   }
 
   #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor {
-    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((linear) => linear.forward(x)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
+    const [q, k, v] = linears(x, [this.qProj, this.kProj, this.vProj]) as [Tensor, Tensor, Tensor];
     return this.oProj.forward(ops.decodeAttention(q, k, v, rope, blocks, lengths));
   }
 
@@ -130,6 +129,9 @@ export class DecoderLayer extends Module {
   forward(x: Tensor, rope: Tensor, how?: Continued | Packed | Decoding): Tensor {
     const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(attention, this.#residualScale));
+    const { gateProj, upProj, downProj } = this.mlp;
+    const direct = rowsMlp(y, this.postAttentionLayernorm, [gateProj, upProj, downProj], this.#residualScale);
+    if (direct !== undefined) return direct;
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
   }
 }
@@ -222,10 +224,8 @@ export class LanguageModel extends Module {
   /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
   rowLogits(hidden: Tensor): Tensor {
     const { weight } = this.#head ?? this.model.embedTokens;
-    const isPlain = hidden.dtype !== 'float16' && this.#head?.adapter === undefined;
-    if (isPlain && weight.compact === undefined) return ops.rowsLinear(hidden, weight.data, null, { wide: true });
-    const direct = isPlain ? weight.compact?.rowsLinear?.(hidden, null, { wide: true }) : undefined;
-    if (direct !== undefined) return direct;
+    const rows = this.#head?.adapter === undefined ? rowsWeight(weight) : undefined;
+    if (rows !== undefined) return ops.rowsLinear(hidden, rows.weight, null, { scales: rows.scales, wide: true });
     return eachRowAlone(() => this.logits(hidden));
   }
 
