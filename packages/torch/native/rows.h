@@ -20,4 +20,8 @@ at::Tensor rowsSwiglu(const at::Tensor& gate, const at::Tensor& up);
 // x + alpha · y
 at::Tensor rowsAdd(const at::Tensor& x, const at::Tensor& y, double alpha);
 
+// A new position of each sequence: see decode-attention.cc.
+at::Tensor decodeAttention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& table, at::TensorList caches,
+                           at::IntArrayRef lengths);
+
 }  // namespace minicpm

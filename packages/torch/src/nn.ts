@@ -268,7 +268,7 @@ export function rowsWeight(parameter: Parameter): RowsWeight | undefined {
 }
 
 /** Weights, biases and scales of layers for one operator of generation; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
-function rowsLayers(
+export function rowsLayers(
   layers: readonly Linear[],
 ): [weights: Tensor[], biases: (Tensor | null)[], scales: (Tensor | null)[]] | undefined {
   if (rowsAre !== 'alone' || layers.some(({ adapter }) => adapter !== undefined)) return undefined;
@@ -276,12 +276,6 @@ function rowsLayers(
   if (all.length < layers.length) return undefined;
   const biases = layers.map(({ bias }) => bias?.data ?? null);
   return [all.map(({ weight }) => weight), biases, all.map(({ scales }) => scales)];
-}
-
-/** The results of several layers for one x. */
-export function linears(x: Tensor, layers: readonly Linear[]): Tensor[] {
-  const rows = rowsLayers(layers);
-  return rows === undefined ? layers.map((layer) => layer.forward(x)) : ops.rowsLinears(x, ...rows);
 }
 
 /**

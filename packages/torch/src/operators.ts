@@ -125,9 +125,10 @@ export const OPERATORS = {
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
-  rowsLinears: 'minicpm::rows_linears(Tensor x, Tensor[] weights, Tensor?[] biases, Tensor?[] scales) -> Tensor[]',
   rowsMlp:
     'minicpm::rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
+  decodeLayer:
+    'minicpm::decode_layer(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor attention_norm, Tensor mlp_norm, Tensor? query_norm, Tensor? key_norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
   decodeAttention:
     'minicpm::decode_attention(Tensor query, Tensor key, Tensor value, Tensor table, Tensor[] caches, int[] lengths) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',

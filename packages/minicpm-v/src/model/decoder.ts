@@ -11,12 +11,12 @@ import {
   fromTypedArray,
   Linear,
   linear,
-  linears,
   Module,
   onePiece,
   ops,
   type Parameter,
   RMSNorm,
+  rowsLayers,
   rowsMlp,
   rowsWeight,
   scope,
@@ -74,7 +74,7 @@ class Attention extends Module {
   }
 
   #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor {
-    const [q, k, v] = linears(x, [this.qProj, this.kProj, this.vProj]) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((linear) => linear.forward(x)) as [Tensor, Tensor, Tensor];
     return this.oProj.forward(ops.decodeAttention(q, k, v, rope, blocks, lengths));
   }
 
@@ -127,12 +127,27 @@ export class DecoderLayer extends Module {
 
   /** x (B, L, D), rope as `rotaryTable` makes it; plain causal attention within each row unless `how` says otherwise */
   forward(x: Tensor, rope: Tensor, how?: Continued | Packed | Decoding): Tensor {
+    if (how !== undefined && 'blocks' in how) {
+      const direct = this.#decode(x, rope, how);
+      if (direct !== undefined) return direct;
+    }
     const attention = this.selfAttn.forward(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(attention, this.#residualScale));
     const { gateProj, upProj, downProj } = this.mlp;
     const direct = rowsMlp(y, this.postAttentionLayernorm, [gateProj, upProj, downProj], this.#residualScale);
     if (direct !== undefined) return direct;
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
+  }
+
+  /** All at once: the same bits as layer by layer. Undefined where a layer has an adapter. */
+  #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor | undefined {
+    const { qProj, kProj, vProj, oProj } = this.selfAttn;
+    const { gateProj, upProj, downProj } = this.mlp;
+    const { weight, eps } = this.inputLayernorm;
+    const rows = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    if (rows === undefined) return undefined;
+    const norms = [weight.data, this.postAttentionLayernorm.weight.data, null, null] as const;
+    return ops.decodeLayer(x, rope, blocks, lengths, ...norms, eps, 0, ...rows, this.#residualScale);
   }
 }
 
