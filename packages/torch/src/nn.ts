@@ -289,7 +289,7 @@ export function rowsMlp(
   scale: number,
 ): Tensor | undefined {
   const rows = rowsLayers(layers);
-  return rows && ops.rowsMlp(x, norm.weight.data, norm.eps, 0, ...rows, scale);
+  return rows && ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, ...rows, scale);
 }
 
 /** Rows of a table; ids (…) int64 or int32, result (…, dim). */
@@ -338,17 +338,20 @@ export class RMSNorm extends Module {
 
   readonly dim: number;
   readonly eps: number;
+  readonly offset: number;
 
-  constructor(dim: number, eps: number) {
+  /** @param offset what is added to the weight, in float32: 1 where the checkpoint holds differences from one */
+  constructor(dim: number, eps: number, offset = 0) {
     super();
     this.dim = dim;
     this.eps = eps;
+    this.offset = offset;
     this.weight = this.parameter('weight', [dim]);
   }
 
   forward(x: Tensor): Tensor {
-    return rowsAre === 'alone'
-      ? ops.rowsRmsNorm(x, this.weight.data, this.eps)
-      : ops.rmsNorm(x, this.weight.data, this.eps);
+    if (rowsAre === 'alone') return ops.rowsRmsNorm(x, this.weight.data, this.eps, this.offset);
+    const weight = this.offset === 0 ? this.weight.data : ops.addScalar(this.weight.data, this.offset);
+    return ops.rmsNorm(x, weight, this.eps);
   }
 }

@@ -10,10 +10,10 @@ import {
   type EncodeNotice,
   encodeRecord,
   type ModelConfig,
+  modelInput,
   type RecordOptions,
   readConfig,
   Tokenizer,
-  VERSIONS,
 } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
@@ -41,6 +41,7 @@ export function sliceOf(
     maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
     scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
     patchSize: slice.patchSize,
+    multiple: slice.multiple,
   };
 }
 
@@ -48,15 +49,10 @@ export function sliceOf(
 export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
-  const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
     vocabSize: config.llm.vocabSize,
-    llmType: VERSIONS[config.version].llmType,
-    sliceConfig: config.sliceMode ? sliceConfig : null,
-    patchSize: config.slice.patchSize,
-    queryNum: config.queryNum,
-    batchVision: config.batchVision,
+    ...modelInput(config, { slice: sliceOf(config, model) }),
     maxLength: data.model_max_length,
     overlong: data.overlong,
     compat: data.compat,

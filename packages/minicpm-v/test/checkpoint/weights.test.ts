@@ -109,7 +109,7 @@ describe('loadWeights and saveCheckpoint', () => {
     const stored = new SafetensorsFile(join(folder, 'model.safetensors'));
     const bytes = [...stored.infos.values()].reduce((sum, info) => sum + info.bytes, 0);
     expect(liveTensors().bytes - before).toBeGreaterThanOrEqual(bytes);
-    model.resampler.query.data = noGrad(() => ops.zeros(model.resampler.query.shape));
+    model.connector.query.data = noGrad(() => ops.zeros(model.connector.query.shape));
     noGrad(() => ops.fill_(model.llm.model.norm.weight.data, 7));
     const [again] = load(folder);
     expect(again.llm.model.norm.weight.data.toNumbers()).toEqual(new Array(128).fill(1)); // a change stays in memory
