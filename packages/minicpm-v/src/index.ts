@@ -15,6 +15,12 @@ export {
   writeAdapterFiles,
 } from './adapters/folder.js';
 export {
+  exportCheckpoint,
+  exportServedAdapter,
+  type ServedAdapter,
+  type ServedCheckpoint,
+} from './adapters/for-servers.js';
+export {
   type AppliedLora,
   applyLora,
   freeze,

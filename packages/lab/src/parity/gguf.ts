@@ -126,19 +126,17 @@ function adjusted(
   };
 }
 
-/** Tensors of an image encoder whose numbers are others, and why. */
-const OTHER_NUMBERS: Readonly<Record<string, string>> = {
-  'v.patch_embd.weight': 'the converter rounds it to float16 in every file',
-  'resampler.pos_embed_k': 'sines of another library differ in their last bits; no reader uses them',
-};
-
-/** The converter of image encoders writes the two feed-forward layers under each other's names, which readers turn back. */
+/**
+ * The converter of image encoders writes the two feed-forward layers under each other's names, which readers turn back; it rounds the
+ * patches' kernel to float16 in every file; and the sines of its positions, which no reader uses, are another library's.
+ */
 function encoderTensors({ tensors }: ReferenceFile, exported: Exported): ReferenceFile['tensors'] {
   return tensors.map((tensor) => {
     const name = tensor.name.replace(/ffn_(down|up)/, (_, part) => (part === 'down' ? 'ffn_up' : 'ffn_down'));
-    const own = name in OTHER_NUMBERS ? exported.tensors.get(name) : undefined;
-    const other = own !== undefined && own.ne.join() === tensor.ne.join();
-    return { ...tensor, name, ...(other ? { type: own.type, sha256: own.sha256 } : {}) };
+    const own = exported.tensors.get(name);
+    const other = name === 'resampler.pos_embed_k' || (name === 'v.patch_embd.weight' && own?.type === 'F32');
+    if (!other || own?.ne.join() !== tensor.ne.join()) return { ...tensor, name };
+    return { ...tensor, name, type: own.type, sha256: own.sha256 };
   });
 }
 

@@ -99,24 +99,18 @@ export function planGguf(metadata: GgufMetadata, tensors: ReadonlyMap<string, Te
 }
 
 function writeValue(writer: Bytes, value: GgufValue): void {
-  switch (value.type) {
-    case 'u32':
-      return writer.u32(value.value);
-    case 'i32':
-      return writer.i32(value.value);
-    case 'f32':
-      return writer.f32(value.value);
-    case 'bool':
-      return writer.raw(Uint8Array.of(value.value ? 1 : 0));
-    case 'string':
-      return writer.text(value.value);
-    case 'array':
-      assert.notEqual(value.value.length, 0, 'arrays of GGUF files are not empty');
-      writer.u32(VALUE_TYPES[value.of]);
-      writer.u64(value.value.length);
-      if (value.of === 'string') for (const text of value.value) writer.text(text);
-      else for (const number of value.value) writer[value.of](number);
-  }
+  if (value.type === 'string') writer.text(value.value);
+  else if (value.type === 'bool') writer.raw(Uint8Array.of(value.value ? 1 : 0));
+  else if (value.type === 'array') writeArray(writer, value);
+  else writer[value.type](value.value);
+}
+
+function writeArray(writer: Bytes, array: GgufValue & { readonly type: 'array' }): void {
+  assert.notEqual(array.value.length, 0, 'arrays of GGUF files are not empty');
+  writer.u32(VALUE_TYPES[array.of]);
+  writer.u64(array.value.length);
+  if (array.of === 'string') for (const text of array.value) writer.text(text);
+  else for (const number of array.value) writer[array.of](number);
 }
 
 /** Bytes in little-endian order, one after the other. */

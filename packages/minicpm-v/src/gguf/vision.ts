@@ -99,7 +99,8 @@ function addResampler(
     add(name, type, [dim, ...rest], rows);
   };
   for (const part of ['bias', 'weight'])
-    ['q', 'k', 'v'].forEach((letter, i) => third(`attn.${letter}.${part}`, `resampler.attn.in_proj_${part}`, i));
+    for (const [i, letter] of ['q', 'k', 'v'].entries())
+      third(`attn.${letter}.${part}`, `resampler.attn.in_proj_${part}`, i);
   const named = (name: string, inModel: string, as: TensorType = type): void =>
     add(name, as, weights.shapes.get(inModel)!, rowsIn(weights, inModel));
   named('attn.out.bias', 'resampler.attn.out_proj.bias');
