@@ -31,7 +31,7 @@ export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 
     ...(llm.longRope === null
       ? []
       : [
-          `llama.cpp chooses the long rotary factors if the context size (-c) is larger than ${llm.longRope.originalMaxPositions}, transformers if the text is longer: keep -c at ${llm.longRope.originalMaxPositions} for shorter texts.`,
+          `llama.cpp chooses the long rotary factors if the context size (-c) is larger than ${llm.longRope.originalMaxPositions}, transformers if the text is longer: give a larger -c only for longer texts.`,
         ]),
   ];
 }

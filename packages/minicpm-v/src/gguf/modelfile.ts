@@ -33,11 +33,11 @@ export function modelfileText({ model, mmproj, template }: ModelfileParts): stri
 function goTemplate({ header, begin, beginWithSystem, end, afterEnd, endInHistory }: ChatTemplate): string {
   const close = endInHistory ? end + afterEnd : '';
   const turn = (role: 'user' | 'assistant' | 'system'): string => `${header[role]}{{ .Content }}${close}`;
-  const system = header.system === null ? '' : `{{- else if eq .Role "system" }}${turn('system')}`;
-  const first = begin === beginWithSystem ? begin : `{{- if .System }}${beginWithSystem}{{- else }}${begin}{{- end }}`;
+  const system = header.system === null ? '' : `{{ else if eq .Role "system" }}${turn('system')}`;
+  const first = begin === beginWithSystem ? begin : `{{ if .System }}${beginWithSystem}{{ else }}${begin}{{ end }}`;
   return [
     first,
-    `{{- range .Messages }}{{- if eq .Role "user" }}${turn('user')}{{- else if eq .Role "assistant" }}${turn('assistant')}`,
-    `${system}{{- end }}{{- end }}${header.assistant}`,
+    `{{ range .Messages }}{{ if eq .Role "user" }}${turn('user')}{{ else if eq .Role "assistant" }}${turn('assistant')}`,
+    `${system}{{ end }}{{ end }}${header.assistant}`,
   ].join('');
 }

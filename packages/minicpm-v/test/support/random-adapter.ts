@@ -2,14 +2,14 @@
 import { readConfig } from '@minicpm-finetune/processor';
 import { noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { describeBase, saveAdapter } from '../../src/adapters/folder.js';
-import { applyLora, trainableParameters } from '../../src/adapters/lora.js';
+import { applyLora, type LoraOptions, trainableParameters } from '../../src/adapters/lora.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 
 const PATTERN = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|v_proj)';
 
 /** An adapter with random weights everywhere, for a base. */
-export function randomAdapter(base: string, folder: string, seed: number, useDora = false): string {
+export function randomAdapter(base: string, folder: string, seed: number, options: Partial<LoraOptions> = {}): string {
   const model = new MiniCPMV(readConfig(base));
   loadWeights(model, base);
   const applied = applyLora(
@@ -20,7 +20,7 @@ export function randomAdapter(base: string, folder: string, seed: number, useDor
       dropout: 0.1,
       targetModules: PATTERN,
       modulesToSave: ['resampler'],
-      useDora,
+      ...options,
     },
     { seed },
   );
