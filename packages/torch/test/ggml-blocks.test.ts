@@ -4,7 +4,16 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type DType, fromTypedArray, ops, openSafetensors, scope, setThreads, type Tensor, tensor } from '../src/index.js';
+import {
+  type DType,
+  fromTypedArray,
+  openSafetensors,
+  ops,
+  scope,
+  setThreads,
+  type Tensor,
+  tensor,
+} from '../src/index.js';
 
 const FIXTURES = join(import.meta.dirname, 'fixtures');
 /** SHA-256 of the tensors of ggml-blocks.safetensors in each type, as llama.cpp wrote them. */
@@ -70,7 +79,9 @@ it('rows of any number of blocks, and many of them, have the bytes that each has
 it('blocks of zeros, of one number, and of numbers too small for a scale', () => {
   scope(() => {
     for (const type of ['q5_0', 'q8_0', 'q4_k', 'q6_k'])
-      expect(new Set(bytes(ops.ggmlQuantize(ops.zeros([1, 256]), type)))).toEqual(new Set(type === 'q5_0' ? [0, 128, 255] : [0]));
+      expect(new Set(bytes(ops.ggmlQuantize(ops.zeros([1, 256]), type)))).toEqual(
+        new Set(type === 'q5_0' ? [0, 128, 255] : [0]),
+      );
     const tiny = ops.ggmlQuantize(fromTypedArray(new Float32Array(256).fill(1e-20), [1, 256]), 'q6_k');
     expect(new Set(bytes(tiny))).toEqual(new Set([0]));
     // 127 with a scale of one: each number is stored as it is

@@ -34,7 +34,8 @@ export function writeAdapterGguf(path: string, config: ModelConfig, options: Ada
       fingerprint: (format) => baseFingerprint(folder, format, onHash),
     });
     const whole = [...adaptedParameters(model, loaded).keys()].filter((name) => !name.includes('.lora_'));
-    refuseWhole(adapter, [...new Set([...loaded.saved, ...whole.filter((name) => name.endsWith('.bias'))])]);
+    const biases = whole.filter((name) => !loaded.saved.some((module) => name.startsWith(`${module}.`)));
+    refuseWhole(adapter, [...loaded.saved, ...biases]);
     const modules = new Map(languageModules(config).map(([inFile, inModel]) => [inModel, inFile]));
     const layers = [...loraAdapters(model)];
     refuseOthers(
@@ -64,7 +65,7 @@ function adapterMetadata({ version }: ModelConfig, alpha: number): Map<string, G
     ['general.architecture', { type: 'string', value: FAMILIES[version].architecture }],
     ['general.type', { type: 'string', value: 'adapter' }],
     ['adapter.type', { type: 'string', value: 'lora' }],
-    ['general.name', { type: 'string', value: `${VERSIONS[version].title} LoRA` }],
+    ['general.name', { type: 'string', value: VERSIONS[version].title }],
     ['adapter.lora.alpha', { type: 'f32', value: alpha }],
     ['general.quantization_version', { type: 'u32', value: 2 }],
   ]);

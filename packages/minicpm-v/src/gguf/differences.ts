@@ -14,7 +14,6 @@ export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 
     return [
       `llama.cpp does not read the vision tower of ${title}: the file answers text alone. For pictures use serve, or vLLM with --format safetensors.`,
     ];
-  const side = slice.scaleResolution;
   return [
     ...(positions === 'strip'
       ? [
@@ -27,7 +26,7 @@ export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 
           `llama.cpp cuts pictures into at most ${MAX_SLICES} slices, the training into at most ${slice.maxSliceNums}: large pictures get more tokens there than they were trained with. Make pictures smaller before you send them.`,
         ]),
     ...(config.sliceMode ? [] : ['llama.cpp cuts large pictures into slices; the model was trained without slices.']),
-    `llama.cpp cuts a picture into slices if one of its sides is longer than ${side} pixels, the training if its area is larger than ${side}x${side}: a picture of ${side + 152}x300 has more tokens there. It stretches smaller pictures to ${side}x${side}, and resizes with other filters. Pictures of ${side}x${side}, or of multiples of it, are read alike.`,
+    `llama.cpp cuts a picture into slices if one of its sides is longer than ${slice.scaleResolution} pixels, the training if its area is larger than that of a square of this side: long pictures have more tokens there. It stretches smaller pictures to that square, and resizes with other filters. Squares of this side, and of twice or three times it, are read alike.`,
     ...(llm.longRope === null
       ? []
       : [

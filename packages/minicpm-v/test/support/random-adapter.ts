@@ -1,6 +1,6 @@
 /** Adapters with random weights, for tests. */
 import { readConfig } from '@minicpm-finetune/processor';
-import { noGrad, ops, scope } from '@minicpm-finetune/torch';
+import { manualSeed, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { describeBase, saveAdapter } from '../../src/adapters/folder.js';
 import { applyLora, type LoraOptions, trainableParameters } from '../../src/adapters/lora.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
@@ -24,6 +24,7 @@ export function randomAdapter(base: string, folder: string, seed: number, option
     },
     { seed },
   );
+  manualSeed(seed);
   noGrad(() =>
     scope(() => {
       for (const [, { data }] of trainableParameters(model)) ops.add_(data, ops.mulScalar(ops.randn(data.shape), 0.2));

@@ -61,12 +61,18 @@ const OWN: Readonly<Record<VersionName, object>> = {
 };
 
 /** Makes `<parent>/<version>` and returns its path. */
-export function tinyCheckpoint(parent: string, version: VersionName, seed = 1, dtype: DType = 'float32'): string {
+export function tinyCheckpoint(
+  parent: string,
+  version: VersionName,
+  seed = 1,
+  dtype: DType = 'float32',
+  extra: object = {},
+): string {
   const folder = join(parent, version);
   mkdirSync(folder, { recursive: true });
   cpSync(tokenizerFolder(version), folder, { recursive: true });
   const vocab_size = Tokenizer.load(folder).size;
-  const raw = { architectures: ['MiniCPMV'], model_type: 'minicpmv', ...LLM, ...OWN[version], vocab_size };
+  const raw = { architectures: ['MiniCPMV'], model_type: 'minicpmv', ...LLM, ...OWN[version], vocab_size, ...extra };
   const config = parseConfig(JSON.stringify(raw, null, 1), join(folder, 'config.json'));
   const model = createModel(config, { seed, dtype });
   saveCheckpoint(model, folder);

@@ -1,6 +1,5 @@
 /** A model for other programs, and the commands that run it there. The work is minicpm-v's; this is the engine around it. */
 import { statSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import {
   exportCheckpoint,
   exportGguf,
@@ -11,6 +10,7 @@ import {
 import { type FloatDType, formatBytes, shownNames } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 import { hashingTask, type Reporter, type Task } from '../../report/reporter.js';
+import { adapterServer, llamaCpp, llamaCppAdapter, ollama, servers } from './programs.js';
 
 export interface ExportRequest {
   /** Folder of the checkpoint. */
@@ -49,9 +49,6 @@ export function exportModel(request: ExportRequest, reporter: Reporter): ExportR
 
 type OnHash = Parameters<typeof exportGguf>[0]['onHash'] & {};
 
-/** `-c`: most positions of a prompt and its answer; 0, the model's own, needs much memory. */
-const CONTEXT = 8192;
-
 function gguf({ model, adapters, output, outtype }: ExportRequest, reporter: Reporter, onHash: OnHash): ExportResult {
   let task: Task | undefined;
   try {
@@ -68,15 +65,12 @@ function gguf({ model, adapters, output, outtype }: ExportRequest, reporter: Rep
     });
     task?.finish(2 * made.bytes);
     const files = [made.model, made.mmproj].filter((path) => path !== null);
-    const words = `-m ${made.model}${made.mmproj === null ? '' : ` --mmproj ${made.mmproj}`} --jinja -c ${CONTEXT}`;
-    const ask = '-p "What is this?"';
     const lines = [
       ...files.map((path) => `${path}: ${formatBytes(statSync(path).size)}, written and read back.`),
       'Run it with llama.cpp:',
-      made.mmproj === null ? `  llama-cli ${words} ${ask}` : `  llama-mtmd-cli ${words} --image photo.jpg ${ask}`,
-      `  llama-server ${words}`,
+      ...llamaCpp(made),
       'Or with Ollama:',
-      `  ollama create ${basename(output).toLowerCase()} -f ${made.modelfile}`,
+      ...ollama(output, made.modelfile),
     ];
     return { lines, notices: made.notices };
   } finally {
@@ -90,7 +84,7 @@ function ggufAdapter({ model, adapters, output }: ExportRequest, onHash: OnHash)
     lines: [
       `${adapter}: ${formatBytes(statSync(adapter).size)}, written and read back.`,
       'Run it with llama.cpp, on the GGUF files of its base:',
-      `  llama-server -m model.gguf --mmproj mmproj.gguf --lora ${adapter} --jinja -c ${CONTEXT}`,
+      ...llamaCppAdapter(adapter),
     ],
     notices,
   };
@@ -108,8 +102,7 @@ function served({ model, adapters, output, dtype }: ExportRequest, onHash: OnHas
     lines: [
       `${tensors} tensors in ${output}, ${changed} of them changed by adapters.`,
       'Run it with vLLM or SGLang:',
-      `  vllm serve ${output} --trust-remote-code`,
-      `  python -m sglang.launch_server --model-path ${output} --trust-remote-code`,
+      ...servers(output),
     ],
     notices,
   };
@@ -119,11 +112,7 @@ function servedAdapter({ model, adapters, output, stripModulesToSave }: ExportRe
   const [adapter] = adapters as [string];
   const { tensors, stripped } = exportServedAdapter(adapter, output, stripModulesToSave);
   return {
-    lines: [
-      `${tensors} tensors of low-rank parts in ${output}.`,
-      'Run it with vLLM:',
-      `  vllm serve ${model} --trust-remote-code --enable-lora --lora-modules ${basename(output)}=${join(output, '')}`,
-    ],
+    lines: [`${tensors} tensors of low-rank parts in ${output}.`, 'Run it with vLLM:', ...adapterServer(model, output)],
     notices:
       stripped.length === 0
         ? []
