@@ -1,4 +1,4 @@
-// minicpm::ggml_quantize: rows of float32 to the blocks of GGUF files.
+// minicpm::ggml_quantize. Rows of float32 to the blocks of GGUF files.
 //
 // The bytes are those of llama.cpp's own quantizer (without an importance matrix): each block is computed in the same order and without fused
 // multiply-adds. K-quants search the best scale of every sub-block; here sixteen sub-blocks are searched side by side, one in each lane.

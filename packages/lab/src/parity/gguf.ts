@@ -1,7 +1,7 @@
 /**
- * `npm run parity:gguf -- DIR`: compares exported GGUF files with what llama.cpp's converters wrote. For every model of DIR
- * (`<model>/checkpoint`, `<model>/adapter`, `<model>/reference.json`) all key-values and the SHA-256 of all tensors. What
- * differs on purpose is listed here. Ends with exit code 1 if anything else does.
+ * `npm run parity:gguf`: compares exports with llama.cpp's. `npm run parity:gguf -- DIR` has, for every model of DIR
+ * (`<model>/checkpoint`, `<model>/adapter`, `<model>/reference.json`), all key-values and the SHA-256 of all tensors that
+ * its converters wrote. What differs on purpose is listed here. Ends with exit code 1 if anything else does.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * Folders for programs that serve models (vLLM, SGLang): a checkpoint with adapters merged into it, complete with code
- * and processor, or an adapter alone. Not here: merging (merge.ts), GGUF (gguf/).
+ * Folders for programs that serve models: vLLM, SGLang. A checkpoint with adapters merged into it, complete with code and
+ * processor, or an adapter alone. Not here: merging (merge.ts), GGUF (gguf/).
  */
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';

@@ -1,4 +1,4 @@
-/** A folder of files that is complete or absent: it is made under another name, which it loses when it is whole. */
+/** A folder of files that is complete or absent. It is made under another name, which it loses when it is whole. */
 import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { lockOf, removeEmpty, takeLock, UserError } from '@minicpm-finetune/run';

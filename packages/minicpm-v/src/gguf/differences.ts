@@ -1,4 +1,4 @@
-/** What llama.cpp does otherwise than the training, with its consequence: nothing that a file can say changes it. */
+/** What llama.cpp does otherwise than the training. With its consequence: nothing that a file can say changes it. */
 import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
 import { FAMILIES } from './families.js';
 import type { MergedWeights } from './merged-weights.js';

@@ -1,6 +1,6 @@
 /**
- * Exports a checkpoint, with adapters merged into it, as GGUF: a file with the language model, and one with vision tower
- * and resampler (`mmproj`). Or an adapter alone. Files are written under other names and read back before they appear.
+ * Exports a checkpoint, with adapters merged into it, as GGUF. A file with the language model, and one with vision tower
+ * and resampler (`mmproj`); or an adapter alone. They are written under other names and read back before they appear.
  */
 import { join } from 'node:path';
 import {
@@ -94,7 +94,7 @@ export function exportGguf(options: ExportOptions): GgufExport {
 }
 
 /** The model's configuration and how it reads conversations. */
-export function openForExport(folder: string): { readonly config: ModelConfig; readonly template: ChatTemplate } {
+function openForExport(folder: string): { readonly config: ModelConfig; readonly template: ChatTemplate } {
   const config = readConfig(folder);
   const tokenizer = Tokenizer.load(folder);
   checkVocabulary(tokenizer, config.llm.vocabSize);

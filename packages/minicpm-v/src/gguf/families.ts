@@ -1,4 +1,4 @@
-/** The differences between the models in GGUF files, as data: llama.cpp's names and numbers for each. */
+/** The differences between the models in GGUF files, as data. llama.cpp's names and numbers for each. */
 import type { VersionName } from '@minicpm-finetune/processor';
 
 export interface GgufFamily {

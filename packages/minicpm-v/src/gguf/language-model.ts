@@ -1,5 +1,5 @@
 /**
- * The language model as llama.cpp has it: its key-values and tensors. Names and order are those of llama.cpp's
+ * The language model as llama.cpp has it. Its key-values and tensors, with the names and in the order of llama.cpp's
  * converter. Not here: the vocabulary (vocabulary.ts), types of tensors (outtype.ts).
  */
 import { type LlmConfig, type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
@@ -68,7 +68,7 @@ function longRopeKeys({ longRope }: LlmConfig): Record<string, GgufValue> {
 }
 
 /** `419K`, `8.0B`: two digits at least. */
-export function sizeLabel(count: number): string {
+function sizeLabel(count: number): string {
   const [unit, letter] = [[1e12, 'T'] as const, [1e9, 'B'] as const, [1e6, 'M'] as const, [1e3, 'K'] as const].find(
     ([size]) => count > size,
   ) ?? [1e3, 'K'];
@@ -77,7 +77,7 @@ export function sizeLabel(count: number): string {
   return `${scaled.toFixed(Math.max(0, 2 - digits))}${letter}`;
 }
 
-export const numelOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+const numelOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
 /** Names in a file by the end of their names in a layer of the checkpoint. */
 const LAYER: readonly (readonly [inFile: string, inLayer: string])[] = [

@@ -1,7 +1,7 @@
 /**
- * The weights of a checkpoint with adapters merged into them, a few rows at a time. Nothing is merged in memory: rows
- * are read from the base's file, the adapters' parts added in float32, and given on. Modules that an adapter saved
- * whole take the place of the base's.
+ * A checkpoint with adapters merged in, a few rows at a time. Nothing is merged in memory: rows are read from the base's
+ * file, the adapters' parts added in float32, and given on. Modules that an adapter saved whole take the place of the
+ * base's.
  */
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { alias, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';

@@ -1,4 +1,4 @@
-/** Ollama's Modelfile: which files the model consists of, and how a conversation is written. */
+/** Ollama's Modelfile. Which files the model consists of, and how a conversation is written. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChatTemplate } from '@minicpm-finetune/processor';

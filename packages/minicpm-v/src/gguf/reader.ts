@@ -1,4 +1,4 @@
-/** Reads the header of a GGUF file: key-values, and the names, types and places of tensors. For checks; no numbers are read. */
+/** Reads the header of a GGUF file. Key-values, and the names, types and places of tensors; no numbers are read. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import {
   ALIGNMENT,

@@ -1,4 +1,4 @@
-/** Reads the pieces of a SentencePiece model (`tokenizer.model`): the first field of a protocol buffer, nothing else. */
+/** Reads the pieces of a SentencePiece model. `tokenizer.model` is a protocol buffer, of which they are the first field. */
 import { readFileSync } from 'node:fs';
 
 /** A piece of the vocabulary. */

@@ -1,6 +1,6 @@
 /**
- * Vision tower and resampler as llama.cpp has them: the key-values and tensors of its `mmproj` file. What was trained of
- * both is in it. Parts for audio and speech are left out.
+ * Vision tower and resampler as llama.cpp has them. The key-values and tensors of its `mmproj` file, with what was
+ * trained of both. Parts for audio and speech are left out.
  */
 import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
 import { ops, type Tensor } from '@minicpm-finetune/torch';

@@ -1,6 +1,6 @@
 /**
- * The vocabulary as llama.cpp has it: the key-values of `tokenizer.ggml`. Read from tokenizer.json and
- * tokenizer_config.json, and from tokenizer.model where it is there. Not here: the chat template (chat-template.ts).
+ * The vocabulary as llama.cpp has it. The key-values of `tokenizer.ggml`, from tokenizer.json and tokenizer_config.json,
+ * and from tokenizer.model where it is there. Not here: the chat template (chat-template.ts).
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

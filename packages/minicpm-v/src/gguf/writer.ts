@@ -1,6 +1,6 @@
 /**
- * Writes a GGUF file tensor by tensor, a few rows at a time, so that no more than those are in memory. The file is read
- * back: its header has to say what was planned, and its data to be what was written.
+ * Writes a GGUF file tensor by tensor, a few rows at a time. No more than those are in memory. The file is read back: its
+ * header has to say what was planned, and its data to be what was written.
  */
 import { strict as assert } from 'node:assert';
 import { createHash, type Hash } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** `minicpm-finetune export`: a model with its adapters for other programs: GGUF for llama.cpp and Ollama, safetensors for vLLM and SGLang. */
+/** `minicpm-finetune export`: a model for other programs. GGUF for llama.cpp and Ollama, safetensors for vLLM and SGLang. */
 import { type FlagTable, type FloatDType, flagsOf, UserError } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { MODEL_FLAGS } from '../chat/flags.js';

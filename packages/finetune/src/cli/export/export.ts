@@ -1,4 +1,4 @@
-/** A model for other programs, and the commands that run it there. The work is minicpm-v's; this is the engine around it. */
+/** A model for other programs. The work is minicpm-v's; this is the engine around it. */
 import { statSync } from 'node:fs';
 import {
   exportCheckpoint,
