@@ -10,10 +10,11 @@ import {
   type EncodeNotice,
   encodeRecord,
   type ModelConfig,
+  modelInput,
   type RecordOptions,
   readConfig,
   Tokenizer,
-  VERSIONS,
+  type VideoChoices,
 } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
@@ -29,8 +30,29 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
 export type EncoderDataFlags = Pick<
   RunConfig['data'],
-  'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
+  | 'model_max_length'
+  | 'overlong'
+  | 'compat'
+  | 'thinking'
+  | 'allow_special_text'
+  | 'max_image_pixels'
+  | 'video_fps'
+  | 'video_max_frames'
+  | 'video_max_packing'
+  | 'video_max_slice_nums'
 >;
+
+/** What flags say of videos. */
+export function videoChoices(
+  flags: Pick<EncoderDataFlags, `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`>,
+): VideoChoices {
+  return {
+    fps: flags.video_fps,
+    maxFrames: flags.video_max_frames,
+    maxPacking: flags.video_max_packing,
+    maxSliceNums: flags.video_max_slice_nums,
+  };
+}
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
 export function sliceOf(
@@ -41,6 +63,7 @@ export function sliceOf(
     maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
     scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
     patchSize: slice.patchSize,
+    multiple: slice.multiple,
   };
 }
 
@@ -48,18 +71,14 @@ export function sliceOf(
 export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
-  const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
     vocabSize: config.llm.vocabSize,
-    llmType: VERSIONS[config.version].llmType,
-    sliceConfig: config.sliceMode ? sliceConfig : null,
-    patchSize: config.slice.patchSize,
-    queryNum: config.queryNum,
-    batchVision: config.batchVision,
+    ...modelInput(config, { slice: sliceOf(config, model), video: videoChoices(data) }),
     maxLength: data.model_max_length,
     overlong: data.overlong,
     compat: data.compat,
+    thinking: data.thinking,
     allowSpecialText: data.allow_special_text,
     maxImagePixels: data.max_image_pixels,
   };

@@ -9,7 +9,7 @@ import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
 import type { Staging } from './staging.js';
 
 export interface Batch {
-  /** ids and positions (1, L) int64; all pictures and their bounds */
+  /** ids (1, L) and positions (1, L), or (3, 1, L) on a canvas, int64; all pictures and their bounds */
   readonly inputs: ModelInputs;
   /** (L) shifted ids, -100 where nothing is supervised */
   readonly labels: Int32Array;
@@ -20,7 +20,7 @@ export interface Batch {
 }
 
 /** Text and bounds of a record; what `pack` needs beside its pictures. */
-export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds'>;
+export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds' | 'groups' | 'positionIds'>;
 
 /**
  * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises
@@ -33,10 +33,9 @@ export function collate(samples: readonly EncodedSample[], device = 'cpu', stagi
     samples.flatMap((sample) => {
       const staged = staging?.take(sample);
       return sample.pictures.map(
-        ({ pixels, shape, rows, cols }, i): Picture => ({
+        ({ pixels, shape, ...picture }, i): Picture => ({
+          ...picture,
           pixels: staged?.[i] ?? keep(fromTypedArray(pixels, shape, undefined, device)),
-          rows,
-          cols,
         }),
       );
     }),
@@ -57,30 +56,52 @@ export function collateAll(
 export function pack(sequences: readonly Sequence[], pictures: readonly Picture[], device = 'cpu'): Batch {
   const lengths = sequences.map(({ inputIds }) => inputIds.length);
   const tokens = lengths.reduce((sum, length) => sum + length, 0);
-  const [ids, positions, labels] = [new BigInt64Array(tokens), new BigInt64Array(tokens), new Int32Array(tokens)];
+  const [ids, labels] = [new BigInt64Array(tokens), new Int32Array(tokens)];
   const bounds: [number, number][] = [];
   let start = 0;
   for (const { inputIds, labels: own, imageBounds } of sequences) {
-    for (let i = 0; i < inputIds.length; i++) {
-      ids[start + i] = BigInt(inputIds[i]!);
-      positions[start + i] = BigInt(i);
-    }
+    for (let i = 0; i < inputIds.length; i++) ids[start + i] = BigInt(inputIds[i]!);
     labels.set(own, start);
     for (const [from, to] of imageBounds) bounds.push([start + from, start + to]);
     start += inputIds.length;
   }
+  const { positions, shape } = positionsOf(sequences, tokens);
   const inputs: ModelInputs = scope(() =>
     noGrad(() => ({
       inputIds: keep(fromTypedArray(ids, [1, tokens], 'int64', device)),
       ids,
-      positionIds: keep(fromTypedArray(positions, [1, tokens], 'int64', device)),
+      positionIds: keep(fromTypedArray(positions, shape, 'int64', device)),
       pictures: [pictures],
       imageBounds: [bounds],
+      ...groupsOf(sequences),
       lengths,
     })),
   );
   const supervisedTokens = labels.reduce((count, label) => count + (label === -100 ? 0 : 1), 0);
   return { inputs, labels, samples: sequences.length, tokens, supervisedTokens };
+}
+
+/** Positions of packed sequences: one of each token, or three where a sequence has a canvas. */
+function positionsOf(
+  sequences: readonly Sequence[],
+  tokens: number,
+): { positions: BigInt64Array; shape: readonly number[] } {
+  const axes = sequences.some(({ positionIds }) => positionIds !== undefined) ? 3 : 1;
+  const positions = new BigInt64Array(axes * tokens);
+  for (let axis = 0; axis < axes; axis++) {
+    let at = axis * tokens;
+    for (const { inputIds, positionIds } of sequences) {
+      const { length } = inputIds;
+      for (let i = 0; i < length; i++) positions[at++] = BigInt(positionIds?.[axis * length + i] ?? i);
+    }
+  }
+  return { positions, shape: axes === 1 ? [1, tokens] : [3, 1, tokens] };
+}
+
+/** How many pictures share each range, where frames of videos form groups. */
+function groupsOf(sequences: readonly Sequence[]): Pick<ModelInputs, 'groups'> {
+  if (sequences.every(({ groups }) => groups === undefined)) return {};
+  return { groups: [sequences.flatMap(({ groups, imageBounds }) => groups ?? imageBounds.map(() => 1))] };
 }
 
 /** Frees a batch's tensors. */

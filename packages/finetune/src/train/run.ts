@@ -1,6 +1,8 @@
 /** Everything a run holds while training, and its opening. */
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { partOf } from '@minicpm-finetune/processor';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed, seedOf } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/optimizer-file.js';
@@ -179,7 +181,7 @@ function shareOut(
     return null;
   }
   const { model, trainable } = training;
-  const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
+  const sees = (name: string): boolean => partOf(name) !== 'llm';
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
   const group = profile === null ? ranks.group : tracedGroup(ranks.group, () => (profile.active ? profile : null));

@@ -5,6 +5,7 @@
  * Not here: the adapters themselves (lora.ts), names and patterns (lora-config.ts). Reference: `check_target_module_exists`
  * of PEFT 0.21.
  */
+import { partOf, partPath } from '@minicpm-finetune/processor';
 import { nearestName, shown, UserError } from '@minicpm-finetune/run';
 import { Embedding, Linear, type Module } from '@minicpm-finetune/torch';
 import {
@@ -62,18 +63,16 @@ function modulesOf(model: Module): Map<string, Module> {
   return new Map([...new Map(own.reverse())].reverse());
 }
 
-const partOf = (name: string): string => name.split('.')[0]!;
-
 /** The test for names of new adapters' layers: what names no part means the language model. */
 function inItsPart(names: Iterable<string>, targets: LoraConfig['targetModules']): (name: string) => boolean {
-  const parts = new Set([...names].map(partOf));
+  const roots = new Set([...names].flatMap((name) => [name.split('.')[0]!, partPath(name).split('.').at(-1)!]));
   const matches = targetMatcher(targets);
   const inLlm = (name: string): boolean => partOf(name) === LANGUAGE_MODEL;
   if (typeof targets === 'string') {
     return targets.toLowerCase() === ALL_LINEAR ? (name) => inLlm(name) && matches(name) : matches;
   }
-  const whole = targets.filter((target) => parts.has(partOf(target)));
-  const bare = targets.filter((target) => !parts.has(partOf(target)));
+  const whole = targets.filter((target) => roots.has(target.split('.')[0]!));
+  const bare = targets.filter((target) => !roots.has(target.split('.')[0]!));
   return (name) =>
     whole.some((target) => endsWithName(name, target)) ||
     (inLlm(name) && bare.some((target) => endsWithName(name, target)));
@@ -138,8 +137,9 @@ function nothingMatches(
 
 /** How adapters are put on a layer outside of the language model. */
 function otherPart(name: string): string {
-  const [part, ending] = [partOf(name), name.slice(name.lastIndexOf('.') + 1)];
-  return `Names mean the language model, and ${name} is in ${part}: give the pattern '${part}\\..*\\.${ending}', or whole names.`;
+  const [part, ending] = [partPath(name), name.slice(name.lastIndexOf('.') + 1)];
+  const pattern = part.replaceAll('.', '\\.');
+  return `Names mean the language model, and ${name} is in ${part}: give the pattern '${pattern}\\..*\\.${ending}', or whole names.`;
 }
 
 /** A name or a layer that selects nothing, next to others that do, is a typing mistake. */

@@ -11,7 +11,7 @@ import {
   quantizeLayers,
   setLoraTraining,
 } from '@minicpm-finetune/minicpm-v';
-import { type ModelConfig, withSlice } from '@minicpm-finetune/processor';
+import { countTokens, type ModelConfig, withSlice } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   countMetaBytes,
@@ -86,10 +86,10 @@ export interface Rehearsal {
   readonly batch: number;
 }
 
-const TABLE = 'llm.model.embed_tokens.weight';
-
 const numbersOf = ({ shape }: Parameter): number => shape.reduce((product, size) => product * size, 1);
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
+
+const tableOf = (model: MiniCPMV): string => `${model.llm.tableName}.weight`;
 
 /** The model on the meta device as a training has it, adapters and quantization included. */
 function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
@@ -103,7 +103,8 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
     parameter.data = scope(() => keep(ops.empty(parameter.shape, { dtype, device: 'meta' })));
   const { use_lora: useLora, lora_weight_path: from, q_lora: quantized, q_lora_type: type } = config.lora;
   if (useLora) {
-    const options: LoraOptions = from === null ? loraOptions(config) : planAdapters(model, { folder: from }).config;
+    const options: LoraOptions =
+      from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
     applyLora(model, options, { seed: 0 });
     setLoraTraining(model, true);
     if (quantized) quantizeLayers(model, type);
@@ -113,7 +114,7 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
 
 /** A micro-batch of a shape, with pictures of noise. Every token is another one, and all are supervised: nothing takes more. */
 export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: string): Batch {
-  const { queryNum, llm, vision, batchVision } = model.config;
+  const { pictureTokens, llm, vision, batchVision } = model.config;
   const pictures = sequences.flatMap(({ pictures: own }) =>
     own.map(({ rows, cols }): Picture => {
       const side = vision.patchSize;
@@ -124,8 +125,13 @@ export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: stri
   let id = 0;
   const texts = sequences.map(({ tokens, pictures: own }): Sequence => {
     const inputIds = Int32Array.from({ length: tokens }, () => id++ % llm.vocabSize);
-    const imageBounds = own.map((_, i): [number, number] => [i * queryNum, (i + 1) * queryNum]);
-    const labels = inputIds.map((__, i) => (i < own.length * queryNum || i === tokens - 1 ? -100 : 1));
+    let shown = 0;
+    const imageBounds = own.map((grid): [number, number] => {
+      const start = shown;
+      shown += countTokens(pictureTokens, grid);
+      return [start, shown];
+    });
+    const labels = inputIds.map((__, i) => (i < shown || i === tokens - 1 ? -100 : 1));
     return { inputIds, labels, imageBounds };
   });
   return pack(texts, pictures, device);
@@ -228,7 +234,7 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, sh
       masters: sum([...optimizer.masters.values()].map(({ nbytes }) => nbytes)),
       moments: sum(states.map(({ expAvg, expAvgSq }) => expAvg.nbytes + expAvgSq.nbytes)),
       rows: tableRows(optimizer, receiver.gradients, model.config.llm.vocabSize),
-      table: model.headParameters().has(TABLE) ? null : unitName(TABLE),
+      table: model.headParameters().has(tableOf(model)) ? null : unitName(tableOf(model)),
       storedDtype: read.dtype,
       summed: several,
       trainedNumbers: sum([...trainable.values()].map(numbersOf)),
