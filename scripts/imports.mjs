@@ -34,7 +34,7 @@ const ROOMS = {
     'encode',
     'detokenizer',
   ],
-  'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation'],
+  'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation', 'gguf'],
   serve: ['api', 'engine', 'http'],
   finetune: [
     'version',

@@ -7,6 +7,7 @@ import { CONFIG } from './config.js';
 import { DASHBOARD } from './dashboard.js';
 import { DATA } from './data.js';
 import { ESTIMATE } from './estimate.js';
+import { EXPORT } from './export.js';
 import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
@@ -42,6 +43,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   files: FILES,
   adapters: ADAPTERS,
   runFolder: RUN_FOLDER,
+  export: EXPORT,
   serve: SERVE,
   ui: UI,
   dashboard: DASHBOARD,
