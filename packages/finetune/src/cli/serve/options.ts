@@ -14,7 +14,8 @@ export interface ServeOptions extends EngineOptions {
   /** Name that the base is served under. */
   readonly name: string;
   readonly adapters: readonly { readonly name: string; readonly folder: string }[];
-  readonly adapterRoot: string | null;
+  /** Folders below which clients may load adapters. */
+  readonly adapterRoots: readonly string[];
   /** null: the type of the weights. */
   readonly dtype: FloatDType | null;
   /** Keep linear weights of the language model as 8-bit integers. */
@@ -69,13 +70,14 @@ export function resolveServeOptions(
   requireNames([name, ...adapters.map((one) => one.name)]);
   const allowedHosts = hostsOf(value('allowed_host'), '--allowed_host');
   const allowedImageHosts = hostsOf(value('allow_image_host'), '--allow_image_host');
-  for (const flag of ['adapter_root', 'media_path']) requireFolder(value<string | null>(flag), `--${flag}`);
+  for (const folder of value<readonly string[]>('adapter_root')) requireFolder(folder, '--adapter_root');
+  requireFolder(value<string | null>('media_path'), '--media_path');
   for (const origin of value<readonly string[]>('cors')) requireOrigin(origin);
   return (model) => ({
     model,
     name,
     adapters,
-    adapterRoot: value('adapter_root'),
+    adapterRoots: value('adapter_root'),
     dtype: value('dtype'),
     loadIn8Bit: value('load_in_8bit'),
     device: value('device'),
