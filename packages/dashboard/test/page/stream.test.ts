@@ -88,7 +88,11 @@ test('after a break it resumes after the last event, and says whether it is live
 test('a connection that falls silent counts as broken', async () => {
   const { url, asked } = await server(
     (response) => void begin(response).write(': hello\n\n'),
-    (response) => void begin(response).write('id: a:1\ndata: back\n\n'),
+    // on a busy machine a connection may be given up before its first byte
+    ...Array.from(
+      { length: 20 },
+      () => (response: ServerResponse) => void begin(response).write('id: a:1\ndata: back\n\n'),
+    ),
   );
   const stop = new AbortController();
   closers.push(() => stop.abort());
@@ -99,12 +103,13 @@ test('a connection that falls silent counts as broken', async () => {
       merge: mergePositions,
       signal: stop.signal,
       retry: 10,
-      silence: 60,
+      silence: 150,
       onState: () => undefined,
       onEvent: () => resolve(),
     });
   });
-  expect(asked).toEqual([null, null]);
+  expect(asked.length).toBeGreaterThan(1);
+  expect(asked.every((after) => after === null)).toBe(true);
 });
 
 test('a refused token ends it', async () => {

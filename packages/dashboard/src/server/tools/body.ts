@@ -47,11 +47,11 @@ function wanted(issue: z.core.$ZodIssue): string {
   if (issue.code === 'too_small') {
     if (issue.origin === 'string')
       return issue.minimum === 1 ? 'a text' : `a text of at least ${issue.minimum} characters`;
-    return issue.origin === 'array' ? `at least ${issue.minimum} entries` : `a number of at least ${issue.minimum}`;
+    return issue.origin === 'array' ? `a list of at least ${issue.minimum}` : `a number of at least ${issue.minimum}`;
   }
   if (issue.code === 'too_big') {
     if (issue.origin === 'string') return `a text of up to ${issue.maximum} characters`;
-    return issue.origin === 'array' ? `up to ${issue.maximum} entries` : `a number up to ${issue.maximum}`;
+    return issue.origin === 'array' ? `a list of up to ${issue.maximum}` : `a number up to ${issue.maximum}`;
   }
   return 'another value';
 }
