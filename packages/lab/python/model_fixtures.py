@@ -304,4 +304,5 @@ def main():
         (args.out / f"{name}.json").write_text(json.dumps(fixture(config), indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -20,12 +20,12 @@ import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOpt
 
 export * from './sample.js';
 
-type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
+export type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
 
 const NO_PIXELS = new Uint8Array(0);
 
 /** An image that was read, and the most slices it is cut into where its message says so. */
-type ReadImage = RgbImage & { readonly maxSliceNums?: number };
+export type ReadImage = RgbImage & { readonly maxSliceNums?: number };
 
 /** Images in order of appearance; the same source twice is read once. */
 async function readImages(messages: readonly ChatMessage[], options: ReadOptions): Promise<ReadImage[]> {
@@ -82,7 +82,7 @@ function describeLength(text: EncodedText): string {
 }
 
 /** A conversation that fits, with the slicing under which it does. */
-interface Fitted {
+export interface Fitted {
   text: EncodedText;
   sliceConfig: SliceConfig | null;
 }
@@ -106,7 +106,7 @@ async function withFewerSlices(
 }
 
 /** Makes a conversation fit as `overlong` says. Returns null when it is dropped. */
-async function fit(
+export async function fit(
   text: EncodedText,
   options: RecordOptions,
   encode: (sliceConfig: SliceConfig) => Promise<EncodedText>,
@@ -138,20 +138,28 @@ async function fit(
 }
 
 /** The pictures of all images, as many as have a place in the text. */
-function picturesOf(images: readonly ReadImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
+export function picturesOf(images: readonly ReadImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
   const kept = images.slice(0, text.imageSpans.length);
   return kept.flatMap(
     (image) => encodeImage(image, { ...input, sliceConfig: sliceConfigOf(image, input.sliceConfig) }).pictures,
   );
 }
 
-async function encodeConversation(
+/** A conversation whose images were read. */
+export interface OpenConversation {
+  readonly images: readonly ReadImage[];
+  encode(sliceConfig: SliceConfig | null): Promise<EncodedText>;
+}
+
+/** Reads the images of a conversation; `known`: they are read already. */
+export async function encodeConversation(
   messages: readonly ChatMessage[],
   options: ReadOptions,
   purpose: Purpose,
-): Promise<{ images: ReadImage[]; encode: (sliceConfig: SliceConfig | null) => Promise<EncodedText> }> {
+  known?: readonly ReadImage[],
+): Promise<OpenConversation> {
   const template = chatTemplate(options.llmType, options.tokenizer);
-  const images = await readImages(messages, options);
+  const images = known ?? (await readImages(messages, options));
   const encode = (sliceConfig: SliceConfig | null) =>
     encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
   return { images, encode };

@@ -19,6 +19,18 @@ export interface EncodedSample {
   imageBounds: Range[];
   /** In the order of imageBounds. */
   pictures: EncodedPicture[];
+  /** Of two answers that are compared: how the tokens divide into two sequences. Absent: they are one. */
+  answers?: TwoAnswers;
+}
+
+/** Two sequences in one row: the first one whole, then of the second one what it does not share with the first. */
+export interface TwoAnswers {
+  /** Tokens at the beginning that both sequences have; they are in the row once. */
+  shared: number;
+  /** Tokens of the first sequence, the shared ones included. */
+  first: number;
+  /** Whether the first answer is called good; absent: it is compared with the other one. */
+  desirable?: boolean;
 }
 
 /** A prompt ready for generation. */

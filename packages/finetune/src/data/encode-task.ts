@@ -7,6 +7,7 @@ import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { AtMost } from './at-most.js';
 import { Dataset, type DatasetIndex, type Notice } from './dataset.js';
 import { Encoder, type EncoderSetup } from './encoder.js';
+import { strangerTo } from './stranger.js';
 import { contentOf } from './identity.js';
 import { decodeAll } from './look.js';
 import { type Looked, type LookSetup, lookAtRange } from './look-range.js';
@@ -102,12 +103,12 @@ const TASKS: {
 } = {
   sample: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => {
-      const { sample, notices } = await encoder.encode(record);
+      const { sample, notices } = await encoder.encode(record, {}, await strangerTo(dataset, encoder, index));
       return { value: { sample, content: contentOf(record) }, notices };
     }),
   summary: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => ({
-      ...(await summarize(record, encoder)),
+      ...(await summarize(record, encoder, await strangerTo(dataset, encoder, index))),
       traits: traitsOf(record),
     })),
   look: async ({ dataset, encoder, setup }, index, count) => ({

@@ -22,10 +22,13 @@ function hash64(data: string | Uint8Array): bigint {
 }
 
 /** Hash of what a record says: its turns, and the tags of its pictures. */
-export function textOf({ conversations, image }: DataRecord): bigint {
-  const tags = image === undefined ? null : isSingle(image) ? '' : Object.keys(image);
-  return hash64(JSON.stringify([conversations, tags]));
+export function textOf({ conversations, image, rejected, desirable }: DataRecord): bigint {
+  const compared = rejected === undefined && desirable === undefined ? [] : [rejected?.conversations, desirable];
+  return hash64(JSON.stringify([conversations, tagsOf(image), ...compared]));
 }
+
+const tagsOf = (image: DataRecord['image']): string[] | string | null =>
+  image === undefined ? null : isSingle(image) ? '' : Object.keys(image);
 
 function isSingle(image: NonNullable<DataRecord['image']>): image is ImageSource {
   return typeof image === 'string' || image instanceof Uint8Array;

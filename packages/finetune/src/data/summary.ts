@@ -23,12 +23,17 @@ export interface RecordSummary {
 export async function summarize(
   record: DataRecord,
   encoder: Encoder,
+  stranger?: DataRecord,
 ): Promise<{ value: RecordSummary; notices: readonly EncodeNotice[] }> {
   const pixels = encoder.setup.compat === 'official';
-  const whole = await encoder.encode(record, { maxLength: Number.MAX_SAFE_INTEGER, overlong: 'error', pixels });
+  const whole = await encoder.encode(
+    record,
+    { maxLength: Number.MAX_SAFE_INTEGER, overlong: 'error', pixels },
+    stranger,
+  );
   const sample = whole.sample!;
   const tokens = sample.inputIds.length;
-  const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record, { pixels }) : whole;
+  const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record, { pixels }, stranger) : whole;
   const value = {
     tokens,
     supervised: countSupervised(sample.labels),

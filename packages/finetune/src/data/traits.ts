@@ -2,8 +2,7 @@
  * What may surprise in a file, counted over its records. Records without a picture where others have one, answers that
  * are not learned, keys that are not read: for check-data, and before a training.
  */
-import { imagesOf } from '@minicpm-finetune/processor';
-import type { DataRecord } from './record.js';
+import { type DataRecord, imagesOf } from './record.js';
 
 /** Plain data. */
 export interface RecordTraits {

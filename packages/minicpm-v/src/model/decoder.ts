@@ -38,8 +38,10 @@ export interface Decoding {
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
 export interface Packed {
-  /** Lengths of the sequences; together L. */
+  /** Lengths of the sequences; together L, or as many as `rows`. */
   readonly lengths: readonly number[];
+  /** Sequences share their first tokens: of all of them, one after the other, the place of each token in the row. */
+  readonly rows?: BigInt64Array | undefined;
 }
 
 class Attention extends Module {
@@ -62,12 +64,18 @@ class Attention extends Module {
   forward(x: Tensor, rope: Tensor, how?: Continued | Packed | Decoding): Tensor {
     if (how !== undefined && 'blocks' in how) return this.#decode(x, rope, how);
     const { numHeads, numKeyValueHeads, headDim } = this.#config;
-    const [B, L] = x.shape as [number, number];
-    const split = (y: Tensor, heads: number): Tensor => ops.transpose(ops.reshape(y, [B, L, heads, headDim]), 1, 2);
+    const rows = how !== undefined && 'lengths' in how ? how.rows : undefined;
+    const B = x.size(0);
+    const L = rows?.length ?? x.size(1);
+    const index = rows && fromTypedArray(rows, [L], 'int64', x.device);
+    const spread = (y: Tensor): Tensor => (index ? ops.indexSelect(ops.squeeze(y, 0), 0, index) : y); // (L, …) of shared tokens
+    const split = (y: Tensor, heads: number): Tensor =>
+      ops.transpose(ops.reshape(spread(y), [B, L, heads, headDim]), 1, 2);
     const q = rotate(split(this.qProj.forward(x), numHeads), rope); // (B, H, L, headDim)
     const k = rotate(split(this.kProj.forward(x), numKeyValueHeads), rope); // (B, K, L, headDim)
     const v = split(this.vProj.forward(x), numKeyValueHeads);
-    return this.oProj.forward(ops.reshape(ops.transpose(this.#attend(q, k, v, how), 1, 2), [B, L, numHeads * headDim]));
+    const y = ops.reshape(ops.transpose(this.#attend(q, k, v, how), 1, 2), [B, L, numHeads * headDim]);
+    return this.oProj.forward(rows ? gathered(y, rows, x.size(1)) : y);
   }
 
   #decode(x: Tensor, rope: Tensor, { blocks, lengths }: Decoding): Tensor {
@@ -86,6 +94,13 @@ class Attention extends Module {
     const [keys, values] = how.cache.write(how.layer, k, v);
     return ops.attention(q, keys, values, { is_causal: true });
   }
+}
+
+/** Of y (1, L', D) each place of the row of `length` tokens, once: (1, length, D). */
+function gathered(y: Tensor, rows: BigInt64Array, length: number): Tensor {
+  const first = new BigInt64Array(length);
+  for (let i = rows.length - 1; i >= 0; i--) first[Number(rows[i])] = BigInt(i);
+  return ops.indexSelect(y, 1, fromTypedArray(first, [length], 'int64', y.device));
 }
 
 class Mlp extends Module {
