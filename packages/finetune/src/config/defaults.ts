@@ -23,8 +23,6 @@ export function withDefaults(given: GivenValues, derived: string[]): Map<string,
   };
   const preference = values.get('preference');
   if (preference !== null) preferOther(values, given, derived);
-  derive('beta', preference === 'simpo' ? 2 : 0.1, preference === null ? '' : `preference ${preference}`);
-  derive('rpo_alpha', preference === 'mpo' ? 1 : 0, preference === 'mpo' ? 'preference mpo' : '');
   const useLora = values.get('use_lora') === true;
   derive('tune_llm', !useLora, useLora ? 'use_lora trains adapters instead' : '');
   const official = values.get('compat') === 'official';

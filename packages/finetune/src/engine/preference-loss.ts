@@ -22,12 +22,13 @@ export interface PreferenceOptions {
 
 /** The options of a run; null: it learns from single answers. */
 export function preferenceOptions({ preference }: Pick<RunConfig, 'preference'>): PreferenceOptions | null {
-  if (preference.preference === null) return null;
+  const { preference: loss } = preference;
+  if (loss === null) return null;
   return {
-    loss: preference.preference,
-    beta: preference.beta,
+    loss,
+    beta: preference.beta ?? (loss === 'simpo' ? 2 : 0.1),
     labelSmoothing: preference.label_smoothing,
-    rpoAlpha: preference.rpo_alpha,
+    rpoAlpha: preference.rpo_alpha ?? (loss === 'mpo' ? 1 : 0),
     simpoGamma: preference.simpo_gamma,
     desirableWeight: preference.desirable_weight,
     undesirableWeight: preference.undesirable_weight,

@@ -41,6 +41,8 @@ export interface ObjectiveParts {
   readonly rewards: RewardMean;
   /** Of the ranks; alone unless given. */
   readonly group?: Group;
+  /** Before the first step: how far a log-probability may be from the reference's, as a share of it; null: any distance. */
+  readonly mostApart?: number | null;
 }
 
 /** The log-probabilities of a batch's answers, without gradients; null: there is no batch. Collective. */
@@ -81,8 +83,6 @@ export class PreferenceStep implements Objective {
   #records = 0;
   #shared: number | null = null;
   #rewards: RewardMean;
-  /** Largest difference between policy and reference in a log-probability, and the size of that. */
-  #farthest = { difference: 0, logProb: 0 };
   readonly #references = new Map<Batch, Pairs | null>();
   readonly #parts: ObjectiveParts;
   readonly #group: Group;
@@ -148,7 +148,7 @@ export class PreferenceStep implements Objective {
     for (const { metrics } of losses)
       for (const [name, value] of Object.entries(metrics)) this.#sums[name] = (this.#sums[name] ?? 0) + value;
     this.#records += records.length;
-    if (reference !== null) this.#compare(records);
+    if (reference !== null) this.#requireNoMargin(records);
     const weights = weightsOf(
       found,
       losses.flatMap(({ gradient }) => gradient),
@@ -158,17 +158,18 @@ export class PreferenceStep implements Objective {
     return { sum: scalar(loss, hidden.device), gradHidden, gradients };
   }
 
-  #compare(records: readonly AnswerLogProbs[]): void {
+  /** Before the first step the model is the reference: another margin is a fault of this program, and would be learned from. */
+  #requireNoMargin(records: readonly AnswerLogProbs[]): void {
+    const { mostApart = null } = this.#parts;
+    if (mostApart === null) return;
     for (const { policy, reference } of records)
       for (const [i, logProb] of policy.entries()) {
-        const difference = Math.abs(logProb - reference[i]!);
-        if (difference > this.#farthest.difference) this.#farthest = { difference, logProb };
+        const apart = Math.abs(logProb - reference[i]!);
+        assert(
+          apart <= mostApart * (1 + Math.abs(logProb)),
+          `a margin of zero before the first step: log-probability ${logProb}, of the reference ${reference[i]}`,
+        );
       }
-  }
-
-  /** How far the policy is from the reference on this rank, at most. */
-  get farthest(): { readonly difference: number; readonly logProb: number } {
-    return this.#farthest;
   }
 
   /** Rewards after the step. */

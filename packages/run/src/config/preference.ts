@@ -33,11 +33,11 @@ export const PREFERENCE = {
   beta: {
     kind: 'number',
     above: 0,
-    derived: { en: '0.1; 2 for simpo', zh: '0.1；simpo 为 2' },
+    default: null,
     idle: onlyFor(...PREFERENCE_LOSSES),
     help: {
-      en: 'How strongly the model is held to the reference (orpo: weight of the odds ratio; simpo: scale of the rewards).',
-      zh: '对参考模型的约束强度（orpo：优势比项的权重；simpo：奖励的缩放）。',
+      en: 'How strongly the model is held to the reference (orpo: weight of the odds ratio; simpo: scale of the rewards); 0.1, for simpo 2, unless given.',
+      zh: '对参考模型的约束强度（orpo：优势比项的权重；simpo：奖励的缩放）；默认 0.1，simpo 为 2。',
     },
   },
   label_smoothing: {
@@ -51,11 +51,11 @@ export const PREFERENCE = {
   rpo_alpha: {
     kind: 'number',
     min: 0,
-    derived: { en: '0; 1 for mpo', zh: '0；mpo 为 1' },
+    default: null,
     idle: onlyFor('dpo', 'ipo', 'hinge', 'simpo', 'mpo'),
     help: {
-      en: 'Weight of the cross entropy of chosen answers beside the loss.',
-      zh: '在损失之外，选中回答的交叉熵的权重。',
+      en: 'Weight of the cross entropy of chosen answers beside the loss; 0, for mpo 1, unless given.',
+      zh: '在损失之外，选中回答的交叉熵的权重；默认 0，mpo 为 1。',
     },
   },
   simpo_gamma: {
