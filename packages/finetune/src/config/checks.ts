@@ -258,7 +258,7 @@ function checkPreference(c: Combination): void {
       'no --neftune_noise_alpha',
       'Noise would be a difference from the reference: leave it out.',
     );
-  if (c.get('precompute_ref') === false && c.get('offload_params') !== 'none')
+  if (c.get('precompute_ref') === 'false' && c.get('offload_params') !== 'none')
     throw refuse(
       'precompute_ref',
       '--precompute_ref true and --offload_params',

@@ -47,7 +47,7 @@ export function bringsTurns(names: readonly string[]): boolean {
 export function comparedOf(raw: unknown, place: RecordPlace): Compared | null {
   if (!isObject(raw)) return null;
   const rejectedKeys = REJECTED.filter((key) => !isEmpty(raw[key]));
-  if (present(raw.chosen) || present(raw.rejected) || rejectedKeys.length > 0) return pairOf(raw, place);
+  if (!isEmpty(raw.chosen) || rejectedKeys.length > 0) return pairOf(raw, place);
   if (present(raw.kto_tag)) return labelled(raw, 'kto_tag', place);
   const brings = PROMPTS.some((key) => present(raw[key])) && present(raw.completion);
   if (typeof raw.label === 'boolean' && (brings || TURNS.some((key) => present(raw[key]))))

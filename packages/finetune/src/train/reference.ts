@@ -32,7 +32,7 @@ import { adapterOf } from './plan.js';
 export function referencePlan(config: RunConfig, epochs: number): 'live' | 'once' | null {
   const { preference: loss, precompute_ref: asked } = config.preference;
   if (loss === null || !comparesWithReference(loss)) return null;
-  if (asked !== 'auto') return asked ? 'once' : 'live';
+  if (asked !== 'auto') return asked === 'true' ? 'once' : 'live';
   return !config.lora.use_lora || epochs > 1 || config.engine.offload_params !== 'none' ? 'once' : 'live';
 }
 

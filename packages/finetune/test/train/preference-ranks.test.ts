@@ -39,9 +39,9 @@ const flagsOf = (name: string, flags: Readonly<Record<string, unknown>>) => ({
 
 describe('train --preference over ranks', () => {
   it.each([
-    { zero_stage: '2', precompute_ref: false },
-    { zero_stage: '3', precompute_ref: false },
-    { zero_stage: '3', precompute_ref: true },
+    { zero_stage: '2', precompute_ref: 'false' },
+    { zero_stage: '3', precompute_ref: 'false' },
+    { zero_stage: '3', precompute_ref: 'true' },
   ])('%o', async (how) => {
     const name = `${how.zero_stage}-${how.precompute_ref}`;
     const alone = { gradient_accumulation_steps: 2, eval_strategy: 'epoch', precompute_ref: how.precompute_ref };

@@ -64,18 +64,18 @@ const referenceFiles = (): string[] => {
 
 describe('train --preference', () => {
   it('takes the same steps with adapters off and with log-probabilities computed once, which are remembered', async () => {
-    const live = await run('live', { ...LORA, precompute_ref: false });
+    const live = await run('live', { ...LORA, precompute_ref: 'false' });
     expect(live.said).toContain('The reference is the base with the adapters off');
     expect(live.losses[0]).toBeCloseTo(Math.LN2, 6);
     expect(live.losses.at(-1)).not.toBeCloseTo(Math.LN2, 2);
-    const once = await run('once', { ...LORA, precompute_ref: true });
+    const once = await run('once', { ...LORA, precompute_ref: 'true' });
     near(once.losses, live.losses);
     expect(referenceFiles()).toHaveLength(1);
     const path = join(place.folder, 'cache', 'minicpm-finetune', 'reference', referenceFiles()[0]!);
     const bytes = readFileSync(path);
     expect(bytes).toHaveLength(6 * 44);
     writeFileSync(path, bytes.subarray(0, 100)); // a start that was killed in the middle
-    near((await run('again', { ...LORA, precompute_ref: true })).losses, live.losses);
+    near((await run('again', { ...LORA, precompute_ref: 'true' })).losses, live.losses);
     expect(readFileSync(path)).toEqual(bytes);
     const { preference } = eventsOf(live.folder, 'step').at(-1)!;
     expect(preference!['rewards/margins']).toBeCloseTo(
@@ -88,21 +88,21 @@ describe('train --preference', () => {
   it('compares with a copy of an adapter that goes on, and with the whole model as it was', async () => {
     const adapter = tinyAdapter(place.model, join(place.folder, 'adapter'), 5);
     const on = { use_lora: true, lora_weight_path: adapter, learning_rate: 1e-3 };
-    const live = await run('on-live', { ...on, precompute_ref: false });
+    const live = await run('on-live', { ...on, precompute_ref: 'false' });
     expect(live.said).toContain('a copy of what trains');
     expect(live.losses[0]).toBeCloseTo(Math.LN2, 6);
-    near((await run('on-once', { ...on, precompute_ref: true })).losses, live.losses);
+    near((await run('on-once', { ...on, precompute_ref: 'true' })).losses, live.losses);
     const full = await run('full', { learning_rate: 1e-4 });
     expect(full.losses[0]).toBeCloseTo(Math.LN2, 6);
-    near((await run('full-live', { learning_rate: 1e-4, precompute_ref: false })).losses, full.losses);
+    near((await run('full-live', { learning_rate: 1e-4, precompute_ref: 'false' })).losses, full.losses);
   }, 60_000);
 
   it('takes the same steps in other micro-batches, packed, and resumed with a reference that has to be computed again', async () => {
-    const flags = { ...LORA, preference: 'mpo', precompute_ref: true, per_device_train_batch_size: 4 };
+    const flags = { ...LORA, preference: 'mpo', precompute_ref: 'true', per_device_train_batch_size: 4 };
     const whole = await run('whole', flags);
     const split = { per_device_train_batch_size: 1, gradient_accumulation_steps: 4 };
     near((await run('split', { ...flags, ...split })).losses, whole.losses, 1e-6 * 10);
-    for (const precompute_ref of [true, false]) {
+    for (const precompute_ref of ['true', 'false']) {
       const name = `resumed-${precompute_ref}`;
       const half = { ...flags, precompute_ref, save_strategy: 'steps', save_steps: 2 };
       await run(name, half);

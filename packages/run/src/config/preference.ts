@@ -80,9 +80,9 @@ export const PREFERENCE = {
     help: { en: 'Weight of the answers called bad.', zh: '标为坏的回答的权重。' },
   },
   precompute_ref: {
-    kind: 'boolean',
-    choices: ['auto'],
-    placeholder: 'true|false|auto',
+    kind: 'choice',
+    choices: ['auto', 'true', 'false'],
+    bare: 'true',
     default: 'auto',
     idle: WITH_REFERENCE,
     help: {
