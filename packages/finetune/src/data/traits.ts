@@ -12,6 +12,8 @@ export interface RecordTraits {
   /** Answers marked as not to be learned. */
   readonly notLearned: number;
   readonly unread: readonly string[];
+  /** It is a pair of a chosen and a rejected answer. */
+  readonly compared?: boolean;
 }
 
 const SPEAKS_OF_PICTURE =
@@ -23,7 +25,7 @@ export function traitsOf(record: DataRecord): RecordTraits {
   const missesPicture =
     pictures === 0 && conversations.some(({ role, content }) => role === 'user' && SPEAKS_OF_PICTURE.test(content));
   const notLearned = conversations.filter(({ supervised }) => supervised === false).length;
-  return { pictures, missesPicture, notLearned, unread };
+  return { pictures, missesPicture, notLearned, unread, ...(record.rejected && { compared: true }) };
 }
 
 /** How often something occurs in the records of a file. */

@@ -75,6 +75,8 @@ export interface RecordJson {
     readonly content: string;
     readonly learned: boolean;
   }[];
+  /** Of a pair: the rejected answer. */
+  readonly rejected?: string;
   readonly encodings: readonly EncodingJson[];
 }
 
@@ -108,6 +110,7 @@ export async function recordJson(
       content,
       learned: role === 'assistant' && supervised !== false,
     })),
+    ...(record.rejected && { rejected: record.rejected.conversations.at(-1)!.content }),
     encodings,
   };
   return { json, samples };
