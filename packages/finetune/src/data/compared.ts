@@ -184,9 +184,13 @@ export function answersProblem(
       `Expected two different answers in a record but chosen and rejected are the same: ${shown(chosen)}.`,
       { ...place, cure },
     );
-  const empty = chosen.trim() === '' ? 'chosen' : rejected.trim() === '' ? 'rejected' : null;
-  if (empty === null) return null;
-  return new UserError(`Expected text for the ${empty} answer of a record but received ${shown('')}.`, {
+  if (chosen.trim() === '')
+    return new UserError(`Expected text for the chosen answer of a record but received ${shown(chosen)}.`, {
+      ...place,
+      cure,
+    });
+  if (rejected.trim() !== '') return null;
+  return new UserError(`Expected text for the rejected answer of a record but received ${shown(rejected)}.`, {
     ...place,
     cure,
   });

@@ -101,10 +101,17 @@ export async function openReferenceLogs(options: LogsOptions): Promise<Reference
     share(ranks, log, ranks.rank === 0 ? log.entries() : []);
     return { dataset, log, file };
   };
-  return {
+  const logs = {
     train: await open(data.train, data.known),
     evaluation: data.evaluation && (await open(data.evaluation, data.knownEvaluation!)),
   };
+  const all = [logs.train, logs.evaluation].flatMap((one) => one ?? []);
+  const records = all.reduce((sum, { dataset }) => sum + dataset.length, 0);
+  const missing = all.reduce((sum, { log }) => sum + log.missing().length, 0);
+  reporter.notice(
+    `The reference is the model as it is before the first step: its log-probabilities are computed once (${records - missing} of ${records} records are known already).`,
+  );
+  return logs;
 }
 
 /** What the weights of the reference are known by, and the type in which it computes. */

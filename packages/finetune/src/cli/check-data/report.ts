@@ -44,15 +44,18 @@ function lengths(report: CheckReport, tokens: Distribution, say: Say): string[] 
 
 /** Pairs whose better answers are mostly the longer ones teach length. */
 const BIASED = 0.7;
+const LONGER =
+  'The model may learn to answer longer instead of better: compare with --preference simpo or ipo, which count by token.';
+const SHORTER =
+  'The model may learn to answer shorter instead of better: compare with --preference simpo or ipo, which count by token.';
 
 function answers(found: NonNullable<CheckReport['answers']>, say: Say): string[] {
   const { records, mean_chosen: chosen, mean_rejected: rejected, chosen_longer: longer, rejected_longer: shorter } = found;
   const line = `${counted(records, 'pair')}: chosen answers have ${chosen.toFixed(1)} tokens on average, rejected ones ${rejected.toFixed(1)}; the chosen one is longer in ${percent(longer)}, the rejected one in ${percent(shorter)}`;
-  const which = longer > BIASED ? 'longer' : shorter > BIASED ? 'shorter' : null;
-  if (which === null) return [say(line)];
   return [
     say(line),
-    say(`The model may learn to answer ${which} instead of better: compare with --preference simpo or ipo, which count by token.`),
+    ...(longer > BIASED ? [say(LONGER)] : []),
+    ...(shorter > BIASED ? [say(SHORTER)] : []),
   ];
 }
 
