@@ -9,11 +9,11 @@ import { checkRecord } from './chat/check-record.js';
 import { isSupervised, truncate } from './chat/overlong.js';
 import { parseRecord, type RecordTurn, type SeedRecord } from './chat/record.js';
 import { type EncodedText, IGNORED } from './chat/segments.js';
-import { encodeConversation, fit, type OpenConversation, picturesOf } from './encode.js';
+import { type Conversation, encodeShown, type Fitted, fit, openConversation } from './encode.js';
 import type { EncodedSample, RecordOptions } from './sample.js';
 
 const sameTurn = (a: RecordTurn | undefined, b: RecordTurn | undefined): boolean =>
-  a !== undefined && b !== undefined && a.role === b.role && a.content === b.content;
+  a !== undefined && b !== undefined && a.role === b.role && a.content === b.content && a.thought === b.thought;
 
 /** The records with only those answers supervised that come where the conversations differ. */
 function comparedAnswers(first: SeedRecord, second: SeedRecord): [SeedRecord, SeedRecord] {
@@ -44,54 +44,25 @@ export async function encodeAnswers(
     ReturnType<typeof checkRecord>,
     ReturnType<typeof checkRecord>,
   ];
-  const a = await encodeConversation(chosen, options, 'training');
-  const sameImages = first.image === second.image;
-  const b = await encodeConversation(rejected, options, 'training', sameImages ? a.images : undefined);
-  const fitted = await fitBoth(a, b, options);
-  if (fitted === null) return null;
-  const [x, y] = fitted.texts;
-  const shared = sameImages ? sharedTokens(x, y) : 0;
-  const kept = y.imageBounds.filter(([, end]) => end <= shared).length;
-  const moved = x.inputIds.length - shared;
-  const withPixels = (options.pixels ?? true) === true;
-  const input = { ...options, sliceConfig: fitted.sliceConfig };
-  const others = y.imageBounds
-    .slice(kept)
-    .map(([start, end]): [number, number] => [start + moved, end + moved]);
-  return {
-    inputIds: Int32Array.from([...x.inputIds, ...y.inputIds.slice(shared)]),
-    labels: Int32Array.from([...x.labels, ...y.labels.slice(shared)]),
-    imageBounds: [...x.imageBounds, ...others],
-    pictures: withPixels
-      ? [
-          ...picturesOf(a.images, x, input),
-          ...(others.length > 0 ? picturesOf(b.images, y, input).slice(kept) : []),
-        ]
-      : [],
-    answers: { shared, first: x.inputIds.length },
-  };
+  const a = await openConversation(chosen, options, 'training');
+  const sameMedia = first.image === second.image && first.video === second.video;
+  const b = await openConversation(rejected, options, 'training', sameMedia ? a.media : undefined);
+  const both = await fitBoth(a, b, options);
+  return both && (await joined(both, [a, b], options, sameMedia));
 }
 
-type Texts = readonly [EncodedText, EncodedText];
+type Both = readonly [Fitted, Fitted];
 
-/** Makes the longer conversation fit, and gives the other one the same slices. */
-async function fitBoth(
-  a: OpenConversation,
-  b: OpenConversation,
-  options: RecordOptions,
-): Promise<{ texts: Texts; sliceConfig: RecordOptions['sliceConfig'] } | null> {
-  const whole = [await a.encode(options.sliceConfig), await b.encode(options.sliceConfig)] as const;
-  const aIsLonger = whole[0].inputIds.length >= whole[1].inputIds.length;
-  const [longer, other] = aIsLonger ? [a, b] : [b, a];
-  const [long, short] = aIsLonger ? whole : [whole[1], whole[0]];
-  const fitted = await fit(long, options, (sliceConfig) => longer.encode(sliceConfig));
-  if (fitted === null) return null;
-  const { sliceConfig } = fitted;
-  const text = truncate(
-    sliceConfig === options.sliceConfig ? short : await other.encode(sliceConfig),
-    options.maxLength,
-  );
-  if (!isSupervised(text))
+/** Makes the longer conversation fit, and shows as much of its media to the other one. */
+async function fitBoth(a: Conversation, b: Conversation, options: RecordOptions): Promise<Both | null> {
+  const everything = { sliceConfig: options.sliceConfig, maxFrames: null };
+  const lengths = [await a.encode(everything), await b.encode(everything)].map(({ text }) => text.inputIds.length);
+  const aIsLonger = lengths[0]! >= lengths[1]!;
+  const long = await fit(aIsLonger ? a : b, options);
+  if (long === null) return null;
+  const whole = await (aIsLonger ? b : a).encode(long.shown);
+  const short = { ...whole, text: truncate(whole.text, options.maxLength) };
+  if (!isSupervised(short.text))
     throw new UserError(
       `Expected at most ${options.maxLength} tokens for both answers of a record, but nothing to learn is left of one of them when it is cut.`,
       {
@@ -99,7 +70,49 @@ async function fitBoth(
         cure: 'Raise --model_max_length, or shorten what comes before the answers.',
       },
     );
-  return { texts: aIsLonger ? [fitted.text, text] : [text, fitted.text], sliceConfig };
+  return aIsLonger ? [long, short] : [short, long];
+}
+
+/** Two conversations as one row. What they share is there once, pictures included. */
+async function joined(
+  both: Both,
+  [a, b]: readonly [Conversation, Conversation],
+  options: RecordOptions,
+  sameMedia: boolean,
+): Promise<EncodedSample> {
+  const [x, y] = both.map(({ text }) => text) as [EncodedText, EncodedText];
+  const shared = sameMedia ? sharedTokens(x, y) : 0;
+  const kept = y.imageBounds.filter(([, end]) => end <= shared).length;
+  const first = await encodeShown(both[0], a.media, options);
+  const allShared = kept === y.imageBounds.length;
+  const second = await encodeShown(both[1], b.media, allShared ? { ...options, pixels: false } : options);
+  const moved = x.inputIds.length - shared;
+  const groups = [first.groups ?? x.imageBounds.map(() => 1), (second.groups ?? y.imageBounds.map(() => 1)).slice(kept)];
+  const before = (second.groups ?? y.imageBounds.map(() => 1)).slice(0, kept).reduce((sum, count) => sum + count, 0);
+  return {
+    inputIds: Int32Array.from([...x.inputIds, ...y.inputIds.slice(shared)]),
+    labels: Int32Array.from([...x.labels, ...y.labels.slice(shared)]),
+    imageBounds: [
+      ...x.imageBounds,
+      ...y.imageBounds.slice(kept).map(([start, end]): [number, number] => [start + moved, end + moved]),
+    ],
+    pictures: [...first.pictures, ...second.pictures.slice(allShared ? 0 : before)],
+    ...(groups.flat().some((count) => count > 1) ? { groups: groups.flat() } : {}),
+    ...positionsOfBoth(first.positionIds, second.positionIds),
+    ...(first.videos ? { videos: first.videos } : {}),
+    answers: { shared, first: x.inputIds.length },
+  };
+}
+
+/** (3 * (L + M)) of (3 * L) and (3 * M): both sequences one after the other on each axis. */
+function positionsOfBoth(
+  first: Int32Array | undefined,
+  second: Int32Array | undefined,
+): Pick<EncodedSample, 'positionIds'> {
+  if (first === undefined || second === undefined) return {};
+  const axis = (positions: Int32Array, i: number): Int32Array =>
+    positions.subarray((i * positions.length) / 3, ((i + 1) * positions.length) / 3);
+  return { positionIds: Int32Array.from([0, 1, 2].flatMap((i) => [...axis(first, i), ...axis(second, i)])) };
 }
 
 /** How many tokens both texts begin with, before the token that predicts the first one to learn; 0 where their prompts differ. */

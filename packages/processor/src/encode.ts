@@ -1,118 +1,85 @@
 /**
  * A record or prompt to ids, labels, bounds and pixels. The result is what the collator takes. Pure data in and out, no
- * tensors, no files but the images': runs in worker threads.
+ * tensors, no files but those of images and videos: runs in worker threads.
  */
 import { UserError } from '@minicpm-finetune/run';
+import { canvasPositions } from './chat/canvas.js';
 import { checkRecord } from './chat/check-record.js';
+import type { LayoutOptions, Purpose } from './chat/layout.js';
 import { type ChatMessage, checkMessages } from './chat/messages.js';
 import { encodeOfficial } from './chat/official.js';
 import { isSupervised, truncate } from './chat/overlong.js';
 import { parseRecord, type SeedRecord } from './chat/record.js';
-import { type EncodedText, encodeMessages, type Grid, type Purpose } from './chat/segments.js';
+import { type EncodedText, encodeMessages } from './chat/segments.js';
 import { chatTemplate } from './chat/templates.js';
-import { decodeImage, type ImageSource, measureImage, PILLOW_MAX_PIXELS } from './image/decode.js';
-import { planSlices, type SliceConfig } from './image/geometry.js';
-import { measureHeader } from './image/header.js';
-import { checkShape, type EncodedPicture, encodeImage } from './image/pictures.js';
-import type { RgbImage } from './image/resize.js';
-import { imageSource } from './image/source.js';
-import type { EncodedPrompt, EncodedSample, ModelInput, PromptOptions, RecordOptions } from './sample.js';
+import {
+  encodeMedia,
+  type MeasuredMedium,
+  measureMedium,
+  mostFrames,
+  type Pictures,
+  type ReadMedium,
+  type ReadOptions,
+  readMedia,
+  type Shown,
+} from './media.js';
+import { countTokens } from './picture-tokens.js';
+import type { EncodedPrompt, EncodedSample, EncodedVideo, PromptOptions, RecordOptions } from './sample.js';
 
 export * from './sample.js';
-
-export type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
-
-const NO_PIXELS = new Uint8Array(0);
-
-/** An image that was read, and the most slices it is cut into where its message says so. */
-export type ReadImage = RgbImage & { readonly maxSliceNums?: number };
-
-/** Images in order of appearance; the same source twice is read once. */
-async function readImages(messages: readonly ChatMessage[], options: ReadOptions): Promise<ReadImage[]> {
-  const sources: { image: ImageSource; maxSliceNums?: number; turn: number }[] = [];
-  for (const [turn, { content }] of messages.entries()) {
-    if (typeof content === 'string') continue;
-    for (const part of content) if (typeof part !== 'string') sources.push({ ...part, turn });
-  }
-  const read = new Map<ImageSource, RgbImage>();
-  for (const { image, turn } of sources) {
-    if (!read.has(image)) read.set(image, await readImage(image, turn, options));
-  }
-  return sources.map(({ image, maxSliceNums }) =>
-    maxSliceNums === undefined ? read.get(image)! : { ...read.get(image)!, maxSliceNums },
-  );
-}
-
-/** How an image is cut: as all are, into no more slices than its message allows. */
-function sliceConfigOf({ maxSliceNums }: ReadImage, sliceConfig: SliceConfig | null): SliceConfig | null {
-  if (sliceConfig === null || maxSliceNums === undefined) return sliceConfig;
-  return { ...sliceConfig, maxSliceNums: Math.min(maxSliceNums, sliceConfig.maxSliceNums) };
-}
-
-async function readImage(source: ImageSource, turn: number, options: ReadOptions): Promise<RgbImage> {
-  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, notice, pixels = true } = options;
-  try {
-    const path = imageSource(source, imageRoot);
-    const decodeOptions = {
-      maxImagePixels,
-      notice: (message: string) => notice?.({ kind: 'first_frame', message }),
-    };
-    const measure = pixels === 'header' ? measureHeader : measureImage;
-    const image =
-      pixels === true
-        ? await decodeImage(path, decodeOptions)
-        : { ...(await measure(path, decodeOptions)), data: NO_PIXELS };
-    checkShape(image, options);
-    return image;
-  } catch (error) {
-    throw error instanceof UserError ? error.at({ turn }) : error;
-  }
-}
-
-function grids(images: readonly ReadImage[], sliceConfig: SliceConfig | null): Grid[] {
-  return images.map((image) => {
-    const own = sliceConfigOf(image, sliceConfig);
-    return own ? planSlices([image.width, image.height], own).grid : null;
-  });
-}
 
 function describeLength(text: EncodedText): string {
   const inImages = text.imageSpans.reduce((sum, [start, end]) => sum + end - start, 0);
   return `${text.inputIds.length} (${inImages} of them for ${text.imageBounds.length} pictures of ${text.imageSpans.length} images)`;
 }
 
-/** A conversation that fits, with the slicing under which it does. */
+/** A conversation as ids, with what is shown of its media. */
 export interface Fitted {
   text: EncodedText;
-  sliceConfig: SliceConfig | null;
+  shown: Shown;
+  media: readonly MeasuredMedium[];
 }
 
-/** Lowers the number of slices step by step until the conversation fits; without slices it may still be too long. */
-async function withFewerSlices(
-  first: EncodedText,
-  options: RecordOptions,
-  encode: (sliceConfig: SliceConfig) => Promise<EncodedText>,
-): Promise<Fitted> {
-  let fitted: Fitted = { text: first, sliceConfig: options.sliceConfig };
-  while (fitted.text.inputIds.length > options.maxLength && fitted.sliceConfig && fitted.sliceConfig.maxSliceNums > 1) {
-    const sliceConfig = { ...fitted.sliceConfig, maxSliceNums: fitted.sliceConfig.maxSliceNums - 1 };
-    fitted = { text: await encode(sliceConfig), sliceConfig };
+/** A conversation whose media are read, to be encoded as often as it takes to fit. */
+export interface Conversation {
+  media: readonly ReadMedium[];
+  encode: (shown: Shown) => Promise<Fitted>;
+}
+
+/** Lowers the number of slices step by step until the conversation fits, then that of frames; it may still be too long. */
+async function withLess(first: Fitted, options: RecordOptions, { media, encode }: Conversation): Promise<Fitted> {
+  let fitted = first;
+  const tooLong = (): boolean => fitted.text.inputIds.length > options.maxLength;
+  while (tooLong() && fitted.shown.sliceConfig && fitted.shown.sliceConfig.maxSliceNums > 1) {
+    const { sliceConfig } = fitted.shown;
+    fitted = await encode({
+      ...fitted.shown,
+      sliceConfig: { ...sliceConfig, maxSliceNums: sliceConfig.maxSliceNums - 1 },
+    });
   }
-  if (fitted.text.imageBounds.length < first.imageBounds.length) {
-    const message = `${first.imageBounds.length} pictures became ${fitted.text.imageBounds.length}, so that ${first.inputIds.length} tokens became ${fitted.text.inputIds.length}.`;
-    options.notice?.({ kind: 'fewer_slices', message });
+  const before = fitted;
+  for (let frames = mostFrames(media, null) - 1; tooLong() && frames > 0; ) {
+    fitted = await encode({ ...fitted.shown, maxFrames: frames });
+    const excess = fitted.text.inputIds.length / options.maxLength;
+    frames = Math.min(frames - 1, Math.floor(frames / Math.max(1, excess)));
   }
+  const count = ({ text }: Fitted): number => text.imageBounds.length;
+  const tell = (kind: 'fewer_slices' | 'fewer_frames', from: Fitted, to: Fitted): void => {
+    if (count(to) === count(from)) return;
+    const message = `${count(from)} pictures became ${count(to)}, so that ${from.text.inputIds.length} tokens became ${to.text.inputIds.length}.`;
+    options.notice?.({ kind, message });
+  };
+  tell('fewer_slices', first, before);
+  tell('fewer_frames', before, fitted);
   return fitted;
 }
 
 /** Makes a conversation fit as `overlong` says. Returns null when it is dropped. */
-export async function fit(
-  text: EncodedText,
-  options: RecordOptions,
-  encode: (sliceConfig: SliceConfig) => Promise<EncodedText>,
-): Promise<Fitted | null> {
-  const { maxLength, overlong = 'fewer_slices', notice, sliceConfig } = options;
-  if (text.inputIds.length <= maxLength) return { text, sliceConfig };
+export async function fit(conversation: Conversation, options: RecordOptions): Promise<Fitted | null> {
+  const { maxLength, overlong = 'fewer_slices', notice } = options;
+  const whole = await conversation.encode({ sliceConfig: options.sliceConfig, maxFrames: null });
+  const { text } = whole;
+  if (text.inputIds.length <= maxLength) return whole;
   const received = `Expected at most ${maxLength} tokens for a record but received ${describeLength(text)}`;
   if (overlong === 'error') {
     throw new UserError(`${received}.`, {
@@ -124,7 +91,7 @@ export async function fit(
     notice?.({ kind: 'drop', message: `${received}; it is left out.` });
     return null;
   }
-  const fitted = overlong === 'fewer_slices' ? await withFewerSlices(text, options, encode) : { text, sliceConfig };
+  const fitted = overlong === 'fewer_slices' ? await withLess(whole, options, conversation) : whole;
   if (fitted.text.inputIds.length <= maxLength) return fitted;
   const short = truncate(fitted.text, maxLength);
   if (!isSupervised(short)) {
@@ -137,32 +104,66 @@ export async function fit(
   return { ...fitted, text: short };
 }
 
-/** The pictures of all images, as many as have a place in the text. */
-export function picturesOf(images: readonly ReadImage[], text: EncodedText, input: ModelInput): EncodedPicture[] {
-  const kept = images.slice(0, text.imageSpans.length);
-  return kept.flatMap(
-    (image) => encodeImage(image, { ...input, sliceConfig: sliceConfigOf(image, input.sliceConfig) }).pictures,
-  );
-}
-
-/** A conversation whose images were read. */
-export interface OpenConversation {
-  readonly images: readonly ReadImage[];
-  encode(sliceConfig: SliceConfig | null): Promise<EncodedText>;
-}
-
-/** Reads the images of a conversation; `known`: they are read already. */
-export async function encodeConversation(
+/** Reads the media of a conversation; `known`: they are read already. */
+export async function openConversation(
   messages: readonly ChatMessage[],
-  options: ReadOptions,
+  options: ReadOptions & Pick<RecordOptions, 'thinking'>,
   purpose: Purpose,
-  known?: readonly ReadImage[],
-): Promise<OpenConversation> {
+  known?: readonly ReadMedium[],
+): Promise<Conversation> {
   const template = chatTemplate(options.llmType, options.tokenizer);
-  const images = known ?? (await readImages(messages, options));
-  const encode = (sliceConfig: SliceConfig | null) =>
-    encodeMessages(template, messages, grids(images, sliceConfig), options.queryNum, purpose);
-  return { images, encode };
+  const media = known ?? (await readMedia(messages, options));
+  const { enableThinking = false, imageIds = true, thinking = 'inference' } = options;
+  const { numbered = false, separator = '' } = options.video ?? {};
+  const layout: LayoutOptions = { purpose, thinking, enableThinking, imageIds, videos: { numbered, separator } };
+  const encode = async (shown: Shown): Promise<Fitted> => {
+    const measured = media.map((medium) => measureMedium(medium, shown, options));
+    return { text: await encodeMessages(template, messages, measured, layout), shown, media: measured };
+  };
+  return { media, encode };
+}
+
+/** What a sample has beside its ids and labels. Of images and videos, as many count as have a place in the text. */
+export async function encodeShown(
+  { text, shown, media }: Fitted,
+  read: readonly ReadMedium[],
+  options: ReadOptions,
+): Promise<Omit<EncodedPrompt, 'inputIds'>> {
+  const wanted = (options.pixels ?? true) === true;
+  const none: Pictures = { pictures: [], groups: [] };
+  const { pictures, groups } = wanted ? await encodeMedia(read.slice(0, text.imageSpans.length), shown, options) : none;
+  return {
+    imageBounds: text.imageBounds,
+    pictures,
+    ...(groups.some((count) => count > 1) ? { groups } : {}),
+    ...positionsOf(text, media, options),
+    ...videosOf(media.slice(0, text.imageSpans.length)),
+  };
+}
+
+function videosOf(media: readonly MeasuredMedium[]): Pick<EncodedSample, 'videos'> {
+  const videos: EncodedVideo[] = [];
+  let first = 0;
+  for (const { kind, sizes, times } of media) {
+    if (kind === 'video') videos.push({ bounds: [first, first + sizes.length], times: [...times] });
+    first += sizes.length;
+  }
+  return videos.length > 0 ? { videos } : {};
+}
+
+/** Positions on a canvas, where the model has one and the text has pictures. */
+function positionsOf(
+  { inputIds, imageBounds }: EncodedText,
+  media: readonly MeasuredMedium[],
+  { canvas, pictureTokens }: PromptOptions,
+): Pick<EncodedSample, 'positionIds'> {
+  if (!canvas || imageBounds.length === 0) return {};
+  const sizes = media.flatMap((medium) => medium.sizes).slice(0, imageBounds.length);
+  const grids = sizes.map((size): [number, number] => {
+    const side = Math.sqrt((size.rows * size.cols) / countTokens(pictureTokens, size)); // of a token in patches
+    return [size.rows / side, size.cols / side];
+  });
+  return { positionIds: canvasPositions({ inputIds, bounds: imageBounds, grids, marks: canvas }).positionIds };
 }
 
 /**
@@ -176,15 +177,25 @@ export async function encodeRecord(record: SeedRecord, options: RecordOptions): 
     checkRecord(checked, options);
     return await encodeOfficialRecord(checked, options);
   }
-  const { images, encode } = await encodeConversation(checkRecord(checked, options), options, 'training');
-  const fitted = await fit(await encode(options.sliceConfig), options, encode);
+  return await encodeConversation(checkRecord(checked, options), options);
+}
+
+/**
+ * Encodes a conversation to learn from, whose parts are joined with exactly one newline.
+ * @returns null only when it is too long and `overlong` is 'drop'
+ * @throws UserError as `encodeRecord`
+ */
+export async function encodeConversation(
+  messages: readonly ChatMessage[],
+  options: RecordOptions,
+): Promise<EncodedSample | null> {
+  const conversation = await openConversation(messages, options, 'training');
+  const fitted = await fit(conversation, options);
   if (!fitted) return null;
-  const { text, sliceConfig } = fitted;
   return {
-    inputIds: Int32Array.from(text.inputIds),
-    labels: Int32Array.from(text.labels),
-    imageBounds: text.imageBounds,
-    pictures: (options.pixels ?? true) === true ? picturesOf(images, text, { ...options, sliceConfig }) : [],
+    inputIds: Int32Array.from(fitted.text.inputIds),
+    labels: Int32Array.from(fitted.text.labels),
+    ...(await encodeShown(fitted, conversation.media, options)),
   };
 }
 
@@ -207,8 +218,8 @@ async function encodeOfficialRecord(record: SeedRecord, options: RecordOptions):
 export async function encodePrompt(messages: readonly ChatMessage[], options: ReadOptions): Promise<EncodedPrompt> {
   checkMessages(messages, chatTemplate(options.llmType, options.tokenizer), options.allowSpecialText ?? false);
   const purpose = options.continueFinal === true ? 'continue' : 'prompt';
-  const { images, encode } = await encodeConversation(messages, options, purpose);
-  const text = await encode(options.sliceConfig);
-  const pictures = (options.pixels ?? true) === true ? picturesOf(images, text, options) : [];
-  return { inputIds: Int32Array.from(text.inputIds), imageBounds: text.imageBounds, pictures };
+  const conversation = await openConversation(messages, options, purpose);
+  const whole = await conversation.encode({ sliceConfig: options.sliceConfig, maxFrames: null });
+  const inputIds = Int32Array.from(whole.text.inputIds);
+  return { inputIds, ...(await encodeShown(whole, conversation.media, options)) };
 }

@@ -1,5 +1,6 @@
 /** The processor: configurations, tokenizers, chats, pictures. Imports no libtorch. */
 
+export * from './chat/canvas.js';
 export { checkRecord } from './chat/check-record.js';
 export * from './chat/jinja.js';
 export { type ChatMessage, type Part, recordMessages } from './chat/messages.js';
@@ -7,9 +8,9 @@ export * from './chat/official.js';
 export * from './chat/placeholders.js';
 export { strip } from './chat/python.js';
 export * from './chat/record.js';
-export type { Grid } from './chat/segments.js';
 export * from './chat/templates.js';
-export { checkPictureNames, foreignPicture } from './chat/text.js';
+export { checkPictureNames, checkVideoTags, foreignPicture } from './chat/text.js';
+export * from './chat/thinking.js';
 export * from './checkpoint-folder.js';
 export * from './config.js';
 export * from './detokenizer.js';
@@ -21,6 +22,16 @@ export { measureHeader } from './image/header.js';
 export * from './image/pictures.js';
 export * from './image/resize.js';
 export { pictureFromText } from './image/text-picture.js';
+export { type MediaCount, measureConversation } from './media.js';
+export * from './model-input.js';
+export * from './model-config.js';
+export * from './picture-tokens.js';
 export * from './sample.js';
 export * from './tokenizer.js';
 export * from './versions.js';
+export * from './video/clip.js';
+export { ffmpegVersion } from './video/ffmpeg.js';
+export * from './video/format.js';
+export * from './video/frames.js';
+export * from './video/sampling.js';
+export * from './video/source.js';

@@ -1,8 +1,12 @@
 /** The types of encoded samples. Encoder, loader, collator and generation share them. */
 import type { Compat, LlmType } from '@minicpm-finetune/run';
+import type { ThinkingMode } from './chat/thinking.js';
+import type { CanvasMarks } from './model-config.js';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';
+import type { PictureTokens } from './picture-tokens.js';
 import type { Tokenizer } from './tokenizer.js';
+import type { VideoConfig } from './video/format.js';
 
 export type { EncodedPicture };
 
@@ -15,10 +19,16 @@ export interface EncodedSample {
   inputIds: Int32Array;
   /** (L), already shifted: labels[i] is the id at i + 1, -100 where nothing is supervised. */
   labels: Int32Array;
-  /** Half-open token ranges, one per picture, in order of the text. */
+  /** Half-open token ranges, one per picture (or group of frames), in order of the text. */
   imageBounds: Range[];
   /** In the order of imageBounds. */
   pictures: EncodedPicture[];
+  /** Pictures of each range, where frames of a video form groups; absent: one each. */
+  groups?: number[];
+  /** (3 * L): positions in time, rows and columns of a model with a canvas, one after the other; of two answers, L counts both whole; absent: 0, 1, … */
+  positionIds?: Int32Array;
+  /** Its videos, for whoever shows them; absent: none. */
+  videos?: EncodedVideo[];
   /** Of two answers that are compared: how the tokens divide into two sequences. Absent: they are one. */
   answers?: TwoAnswers;
 }
@@ -33,6 +43,14 @@ export interface TwoAnswers {
   desirable?: boolean;
 }
 
+/** What a sample shows of a video. */
+export interface EncodedVideo {
+  /** Its ranges among the sample's. */
+  bounds: Range;
+  /** When its frames were taken, in seconds. */
+  times: number[];
+}
+
 /** A prompt ready for generation. */
 export type EncodedPrompt = Omit<EncodedSample, 'labels'>;
 
@@ -41,7 +59,7 @@ export type Overlong = 'fewer_slices' | 'truncate_text' | 'drop' | 'error';
 
 /** A change of a record that is counted. */
 export interface EncodeNotice {
-  kind: 'first_frame' | 'fewer_slices' | 'truncate_text' | 'drop';
+  kind: 'first_frame' | 'fewer_slices' | 'fewer_frames' | 'truncate_text' | 'drop';
   message: string;
 }
 
@@ -53,10 +71,16 @@ export interface ModelInput {
   sliceConfig: SliceConfig | null;
   /** Pixels on the side of a patch. */
   patchSize: number;
-  /** Features of a picture after the resampler. */
-  queryNum: number;
+  /** How many features a picture has for the language model. */
+  pictureTokens: PictureTokens;
   /** Pictures in patch layout (all models but MiniCPM-V-2). */
   batchVision: boolean;
+  /** Whether pictures are numbered where the format can. Default: true. */
+  imageIds?: boolean;
+  /** null or absent: tokens have one position each. */
+  canvas?: CanvasMarks | null;
+  /** null or absent: the model reads no videos. */
+  video?: VideoConfig | null;
 }
 
 export interface PromptOptions extends ModelInput {
@@ -68,6 +92,8 @@ export interface PromptOptions extends ModelInput {
   imageRoot?: string;
   /** The last turn is the beginning of an answer, which the model continues. Default: false, it answers the last turn. */
   continueFinal?: boolean;
+  /** Whether the model shall think before it answers, where it can. Default: false. */
+  enableThinking?: boolean;
   notice?: (notice: EncodeNotice) => void;
 }
 
@@ -76,11 +102,13 @@ export interface RecordOptions extends PromptOptions {
   maxLength: number;
   /** Default: 'inference'. */
   compat?: Compat;
+  /** Default: 'inference'. */
+  thinking?: ThinkingMode;
   /** Default: 'fewer_slices', which falls back to 'truncate_text'. */
   overlong?: Overlong;
   /**
-   * false: the sample has no pictures, only their places; images are still checked to be whole (not for 'official').
-   * 'header': no pictures either, and of images only headers are read. Default: true.
+   * false: the sample has no pictures, only their places; images and videos are still checked to be whole (not for 'official').
+   * 'header': no pictures either, and of images and videos only headers are read. Default: true.
    */
   pixels?: boolean | 'header';
 }

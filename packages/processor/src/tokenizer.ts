@@ -17,6 +17,18 @@ export const IMAGE_TOKENS = {
   imageIdEnd: '</image_id>',
 } as const;
 
+export type ImageTokens = Readonly<Record<keyof typeof IMAGE_TOKENS, string>>;
+
+/** The keys of tokenizer_config.json (or of its extra_special_tokens) that name these tokens in newer checkpoints. */
+const TOKEN_KEYS = {
+  imageStart: 'image_start_token',
+  imageEnd: 'image_end_token',
+  sliceStart: 'slice_start_token',
+  sliceEnd: 'slice_end_token',
+  imageIdStart: 'image_id_start_token',
+  imageIdEnd: 'image_id_end_token',
+} as const;
+
 /**
  * Special tokens that are content, not structure: the models write them in answers about places in a picture. They stay
  * tokens wherever they are typed.
@@ -117,6 +129,11 @@ function anyOf(texts: readonly string[]): RegExp {
   return new RegExp(texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|') || '(?!)');
 }
 
+function mapTokens(tokenOf: (name: keyof ImageTokens) => string): ImageTokens {
+  const names = Object.keys(IMAGE_TOKENS) as (keyof ImageTokens)[];
+  return Object.fromEntries(names.map((name) => [name, tokenOf(name)])) as Record<keyof ImageTokens, string>;
+}
+
 /** `"<s>"`, or `{"content": "<s>"}` as older files have it. */
 function tokenName(value: unknown): string | undefined {
   if (typeof value === 'string') return value;
@@ -140,6 +157,11 @@ export class Tokenizer {
   readonly eosToken: string | undefined;
   readonly padToken: string | undefined;
   readonly unkToken: string;
+  /** The marks of images, as the configuration names them or else as all models have them. */
+  readonly imageTokens: ImageTokens;
+  /** What stands for one token of a picture and of a video's frame, where the configuration names it. */
+  readonly imagePad: string | undefined;
+  readonly videoPad: string | undefined;
   /** The checkpoint's Jinja chat template, if it has one. */
   readonly chatTemplate: string | undefined;
   /** One more than the largest id. */
@@ -175,6 +197,11 @@ export class Tokenizer {
     this.eosToken = tokenName(config.eos_token);
     this.padToken = tokenName(config.pad_token);
     this.unkToken = tokenName(config.unk_token) ?? '<unk>';
+    const named = (key: string): string | undefined =>
+      tokenName((config.extra_special_tokens as Record<string, unknown> | null | undefined)?.[key] ?? config[key]);
+    this.imagePad = named('image_token');
+    this.videoPad = named('video_token');
+    this.imageTokens = mapTokens((name) => named(TOKEN_KEYS[name]) ?? IMAGE_TOKENS[name]);
     this.chatTemplate = chatTemplate ?? templateText(config.chat_template);
     this.size = Math.max(hf.getVocabSize(false), ...added.map(({ id }) => id + 1));
   }

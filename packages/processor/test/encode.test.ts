@@ -17,7 +17,7 @@ const options: RecordOptions = {
   llmType: 'qwen',
   sliceConfig: { maxSliceNums: 4, scaleResolution: 56, patchSize: 14 },
   patchSize: 14,
-  queryNum: QUERIES,
+  pictureTokens: { queryNum: QUERIES },
   batchVision: true,
   maxLength: 2048,
   imageRoot: folder,

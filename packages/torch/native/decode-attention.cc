@@ -25,7 +25,7 @@ namespace {
 constexpr int64_t kKeys = 256;  // of a block
 
 struct Sizes {
-  int64_t heads, keyHeads, size;  // size: of a head
+  int64_t heads, keyHeads, size, half;  // size: of a head; half: of what is turned of it, its first numbers
   int64_t group() const { return heads / keyHeads; }
 };
 
@@ -43,8 +43,7 @@ struct Block {
 };
 
 template <class Number>
-LANES_INLINE void turn(const Number* from, const float* cosines, const float* sines, int64_t size, Number* to) {
-  const int64_t half = size / 2;
+LANES_INLINE void turn(const Number* from, const float* cosines, const float* sines, int64_t size, int64_t half, Number* to) {
   for (int64_t i = 0; i < half; i += kFloats) {
     const int64_t left = half - i;
     const Floats x = loadSome(from + i, left), y = loadSome(from + half + i, left), c = loadSome(cosines + i, left), s = loadSome(sines + i, left);
@@ -52,15 +51,16 @@ LANES_INLINE void turn(const Number* from, const float* cosines, const float* si
     storeSome(to + i, rounded<Number>(x * c) - rounded<Number>(y * s), left);
     storeSome(to + half + i, rounded<Number>(y * c) + rounded<Number>(x * s), left);
   }
+  std::memcpy(to + 2 * half, from + 2 * half, static_cast<size_t>(size - 2 * half) * sizeof(Number));
 }
 
 template <class Number>
 LANES_INLINE void enterInline(const Sizes& sizes, const Number* query, const Number* key, const Number* value, const float* cosines,
                               const float* sines, const Cache<Number>& cache, Number* turned) {
   const int64_t size = sizes.size, last = cache.length - 1;
-  for (int64_t h = 0; h < sizes.heads; h++) turn(query + h * size, cosines, sines, size, turned + h * size);
+  for (int64_t h = 0; h < sizes.heads; h++) turn(query + h * size, cosines, sines, size, sizes.half, turned + h * size);
   for (int64_t h = 0; h < sizes.keyHeads; h++) {
-    turn(key + h * size, cosines, sines, size, cache.data + (h * cache.capacity + last) * size);
+    turn(key + h * size, cosines, sines, size, sizes.half, cache.data + (h * cache.capacity + last) * size);
     std::memcpy(cache.data + ((sizes.keyHeads + h) * cache.capacity + last) * size, value + h * size, static_cast<size_t>(size) * sizeof(Number));
   }
 }
@@ -151,7 +151,7 @@ Tensor decodeOnCpu(const Sizes& sizes, const Tensor& query, const Tensor& key, c
   const auto *q = query.const_data_ptr<Number>(), *k = key.const_data_ptr<Number>(), *v = value.const_data_ptr<Number>();
   auto *t = turned.data_ptr<Number>(), *to = output.data_ptr<Number>();
   for (int64_t i = 0; i < count; i++)
-    enter(sizes, q + i * row, k + i * keyRow, v + i * keyRow, angles + i * size / 2, angles + (count + i) * size / 2, own[i], t + i * row);
+    enter(sizes, q + i * row, k + i * keyRow, v + i * keyRow, angles + i * sizes.half, angles + (count + i) * sizes.half, own[i], t + i * row);
   const int64_t grain = std::max<int64_t>(1, kGrain / (kKeys * size * group));
   at::parallel_for(0, static_cast<int64_t>(blocks.size()), grain, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b++) {
@@ -173,12 +173,12 @@ Tensor decodeOnCpu(const Sizes& sizes, const Tensor& query, const Tensor& key, c
   return output;
 }
 
-// (heads · size) turned as heads; table (2, size / 2)
+// (heads · size) turned as heads; table (2, half)
 Tensor turnedByOperators(const Tensor& row, int64_t heads, const Tensor& table) {
   const Tensor x = row.view({heads, -1});
-  const int64_t half = x.size(1) / 2;
+  const int64_t half = table.size(1);
   const Tensor first = x.narrow(1, 0, half), second = x.narrow(1, half, half), cosines = table[0], sines = table[1];
-  return at::cat({first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines))}, 1);
+  return at::cat({first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines)), x.narrow(1, 2 * half, x.size(1) - 2 * half)}, 1);
 }
 
 Tensor decodeByOperators(const Sizes& sizes, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& given, at::TensorList caches,
@@ -198,7 +198,8 @@ Tensor decodeByOperators(const Sizes& sizes, const Tensor& query, const Tensor& 
 
 }  // namespace
 
-// query (N, heads · size), key and value (N, key heads · size) before rotation, table (2, N, size / 2) float32 on the CPU: cosines and sines. Each cache
+// query (N, heads · size), key and value (N, key heads · size) before rotation, table (2, N, half) float32 on the CPU: cosines and sines for the first
+// 2 half numbers of a head. Each cache
 // (2, key heads, capacity, size) has `lengths` positions and gets one more.
 static Tensor decodeAttention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& table, at::TensorList caches,
                               at::IntArrayRef lengths) {
@@ -207,9 +208,9 @@ static Tensor decodeAttention(const Tensor& query, const Tensor& key, const Tens
               "expected a cache and a length for each row of the query but received ", query.sizes(), ", ", caches.size(), " and ", lengths.size());
   TORCH_CHECK(table.is_cpu() && table.scalar_type() == at::kFloat && table.is_contiguous(), "expected a float32 table on the CPU");
   const int64_t size = caches[0].size(3), keyHeads = caches[0].size(1);
-  const Sizes sizes{query.size(1) / size, keyHeads, size};
+  const Sizes sizes{query.size(1) / size, keyHeads, size, table.size(-1)};
   TORCH_CHECK(query.size(1) % (size * keyHeads) == 0 && size % 2 == 0 && key.sizes() == at::IntArrayRef({count, keyHeads * size}) &&
-                  value.sizes() == key.sizes() && table.sizes() == at::IntArrayRef({2, count, size / 2}),
+                  value.sizes() == key.sizes() && table.sizes() == at::IntArrayRef({2, count, sizes.half}) && 2 * sizes.half <= size,
               "expected query, key, value and table for heads of ", size, " but received ", query.sizes(), ", ", key.sizes(), ", ", value.sizes(), " and ",
               table.sizes());
   for (int64_t i = 0; i < count; i++)

@@ -188,12 +188,13 @@ static Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) {
   return at::rms_norm(x, {x.size(-1)}, weight, eps);
 }
 
-// (…, L, size) turned by cosines and sines (2, …, L, size / 2): the first half of the last dimension is paired with the second. `back` turns
-// the other way. Written into the halves of one tensor, which has the memory layout of `x`.
+// (…, L, size) turned by cosines and sines (2, …, L, half): of the first 2 half numbers of the last dimension, the first half is paired with the
+// second; what is left stays. `back` turns the other way. Written into the parts of one tensor, which has the memory layout of `x`.
 static Tensor turned(const Tensor& x, const Tensor& table, bool back) {
   const Tensor y = at::empty_like(x), cosines = table.select(0, 0), sines = table.select(0, 1);
-  const int64_t half = x.size(-1) / 2;
+  const int64_t half = table.size(-1), rest = x.size(-1) - 2 * half;
   const Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
+  if (rest > 0) y.narrow(-1, 2 * half, rest).copy_(x.narrow(-1, 2 * half, rest));
   Tensor left = y.narrow(-1, 0, half), right = y.narrow(-1, half, half);
   at::mul_out(left, first, cosines).addcmul_(second, sines, back ? 1 : -1);
   at::mul_out(right, second, cosines).addcmul_(first, sines, back ? -1 : 1);
@@ -214,13 +215,15 @@ struct Rotary : torch::autograd::Function<Rotary> {
 
 // On a CPU, every product is rounded, as transformers does.
 static Tensor rotary(const Tensor& x, const Tensor& table) {
-  TORCH_CHECK(x.dim() > 1 && table.dim() == x.dim() + 1 && table.size(0) == 2 && 2 * table.size(-1) == x.size(-1),
-              "expected cosines and sines for half of the last dimension but received ", x.sizes(), " and ", table.sizes());
+  TORCH_CHECK(x.dim() > 1 && table.dim() == x.dim() + 1 && table.size(0) == 2 && 2 * table.size(-1) <= x.size(-1),
+              "expected cosines and sines for at most half of the last dimension but received ", x.sizes(), " and ", table.sizes());
   TORCH_CHECK(!table.requires_grad(), "expected a table without gradient");
   if (!x.is_cpu()) return Rotary::apply(x, table);
-  const int64_t half = x.size(-1) / 2;
+  const int64_t half = table.size(-1), rest = x.size(-1) - 2 * half;
   const Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half), cosines = table.select(0, 0), sines = table.select(0, 1);
-  return at::cat({first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines))}, -1);
+  std::vector<Tensor> parts{first.mul(cosines).sub(second.mul(sines)), second.mul(cosines).add(first.mul(sines))};
+  if (rest > 0) parts.push_back(x.narrow(-1, 2 * half, rest));
+  return at::cat(parts, -1);
 }
 
 // x + W₂ gelu(W₁ layer_norm(x) + b₁) + b₂. Of the inside, only the input of gelu is kept for the gradient: layer_norm and gelu are computed

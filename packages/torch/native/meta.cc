@@ -72,6 +72,8 @@ static std::tuple<Tensor, Tensor> dropout(const Tensor& x, double, std::optional
 
 static Tensor dropoutBackward(const Tensor& grad, const Tensor&, double) { return at::empty_like(grad); }
 
+static Tensor solveTriangular(const Tensor&, const Tensor& b, bool, bool, bool) { return at::empty_like(b); }
+
 static void fusedAdamW(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, double, double,
                        double, double, double, bool, bool, const Optional&, const Optional&) {}
 
@@ -123,6 +125,7 @@ TORCH_LIBRARY_IMPL(aten, Meta, library) {
   add(library, "_fused_rms_norm_backward", "", rmsNormBackward);
   add(library, "native_dropout", "", dropout);
   add(library, "native_dropout_backward", "", dropoutBackward);
+  add(library, "linalg_solve_triangular", "", solveTriangular);
   add(library, "_fused_adamw_", "", fusedAdamW);
   addBoxed<flashAttention>(library, "_flash_attention_forward");
   addBoxed<flashAttentionBackward>(library, "_flash_attention_backward");

@@ -302,17 +302,19 @@ export class RMSNorm extends Module {
 
   readonly dim: number;
   readonly eps: number;
+  readonly offset: number;
 
-  constructor(dim: number, eps: number) {
+  /** @param offset what is added to the weight, in float32: 1 where the checkpoint holds differences from one */
+  constructor(dim: number, eps: number, offset = 0) {
     super();
     this.dim = dim;
     this.eps = eps;
+    this.offset = offset;
     this.weight = this.parameter('weight', [dim]);
   }
 
   forward(x: Tensor): Tensor {
-    return rowsAre === 'alone'
-      ? ops.rowsRmsNorm(x, this.weight.data, this.eps)
-      : ops.rmsNorm(x, this.weight.data, this.eps);
+    const weight = this.offset === 0 ? this.weight.data : ops.addScalar(this.weight.data, this.offset);
+    return rowsAre === 'alone' ? ops.rowsRmsNorm(x, weight, this.eps) : ops.rmsNorm(x, weight, this.eps);
   }
 }

@@ -5,7 +5,7 @@
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). Arguments before `*` are given by position, those after it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
- * package's own (native/attention.cc, decode-attention.cc, dropout.cc, fused.cc, rows.cc, update.cc).
+ * package's own (native/attention.cc, causal-conv.cc, decode-attention.cc, delta-rule.cc, dropout.cc, fused.cc, rows.cc, update.cc).
  */
 export const OPERATORS = {
   // element by element
@@ -49,6 +49,7 @@ export const OPERATORS = {
   addcmul_: 'addcmul_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)',
   addcdiv_: 'addcdiv_(Tensor(a!) self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor(a!)',
   lerp_: 'lerp_.Scalar(Tensor(a!) self, Tensor end, Scalar weight) -> Tensor(a!)',
+  softplus: 'softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor',
   siluBackward: 'silu_backward(Tensor grad_output, Tensor self) -> Tensor',
 
   // comparisons and masks
@@ -127,6 +128,10 @@ export const OPERATORS = {
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
   decodeAttention:
     'minicpm::decode_attention(Tensor query, Tensor key, Tensor value, Tensor table, Tensor[] caches, int[] lengths) -> Tensor',
+  gatedDeltaRule:
+    'minicpm::gated_delta_rule(Tensor query, Tensor key, Tensor value, Tensor decay, Tensor beta, Tensor(a!)[] states, *, int[]? lengths=None) -> Tensor',
+  causalConv1dSilu:
+    'minicpm::causal_conv1d_silu(Tensor x, Tensor weight, Tensor(a!)[] states, *, int[]? lengths=None) -> Tensor',
   softmax: 'softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   logSoftmax: 'log_softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor',
   scaledDotProductAttention:

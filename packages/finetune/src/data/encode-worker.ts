@@ -49,7 +49,8 @@ function arraysIn(value: object): ArrayBufferView[] {
   }
   const { sample } = value as TrainingSample;
   if (!sample) return [];
-  return [sample.inputIds, sample.labels, ...sample.pictures.map((picture) => picture.pixels)];
+  const positions = sample.positionIds === undefined ? [] : [sample.positionIds];
+  return [sample.inputIds, sample.labels, ...positions, ...sample.pictures.map((picture) => picture.pixels)];
 }
 
 sharp.cache(false); // no picture is decoded twice in a row

@@ -11,10 +11,10 @@ import {
   encodeAnswers,
   encodeRecord,
   type ModelConfig,
+  modelInput,
   type RecordOptions,
   readConfig,
   Tokenizer,
-  VERSIONS,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
@@ -44,6 +44,7 @@ export function sliceOf(
     maxSliceNums: flags.max_slice_nums ?? slice.maxSliceNums,
     scaleResolution: flags.scale_resolution ?? slice.scaleResolution,
     patchSize: slice.patchSize,
+    multiple: slice.multiple,
   };
 }
 
@@ -56,16 +57,11 @@ export function encoderSetup(
 ): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
-  const sliceConfig = sliceOf(config, model);
   return {
     tokenizerFolder: modelFolder,
     vocabSize: config.llm.vocabSize,
     preference,
-    llmType: VERSIONS[config.version].llmType,
-    sliceConfig: config.sliceMode ? sliceConfig : null,
-    patchSize: config.slice.patchSize,
-    queryNum: config.queryNum,
-    batchVision: config.batchVision,
+    ...modelInput(config, { slice: sliceOf(config, model) }),
     maxLength: data.model_max_length,
     overlong: data.overlong,
     compat: data.compat,
@@ -149,7 +145,7 @@ function secondOf(record: DataRecord, other: DataRecord | undefined): DataRecord
 }
 
 /** A record has to be what the training learns from. @throws UserError naming the key and the cure */
-function requirePurpose({ rejected, desirable, comparedKey: key }: DataRecord, preference: PreferenceLoss | null): void {
+export function requirePurpose({ rejected, desirable, comparedKey: key }: DataRecord, preference: PreferenceLoss | null): void {
   if (preference === null && key !== undefined && key !== 'label')
     throw new UserError(`Expected an answer to learn for a record but received answers to compare, by the key ${key}.`, {
       key,

@@ -5,17 +5,18 @@
  *   messages  {"messages": [{"role", "content": text with <image> | parts}], "images": [path, …]}          OpenAI, TRL, LLaMA-Factory
  *   llava     {"image": path | [path, …], "conversations": [{"from": "human" | "gpt", "value"}]}           LLaVA, ShareGPT
  *
+ * Videos are written as images are, under `video` or `videos` and with `<video>`; an entry may be a list of frames.
  * Each record has its own form. Checks what a record looks like; what a conversation may say (whose turn it is, special
  * tokens, placeholders of the seed form) is checked where it is encoded.
  */
-import type { ImageSource } from '@minicpm-finetune/processor';
+import type { ImageSource, VideoSource } from '@minicpm-finetune/processor';
 import { expected, shownNames, UserError } from '@minicpm-finetune/run';
 import { answersProblem, comparedOf } from './compared.js';
-import { present } from './empty.js';
+import { isEmpty, present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
 import { checkRecordKeys, checkTurnKeys } from './keys.js';
 import { learnedTurns } from './marks.js';
-import { hasOwnImage, PlacedImages } from './placed-images.js';
+import { hasOwnMedia, PlacedMedia } from './placed-media.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
 import { keyNames, styleOfTurns, type TurnStyle, turnRole } from './turns.js';
 
@@ -124,7 +125,7 @@ function normalizeOne(raw: unknown, place: RecordPlace, resolver: ImageResolver)
   const written = recognize(raw, place);
   const { record, turns } = written;
   for (const [index, turn] of turns.entries()) checkTurnKeys(turn, { ...place, turn: index });
-  const unread = checkRecordKeys(record, turns, hasPictures(record, turns), place);
+  const unread = checkRecordKeys(record, turns, hasMedia(record, turns), place);
   return {
     id: recordId(record.id, place),
     ...conversation(written, place, resolver),
@@ -146,8 +147,10 @@ function hasSystem({ system }: Keys): boolean {
   return present(system) && system !== '';
 }
 
-function hasPictures({ image, images }: Keys, turns: readonly Keys[]): boolean {
-  return hasEntry(image) || hasEntry(images) || turns.some(({ content, value }) => hasOwnImage(content ?? value));
+function hasMedia({ image, images, video, videos }: Keys, turns: readonly Keys[]): boolean {
+  return (
+    [image, images, video, videos].some(hasEntry) || turns.some(({ content, value }) => hasOwnMedia(content ?? value))
+  );
 }
 
 /** Whether the value of an image key is more than null, a list of nulls, or an object without keys. */
@@ -156,23 +159,43 @@ function hasEntry(value: unknown): boolean {
   return isObject(value) ? Object.keys(value).length > 0 : present(value);
 }
 
-type Conversation = Pick<DataRecord, 'image' | 'conversations'>;
+type Conversation = Pick<DataRecord, 'image' | 'video' | 'conversations'>;
 
 function conversation(written: Written, place: RecordPlace, resolver: ImageResolver): Conversation {
   const { record, form } = written;
-  if (hasEntry(record.image) && hasEntry(record.images)) {
-    throw new UserError('Expected image or images for a record but received both.', {
+  const images = writtenMedia(record, 'image', place);
+  const videos = writtenMedia(record, 'video', place);
+  if (form !== 'seed' || (images.list?.length ?? 0) > 1 || (videos.list?.length ?? 0) > 1)
+    return listed(written, { images: entriesOf(images), videos: entriesOf(videos) }, place, resolver);
+  const image = seedMedia('image', soleOf(images), place, (...words) => resolver.resolve(...words, place));
+  const video = seedMedia('video', soleOf(videos), place, (...words) => resolver.resolveVideo(...words, place));
+  return {
+    image,
+    ...(video === undefined ? {} : { video }),
+    conversations: spoken(written, place, seedContent(place)),
+  };
+}
+
+/** What a record has under `image` or `images` (or for videos): a list of it, if it is one. */
+interface WrittenMedia {
+  readonly value: unknown;
+  readonly list: readonly unknown[] | undefined;
+}
+
+function writtenMedia(record: Keys, word: 'image' | 'video', place: RecordPlace): WrittenMedia {
+  const both = [record[word], record[`${word}s`]].filter(hasEntry);
+  if (both.length === 2) {
+    throw new UserError(`Expected ${word} or ${word}s for a record but received both.`, {
       ...place,
-      cure: 'Put all paths into images.',
+      cure: `Put all paths into ${word}s.`,
     });
   }
-  const value = [record.image, record.images].find(hasEntry);
-  const list = Array.isArray(value) ? value.filter(present) : undefined;
-  if (form !== 'seed') return listed(written, list ?? (value === undefined ? [] : [value]), place, resolver);
-  if (list !== undefined && list.length > 1) return listed(written, list, place, resolver);
-  const image = seedImage(list === undefined ? value : list[0], place, resolver);
-  return { image, conversations: spoken(written, place, seedContent(place)) };
+  return { value: both[0], list: Array.isArray(both[0]) ? both[0].filter(present) : undefined };
 }
+
+const entriesOf = ({ value, list }: WrittenMedia): readonly unknown[] => list ?? (value === undefined ? [] : [value]);
+
+const soleOf = ({ value, list }: WrittenMedia): unknown => (list === undefined ? value : list[0]);
 
 /** The turns, with the key system in front and the answers that are not learned marked. */
 function spoken(
@@ -196,9 +219,33 @@ function spoken(
       });
     }
     const content = contentOf(style === 'role' ? turn.content : turn.value, index);
-    return { role, content, ...(role === 'assistant' && !learned[index] ? { supervised: false } : {}) };
+    const thought = thoughtOf(turn, role, { ...place, turn: index });
+    return {
+      role,
+      content,
+      ...(role === 'assistant' && !learned[index] ? { supervised: false } : {}),
+      ...(thought === undefined ? {} : { thought }),
+    };
   });
   return [...front, ...rest];
+}
+
+/** What the assistant thought before an answer. */
+function thoughtOf(turn: Keys, role: Turn['role'], place: RecordPlace & { turn: number }): string | undefined {
+  const { reasoning_content: thought } = turn;
+  if (isEmpty(thought)) return undefined;
+  const key = 'reasoning_content';
+  if (typeof thought !== 'string')
+    throw expected('text', `the key ${key} of a turn`, thought, { ...place, key, cure: 'Write it as one string.' });
+  if (role === 'assistant') return thought;
+  throw new UserError(
+    `Expected a thought before an answer of the assistant but received ${key} in the turn of ${role}.`,
+    {
+      ...place,
+      key,
+      cure: 'Move it to the turn of the answer, or remove it.',
+    },
+  );
 }
 
 function seedContent(place: RecordPlace): (value: unknown, turn: number) => string {
@@ -208,36 +255,41 @@ function seedContent(place: RecordPlace): (value: unknown, turn: number) => stri
   };
 }
 
-function seedImage(value: unknown, place: RecordPlace, resolver: ImageResolver): DataRecord['image'] {
+function seedMedia<T extends ImageSource | VideoSource>(
+  word: 'image' | 'video',
+  value: unknown,
+  place: RecordPlace,
+  resolve: (value: unknown, where: string) => T,
+): T | Readonly<Record<string, T>> | undefined {
   if (!present(value)) return undefined;
   const single =
     typeof value === 'string' ||
     value instanceof Uint8Array ||
+    (word === 'video' && Array.isArray(value)) ||
     (isObject(value) && ('bytes' in value || 'path' in value));
-  if (single) return resolver.resolve(value, 'the key image', place);
+  if (single) return resolve(value, `the key ${word}`);
   if (!isObject(value)) {
-    throw expected('a path, or an object of placeholders and paths', 'the key image', value, {
+    throw expected('a path, or an object of placeholders and paths', `the key ${word}`, value, {
       ...place,
-      cure: 'Several images are written {"<image_00>": path, "<image_01>": path}, with the placeholders in the text.',
+      cure: `Several ${word}s are written {"<${word}_00>": path, "<${word}_01>": path}, with the placeholders in the text.`,
     });
   }
   const entries = Object.entries(value).filter(([, source]) => present(source));
   if (entries.length === 0) return undefined;
-  const resolved = entries.map(([tag, source]): [string, ImageSource] => [
-    tag,
-    resolver.resolve(source, `the image ${shownNames([tag])}`, place),
-  ]);
-  return Object.fromEntries(resolved);
+  return Object.fromEntries(
+    entries.map(([tag, source]): [string, T] => [tag, resolve(source, `the ${word} ${shownNames([tag])}`)]),
+  );
 }
 
-/** Images in a list, taken by the `<image>`s of the text (or image parts) in order. */
+/** Media in lists, taken by the `<image>`s and `<video>`s of the text (or parts of it) in order. */
 function listed(
   written: Written,
-  images: readonly unknown[],
+  media: { readonly images: readonly unknown[]; readonly videos: readonly unknown[] },
   place: RecordPlace,
   resolver: ImageResolver,
 ): Conversation {
-  const sources = images.map((value, i) => resolver.resolve(value, `image ${i}`, place));
-  const placed = new PlacedImages(sources, place, resolver);
+  const images = media.images.map((value, i) => resolver.resolve(value, `image ${i}`, place));
+  const videos = media.videos.map((value, i) => resolver.resolveVideo(value, `video ${i}`, place));
+  const placed = new PlacedMedia({ images, videos }, place, resolver);
   return placed.finish(spoken(written, place, (value, turn) => placed.content(value, turn)));
 }

@@ -4,10 +4,10 @@
  * says without reading that nothing was changed; where it differs, only the content decides.
  */
 import { hash } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { isAbsolute, join, relative, sep } from 'node:path';
-import type { ImageSource } from '@minicpm-finetune/processor';
-import { type DataRecord, imagesOf } from './record.js';
+import { areByTag, type ImageSource, type VideoSource, videoFiles } from '@minicpm-finetune/processor';
+import { type DataRecord, imagesOf, videosOf } from './record.js';
 import type { RecordTraits } from './traits.js';
 
 /** Stands for "not known": no hash is it. */
@@ -22,21 +22,42 @@ function hash64(data: string | Uint8Array): bigint {
 }
 
 /** Hash of what a record says: its turns, and the tags of its pictures. */
-export function textOf({ conversations, image, rejected, desirable }: DataRecord): bigint {
+export function textOf({ conversations, image, video, rejected, desirable }: DataRecord): bigint {
   const compared = rejected === undefined && desirable === undefined ? [] : [rejected?.conversations, desirable];
-  return hash64(JSON.stringify([conversations, tagsOf(image), ...compared]));
+  const tags = image === undefined ? null : isSingle(image) ? '' : Object.keys(image);
+  const videoTags = video === undefined ? [] : [areByTag(video) ? Object.keys(video) : ''];
+  return hash64(JSON.stringify([conversations, tags, ...videoTags, ...compared]));
 }
-
-const tagsOf = (image: DataRecord['image']): string[] | string | null =>
-  image === undefined ? null : isSingle(image) ? '' : Object.keys(image);
 
 function isSingle(image: NonNullable<DataRecord['image']>): image is ImageSource {
   return typeof image === 'string' || image instanceof Uint8Array;
 }
 
-/** Hash of the content of a record's pictures, in their order. Throws what reading a file throws. */
+/** Hash of the content of a record's pictures, in their order, then of its videos. Throws what reading a file throws. */
 export function contentOf(record: DataRecord): bigint {
-  return hash64(Buffer.concat(imagesOf(record).map((source) => hash('sha256', bytesOf(source), 'buffer'))));
+  const images = imagesOf(record).map((source) => hash('sha256', bytesOf(source), 'buffer'));
+  return hash64(Buffer.concat([...images, ...videosOf(record).map(videoHash)]));
+}
+
+/** Hash of a video: of the files of its frames, or of its file's size and both of its ends, as reading all of it takes long. */
+export function videoHash(source: VideoSource): Buffer {
+  return hash('sha256', Buffer.concat(videoFiles(source).map(endsOf)), 'buffer');
+}
+
+const END = 1 << 20;
+
+function endsOf(path: string): Buffer {
+  const file = openSync(path, 'r');
+  try {
+    const { size } = fstatSync(file);
+    const read = (start: number): Buffer => {
+      const part = Buffer.alloc(Math.min(END, size));
+      return part.subarray(0, readSync(file, part, 0, part.length, start));
+    };
+    return hash('sha256', Buffer.concat([Buffer.from(`${size} `), read(0), read(Math.max(0, size - END))]), 'buffer');
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** The content of a record without pictures. */
@@ -44,9 +65,13 @@ export const NO_PICTURES = hash64(Buffer.alloc(0));
 
 const bytesOf = (source: ImageSource): Uint8Array => (typeof source === 'string' ? readFileSync(source) : source);
 
-/** The files among a record's pictures. */
+/** The files among a record's pictures, and those of its videos; of a folder of frames, the folder as well. */
 export function filesOf(record: DataRecord): string[] {
-  return imagesOf(record).filter((source) => typeof source === 'string');
+  const videos = videosOf(record).flatMap((source) => {
+    const files = videoFiles(source);
+    return typeof source === 'string' && files[0] !== source ? [source, ...files] : files;
+  });
+  return [...imagesOf(record).filter((source) => typeof source === 'string'), ...videos];
 }
 
 /**

@@ -1,8 +1,8 @@
-/** A data file's image reference to a path or bytes. Does not open or decode images (the processor does). */
+/** A data file's image or video reference to a path or bytes. Does not open or decode images (the processor does). */
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type ImageSource, pictureFromText } from '@minicpm-finetune/processor';
+import { type ImageSource, pictureFromText, type VideoSource } from '@minicpm-finetune/processor';
 import {
   beginsAsPicture,
   didYouMean,
@@ -48,6 +48,33 @@ export class ImageResolver {
       if (typeof value.path === 'string') return this.#text(value.path, where, place);
     }
     throw expected('a path or the bytes of an image', where, value, place);
+  }
+
+  /**
+   * The same for a video: the path of a file or of a folder of frames, or a list of the paths of its frames. Throws UserError naming what was
+   * tried.
+   */
+  resolveVideo(value: unknown, where: string, place: RecordPlace): VideoSource {
+    if (!Array.isArray(value)) return this.#videoPath(value, where, place);
+    if (value.length === 0) throw expected('frames in the list', where, value, place);
+    return value.map((frame, i) => this.#videoPath(frame, `frame ${i} of ${where}`, place));
+  }
+
+  #videoPath(value: unknown, where: string, place: RecordPlace): string {
+    const path = isObject(value) ? (value.path ?? value.url) : value;
+    if (typeof path !== 'string' || path.trim() === '') {
+      const cure = 'Write the path of a video file, of a folder of frames, or a list of the paths of its frames.';
+      throw expected('the path of a video', where, value, { ...place, cure });
+    }
+    const scheme = /^\s*([a-z][a-z0-9+.-]+):/i.exec(path)?.[1]?.toLowerCase();
+    if (scheme === 'file') return this.#file(fileUrl(path) ?? path, path, where, place);
+    if (scheme === 'data' || (scheme !== undefined && path.trimStart().startsWith('//', scheme.length + 1))) {
+      throw expected('a video file', where, path, {
+        ...place,
+        cure: `Videos are not read from ${scheme.slice(0, MOST_SHOWN)} addresses. Save them once and write their paths relative to the data file.`,
+      });
+    }
+    return this.#file(path, path, where, place);
   }
 
   #bytes(value: Uint8Array, where: string, place: RecordPlace): Uint8Array {

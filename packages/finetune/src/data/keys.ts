@@ -13,7 +13,7 @@ type Keys = Readonly<Record<string, unknown>>;
 type Place = RecordPlace & { turn?: number };
 
 /** The keys of a record that are read. */
-const READ = ['id', 'image', 'images', 'conversations', 'messages', 'system'];
+const READ = ['id', 'image', 'images', 'video', 'videos', 'conversations', 'messages', 'system'];
 
 /** What to do about a key. */
 type Cure = (key: string) => string;
@@ -21,9 +21,9 @@ type Cure = (key: string) => string;
 const TOOLS: Cure = (key) =>
   `Tools are not trained here. Write what the model shall see and say into the turns as text, or remove ${key}.`;
 const REASONING: Cure = (key) =>
-  `Write the reasoning into the answer itself, in the form in which the model shall say it, or remove ${key}.`;
+  `Write it as reasoning_content into the turn of its answer, for a model that thinks, or into the answer itself, or remove ${key}.`;
 const PREFERENCE: Cure = (key) => `Rename ${key} to rejected or chosen, with --preference; or remove it.`;
-const MEDIA: Cure = (key) => `Remove ${key} or the record: the models are trained on text and images here.`;
+const MEDIA: Cure = (key) => `Remove ${key} or the record: the models are trained on text, images and videos here.`;
 const HISTORY: Cure = (key) =>
   `Write the earlier turns in front of the others, as user and assistant, and remove ${key}.`;
 const SYSTEM: Cure = (key) => `Rename ${key} to system, or remove it.`;
@@ -31,7 +31,7 @@ const TEXT: Cure = (key) => `Write what the model shall see into the user turn, 
 
 /** Cures of the keys that are refused in a record and in a turn, by their name in small letters without separators. */
 const REFUSED: Readonly<Record<string, Cure>> = {
-  ...cured(MEDIA, ['video', 'videos', 'audio', 'audios']),
+  ...cured(MEDIA, ['audio', 'audios']),
   ...cured(TOOLS, ['tools', 'functions', 'function_call', 'tool_call', 'tool_calls', 'tool_choice', 'tool_call_id']),
   ...cured(REASONING, ['reasoning', 'reasoning_content', 'thinking', 'thinking_content', 'thought', 'thoughts']),
   ...cured(PREFERENCE, ['rejected_answer', 'rejected_output', 'chosen_response', 'refusal']),
@@ -87,10 +87,13 @@ export function checkRecordKeys(record: Keys, turns: readonly Keys[], pictures: 
   return unread;
 }
 
+/** The keys of a turn that are read. */
+const TURN = ['role', 'content', 'from', 'value', 'reasoning_content'];
+
 /** Checks the keys of a turn. @throws UserError for a key that is refused */
 export function checkTurnKeys(turn: Keys, place: RecordPlace & { turn: number }): void {
   for (const [key, value] of Object.entries(turn)) {
-    if (key === 'role' || key === 'content' || key === 'from' || key === 'value' || isEmpty(value)) continue;
+    if (TURN.includes(key) || isEmpty(value)) continue;
     refuse(key, value, 'a turn', place);
     if (!(PICTURE.test(plain(key)) && isReference(value)) && !showsPicture(key, value)) continue;
     throw new UserError(
@@ -105,7 +108,7 @@ export function checkTurnKeys(turn: Keys, place: RecordPlace & { turn: number })
 }
 
 /** The keys of a part of the content that are read. */
-const PART = ['type', 'text', 'image', 'image_url', 'url', 'path', 'bytes'];
+const PART = ['type', 'text', 'image', 'image_url', 'video', 'video_url', 'url', 'path', 'bytes'];
 
 /** Checks the keys of a part of a turn's content. @throws UserError for a key that is refused */
 export function checkPartKeys(part: Keys, place: RecordPlace & { turn: number }): void {

@@ -7,7 +7,7 @@ import type { Dataset } from './dataset.js';
 import type { Encoder } from './encoder.js';
 import { contentOf, filesOf, NO_PICTURES, stampOf, textOf, UNKNOWN, writeLine } from './identity.js';
 import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
-import { type DataRecord, imagesOf, withWrittenTurn } from './record.js';
+import { type DataRecord, imagesOf, videosOf, withWrittenTurn } from './record.js';
 import { strangerTo } from './stranger.js';
 import { summarize } from './summary.js';
 import { traitsOf } from './traits.js';
@@ -91,7 +91,7 @@ export async function lookAtRange(
       if (first + i < setup.decoded) {
         if (i >= exact || setup.purpose === 'question') await decodeAll(record, encoder);
         looked.contents[i] = contentOf(record);
-      } else if (imagesOf(record).length === 0) looked.contents[i] = NO_PICTURES;
+      } else if (imagesOf(record).length + videosOf(record).length === 0) looked.contents[i] = NO_PICTURES;
       looked.lengths[i] = Math.min(length, encoder.setup.maxLength * (compares ? 2 : 1));
     } catch (error) {
       fail(i, withWrittenTurn(error, record));

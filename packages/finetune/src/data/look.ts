@@ -3,18 +3,15 @@
  * For the preflight. What only decoding finds (damage in the middle of a picture) is found by `decodeAll`.
  */
 import {
-  type ChatMessage,
   checkRecord,
-  checkShape,
   encodePrompt,
-  type ImageSource,
+  measureConversation,
   measureHeader,
   measureImage,
   PILLOW_MAX_PIXELS,
-  planSlices,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import type { Encoder } from './encoder.js';
+import { type Encoder, requirePurpose } from './encoder.js';
 import { questionOf } from './question.js';
 import { type DataRecord, imagesOf } from './record.js';
 
@@ -34,10 +31,10 @@ const DOUBT = { record: 16, turn: 8, picture: 8 } as const;
  */
 export async function lookAtRecords(records: readonly DataRecord[], encoder: Encoder): Promise<(number | UserError)[]> {
   const { setup, tokenizer } = encoder;
-  const pictures: (number | UserError)[] = [];
+  const pictures: (Shown | UserError)[] = [];
   for (const record of records) pictures.push(await orUserError(() => countPictures(record, encoder)));
   const turns = await tokenizer.count(
-    records.flatMap(({ conversations }) => conversations.map(({ content }) => content)),
+    records.flatMap(({ conversations }) => conversations.map(({ content, thought = '' }) => thought + content)),
   );
   const begin = await encoder.beginTokens();
   const lengths: (number | UserError)[] = [];
@@ -46,32 +43,36 @@ export async function lookAtRecords(records: readonly DataRecord[], encoder: Enc
     const counts = turns.slice(at, at + record.conversations.length);
     at += counts.length;
     const shown = pictures[i]!;
-    if (typeof shown !== 'number') {
+    if (shown instanceof UserError) {
       lengths.push(shown);
       continue;
     }
     const start = record.conversations[0]?.role === 'system' ? 0 : begin;
-    const { tokens, fine } = measureTurns(record, { start, counts, pictures: shown }, setup);
+    const { tokens, fine } = measureTurns(record, { start, counts, ...shown }, setup);
     lengths.push(fine ? tokens : await orUserError(() => encodeHeaders(record, encoder, tokens)));
   }
   return lengths;
 }
+
+type Shown = Pick<Counted, 'pictures' | 'features'>;
 
 interface Counted {
   /** Tokens before the first turn. */
   readonly start: number;
   /** Tokens of each turn's text. */
   readonly counts: readonly number[];
+  /** Pictures, slices among them, and their features. */
   readonly pictures: number;
+  readonly features: number;
 }
 
 /** The length of a record in tokens, and whether it can certainly be used: it fits, or something to learn is left when it is cut. */
 function measureTurns(
   { conversations }: DataRecord,
-  { start, counts, pictures }: Counted,
-  { queryNum, maxLength, overlong, compat }: Encoder['setup'],
+  { start, counts, pictures, features }: Counted,
+  { maxLength, overlong, compat }: Encoder['setup'],
 ): { tokens: number; fine: boolean } {
-  const shown = pictures * (queryNum + TOKENS_PER_PICTURE);
+  const shown = features + pictures * TOKENS_PER_PICTURE;
   const upTo = (turns: number): number =>
     start + TOKENS_PER_TURN * turns + counts.slice(0, turns).reduce((sum, count) => sum + count, 0) + shown;
   const most = (turns: number): number => upTo(turns) + DOUBT.record + DOUBT.turn * turns + DOUBT.picture * pictures;
@@ -83,13 +84,13 @@ function measureTurns(
   return { tokens, fine };
 }
 
-/** `tokens`, once encoding without pictures has worked. */
+/** The length of a record that is encoded without pictures; `tokens` where it is left out. */
 async function encodeHeaders(record: DataRecord, encoder: Encoder, tokens: number): Promise<number> {
-  await encoder.encode(record, { pixels: 'header' });
-  return tokens;
+  const { sample } = await encoder.encode(record, { pixels: 'header' });
+  return sample?.inputIds.length ?? tokens;
 }
 
-async function orUserError(work: () => Promise<number>): Promise<number | UserError> {
+async function orUserError<T>(work: () => Promise<T>): Promise<T | UserError> {
   try {
     return await work();
   } catch (error) {
@@ -98,18 +99,19 @@ async function orUserError(work: () => Promise<number>): Promise<number | UserEr
   }
 }
 
-/** Pictures, slices among them, of a record whose conversation and images are sound. */
-async function countPictures(record: DataRecord, encoder: Encoder): Promise<number> {
+/** Pictures, slices and frames among them, of a record whose conversation, images and videos are sound. */
+async function countPictures(record: DataRecord, encoder: Encoder): Promise<Shown> {
   const { setup, tokenizer } = encoder;
-  checkRecord(record, { ...setup, tokenizer });
-  let pictures = 0;
-  for (const source of imagesOf(record)) {
-    const [width, height] = await pictureSize(source, record, encoder);
-    const grid = setup.sliceConfig ? planSlices([width, height], setup.sliceConfig).grid : null;
-    pictures += 1 + (grid ? grid[0] * grid[1] : 0);
+  requirePurpose(record, setup.preference);
+  const messages = checkRecord(record, { ...setup, tokenizer });
+  if (setup.compat === 'official') {
+    for (const source of imagesOf(record)) await measureHeader(source, limitsOf(setup));
+    return { pictures: 0, features: 0 }; // its length is that of an encoding
   }
-  return pictures;
+  return await measureConversation(messages, { ...setup, tokenizer, pixels: 'header' });
 }
+
+const limitsOf = ({ maxImagePixels = PILLOW_MAX_PIXELS }: Encoder['setup']) => ({ maxImagePixels });
 
 /** Looks at a record to be asked. Returns the length of the prompt in tokens. */
 export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: Encoder): Promise<number> {
@@ -117,42 +119,18 @@ export async function lookAtQuestion(record: DataRecord, { setup, tokenizer }: E
   return prompt.inputIds.length;
 }
 
-async function pictureSize(
-  source: ImageSource,
-  record: DataRecord,
-  { setup }: Encoder,
-): Promise<[width: number, height: number]> {
-  const { maxImagePixels = PILLOW_MAX_PIXELS, compat } = setup;
-  try {
-    const size = await measureHeader(source, { maxImagePixels });
-    if (compat !== 'official') checkShape(size, setup);
-    return [size.width, size.height];
-  } catch (error) {
-    throw withTurn(error, source, record, setup);
-  }
-}
-
-/** The error with the turn that shows the picture, where it has one. */
-function withTurn(error: unknown, source: ImageSource, record: DataRecord, { compat }: Encoder['setup']): unknown {
-  if (!(error instanceof UserError) || compat === 'official') return error;
-  const shows = ({ content }: ChatMessage): boolean =>
-    typeof content !== 'string' && content.some((part) => typeof part !== 'string' && part.image === source);
-  const turn = questionOf(record).messages.findIndex(shows);
-  return turn === -1 ? error : error.at({ turn });
-}
-
 /**
- * Decodes every picture of a record, and forgets it.
+ * Decodes every picture and frame of a record, and forgets it.
  *
  * @throws UserError for one that cannot be decoded
  */
-export async function decodeAll(record: DataRecord, { setup }: Encoder): Promise<void> {
-  const { maxImagePixels = PILLOW_MAX_PIXELS } = setup;
-  for (const source of imagesOf(record)) {
-    try {
-      await measureImage(source, { maxImagePixels });
-    } catch (error) {
-      throw withTurn(error, source, record, setup);
-    }
+export async function decodeAll(record: DataRecord, { setup, tokenizer }: Encoder): Promise<void> {
+  if (setup.compat === 'official') {
+    for (const source of imagesOf(record)) await measureImage(source, limitsOf(setup));
+    return;
   }
+  const { rejected } = record;
+  const other = rejected !== undefined && rejected.image !== record.image ? [{ ...record, ...rejected }] : [];
+  for (const one of [record, ...other])
+    await measureConversation(questionOf(one).messages, { ...setup, tokenizer, pixels: false });
 }

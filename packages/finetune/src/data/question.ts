@@ -2,7 +2,14 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Answer } from '@minicpm-finetune/minicpm-v';
-import { type ChatMessage, type ImageSource, type Part, recordMessages } from '@minicpm-finetune/processor';
+import {
+  type ChatMessage,
+  type ImageSource,
+  type Part,
+  recordMessages,
+  type VideoSource,
+} from '@minicpm-finetune/processor';
+import { videoHash } from './identity.js';
 import type { DataRecord } from './record.js';
 
 /** The question of a record. */
@@ -24,7 +31,7 @@ export function questionOf(record: DataRecord): Question {
   const unlearned = answered && last.supervised === false;
   const reference = answered && !unlearned ? last.content : null;
   const whole = answered ? turns : [...turns, { role: 'assistant', content: '' } as const];
-  const messages = recordMessages({ image: record.image, conversations: whole }).slice(0, -1);
+  const messages = recordMessages({ image: record.image, video: record.video, conversations: whole }).slice(0, -1);
   const text = whole.at(-2)?.content ?? '';
   return { messages, text, reference, unlearned };
 }
@@ -35,7 +42,7 @@ export function fixedRecords(length: number, count: number): number[] {
   return Array.from({ length: some }, (_, i) => Math.floor((i * length) / some));
 }
 
-/** What a question asks, as hashes: of its turns with the places of the pictures, and of each picture's file. */
+/** What a question asks, as hashes: of its turns with the places of the pictures, and of each picture's file, then of each video. */
 export interface QuestionContent {
   readonly text: string;
   readonly images: readonly string[];
@@ -47,9 +54,18 @@ const hashOf = (content: string | Uint8Array): string =>
 /** Pictures of a question in the order in which the model sees them. */
 export function picturesOf({ messages }: Question): ImageSource[] {
   return messages.flatMap(({ content }) =>
-    typeof content === 'string' ? [] : content.flatMap((part) => (typeof part === 'string' ? [] : [part.image])),
+    partsOf(content).flatMap((part) => (typeof part !== 'string' && 'image' in part ? [part.image] : [])),
   );
 }
+
+/** Videos of a question, likewise. */
+export function videosOf({ messages }: Question): VideoSource[] {
+  return messages.flatMap(({ content }) =>
+    partsOf(content).flatMap((part) => (typeof part !== 'string' && 'video' in part ? [part.video] : [])),
+  );
+}
+
+const partsOf = (content: ChatMessage['content']): readonly Part[] => (typeof content === 'string' ? [] : content);
 
 /**
  * The content of a question. Where a picture lies does not matter, nor where the record stands in its file.
@@ -65,6 +81,7 @@ export async function contentOf(question: Question, known: Map<string, string>):
   ]);
   const images: string[] = [];
   for (const source of picturesOf(question)) images.push(await imageHash(source, known));
+  for (const source of videosOf(question)) images.push(videoHash(source).toString('hex').slice(0, 32));
   return { text: hashOf(JSON.stringify(turns)), images };
 }
 

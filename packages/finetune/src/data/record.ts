@@ -1,16 +1,19 @@
 /**
  * The internal form of a record. The seed form of the official scripts, with its images resolved. forms.ts makes it,
- * encodeRecord (minicpm-v) reads it.
+ * encodeRecord (processor) reads it.
  */
-import { type ImageSource, imagesOf as imagesOfConversation } from '@minicpm-finetune/processor';
+import { type ImageSource, imagesOf as imagesOfConversation, type VideoSource } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 
+export { videosOf } from '@minicpm-finetune/processor';
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
   readonly content: string;
   /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
   readonly supervised?: boolean;
+  /** What the assistant thought before this answer. */
+  readonly thought?: string;
 }
 
 export interface DataRecord {
@@ -21,6 +24,8 @@ export interface DataRecord {
    * of the data; or undefined: a text-only record.
    */
   readonly image: ImageSource | Readonly<Record<string, ImageSource>> | undefined;
+  /** The same for videos: `<video>`, `<video_00>`, …; absolute paths of files or folders of frames, or lists of frames. */
+  readonly video?: VideoSource | Readonly<Record<string, VideoSource>>;
   /** System turn first, if any; then user and assistant. */
   readonly conversations: readonly Turn[];
   /** The system turn is not a turn of the data but its key `system`. */

@@ -2,10 +2,11 @@
  * What may surprise in a file, counted over its records. Records without a picture where others have one, answers that
  * are not learned, keys that are not read: for check-data, and before a training.
  */
-import { type DataRecord, imagesOf } from './record.js';
+import { type DataRecord, imagesOf, videosOf } from './record.js';
 
 /** Plain data. */
 export interface RecordTraits {
+  /** Pictures and videos. */
   readonly pictures: number;
   /** No picture, and its questions speak of one. */
   readonly missesPicture: boolean;
@@ -21,7 +22,7 @@ const SPEAKS_OF_PICTURE =
 
 export function traitsOf(record: DataRecord): RecordTraits {
   const { conversations, unread = [] } = record;
-  const pictures = imagesOf(record).length;
+  const pictures = imagesOf(record).length + videosOf(record).length;
   const missesPicture =
     pictures === 0 && conversations.some(({ role, content }) => role === 'user' && SPEAKS_OF_PICTURE.test(content));
   const notLearned = conversations.filter(({ supervised }) => supervised === false).length;

@@ -9,7 +9,7 @@ import { fromTypedArray, keep, noGrad, scope } from '@minicpm-finetune/torch';
 import type { Staging } from './staging.js';
 
 export interface Batch {
-  /** ids and positions (1, L) int64; all pictures and their bounds */
+  /** ids (1, L) and positions (1, L), or (3, 1, L) on a canvas, int64; all pictures and their bounds */
   readonly inputs: ModelInputs;
   /** (L) shifted ids, -100 where nothing is supervised */
   readonly labels: Int32Array;
@@ -32,7 +32,7 @@ export interface BatchAnswers {
 }
 
 /** Text and bounds of a record; what `pack` needs beside its pictures. */
-export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds' | 'answers'>;
+export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds' | 'groups' | 'positionIds' | 'answers'>;
 
 /**
  * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises
@@ -50,10 +50,9 @@ export function collate(
     samples.flatMap((sample) => {
       const staged = staging?.take(sample);
       return sample.pictures.map(
-        ({ pixels, shape, rows, cols }, i): Picture => ({
+        ({ pixels, shape, ...picture }, i): Picture => ({
+          ...picture,
           pixels: staged?.[i] ?? keep(fromTypedArray(pixels, shape, undefined, device)),
-          rows,
-          cols,
         }),
       );
     }),
@@ -92,14 +91,15 @@ export function pack(
     if (answers) rows.add(start + answers.first, inputIds.length - answers.first, { start, length: answers.shared });
     start += inputIds.length;
   }
-  const positions = rows.positions();
+  const { positions, shape } = positionsOf(sequences);
   const inputs: ModelInputs = scope(() =>
     noGrad(() => ({
       inputIds: keep(fromTypedArray(ids, [1, tokens], 'int64', device)),
       ids,
-      positionIds: keep(fromTypedArray(positions, [1, positions.length], 'int64', device)),
+      positionIds: keep(fromTypedArray(positions, shape, 'int64', device)),
       pictures: [pictures],
       imageBounds: [bounds],
+      ...groupsOf(sequences),
       lengths: rows.lengths,
       ...(rows.shares ? { rows: rows.rows() } : {}),
     })),
@@ -138,11 +138,29 @@ class Rows {
       this.#stretches.flatMap(([start, length]) => Array.from({ length }, (_, i) => BigInt(start + i))),
     );
   }
+}
 
-  /** Of the sequences one after the other, the position of each token. */
-  positions(): BigInt64Array {
-    return BigInt64Array.from(this.lengths.flatMap((length) => Array.from({ length }, (_, i) => BigInt(i))));
-  }
+/** Positions of the sequences one after the other: one of each token, or three where a sequence has a canvas. */
+function positionsOf(sequences: readonly Sequence[]): { positions: BigInt64Array; shape: readonly number[] } {
+  const axes = sequences.some(({ positionIds }) => positionIds !== undefined) ? 3 : 1;
+  const own = sequences.map(({ inputIds: { length }, answers, positionIds }) => {
+    const second = answers === undefined ? 0 : length - answers.first + answers.shared;
+    return { first: answers?.first ?? length, length: (answers?.first ?? length) + second, positionIds };
+  });
+  const tokens = own.reduce((sum, { length }) => sum + length, 0);
+  const positions = new BigInt64Array(axes * tokens);
+  let at = 0;
+  for (let axis = 0; axis < axes; axis++)
+    for (const { first, length, positionIds } of own)
+      for (let i = 0; i < length; i++)
+        positions[at++] = BigInt(positionIds?.[axis * length + i] ?? (i < first ? i : i - first));
+  return { positions, shape: axes === 1 ? [1, tokens] : [3, 1, tokens] };
+}
+
+/** How many pictures share each range, where frames of videos form groups. */
+function groupsOf(sequences: readonly Sequence[]): Pick<ModelInputs, 'groups'> {
+  if (sequences.every(({ groups }) => groups === undefined)) return {};
+  return { groups: [sequences.flatMap(({ groups, imageBounds }) => groups ?? imageBounds.map(() => 1))] };
 }
 
 /** Frees a batch's tensors. */

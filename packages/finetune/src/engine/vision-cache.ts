@@ -9,6 +9,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { KnownPictures, MiniCPMV, Picture } from '@minicpm-finetune/minicpm-v';
+import { countTokens } from '@minicpm-finetune/processor';
 import { cacheFolder, type RunConfig } from '@minicpm-finetune/run';
 import { about, copyTo, fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { VisionStore } from './vision-store.js';
@@ -25,13 +26,13 @@ export interface VisionCacheOptions {
   readonly notice: (message: string) => void;
 }
 
-const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['resampler']): boolean =>
+const frozen = (module: MiniCPMV['vpm'] | MiniCPMV['connector']): boolean =>
   [...module.namedParameters()].every(([, { requiresGrad }]) => !requiresGrad);
 
 /** The frozen part of the vision side, whose output may be stored; null: none. Training flags have to be set before. */
 export function storableLevel(model: MiniCPMV): KnownPictures['level'] | null {
   if (model.version.positions !== 'grid' || !frozen(model.vpm)) return null;
-  return frozen(model.resampler) ? 'tokens' : 'features';
+  return frozen(model.connector) && !model.version.frameGroups ? 'tokens' : 'features';
 }
 
 /** The cache that `--cache_vision` asks for, for a run of `epochs`; null: none. */
@@ -114,8 +115,11 @@ export class VisionCache {
   }
 
   #shapeOf({ rows, cols }: Picture): [number, number] {
-    const { queryNum, llm, vision } = this.#model.config;
-    return this.level === 'tokens' ? [queryNum, llm.hiddenSize] : [rows * cols, vision.hiddenSize];
+    const { pictureTokens, llm, vision } = this.#model.config;
+    const grid = { rows, cols };
+    return this.level === 'tokens'
+      ? [countTokens(pictureTokens, grid), llm.hiddenSize]
+      : [this.#model.featuresOf(grid), vision.hiddenSize];
   }
 }
 
@@ -143,13 +147,13 @@ const deviceName = (device: string): string => scope(() => ops.empty([0], { devi
 
 /** Everything that determines the features of a picture. */
 function fingerprint(model: MiniCPMV, level: KnownPictures['level'], computing: string): string {
-  const { vision, queryNum, version } = model.config;
+  const { vision, pictureTokens, merger, version } = model.config;
   const { batchSize: _, ...sizes } = vision; // only how many at once
   const { device: own } = [...model.vpm.namedParameters()][0]![1].data;
   const device = own === 'cpu' ? deviceName(computing) : own; // devices round in their own ways
-  const made = [2, about().version, device, version, sizes, queryNum, level];
+  const made = [3, about().version, device, version, sizes, pictureTokens, merger, level];
   const hash = createHash('sha256').update(JSON.stringify(made));
-  for (const module of level === 'tokens' ? [model.vpm, model.resampler] : [model.vpm]) {
+  for (const module of level === 'tokens' ? [model.vpm, model.connector] : [model.vpm]) {
     for (const [name, { data }] of module.namedParameters()) {
       hash.update(JSON.stringify([name, data.dtype, data.shape]));
       hashTensor(hash, data);

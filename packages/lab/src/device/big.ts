@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { applyLora, MiniCPMV, setLoraTraining, trainableParameters } from '@minicpm-finetune/minicpm-v';
-import { parseConfig } from '@minicpm-finetune/processor';
+import { fixedTokens, parseConfig } from '@minicpm-finetune/processor';
 import { OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
 import { deviceMemory, keep, noGrad, ops, peakResidentBytes, scope, synchronize } from '@minicpm-finetune/torch';
 import {
@@ -46,7 +46,8 @@ function randomModel(config: MiniCPMV['config'], device: DeviceName): MiniCPMV {
 
 /** Text with two pictures of 32 x 32 patches, the second half supervised. */
 function batchOf({ config }: MiniCPMV, tokens: number, device: DeviceName): Batch {
-  const { queryNum: Q, llm, vision } = config;
+  const { llm, vision } = config;
+  const Q = fixedTokens(config.pictureTokens);
   const [side, count] = [32, tokens > 2 * (Q + 2) ? 2 : 0];
   const inputIds = Int32Array.from({ length: tokens }, (_, i) => (i * 7919) % llm.vocabSize);
   const labels = inputIds.map((_, i) => (i >= tokens >> 1 && i < tokens - 1 ? inputIds[i + 1]! : -100));

@@ -2,6 +2,7 @@
  * Checks of training on a device. Losses beside the CPU's, recompute and resume, memory over many steps, tracing of
  * non-finite values.
  */
+import { fixedTokens } from '@minicpm-finetune/processor';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createModel, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';
@@ -147,7 +148,8 @@ export async function nonfinite(place: Place, device: string): Promise<Outcome> 
 /** Batches of different sizes: pictures of one and two shapes, and text alone. */
 function batchesOf(round: number, device: string): Batch[] {
   const step = round % 5; // the same again, so that no new rows of the embedding table get moments
-  const { queryNum: Q, llm, vision } = TINY;
+  const { llm, vision } = TINY;
+  const Q = fixedTokens(TINY.pictureTokens);
   const sample = (length: number, sizes: readonly (readonly [number, number])[], seed: number) => {
     const random = (i: number, below: number): number => (Math.imul(i + 7919 * seed, 2654435761) >>> 8) % below;
     const inputIds = Int32Array.from({ length }, (_, i) => random(i, llm.vocabSize));

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { SliceConfig } from '@minicpm-finetune/processor';
+import type { PictureTokens, SliceConfig } from '@minicpm-finetune/processor';
 import { type LlmType, UserError } from '@minicpm-finetune/run';
 
 /** An array of a safetensors file. int64 is read into numbers. */
@@ -18,7 +18,7 @@ export interface StoredArray {
 export interface Profile {
   sliceConfig: SliceConfig | null;
   patchSize: number;
-  queryNum: number;
+  pictureTokens: PictureTokens;
 }
 
 export interface Sample {
@@ -100,7 +100,7 @@ export class DataReference {
         scaleResolution: slice.scale_resolution,
         patchSize: slice.patch_size,
       };
-      return [name, { sliceConfig, patchSize: stored.patch_size, queryNum: stored.query_nums }];
+      return [name, { sliceConfig, patchSize: stored.patch_size, pictureTokens: { queryNum: stored.query_nums } }];
     });
     return { samples: file.samples, profiles: new Map(profiles) };
   }

@@ -3,11 +3,14 @@
  * folder of reference results. Prints one line of JSON per check and ends with exit code 1 if any failed. Files that
  * DIR lacks are skipped.
  */
-import { resolve } from 'node:path';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Tokenizer } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { DataReference } from './data-folder.js';
+import { checkNative } from './data-native.js';
 import { checkImages, checkPixels, checkResize, checkSlices } from './data-pictures.js';
 import type { CheckLine } from './data-report.js';
 import { checkCollate, checkInference, checkSamples, type OpenedModel } from './data-samples.js';
@@ -75,6 +78,24 @@ async function* checkFolder(root: string, wanted: string | undefined): AsyncGene
   const common = { slices: checkSlices, resize: checkResize, images: checkImages, pixels: checkPixels };
   for (const [check, run] of Object.entries(common)) yield* await attempt('common', check, () => run(folder));
   for (const name of names) yield* checkModel(folder, name);
+  if (wanted === undefined) yield* checkNewer(folder);
+}
+
+/** MiniCPM-V 4.6 and 4.7, which have a folder of their own inside. */
+async function* checkNewer(folder: DataReference): AsyncGenerator<CheckLine | undefined> {
+  const scratch = mkdtempSync(join(tmpdir(), 'parity-data-'));
+  const groups = checkNative(folder, scratch);
+  try {
+    for (let done = false; !done; ) {
+      yield* await attempt('v46', 'samples', async () => {
+        const next = await groups.next();
+        done = next.done === true;
+        return next.value ?? [];
+      });
+    }
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 async function main(): Promise<number> {

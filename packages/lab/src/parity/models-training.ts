@@ -2,6 +2,7 @@
  * Parity of training: gradients, groups, trajectories. Also which parameters have no gradient or a zero one;
  * trajectories of full and LoRA fine-tuning.
  */
+import { partOf } from '@minicpm-finetune/processor';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { makeSchedule } from '@minicpm-finetune/run';
 import {
@@ -27,7 +28,7 @@ import {
   withoutDecay,
 } from 'minicpm-finetune/internal';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
-import { LOSS } from './models-forward.js';
+import { asIn, LOSS } from './models-forward.js';
 import { largest, maxDifference, nameDifference, onCpu, type Report } from './models-report.js';
 
 const COSINE = 1e-5;
@@ -50,8 +51,9 @@ export function ownName(name: string): string {
  * the parameter that is such a bias: all, the middle third, or nothing.
  */
 function keyBias(name: string): 'all' | 'middle' | 'none' {
-  if (/^vpm\..*self_attn\.k_proj\.bias$/.test(name)) return 'all';
-  return name === 'resampler.attn.in_proj_bias' || /^vpm\..*attn\.qkv\.bias$/.test(name) ? 'middle' : 'none';
+  if (partOf(name) === 'llm') return 'none';
+  if (/self_attn\.k_proj\.bias$/.test(name)) return 'all';
+  return /(^resampler\.attn\.in_proj_bias|attn\.qkv\.bias)$/.test(name) ? 'middle' : 'none';
 }
 
 /** The part of a gradient, or of a parameter moved by it, that has a direction, or null. */
@@ -148,7 +150,7 @@ export function checkFullGradients(report: Report, folder: ReferenceFolder, mode
     const { meta, name } = one;
     checkReached(report, one, model);
     report.attempt(`${name}/gradients`, 0, () => {
-      const gradients = lossAndGradients(model, [one.batch()], STEP);
+      const gradients = lossAndGradients(asIn(one, model), [one.batch(asIn(one, model).config)], STEP);
       try {
         checkTrainMode(report, one, model, gradients);
         if (meta.grad_l2_norm)
@@ -169,7 +171,7 @@ function checkReached(report: Report, one: ReferenceCase, model: MiniCPMV): void
   const expected = one.meta.params_without_grad_eval;
   if (expected === undefined) return;
   report.check(`${one.name}/parameters_without_grad_eval`, 0, () => {
-    const used = model.plan(one.inputs(), { train: false }).flatMap((node) => [...node.parameters.keys()]);
+    const used = asIn(one, model).plan(one.inputs(model.config), { train: false }).flatMap((node) => [...node.parameters.keys()]);
     const reached = new Set([...used, ...model.headParameters().keys()]);
     const without = parameterNames(model).filter(
       (parameter) => !reached.has(parameter) || model.fixedParameters.has(parameter),
@@ -234,9 +236,9 @@ function optimizerSettings({ config: { lr, betas, eps, weight_decay } }: Traject
  * batch stays whole.
  */
 function dealt(model: MiniCPMV, one: ReferenceCase, { rank, size }: Group): (Batch | null)[] {
-  if (size === 1) return [one.batch()];
-  if (model.version.positions === 'strip') return [rank === 0 ? one.batch() : null];
-  const records = one.records();
+  if (size === 1) return [one.batch(model.config)];
+  if (model.version.positions === 'strip') return [rank === 0 ? one.batch(model.config) : null];
+  const records = one.records(model.config);
   for (const [i, record] of records.entries()) if (i % size !== rank) disposeBatch(record);
   return Array.from({ length: Math.ceil(records.length / size) }, (_, k) => records[k * size + rank] ?? null);
 }

@@ -44,7 +44,7 @@ export interface ModelOrigin {
 }
 
 /** The model that a configuration describes. */
-export function modelOrigin({ version, llm, vision, queryNum }: ModelConfig): ModelOrigin {
+export function modelOrigin({ version, llm, vision, pictureTokens }: ModelConfig): ModelOrigin {
   return {
     title: VERSIONS[version].title,
     sizes: {
@@ -54,7 +54,7 @@ export function modelOrigin({ version, llm, vision, queryNum }: ModelConfig): Mo
       vocab_size: llm.vocabSize,
       vision_hidden_size: vision.hiddenSize,
       vision_num_hidden_layers: vision.numLayers,
-      query_num: queryNum,
+      ...('queryNum' in pictureTokens && { query_num: pictureTokens.queryNum }),
     },
   };
 }

@@ -5,7 +5,7 @@
  */
 import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { readConfig } from '@minicpm-finetune/processor';
+import { countTokens, readConfig } from '@minicpm-finetune/processor';
 import { lockOf, removeEmpty, takeLock, UserError } from '@minicpm-finetune/run';
 import {
   type DType,
@@ -227,12 +227,13 @@ function verify(
 
 const PROBE_TEXT = 8;
 const PROBE_ROWS = 4;
-const PROBE_COLS = 6;
+const PROBE_COLS = 8;
 
 /** Logits of a few positions after an arbitrary picture and arbitrary tokens, the same for all models of one size. */
 function probeLogits(model: MiniCPMV): Float32Array {
-  const { queryNum, batchVision, llm, vision } = model.config;
-  const length = queryNum + 2 * PROBE_TEXT;
+  const { pictureTokens, batchVision, llm, vision } = model.config;
+  const tokens = countTokens(pictureTokens, { rows: PROBE_ROWS, cols: PROBE_COLS });
+  const length = tokens + 2 * PROBE_TEXT;
   const ids = BigInt64Array.from({ length }, (_, i) => BigInt((i * 7919 + 13) % llm.vocabSize));
   const patch = vision.patchSize;
   const [rows, cols] = [PROBE_ROWS, PROBE_COLS];
@@ -245,7 +246,7 @@ function probeLogits(model: MiniCPMV): Float32Array {
         inputIds: fromTypedArray(ids, [1, length], 'int64', device),
         positionIds: ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64', device }), 0),
         pictures: [[{ pixels: fromTypedArray(pixels, shape, 'float32', device), rows, cols }]],
-        imageBounds: [[[PROBE_TEXT, PROBE_TEXT + queryNum] as const]],
+        imageBounds: [[[PROBE_TEXT, PROBE_TEXT + tokens] as const]],
       };
       const hidden = runPlan(model.plan(inputs, { train: false }));
       return Float32Array.from(model.logits(ops.narrow(hidden, 1, length - PROBE_TEXT, PROBE_TEXT)).toNumbers());

@@ -2,7 +2,7 @@
  * Random weights for a model of any size. For models trained from scratch, as in the quickstart, and for tests. The
  * distributions are those of Hugging Face's and the original code's initialisers.
  */
-import type { ModelConfig } from '@minicpm-finetune/processor';
+import { fixedTokens, type ModelConfig } from '@minicpm-finetune/processor';
 import {
   type DType,
   keep,
@@ -41,7 +41,7 @@ function initial(name: string, shape: readonly number[], config: ModelConfig): T
   if (/norm|^ln_/.test(owner)) return name.endsWith('weight') ? ops.ones(shape) : ops.zeros(shape);
   if (name.endsWith('bias')) return ops.zeros(shape);
   if (name === 'resampler.pos_embed') {
-    const side = Math.sqrt(config.queryNum);
+    const side = Math.sqrt(fixedTokens(config.pictureTokens));
     return sinCosTable(side, side, config.llm.hiddenSize);
   }
   const std = name === 'resampler.proj' ? shape[0]! ** -0.5 : config.initializerRange;

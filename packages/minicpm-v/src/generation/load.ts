@@ -75,6 +75,8 @@ const TERMINATORS: Readonly<Record<LlmType, readonly string[]>> = {
   llama: ['</s>'],
   llama3: ['<|end_of_text|>'],
   minicpm: [],
+  qwen3: ['<|endoftext|>'],
+  qwen3_5: ['<|endoftext|>'],
 };
 
 /** Ids that end an answer. */

@@ -7,6 +7,7 @@ import {
   type EncodedPrompt,
   encodePrompt,
   type ModelConfig,
+  modelInput,
   type PromptOptions,
   readConfig,
   Tokenizer,
@@ -72,16 +73,10 @@ export class PromptEncoder {
   }
 
   promptOptions(options: ReadingOptions = {}): PromptOptions {
-    const { sliceMode, queryNum, batchVision } = this.config;
-    const slice = this.sliceFor(options);
     const { allowSpecialText, imageRoot, maxImagePixels, continueFinal } = options;
     return {
       tokenizer: this.template.tokenizer,
-      llmType: this.template.llmType,
-      sliceConfig: sliceMode ? slice : null,
-      patchSize: slice.patchSize,
-      queryNum,
-      batchVision,
+      ...modelInput(this.config, { slice: this.sliceFor(options) }),
       ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
       ...(imageRoot === undefined ? {} : { imageRoot }),
       ...(maxImagePixels === undefined ? {} : { maxImagePixels }),

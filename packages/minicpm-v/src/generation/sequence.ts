@@ -21,11 +21,14 @@ export interface SequenceOptions {
   readonly stream?: number;
   /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
   readonly logProbs?: number;
+  /** Positions (3 * L) of a prompt that comes as embeddings, for models with a canvas; absent: 0, 1, … */
+  readonly positionIds?: Int32Array;
 }
 
 /** A picture's tensor (uint8, as encoded) on a device; the caller's scope owns it. */
-export function pictureTensor({ pixels, shape, rows, cols }: EncodedPicture, device: string): Picture {
-  return { pixels: fromTypedArray(pixels, shape, 'uint8', device), rows, cols };
+export function pictureTensor({ pixels, shape, rows, cols, temporalId }: EncodedPicture, device: string): Picture {
+  const tensor = fromTypedArray(pixels, shape, 'uint8', device);
+  return { pixels: tensor, rows, cols, ...(temporalId === undefined ? {} : { temporalId }) };
 }
 
 const hashOf = (...parts: (string | Uint8Array)[]): string => {
@@ -34,8 +37,24 @@ const hashOf = (...parts: (string | Uint8Array)[]): string => {
   return hash.digest('base64');
 };
 
-const pictureKey = ({ pixels, shape, rows, cols }: EncodedPicture): string =>
-  hashOf(`${shape.join(' ')} ${rows} ${cols};`, pixels);
+/** Pictures that become the tokens of one, by their content and times. */
+const unitKey = (unit: readonly EncodedPicture[]): string =>
+  hashOf(
+    ...unit.flatMap(({ pixels, shape, rows, cols, temporalId = -1 }) => [
+      `${shape.join(' ')} ${rows} ${cols} ${temporalId};`,
+      pixels,
+    ]),
+  );
+
+/** The pictures of each range of a prompt: one, or the frames of a group. */
+function unitsOf({ pictures, groups }: EncodedPrompt): EncodedPicture[][] {
+  if (groups === undefined) return pictures.map((picture) => [picture]);
+  let next = 0;
+  return groups.map((size) => pictures.slice(next, (next += size)));
+}
+
+/** Under which key the states of linear attention after a piece are kept. */
+const statesKey = (key: string): string => `${key} states`;
 
 export class Sequence {
   readonly id: number;
@@ -52,9 +71,13 @@ export class Sequence {
   readonly #model: MiniCPMV;
   /** (L, D), or the record that they are made of. */
   readonly #prompt: EncodedPrompt | Tensor;
-  /** Tokens of the prompt's pictures (Q, D), as far as they are computed. */
+  /** (3 * L); undefined: 0, 1, … */
+  readonly #positionIds: Int32Array | undefined;
+  /** The prompt's pictures, or groups of frames, in the order of its ranges. */
+  readonly #units: readonly (readonly EncodedPicture[])[];
+  /** Their tokens (Q, D), as far as they are computed. */
   #pictures: Tensor[] = [];
-  /** Keys of the prompt's pictures. */
+  /** Their keys. */
   readonly #pictureKeys: readonly string[];
   #prefixKey: string;
 
@@ -67,16 +90,19 @@ export class Sequence {
     this.#prompt = prompt;
     this.promptLength = prompt instanceof Tensor ? prompt.size(0) : prompt.inputIds.length;
     this.limit = Math.min(options.maxNewTokens, llm.maxPositionEmbeddings - this.promptLength);
-    this.cache = new KVCache(llm, { dtype, device });
-    this.#pictureKeys = prompt instanceof Tensor ? [] : this.#keysOf(prompt.pictures);
+    this.#positionIds = prompt instanceof Tensor ? options.positionIds : prompt.positionIds;
+    const next = this.#positionIds?.reduce((most, id) => Math.max(most, id + 1), 0) ?? this.promptLength;
+    this.cache = new KVCache(llm, { dtype, device }, next - this.promptLength);
+    this.#units = prompt instanceof Tensor ? [] : unitsOf(prompt);
+    this.#pictureKeys = this.#keys();
     // LongRoPE: the frequencies of all positions depend on the length
     const { longRope } = llm;
     this.#prefixKey = longRope !== null && this.promptLength > longRope.originalMaxPositions ? 'long' : '';
   }
 
   /** Pictures that influence each other are known by all of them together. */
-  #keysOf(pictures: readonly EncodedPicture[]): string[] {
-    const keys = pictures.map(pictureKey);
+  #keys(): string[] {
+    const keys = this.#units.map(unitKey);
     return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i};${keys.join()}`));
   }
 
@@ -90,9 +116,10 @@ export class Sequence {
     // the last position is always computed: the first new token comes from it
     while (this.cache.length + pieceLength < this.promptLength) {
       const key = this.#pieceKey(pieceLength);
-      const known = key === null ? undefined : prefixes.get(key);
-      if (known === undefined) return;
-      this.cache.append(known);
+      const keyValues = key === null ? undefined : prefixes.get(key);
+      const states = this.#hasStates ? prefixes.get(statesKey(key!)) : null;
+      if (keyValues === undefined || states === undefined) return;
+      this.cache.append({ keyValues, states });
       this.#prefixKey = key!;
       this.cachedTokens += pieceLength;
     }
@@ -116,9 +143,9 @@ export class Sequence {
         ops.unsqueeze(this.#embeds(from, to), 0),
         this.cache,
         this.promptLength,
+        this.#positions(from, to),
       );
-      if (key !== null && to - from === pieceLength && prefixes !== undefined && !prefixes.has(key))
-        prefixes.put(key, this.cache.copyOf(from, to));
+      if (key !== null && to - from === pieceLength && prefixes !== undefined) this.#keepPrefix(from, key, prefixes);
       if (key !== null) this.#prefixKey = key;
       if (!this.isRead) return undefined;
       this.#freePictures();
@@ -129,18 +156,22 @@ export class Sequence {
   /** Computes the next picture that positions up to `to` need, unless all of them are there. Those found in `cache` count as nothing. */
   #readPicture(to: number, cache: TensorCache | undefined): boolean {
     if (this.#prompt instanceof Tensor) return false;
-    const { pictures, imageBounds } = this.#prompt;
+    const { imageBounds } = this.#prompt;
     const { device } = this.#model.llm.model.norm.weight.data;
-    while (this.#pictures.length < pictures.length && imageBounds[this.#pictures.length]![0] < to) {
+    while (this.#pictures.length < this.#units.length && imageBounds[this.#pictures.length]![0] < to) {
       const next = this.#pictures.length;
       const known = cache?.get(this.#pictureKeys[next]!);
       if (known !== undefined) {
         this.#pictures.push(scope(() => keep(ops.clone(known))));
         continue;
       }
-      const group = this.#model.picturesAreIndependent ? [pictures[next]!] : pictures.slice(next);
+      const units = this.#model.picturesAreIndependent ? [this.#units[next]!] : this.#units.slice(next);
       scope(() => {
-        const tokens = this.#model.pictureTokens(group.map((picture) => pictureTensor(picture, device)));
+        const pictures = units.flat().map((picture) => pictureTensor(picture, device));
+        const tokens = this.#model.pictureTokens(
+          pictures,
+          units.map(({ length }) => length),
+        );
         tokens.forEach((own, i) => {
           this.#pictures.push(keep(ops.clone(own)));
           cache?.put(this.#pictureKeys[next + i]!, own);
@@ -149,6 +180,26 @@ export class Sequence {
       return true;
     }
     return false;
+  }
+
+  get #hasStates(): boolean {
+    return this.#model.config.llm.linearAttention !== null;
+  }
+
+  /** Keeps what positions from `from` on added, for later prompts. */
+  #keepPrefix(from: number, key: string, prefixes: TensorCache): void {
+    if (prefixes.has(key) && (!this.#hasStates || prefixes.has(statesKey(key)))) return;
+    const { keyValues, states } = this.cache.copyFrom(from);
+    prefixes.put(key, keyValues);
+    if (states !== null) prefixes.put(statesKey(key), states);
+  }
+
+  /** Positions `from` to `to` of a prompt whose tokens have three: (3, 1, to - from). */
+  #positions(from: number, to: number): Tensor | undefined {
+    if (this.#positionIds === undefined) return undefined;
+    const { device } = this.#model.llm.model.norm.weight.data;
+    const rows = fromTypedArray(BigInt64Array.from(this.#positionIds, BigInt), [3, 1, this.promptLength], 'int64', device);
+    return ops.narrow(rows, 2, from, to - from);
   }
 
   /** Embeddings of positions `from` to `to` of the prompt (to - from, D). */

@@ -7,8 +7,6 @@ import type { LanguageModel } from './decoder.js';
 import type { ModelInputs, PlanOptions } from './inputs.js';
 import { type PlanNode, parametersOf } from './plan.js';
 
-const NAME = 'llm.model.embed_tokens';
-
 /** Adds the node whose output is `put` of the tokens' embeddings x (B, L, D) and other nodes' outputs; returns its index. */
 export type AppendEmbedding = (put: (x: Tensor, ...others: Tensor[]) => Tensor, from: readonly number[]) => number;
 
@@ -20,12 +18,13 @@ export function appendEmbedding(
   { train, rowsOf }: Pick<PlanOptions, 'train' | 'rowsOf'>,
 ): AppendEmbedding {
   const decoder = llm.model;
+  const name = llm.tableName;
   const { weight } = decoder.embedTokens;
-  const parameters = parametersOf(NAME, decoder.embedTokens);
-  const isHead = [...llm.headParameters('llm')].some(([, parameter]) => parameter === weight);
+  const parameters = parametersOf(name, decoder.embedTokens);
+  const isHead = [...llm.headParameters()].some(([, parameter]) => parameter === weight);
   if (isHead || !(rowsOf || (train && weight.requiresGrad))) {
     return (put, from) =>
-      nodes.push({ name: NAME, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
+      nodes.push({ name, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
       1;
   }
   const { rows, places } = occurring(known ?? idsOf(ids));
@@ -36,10 +35,10 @@ export function appendEmbedding(
     const taken = (): Tensor => rowsOf?.(rows) ?? ops.indexSelect(weight.data, 0, index(rows, [rows.length]));
     // in float32, so that the gradients of a token that occurs often are summed in float32
     const pick = (): Tensor => ops.to(taken(), 'float32');
-    const table = nodes.push({ name: `${NAME}.rows`, parameters, inputs: [], rows, forward: pick }) - 1;
+    const table = nodes.push({ name: `${name}.rows`, parameters, inputs: [], rows, forward: pick }) - 1;
     const forward = (some: Tensor, ...others: Tensor[]): Tensor =>
       put(ops.to(decoder.embed(index(places, ids.shape), some), dtype), ...others);
-    return nodes.push({ name: NAME, parameters: new Map(), inputs: [table, ...from], forward }) - 1;
+    return nodes.push({ name, parameters: new Map(), inputs: [table, ...from], forward }) - 1;
   };
 }
 

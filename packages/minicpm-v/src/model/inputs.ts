@@ -8,12 +8,14 @@ export interface ModelInputs {
   readonly inputIds: Tensor;
   /** The same ids row by row, where they are at hand: nobody then has to wait for the device to read them. */
   readonly ids?: BigInt64Array;
-  /** (B, L) int64; with `rows`, of the sequences one after the other */
+  /** (B, L) int64, or (3, B, L): time, row and column of models with a canvas; with `rows`, of the sequences one after the other */
   readonly positionIds: Tensor;
   /** Pictures of each sequence, in the order of the text. */
   readonly pictures: readonly (readonly Picture[])[];
-  /** Half-open token ranges of each sequence's pictures, in the same order, each Q long. */
+  /** Half-open token ranges of each sequence's pictures, in the same order, each as long as its picture has tokens. */
   readonly imageBounds: readonly (readonly (readonly [start: number, end: number])[])[];
+  /** How many pictures of each sequence share each range, frames of a video that become the tokens of one picture; absent: one each. */
+  readonly groups?: readonly (readonly number[])[];
   /** Lengths of sequences that are packed into the one row of this batch (B = 1), without padding; absent: a sequence a row. */
   readonly lengths?: readonly number[];
   /**
@@ -25,7 +27,7 @@ export interface ModelInputs {
 
 /** Features of the pictures of a batch, computed earlier: constants that replace the vision side in a plan. */
 export interface KnownPictures {
-  /** features: the tower's output, (rows * cols, vision width). tokens: the resampler's, (Q, D). */
+  /** features: the tower's output, (rows * cols of it, vision width). tokens: the connector's, (Q, D). */
   readonly level: 'features' | 'tokens';
   /** One for each picture of the batch, in order. They stay the caller's and must live as long as the plan. */
   readonly values: readonly Tensor[];

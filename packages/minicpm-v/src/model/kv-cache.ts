@@ -1,6 +1,7 @@
 /**
- * Keys and values of the earlier positions of one sequence. Only new positions are computed. One block of memory per
- * layer, which grows by a quarter when it is full; the tensors live outside of all scopes until `dispose`.
+ * What a sequence keeps of its earlier positions: keys and values of attention, states of linear attention. Only new
+ * positions are computed. One block of memory per layer of attention, which grows by a quarter when it is full; a state
+ * has one size. The tensors live outside of all scopes until `dispose`.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import { type DType, keep, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
@@ -8,18 +9,38 @@ import { type DType, keep, noGrad, ops, scope, type Tensor } from '@minicpm-fine
 /** Positions are reserved in multiples of this. */
 const STEP = 64;
 
+/** What a layer of linear attention keeps: the last inputs of its convolution (taps - 1, channels), and its state (value heads, dk, dv), float32. */
+export interface LinearState {
+  readonly convolution: Tensor;
+  readonly delta: Tensor;
+}
+
+/** A copy of what some positions added, of the caller's scope. */
+export interface CachedPositions {
+  /** Keys and values: (layers of attention, 2, kv heads, positions, headDim). */
+  readonly keyValues: Tensor;
+  /** The numbers of all states after the last position, float32; null: there are none. */
+  readonly states: Tensor | null;
+}
+
 /** The cache of all layers. For generation only: no gradient flows through it. */
 export class KVCache {
-  /** Of each layer: keys and values (2, kv heads, capacity, headDim). */
-  readonly #blocks: Tensor[] = [];
-  readonly #sizes: readonly [numLayers: number, heads: number, headDim: number];
+  /** Of each layer of attention: keys and values (2, kv heads, capacity, headDim). */
+  readonly #blocks = new Map<number, Tensor>();
+  readonly #states: ReadonlyMap<number, LinearState>;
+  readonly #config: LlmConfig;
   readonly #place: { readonly dtype: DType; readonly device: string };
+  /** Of the next position from the number of positions, where pictures have rows and columns: what they have saved. */
+  readonly #shift: number;
   #length = 0;
   #capacity = 0;
 
-  constructor(config: LlmConfig, place: { readonly dtype: DType; readonly device: string }) {
-    this.#sizes = [config.numLayers, config.numKeyValueHeads, config.headDim];
+  /** @param shift what to add to the number of positions to get the next one: 0 unless positions are on a canvas */
+  constructor(config: LlmConfig, place: { readonly dtype: DType; readonly device: string }, shift = 0) {
+    this.#config = config;
     this.#place = place;
+    this.#shift = shift;
+    this.#states = new Map([...config.linearLayers].map((layer) => [layer, emptyState(config, place)]));
   }
 
   /** Positions seen so far. */
@@ -27,9 +48,19 @@ export class KVCache {
     return this.#length;
   }
 
+  /** The position of the next token, after a prompt that was read. */
+  get nextPosition(): number {
+    return this.#length + this.#shift;
+  }
+
   /** The block of a layer (2, kv heads, capacity, headDim): keys, then values. Another one after `reserve`. */
   block(layer: number): Tensor {
-    return this.#blocks[layer]!;
+    return this.#blocks.get(layer)!;
+  }
+
+  /** The state of a layer of linear attention, which is updated in place. */
+  state(layer: number): LinearState {
+    return this.#states.get(layer)!;
   }
 
   /** Makes room for `count` new positions. */
@@ -38,10 +69,11 @@ export class KVCache {
     if (needed <= this.#capacity) return;
     const wanted = Math.max(needed, Math.ceil(1.25 * this.#capacity));
     const capacity = Math.ceil(wanted / STEP) * STEP;
-    const [numLayers, heads, headDim] = this.#sizes;
+    const { numLayers, numKeyValueHeads: heads, headDim, linearLayers } = this.#config;
     for (let layer = 0; layer < numLayers; layer++) {
-      const before = this.#blocks[layer];
-      this.#blocks[layer] = noGrad(() =>
+      if (linearLayers.has(layer)) continue;
+      const before = this.#blocks.get(layer);
+      const block = noGrad(() =>
         scope(() => {
           const larger = keep(ops.empty([2, heads, capacity, headDim], this.#place));
           if (before !== undefined)
@@ -49,6 +81,7 @@ export class KVCache {
           return larger;
         }),
       );
+      this.#blocks.set(layer, block);
       before?.dispose();
     }
     this.#capacity = capacity;
@@ -73,26 +106,47 @@ export class KVCache {
     this.#length += count;
   }
 
-  /** A copy of positions `from` to `to`: (layers, 2, kv heads, to - from, headDim), of the caller's scope. */
-  copyOf(from: number, to: number): Tensor {
-    return ops.stack(this.#blocks.map((block) => ops.narrow(block, 2, from, to - from)));
+  /** A copy of positions `from` to the last one. */
+  copyFrom(from: number): CachedPositions {
+    const blocks = [...this.#blocks.values()].map((block) => ops.narrow(block, 2, from, this.#length - from));
+    const states = this.#stateTensors().map((state) => ops.to(ops.reshape(state, [-1]), 'float32'));
+    return { keyValues: ops.stack(blocks), states: states.length === 0 ? null : ops.cat(states) };
   }
 
-  /** Appends positions that `copyOf` gave. */
-  append(positions: Tensor): void {
-    const count = positions.size(3);
+  /** Appends positions that `copyFrom` gave of a cache that had the same positions before. */
+  append({ keyValues, states }: CachedPositions): void {
+    const count = keyValues.size(3);
     this.reserve(count);
     scope(() => {
-      for (const [layer, block] of this.#blocks.entries())
-        ops.copy_(ops.narrow(block, 2, this.#length, count), ops.select(positions, 0, layer));
+      for (const [i, block] of [...this.#blocks.values()].entries())
+        ops.copy_(ops.narrow(block, 2, this.#length, count), ops.select(keyValues, 0, i));
+      let at = 0;
+      for (const state of this.#stateTensors()) {
+        const size = state.shape.reduce((product, side) => product * side, 1);
+        ops.copy_(state, ops.reshape(ops.narrow(states!, 0, at, size), state.shape));
+        at += size;
+      }
     });
     this.advance(count);
   }
 
+  #stateTensors(): Tensor[] {
+    return [...this.#states.values()].flatMap(({ convolution, delta }) => [convolution, delta]);
+  }
+
   dispose(): void {
-    for (const block of this.#blocks) block.dispose();
-    this.#blocks.length = 0;
+    for (const tensor of [...this.#blocks.values(), ...this.#stateTensors()]) tensor.dispose();
+    this.#blocks.clear();
     this.#length = 0;
     this.#capacity = 0;
   }
+}
+
+function emptyState({ linearAttention }: LlmConfig, { dtype, device }: { dtype: DType; device: string }): LinearState {
+  const { numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim, convKernel } = linearAttention!;
+  const channels = 2 * numKeyHeads * keyHeadDim + numValueHeads * valueHeadDim;
+  return scope(() => ({
+    convolution: keep(ops.zeros([convKernel - 1, channels], { dtype, device })),
+    delta: keep(ops.zeros([numValueHeads, keyHeadDim, valueHeadDim], { dtype: 'float32', device })),
+  }));
 }

@@ -1,50 +1,33 @@
 /**
- * The whole model: vision tower, resampler, language model. MiniCPM-V (Yao et al., 2024): the resampler turns every
- * picture into a fixed number of tokens, which replace embeddings of the language model. A forward pass is a plan
- * (plan.ts) that someone else runs.
+ * The whole model: vision tower, connector, language model. MiniCPM-V (Yao et al., 2024): the connector turns every
+ * picture into tokens, which replace embeddings of the language model. A forward pass is a plan (plan.ts) that someone
+ * else runs.
  *
- * Not here: the parts (siglip.ts, timm-vit.ts, resampler.ts, decoder.ts), weights (weights.ts), loss, generation, memory.
+ * Not here: pictures as nodes (picture-nodes.ts), the parts (siglip.ts, timm-vit.ts, resampler.ts, merger.ts, decoder.ts), weights (weights.ts), loss, generation, memory.
  * Shapes: B sequences, L positions, D hidden size, Q tokens of a picture, V vocabulary.
  */
 import { strict as assert } from 'node:assert';
-import type { ModelConfig } from '@minicpm-finetune/processor';
-import { VERSIONS, type Version } from '@minicpm-finetune/processor';
-import {
-  fromTypedArray,
-  hasFlashAttention,
-  keep,
-  Module,
-  ops,
-  type Parameter,
-  scope,
-  type Tensor,
-} from '@minicpm-finetune/torch';
+import { fixedTokens, type ModelConfig, type PartNames, VERSIONS, type Version } from '@minicpm-finetune/processor';
+import { Module, ops, type Parameter, type Tensor } from '@minicpm-finetune/torch';
 import { LanguageModel } from './decoder.js';
 import { appendEmbedding, scatter } from './embedding.js';
-import type { KnownPictures, ModelInputs, PlanOptions } from './inputs.js';
-import { groupByShape, type Picture, type PictureGroup, rowsOfPictures, split } from './patches.js';
+import type { ModelInputs, PlanOptions } from './inputs.js';
+import { Merger } from './merger.js';
+import type { Grid, Picture } from './patches.js';
+import { outputsOfPictures, PictureNodes } from './picture-nodes.js';
 import { type Plan, type PlanNode, parametersOf, runPlan } from './plan.js';
 import { Resampler } from './resampler.js';
 import { SiglipVisionTower } from './siglip.js';
-import { type Stage, stage, type VisionTower } from './stage.js';
+import { append, type Connector, stage, type VisionTower } from './stage.js';
 import { TimmVisionTower } from './timm-vit.js';
-
-/** Output of a plan node that belongs to some of the pictures: a row each, or, packed, one row in which they lie one after the other. */
-interface Part {
-  readonly node: number;
-  readonly indices: readonly number[];
-  /** Of a packed row. */
-  readonly lengths?: readonly number[];
-}
-
-const DUMMY_SIDE = 224;
 
 export class MiniCPMV extends Module {
   readonly llm: LanguageModel;
   readonly vpm: VisionTower;
-  readonly resampler: Resampler;
+  /** Makes the tokens of pictures of what the tower gives. */
+  readonly connector: Connector;
   readonly version: Version;
-  #zeroPicture: Tensor | undefined;
+  readonly #pictures: PictureNodes;
 
   readonly config: ModelConfig;
 
@@ -53,26 +36,35 @@ export class MiniCPMV extends Module {
     super();
     this.config = config;
     this.version = VERSIONS[config.version];
-    const { llm, vision } = config;
-    this.llm = this.child('llm', new LanguageModel(llm));
+    const { llm, vision, merger } = config;
+    const { parts, tower, buckets, connector } = this.version;
+    this.llm = this.child(parts.llm, new LanguageModel(llm, parts));
     this.vpm = this.child(
-      'vpm',
-      this.version.tower === 'navit' ? new SiglipVisionTower(vision) : new TimmVisionTower(vision),
+      parts.vision,
+      tower === 'navit' ? new SiglipVisionTower(vision, buckets, merger) : new TimmVisionTower(vision),
     );
-    this.resampler = this.child(
-      'resampler',
-      new Resampler({
-        queryNum: config.queryNum,
-        dim: llm.hiddenSize,
-        visionDim: vision.hiddenSize,
-        storedPosEmbed: this.version.resamplerPosEmbed,
-      }),
+    const sizes = { dim: llm.hiddenSize, visionDim: vision.hiddenSize };
+    this.connector = this.child(
+      parts.connector,
+      connector === 'merger'
+        ? new Merger(sizes)
+        : new Resampler({
+            ...sizes,
+            queryNum: fixedTokens(config.pictureTokens),
+            storedPosEmbed: this.version.resamplerPosEmbed,
+          }),
     );
+    this.#pictures = new PictureNodes(config, this.vpm, this.connector);
+  }
+
+  /** Where the checkpoint has the parts of the model. */
+  get parts(): PartNames {
+    return this.version.parts;
   }
 
   /** Parameters that full fine-tuning leaves alone: position tables that are stored but fixed. */
   get fixedParameters(): ReadonlySet<string> {
-    return new Set(this.version.resamplerPosEmbed ? ['resampler.pos_embed'] : []);
+    return new Set(this.version.resamplerPosEmbed ? [`${this.parts.connector}.pos_embed`] : []);
   }
 
   /**
@@ -83,14 +75,14 @@ export class MiniCPMV extends Module {
     const nodes: PlanNode[] = [];
     const decoder = this.llm.model;
     const rope = append(nodes, {
-      name: 'llm.model.rotary_emb',
+      name: `${this.parts.decoder}.rotary_emb`,
       parameters: new Map(),
       forward: () => decoder.rope(inputs.positionIds, inputs.lengths && Math.max(...inputs.lengths)),
     });
     let x = this.#appendEmbeds(nodes, inputs, options);
     const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths, rows: inputs.rows };
     decoder.layers.forEach((layer, i) => {
-      const name = `llm.model.layers.${i}`;
+      const name = `${this.parts.decoder}.layers.${i}`;
       const parameters = parametersOf(name, layer);
       x =
         nodes.push({ name, parameters, inputs: [x, rope], forward: (h, table) => layer.forward(h!, table!, packed) }) -
@@ -98,7 +90,7 @@ export class MiniCPMV extends Module {
     });
     append(
       nodes,
-      stage('llm.model.norm', decoder.norm, (h) => decoder.finish(h)),
+      stage(`${this.parts.decoder}.norm`, decoder.norm, (h) => decoder.finish(h)),
       x,
     );
     return nodes;
@@ -111,7 +103,7 @@ export class MiniCPMV extends Module {
 
   /** The parameters of `logits`, by full name. */
   headParameters(): ReadonlyMap<string, Parameter> {
-    return new Map(this.llm.headParameters('llm'));
+    return new Map(this.llm.headParameters());
   }
 
   /** Embeddings (B, L, D) with the pictures' tokens in place. */
@@ -121,14 +113,18 @@ export class MiniCPMV extends Module {
     return runPlan(nodes);
   }
 
-  /** The tower's output for each picture, (rows * cols, vision width). Pictures of one call may influence each other in 2.5, as in training. */
+  /** The tower's output for each picture, (rows * cols of its grid there, vision width). Pictures of one call may influence each other in 2.5, as in training. */
   visionFeatures(pictures: readonly Picture[]): Tensor[] {
     const nodes: PlanNode[] = [];
-    const parts = this.#appendTower(nodes, this.#groups(pictures), pictures);
-    return outputsOfPictures(nodes, parts, pictures.length, (row, i) => {
-      const { rows, cols } = pictures[i]!;
-      return ops.narrow(row, 0, 0, rows * cols);
-    });
+    const parts = this.#pictures.appendTower(nodes, pictures);
+    return outputsOfPictures(nodes, parts, pictures.length, (row, i) =>
+      ops.narrow(row, 0, 0, this.#pictures.featuresOf(pictures[i]!)),
+    );
+  }
+
+  /** Rows of features that the tower gives for a picture. */
+  featuresOf(grid: Grid): number {
+    return this.#pictures.featuresOf(grid);
   }
 
   /** Whether a picture's tokens are the same whatever other pictures are in one call; not so in 2.5, where pictures see each other's padding. */
@@ -136,184 +132,63 @@ export class MiniCPMV extends Module {
     return this.version.positions === 'grid' || !this.config.batchVision;
   }
 
-  /** Each picture's tokens, (Q, D). */
-  pictureTokens(pictures: readonly Picture[]): Tensor[] {
+  /** Each picture's tokens, (Q, D), or those of each group of frames: `groups` are their sizes. */
+  pictureTokens(pictures: readonly Picture[], groups?: readonly number[]): Tensor[] {
     const nodes: PlanNode[] = [];
-    const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures));
-    return outputsOfPictures(nodes, parts, pictures.length, (row) => row);
+    const parts = this.#pictures.append(nodes, pictures, { groups });
+    return outputsOfPictures(nodes, parts, groups?.length ?? pictures.length, (row) => row);
   }
 
   /** Tokens (1, Q, D) of the zero picture that stands in for pictures in training. */
   dummyTokens(): Tensor {
     const nodes: PlanNode[] = [];
-    this.#appendDummy(nodes);
+    this.#pictures.appendDummy(nodes);
     return runPlan(nodes);
   }
 
   override dispose(): void {
     super.dispose();
-    this.#zeroPicture?.dispose();
-    this.#zeroPicture = undefined;
+    this.#pictures.dispose();
   }
 
   /** Embedding of the tokens with the pictures scattered into it. */
   #appendEmbeds(nodes: PlanNode[], inputs: ModelInputs, options: PlanOptions): number {
     const { zeroPicture = false, known, packPictures } = options;
     const pictures = inputs.pictures.flat();
+    const groups = inputs.groups?.flat();
     const rows = this.#tokenRows(inputs);
     const embed = appendEmbedding(nodes, this.llm, inputs, options);
     if (pictures.length > 0) {
-      const parts = this.#appendPictures(nodes, pictures, this.#groups(pictures, packPictures), known);
+      const parts = this.#pictures.append(nodes, pictures, { groups, known, packs: packPictures });
       const places = BigInt64Array.from(parts.flatMap((part) => part.indices.flatMap((i) => rows[i]!)));
       const from = parts.map((part) => part.node);
       return embed((x, ...tokens) => scatter(x, tokens, places), from);
     }
-    const trains = [this.vpm, this.resampler].some((module) =>
+    const trains = [this.vpm, this.connector].some((module) =>
       [...module.namedParameters()].some(([, { requiresGrad }]) => requiresGrad),
     );
-    if (!zeroPicture || !trains) return embed((x) => x, []);
-    const dummy = this.#appendDummy(nodes);
+    if (!zeroPicture || !trains || !this.version.zeroPicture) return embed((x) => x, []);
+    const dummy = this.#pictures.appendDummy(nodes);
     return embed((x, tokens) => ops.add(x, ops.to(ops.mulScalar(ops.meanAll(tokens!), 0), x.dtype)), [dummy]);
   }
 
   /** For each picture the rows of the flattened batch (B * L) that its tokens take. */
-  #tokenRows({ inputIds, pictures, imageBounds }: ModelInputs): bigint[][] {
+  #tokenRows({ inputIds, pictures, imageBounds, groups }: ModelInputs): bigint[][] {
     const [B, L] = inputIds.shape as [number, number];
     assert.equal(pictures.length, B, 'a list of pictures for each sequence');
     assert.equal(imageBounds.length, B, 'a list of image bounds for each sequence');
     return imageBounds.flatMap((bounds, b) => {
-      assert.equal(bounds.length, pictures[b]!.length, `as many image bounds as pictures in sequence ${b}`);
-      return bounds.map(([start, end]) => {
-        assert.equal(end - start, this.config.queryNum, `tokens of a picture in sequence ${b}`);
+      const sizes = groups?.[b] ?? pictures[b]!.map(() => 1);
+      assert.equal(bounds.length, sizes.length, `as many image bounds as pictures in sequence ${b}`);
+      let next = 0;
+      return bounds.map(([start, end], i) => {
+        const first = pictures[b]![next]!;
+        next += sizes[i]!;
+        const count = this.#pictures.tokensOf(first);
+        assert.equal(end - start, count, `tokens of a picture in sequence ${b}`);
         assert.ok(start >= 0 && end <= L, `image bounds [${start}, ${end}) within ${L} positions`);
         return Array.from({ length: end - start }, (_, i) => BigInt(b * L + start + i));
       });
     });
   }
-
-  /** Whether attention over packed pictures is one call. On other devices, pictures of one shape are computed together instead. */
-  get #packsPictures(): boolean {
-    const { device, dtype } = this.#visionWeight;
-    return dtype !== 'float32' && hasFlashAttention(device);
-  }
-
-  get #visionWeight(): Tensor {
-    return [...this.vpm.namedParameters()][0]![1].data;
-  }
-
-  /** Which pictures go through the tower together: indices and the grid of their positions. */
-  #groups(pictures: readonly Picture[], packs = this.#packsPictures): PictureIndices[] {
-    const { batchSize } = this.config.vision;
-    const group = (rows: number, cols: number, members: readonly number[]): PictureIndices[] =>
-      split(members, rows * cols, batchSize).map((indices) => ({ indices, rows, cols }));
-    if (this.version.positions === 'grid' && packs) {
-      const all = pictures.map(({ rows, cols }) => rows * cols);
-      return rowsOfPictures(all, batchSize).map((indices) => {
-        const lengths = indices.map((i) => all[i]!);
-        return { indices, lengths, rows: 1, cols: lengths.reduce((sum, length) => sum + length, 0) };
-      });
-    }
-    if (this.version.positions === 'grid')
-      return groupByShape(pictures).flatMap((indices) => {
-        const { rows, cols } = pictures[indices[0]!]!;
-        return group(rows, cols, indices);
-      });
-    const lengths = pictures.map(({ rows, cols }) => rows * cols);
-    if (!this.config.batchVision) return lengths.flatMap((length, i) => group(1, length, [i]));
-    return group(1, Math.max(1, ...lengths), [...lengths.keys()]);
-  }
-
-  #appendTower(nodes: PlanNode[], groups: readonly PictureIndices[], pictures: readonly Picture[]): Part[] {
-    return groups.map(({ indices, ...shape }) => {
-      const group: PictureGroup = { pictures: indices.map((i) => pictures[i]!), ...shape };
-      const node = this.vpm.stages('vpm', group).reduce((from, next) => append(nodes, next, from), -1);
-      return { node, indices, ...(shape.lengths && { lengths: shape.lengths }) };
-    });
-  }
-
-  /** The known values of pictures as parts of a plan. */
-  #appendKnown(nodes: PlanNode[], groups: readonly PictureIndices[], { level, values }: KnownPictures): Part[] {
-    assert.equal(this.version.positions, 'grid', 'pictures do not influence each other');
-    assert.equal(values.length, groups.flatMap(({ indices }) => indices).length, 'a value for each picture');
-    return groups.map(({ indices, lengths }) => {
-      const own = indices.map((i) => values[i]!);
-      const packed = level === 'features' ? lengths : undefined;
-      const forward = (): Tensor => (packed ? ops.unsqueeze(ops.cat(own), 0) : ops.stack(own));
-      const node = append(nodes, { name: `vpm.${level}`, parameters: new Map(), forward });
-      return { node, indices, ...(packed && { lengths: packed }) };
-    });
-  }
-
-  /** Tower and resampler. Unless packed, the resampler sees the pictures of one shape at a time, so that it needs no mask either. */
-  #appendPictures(
-    nodes: PlanNode[],
-    pictures: readonly Picture[],
-    groups: readonly PictureIndices[],
-    known?: KnownPictures,
-  ): Part[] {
-    const parts = known ? this.#appendKnown(nodes, groups, known) : this.#appendTower(nodes, groups, pictures);
-    if (known?.level === 'tokens') return parts;
-    return parts.flatMap(({ node, indices, lengths }) => {
-      const members = indices.map((i) => pictures[i]!);
-      if (lengths) {
-        const forward = (x: Tensor): Tensor => this.resampler.forwardPacked(x, members);
-        return [{ node: append(nodes, stage('resampler', this.resampler, forward), node), indices }];
-      }
-      return groupByShape(members).map((rows) => {
-        const { rows: down, cols: across } = members[rows[0]!]!;
-        const forward = (x: Tensor): Tensor =>
-          this.resampler.forward(ops.narrow(rowsOf(x, rows), 1, 0, down * across), down, across);
-        const next = append(nodes, stage('resampler', this.resampler, forward), node);
-        return { node: next, indices: rows.map((row) => indices[row]!) };
-      });
-    });
-  }
-
-  #appendDummy(nodes: PlanNode[]): number {
-    const side = DUMMY_SIDE / this.config.vision.patchSize;
-    const { device } = this.#visionWeight;
-    this.#zeroPicture ??= scope(() => keep(ops.zeros([3, DUMMY_SIDE, DUMMY_SIDE], { device })));
-    const picture = { pixels: this.#zeroPicture, rows: side, cols: side };
-    return this.#appendPictures(nodes, [picture], [{ indices: [0], rows: side, cols: side }])[0]!.node;
-  }
-}
-
-type PictureIndices = Omit<PictureGroup, 'pictures'> & { readonly indices: readonly number[] };
-
-/** Adds a block after another one (-1: it has no input) and returns its index. */
-function append(nodes: PlanNode[], block: Stage, from = -1): number {
-  const { name, parameters } = block;
-  return nodes.push({ name, parameters, inputs: from < 0 ? [] : [from], forward: (x) => block.forward(x!) }) - 1;
-}
-
-/** Some rows of x (N, …), in order; x itself when they are all. */
-function rowsOf(x: Tensor, rows: readonly number[]): Tensor {
-  if (rows.length === x.size(0)) return x;
-  return ops.indexSelect(x, 0, fromTypedArray(BigInt64Array.from(rows, BigInt), [rows.length], 'int64', x.device));
-}
-
-/** Runs a plan and returns, for each of `count` pictures, its row of the part it is in, or its piece of a packed row. */
-function outputsOfPictures(
-  nodes: Plan,
-  parts: readonly Part[],
-  count: number,
-  pick: (row: Tensor, index: number) => Tensor,
-): Tensor[] {
-  return scope(() => {
-    const outputs: Tensor[] = [];
-    const ends = new Set(parts.map(({ node }) => node));
-    nodes.forEach((node, i) => {
-      outputs[i] = scope(() => node.forward(...node.inputs.map((j) => outputs[j]!)));
-      for (const j of node.inputs)
-        if (!ends.has(j) && nodes.findLastIndex(({ inputs }) => inputs.includes(j)) === i) outputs[j]!.dispose();
-    });
-    const rows = new Array<Tensor>(count);
-    for (const { node, indices, lengths } of parts) {
-      const own = lengths ? ops.splitWithSizes(ops.select(outputs[node]!, 0, 0), lengths) : ops.unbind(outputs[node]!);
-      indices.forEach((index, k) => {
-        rows[index] = pick(own[k]!, index);
-      });
-    }
-    return rows;
-  });
 }

@@ -19,6 +19,8 @@ export interface Picture extends Grid {
    * normalised already
    */
   readonly pixels: Tensor;
+  /** Time of a frame in a video, in tenths of a second; absent: none. */
+  readonly temporalId?: number;
 }
 
 /** Pictures that go through the tower as one batch, with the grid that gives patches their positions (packed: one row of all patches). */
@@ -35,7 +37,7 @@ export interface PictureGroup extends Grid {
 const FULL_PICTURE = 1024;
 
 /** Indices of the pictures of each shape, shapes in the order they first occur. */
-export function groupByShape(pictures: readonly Picture[]): number[][] {
+export function groupByShape(pictures: readonly Grid[]): number[][] {
   const groups = new Map<string, number[]>();
   pictures.forEach(({ rows, cols }, i) => {
     const shape = `${rows}x${cols}`;

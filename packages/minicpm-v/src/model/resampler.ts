@@ -15,10 +15,13 @@ import {
   type Parameter,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import type { Grid } from './patches.js';
+import type { Grid, Picture } from './patches.js';
+import type { Connector } from './stage.js';
 
 const HEAD_DIM = 128;
 const EPS = 1e-6;
+/** The time of pictures that have none. */
+const NO_TIME = -1;
 
 /** Sines and cosines of `count` positions along one axis: (count, dim), float32; the first half are the sines. */
 function axisTable(count: number, dim: number, device: string): Tensor {
@@ -36,6 +39,32 @@ export function sinCosTable(rows: number, cols: number, dim: number, device = 'c
   const half = [rows, cols, dim / 2];
   return ops.reshape(ops.cat([ops.expand(across, half), ops.expand(down, half)], 2), [rows * cols, dim]);
 }
+
+/**
+ * Sines and cosines (dim) of the time of each patch of pictures one after the other: (patches of all, dim), float32. Zero where a picture has no
+ * time. Frequencies and products are rounded to float32 before the sine.
+ */
+function timeTable(pictures: readonly TimedGrid[], dim: number, device: string): Tensor {
+  const half = dim / 2;
+  const frequencies = Array.from({ length: half }, (_, i) => Math.fround(1 / Math.fround(10_000 ** Math.fround(i / half))));
+  const rows = pictures.map(({ temporalId = NO_TIME }) => {
+    if (temporalId === NO_TIME) return new Float32Array(dim);
+    const angles = frequencies.map((frequency) => Math.fround(temporalId * frequency));
+    return Float32Array.from([...angles.map(Math.sin), ...angles.map(Math.cos)]);
+  });
+  const table = new Float32Array(rows.length * dim);
+  for (const [i, row] of rows.entries()) table.set(row, i * dim);
+  const place = pictures.flatMap(({ rows: down, cols }, i) => new Array<bigint>(down * cols).fill(BigInt(i)));
+  const index = fromTypedArray(BigInt64Array.from(place), [place.length], 'int64', device);
+  return ops.indexSelect(fromTypedArray(table, [rows.length, dim], 'float32', device), 0, index);
+}
+
+/** A picture's grid with its time. */
+export type TimedGrid = Grid & Pick<Picture, 'temporalId'>;
+
+/** Whether any picture has a time; without, nothing is added for it. */
+export const hasTimes = (pictures: readonly TimedGrid[]): boolean =>
+  pictures.some(({ temporalId = NO_TIME }) => temporalId !== NO_TIME);
 
 /** The tables of grids one after the other: (patches of all, dim), float32. */
 function packedTable(grids: readonly Grid[], dim: number, device: string): Tensor {
@@ -108,7 +137,7 @@ export interface ResamplerConfig {
   readonly storedPosEmbed: boolean;
 }
 
-export class Resampler extends Module {
+export class Resampler extends Module implements Connector {
   readonly query: Parameter;
   readonly proj: Parameter;
   readonly posEmbed: Parameter | undefined;
@@ -118,9 +147,11 @@ export class Resampler extends Module {
   readonly lnQ: LayerNorm;
   readonly lnKv: LayerNorm;
   readonly lnPost: LayerNorm;
+  readonly #queryNum: number;
 
   constructor({ queryNum, dim, visionDim, storedPosEmbed }: ResamplerConfig) {
     super();
+    this.#queryNum = queryNum;
     this.posEmbed = storedPosEmbed ? this.parameter('pos_embed', [queryNum, dim]) : undefined;
     this.query = this.parameter('query', [queryNum, dim]);
     this.proj = this.parameter('proj', [dim, dim]);
@@ -131,15 +162,32 @@ export class Resampler extends Module {
     this.lnPost = this.child('ln_post', new LayerNorm(dim, EPS));
   }
 
+  tokensOf(): number {
+    return this.#queryNum;
+  }
+
   /** Features (N, rows * cols, V) of pictures of one shape, row by row, to their tokens (N, Q, D). */
   forward(features: Tensor, rows: number, cols: number): Tensor {
     return this.#tokens(features, sinCosTable(rows, cols, this.proj.shape[0]!, features.device));
   }
 
-  /** Features (1, n, V) of pictures of any shapes, one after the other, to their tokens (N, Q, D). */
+  /** Features (1, n, V) of pictures of any shapes, one after the other, to their tokens (1, N * Q, D). */
   forwardPacked(features: Tensor, grids: readonly Grid[]): Tensor {
     const table = packedTable(grids, this.proj.shape[0]!, features.device);
     const lengths = grids.map(({ rows, cols }) => rows * cols);
+    return ops.reshape(this.#tokens(features, table, lengths), [1, -1, this.proj.shape[0]!]);
+  }
+
+  /**
+   * Features (1, n, V) of groups of pictures, one after the other, to the tokens of each group (N, Q, D): all patches of a group are looked at
+   * together. Keys know the time of their picture beside their place.
+   */
+  forwardGroups(features: Tensor, groups: readonly (readonly TimedGrid[])[]): Tensor {
+    const pictures = groups.flat();
+    const [dim, { device }] = [this.proj.shape[0]!, features];
+    const places = packedTable(pictures, dim, device);
+    const table = hasTimes(pictures) ? ops.add(places, timeTable(pictures, dim, device)) : places;
+    const lengths = groups.map((group) => group.reduce((sum, { rows, cols }) => sum + rows * cols, 0));
     return this.#tokens(features, table, lengths);
   }
 

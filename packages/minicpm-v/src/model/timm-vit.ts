@@ -84,6 +84,10 @@ export class TimmVisionTower extends Module implements VisionTower {
     this.norm = this.child('norm', new LayerNorm(config.hiddenSize, config.layerNormEps));
   }
 
+  outputGrid(grid: Grid): Grid {
+    return grid;
+  }
+
   /** The position table for a grid of patches: (1, rows * cols, D), in the table's type. */
   positions(rows: number, cols: number): Tensor {
     const table = this.posEmbed.data;

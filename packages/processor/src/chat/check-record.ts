@@ -1,12 +1,12 @@
 /**
  * Checks of a record that need no encoding. Encoding begins with them, and the preflight of a run does them alone.
  */
-import { UserError } from '@minicpm-finetune/run';
+import { shown, UserError } from '@minicpm-finetune/run';
 import type { RecordOptions } from '../sample.js';
 import { type ChatMessage, checkMessages, recordMessages } from './messages.js';
-import { imagesOf, type SeedRecord } from './record.js';
-import { chatTemplate } from './templates.js';
-import { checkCharacters, checkPictureNames } from './text.js';
+import { imagesOf, type SeedRecord, videosOf } from './record.js';
+import { type ChatTemplate, chatTemplate } from './templates.js';
+import { checkCharacters, checkPictureNames, checkVideoTags } from './text.js';
 
 export type CheckOptions = Pick<RecordOptions, 'llmType' | 'tokenizer' | 'compat' | 'allowSpecialText'>;
 
@@ -17,12 +17,16 @@ export type CheckOptions = Pick<RecordOptions, 'llmType' | 'tokenizer' | 'compat
  */
 export function checkRecord(record: SeedRecord, options: CheckOptions): ChatMessage[] {
   const { llmType, tokenizer, compat, allowSpecialText = false } = options;
-  if (!allowSpecialText) checkPictureNames(record.conversations, imagesOf(record));
+  if (!allowSpecialText) {
+    checkPictureNames(record.conversations, imagesOf(record));
+    if (videosOf(record).length === 0) checkVideoTags(record.conversations);
+  }
   if (compat === 'official') {
     for (const [turn, { content }] of record.conversations.entries()) checkCharacters(content, turn);
     checkOfficial(record);
     return [];
   }
+  checkThoughts(record, chatTemplate(llmType, tokenizer));
   const messages = recordMessages(record);
   checkMessages(messages, chatTemplate(llmType, tokenizer), allowSpecialText);
   checkSupervised(record);
@@ -39,8 +43,34 @@ function checkSupervised({ conversations }: SeedRecord): void {
   });
 }
 
+/** A thought beside an answer is for models that think. */
+function checkThoughts({ conversations }: SeedRecord, { thinking, llmType }: ChatTemplate): void {
+  const turn = thinking ? -1 : conversations.findIndex(({ thought }) => thought !== undefined);
+  if (turn === -1) return;
+  throw new UserError(
+    `Expected no thought before an answer for --llm_type ${llmType}, whose models do not think, but received ${shown(conversations[turn]!.thought)}.`,
+    {
+      turn,
+      cure: 'Write the thought into the answer itself, in the form in which the model shall say it, or remove it.',
+    },
+  );
+}
+
 /** The official code learns every answer. */
-function checkOfficial({ conversations }: SeedRecord): void {
+function checkOfficial(record: SeedRecord): void {
+  const { conversations } = record;
+  const other =
+    videosOf(record).length > 0
+      ? 'a video'
+      : conversations.some((one) => one.thought !== undefined)
+        ? 'a thought'
+        : null;
+  if (other !== null) {
+    throw new UserError(`Expected text, pictures and answers alone for --compat official but received ${other}.`, {
+      flag: '--compat',
+      cure: 'Leave out --compat official, or remove the record.',
+    });
+  }
   const turn = conversations.findIndex(({ role, supervised }) => role === 'assistant' && supervised === false);
   if (turn === -1) return;
   throw new UserError(

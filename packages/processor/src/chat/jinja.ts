@@ -9,6 +9,8 @@ import type { Tokenizer } from '../tokenizer.js';
 export interface PlainMessage {
   role: string;
   content: string;
+  /** What an assistant thought before its answer. */
+  reasoning_content?: string;
 }
 
 // Characters that Python strips and JavaScript does not, stand-ins that JavaScript strips, and the reverse.
@@ -49,7 +51,7 @@ export function renderChatTemplate(
   const back = new Map([...table].map(([c, standIn]) => [standIn, c]));
   try {
     const text = new Template(tokenizer.chatTemplate).render({
-      messages: messages.map(({ role, content }) => ({ role, content: substitute(content, table) })),
+      messages: messages.map((message) => ({ ...message, content: substitute(message.content, table) })),
       bos_token: tokenizer.bosToken ?? '',
       eos_token: tokenizer.eosToken ?? '',
       pad_token: tokenizer.padToken ?? '',

@@ -1,16 +1,27 @@
 /**
- * A conversation: turns of text and images in order. A record's tags are put into this form here, and what can be wrong
+ * A conversation: turns of text, images and videos in order. A record's tags are put into this form here, and what can be wrong
  * with a conversation is found here; turning it into tokens is `segments.ts`.
  */
 import { shown, UserError } from '@minicpm-finetune/run';
 import type { ImageSource } from '../image/decode.js';
-import { NUMBERED_TAG, stripEnd, stripStart } from './python.js';
-import type { SeedRecord } from './record.js';
+import type { VideoSource } from '../video/source.js';
+import { NUMBERED_TAG, NUMBERED_VIDEO_TAG, stripEnd, stripStart } from './python.js';
+import { areByTag, type SeedRecord } from './record.js';
 import type { ChatTemplate, Role } from './templates.js';
 import { checkCharacters } from './text.js';
 
-/** Text, or an image between texts; `maxSliceNums` cuts it into fewer slices than other images. */
-export type Part = string | { readonly image: ImageSource; readonly maxSliceNums?: number };
+/** An image between texts; `maxSliceNums` cuts it into fewer slices than other images. */
+export interface ImagePart {
+  readonly image: ImageSource;
+  readonly maxSliceNums?: number;
+}
+
+/** A video between texts. */
+export interface VideoPart {
+  readonly video: VideoSource;
+}
+
+export type Part = string | ImagePart | VideoPart;
 
 /** A turn. Parts are joined with exactly one newline, as inference joins the items of its lists. */
 export interface ChatMessage {
@@ -18,26 +29,41 @@ export interface ChatMessage {
   readonly content: string | readonly Part[];
   /** false: an answer that is not learned; it stays in the conversation as context. Default: true. */
   readonly supervised?: boolean | undefined;
+  /** What the assistant thought before this answer, where it is not written in the answer itself. */
+  readonly thought?: string | undefined;
 }
 
-const SINGLE_TAG = '<image>';
-const ANY_TAG = new RegExp(`(${SINGLE_TAG}|${NUMBERED_TAG.source})`, 'u');
-
-function isImages(image: NonNullable<SeedRecord['image']>): image is Readonly<Record<string, ImageSource>> {
-  return typeof image === 'object' && !(image instanceof Uint8Array);
+/** How the tags of a kind of media are written, and what the words about them are. */
+interface Kind {
+  readonly word: 'image' | 'video';
+  readonly single: string;
+  readonly numbered: RegExp;
 }
 
-/** Images of a record by their tags; a single one has the tag `<image>`. */
-function imagesByTag({ image }: SeedRecord): Map<string, ImageSource> {
-  if (image === undefined || image === null) return new Map();
-  const images = new Map(isImages(image) ? Object.entries(image) : [[SINGLE_TAG, image]]);
-  for (const tag of images.keys()) {
-    if (ANY_TAG.exec(tag)?.[0] === tag) continue;
-    throw new UserError(`Expected tags like <image_00> for the images of a record but received ${shown(tag)}.`, {
-      cure: 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.',
+const IMAGES: Kind = { word: 'image', single: '<image>', numbered: NUMBERED_TAG };
+const VIDEOS: Kind = { word: 'video', single: '<video>', numbered: NUMBERED_VIDEO_TAG };
+
+const anyTag = (...kinds: Kind[]): RegExp =>
+  new RegExp(`(${kinds.map(({ single, numbered }) => `${single}|${numbered.source}`).join('|')})`, 'u');
+
+const IMAGE_TAG = anyTag(IMAGES);
+const MEDIA_TAG = anyTag(IMAGES, VIDEOS);
+
+/** Media of a record by their tags; a single one has the tag `<image>` or `<video>`. */
+function byTag<T extends object | string>(
+  { word, single, numbered }: Kind,
+  media: T | Readonly<Record<string, T>> | null | undefined,
+  partOf: (source: T) => ImagePart | VideoPart,
+): [string, ImagePart | VideoPart][] {
+  if (media === undefined || media === null) return [];
+  const entries = areByTag(media) ? Object.entries(media) : [[single, media] as const];
+  for (const [tag] of entries) {
+    if (tag === single || numbered.exec(tag)?.[0] === tag) continue;
+    throw new UserError(`Expected tags like <${word}_00> for the ${word}s of a record but received ${shown(tag)}.`, {
+      cure: `Name the ${word}s <${word}_00>, <${word}_01>, … and write these tags where the ${word}s belong in the text.`,
     });
   }
-  return images;
+  return entries.map(([tag, source]) => [tag, partOf(source)]);
 }
 
 /** Splits a turn at its tags. White space next to an image goes: a newline takes its place. */
@@ -45,10 +71,11 @@ function splitAtTags(
   content: string,
   turn: number,
   role: Role,
-  images: Map<string, ImageSource>,
+  media: ReadonlyMap<string, Part>,
   used: Set<string>,
 ): Part[] {
-  const pieces = content.split(ANY_TAG); // odd pieces are tags
+  const hasVideo = [...media.keys()].some((tag) => !IMAGE_TAG.test(tag));
+  const pieces = content.split(hasVideo ? MEDIA_TAG : IMAGE_TAG); // odd pieces are tags
   if (pieces.length === 1) return [content];
   return pieces.flatMap((piece, i): Part[] => {
     if (i % 2 === 0) {
@@ -56,56 +83,60 @@ function splitAtTags(
       const text = i === pieces.length - 1 ? start : stripEnd(start);
       return text === '' ? [] : [text];
     }
-    const image = images.get(piece);
-    if (image === undefined) {
-      const there = images.size === 0 ? 'has no image' : `has ${[...images.keys()].join(', ')}`;
-      throw new UserError(`Expected an image for the tag ${piece} in the text but the record ${there}.`, {
+    const medium = media.get(piece);
+    const { word } = IMAGE_TAG.test(piece) ? IMAGES : VIDEOS;
+    if (medium === undefined) {
+      const there = media.size === 0 ? `has no ${word}` : `has ${[...media.keys()].join(', ')}`;
+      throw new UserError(`Expected ${AN[word]} for the tag ${piece} in the text but the record ${there}.`, {
         turn,
-        cure: `Add the image to the record's "image", or take ${piece} out of the text.`,
+        cure: `Add the ${word} to the record's "${word}", or take ${piece} out of the text.`,
       });
     }
     if (role !== 'user') {
-      throw new UserError(`Expected images in user turns only but received ${piece} in the turn of ${role}.`, {
+      throw new UserError(`Expected ${word}s in user turns only but received ${piece} in the turn of ${role}.`, {
         turn,
-        cure: 'Show the image in the user turn before.',
+        cure: `Show the ${word} in the user turn before.`,
       });
     }
     if (used.has(piece)) {
-      throw new UserError(`Expected ${piece} once in the text for its picture but received it again.`, {
-        turn,
-        cure: `Keep the first ${piece} and remove the others: later turns see the picture, too.`,
-      });
+      throw new UserError(
+        `Expected ${piece} once in the text for its ${word === 'image' ? 'picture' : 'video'} but received it again.`,
+        {
+          turn,
+          cure: `Keep the first ${piece} and remove the others: later turns see the ${word === 'image' ? 'picture' : 'video'}, too.`,
+        },
+      );
     }
     used.add(piece);
-    return [{ image }];
+    return [medium];
   });
 }
 
+const AN = { image: 'an image', video: 'a video' } as const;
+
 /**
- * A record's conversation with its images in their places. A single image without a tag in the text comes first.
- * @throws UserError when tags and images do not belong together, or the conversation has no question and answer
+ * A record's conversation with its images and videos in their places. A single one without a tag in the text comes first.
+ * @throws UserError when tags and media do not belong together, or the conversation has no question and answer
  */
 export function recordMessages(record: SeedRecord): ChatMessage[] {
   const turns = record.conversations;
-  const images = imagesByTag(record);
+  const images = byTag<ImageSource>(IMAGES, record.image, (image) => ({ image }));
+  const videos = byTag<VideoSource>(VIDEOS, record.video, (video) => ({ video }));
+  const media = new Map([...images, ...videos]);
   const used = new Set<string>();
-  const messages = turns.map(({ role, content, supervised }, turn) => ({
+  const messages = turns.map(({ role, content, supervised, thought }, turn) => ({
     role,
-    content: splitAtTags(content, turn, role, images, used),
+    content: splitAtTags(content, turn, role, media, used),
     ...(supervised === false ? { supervised } : {}),
+    ...(thought === undefined ? {} : { thought }),
   }));
-  const unused = [...images].filter(([tag]) => !used.has(tag));
-  const [tag, image] = unused[0] ?? [];
   const first = messages.find(({ role }) => role === 'user');
-  if (image !== undefined && first && images.size === 1 && tag === SINGLE_TAG) {
-    first.content = [{ image }, ...first.content.filter((part) => part !== '')];
-  } else if (image !== undefined) {
-    throw new UserError(
-      `Expected the tag ${tag} in the text for its image but it is in none of the ${turns.length} turns.`,
-      {
-        cure: `Write ${tag} where the image belongs, or take the image out of the record.`,
-      },
-    );
+  for (const [kind, own] of [[VIDEOS, videos] as const, [IMAGES, images] as const]) {
+    const unused = own.find(([tag]) => !used.has(tag));
+    if (unused === undefined) continue;
+    const [tag, medium] = unused;
+    if (!first || own.length > 1 || tag !== kind.single) throw withoutPlace(kind, tag, turns.length);
+    first.content = [medium, ...first.content.filter((part) => part !== '')];
   }
   if (!messages.some(({ role }) => role === 'assistant')) {
     throw new UserError(
@@ -116,6 +147,12 @@ export function recordMessages(record: SeedRecord): ChatMessage[] {
     );
   }
   return messages;
+}
+
+function withoutPlace({ word }: Kind, tag: string, turns: number): UserError {
+  return new UserError(`Expected the tag ${tag} in the text for its ${word} but it is in none of the ${turns} turns.`, {
+    cure: `Write ${tag} where the ${word} belongs, or take the ${word} out of the record.`,
+  });
 }
 
 /**

@@ -130,7 +130,7 @@ async function qwen(conversation: readonly RawMessage[], { tokenizer, variant }:
   return { ids, inLoss };
 }
 
-const BRANCHES = { qwen, llama3, minicpm, llama: minicpm };
+const BRANCHES: Readonly<Partial<Record<LlmType, typeof qwen>>> = { qwen, llama3, minicpm, llama: minicpm };
 
 /** Labels, already shifted; where a stretch in the loss ends, its last one is overwritten by an end token. */
 function shiftedLabels({ ids, inLoss }: Masked, endId: number): number[] {
@@ -165,7 +165,16 @@ export async function conversationToIds(
   options: OfficialIdsOptions,
 ): Promise<Omit<EncodedSample, 'pictures'>> {
   const { tokenizer, llmType, maxLength } = options;
-  const whole = await BRANCHES[llmType](conversation, options);
+  const branch = BRANCHES[llmType];
+  if (branch === undefined)
+    throw new UserError(
+      `Expected one of ${Object.keys(BRANCHES).join(', ')} for --compat official but received ${llmType}.`,
+      {
+        flag: '--compat',
+        cure: 'Leave --compat out: the official scripts do not train this model.',
+      },
+    );
+  const whole = await branch(conversation, options);
   const cut = { ids: whole.ids.slice(0, maxLength), inLoss: whole.inLoss.slice(0, maxLength) };
   if (!cut.inLoss.includes(true)) {
     throw new UserError(`Expected tokens to learn among the first ${maxLength} but received none.`, {

@@ -12,11 +12,12 @@ import { measureHeader } from '../image/header.js';
 import { checkShape, type EncodedPicture, encodeImage, type SlicedImage } from '../image/pictures.js';
 import type { RgbImage } from '../image/resize.js';
 import { imageSource } from '../image/source.js';
+import { fixedTokens } from '../picture-tokens.js';
 import type { EncodedSample, RecordOptions } from '../sample.js';
 import { conversationToIds, type OfficialVariant, type RawMessage } from './official-ids.js';
 import { imagePlaceholder } from './placeholders.js';
 import { NUMBERED_TAG } from './python.js';
-import { imageTokens } from './templates.js';
+import { requireTokens } from './templates.js';
 
 export interface OfficialOptions extends RecordOptions {
   /** The two copies of the code differ in where the mask of the qwen branch starts. Default: 'cookbook'. */
@@ -57,13 +58,13 @@ function placeholders(
   images: Map<string, RgbImage>,
   options: OfficialOptions,
 ): { texts: Map<string, string>; pictures: EncodedPicture[] } {
-  const { llmType, sliceConfig, queryNum, tokenizer } = options;
+  const { llmType, sliceConfig, pictureTokens, tokenizer } = options;
   if (llmType === 'qwen' && !sliceConfig && images.size > 0) {
     throw new UserError('Expected a slice configuration for --llm_type qwen but received none.', {
       cure: 'The official code fails without slicing; leave out --compat official.',
     });
   }
-  const features = tokenizer.unkToken.repeat(queryNum);
+  const features = tokenizer.unkToken.repeat(fixedTokens(pictureTokens));
   const texts = new Map<string, string>();
   const pictures: EncodedPicture[] = [];
   let sliced = 0;
@@ -132,7 +133,7 @@ function checkConversation(conversation: unknown): RawMessage[] {
  */
 export async function encodeOfficial(record: unknown, options: OfficialOptions): Promise<EncodedSample> {
   if (!isObject(record)) throw expected('an object', 'a record', record);
-  options.tokenizer.requireSpecial(imageTokens(options.tokenizer));
+  requireTokens(options.llmType, options.tokenizer);
   const conversation = checkConversation(record.conversations);
   const images = await readImages(record.image, options);
   const { texts, pictures } = placeholders(images, options);

@@ -25,6 +25,9 @@ export function strip(text: string): string {
 /** A numbered image tag. Python's `\d` takes the decimal digits of all scripts. */
 export const NUMBERED_TAG = /<image_\p{Nd}+>/u;
 
+/** The same for videos. */
+export const NUMBERED_VIDEO_TAG = /<video_\p{Nd}+>/u;
+
 /** Python's `str(value)` for values of JSON. */
 export function pythonString(value: unknown): string {
   return typeof value === 'string' ? value : pythonRepr(value);

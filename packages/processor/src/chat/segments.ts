@@ -1,108 +1,25 @@
 /**
- * Conversation to ids, labels and bounds, as at inference. The text is laid out in segments that know whether the model
- * has to produce them; neighbours of the same kind are tokenized together, so that a prompt gets exactly the ids it has
- * at inference, and an answer the ids that follow such a prompt. Where images are is recorded while the ids are made,
- * never searched for afterwards.
- *
- * Supervised is what the model has to produce: each answer and its end token, once. The header's newline is prompt.
- * An answer that is not to be learned is prompt, too, with the ids that it has as history at inference.
+ * Conversation to ids, labels and bounds, as at inference. The text is laid out in segments (layout.ts) that know whether
+ * the model has to produce them; neighbours of the same kind are tokenized together, so that a prompt gets exactly the ids
+ * it has at inference, and an answer the ids that follow such a prompt. Where pictures are is recorded while the ids are
+ * made, never searched for afterwards.
  */
 import type { Range } from '../sample.js';
-import { IMAGE_TOKENS } from '../tokenizer.js';
-import type { ChatMessage, Part } from './messages.js';
-import { imagePlaceholder } from './placeholders.js';
-import { stripEnd, stripStart } from './python.js';
+import { type LayoutOptions, layOut, type Medium, type Segment } from './layout.js';
+import type { ChatMessage } from './messages.js';
 import type { ChatTemplate } from './templates.js';
-
-/** 'training': answers are supervised. 'prompt': the header of the next answer ends it. 'continue': the last turn is left open, to be gone on with. */
-export type Purpose = 'training' | 'prompt' | 'continue';
-
-/** Columns and rows of an image's slices, or null. */
-export type Grid = [columns: number, rows: number] | null;
-
-/** A stretch of text tokenized at once. */
-interface Segment {
-  text: string;
-  /** The model has to produce it. */
-  supervised: boolean;
-  /** Special tokens in it are plain text. */
-  plain: boolean;
-  /** After the last token the model has to produce the end token, which is not shown. */
-  endsUnseen: boolean;
-}
 
 export interface EncodedText {
   inputIds: number[];
   /** labels[i] is the id at i + 1 where that is supervised, else -100. */
   labels: number[];
-  /** One per picture: the features between its marks. */
+  /** One per picture (or group of frames): the features between its marks. */
   imageBounds: Range[];
-  /** One per image: everything that stands for it, slices and marks included. */
+  /** One per image or video: everything that stands for it, slices and marks included. */
   imageSpans: Range[];
 }
 
 export const IGNORED = -100;
-
-/** The parts of a turn with white space stripped at both of its ends. */
-function stripEnds(parts: readonly Part[]): Part[] {
-  const kept = [...parts];
-  while (typeof kept[0] === 'string') {
-    kept[0] = stripStart(kept[0]);
-    if (kept[0] !== '') break;
-    kept.shift();
-  }
-  while (typeof kept.at(-1) === 'string') {
-    kept.push(stripEnd(kept.pop() as string));
-    if (kept.at(-1) !== '') break;
-    kept.pop();
-  }
-  return kept;
-}
-
-/** Lays out a conversation. `grids` says how each image is sliced, in order of appearance. */
-function layOut(
-  template: ChatTemplate,
-  messages: readonly ChatMessage[],
-  grids: readonly Grid[],
-  purpose: Purpose,
-): Segment[] {
-  const { tokenizer, schema } = template;
-  const segments: Segment[] = [];
-  const add = (text: string, supervised: boolean, plain = false): void => {
-    const last = segments.at(-1);
-    if (text === '') return;
-    if (last && last.supervised === supervised && !last.plain && !plain && !last.endsUnseen) last.text += text;
-    else segments.push({ text, supervised, plain, endsUnseen: false });
-  };
-  let image = 0;
-  add(messages[0]?.role === 'system' ? template.beginWithSystem : template.begin, false);
-  for (const [i, { role, content, supervised: learned = true }] of messages.entries()) {
-    const supervised = purpose === 'training' && role === 'assistant' && learned;
-    add(template.header[role]!, false);
-    const written = typeof content === 'string' ? [content] : content;
-    for (const [j, part] of (template.strip ? stripEnds(written) : written).entries()) {
-      if (j > 0) add('\n', supervised);
-      if (typeof part === 'string') {
-        add(part, supervised, tokenizer.findStructure(part) !== undefined);
-      } else {
-        const imageId = schema === 'new' ? image : undefined;
-        add(imagePlaceholder({ schema, grid: grids[image]!, features: tokenizer.unkToken, imageId }), supervised);
-        image++;
-      }
-    }
-    if (purpose === 'continue' && i === messages.length - 1) break;
-    if (template.endInHistory) {
-      add(template.end, supervised);
-      add(template.afterEnd, false);
-    } else if (supervised && i === messages.length - 1) {
-      add(template.end, true);
-    } else if (supervised) {
-      segments.at(-1)!.endsUnseen = true;
-    }
-  }
-  if (purpose === 'prompt') add(template.header.assistant!, false);
-  return segments;
-}
 
 /** How a segment's text continues the text before it. */
 function encodeSegment(template: ChatTemplate, segments: readonly Segment[], i: number): Promise<number[]> {
@@ -115,42 +32,42 @@ function encodeSegment(template: ChatTemplate, segments: readonly Segment[], i: 
   return tokenizer.encode(text, { addSpecialTokens: i === 0, plain, continuation });
 }
 
-/** Ranges of whole images, from those of their pictures. */
+/** Ranges of whole images and videos, from those of their pictures. */
 function findSpans(
   template: ChatTemplate,
   ids: readonly number[],
   bounds: readonly Range[],
-  grids: readonly Grid[],
+  media: readonly Medium[],
 ): Range[] {
-  const imageIdStart = template.schema === 'new' ? template.tokenizer.requireId(IMAGE_TOKENS.imageIdStart) : undefined;
+  const { tokenizer, schema } = template;
+  const imageIdEnd = schema === 'new' ? tokenizer.requireId(tokenizer.imageTokens.imageIdEnd) : undefined;
+  const imageIdStart = schema === 'new' ? tokenizer.requireId(tokenizer.imageTokens.imageIdStart) : undefined;
   let picture = 0;
-  return grids.map((grid) => {
+  return media.map(({ counts, grids }) => {
     let start = bounds[picture]![0] - 1;
-    while (imageIdStart !== undefined && ids[start] !== imageIdStart) start--;
-    picture += grid ? 1 + grid[0] * grid[1] : 1;
-    const closingMark = grid && template.schema === 'old' ? 1 : 0;
+    if (imageIdEnd !== undefined && ids[start - 1] === imageIdEnd) while (ids[start] !== imageIdStart) start--;
+    picture += counts.length;
+    const closingMark = grids[0] && schema === 'old' ? 1 : 0;
     return [start, bounds[picture - 1]![1] + 1 + closingMark];
   });
 }
 
 /**
  * Encodes a conversation.
- * @param grids - columns and rows of each image in order of appearance, or null where it is not sliced
- * @param queryNum - features per picture
- * @param purpose - 'prompt' ends in the header of the answer to come and supervises nothing
+ * @param media - its images and videos in order of appearance
  */
 export async function encodeMessages(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
-  grids: readonly Grid[],
-  queryNum: number,
-  purpose: Purpose,
+  media: readonly Medium[],
+  options: LayoutOptions,
 ): Promise<EncodedText> {
-  const { tokenizer } = template;
-  const [imageStart, sliceStart, unk] = [IMAGE_TOKENS.imageStart, IMAGE_TOKENS.sliceStart, tokenizer.unkToken].map(
-    (token) => tokenizer.requireId(token),
-  );
-  const segments = layOut(template, messages, grids, purpose);
+  const { tokenizer, imagePad, videoPad } = template;
+  const id = (token: string): number => tokenizer.requireId(token);
+  const opening = [id(tokenizer.imageTokens.imageStart), id(tokenizer.imageTokens.sliceStart)];
+  const pads = [id(imagePad), id(videoPad)];
+  const counts = media.flatMap((medium) => medium.counts);
+  const segments = layOut(template, messages, media, options);
   const encoded = await Promise.all(segments.map((_, i) => encodeSegment(template, segments, i)));
   const inputIds: number[] = [];
   const labels: number[] = [];
@@ -161,10 +78,11 @@ export async function encodeMessages(
       const before = inputIds.at(-1);
       if (inputIds.length > 0) labels.push(unseen ?? (supervised ? id : IGNORED));
       unseen = undefined;
-      if (!plain && id === unk && (before === imageStart || before === sliceStart)) {
+      if (!plain && pads.includes(id) && before !== undefined && opening.includes(before)) {
         const start = inputIds.length;
-        imageBounds.push([start, start + queryNum]);
-        for (let n = 1; n < queryNum; n++) {
+        const count = counts[imageBounds.length]!;
+        imageBounds.push([start, start + count]);
+        for (let n = 1; n < count; n++) {
           inputIds.push(id);
           labels.push(IGNORED);
         }
@@ -174,5 +92,5 @@ export async function encodeMessages(
     if (endsUnseen) unseen = tokenizer.requireId(template.end);
   }
   labels.push(unseen ?? IGNORED);
-  return { inputIds, labels, imageBounds, imageSpans: findSpans(template, inputIds, imageBounds, grids) };
+  return { inputIds, labels, imageBounds, imageSpans: findSpans(template, inputIds, imageBounds, media) };
 }

@@ -4,9 +4,10 @@
  * is checked against it, and the default system prompt is taken from it.
  */
 import { type LlmType, shown, UserError } from '@minicpm-finetune/run';
-import { IMAGE_TOKENS, type Tokenizer } from '../tokenizer.js';
+import type { Tokenizer } from '../tokenizer.js';
 import { renderChatTemplate } from './jinja.js';
 import type { SliceSchema } from './placeholders.js';
+import { readThinking, THINK_BLOCKS, type Thinking } from './thinking.js';
 
 export type Role = 'system' | 'user' | 'assistant';
 
@@ -32,6 +33,10 @@ export interface ChatFormat {
    * does not: its answers were trained as texts of their own.
    */
   readonly answerContinues: boolean;
+  /** Whether answers may have thoughts in front. */
+  readonly thinks: boolean;
+  /** Whether pictures and frames have pads of their own; else `<unk>` stands for a token of either. */
+  readonly pads: boolean;
   /** Special tokens without which the format cannot be written, beside those of images. */
   readonly tokens: readonly string[];
 }
@@ -44,12 +49,16 @@ const chatMl = {
   strip: false,
   schema: 'new',
   answerContinues: true,
-  tokens: ['<|im_start|>', '<|im_end|>', IMAGE_TOKENS.imageIdStart, IMAGE_TOKENS.imageIdEnd],
+  thinks: false,
+  pads: false,
+  tokens: ['<|im_start|>', '<|im_end|>'],
 } as const;
 
 export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
   qwen: { llmType: 'qwen', ...chatMl },
   llama: { llmType: 'llama', ...chatMl },
+  qwen3: { ...chatMl, llmType: 'qwen3', thinks: true },
+  qwen3_5: { ...chatMl, llmType: 'qwen3_5', strip: true, thinks: true, pads: true },
   llama3: {
     llmType: 'llama3',
     header: {
@@ -63,6 +72,8 @@ export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
     strip: true,
     schema: 'old',
     answerContinues: true,
+    thinks: false,
+    pads: false,
     tokens: ['<|begin_of_text|>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'],
   },
   minicpm: {
@@ -74,6 +85,8 @@ export const CHAT_FORMATS: Readonly<Record<LlmType, ChatFormat>> = {
     strip: false,
     schema: 'old',
     answerContinues: false,
+    thinks: false,
+    pads: false,
     tokens: ['<s>', '</s>'],
   },
 };
@@ -85,12 +98,25 @@ export interface ChatTemplate extends ChatFormat {
   readonly begin: string;
   /** Text in front of a conversation with one. */
   readonly beginWithSystem: string;
+  /** null: the model does not think. */
+  readonly thinking: Thinking | null;
+  /** Stand for a token of a picture, and of a video's frame. */
+  readonly imagePad: string;
+  readonly videoPad: string;
 }
 
-/** Special tokens that every format needs for its images. */
-export function imageTokens(tokenizer: Tokenizer): string[] {
-  const { imageStart, imageEnd, sliceStart, sliceEnd } = IMAGE_TOKENS;
-  return [imageStart, imageEnd, sliceStart, sliceEnd, tokenizer.unkToken];
+/** What stands for a token of a picture and of a frame. */
+function padsOf({ pads }: ChatFormat, { imagePad, videoPad, unkToken }: Tokenizer): [image: string, video: string] {
+  return pads ? [imagePad ?? '<|image_pad|>', videoPad ?? '<|video_pad|>'] : [unkToken, unkToken];
+}
+
+/** @throws UserError for a tokenizer without the special tokens of a chat format */
+export function requireTokens(llmType: LlmType, tokenizer: Tokenizer): void {
+  const format = CHAT_FORMATS[llmType];
+  const { imageStart, imageEnd, sliceStart, sliceEnd, imageIdStart, imageIdEnd } = tokenizer.imageTokens;
+  const numbers = format.schema === 'new' ? [imageIdStart, imageIdEnd] : [];
+  const marks = [imageStart, imageEnd, sliceStart, sliceEnd];
+  tokenizer.requireSpecial([...marks, ...padsOf(format, tokenizer), ...format.tokens, ...numbers]);
 }
 
 function turn(format: ChatFormat, role: Role, text: string): string {
@@ -106,17 +132,23 @@ function begins(format: ChatFormat, tokenizer: Tokenizer): { begin: string; begi
     { role: 'assistant', content: 'answer' },
     { role: 'user', content: 'again' },
   ] as const;
-  const body = conversation.map(({ role, content }) => turn(format, role, content)).join('') + format.header.assistant;
+  const { header, thinks } = format;
+  const body = conversation.map(({ role, content }) => turn(format, role, content)).join('') + header.assistant;
   const find = (system: { role: 'system'; content: string }[]): string => {
     const rest = system.map(({ role, content }) => turn(format, role, content)).join('') + body;
     const text = renderChatTemplate(tokenizer, [...system, ...conversation], { add_generation_prompt: true });
-    if (text.endsWith(rest)) return text.slice(0, text.length - rest.length);
+    const at = thinks ? text.lastIndexOf(rest) : text.length - rest.length;
+    if (at >= 0 && text.startsWith(rest, at)) return text.slice(0, at);
     throw new UserError(
       `Expected a chat template of --llm_type ${format.llmType}, ending in ${shown(rest)}, in the tokenizer of ${tokenizer.folder} but received ${shown(text)}.`,
       { flag: '--llm_type', cure: 'Give the --llm_type that belongs to the checkpoint.' },
     );
   };
   return { begin: find([]), beginWithSystem: find([{ role: 'system', content: 'instruction' }]) };
+}
+
+function thinkingOf({ header, end }: ChatFormat, tokenizer: Tokenizer): Thinking {
+  return tokenizer.chatTemplate === undefined ? THINK_BLOCKS : readThinking(header.assistant!, end, tokenizer);
 }
 
 const bound = new WeakMap<Tokenizer, Map<LlmType, ChatTemplate>>();
@@ -134,8 +166,11 @@ export function chatTemplate(llmType: LlmType, tokenizer: Tokenizer): ChatTempla
   let template = templates.get(llmType);
   if (!template) {
     const format = CHAT_FORMATS[llmType];
-    tokenizer.requireSpecial([...imageTokens(tokenizer), ...format.tokens]);
-    template = { ...format, tokenizer, ...begins(format, tokenizer) };
+    requireTokens(llmType, tokenizer);
+    const [imagePad, videoPad] = padsOf(format, tokenizer);
+    const ends = begins(format, tokenizer);
+    const thinking = format.thinks ? thinkingOf(format, tokenizer) : null;
+    template = { ...format, tokenizer, ...ends, thinking, imagePad, videoPad };
     templates.set(llmType, template);
   }
   return template;

@@ -85,6 +85,25 @@ export function checkPictureNames(turns: readonly RecordTurn[], pictures: readon
   }
 }
 
+const VIDEO_TAG = /<video(?:_\d+)?>/u;
+
+/**
+ * Checks that no user turn of a record without videos has the tag of one, outside of code.
+ * @throws UserError naming the turn and what to write
+ */
+export function checkVideoTags(turns: readonly RecordTurn[]): void {
+  for (const [turn, { role, content }] of turns.entries()) {
+    const tag =
+      role === 'user' && content.includes('<video') ? VIDEO_TAG.exec(content.replace(CODE, ''))?.[0] : undefined;
+    if (tag === undefined) continue;
+    throw new UserError(`Expected a video for the tag ${tag} in the text but the record has no video.`, {
+      turn,
+      flag: '--allow_special_text',
+      cure: `Write its path under the key video, or give --allow_special_text to have ${tag} read as plain text.`,
+    });
+  }
+}
+
 /** Whether a path is that of one of the pictures; bytes have no name, so any may be meant. */
 function isAmong(pictures: readonly ImageSource[], path: string | undefined): boolean {
   if (path === undefined) return false;

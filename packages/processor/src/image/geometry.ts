@@ -10,6 +10,8 @@ export interface SliceConfig {
   maxSliceNums: number;
   scaleResolution: number;
   patchSize: number;
+  /** What the sides of pictures and slices are multiples of, in pixels. Default: patchSize. */
+  multiple?: number;
 }
 
 /** All sizes and boxes in pixels. */
@@ -35,6 +37,8 @@ export function roundHalfEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
+const sideMultiple = ({ multiple, patchSize }: SliceConfig): number => multiple ?? patchSize;
+
 /** The multiple of `divisor` nearest to `length`, at least one. */
 export function ensureDivide(length: number, divisor: number): number {
   return Math.max(roundHalfEven(length / divisor) * divisor, divisor);
@@ -56,9 +60,9 @@ export function findBestResize(
 }
 
 /** Size of the picture that is cut into `grid`: every cell a best resize of its own. */
-function refineSize([width, height]: Size, [columns, rows]: Size, { scaleResolution, patchSize }: SliceConfig): Size {
+function refineSize([width, height]: Size, [columns, rows]: Size, config: SliceConfig): Size {
   const cell: Size = [ensureDivide(width, columns) / columns, ensureDivide(height, rows) / rows];
-  const [cellWidth, cellHeight] = findBestResize(cell, scaleResolution, patchSize, true);
+  const [cellWidth, cellHeight] = findBestResize(cell, config.scaleResolution, sideMultiple(config), true);
   return [cellWidth * columns, cellHeight * rows];
 }
 
@@ -100,13 +104,14 @@ function gridBoxes([width, height]: Size, [columns, rows]: Size): Box[][] {
  * @param size - width and height in pixels, both at least 1
  */
 export function planSlices(size: Size, config: SliceConfig): SlicePlan {
-  const { maxSliceNums, scaleResolution, patchSize } = config;
+  const { maxSliceNums, scaleResolution } = config;
+  const unit = sideMultiple(config);
   const area = (size[0] * size[1]) / (scaleResolution * scaleResolution);
   const multiple = Math.min(Math.ceil(area), maxSliceNums);
   if (multiple <= 1) {
-    return { source: findBestResize(size, scaleResolution, patchSize, true), grid: null, refine: null, boxes: [] };
+    return { source: findBestResize(size, scaleResolution, unit, true), grid: null, refine: null, boxes: [] };
   }
   const grid = bestGrid(size, multiple, maxSliceNums);
   const refine = refineSize(size, grid, config);
-  return { source: findBestResize(size, scaleResolution, patchSize), grid, refine, boxes: gridBoxes(refine, grid) };
+  return { source: findBestResize(size, scaleResolution, unit), grid, refine, boxes: gridBoxes(refine, grid) };
 }

@@ -18,6 +18,8 @@ export interface EncodedPicture {
   /** Size in whole patches (the official `tgt_sizes`). */
   rows: number;
   cols: number;
+  /** Time of a frame in a video, in tenths of a second; absent: none. */
+  temporalId?: number;
 }
 
 /** The result for one image. */

@@ -16,7 +16,7 @@ function options(model: string, llmType: OfficialOptions['llmType']): OfficialOp
     llmType,
     sliceConfig: { maxSliceNums: 4, scaleResolution: 112, patchSize: 14 },
     patchSize: 14,
-    queryNum: 4,
+    pictureTokens: { queryNum: 4 },
     batchVision: llmType !== 'minicpm',
     maxLength: 2048,
     imageRoot: REFERENCE,

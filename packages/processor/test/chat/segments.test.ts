@@ -2,8 +2,10 @@
 import { join } from 'node:path';
 import type { LlmType } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
+import type { LayoutOptions, Medium } from '../../src/chat/layout.js';
 import type { ChatMessage } from '../../src/chat/messages.js';
-import { encodeMessages, type Grid } from '../../src/chat/segments.js';
+import type { Grid } from '../../src/chat/placeholders.js';
+import { encodeMessages } from '../../src/chat/segments.js';
 import { chatTemplate } from '../../src/chat/templates.js';
 import { Tokenizer } from '../../src/tokenizer.js';
 
@@ -31,6 +33,20 @@ const CONVERSATION: ChatMessage[] = [
   { role: 'assistant', content: 'A dog.' },
 ];
 
+function layout(purpose: LayoutOptions['purpose']): LayoutOptions {
+  const videos = { numbered: false, separator: '' };
+  return { purpose, thinking: 'inference', enableThinking: false, imageIds: true, videos };
+}
+
+/** Images with as many tokens a picture. */
+function images(grids: Grid[]): Medium[] {
+  return grids.map((grid) => ({
+    kind: 'image',
+    grids: [grid],
+    counts: Array.from({ length: 1 + (grid ? grid[0] * grid[1] : 0) }, () => QUERIES),
+  }));
+}
+
 async function encode(
   llmType: LlmType,
   messages: ChatMessage[],
@@ -38,7 +54,7 @@ async function encode(
   purpose: 'training' | 'prompt' = 'training',
 ) {
   const template = templates[llmType];
-  const text = await encodeMessages(template, messages, grids, QUERIES, purpose);
+  const text = await encodeMessages(template, messages, images(grids), layout(purpose));
   expect(text.labels.length).toBe(text.inputIds.length);
   const supervised = text.labels.filter((label) => label !== -100);
   return { ...text, supervised, shown: await template.tokenizer.decode(supervised) };
@@ -208,7 +224,7 @@ describe('a prompt', () => {
 
   it("has the checkpoint's own system prompt", async () => {
     const template = chatTemplate('qwen', load('minicpm-o-2_6'));
-    const { inputIds } = await encodeMessages(template, [{ role: 'user', content: 'Hi' }], [], QUERIES, 'prompt');
+    const { inputIds } = await encodeMessages(template, [{ role: 'user', content: 'Hi' }], [], layout('prompt'));
     expect(await template.tokenizer.decode(inputIds)).toContain('You are Qwen, created by Alibaba Cloud.');
   });
 

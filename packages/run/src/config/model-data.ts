@@ -11,7 +11,7 @@ export const MODEL = {
   },
   llm_type: {
     kind: 'choice',
-    choices: ['minicpm', 'llama3', 'qwen', 'llama'],
+    choices: ['minicpm', 'llama3', 'qwen', 'llama', 'qwen3', 'qwen3_5'],
     default: null,
     help: {
       en: 'Chat format; recognised from the checkpoint, and checked against it if given.',

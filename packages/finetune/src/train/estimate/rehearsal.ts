@@ -11,7 +11,7 @@ import {
   quantizeLayers,
   setLoraTraining,
 } from '@minicpm-finetune/minicpm-v';
-import { type ModelConfig, withSlice } from '@minicpm-finetune/processor';
+import { countTokens, type ModelConfig, withSlice } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   countMetaBytes,
@@ -113,7 +113,7 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
 
 /** A micro-batch of a shape, with pictures of noise. Every token is another one, and all are supervised: nothing takes more. */
 export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: string): Batch {
-  const { queryNum, llm, vision, batchVision } = model.config;
+  const { pictureTokens, llm, vision, batchVision } = model.config;
   const pictures = sequences.flatMap(({ pictures: own }) =>
     own.map(({ rows, cols }): Picture => {
       const side = vision.patchSize;
@@ -124,8 +124,9 @@ export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: stri
   let id = 0;
   const texts = sequences.map(({ tokens, pictures: own }): Sequence => {
     const inputIds = Int32Array.from({ length: tokens }, () => id++ % llm.vocabSize);
-    const imageBounds = own.map((_, i): [number, number] => [i * queryNum, (i + 1) * queryNum]);
-    const labels = inputIds.map((__, i) => (i < own.length * queryNum || i === tokens - 1 ? -100 : 1));
+    let shown = 0;
+    const imageBounds = own.map((grid): [number, number] => [shown, (shown += countTokens(pictureTokens, grid))]);
+    const labels = inputIds.map((__, i) => (i < shown || i === tokens - 1 ? -100 : 1));
     return { inputIds, labels, imageBounds };
   });
   return pack(texts, pictures, device);

@@ -1,5 +1,5 @@
 /** The size of a micro-batch. What a configuration allows at most, or what the data have. */
-import type { ModelConfig } from '@minicpm-finetune/processor';
+import { countTokens, type ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { sliceOf } from '../../data/encoder.js';
 
@@ -38,9 +38,10 @@ export function shapeOf(config: RunConfig, read: ModelConfig, tokens: readonly n
 }
 
 function gridsOf(config: RunConfig, read: ModelConfig, tokens: number, images: number): Grid[] {
-  const { maxSliceNums, scaleResolution } = sliceOf(read, config.model);
-  const side = Math.max(1, Math.round(scaleResolution / read.vision.patchSize));
+  const { maxSliceNums, scaleResolution, patchSize, multiple } = sliceOf(read, config.model);
+  const side = Math.max(1, Math.round(scaleResolution / multiple)) * (multiple / patchSize);
+  const grid = { rows: side, cols: side };
   const each = read.sliceMode && maxSliceNums > 1 ? maxSliceNums + 1 : 1;
-  const room = Math.floor((tokens - 1) / (read.queryNum + 2)); // each between two marks
-  return Array.from({ length: Math.max(0, Math.min(images * each, room)) }, () => ({ rows: side, cols: side }));
+  const room = Math.floor((tokens - 1) / (countTokens(read.pictureTokens, grid) + 2)); // each between two marks
+  return Array.from({ length: Math.max(0, Math.min(images * each, room)) }, () => grid);
 }

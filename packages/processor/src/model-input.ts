@@ -1,0 +1,28 @@
+/** How a model reads images, videos and conversations, from its configuration. */
+import type { ModelConfig } from './model-config.js';
+import type { ModelInput } from './sample.js';
+import { VERSIONS } from './versions.js';
+import { type VideoChoices, videoConfig } from './video/format.js';
+
+/**
+ * Plain data: everything but the tokenizer.
+ * @param slice how pictures are cut; default: as the configuration says
+ */
+export function modelInput(
+  config: ModelConfig,
+  { slice = config.slice, video }: { slice?: ModelConfig['slice'] | undefined; video?: VideoChoices | undefined } = {},
+): Omit<ModelInput, 'tokenizer'> {
+  const { llmType, sliceMultiple } = VERSIONS[config.version];
+  // where sides are multiples of more than a patch, a picture that is not cut is resized all the same
+  const uncut = sliceMultiple > 1 ? { ...slice, maxSliceNums: 1 } : null;
+  return {
+    llmType,
+    sliceConfig: config.sliceMode ? slice : uncut,
+    patchSize: slice.patchSize,
+    pictureTokens: config.pictureTokens,
+    batchVision: config.batchVision,
+    imageIds: config.useImageId ?? true,
+    canvas: config.canvas,
+    video: videoConfig(config.version, video),
+  };
+}
