@@ -6,7 +6,7 @@
  * Not here: sizes (config.ts) and what differs between the language models (llms.ts). No import of torch: chat and image code read this
  * table in threads that have none.
  */
-import type { LlmType } from '@minicpm-finetune/run';
+import { type LlmType, OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
 import type { LlmKind } from './llms.js';
 
 export type VersionName =
@@ -44,6 +44,8 @@ export interface Version {
   /** flat: the language model's keys are the outermost of config.json. nested: they are in `text_config`. */
   readonly config: 'flat' | 'nested';
   readonly parts: PartNames;
+  /** The layers that get adapters unless others are asked for: a regular expression over full names. */
+  readonly loraTargets: string;
   /** navit: SigLIP on pictures of any shape as strips of patches, described in `vision_config`; timm: a ViT named by `vision_encoder`. */
   readonly tower: 'navit' | 'timm';
   /**
@@ -87,11 +89,17 @@ const PARTS: Readonly<Record<Version['config'], PartNames>> = {
   },
 };
 
+/** Every linear layer of the decoder. */
+const NATIVE_TARGETS =
+  'model\\.language_model\\.layers\\.\\d+\\.(self_attn\\.(q_proj|k_proj|v_proj|o_proj)|' +
+  'linear_attn\\.(in_proj_qkv|in_proj_z|in_proj_b|in_proj_a|out_proj)|mlp\\.(gate_proj|up_proj|down_proj))';
+
 /** What most of the models are. */
 const plain = {
   architecture: 'MiniCPMV',
   config: 'flat',
   parts: PARTS.flat,
+  loraTargets: OFFICIAL_LORA_TARGETS,
   tower: 'navit',
   connector: 'resampler',
   positions: 'grid',
@@ -117,6 +125,7 @@ const native = {
   llm: 'qwen3_5',
   config: 'nested',
   parts: PARTS.nested,
+  loraTargets: NATIVE_TARGETS,
   connector: 'merger',
   buckets: 'exact',
   sliceMultiple: 4,
@@ -158,6 +167,17 @@ export const VERSIONS: Readonly<Record<VersionName, Version>> = {
     canvas: true,
   },
 };
+
+/** A module's name in a model: `vpm` and `resampler` mean the vision tower and the connector of every model. */
+export function moduleName(name: string, { vision, connector }: PartNames): string {
+  return name === PARTS.flat.vision ? vision : name === PARTS.flat.connector ? connector : name;
+}
+
+/** The path of the part that a name lies in, as the checkpoint has it: `vpm`, `model.vision_tower`, `llm`, `model.language_model`, …; else the name's first part. */
+export function partPath(name: string): string {
+  const decoder = PARTS.nested.decoder;
+  return partNamed(name)?.path ?? (name.startsWith(`${decoder}.`) ? decoder : name.split('.')[0]!);
+}
 
 export type Part = 'vision' | 'connector' | 'llm';
 

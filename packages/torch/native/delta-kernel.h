@@ -10,7 +10,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include "lanes.h"
+#include "real-lanes.h"
 #include "sequences.h"
 
 namespace minicpm {

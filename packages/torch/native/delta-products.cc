@@ -5,25 +5,21 @@ namespace minicpm {
 
 namespace {
 
-typedef double Doubles __attribute__((vector_size(64)));
-template <class Real>
-using Vector = std::conditional_t<std::is_same_v<Real, float>, Floats, Doubles>;
+// As wide as a register, so that the sums stay in registers.
+template <class Real, int bytes>
+struct Register {
+  typedef Real Type __attribute__((vector_size(bytes)));
+};
 
-template <class Real>
-LANES_INLINE Vector<Real> load(const Real* from) {
-  Vector<Real> values;
-  std::memcpy(&values, from, sizeof values);
-  return values;
-}
-
-template <int rows, int vectors, class Real>
+template <int bytes, int rows, int vectors, class Real>
 LANES_INLINE void tile(int64_t depth, const Left<Real>& a, const Rows<Real>& b, const Rows<Real>& c, Into into) {
-  constexpr int64_t lanes = 64 / sizeof(Real);
-  Vector<Real> sums[rows][vectors] = {};
+  using Values = typename Register<Real, bytes>::Type;
+  constexpr int64_t lanes = bytes / sizeof(Real);
+  Values sums[rows][vectors] = {};
   for (int64_t k = 0; k < depth; k++) {
-    Vector<Real> right[vectors];
+    Values right[vectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++) right[v] = load(b.data + k * b.stride + v * lanes);
+    for (int v = 0; v < vectors; v++) std::memcpy(&right[v], b.data + k * b.stride + v * lanes, bytes);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
       const Real left = a.data[r * a.row + k * a.column];
@@ -36,32 +32,33 @@ LANES_INLINE void tile(int64_t depth, const Left<Real>& a, const Rows<Real>& b, 
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; v++) {
       Real* const to = c.data + r * c.stride + v * lanes;
-      Vector<Real> all = sums[r][v];
-      if (into == Into::Add) all = load(to) + all;
-      if (into == Into::Subtract) all = load(to) - all;
-      std::memcpy(to, &all, sizeof all);
+      Values before, all = sums[r][v];
+      std::memcpy(&before, to, bytes);
+      if (into == Into::Add) all = before + all;
+      if (into == Into::Subtract) all = before - all;
+      std::memcpy(to, &all, bytes);
     }
   }
 }
 
 // All rows of some columns: as many at a time as the registers hold, then fewer.
-template <int atOnce, int vectors, class Real>
+template <int bytes, int atOnce, int vectors, class Real>
 LANES_INLINE void panel(int64_t rows, int64_t depth, Left<Real> a, const Rows<Real>& b, Rows<Real> c, Into into) {
   while (rows >= atOnce) {
-    tile<atOnce, vectors>(depth, a, b, c, into);
+    tile<bytes, atOnce, vectors>(depth, a, b, c, into);
     a.data += atOnce * a.row;
     c.data += atOnce * c.stride;
     rows -= atOnce;
   }
-  if constexpr (atOnce > 1) panel<atOnce / 2, vectors>(rows, depth, a, b, c, into);
+  if constexpr (atOnce > 1) panel<bytes, atOnce / 2, vectors>(rows, depth, a, b, c, into);
 }
 
-template <int atOnce, int vectors, class Real>
+template <int bytes, int atOnce, int vectors, class Real>
 LANES_INLINE void multiplyInline(int64_t rows, int64_t columns, int64_t depth, Left<Real> a, Rows<Real> b, Rows<Real> c, Into into) {
-  constexpr int64_t lanes = 64 / sizeof(Real);
+  constexpr int64_t lanes = bytes / sizeof(Real);
   int64_t column = 0;
-  for (; column + vectors * lanes <= columns; column += vectors * lanes) panel<atOnce, vectors>(rows, depth, a, b.from(0, column), c.from(0, column), into);
-  for (; column < columns; column += lanes) panel<atOnce, 1>(rows, depth, a, b.from(0, column), c.from(0, column), into);
+  for (; column + vectors * lanes <= columns; column += vectors * lanes) panel<bytes, atOnce, vectors>(rows, depth, a, b.from(0, column), c.from(0, column), into);
+  for (; column < columns; column += lanes) panel<bytes, atOnce, 1>(rows, depth, a, b.from(0, column), c.from(0, column), into);
 }
 
 // As many sums as the registers of each processor hold.
@@ -69,11 +66,11 @@ LANES_INLINE void multiplyInline(int64_t rows, int64_t columns, int64_t depth, L
 #define MULTIPLY(Real)                                                                                                                             \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))) void multiplyAvx512(int64_t rows, int64_t columns, int64_t depth,        \
                                                                                              Left<Real> a, Rows<Real> b, Rows<Real> c, Into into) { \
-    multiplyInline<8, 2>(rows, columns, depth, a, b, c, into);                                                                                    \
+    multiplyInline<64, 8, 2>(rows, columns, depth, a, b, c, into);                                                                                    \
   }                                                                                                                                                \
   __attribute__((target("avx2,fma"))) void multiplyAvx2(int64_t rows, int64_t columns, int64_t depth, Left<Real> a, Rows<Real> b, Rows<Real> c,     \
                                                         Into into) {                                                                               \
-    multiplyInline<6, 1>(rows, columns, depth, a, b, c, into);                                                                                     \
+    multiplyInline<32, 4, 2>(rows, columns, depth, a, b, c, into);                                                                                     \
   }
 #else
 #define MULTIPLY(Real)
@@ -89,7 +86,7 @@ void multiplyAnywhere(int64_t rows, int64_t columns, int64_t depth, Left<Real> a
   if (capabilityIs("AVX512")) return multiplyAvx512(rows, columns, depth, a, b, c, into);
   if (capabilityIs("AVX2")) return multiplyAvx2(rows, columns, depth, a, b, c, into);
 #endif
-  multiplyInline<2, 1>(rows, columns, depth, a, b, c, into);
+  multiplyInline<16, 4, 2>(rows, columns, depth, a, b, c, into);
 }
 
 }  // namespace

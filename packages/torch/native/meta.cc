@@ -72,6 +72,8 @@ static std::tuple<Tensor, Tensor> dropout(const Tensor& x, double, std::optional
 
 static Tensor dropoutBackward(const Tensor& grad, const Tensor&, double) { return at::empty_like(grad); }
 
+static Tensor flip(const Tensor& self, IntArrayRef) { return at::empty_like(self); }
+
 static Tensor solveTriangular(const Tensor&, const Tensor& b, bool, bool, bool) { return at::empty_like(b); }
 
 static void fusedAdamW(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList, double, double,
@@ -125,6 +127,7 @@ TORCH_LIBRARY_IMPL(aten, Meta, library) {
   add(library, "_fused_rms_norm_backward", "", rmsNormBackward);
   add(library, "native_dropout", "", dropout);
   add(library, "native_dropout_backward", "", dropoutBackward);
+  add(library, "flip", "", flip);
   add(library, "linalg_solve_triangular", "", solveTriangular);
   add(library, "_fused_adamw_", "", fusedAdamW);
   addBoxed<flashAttention>(library, "_flash_attention_forward");

@@ -18,6 +18,7 @@ import {
   readManifest,
   targetMatcher,
 } from '@minicpm-finetune/minicpm-v/adapter-files';
+import { moduleName, partOf, VERSIONS } from '@minicpm-finetune/processor';
 import { latestCheckpoint, nameAt, placeOf, shown, UserError } from '@minicpm-finetune/run';
 import type { Given, GivenValues } from './flags.js';
 
@@ -222,7 +223,7 @@ class AdapterValues implements FromAdapter {
   #keepSaved(): void {
     const { modulesToSave: kept } = this.#config.lora;
     const saved = kept.length === 0 ? 'nothing' : kept.join(' ');
-    const vision = kept.some((one) => one.split('.')[0] === 'vpm');
+    const vision = kept.some((one) => partOf(one) === 'vision' || one === 'vision_tower');
     if (this.#decidesVision) this.#keepVision(vision, saved);
     const name = 'lora_modules_to_save';
     const entry = this.#given.get(name);
@@ -231,7 +232,8 @@ class AdapterValues implements FromAdapter {
       return;
     }
     const asked = (entry.value as readonly string[]).filter((one) => one !== 'vpm' || vision);
-    if (!sameList(asked, kept)) this.#contradict(name, entry, saved);
+    const meant = Object.values(VERSIONS).map(({ parts }) => asked.map((one) => moduleName(one, parts)));
+    if (!meant.some((names) => sameList(names, kept))) this.#contradict(name, entry, saved);
   }
 }
 

@@ -9,12 +9,10 @@
 import type { MiniCPMV, ModelInputs, Plan } from '@minicpm-finetune/minicpm-v';
 import { fromTypedArray, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 
-const EMBEDDINGS = 'llm.model.embed_tokens';
-
 /** The plan with noise on its token embeddings. The noise is drawn in the block, so recomputing it draws the same again. */
 export function withNoise(plan: Plan, inputs: ModelInputs, model: MiniCPMV, alpha: number): Plan {
   return plan.map((node) => {
-    if (node.name !== EMBEDDINGS) return node;
+    if (node.name !== model.llm.tableName) return node;
     return {
       ...node,
       forward: (...from: Tensor[]) => {

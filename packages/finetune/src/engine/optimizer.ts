@@ -3,6 +3,7 @@
  * weights for parameters of a smaller type (DeepSpeed's meaning of bf16) or stochastic rounding. Offloaded, all of it is on
  * the CPU, the update too. Not here: clipping (clip.ts), the kernels (packages/torch, stochastic-rounding.ts), the schedule (packages/run).
  */
+import { partOf } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   AdamW,
@@ -78,8 +79,9 @@ export function withoutDecay(model: Module): Set<string> {
 /** The base learning rate of a parameter, with the name of the rule that gave it. */
 function learningRateOf(name: string, settings: OptimizerSettings): [rule: string, rate: number] {
   const base = settings.learningRate;
-  if (name.startsWith('vpm.')) return ['vision', settings.visionLearningRate ?? base];
-  if (name.startsWith('resampler.')) return ['resampler', settings.resamplerLearningRate ?? base];
+  const part = partOf(name);
+  if (part === 'vision') return ['vision', settings.visionLearningRate ?? base];
+  if (part === 'connector') return ['resampler', settings.resamplerLearningRate ?? base];
   if (name.includes('embed_tokens')) return ['embedding', settings.embeddingLearningRate ?? base];
   if (name.includes('.lora_B.')) return ['lora_B', base * (settings.loraPlusRatio ?? 1)];
   return ['base', base];

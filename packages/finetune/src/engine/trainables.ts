@@ -1,5 +1,6 @@
 /** Which parameters train without LoRA. The flags `--tune_vision` and `--tune_llm`. */
 import { freeze, type MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import { partOf } from '@minicpm-finetune/processor';
 import type { Parameter } from '@minicpm-finetune/torch';
 
 export interface FullTuning {
@@ -7,10 +8,10 @@ export interface FullTuning {
   readonly tuneLlm: boolean;
 }
 
-/** The parameters that full-parameter training trains: the resampler's always, tower's and language model's as asked. */
+/** The parameters that full-parameter training trains: the connector's always, tower's and language model's as asked. */
 export function fullyTuned(model: MiniCPMV, { tuneVision, tuneLlm }: FullTuning): Map<string, Parameter> {
   const wanted = (name: string): boolean =>
-    name.startsWith('vpm.') ? tuneVision : name.startsWith('llm.') ? tuneLlm : true;
+    ({ vision: tuneVision, llm: tuneLlm, connector: true })[partOf(name)];
   const fixed = model.fixedParameters;
   return new Map([...model.namedParameters()].filter(([name]) => wanted(name) && !fixed.has(name)));
 }

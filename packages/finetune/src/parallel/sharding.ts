@@ -108,7 +108,7 @@ export class Sharding implements Visitor {
     this.group = group;
     this.stage = stage;
     this.head = [...model.headParameters().keys()];
-    const embedding = 'llm.model.embed_tokens.weight';
+    const embedding = `${model.llm.tableName}.weight`;
     const tables = new Set(this.head.includes(embedding) ? [] : [embedding]);
     this.units = unitsOf(model, { size: group.size, trainable: new Set(trainable.keys()), tables });
     for (const unit of this.units) {

@@ -6,6 +6,7 @@
  * A parameter begins at a multiple of 64 numbers and a share is a multiple of 64: vectors of a kernel then cover the same numbers for any
  * number of ranks, and results have the same bits. A token table is shared out by rows. Not here: when buffers travel (sharding.ts).
  */
+import { partNamed, partOf } from '@minicpm-finetune/processor';
 import type { Module, Parameter, Tensor } from '@minicpm-finetune/torch';
 import { numbersOf, type Segment } from './segment.js';
 
@@ -44,14 +45,20 @@ export interface Unit {
 export function unitName(name: string): string {
   const layer = /^(.*?\.(?:layers|blocks)\.\d+)\./.exec(name)?.[1];
   if (layer !== undefined) return layer;
-  if (name.startsWith('resampler.')) return 'resampler';
-  if (name.startsWith('vpm.')) return /^vpm\.(norm|post_layernorm)\./.test(name) ? 'vpm.norm' : 'vpm.embeddings';
-  return /^(llm\.lm_head|llm\.model\.[^.]+)/.exec(name)?.[1] ?? name;
+  const found = partNamed(name);
+  if (found === undefined) return /^((?:.*\.)?(?:lm_head|embed_tokens|norm))\./.exec(name)?.[1] ?? name;
+  const { part, path } = found;
+  if (part === 'connector') return path;
+  const inside = /^(norm|post_layernorm|vit_merger)\./.exec(name.slice(path.length + 1))?.[1] ?? 'embeddings';
+  return `${path}.${inside === 'post_layernorm' ? 'norm' : inside}`;
 }
 
-/** In the order of a forward pass: the tower, the resampler, the token table, layers, the norm, the head. */
-const stageOf = (unit: string): number =>
-  unit === 'vpm.embeddings' ? 0 : unit === 'vpm.norm' ? 2 : unit.startsWith('vpm.') ? 1 : unit === 'resampler' ? 3 : 4;
+/** In the order of a forward pass: the tower, the connector, the token table, layers, the norm, the head. */
+function stageOf(unit: string): number {
+  const part = partOf(unit);
+  if (part !== 'vision') return part === 'connector' ? 3 : 4;
+  return unit.endsWith('.embeddings') ? 0 : unit.endsWith('.norm') ? 2 : 1;
+}
 
 /** Names of units as a forward pass visits them, from their order in the model. */
 export function inVisitOrder(units: Iterable<string>): string[] {

@@ -62,7 +62,7 @@ export interface TrainingModel {
 
 /** Adapters: those in the folder `from`, or new ones. */
 function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, from: string | null): PutAdapters {
-  if (from === null) return { ...applyLora(model, loraOptions(config), { seed: config.seeds.seed }), notices: [] };
+  if (from === null) return { ...applyLora(model, loraOptions(config, model), { seed: config.seeds.seed }), notices: [] };
   const fingerprint: BaseFingerprint = (format) =>
     format === 2 ? base.fingerprint : baseFingerprint(base.folder, format);
   return loadAdapter(from, model, { fingerprint, trainable: true, dropout: config.lora.lora_dropout });

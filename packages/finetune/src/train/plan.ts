@@ -13,8 +13,8 @@ import {
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
-import type { ModelConfig } from '@minicpm-finetune/processor';
-import { formatCount, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
+import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
+import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
 import { fullyTuned } from '../engine/trainables.js';
@@ -28,13 +28,15 @@ export interface TrainingPlan {
 }
 
 /** The settings of new adapters. */
-export function loraOptions({ lora, trainables }: RunConfig): LoraOptions {
+export function loraOptions({ lora, trainables }: RunConfig, { version }: MiniCPMV): LoraOptions {
+  const { lora_target_modules: targets } = lora;
+  const saved = lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision);
   return {
     r: lora.lora_r,
     alpha: lora.lora_alpha,
     dropout: lora.lora_dropout,
-    targetModules: lora.lora_target_modules,
-    modulesToSave: lora.lora_modules_to_save.filter((name) => name !== 'vpm' || trainables.tune_vision),
+    targetModules: targets === OFFICIAL_LORA_TARGETS ? version.loraTargets : targets,
+    modulesToSave: saved.map((name) => moduleName(name, version.parts)),
     bias: lora.lora_bias,
     useRslora: lora.use_rslora,
     useDora: lora.use_dora,
@@ -56,7 +58,7 @@ export function adapterOf({ lora }: RunConfig, resumeFrom: string | null): strin
  */
 export function planTraining(config: RunConfig, model: MiniCPMV, from: string | null): TrainingPlan {
   const { use_lora: useLora } = config.lora;
-  const planned = useLora ? planAdapters(model, from === null ? loraOptions(config) : { folder: from }) : null;
+  const planned = useLora ? planAdapters(model, from === null ? loraOptions(config, model) : { folder: from }) : null;
   if (planned !== null && from !== null) requireSameTargets(config, model, planned, from);
   const { tune_vision: tuneVision, tune_llm: tuneLlm } = config.trainables;
   const trainable = planned?.parameters ?? fullyTuned(model, { tuneVision, tuneLlm });
@@ -88,7 +90,7 @@ function requireSameTargets(
   { config: own, targets }: PlannedAdapters,
   from: string,
 ): void {
-  const { targetModules, layersToTransform = null } = loraOptions(config);
+  const { targetModules, layersToTransform = null } = loraOptions(config, model);
   const selected = (strict: boolean): readonly string[] =>
     selectModules(model, { ...own, targetModules, layersToTransform }, strict).targets;
   const inFolder = [...targets].sort().join();
@@ -131,7 +133,7 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
 
 /** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */
 function quantizable(model: MiniCPMV, frozen: ReadonlySet<string>): number {
-  const layers = [...model.llm.namedModules('llm')].filter(
+  const layers = [...model.llm.namedModules(model.parts.llm)].filter(
     ([name, module]) => module instanceof Linear && /\.layers\.\d+\./.test(name) && frozen.has(`${name}.weight`),
   );
   return layers.reduce((sum, [, module]) => sum + numbersIn([(module as Linear).weight]), 0);

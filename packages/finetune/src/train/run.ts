@@ -1,4 +1,5 @@
 /** Everything a run holds while training, and its opening. */
+import { partOf } from '@minicpm-finetune/processor';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
@@ -218,7 +219,7 @@ function shareOut(
     return null;
   }
   const { model, trainable } = training;
-  const sees = (name: string): boolean => name.startsWith('vpm.') || name.startsWith('resampler.');
+  const sees = (name: string): boolean => partOf(name) !== 'llm';
   const keepsWhole = vision === null ? {} : { keepsWhole: sees };
   const at = (where: string): void => ranks.at(`step ${state.step + 1}, ${where}`);
   const group = profile === null ? ranks.group : tracedGroup(ranks.group, () => (profile.active ? profile : null));

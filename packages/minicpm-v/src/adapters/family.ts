@@ -3,14 +3,15 @@
  * of another model is refused by naming both. No import of torch.
  */
 import { join } from 'node:path';
-import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
+import { type ModelConfig, partOf, VERSIONS } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { type AdapterConfig, CONFIG_FILE } from './config.js';
 import { type AdapterManifest, type BaseFingerprint, MANIFEST_FILE } from './manifest.js';
 
 /** The published name in a folder's name or a hub id. The first that fits counts. */
 const NAMES: readonly (readonly [pattern: RegExp, title: string])[] = [
-  [/minicpm[-_]?v[-_]?4[._-]?([56])(?!\d)/i, 'MiniCPM-V-4_$1'],
+  [/minicpm[-_]?v[-_]?4[._-]?5(?!\d)/i, 'MiniCPM-V-4_5'],
+  [/minicpm[-_]?v[-_]?4[._-]?([67])(?!\d)/i, 'MiniCPM-V-4.$1'],
   [/minicpm[-_]?o[-_]?4[._-]?5/i, 'MiniCPM-o-4_5'],
   [/minicpm[-_]?v[-_]?4(?![\d])/i, 'MiniCPM-V-4'],
   [/minicpm[-_]?o[-_]?2[._-]?6/i, 'MiniCPM-o-2_6'],
@@ -22,13 +23,24 @@ const NAMES: readonly (readonly [pattern: RegExp, title: string])[] = [
 
 /** Widths of the published language models: the inputs of their attention. */
 const WIDTHS: Readonly<Record<number, string>> = {
+  1024: 'MiniCPM-V-4.6 or MiniCPM-V-4.7',
   2304: 'MiniCPM-V-2',
   2560: 'MiniCPM-V-4',
   3584: 'MiniCPM-V-2_6 or MiniCPM-o-2_6',
-  4096: 'MiniCPM-Llama3-V-2_5',
+  4096: 'MiniCPM-Llama3-V-2_5, MiniCPM-V-4_5 or MiniCPM-o-4_5',
 };
 
 const QUANTIZED = /(?:^|[-_./])(int4|int8|4bit|8bit|awq|gptq|gguf|bnb|nf4|fp8)(?=$|[-_./])/i;
+
+/** Names of modules that other models have, and that a model has itself. */
+const OTHERS = {
+  foreign: /(language_model|visual|vision_tower|mm_projector|multi_modal_projector)\./,
+  own: /(^|\.)(llm|vpm|resampler)\./,
+};
+const OTHERS_THAN_NATIVE = {
+  foreign: /(^|\.)(llm|vpm|resampler|visual|mm_projector|multi_modal_projector)\./,
+  own: /(^|\.)(language_model|vision_tower|merger)\./,
+};
 
 /** What is known of an adapter without its tensors. */
 export interface AdapterOrigin {
@@ -40,6 +52,8 @@ export interface AdapterOrigin {
 /** The model as names and sizes, for comparison. */
 export interface ModelOrigin {
   readonly title: string;
+  /** Whether the model's own names are those of modules that transformers has for many models. */
+  readonly isNative: boolean;
   readonly sizes: Readonly<Record<string, number>>;
 }
 
@@ -47,6 +61,7 @@ export interface ModelOrigin {
 export function modelOrigin({ version, llm, vision, pictureTokens }: ModelConfig): ModelOrigin {
   return {
     title: VERSIONS[version].title,
+    isNative: VERSIONS[version].config === 'nested',
     sizes: {
       hidden_size: llm.hiddenSize,
       num_hidden_layers: llm.numLayers,
@@ -116,19 +131,18 @@ export function familyByTensors(
   file: string,
 ): UserError | undefined {
   const names = [...infos.keys()];
-  const foreign = names.find((name) =>
-    /(language_model|visual|vision_tower|mm_projector|multi_modal_projector)\./.test(name),
-  );
-  if (foreign !== undefined && !names.some((name) => /(^|\.)(llm|vpm|resampler)\./.test(name))) {
+  const others = model.isNative ? OTHERS_THAN_NATIVE : OTHERS;
+  const foreign = names.find((name) => others.foreign.test(name));
+  if (foreign !== undefined && !names.some((name) => others.own.test(name))) {
     return otherFamily('another kind of model', model, file, [`Its tensors have names such as ${foreign}.`]);
   }
   const width = [...infos].find(
-    ([name]) => /(^|\.)layers\.\d+\..*[qkv]_proj\.lora_A\./.test(name) && !name.includes('vpm.'),
+    ([name]) => /(^|\.)layers\.\d+\..*[qkv]_proj\.lora_A\./.test(name) && partOf(name.replace(/^base_model\.model\./, '')) !== 'vision',
   )?.[1].shape[1];
   const own = model.sizes.hidden_size;
   if (width === undefined || own === undefined || width === own) return undefined;
   const title = WIDTHS[width];
-  if (title === undefined || title.split(' or ').includes(model.title)) return undefined;
+  if (title === undefined || title.split(/, | or /).includes(model.title)) return undefined;
   return otherFamily(title, model, file, [`Its language model is ${width} wide; this model's is ${own}.`]);
 }
 

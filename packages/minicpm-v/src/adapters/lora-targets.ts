@@ -5,6 +5,7 @@
  * Not here: the adapters themselves (lora.ts), names and patterns (lora-config.ts). Reference: `check_target_module_exists`
  * of PEFT 0.21.
  */
+import { partOf, partPath } from '@minicpm-finetune/processor';
 import { nearestName, shown, UserError } from '@minicpm-finetune/run';
 import { Embedding, Linear, type Module } from '@minicpm-finetune/torch';
 import {
@@ -62,18 +63,16 @@ function modulesOf(model: Module): Map<string, Module> {
   return new Map([...new Map(own.reverse())].reverse());
 }
 
-const partOf = (name: string): string => name.split('.')[0]!;
-
 /** The test for names of new adapters' layers: what names no part means the language model. */
 function inItsPart(names: Iterable<string>, targets: LoraConfig['targetModules']): (name: string) => boolean {
-  const parts = new Set([...names].map(partOf));
+  const roots = new Set([...names].flatMap((name) => [name.split('.')[0]!, partPath(name).split('.').at(-1)!]));
   const matches = targetMatcher(targets);
   const inLlm = (name: string): boolean => partOf(name) === LANGUAGE_MODEL;
   if (typeof targets === 'string') {
     return targets.toLowerCase() === ALL_LINEAR ? (name) => inLlm(name) && matches(name) : matches;
   }
-  const whole = targets.filter((target) => parts.has(partOf(target)));
-  const bare = targets.filter((target) => !parts.has(partOf(target)));
+  const whole = targets.filter((target) => roots.has(target.split('.')[0]!));
+  const bare = targets.filter((target) => !roots.has(target.split('.')[0]!));
   return (name) =>
     whole.some((target) => endsWithName(name, target)) ||
     (inLlm(name) && bare.some((target) => endsWithName(name, target)));

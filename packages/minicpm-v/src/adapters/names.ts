@@ -11,8 +11,8 @@ export const PREFIX = 'base_model.model.';
 /** Modules that PyTorch puts around others: DataParallel, torch.compile, FSDP, activation checkpointing. */
 const WRAPPERS = new Set(['module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module']);
 
-/** A name without known additions, with PEFT's beginning. */
-export function plainName(name: string): string {
+/** A name without known additions, with PEFT's beginning. `root`: what names of the model itself begin with, if that is a name that is taken off. */
+export function plainName(name: string, root = ''): string {
   const inside = name
     .split('.')
     .filter((part) => !WRAPPERS.has(part))
@@ -21,7 +21,7 @@ export function plainName(name: string): string {
     .replace(/\.modules_to_save\.[^.]+(?=\.)/, '')
     .replace(/\.lora_(A|B)\.[^.]+\.weight$/, '.lora_$1.weight')
     .replace(/\.lora_magnitude_vector(?:\.[^.]+){1,2}$/, '.lora_magnitude_vector');
-  return PREFIX + inside;
+  return PREFIX + root + inside;
 }
 
 /** Tensors of a file under the names that a model expects. */
@@ -38,13 +38,17 @@ export interface ReadNames {
 export function readNames(file: TensorSource, expected: ReadonlySet<string>): ReadNames {
   const inFile = [...file.infos.keys()];
   const free = inFile.filter((name) => !expected.has(name));
-  const counts = new Map<string, number>();
-  for (const name of free) counts.set(plainName(name), (counts.get(plainName(name)) ?? 0) + 1);
-  const fits = (name: string): boolean => {
+  const plainOf = (name: string): string => {
     const plain = plainName(name);
+    return expected.has(plain) ? plain : plainName(name, 'model.');
+  };
+  const counts = new Map<string, number>();
+  for (const name of free) counts.set(plainOf(name), (counts.get(plainOf(name)) ?? 0) + 1);
+  const fits = (name: string): boolean => {
+    const plain = plainOf(name);
     return expected.has(plain) && !file.infos.has(plain) && counts.get(plain) === 1;
   };
-  const renamed = new Map(free.filter(fits).map((name) => [name, plainName(name)]));
+  const renamed = new Map(free.filter(fits).map((name) => [name, plainOf(name)]));
   const source = renamed.size === 0 ? file : new RenamedTensors(file, renamed);
   return { source, example: [...renamed][0] ?? null, renamed: renamed.size };
 }

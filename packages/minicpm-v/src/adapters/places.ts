@@ -1,9 +1,10 @@
 /** Where adapters are, in numbers and in words. Parts of the model, and how many of their layers. */
+import { partPath } from '@minicpm-finetune/processor';
 import { Linear, type Module } from '@minicpm-finetune/torch';
 
 /** The adapters of one part of the model. */
 export interface AdapterPlace {
-  /** `llm`, `vpm` or `resampler`. */
+  /** The part's path in the checkpoint, such as `llm`, `vpm` or `model.merger`. */
   readonly part: string;
   /** Layers with adapters, and layers that the part has; 0 where adapters lie outside of layers. */
   readonly layers: number;
@@ -17,15 +18,15 @@ export interface AdapterPlace {
 /** Where the modules `targets` of a model are, by part, in the model's order. */
 export function adapterPlaces(model: Module, targets: readonly string[]): AdapterPlace[] {
   const linears = [...model.namedModules()].filter(([, module]) => module instanceof Linear).map(([name]) => name);
-  const parts = [...new Set(targets.map(partOf))];
+  const parts = [...new Set(targets.map(partPath))];
   return parts.map((part) => {
-    const own = targets.filter((name) => partOf(name) === part);
+    const own = targets.filter((name) => partPath(name) === part);
     const names: Record<string, number> = {};
     for (const name of own) names[lastPart(name)] = (names[lastPart(name)] ?? 0) + 1;
     return {
       part,
       layers: layersOf(own).size,
-      of: layersOf(linears.filter((name) => partOf(name) === part)).size,
+      of: layersOf(linears.filter((name) => partPath(name) === part)).size,
       modules: own.length,
       names,
     };
@@ -46,7 +47,6 @@ function describePlace({ part, layers, of, names }: AdapterPlace): string {
   return `${part} ${entries.map(([name, count]) => `${name} in ${counted(count)}`).join(' and ')}`;
 }
 
-const partOf = (name: string): string => name.split('.')[0]!;
 const lastPart = (name: string): string => name.slice(name.lastIndexOf('.') + 1);
 
 /** The layers that modules lie in, by the beginning of their names. */

@@ -9,6 +9,7 @@
  *
  * Not here: who frees a dequantized weight (Linear, the executor), and files: quantized weights are never saved.
  */
+import type { PartNames } from '@minicpm-finetune/processor';
 import {
   type CompactTensor,
   type DType,
@@ -286,8 +287,11 @@ export interface Quantized {
   readonly layerBytes: number;
 }
 
-const LAYER = /^llm\.model\.layers\.\d+\./;
-const HEAD = /^llm\.lm_head$/;
+/** The layer of the language model that a module lies in, by its beginning; undefined: none. */
+function layerOf(name: string, { decoder }: PartNames): string | undefined {
+  const layers = `${decoder}.layers.`;
+  return name.startsWith(layers) ? /^\d+\./.exec(name.slice(layers.length))?.[0] : undefined;
+}
 
 /**
  * Quantizes the frozen linear weights in the language model's layers, in place. Left as they are: what trains, adapters, lm_head (unless `head`
@@ -302,7 +306,7 @@ export function quantizeLayers(
   const byLayer = new Map<string, number>();
   const result = { tensors: 0, bytesBefore: 0, bytesAfter: 0 };
   for (const [name, module] of model.namedModules()) {
-    const layer = (LAYER.exec(name) ?? (head ? HEAD.exec(name) : null))?.[0];
+    const layer = layerOf(name, model.parts) ?? (head && name === model.parts.head ? name : undefined);
     if (layer === undefined || !(module instanceof Linear) || adapters.has(module)) continue;
     const { weight } = module;
     if (weight.compact !== undefined || weight.requiresGrad) continue;

@@ -67,7 +67,6 @@ export const MAX_SHARD_BYTES = 5_000_000_000;
 const SHOWN = 5;
 /** Tables that older versions of transformers stored; they are computed here. */
 const BUFFERS = /\.(rotary_emb\.inv_freq|position_ids)$/;
-const HEAD = 'llm.lm_head.weight';
 
 /**
  * Gives all parameters of the model their tensors from `<folder>/model.safetensors` or its shards. Without `dtype` they are mapped from
@@ -155,8 +154,10 @@ function compare(model: MiniCPMV, parameters: ReadonlyMap<string, Parameter>, te
   );
 }
 
+const headOf = (model: MiniCPMV): string => `${model.parts.head}.weight`;
+
 function isCarried(model: MiniCPMV, name: string): boolean {
-  const tiedHead = model.config.llm.tieWordEmbeddings && name === HEAD;
+  const tiedHead = model.config.llm.tieWordEmbeddings && name === headOf(model);
   return tiedHead || BUFFERS.test(name) || model.version.carried.some((prefix) => name.startsWith(prefix));
 }
 
@@ -200,7 +201,7 @@ export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOpt
   refuseOldWeights(folder);
   scope(() => {
     const tensors = checkpointTensors(model, source);
-    const carried = new Set(source?.carried.filter((name) => name !== HEAD));
+    const carried = new Set(source?.carried.filter((name) => name !== headOf(model)));
     const dtypeOf = (name: string, tensor: TensorKind): DType =>
       dtype === undefined || carried.has(name) ? tensor.dtype : dtype;
     writeShardedSafetensors(folder, tensors, { maxShardBytes, dtypeOf });
@@ -216,7 +217,7 @@ export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefi
   assert.equal(adapted, undefined, `adapters must be merged before the model is saved: ${adapted?.[0]}`);
   const tensors = new Map([...model.namedParameters()].map(([name, parameter]) => [name, parameter.data]));
   for (const name of source?.carried ?? []) {
-    const tied = name === HEAD; // a copy that tied checkpoints may have: it follows the embeddings
+    const tied = name === headOf(model); // a copy that tied checkpoints may have: it follows the embeddings
     tensors.set(name, tied ? model.llm.model.embedTokens.weight.data : source!.tensors.tensor(name));
   }
   return tensors;

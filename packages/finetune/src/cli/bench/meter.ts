@@ -4,6 +4,7 @@
  * Floating-point operations are counted as is usual: two for each weight of a matrix and token in the forward pass, as many for the gradient
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
  */
+import { partOf } from '@minicpm-finetune/processor';
 import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { median } from '@minicpm-finetune/run';
 import { blockBytes, type DType, deviceMemory, peakResidentBytes, synchronize } from '@minicpm-finetune/torch';
@@ -33,8 +34,6 @@ export interface Measurement {
 
 /** Categories of spans that are parts by themselves. */
 const OWN_PARTS: ReadonlySet<string> = new Set(['data', 'loss', 'collective']);
-
-const LAYER = 'llm.model.layers.';
 
 /** The weights of matrices that a block multiplies by, and those of them that train. */
 function weightsOf(node: PlanNode): { all: number; trained: number } {
@@ -112,7 +111,7 @@ export class StepMeter implements StepProfile {
 
   block<T>(phase: Phase, node: PlanNode, run: () => T): T {
     const part = /^(vpm|resampler)/.test(node.name) ? 'vision' : 'language';
-    if (!node.name.startsWith(LAYER)) return this.#timed(`${part} ${phase}`, run);
+    if (!(partOf(node.name) === 'llm' && node.name.includes('.layers.'))) return this.#timed(`${part} ${phase}`, run);
     const { all, trained } = weightsOf(node);
     const weights = phase === 'backward' ? all + trained : all;
     const passes = phase === 'backward' ? 2 : 1; // of attention, besides computing it once more

@@ -86,10 +86,10 @@ export interface Rehearsal {
   readonly batch: number;
 }
 
-const TABLE = 'llm.model.embed_tokens.weight';
-
 const numbersOf = ({ shape }: Parameter): number => shape.reduce((product, size) => product * size, 1);
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, one) => all + one, 0);
+
+const tableOf = (model: MiniCPMV): string => `${model.llm.tableName}.weight`;
 
 /** The model on the meta device as a training has it, adapters and quantization included. */
 function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
@@ -103,7 +103,7 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
     parameter.data = scope(() => keep(ops.empty(parameter.shape, { dtype, device: 'meta' })));
   const { use_lora: useLora, lora_weight_path: from, q_lora: quantized, q_lora_type: type } = config.lora;
   if (useLora) {
-    const options: LoraOptions = from === null ? loraOptions(config) : planAdapters(model, { folder: from }).config;
+    const options: LoraOptions = from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
     applyLora(model, options, { seed: 0 });
     setLoraTraining(model, true);
     if (quantized) quantizeLayers(model, type);
@@ -229,7 +229,7 @@ function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, sh
       masters: sum([...optimizer.masters.values()].map(({ nbytes }) => nbytes)),
       moments: sum(states.map(({ expAvg, expAvgSq }) => expAvg.nbytes + expAvgSq.nbytes)),
       rows: tableRows(optimizer, receiver.gradients, model.config.llm.vocabSize),
-      table: model.headParameters().has(TABLE) ? null : unitName(TABLE),
+      table: model.headParameters().has(tableOf(model)) ? null : unitName(tableOf(model)),
       storedDtype: read.dtype,
       summed: several,
       trainedNumbers: sum([...trainable.values()].map(numbersOf)),
