@@ -1,4 +1,4 @@
-"""DPO in plain PyTorch and peft, as TRL does it: both answers in one batch, each with its prompt and its pictures; the reference is the same
+"""DPO in plain PyTorch and peft, as TRL does it. Both answers in one batch, each with its prompt and its pictures; the reference is the same
 batch with the adapter off. Takes the checkpoint and batches of bench:peer and prints one JSON line of figures. The rejected answer of a
 sample is its answer backwards.
 

@@ -1,4 +1,4 @@
-"""Makes the reference numbers of packages/finetune/test/engine/preference.test.ts. The losses of preference tuning as TRL writes them, in
+"""Makes the reference numbers of preference tuning. For packages/finetune/test/engine/preference.test.ts: the losses of preference tuning as TRL writes them, in
 PyTorch, on the small MiniCPM-V 2.6 of model_fixtures.py, both answers of a pair encoded whole. Needs torch, transformers, safetensors.
 
     python packages/lab/python/preference_fixtures.py --out packages/finetune/test/fixtures/preference.json

@@ -87,7 +87,10 @@ async function joined(
   const allShared = kept === y.imageBounds.length;
   const second = await encodeShown(both[1], b.media, allShared ? { ...options, pixels: false } : options);
   const moved = x.inputIds.length - shared;
-  const groups = [first.groups ?? x.imageBounds.map(() => 1), (second.groups ?? y.imageBounds.map(() => 1)).slice(kept)];
+  const groups = [
+    first.groups ?? x.imageBounds.map(() => 1),
+    (second.groups ?? y.imageBounds.map(() => 1)).slice(kept),
+  ];
   const before = (second.groups ?? y.imageBounds.map(() => 1)).slice(0, kept).reduce((sum, count) => sum + count, 0);
   return {
     inputIds: Int32Array.from([...x.inputIds, ...y.inputIds.slice(shared)]),

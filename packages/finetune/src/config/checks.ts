@@ -5,8 +5,8 @@
  */
 import {
   METRIC_NAMES,
-  PREFERENCE_METRICS,
   nameAt,
+  PREFERENCE_METRICS,
   type Problem,
   placeOf,
   type SchedulerType,

@@ -1,5 +1,5 @@
 /**
- * Records of preference tuning, as other tools write them, to records with one conversation each. The keys of a record
+ * Records of preference tuning, as other tools write them. Made records with one conversation each. The keys of a record
  * decide (turns may have role and content, or from and value):
  *
  *     {conversations | messages, rejected: text | turns, rejected_image?}                      ours: the last answer is the chosen one

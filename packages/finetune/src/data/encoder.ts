@@ -145,13 +145,19 @@ function secondOf(record: DataRecord, other: DataRecord | undefined): DataRecord
 }
 
 /** A record has to be what the training learns from. @throws UserError naming the key and the cure */
-export function requirePurpose({ rejected, desirable, comparedKey: key }: DataRecord, preference: PreferenceLoss | null): void {
+export function requirePurpose(
+  { rejected, desirable, comparedKey: key }: DataRecord,
+  preference: PreferenceLoss | null,
+): void {
   if (preference === null && key !== undefined && key !== 'label')
-    throw new UserError(`Expected an answer to learn for a record but received answers to compare, by the key ${key}.`, {
-      key,
-      flag: '--preference',
-      cure: `Give --preference dpo (or kto, for answers called good or bad), or remove ${key}.`,
-    });
+    throw new UserError(
+      `Expected an answer to learn for a record but received answers to compare, by the key ${key}.`,
+      {
+        key,
+        flag: '--preference',
+        cure: `Give --preference dpo (or kto, for answers called good or bad), or remove ${key}.`,
+      },
+    );
   if (preference === 'kto' && desirable === undefined)
     throw new UserError('Expected the key label for a record of --preference kto but received none.', {
       key: 'label',

@@ -61,7 +61,13 @@ const OBJECT_TAG = /<(?:ref-object|bbox)>/u;
 /** Whether the column of a table is worth reading. */
 export function hasMeaning(key: string): boolean {
   const name = plain(key);
-  return COMPARED_KEYS.includes(key) || KNOWN.has(name) || Object.hasOwn(REFUSED, name) || name === 'objects' || PICTURE.test(name);
+  return (
+    COMPARED_KEYS.includes(key) ||
+    KNOWN.has(name) ||
+    Object.hasOwn(REFUSED, name) ||
+    name === 'objects' ||
+    PICTURE.test(name)
+  );
 }
 
 /**

@@ -264,8 +264,7 @@ function checkFirstLine(path: string, start: number, bytes: number): void {
   }
   if (!isObject(whole) || (!text.trim().includes('\n') && isRecord(whole))) return;
   const list = Object.entries(whole).find(
-    ([, value]) =>
-      Array.isArray(value) && isObject(value[0]) && isRecord(value[0]),
+    ([, value]) => Array.isArray(value) && isObject(value[0]) && isRecord(value[0]),
   );
   throw new UserError(
     `Expected ${CONTAINERS} for a data file but received one JSON object with the keys ${shownNames(Object.keys(whole))}.`,

@@ -1,4 +1,4 @@
-/** The record whose answer KTO reads as an answer to another question. Its log-probability measures how far the model has gone. */
+/** The answer that KTO reads after another question. Its log-probability measures how far the model has gone. */
 import { UserError } from '@minicpm-finetune/run';
 import type { Dataset } from './dataset.js';
 import type { Encoder } from './encoder.js';

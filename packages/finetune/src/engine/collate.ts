@@ -32,7 +32,10 @@ export interface BatchAnswers {
 }
 
 /** Text and bounds of a record; what `pack` needs beside its pictures. */
-export type Sequence = Pick<EncodedSample, 'inputIds' | 'labels' | 'imageBounds' | 'groups' | 'positionIds' | 'answers'>;
+export type Sequence = Pick<
+  EncodedSample,
+  'inputIds' | 'labels' | 'imageBounds' | 'groups' | 'positionIds' | 'answers'
+>;
 
 /**
  * Makes a batch on a device. Its tensors are the receiver's: free them with `disposeBatch`. Pixels stay bytes; the vision tower normalises

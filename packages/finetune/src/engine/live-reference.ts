@@ -1,5 +1,5 @@
 /**
- * The reference of preference tuning beside the model that trains. The base's frozen weights are in memory once: adapters are
+ * The reference beside the model that trains. The base's frozen weights are in memory once: adapters are
  * taken off, and what trains in full changes places with a copy of its start, without a copy of numbers.
  *
  * An adapter that goes on is its own reference: then its low-rank parts have copies, too.

@@ -73,7 +73,8 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
     const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
     const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
-    const weights = options.weights && fromTypedArray(Float32Array.from(options.weights), [count], 'float32', hidden.device);
+    const weights =
+      options.weights && fromTypedArray(Float32Array.from(options.weights), [count], 'float32', hidden.device);
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
     for (const [start, length] of chunksOf(count, options.chunk ?? DEFAULT_CHUNK)) {

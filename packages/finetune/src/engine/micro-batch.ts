@@ -45,7 +45,12 @@ export interface Objective {
   /** Called before the first micro-batch of a step. Collective: all ranks have as many of them. */
   prepare(model: MiniCPMV, batches: readonly (Batch | null)[], options: ForwardOptions): void;
   /** The loss, summed over a batch's records, and its gradient: times `scale`. */
-  lossAndGradient(hidden: Tensor, batch: Batch, head: Head, options: Pick<LossOptions, 'scale' | 'needsHidden'>): LossResult;
+  lossAndGradient(
+    hidden: Tensor,
+    batch: Batch,
+    head: Head,
+    options: Pick<LossOptions, 'scale' | 'needsHidden'>,
+  ): LossResult;
 }
 
 /** Someone who looks at everything that is computed. The values are only lent. */

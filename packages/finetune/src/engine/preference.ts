@@ -122,10 +122,9 @@ export class PreferenceStep implements Objective {
   /** Adds the parts of all ranks up, in the order in which one rank alone would. Collective where there are several. */
   #share(parts: readonly (readonly [sum: number, count: number])[]): void {
     const all = this.#group.exchange(parts.flat(), 'what answers have in common');
-    const [sum, count] = parts.flatMap((_, k) => all.map((own) => [own[2 * k]!, own[2 * k + 1]!] as const)).reduce(
-      ([a, b], [c, d]) => [a + c, b + d] as const,
-      [0, 0] as const,
-    );
+    const [sum, count] = parts
+      .flatMap((_, k) => all.map((own) => [own[2 * k]!, own[2 * k + 1]!] as const))
+      .reduce(([a, b], [c, d]) => [a + c, b + d] as const, [0, 0] as const);
     const { shared, rewards } = sharedOf(this.#parts.options, [sum, count], this.#parts.rewards);
     this.#shared = shared;
     this.#rewards = rewards;

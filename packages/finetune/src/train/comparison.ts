@@ -1,4 +1,4 @@
-/** The loss and metrics of preference tuning over an evaluation: of all its records together, as if they were one step. */
+/** Preference tuning: loss and metrics of an evaluation. Of all its records together, as if they were one step. */
 import { type Batch, disposeBatch } from '../engine/collate.js';
 import { answerLogProbs, recordsOf } from '../engine/preference.js';
 import {

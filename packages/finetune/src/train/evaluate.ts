@@ -1,4 +1,4 @@
-/** Evaluation: mean cross entropy of supervised tokens, or the loss of preference tuning. In the memory of one batch. */
+/** Evaluation: mean cross entropy of supervised tokens. Or the loss of preference tuning. In the memory of one batch. */
 import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { epochAt } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
@@ -9,9 +9,9 @@ import { evaluateBatch } from '../engine/micro-batch.js';
 import { agree, attempt, attempted } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
 import { answerRecords, type EvalAnswers } from './answers.js';
+import { Comparison } from './comparison.js';
 import { confer } from './confer.js';
 import { openPass } from './open-data.js';
-import { Comparison } from './comparison.js';
 import { withReference } from './preference.js';
 import type { Run } from './run.js';
 import { saveBest } from './saving.js';

@@ -1,4 +1,4 @@
-/** Means of named numbers over the steps since the last one that was logged. */
+/** Means of named numbers over steps. Since the last one that was logged. */
 
 /** Mean of metrics over some steps. */
 export interface MetricSums {

@@ -1,4 +1,4 @@
-/** Preference tuning in a run: its objective for each step, what is known of the reference, and what a person should be told. */
+/** Preference tuning in a run. Its objective for each step, what is known of the reference, and what a person should be told. */
 import type { RunConfig, StepEvent } from '@minicpm-finetune/run';
 import type { Dataset } from '../data/dataset.js';
 import type { MicroBatch } from '../data/loader.js';

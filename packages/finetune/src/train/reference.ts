@@ -1,5 +1,5 @@
 /**
- * The reference of preference tuning: the model as it was before the first step. Either it is computed beside the training
+ * The reference: the model as it was before the first step. Either it is computed beside the training
  * (engine/live-reference.ts), or the log-probabilities of all answers are computed once, before the first step, and remembered in the
  * user's cache folder by the content of data and weights.
  */
@@ -216,11 +216,7 @@ async function computeLog(run: Computing, { dataset, log, file }: OpenLog): Prom
 }
 
 /** The rounds of a pass over some records, dealt over ranks. */
-function passOver(
-  records: readonly number[],
-  size: number,
-  ranks: Ranks,
-): StepSource & { readonly rounds: number } {
+function passOver(records: readonly number[], size: number, ranks: Ranks): StepSource & { readonly rounds: number } {
   const part = (at: number): number[] => records.slice(at * size, (at + 1) * size);
   const rounds = Math.ceil(records.length / size / ranks.size);
   const from = (round: number): number => Math.min(records.length, round * ranks.size * size);

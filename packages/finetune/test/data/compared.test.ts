@@ -65,14 +65,18 @@ describe('pairs', () => {
   });
 
   it('refuses what nothing can be learned from', () => {
-    expect(refused({ prompt: 'a', chosen: 'b', rejected: 'b' }).message).toMatch(/chosen and rejected are the same: "b"/);
+    expect(refused({ prompt: 'a', chosen: 'b', rejected: 'b' }).message).toMatch(
+      /chosen and rejected are the same: "b"/,
+    );
     expect(refused({ prompt: 'a', chosen: 'b', rejected: '  ' }).message).toMatch(/an answer for the key rejected/);
     expect(refused({ prompt: 'a', chosen: [assistant('')], rejected: [assistant('b')] }).message).toMatch(
       /text for the chosen answer/,
     );
     expect(refused({ prompt: 'a', chosen: 'b' }).message).toMatch(/the key rejected beside chosen/);
     expect(refused({ prompt: 'a', rejected: 'b' }).message).toMatch(/the key chosen beside rejected/);
-    expect(refused({ prompt: 'a', chosen: 'b', rejected: 'c', rejected_answer: 'd' }).message).toMatch(/rejected_answer/);
+    expect(refused({ prompt: 'a', chosen: 'b', rejected: 'c', rejected_answer: 'd' }).message).toMatch(
+      /rejected_answer/,
+    );
   });
 });
 
@@ -83,7 +87,13 @@ describe('answers called good or bad', () => {
     ['ms-swift', { messages: [user, assistant('a cat')], label: false }],
     [
       'LLaMA-Factory',
-      { conversations: [{ from: 'human', value: 'What is it?' }, { from: 'gpt', value: 'a cat' }], kto_tag: false },
+      {
+        conversations: [
+          { from: 'human', value: 'What is it?' },
+          { from: 'gpt', value: 'a cat' },
+        ],
+        kto_tag: false,
+      },
     ],
   ])('%s', (_, raw) => {
     const record = normalize(raw);

@@ -42,20 +42,26 @@ describe('train --preference over ranks', () => {
     { zero_stage: '2', precompute_ref: 'false' },
     { zero_stage: '3', precompute_ref: 'false' },
     { zero_stage: '3', precompute_ref: 'true' },
-  ])('%o', async (how) => {
-    const name = `${how.zero_stage}-${how.precompute_ref}`;
-    const alone = { gradient_accumulation_steps: 2, eval_strategy: 'epoch', precompute_ref: how.precompute_ref };
-    const all = Object.entries(flagsOf(`alone-${name}`, alone)).map(([key, value]) => [
-      key,
-      Array.isArray(value) ? value[0] : value,
-    ]);
-    await train(configOf(place, `alone-${name}`, Object.fromEntries(all)));
-    const flags = flagsOf(name, { ...how, eval_strategy: 'epoch' });
-    const ends = await runRanks(2, 'train-rank.mjs', () => [JSON.stringify(flags)]);
-    for (const { code, stderr } of ends) expect(code, stderr).toBe(0);
-    const [one, two] = [`alone-${name}`, name].map((folder) => join(place.folder, folder)) as [string, string];
-    expect(lossesOf(two)).toEqual(lossesOf(one));
-    const metrics = [one, two].map((folder) => eventsOf(folder, 'eval').map(({ loss, metrics: found }) => [loss, found]));
-    expect(metrics[1]).toEqual(metrics[0]);
-  }, 60_000);
+  ])(
+    '%o',
+    async (how) => {
+      const name = `${how.zero_stage}-${how.precompute_ref}`;
+      const alone = { gradient_accumulation_steps: 2, eval_strategy: 'epoch', precompute_ref: how.precompute_ref };
+      const all = Object.entries(flagsOf(`alone-${name}`, alone)).map(([key, value]) => [
+        key,
+        Array.isArray(value) ? value[0] : value,
+      ]);
+      await train(configOf(place, `alone-${name}`, Object.fromEntries(all)));
+      const flags = flagsOf(name, { ...how, eval_strategy: 'epoch' });
+      const ends = await runRanks(2, 'train-rank.mjs', () => [JSON.stringify(flags)]);
+      for (const { code, stderr } of ends) expect(code, stderr).toBe(0);
+      const [one, two] = [`alone-${name}`, name].map((folder) => join(place.folder, folder)) as [string, string];
+      expect(lossesOf(two)).toEqual(lossesOf(one));
+      const metrics = [one, two].map((folder) =>
+        eventsOf(folder, 'eval').map(({ loss, metrics: found }) => [loss, found]),
+      );
+      expect(metrics[1]).toEqual(metrics[0]);
+    },
+    60_000,
+  );
 });

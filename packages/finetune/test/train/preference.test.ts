@@ -54,7 +54,8 @@ async function run(name: string, flags: Readonly<Record<string, unknown>>) {
 
 const near = (a: readonly number[], b: readonly number[], most = 1e-5): void => {
   expect(a).toHaveLength(b.length);
-  for (const [i, value] of a.entries()) expect(Math.abs(value - b[i]!), `loss ${i}: ${value}, ${b[i]}`).toBeLessThan(most);
+  for (const [i, value] of a.entries())
+    expect(Math.abs(value - b[i]!), `loss ${i}: ${value}, ${b[i]}`).toBeLessThan(most);
 };
 
 const referenceFiles = (): string[] => {
@@ -121,7 +122,12 @@ describe('train --preference', () => {
   }, 60_000);
 
   it('keeps the model with the best accuracy, and packs pairs', async () => {
-    const best = { eval_data_path: pairs, eval_strategy: 'steps', eval_steps: 2, metric_for_best_model: 'rewards/accuracies' };
+    const best = {
+      eval_data_path: pairs,
+      eval_strategy: 'steps',
+      eval_steps: 2,
+      metric_for_best_model: 'rewards/accuracies',
+    };
     const { folder } = await run('best', { ...LORA, ...best, packing: true, per_device_train_batch_size: 1 });
     const evaluations = eventsOf(folder, 'eval');
     const accuracies = evaluations.map(({ metrics }) => metrics['rewards/accuracies']!);

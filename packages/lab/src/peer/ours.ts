@@ -167,7 +167,9 @@ function prepared(flags: Flags, group: Group) {
   const start = flags.preference ? startOfTrained(trainable, true) : null;
   const reference = start && new StartReference(model, trainable, start, true);
   const objective = (): { objective?: PreferenceStep } =>
-    reference === null ? {} : { objective: new PreferenceStep({ options: DPO, reference, rewards: NO_REWARDS, group }) };
+    reference === null
+      ? {}
+      : { objective: new PreferenceStep({ options: DPO, reference, rewards: NO_REWARDS, group }) };
   return { objective, device, dtype, training, model, optimizer, meter, watched, options };
 }
 

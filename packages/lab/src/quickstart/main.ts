@@ -1,5 +1,5 @@
 /**
- * `npm run quickstart`: a tiny model learns to read digits; with `-- --preference` it is taught wrong answers in part and learns to prefer
+ * `npm run quickstart`: a tiny model learns to read digits. With `-- --preference` it is taught wrong answers in part and learns to prefer
  * right ones.
  *
  * It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in `quickstart/` of the working folder.

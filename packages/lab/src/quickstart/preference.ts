@@ -1,5 +1,5 @@
 /**
- * `npm run quickstart -- --preference`: a digit reader that was taught wrong answers in part learns to prefer right ones.
+ * `npm run quickstart -- --preference`: right answers win. A digit reader that was taught wrong answers in part learns to prefer right ones.
  *
  * Most examples of the digits from 5 on are taught with another digit's name, so the model reads them wrong. Then pairs of the right and
  * the wrong answer correct it: DPO on a small adapter. The last line on standard output is JSON: accuracy before and after, and seconds.
@@ -97,7 +97,9 @@ export async function preferenceQuickstart(): Promise<void> {
   const after = await accuracy(inFolder('misled'), 'preferred', inFolder('preferred'));
   if (!existsSync(inFolder('preferred', 'adapter_model.safetensors')))
     throw new Error('Expected the adapter to be saved but it is not there.');
-  progress.print(`\nHeld-out accuracy ${(100 * before).toFixed(1)} % before DPO, ${(100 * after).toFixed(1)} % after it.`);
+  progress.print(
+    `\nHeld-out accuracy ${(100 * before).toFixed(1)} % before DPO, ${(100 * after).toFixed(1)} % after it.`,
+  );
   console.log(
     JSON.stringify({
       accuracy_before: before,

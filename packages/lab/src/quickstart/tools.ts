@@ -1,4 +1,4 @@
-/** What the quickstarts share: the folder, commands that are printed and run, the model, and how well it reads. */
+/** What the quickstarts share. The folder, commands that are printed and run, the model, and how well it reads. */
 import { spawn } from 'node:child_process';
 import { cpSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';

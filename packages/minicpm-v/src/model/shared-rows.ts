@@ -1,5 +1,5 @@
 /**
- * Packed sequences that begin with the same tokens, which are in the row once. What mixes positions sees each sequence
+ * Packed sequences that begin with the same tokens. These are in the row once. What mixes positions sees each sequence
  * whole; everything else is computed once for what is shared. Exact: equal tokens at equal positions are equal.
  */
 import { fromTypedArray, ops, type Tensor } from '@minicpm-finetune/torch';

@@ -1,4 +1,4 @@
-/** Flags of `train`: preference tuning, from pairs of answers or from answers called good or bad. */
+/** Flags of `train`: preference tuning. From pairs of answers, or from answers called good or bad. */
 import type { FlagTable, IdleRule } from './spec.js';
 
 /** DPO (Rafailov et al., 2023), IPO (Azar et al., 2023), hinge (Zhao et al., 2023), SimPO (Meng et al., 2024), ORPO (Hong et al., 2024), KTO (Ethayarajh et al., 2024), MPO (Wang et al., 2024). */

@@ -50,13 +50,15 @@ const SHORTER =
   'The model may learn to answer shorter instead of better: compare with --preference simpo or ipo, which count by token.';
 
 function answers(found: NonNullable<CheckReport['answers']>, say: Say): string[] {
-  const { records, mean_chosen: chosen, mean_rejected: rejected, chosen_longer: longer, rejected_longer: shorter } = found;
+  const {
+    records,
+    mean_chosen: chosen,
+    mean_rejected: rejected,
+    chosen_longer: longer,
+    rejected_longer: shorter,
+  } = found;
   const line = `${counted(records, 'pair')}: chosen answers have ${chosen.toFixed(1)} tokens on average, rejected ones ${rejected.toFixed(1)}; the chosen one is longer in ${percent(longer)}, the rejected one in ${percent(shorter)}`;
-  return [
-    say(line),
-    ...(longer > BIASED ? [say(LONGER)] : []),
-    ...(shorter > BIASED ? [say(SHORTER)] : []),
-  ];
+  return [say(line), ...(longer > BIASED ? [say(LONGER)] : []), ...(shorter > BIASED ? [say(SHORTER)] : [])];
 }
 
 function images({ images: count, text_only, slices_per_image }: CheckReport, say: Say): string[] {

@@ -136,7 +136,9 @@ function secondAnswer({ answers }: EncodedSample): string[] {
   if (answers === undefined) return [];
   const { first, shared } = answers;
   if (shared === 0) return [`The rejected answer with its own prompt begins at token ${first}.`];
-  return [`The rejected answer begins at token ${first}: it follows the first ${shared} tokens, as the chosen one does.`];
+  return [
+    `The rejected answer begins at token ${first}: it follows the first ${shared} tokens, as the chosen one does.`,
+  ];
 }
 
 async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {

@@ -19,7 +19,8 @@ export const PREFERENCE: Messages = {
   // Records.
   'Expected at most {1} tokens for both answers of a record, but nothing to learn is left of one of them when it is cut.':
     '一条记录的两个回答应不超过 {1} 个词元，但截断后其中一个没有可学习的内容。',
-  'Raise --model_max_length, or shorten what comes before the answers.': '请增大 --model_max_length，或缩短回答之前的内容。',
+  'Raise --model_max_length, or shorten what comes before the answers.':
+    '请增大 --model_max_length，或缩短回答之前的内容。',
   'the key label of a record': '记录的键 label',
   'the key {1} of a record': '记录的键 {1}',
   'Write true for an answer that is good, false for one that is bad.': '好的回答写 true，坏的回答写 false。',
@@ -46,7 +47,8 @@ export const PREFERENCE: Messages = {
     '请在对话旁写 "rejected"，或在 prompt 旁写 "chosen" 和 "rejected"；标为好或坏的单个回答用于 --preference kto。',
   'Rename {1} to rejected or chosen, with --preference; or remove it.':
     '请把 {1} 改名为 rejected 或 chosen，并使用 --preference；或删除它。',
-  'Expected at least 2 records for --preference kto but received 1.': '--preference kto 至少需要 2 条记录，但只有 1 条。',
+  'Expected at least 2 records for --preference kto but received 1.':
+    '--preference kto 至少需要 2 条记录，但只有 1 条。',
   'KTO compares each answer with an answer to another question: add records.':
     'KTO 把每个回答与另一个问题的回答比较：请增加记录。',
   'The prompts of the two answers differ: each is computed with its own, and the pictures twice.':
