@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 LLM = {
     "hidden_size": 128, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -37,12 +37,35 @@ CONFIGS = {
             "short_factor": [1 + k / 8 for k in range(16)], "long_factor": [1 + k / 2 for k in range(16)],
         },
     },
+    "minicpm-v-4_5": LLM | VISION | {"architectures": ["MiniCPMV"], "version": 4.5, "rope_theta": 1000000.0, "head_dim": 24},
+    "minicpm-o-4_5": LLM | VISION | {"architectures": ["MiniCPMO"], "version": 4.5, "rope_theta": 1000000.0, "head_dim": 40},
     "minicpm-v-2": LLM | {
         "architectures": ["MiniCPMV"], "rope_theta": 10000.0, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 32,
         "num_key_value_heads": 4, "drop_vision_last_layer": True, "vision_encoder": "vit_so400m_patch14_siglip_384.webli",
         "vision_encoder_args": {"embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 1.9, "img_size": 112, "patch_size": 14},
     },
 }
+# these are computed by transformers' own classes, a picture at a time
+TEXT_CONFIG = {
+    "model_type": "qwen3_5_text", "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 96, "max_position_embeddings": 4096, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_conv_kernel_dim": 4, "full_attention_interval": 4,
+}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+NATIVE = {
+    "minicpm-v-4_6": {
+        "architectures": ["MiniCPMV4_6ForConditionalGeneration"], "model_type": "minicpmv4_6", "insert_layer_id": 0,
+        "tie_word_embeddings": True, "image_token_id": 90, "video_token_id": 91, "text_config": TEXT_CONFIG | {"rope_parameters": ROPE},
+    } | VISION,
+    "minicpm-v-4_7": {
+        "architectures": ["MiniCPMV4_7ForConditionalGeneration"], "model_type": "minicpmv4_7", "insert_layer_id": 1,
+        "tie_word_embeddings": False, "image_token_id": 90, "video_token_id": 91, "image_start_id": 92, "image_end_id": 93,
+        "slice_start_id": 94, "slice_end_id": 95, "newline_id": 1,
+        "text_config": TEXT_CONFIG | {"rope_parameters": ROPE | {"mrope_interleaved": True, "mrope_section": [3, 3, 2]}},
+    } | VISION,
+}
+NATIVE_SIDES = 4  # patches that the sides of pictures are multiples of there
+GROUP_TIMES = [0, 3, -1]  # of the first sample's pictures as one group of frames
 # rows and columns in patches of each sample's pictures; tokens in front of each picture and at the end
 PICTURES = [[(3, 5), (4, 2), (3, 5)], [(2, 9)]]
 TEXT = [([2, 1, 3], 7), ([4], 5)]
@@ -80,12 +103,13 @@ class Model:
         self.c, self.w = config, {}
         self.v2 = "vision_encoder" in config
         self.v25 = not self.v2 and "version" not in config
-        qwen = config.get("version") == 2.6
+        config_class, model_class = {2.6: (Qwen2Config, Qwen2ForCausalLM), 4.5: (Qwen3Config, Qwen3ForCausalLM)}.get(
+            config.get("version"), (LlamaConfig, LlamaForCausalLM))
         keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
                 "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "head_dim", "tie_word_embeddings")
-        llm_config = (Qwen2Config if qwen else LlamaConfig)(**{k: config[k] for k in keys if config.get(k) is not None})
+        llm_config = config_class(**{k: config[k] for k in keys if config.get(k) is not None})
         llm_config._attn_implementation = "eager"
-        self.llm = (Qwen2ForCausalLM if qwen else LlamaForCausalLM)(llm_config)
+        self.llm = model_class(llm_config)
 
     def shapes(self):
         c, d, q = self.c, self.c["hidden_size"], self.c["query_num"]
@@ -180,11 +204,18 @@ class Model:
         return self.norm(x, "vpm.norm")[0]
 
     def resample(self, x, r, c):
+        return self.resample_group([x], [(r, c)], None)
+
+    def resample_group(self, features, grids, times):
+        """frames' features and grids, and their times, -1 without; None: no picture has one"""
         d = self.c["hidden_size"]
         omega = 1.0 / 10000 ** (torch.arange(d // 4, dtype=torch.float32) / (d / 4.0))
         axis = lambda n: (lambda a: torch.cat([a.sin(), a.cos()], -1))(torch.arange(n, dtype=torch.float32)[:, None] * omega)
-        table = torch.cat([axis(c)[None].expand(r, c, -1), axis(r)[:, None].expand(r, c, -1)], -1).flatten(0, 1)
-        x = self.norm(self.linear(x, "resampler.kv_proj"), "resampler.ln_kv")
+        place = lambda r, c: torch.cat([axis(c)[None].expand(r, c, -1), axis(r)[:, None].expand(r, c, -1)], -1).flatten(0, 1)
+        half = torch.arange(d // 2, dtype=torch.float32)
+        time = lambda t: 0 if t < 0 else (lambda a: torch.cat([a.sin(), a.cos()]))(t * (1.0 / 10000 ** (half / (d / 2.0))))
+        table = torch.cat([place(r, c) + time(-1 if times is None else times[i]) for i, (r, c) in enumerate(grids)])
+        x = self.norm(self.linear(torch.cat(features), "resampler.kv_proj"), "resampler.ln_kv")
         q = self.norm(self.w["resampler.query"], "resampler.ln_q")
         if self.v2:
             q = q + self.w["resampler.pos_embed"]
@@ -213,16 +244,18 @@ class Model:
         return features, tokens, x, F.linear(hidden / width, weights["lm_head.weight"])
 
 
-def inputs_of(config):
+def inputs_of(config, native=False):
     """The batch that the fixtures are computed from; the test makes the same one."""
-    q, vocab, timm = config["query_num"], config["vocab_size"], "vision_encoder" in config
+    vocab, timm = (config["text_config"] if native else config)["vocab_size"], "vision_encoder" in config
+    sides = NATIVE_SIDES if native else 1
     pictures, bounds, lengths = [], [], []
     for b, shapes in enumerate(PICTURES):
         before, after = TEXT[b]
         pictures.append([])
         bounds.append([])
         at = 0
-        for i, (r, c) in enumerate(shapes):
+        for i, (r, c) in enumerate((r * sides, c * sides) for r, c in shapes):
+            q = r * c // 16 if native else config["query_num"]
             shape = (3, 14 * r, 14 * c) if timm else (3, 14, 14 * r * c)
             pixels = torch.from_numpy((hashed(f"pixels.{b}.{i}", math.prod(shape)) * 2).astype(np.float32)).reshape(shape)
             pictures[b].append((pixels, r, c))
@@ -259,11 +292,48 @@ def fixture(config):
         "config": config,
         "vision": [probe(x) for x in features],
         "tokens": [probe(x) for x in tokens],
+        **({} if config.get("version") != 4.5 else {
+            "group_tokens": probe(model.resample_group(features[:3], [(r, c) for _, r, c in pictures[0]], GROUP_TIMES))}),
         "dummy_tokens": probe(model.resample(dummy, 16, 16)),
         "inputs_embeds": valid(embeds),
         "logits": valid(logits),
         "loss": loss.item(),
         "gradients": {n: probe(w.grad) for n, w in model.w.items() if n != "resampler.pos_embed"},
+    }
+
+
+def native_fixture(config):
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**copy.deepcopy(config)), attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for n, p in model.named_parameters():
+            p.copy_(weight(n, tuple(p.shape)))
+    ids, positions, labels, pictures, bounds, lengths = inputs_of(config, native=True)
+    if "image_start_id" in config:  # three positions for each token
+        steps = [torch.from_numpy(((hashed(f"axis.{a}", ids.numel()) + 0.5) * 9).astype(np.int64)).view_as(ids) for a in range(3)]
+        positions = torch.stack([positions + s for s in steps])
+    embeds, features, tokens = model.model.language_model.embed_tokens(ids).clone(), [], []
+    tower = model.model.vision_tower
+    tower.register_forward_hook(lambda _m, _i, out: features.append(out.last_hidden_state[0]))
+    for b, sample in enumerate(pictures):
+        for (pixels, r, c), (start, end) in zip(sample, bounds[b]):
+            out = model.model.get_image_features(pixels[None], torch.tensor([[r, c]], dtype=torch.int32))
+            tokens.append(out.pooler_output[0] if isinstance(out.pooler_output, (list, tuple)) else out.pooler_output.flatten(0, -2))
+            embeds[b, start:end] = tokens[-1]
+    hidden = model.model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    loss.backward()
+    valid = lambda x: [probe(x[b, :n]) for b, n in enumerate(lengths)]
+    return {
+        "config": config,
+        "vision": [probe(x) for x in features],
+        "tokens": [probe(x) for x in tokens],
+        "inputs_embeds": valid(embeds),
+        "logits": valid(logits),
+        "loss": loss.item(),
+        "gradients": {n: probe(p.grad) for n, p in model.named_parameters()},
     }
 
 
@@ -302,6 +372,8 @@ def main():
     for name, config in CONFIGS.items() if args.out else []:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / f"{name}.json").write_text(json.dumps(fixture(config), indent=1) + "\n")
+    for name, config in NATIVE.items() if args.out else []:
+        (args.out / f"{name}.json").write_text(json.dumps(native_fixture(config), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { UserError } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
 import { readReference } from '../../minicpm-v/test/support/reference.js';
-import { checkLlmType, parseConfig, readConfig, withSlice } from '../src/config.js';
+import { checkLlmType, parseConfig, readConfig, withDownsampleMode, withSlice } from '../src/config.js';
 import { VERSIONS, type VersionName } from '../src/versions.js';
 
 const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
@@ -41,17 +41,24 @@ describe('parseConfig', () => {
       rmsNormEps: 1e-6,
       maxPositionEmbeddings: 4096,
       ropeTheta: 1_000_000,
+      normOffset: 0,
+      rotaryDim: 32,
+      mropeSection: null,
       longRope: null,
       qkvBias: true,
       outputBias: false,
+      qkNorm: false,
+      outputGate: false,
       mlpBias: false,
+      linearAttention: null,
+      linearLayers: new Set(),
       tieWordEmbeddings: false,
       embeddingScale: 1,
       residualScale: 1,
       logitDivisor: 1,
     });
     expect(config.vision).toMatchObject({ hiddenSize: 16, numLayers: 2, positionSide: 70, batchSize: 16 });
-    expect(config.slice).toEqual({ maxSliceNums: 9, scaleResolution: 448, patchSize: 14 });
+    expect(config.slice).toEqual({ maxSliceNums: 9, scaleResolution: 448, patchSize: 14, multiple: 14 });
     expect(config).toMatchObject({ batchVision: true, sliceMode: true, useImageId: null, dtype: 'float32' });
   });
 
@@ -83,6 +90,46 @@ describe('parseConfig', () => {
       longRope: parse(config).llm.longRope,
       ropeTheta: 10_000,
     });
+  });
+
+  it('reads a hybrid decoder, with the defaults of what 4.6 leaves out', () => {
+    const { llm, merger, pictureTokens, slice, canvas } = parse(raw('minicpm-v-4_6'));
+    expect(llm).toMatchObject({ normOffset: 1, rotaryDim: 16, mropeSection: null, qkNorm: true, outputGate: true });
+    expect([...llm.linearLayers]).toEqual([0, 1, 2]);
+    expect(llm.linearAttention).toMatchObject({ numKeyHeads: 2, numValueHeads: 4, keyHeadDim: 16, valueHeadDim: 24 });
+    expect(merger).toEqual({ insertLayer: 0, downsampleMode: '16x' });
+    expect(pictureTokens).toEqual({ patchesPerToken: 16 });
+    expect(slice).toEqual({ maxSliceNums: 9, scaleResolution: 448, patchSize: 14, multiple: 56 });
+    expect(canvas).toBeNull();
+    const four = parse(raw('minicpm-v-4_7'));
+    expect(four.llm.mropeSection).toEqual([3, 3, 2]);
+    expect(four.canvas).toEqual({ imageStart: 92, imageEnd: 93, sliceStart: 94, sliceEnd: 95, newline: 1 });
+  });
+
+  it('reads slices and 4x from preprocessor_config.json, where config.json does not say', () => {
+    const text = JSON.stringify(raw('minicpm-v-4_6'));
+    const preprocessor = { max_slice_nums: 4, scale_resolution: 112, downsample_mode: '4x' };
+    const config = parseConfig(text, 'config.json', JSON.stringify(preprocessor));
+    expect(config.slice).toMatchObject({ maxSliceNums: 4, scaleResolution: 112 });
+    expect(config.pictureTokens).toEqual({ patchesPerToken: 4 });
+    const other = withDownsampleMode(config, '16x');
+    expect(other.pictureTokens).toEqual({ patchesPerToken: 16 });
+    expect(JSON.parse(other.text)).toMatchObject({ downsample_mode: '16x' });
+  });
+
+  it.each<[string, Raw, string]>([
+    ['a mixture of experts', { model_type: 'qwen3_5_moe_text' }, 'mixtures of experts are not supported'],
+    ['heads that do not divide', { linear_num_value_heads: 3 }, 'a multiple of 2 key heads'],
+    ['types of other layers', { layer_types: ['full_attention'] }, '4 layers'],
+  ])('refuses in a hybrid decoder %s', (_, change, message) => {
+    const config = raw('minicpm-v-4_6');
+    expect(complaint({ ...config, text_config: { ...(config.text_config as Raw), ...change } })).toContain(message);
+  });
+
+  it('names the models that are known where a newer one comes', () => {
+    const text = complaint({ ...raw('minicpm-v-4_7'), architectures: ['MiniCPMV4_9ForConditionalGeneration'] });
+    expect(text).toContain('"MiniCPMV4_9ForConditionalGeneration"');
+    expect(text).toContain('MiniCPM-V-4.7 (MiniCPMV4_7ForConditionalGeneration');
   });
 
   it.each<[string, Raw, string]>([
@@ -118,7 +165,7 @@ describe('parseConfig', () => {
       { vision_config: { hidden_size: 16 } },
       "for 'vision_config.intermediate_size' but received nothing.",
     ],
-    ['another version', { version: 4.5 }, 'MiniCPM-V-2_6 (MiniCPMV, version 2.6)'],
+    ['another version', { version: 5 }, 'MiniCPM-V-2_6 (MiniCPMV, version 2.6)'],
     [
       'another architecture',
       { architectures: ['LlamaForCausalLM'] },
@@ -140,7 +187,7 @@ describe('parseConfig', () => {
 });
 
 describe('withSlice', () => {
-  const slice = { maxSliceNums: 3, scaleResolution: 70, patchSize: 14 };
+  const slice = { maxSliceNums: 3, scaleResolution: 70, patchSize: 14, multiple: 14 };
   const values = { max_slice_nums: 3, scale_resolution: 70 };
   const config = (keys: object) => {
     return parse({ ...raw('minicpm-v-2_6'), ...keys });

@@ -119,7 +119,7 @@ describe('VisionCache', () => {
 
   const freezeVision = (withResampler: boolean): void => {
     tuneFully(model, { tuneVision: false, tuneLlm: true });
-    if (withResampler) for (const [, { data }] of model.resampler.namedParameters()) data.requiresGrad = false;
+    if (withResampler) for (const [, { data }] of model.connector.namedParameters()) data.requiresGrad = false;
   };
   const cache = (limit = 1e9) => new VisionCache(model, { folder, limit, notice });
   const batch = () =>

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV } from '@minicpm-finetune/minicpm-v';
-import { type EncodedPicture, type EncodedSample, readConfig } from '@minicpm-finetune/processor';
+import { type EncodedPicture, type EncodedSample, fixedTokens, readConfig } from '@minicpm-finetune/processor';
 import { type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { Random } from '../../src/data/random.js';
 import { tinyModel } from './tiny-model.js';
@@ -41,7 +41,8 @@ export function noiseSample(
   sizes: readonly (readonly [rows: number, cols: number])[],
   seed: number,
 ): EncodedSample {
-  const { queryNum: Q, llm } = model.config;
+  const { llm } = model.config;
+  const Q = fixedTokens(model.config.pictureTokens);
   const random = new Random(seed, length);
   const inputIds = Int32Array.from({ length }, () => random.below(llm.vocabSize));
   const labels = inputIds.map((_, i) => (i >= length >> 1 && i < length - 1 ? inputIds[i + 1]! : -100));

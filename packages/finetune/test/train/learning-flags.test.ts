@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createModel, runPlan } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { fixedTokens, readConfig } from '@minicpm-finetune/processor';
 import { makeSchedule } from '@minicpm-finetune/run';
 import { manualSeed, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -88,7 +88,7 @@ describe('learning rates', () => {
 describe('NEFTune', () => {
   it('adds uniform noise of alpha / sqrt(L D) to the token embeddings, not to pictures', () => {
     const model = createModel(readConfig(place.model), { seed: 0 });
-    const [L, D, Q] = [40, model.config.llm.hiddenSize, model.config.queryNum];
+    const [L, D, Q] = [40, model.config.llm.hiddenSize, fixedTokens(model.config.pictureTokens)];
     scope(() => {
       const inputs = {
         inputIds: ops.to(ops.full([2, L], 5), 'int64'),

@@ -55,6 +55,11 @@ export class Attention extends Module {
     this.kNorm = norm('k_norm');
   }
 
+  /** Whether what was attended to is multiplied by a gate. */
+  get hasGate(): boolean {
+    return this.#config.outputGate;
+  }
+
   /** x (B, L, D), or (N, D) when decoding */
   forward(x: Tensor, rope: Tensor, how?: Reached): Tensor {
     const { numHeads, numKeyValueHeads, headDim } = this.#config;

@@ -1,9 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { EncodedPrompt } from '@minicpm-finetune/processor';
-import { readConfig } from '@minicpm-finetune/processor';
-import { fromTypedArray, liveTensors, noGrad, ops, scope, setThreads } from '@minicpm-finetune/torch';
+import { countTokens, type EncodedPrompt, readConfig } from '@minicpm-finetune/processor';
+import { fromTypedArray, liveTensors, noGrad, ops, scope, setThreads, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { loadWeights } from '../../src/checkpoint/weights.js';
 import { type GenerationOptions, generate } from '../../src/generation/generate.js';
@@ -25,6 +24,19 @@ function load(version: (typeof VERSION_NAMES)[number]): MiniCPMV {
   return model;
 }
 
+/** Positions (3 * L) that save some where pictures are. */
+function canvasLike(length: number, bounds: readonly (readonly [number, number])[]): Int32Array {
+  const ids = new Int32Array(3 * length);
+  let next = 0;
+  for (let i = 0; i < length; i++) {
+    const picture = bounds.find(([start, end]) => i >= start && i < end);
+    const within = picture === undefined ? 0 : i - picture[0];
+    for (let axis = 0; axis < 3; axis++) ids[axis * length + i] = next + axis * (within % 2);
+    if (picture === undefined || i + 1 === picture[1]) next++;
+  }
+  return ids;
+}
+
 /** A prompt of `text` arbitrary tokens around pictures of the given sizes in patches. */
 function prompt(
   model: MiniCPMV,
@@ -32,15 +44,17 @@ function prompt(
   text: number,
   sizes: readonly [rows: number, cols: number][],
 ): EncodedPrompt {
-  const { queryNum, llm, batchVision } = model.config;
-  const ids = Array.from(
-    { length: text + sizes.length * queryNum },
-    (_, i) => (i * 31 + seed * 17 + 5) % llm.vocabSize,
-  );
+  const { pictureTokens, llm, batchVision } = model.config;
+  const multiple = model.version.sliceMultiple;
+  const grids = sizes.map(([rows, cols]) => ({ rows: rows * multiple, cols: cols * multiple }));
+  let at = 2;
+  const imageBounds = grids.map((grid): [number, number] => [at, (at += countTokens(pictureTokens, grid))]);
+  const ids = Array.from({ length: text + at - 2 }, (_, i) => (i * 31 + seed * 17 + 5) % llm.vocabSize);
   return {
     inputIds: Int32Array.from(ids),
-    imageBounds: sizes.map((_, i) => [2 + i * queryNum, 2 + (i + 1) * queryNum]),
-    pictures: sizes.map(([rows, cols]) => ({
+    imageBounds,
+    ...(model.config.canvas && { positionIds: canvasLike(ids.length, imageBounds) }),
+    pictures: grids.map(({ rows, cols }) => ({
       pixels: Uint8Array.from({ length: 3 * 14 * rows * 14 * cols }, (_, i) => (i * 37 + seed) % 256),
       shape: batchVision ? [3, 14, 14 * rows * cols] : [3, 14 * rows, 14 * cols],
       rows,
@@ -63,8 +77,19 @@ async function ids(
   return all;
 }
 
+/** Positions of a prompt and what follows it. */
+function positionsOf({ inputIds, positionIds }: EncodedPrompt, length: number): Tensor {
+  if (positionIds === undefined) return ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64' }), 0);
+  const [own, next] = [inputIds.length, Math.max(...positionIds) + 1];
+  const rows = [0, 1, 2].flatMap((axis) =>
+    Array.from({ length }, (_, i) => BigInt(i < own ? positionIds[axis * own + i]! : next + i - own)),
+  );
+  return fromTypedArray(BigInt64Array.from(rows), [3, 1, length]);
+}
+
 /** Greedy generation that computes the whole sequence anew for every token, without cache, with the forward pass of training. */
-function recomputed(model: MiniCPMV, { inputIds, pictures, imageBounds }: EncodedPrompt, count: number): number[] {
+function recomputed(model: MiniCPMV, one: EncodedPrompt, count: number): number[] {
+  const { inputIds, pictures, imageBounds } = one;
   const all = [...inputIds];
   for (let i = 0; i < count; i++) {
     const next = noGrad(() =>
@@ -73,7 +98,7 @@ function recomputed(model: MiniCPMV, { inputIds, pictures, imageBounds }: Encode
           model.plan(
             {
               inputIds: fromTypedArray(BigInt64Array.from(all, BigInt), [1, all.length]),
-              positionIds: ops.unsqueeze(ops.arange(0, all.length, 1, { dtype: 'int64' }), 0),
+              positionIds: positionsOf(one, all.length),
               pictures: [pictures.map((picture) => pictureTensor(picture, 'cpu'))],
               imageBounds: [imageBounds],
             },

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type EncodedPrompt, readConfig } from '@minicpm-finetune/processor';
+import { countTokens, type EncodedPrompt, readConfig, type VersionName } from '@minicpm-finetune/processor';
 import { type DType, liveTensors, noGrad, ops, scope, setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { applyLora, loraAdapters, removeLora } from '../../src/adapters/lora.js';
@@ -19,12 +19,13 @@ const work = mkdtempSync(join(tmpdir(), 'running-batch-'));
 afterAll(() => rmSync(work, { recursive: true }));
 
 const PIECE = 16;
+const LORA = '.*\\.layers\\..*\\.(q_proj|v_proj|in_proj_qkv|in_proj_a|out_proj|down_proj)';
 
 interface Kind {
   readonly dtype: DType;
   readonly quantized?: QuantizationType;
   readonly lora?: boolean;
-  readonly version?: 'minicpm-v-2_6' | 'minicpm-llama3-v-2_5' | 'minicpm-v-4';
+  readonly version?: VersionName;
 }
 
 function load({ dtype, quantized, lora, version = 'minicpm-v-2_6' }: Kind): MiniCPMV {
@@ -32,7 +33,7 @@ function load({ dtype, quantized, lora, version = 'minicpm-v-2_6' }: Kind): Mini
   const model = new MiniCPMV(readConfig(folder));
   loadWeights(model, folder);
   if (lora) {
-    applyLora(model, { r: 4, alpha: 12, targetModules: 'llm.*\\.(q_proj|v_proj|down_proj)' }, { seed: 3 });
+    applyLora(model, { r: 4, alpha: 12, targetModules: LORA }, { seed: 3 });
     noGrad(() => {
       for (const [, , { loraB }] of loraAdapters(model)) scope(() => ops.normal_(loraB.weight.data, 0, 0.1));
     });
@@ -43,16 +44,21 @@ function load({ dtype, quantized, lora, version = 'minicpm-v-2_6' }: Kind): Mini
 
 /** A prompt of `length` tokens, the first ones the same for every `seed`, with a picture in them. */
 function prompt(model: MiniCPMV, seed: number, length: number, pictures = 1): EncodedPrompt {
-  const { queryNum, llm } = model.config;
+  const { llm } = model.config;
+  const grid = model.config.merger === null ? { rows: 2, cols: 3 } : { rows: 8, cols: 4 };
+  const tokens = countTokens(model.config.pictureTokens, grid);
+  const patches = grid.rows * grid.cols;
   const ids = Array.from({ length }, (_, i) => (i * 31 + (i < 34 ? 0 : seed * 17) + 5) % llm.vocabSize);
   return {
     inputIds: Int32Array.from(ids),
-    imageBounds: Array.from({ length: pictures }, (_, i) => [2 + 14 * i, 2 + 14 * i + queryNum]),
+    ...(model.config.canvas && {
+      positionIds: Int32Array.from([0, 1, 2].flatMap((axis) => ids.map((__, i) => i + (i % 5) * axis))),
+    }),
+    imageBounds: Array.from({ length: pictures }, (_, i) => [2 + 14 * i, 2 + 14 * i + tokens]),
     pictures: Array.from({ length: pictures }, (_, p) => ({
-      pixels: Uint8Array.from({ length: 3 * 14 * 14 * 6 }, (_, i) => (i * 37 + p) % 256),
-      shape: [3, 14, 14 * 6],
-      rows: 2,
-      cols: 3,
+      pixels: Uint8Array.from({ length: 3 * 14 * 14 * patches }, (_, i) => (i * 37 + p) % 256),
+      shape: [3, 14, 14 * patches],
+      ...grid,
     })),
   };
 }
@@ -104,6 +110,10 @@ const KINDS: [string, Kind][] = [
   ['LoRA on bfloat16', { dtype: 'bfloat16', lora: true }],
   ['LoRA on float32', { dtype: 'float32', lora: true }],
   ['pictures that see each other', { dtype: 'bfloat16', version: 'minicpm-llama3-v-2_5' }],
+  ['linear attention in float32', { dtype: 'float32', version: 'minicpm-v-4_6' }],
+  ['linear attention in bfloat16', { dtype: 'bfloat16', version: 'minicpm-v-4_6', lora: true }],
+  ['linear attention in int8', { dtype: 'bfloat16', version: 'minicpm-v-4_7', quantized: 'int8' }],
+  ['norms on queries and keys', { dtype: 'bfloat16', version: 'minicpm-v-4_5' }],
   ['LongRoPE', { dtype: 'float32', version: 'minicpm-v-4' }],
 ];
 

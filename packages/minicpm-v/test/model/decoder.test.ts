@@ -1,4 +1,4 @@
-import { parseConfig, VERSIONS, type VersionName } from '@minicpm-finetune/processor';
+import { type LlmConfig, parseConfig, VERSIONS, type VersionName } from '@minicpm-finetune/processor';
 import { fromTypedArray, liveTensors, noGrad, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { expectNear, FORWARD, roundings } from '../../../torch/test/precision.js';
@@ -50,9 +50,15 @@ describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
         const parts = bounds.slice(1).map((to, i) => step(model, ids, bounds[i]!, to, cache));
         expect(cache.length).toBe(300);
         expect(relativeDifference(ops.cat(parts, 1), expected)).toBeLessThan(FORWARD);
-        const other = cacheFor(model);
-        other.append(cache.copyOf(0, 100));
-        other.append(cache.copyOf(100, 290));
+        const [again, other] = [cacheFor(model), cacheFor(model)];
+        for (const [from, to] of [
+          [0, 100],
+          [100, 290],
+        ] as const) {
+          step(model, ids, from, to, again);
+          other.append(again.copyFrom(from));
+        }
+        again.dispose();
         expect(relativeDifference(step(model, ids, 290, 300, other), ops.narrow(expected, 1, 290, 10))).toBeLessThan(
           FORWARD,
         );
@@ -91,20 +97,50 @@ describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
   });
 });
 
+/** Numbers in the states of all layers of linear attention. */
+function statesOf({ linearAttention, linearLayers }: LlmConfig): number {
+  const { numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim, convKernel } = linearAttention!;
+  const channels = 2 * numKeyHeads * keyHeadDim + numValueHeads * valueHeadDim;
+  return linearLayers.size * ((convKernel - 1) * channels + numValueHeads * keyHeadDim * valueHeadDim);
+}
+
 describe('KVCache', () => {
-  it('owns its tensors until it is disposed of', () => {
+  it.each(['minicpm-v-2_6', 'minicpm-v-4_6'] as const)('owns its tensors until it is disposed of, %s', (version) => {
     const before = liveTensors().tensors;
-    const { llm } = parseConfig(JSON.stringify(readReference('minicpm-v-2_6').config), 'config.json');
+    const { llm } = parseConfig(JSON.stringify(readReference(version).config), 'config.json');
+    const layers = llm.numLayers - llm.linearLayers.size;
+    const states = 2 * llm.linearLayers.size;
     const cache = new KVCache(llm, { dtype: 'float32', device: 'cpu' });
     scope(() => {
-      const part = ops.ones([llm.numLayers, 2, llm.numKeyValueHeads, 200, llm.headDim]);
+      const keyValues = ops.ones([layers, 2, llm.numKeyValueHeads, 200, llm.headDim]);
+      const numbers = states === 0 ? 0 : statesOf(llm);
+      const part = { keyValues, states: states === 0 ? null : ops.ones([numbers]) };
       cache.append(part);
       cache.append(part);
     });
     expect(cache.length).toBe(400);
-    expect(liveTensors().tensors).toBe(before + llm.numLayers);
+    expect(liveTensors().tensors).toBe(before + layers + states);
     cache.dispose();
     expect(liveTensors().tensors).toBe(before);
+  });
+});
+
+describe('positions on a canvas', () => {
+  const { llm } = parseConfig(JSON.stringify(readReference('minicpm-v-4_7').config), 'config.json');
+
+  it('turn frequencies by time, row and column in turns; equal ones turn as one', () => {
+    scope(() => {
+      const table = (ids: Tensor): number[][] => {
+        const [cosines] = ops.unbind(rotaryTable(llm, ids, ops.zeros([1])), 0);
+        return [ops.select(ops.reshape(cosines!, [-1, llm.rotaryDim / 2]), 0, 0).toNumbers()];
+      };
+      const three = (...ids: number[]): Tensor => fromTypedArray(BigInt64Array.from(ids, BigInt), [3, 1, 1]);
+      const [time, row, column] = [2, 5, 9];
+      const mixed = table(three(time, row, column))[0]!;
+      const all = [time, row, column].map((id) => table(int64([[id]]))[0]!);
+      expect(mixed).toEqual(mixed.map((_, j) => all[j < 3 * llm.mropeSection![j % 3]! ? j % 3 : 0]![j]!));
+      expect(table(three(row, row, row))).toEqual(table(int64([[row]])));
+    });
   });
 });
 
@@ -113,7 +149,7 @@ describe('rotary positions', () => {
 
   it('turn the first half of a head with the second', () => {
     scope(() => {
-      const plain = { ...llm, headDim: 2, ropeTheta: 10_000, longRope: null };
+      const plain = { ...llm, headDim: 2, rotaryDim: 2, ropeTheta: 10_000, longRope: null };
       const table = rotaryTable(plain, int64([[0, 1]]), ops.zeros([1]));
       const turned = rotate(ops.ones([1, 1, 2, 2]), table).toNumbers();
       const [c, s] = [Math.cos(1), Math.sin(1)];

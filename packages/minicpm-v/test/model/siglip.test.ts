@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { positionBuckets, positionIds } from '../../src/model/siglip.js';
+import { exactBuckets, positionBuckets, positionIds } from '../../src/model/siglip.js';
 
 const SIDE = 70;
 const floors = (n: number): number[] => Array.from({ length: n }, (_, i) => Math.floor((SIDE * i) / n));
@@ -26,8 +26,25 @@ describe('positionBuckets', () => {
   });
 });
 
+describe('exactBuckets', () => {
+  it('are the whole numbers in side * i / n, where rounding gives others', () => {
+    expect(exactBuckets(3, 70)).toEqual([0, 23, 46]);
+    const differ = Array.from({ length: 100 }, (_, i) => i + 1).filter(
+      (n) => exactBuckets(n, 70).join() !== positionBuckets(n, 70).join(),
+    );
+    expect(differ.slice(0, 6)).toEqual([25, 49, 50, 55, 58, 77]);
+  });
+});
+
 describe('positionIds', () => {
   it('are rows of the table, row by row of the picture', () => {
-    expect([...positionIds(2, 3, SIDE)]).toEqual([0n, 23n, 46n, 35n * 70n, 35n * 70n + 23n, 35n * 70n + 46n]);
+    expect([...positionIds(2, 3, SIDE, 'float32')]).toEqual([
+      0n,
+      23n,
+      46n,
+      35n * 70n,
+      35n * 70n + 23n,
+      35n * 70n + 46n,
+    ]);
   });
 });

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { VersionName } from '@minicpm-finetune/processor';
-import { parseConfig } from '@minicpm-finetune/processor';
+import { countTokens, parseConfig } from '@minicpm-finetune/processor';
 import { type DType, fromTypedArray, keep, noGrad, ops, scope, setThreads, type Tensor } from '@minicpm-finetune/torch';
 import type { ModelInputs } from '../../src/model/inputs.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
@@ -20,7 +20,10 @@ export interface Reference {
   readonly config: object;
   readonly vision: readonly Probe[];
   readonly tokens: readonly Probe[];
-  readonly dummy_tokens: Probe;
+  /** Not of models that run no zero picture. */
+  readonly dummy_tokens?: Probe;
+  /** Of the first sample's pictures as a group of frames, where frames form groups. */
+  readonly group_tokens?: Probe;
   readonly inputs_embeds: readonly Probe[];
   readonly logits: readonly Probe[];
   readonly loss: number;
@@ -73,6 +76,10 @@ const PICTURES: [rows: number, cols: number][][] = [
   ],
   [[2, 9]],
 ];
+/** The grids of a sample's pictures, whose sides are what the model asks for. */
+const gridsOf = (model: MiniCPMV, b: number): [rows: number, cols: number][] =>
+  PICTURES[b]!.map(([rows, cols]) => [rows * model.version.sliceMultiple, cols * model.version.sliceMultiple]);
+
 const TEXT: [before: number[], after: number][] = [
   [[2, 1, 3], 7],
   [[4], 5],
@@ -86,12 +93,14 @@ export interface Sample {
 }
 
 function sample(model: MiniCPMV, b: number): Sample {
-  const { queryNum, llm, batchVision } = model.config;
+  const { pictureTokens, llm, batchVision } = model.config;
+  const grids = gridsOf(model, b);
   const [before, after] = TEXT[b]!;
   let length = 0;
-  const bounds = before.map((gap): [number, number] => {
+  const bounds = before.map((gap, i): [number, number] => {
+    const [rows, cols] = grids[i]!;
     const start = length + gap;
-    length = start + queryNum;
+    length = start + countTokens(pictureTokens, { rows, cols });
     return [start, length];
   });
   length += after;
@@ -100,7 +109,7 @@ function sample(model: MiniCPMV, b: number): Sample {
   const labels = Array.from({ length }, (_, i) =>
     i < length - 5 ? -100 : token(hashed(`labels.${b}`, 5)[i - length + 5]!),
   );
-  const pictures = PICTURES[b]!.map(([rows, cols], i) => {
+  const pictures = grids.map(([rows, cols], i) => {
     const shape = batchVision ? [3, 14, 14 * rows * cols] : [3, 14 * rows, 14 * cols];
     const values = Float32Array.from(hashed(`pixels.${b}.${i}`, product(shape)), (u) => u * 2);
     return { pixels: fromTypedArray(values, shape), rows, cols };
@@ -110,6 +119,17 @@ function sample(model: MiniCPMV, b: number): Sample {
 
 const int64 = (rows: readonly (readonly number[])[]): Tensor =>
   fromTypedArray(BigInt64Array.from(rows.flat(), BigInt), [rows.length, rows[0]!.length]);
+
+/** One position a token, or three that lie around it, for models with a canvas. */
+function positionsOf(model: MiniCPMV, rows: readonly (readonly number[])[]): Tensor {
+  if (model.config.canvas === null) return int64(rows);
+  const count = rows.length * rows[0]!.length;
+  const plain = rows.flat();
+  const all = [0, 1, 2].flatMap((axis) =>
+    Array.from(hashed(`axis.${axis}`, count), (u, i) => BigInt(plain[i]! + Math.floor((u + 0.5) * 9))),
+  );
+  return fromTypedArray(BigInt64Array.from(all), [3, rows.length, rows[0]!.length]);
+}
 
 /** The batch of the references: tensors of the caller's scope. */
 export function hashedInputs(model: MiniCPMV): { inputs: ModelInputs; labels: Tensor; samples: Sample[] } {
@@ -121,7 +141,10 @@ export function hashedInputs(model: MiniCPMV): { inputs: ModelInputs; labels: Te
   ];
   const inputs = {
     inputIds: int64(samples.map(({ ids }) => pad(ids, 0))),
-    positionIds: int64(samples.map(({ ids }) => pad([...ids.keys()], 0))),
+    positionIds: positionsOf(
+      model,
+      samples.map(({ ids }) => pad([...ids.keys()], 0)),
+    ),
     pictures: samples.map(({ pictures }) => pictures),
     imageBounds: samples.map(({ bounds }) => bounds),
   };
