@@ -20,7 +20,7 @@ import type { GradientReceiver } from './gradients.js';
 import { emptySum, type Head, type LossOptions, type LossResult, lossAndGradient, lossSum } from './loss.js';
 import type { MemoryPlan } from './memory-plan.js';
 import { type StepProfile, traced } from './profiler.js';
-import type { VisionCache } from './vision-cache.js';
+import type { PictureSource } from './step-pictures.js';
 
 export interface MicroBatchOptions {
   /** How the model is shared out over ranks; null: this process is alone. */
@@ -32,8 +32,8 @@ export interface MicroBatchOptions {
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
   /** Decides instead of `recompute`, block by block. */
   readonly memory?: MemoryPlan | null;
-  /** Stored features of frozen vision towers. */
-  readonly vision?: VisionCache | null;
+  /** Features of frozen vision towers, stored or of this step. */
+  readonly vision?: PictureSource | null;
   readonly watch?: StepWatch;
   readonly profile?: StepProfile | null;
   /** What is learned instead of the records' own answers, each token by itself: to prefer one of two answers. */
@@ -44,6 +44,10 @@ export interface MicroBatchOptions {
 export interface Objective {
   /** Called before the first micro-batch of a step. Collective: all ranks have as many of them. */
   prepare(model: MiniCPMV, batches: readonly (Batch | null)[], options: ForwardOptions): void;
+  /** Features that its passes have in common; null: there are none. */
+  readonly pictures: PictureSource | null;
+  /** A batch has had its backward pass. */
+  done(batch: Batch): void;
   /** The loss, summed over a batch's records, and its gradient: times `scale`. */
   lossAndGradient(
     hidden: Tensor,
@@ -152,7 +156,8 @@ export function runBatch(
 
 /** The plan of a micro-batch with all that is put around it. */
 function planOf(model: MiniCPMV, batch: Batch, options: MicroBatchOptions): Plan {
-  const { wrap, watch, vision, sharding, profile, zeroPicture = false } = options;
+  const { wrap, watch, sharding, profile, objective, zeroPicture = false } = options;
+  const vision = options.vision ?? objective?.pictures;
   const known = traced(profile, 'vision cache', 'data', () => knownOf(batch, vision));
   const plain = model.plan(batch.inputs, { train: true, zeroPicture, ...known, ...rowsFrom(sharding) });
   const wrapped = wrap === undefined ? plain : wrap(plain, batch.inputs);
@@ -189,7 +194,7 @@ function execute(
 }
 
 /** The stored features of the batch's pictures; missing ones are computed and stored. */
-function knownOf({ inputs }: Batch, vision: VisionCache | null | undefined): Pick<PlanOptions, 'known'> {
+function knownOf({ inputs }: Batch, vision: PictureSource | null | undefined): Pick<PlanOptions, 'known'> {
   const pictures = inputs.pictures.flat();
   return vision && pictures.length > 0 ? { known: vision.lookup(pictures) } : {};
 }
@@ -227,7 +232,7 @@ export function withHidden<T>(
 export function evaluateBatch(
   model: MiniCPMV,
   batch: Batch | null,
-  vision?: VisionCache | null,
+  vision?: PictureSource | null,
   sharding?: Sharding | null,
 ): { sum: number; count: number } {
   try {

@@ -24,6 +24,7 @@ import {
   sharedOf,
   sharedPart,
 } from './preference-loss.js';
+import { type PictureSource, StepPictures } from './step-pictures.js';
 
 /** Where the reference is computed: its weights are the model's while `work` is done. */
 export interface LiveReference {
@@ -84,6 +85,7 @@ export class PreferenceStep implements Objective {
   #shared: number | null = null;
   #rewards: RewardMean;
   readonly #references = new Map<Batch, Pairs | null>();
+  #pictures: StepPictures | null = null;
   readonly #parts: ObjectiveParts;
   readonly #group: Group;
 
@@ -93,8 +95,11 @@ export class PreferenceStep implements Objective {
     this.#group = parts.group ?? soloGroup();
   }
 
-  prepare(model: MiniCPMV, batches: readonly (Batch | null)[], how: ForwardOptions): void {
+  prepare(model: MiniCPMV, batches: readonly (Batch | null)[], given: ForwardOptions): void {
     const { options, reference } = this.#parts;
+    const passes = reference !== null || (isCoupled(options.loss) && batches.length > 1);
+    if (passes && !given.vision && !given.sharding?.gathers) this.#pictures = StepPictures.of(model);
+    const how = this.#pictures === null ? given : { ...given, vision: this.#pictures };
     if (comparesWithReference(options.loss))
       for (const batch of batches) {
         // stored features of pictures are those of frozen weights, which are the reference's as well
@@ -105,6 +110,14 @@ export class PreferenceStep implements Objective {
       }
     if (isCoupled(options.loss) && (batches.length > 1 || this.#group.size > 1))
       this.#share(batches.map((batch) => this.#partOf(batch, answerLogProbs(model, batch, how))));
+  }
+
+  get pictures(): PictureSource | null {
+    return this.#pictures;
+  }
+
+  done({ inputs }: Batch): void {
+    this.#pictures?.forget(inputs.pictures.flat());
   }
 
   /** What a batch gives to what the records of the step have in common. */

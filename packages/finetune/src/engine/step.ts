@@ -117,12 +117,19 @@ function compute<Receiver extends GradientReceiver>(
       const place = k * group.size + group.rank;
       const part = { scale: shares[k]! * lossScale, seed: seedOf(seed, place), label: `micro-batch ${k}` };
       losses.push(keep(runBatch(model, batch, part, options, receiver)));
-      if (batch) disposeBatch(batch);
+      if (batch) {
+        objective?.done(batch);
+        disposeBatch(batch);
+      }
     }
   } catch (error) {
     receiver.dispose(); // the device may have no memory left
     for (const loss of losses) loss.dispose();
-    for (const batch of batches) if (batch) disposeBatch(batch);
+    for (const batch of batches) {
+      if (batch === null) continue;
+      objective?.done(batch);
+      disposeBatch(batch);
+    }
     throw error;
   }
   return { losses, shares, supervisedTokens, receiver };

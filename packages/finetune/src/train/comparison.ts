@@ -10,6 +10,7 @@ import {
   sharedOf,
   sharedPart,
 } from '../engine/preference-loss.js';
+import { StepPictures } from '../engine/step-pictures.js';
 import { exchangeLists } from '../parallel/agree.js';
 import type { RunPreference } from './preference.js';
 import type { Run } from './run.js';
@@ -33,7 +34,8 @@ export class Comparison {
   take(batch: Batch | null): { sum: number; count: number } {
     const { training, vision, sharding } = this.#run;
     const { options, live } = this.#preference;
-    const how = { vision, sharding };
+    const pictures = live && !vision && !sharding?.gathers ? StepPictures.of(training.model) : null;
+    const how = { vision: vision ?? pictures, sharding };
     try {
       const compares = comparesWithReference(options.loss);
       const known = batch?.answers?.reference ?? null;
@@ -44,7 +46,10 @@ export class Comparison {
         for (const { policy: own, reference: other, lengths, desirable } of recordsOf(batch, policy, reference))
           this.#own.push(this.#round, ...own, ...other, ...lengths, desirable === undefined ? -1 : Number(desirable));
     } finally {
-      if (batch) disposeBatch(batch);
+      if (batch) {
+        pictures?.forget(batch.inputs.pictures.flat());
+        disposeBatch(batch);
+      }
     }
     this.#round++;
     return { sum: 0, count: 0 };

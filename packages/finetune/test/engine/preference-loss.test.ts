@@ -29,14 +29,22 @@ describe('a pair of two tokens each', () => {
 
   it.each<[string, PreferenceOptions, number]>([
     ['dpo', options('dpo'), softplus(-0.1 * ratio)],
-    ['dpo, smoothed', options('dpo', { labelSmoothing: 0.2 }), 0.8 * softplus(-0.1 * ratio) + 0.2 * softplus(0.1 * ratio)],
+    [
+      'dpo, smoothed',
+      options('dpo', { labelSmoothing: 0.2 }),
+      0.8 * softplus(-0.1 * ratio) + 0.2 * softplus(0.1 * ratio),
+    ],
     ['with cross entropy', options('dpo', { rpoAlpha: 0.5 }), softplus(-0.1 * ratio) + 0.5 * Math.LN2],
     ['ipo', options('ipo'), (Math.LN2 - 5) ** 2],
     ['hinge', options('hinge'), 1 - 0.1 * ratio],
     ['simpo', options('simpo', { beta: 2 }), softplus(1 - 2 * Math.LN2)],
     // odds of 0.5 are 1, of 0.25 are 1/3
     ['orpo', options('orpo'), Math.LN2 + 0.1 * Math.log(1 + 1 / 3)],
-    ['mpo', options('mpo', { rpoAlpha: 1 }), 0.8 * softplus(-0.1 * ratio) + 0.2 * (softplus(-0.1 * ratio) + Math.LN2) + Math.LN2],
+    [
+      'mpo',
+      options('mpo', { rpoAlpha: 1 }),
+      0.8 * softplus(-0.1 * ratio) + 0.2 * (softplus(-0.1 * ratio) + Math.LN2) + Math.LN2,
+    ],
   ])('%s', (_, how, expected) => {
     expect(lossOf(PAIR, how)).toBeCloseTo(expected, 12);
   });
@@ -59,7 +67,11 @@ describe.each(LOSSES)('%s', (loss) => {
     const { gradient } = recordLoss(record, how, 0.2);
     for (const i of [0, 1]) {
       const moved = (by: number): number =>
-        lossOf({ ...record, policy: record.policy.map((x, k) => (k === i ? x + by : x)) as [number, number] }, how, 0.2);
+        lossOf(
+          { ...record, policy: record.policy.map((x, k) => (k === i ? x + by : x)) as [number, number] },
+          how,
+          0.2,
+        );
       expect(gradient[i]).toBeCloseTo((moved(1e-6) - moved(-1e-6)) / 2e-6, 6);
     }
   });
@@ -120,7 +132,8 @@ it('reports means, of single answers by their kind', () => {
   const records = [true, true, false].map((desirable, i) => ({ ...PAIR, policy: [-i, -1] as const, desirable }));
   const sums: Record<string, number> = {};
   for (const record of records)
-    for (const [name, value] of Object.entries(recordLoss(record, how, 0).metrics)) sums[name] = (sums[name] ?? 0) + value;
+    for (const [name, value] of Object.entries(recordLoss(record, how, 0).metrics))
+      sums[name] = (sums[name] ?? 0) + value;
   const metrics = metricsOf(sums, 3);
   expect(metrics).toMatchObject({ 'logps/chosen': -0.5, 'logps/rejected': -2, 'count/chosen': 2, 'count/rejected': 1 });
   expect(metrics['rewards/margins']).toBeCloseTo(0.1 * 1.5, 12);
