@@ -91,7 +91,9 @@ describe.each(VERSION_NAMES)('%s', (version) => {
       );
       trained.forEach(([name], i) => {
         expect(gradients[i], name).not.toBeNull();
-        expect(distance(probe(gradients[i]!), reference.gradients[name]!, 1e-2), name).toBeLessThan(NOISE[model.config.llm.linearAttention ? 'linear' : 'full'] * BACKWARD);
+        expect(distance(probe(gradients[i]!), reference.gradients[name]!, 1e-2), name).toBeLessThan(
+          NOISE[model.config.llm.linearAttention ? 'linear' : 'full'] * BACKWARD,
+        );
       });
     });
     for (const [, parameter] of trained) parameter.data.requiresGrad = false;
