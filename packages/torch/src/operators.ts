@@ -124,6 +124,7 @@ export const OPERATORS = {
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   rowsLinear:
     'minicpm::rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor',
+  rowsStandAlone: 'minicpm::rows_stand_alone(Tensor like) -> bool',
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
