@@ -350,8 +350,7 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    if (rowsAre === 'alone') return ops.rowsRmsNorm(x, this.weight.data, this.eps, this.offset);
-    const weight = this.offset === 0 ? this.weight.data : ops.addScalar(this.weight.data, this.offset);
-    return ops.rmsNorm(x, weight, this.eps);
+    const rmsNorm = rowsAre === 'alone' ? ops.rowsRmsNorm : ops.rmsNorm;
+    return rmsNorm(x, this.weight.data, this.eps, this.offset);
   }
 }

@@ -103,7 +103,8 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
     parameter.data = scope(() => keep(ops.empty(parameter.shape, { dtype, device: 'meta' })));
   const { use_lora: useLora, lora_weight_path: from, q_lora: quantized, q_lora_type: type } = config.lora;
   if (useLora) {
-    const options: LoraOptions = from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
+    const options: LoraOptions =
+      from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
     applyLora(model, options, { seed: 0 });
     setLoraTraining(model, true);
     if (quantized) quantizeLayers(model, type);
@@ -125,7 +126,11 @@ export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: stri
   const texts = sequences.map(({ tokens, pictures: own }): Sequence => {
     const inputIds = Int32Array.from({ length: tokens }, () => id++ % llm.vocabSize);
     let shown = 0;
-    const imageBounds = own.map((grid): [number, number] => [shown, (shown += countTokens(pictureTokens, grid))]);
+    const imageBounds = own.map((grid): [number, number] => {
+      const start = shown;
+      shown += countTokens(pictureTokens, grid);
+      return [start, shown];
+    });
     const labels = inputIds.map((__, i) => (i < shown || i === tokens - 1 ? -100 : 1));
     return { inputIds, labels, imageBounds };
   });
