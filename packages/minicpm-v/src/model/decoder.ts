@@ -182,7 +182,10 @@ export class Decoder extends Module {
    */
   prefill(pieces: readonly PromptPiece[]): Tensor {
     const counts = pieces.map(({ embeds }) => embeds.size(0));
-    const embeds = ops.unsqueeze(pieces.length === 1 ? pieces[0]!.embeds : ops.cat(pieces.map((piece) => piece.embeds)), 0);
+    const embeds = ops.unsqueeze(
+      pieces.length === 1 ? pieces[0]!.embeds : ops.cat(pieces.map((piece) => piece.embeds)),
+      0,
+    );
     for (const [i, { cache }] of pieces.entries()) cache.reserve(counts[i]!);
     const rope = this.rope(positionsOf(pieces, counts), Math.max(...pieces.map(({ length }) => length)));
     const reached = pieces.map(({ cache }, i) => ({ cache, count: counts[i]! }));
