@@ -67,16 +67,18 @@ export async function contactSheet(
 
 /** The heading of an image. */
 export function headingOf(number: number, { name, size, turn, role, shown: { grid } }: ImageInfo): string {
-  return `image ${number}: ${name}, ${size.width}x${size.height}, turn ${turn} (${role}), ${slicesIn(grid)}`;
+  return withSlices(`image ${number}: ${name}, ${size.width}x${size.height}, turn ${turn} (${role})`, grid);
 }
 
 function videoHeading(number: number, { name, turn, role, shown: { frames } }: VideoInfo): string {
   const times = `${secondsOf(frames[0]!.time)} to ${secondsOf(frames.at(-1)!.time)}`;
-  return `video ${number}: ${name}, turn ${turn} (${role}), ${frames.length} frames, ${times}, ${slicesIn(frames[0]!.grid)}`;
+  return withSlices(`video ${number}: ${name}, turn ${turn} (${role}), ${frames.length} frames, ${times}`, frames[0]!.grid);
 }
 
-const slicesIn = (grid: ImageGrid): string =>
-  grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
+function withSlices(heading: string, grid: ImageGrid): string {
+  const slices = grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
+  return `${heading}, ${slices}`;
+}
 
 const secondsOf = (time: number): string => `${time.toFixed(2)} s`;
 
