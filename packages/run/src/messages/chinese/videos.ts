@@ -46,7 +46,8 @@ export const VIDEOS: Messages = {
   'Expected videos in user turns only but received {1} in the turn of {2}.':
     '视频只应出现在 user 轮，但在 {2} 的轮次收到 {1}。',
   'Show the video in the user turn before.': '请把视频放到前面的 user 轮。',
-  'Expected {1} once in the text for its video but received it again.': '视频标记 {1} 在文本中应只出现一次，但又出现了。',
+  'Expected {1} once in the text for its video but received it again.':
+    '视频标记 {1} 在文本中应只出现一次，但又出现了。',
   'Keep the first {1} and remove the others: later turns see the video, too.':
     '请保留第一个 {1} 并删去其余的：后面的轮次也能看到这个视频。',
   'Expected the tag {1} in the text for its video but it is in none of the {2} turns.':
@@ -112,7 +113,8 @@ export const VIDEOS: Messages = {
   'frame {1}': '第 {1} 帧',
   'Expected a readable video in {1} but received one that is damaged at {2}: {3}.':
     '{1} 应为可读取的视频，但它在{2}处损坏：{3}。',
-  'Expected a readable video in {1} but received one that is damaged at {2}.': '{1} 应为可读取的视频，但它在{2}处损坏。',
+  'Expected a readable video in {1} but received one that is damaged at {2}.':
+    '{1} 应为可读取的视频，但它在{2}处损坏。',
   'Repair or replace the file (ffmpeg -i OLD NEW often repairs one), or remove the record.':
     '请修复（常可用 ffmpeg -i 旧文件 新文件）或替换该文件，或删除该记录。',
   'Expected the program {1} to read the video {2} but there is none in PATH.':
