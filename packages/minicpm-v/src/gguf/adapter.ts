@@ -11,7 +11,7 @@ import { adaptedParameters, type LoraAdapter, loraAdapters, removeLora } from '.
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { GgufValue } from './format.js';
 import { inPairs, isReordered, languageModules } from './language-model.js';
 import { type GgufTensor, writeGguf } from './writer.js';
@@ -62,7 +62,7 @@ function commonAlpha(layers: readonly LoraAdapter[]): number {
 
 function adapterMetadata({ version }: ModelConfig, alpha: number): Map<string, GgufValue> {
   return new Map<string, GgufValue>([
-    ['general.architecture', { type: 'string', value: FAMILIES[version].architecture }],
+    ['general.architecture', { type: 'string', value: familyOf(version).architecture }],
     ['general.type', { type: 'string', value: 'adapter' }],
     ['adapter.type', { type: 'string', value: 'lora' }],
     ['general.name', { type: 'string', value: VERSIONS[version].title }],

@@ -1,6 +1,6 @@
 /** What llama.cpp does otherwise than the training. With its consequence: nothing that a file can say changes it. */
 import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { MergedWeights } from './merged-weights.js';
 
 /** llama.cpp's own number of slices. */
@@ -10,7 +10,7 @@ const MAX_SLICES = 9;
 export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 'slice'>): string[] {
   const { version, llm } = config;
   const { title, positions } = VERSIONS[version];
-  if (FAMILIES[version].vision === null)
+  if (familyOf(version).vision === null)
     return [
       `llama.cpp does not read the vision tower of ${title}: the file answers text alone. For pictures use serve, or vLLM with --format safetensors.`,
     ];

@@ -18,7 +18,7 @@ import { inNewFolder } from '../checkpoint/new-folder.js';
 import { writeAdapterGguf } from './adapter.js';
 import { ggufChatTemplate } from './chat-template.js';
 import { differences } from './differences.js';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { GgufMetadata } from './format.js';
 import { languageMetadata, languageTensors } from './language-model.js';
 import { MergedWeights } from './merged-weights.js';
@@ -102,7 +102,7 @@ function openForExport(folder: string): { readonly config: ModelConfig; readonly
 }
 
 function refuseVision({ version, llm, file }: ModelConfig): void {
-  if (FAMILIES[version].vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
+  if (familyOf(version).vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
   throw new UserError(
     `Expected a hidden_size that is a multiple of ${RESAMPLER_HEAD}, which llama.cpp's resampler needs, but received ${llm.hiddenSize}.`,
     { file, cure: 'Only models with such a size can be exported.' },
@@ -119,7 +119,7 @@ function filesOf(
   const tensors = languageTensors(config, weights, outtype);
   const metadata = new Map([...languageMetadata(config, outtype, tensors), ...vocabulary]);
   const language = { name: `${title}-${outtype}.gguf`, metadata, tensors };
-  if (FAMILIES[config.version].vision === null) return [language];
+  if (familyOf(config.version).vision === null) return [language];
   const type = MMPROJ_TYPES[outtype];
   return [
     language,

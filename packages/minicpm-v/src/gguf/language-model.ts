@@ -4,7 +4,7 @@
  */
 import { type LlmConfig, type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
 import { fromTypedArray, ops, type Tensor } from '@minicpm-finetune/torch';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { GgufValue } from './format.js';
 import type { MergedWeights } from './merged-weights.js';
 import { FILE_TYPES, languageType, type Outtype } from './outtype.js';
@@ -20,7 +20,7 @@ export function languageMetadata(
   outtype: Outtype,
   tensors: ReadonlyMap<string, GgufTensor>,
 ): Map<string, GgufValue> {
-  const { architecture } = FAMILIES[config.version];
+  const { architecture } = familyOf(config.version);
   const { llm } = config;
   const count = [...tensors.values()].reduce((sum, { shape }) => sum + numelOf(shape), 0);
   const own = Object.entries(ownKeys(config)).map(([key, value]) => [`${architecture}.${key}`, value] as const);
@@ -45,7 +45,7 @@ export function languageMetadata(
 
 /** What only some architectures have. */
 function ownKeys({ version, llm }: ModelConfig): Record<string, GgufValue> {
-  const { architecture } = FAMILIES[version];
+  const { architecture } = familyOf(version);
   if (architecture === 'minicpm')
     return {
       embedding_scale: f32(llm.embeddingScale),
@@ -144,7 +144,7 @@ function rowsOf(
 
 /** Whether rows of this module are others in the file than in the checkpoint. */
 export function isReordered({ version }: ModelConfig, module: string): boolean {
-  return FAMILIES[version].interleaved && /\.attn_[qk]$/.test(module);
+  return familyOf(version).interleaved && /\.attn_[qk]$/.test(module);
 }
 
 /** Rows (n, width) of whole heads: the first and second half of each head's rows in turn. */
