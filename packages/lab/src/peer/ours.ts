@@ -43,6 +43,7 @@ interface Flags {
   steps: number;
   lora: boolean;
   lora_r: number;
+  lora_target_modules?: string;
   modules_to_save: string;
   freeze_vision: boolean;
   bf16: boolean;
@@ -75,6 +76,7 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--steps <n>', 'optimizer steps', number, 8)
     .option('--lora', 'train LoRA adapters on q, k, v, o of the language model', false)
     .option('--lora_r <r>', 'rank', number, 64)
+    .option('--lora_target_modules <pattern>', 'which layers get adapters; default: as `train` does')
     .option('--modules_to_save <names>', "modules trained whole beside LoRA; '' for none", 'embed_tokens,resampler')
     .option('--freeze_vision', 'do not train the vision tower', false)
     .option('--bf16', 'weights, activations and gradients in bfloat16', false)
@@ -120,8 +122,10 @@ function configOf(flags: Flags): RunConfig {
   }).config;
 }
 
-function loraValues({ lora_r: r, freeze_vision: frozen }: Flags, saved: readonly string[]) {
-  return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save: [...saved, ...(frozen ? [] : ['vpm'])] };
+function loraValues({ lora_r: r, lora_target_modules: targets, freeze_vision }: Flags, saved: readonly string[]) {
+  const lora_modules_to_save = [...saved, ...(freeze_vision ? [] : ['vpm'])];
+  const named = targets === undefined ? {} : { lora_target_modules: targets };
+  return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save, ...named };
 }
 
 function stepSettings({ engine, optimizer }: RunConfig) {

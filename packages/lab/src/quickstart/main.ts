@@ -1,30 +1,38 @@
 /**
  * `npm run quickstart`: a tiny model learns to read digits.
  *
- * It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in `quickstart/` of the working folder.
- * The last line on standard output is JSON: accuracy before and after, and seconds.
+ * `-- --model 4.6` takes a tiny MiniCPM-V 4.6. It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in
+ * `quickstart/` (`quickstart-4.6/`) of the working folder. The last line on standard output is JSON: accuracy before and after, and seconds.
  */
 import { spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { createModel, loadModel, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
 import { Progress } from 'minicpm-finetune/internal';
 import { type DigitRecord, type DigitSet, reworded, withoutPictures, writeDigits, writeRecords } from './digits.js';
-import { TINY_CONFIG } from './tiny-config.js';
+import { TINY_MODELS, type TinyModel } from './models.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
-const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
-const FOLDER = 'quickstart';
 const DIGITS = 10_000;
 const HELD_OUT = 997;
 /** More pictures made of each digit to train on. */
 const VARIANTS = 2;
 
 const progress = new Progress();
-const inFolder = (...parts: string[]): string => join(FOLDER, ...parts);
+const [name, tiny] = chosenModel();
+const inFolder = (...parts: string[]): string => join(tiny.folder, ...parts);
+
+function chosenModel(): [name: string, tiny: TinyModel] {
+  const { model } = parseArgs({ options: { model: { type: 'string', default: '2.6' } } }).values;
+  const found = TINY_MODELS[model];
+  if (found !== undefined) return [model, found];
+  console.error(`Expected --model ${Object.keys(TINY_MODELS).join(' or ')} but received ${model}.`);
+  process.exit(1);
+}
 
 function title(text: string): void {
   progress.print(`\n${text}`);
@@ -63,18 +71,20 @@ async function makeData(): Promise<DigitSet> {
 
 /** A model with random weights in the published layout. */
 function makeModel(): void {
-  title('Model: MiniCPM-V 2.6 in miniature, with random weights');
-  const model = createModel(parseConfig(JSON.stringify(TINY_CONFIG), 'quickstart'), { seed: 0 });
+  title(`Model: MiniCPM-V ${name} in miniature, with random weights`);
+  const preprocessor = tiny.preprocessor === null ? undefined : JSON.stringify(tiny.preprocessor, null, 1);
+  const model = createModel(parseConfig(JSON.stringify(tiny.config), 'quickstart', preprocessor), { seed: 0 });
   const numbers = [...model.namedParameters()].reduce((sum, [, { data }]) => sum + data.numel, 0);
   saveCheckpoint(model, inFolder('untrained'));
   model.dispose();
-  cpSync(TOKENIZER, inFolder('untrained'), { recursive: true });
+  cpSync(tiny.tokenizer, inFolder('untrained'), { recursive: true });
+  if (preprocessor !== undefined) writeFileSync(inFolder('untrained', 'preprocessor_config.json'), preprocessor);
   progress.print(`${(numbers / 1e6).toFixed(1)} million parameters in ${inFolder('untrained')}`);
 }
 
 /** Answers the held-out digits; returns the share that is exactly right. */
-async function accuracy(model: string, name: string): Promise<number> {
-  const output = inFolder(`${name}.jsonl`);
+async function accuracy(model: string, file: string): Promise<number> {
+  const output = inFolder(`${file}.jsonl`);
   const flags = { model, data_path: inFolder('data', 'test.json'), output, batch_size: 64, max_new_tokens: 8 };
   await run('generate', flags);
   const lines = readFileSync(output, 'utf8').trim().split('\n');
@@ -105,7 +115,7 @@ async function trainOnText(): Promise<number> {
 }
 
 async function trainOnDigits(): Promise<number> {
-  title('Full fine-tuning: vision tower, resampler and language model learn to read');
+  title(`Full fine-tuning: vision tower, ${tiny.connector} and language model learn to read`);
   return await run('train', {
     model_name_or_path: inFolder('base'),
     data_path: inFolder('data', 'train.json'),
@@ -136,7 +146,7 @@ async function trainWording(): Promise<number> {
     lora_modules_to_save: '',
     lora_r: 8,
     lora_alpha: 16,
-    lora_target_modules: 'llm\\..*layers\\.\\d+\\.(self_attn|mlp)\\.\\w+_proj',
+    lora_target_modules: tiny.loraTargets,
     model_max_length: 256,
     per_device_train_batch_size: 32,
     max_steps: 150,
@@ -161,17 +171,17 @@ async function showAnswers(records: readonly DigitRecord[]): Promise<void> {
       before.generate([ask], { maxNewTokens: 24 }),
       after.generate([ask], { maxNewTokens: 24 }),
     ]);
-    progress.print(`  ${relative(FOLDER, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`);
+    progress.print(`  ${relative(tiny.folder, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`);
   }
 }
 
 async function main(): Promise<void> {
   const started = performance.now();
   const seconds = (): number => Math.round((performance.now() - started) / 100) / 10;
-  mkdirSync(FOLDER, { recursive: true });
-  for (const name of ['untrained', 'base', 'full', 'lora', 'before.jsonl', 'after.jsonl']) {
-    rmSync(inFolder(name), { recursive: true, force: true });
-    if (name.endsWith('.jsonl')) rmSync(inFolder(`${name}.settings.json`), { force: true });
+  mkdirSync(tiny.folder, { recursive: true });
+  for (const made of ['untrained', 'base', 'full', 'lora', 'before.jsonl', 'after.jsonl']) {
+    rmSync(inFolder(made), { recursive: true, force: true });
+    if (made.endsWith('.jsonl')) rmSync(inFolder(`${made}.settings.json`), { force: true });
   }
   const digits = await makeData();
   makeModel();
