@@ -1,8 +1,8 @@
 /** A config.json whose outermost level is the language model's, as sizes: every model up to 4.5. */
 import { expected } from '@minicpm-finetune/run';
-import type { LlmConfig, LongRope, ModelParts, VisionConfig } from './model-config.js';
 import { CURE, type NestedConfig, type RawConfig } from './config-schema.js';
 import { LLMS, type LlmKind } from './llms.js';
+import type { LlmConfig, LongRope, ModelParts, VisionConfig } from './model-config.js';
 import { VERSIONS, type VersionName } from './versions.js';
 
 /** @throws UserError naming file and key */

@@ -1,9 +1,9 @@
 /** A config.json with a `text_config` inside, as sizes: 4.6 and later. Slices are in preprocessor_config.json. */
 import { dirname, join } from 'node:path';
 import { expected } from '@minicpm-finetune/run';
-import type { CanvasMarks, DownsampleMode, LlmConfig, ModelParts, VisionConfig } from './model-config.js';
 import { checkVision, llmConfig } from './config-flat.js';
 import { CURE, checkPreprocessor, type NestedConfig, type RawPreprocessor } from './config-schema.js';
+import type { CanvasMarks, DownsampleMode, LlmConfig, ModelParts, VisionConfig } from './model-config.js';
 import { VERSIONS, type VersionName } from './versions.js';
 
 const MERGED = 4;

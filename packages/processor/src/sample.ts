@@ -1,9 +1,9 @@
 /** The types of encoded samples. Encoder, loader, collator and generation share them. */
 import type { Compat, LlmType } from '@minicpm-finetune/run';
 import type { ThinkingMode } from './chat/thinking.js';
-import type { CanvasMarks } from './model-config.js';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';
+import type { CanvasMarks } from './model-config.js';
 import type { PictureTokens } from './picture-tokens.js';
 import type { Tokenizer } from './tokenizer.js';
 import type { VideoConfig } from './video/format.js';

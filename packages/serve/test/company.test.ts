@@ -43,7 +43,7 @@ describe('several adapters over one base', () => {
   });
 
   it('come and go while requests are answered, and leave nothing behind', async () => {
-    const here = await start({ engine: { adapterRoot: work } });
+    const here = await start({ engine: { adapterRoots: [work] } });
     const { client } = here;
     const post = (path: string, body: object) => client.post<{ id: string; parent?: string }>(path, { body });
     const plain = await textOf(client, request('tiny', 'Now?'));
@@ -89,7 +89,7 @@ it.each(VERSION_NAMES)('%s: the text of generate, one and two turns, also side b
 });
 
 it('a request that is being read while its adapter is unloaded is that of the next one of the name, or of none', async () => {
-  const here = await start({ engine: { adapterRoot: work } });
+  const here = await start({ engine: { adapterRoots: [work] } });
   const pathOf = (i: number): string => adapters[i]!.folder.slice(work.length + 1);
   const how = (): { arrived: number; signal: AbortSignal } => ({
     arrived: performance.now(),

@@ -37,7 +37,7 @@ beforeAll(async () => {
     server: { apiKey: KEY, corsOrigins: ['https://page.example'], allowedHosts: ['model.example'] },
     engine: {
       pictures: { allowedHosts: [netHost], mediaPath: join(work, 'media'), maxBytes: 2 ** 20 },
-      adapterRoot: join(work, 'adapters'),
+      adapterRoots: [join(work, 'gone'), join(work, 'adapters')],
       maxTokens: 100,
     },
   });

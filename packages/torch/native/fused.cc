@@ -50,44 +50,46 @@ AVX512 static void swigluBackward(const BFloat16* grad, const BFloat16* gate, co
   }
 }
 
-AVX512 static void rmsNormForward(const BFloat16* x, const BFloat16* weight, float eps, int64_t size, BFloat16* to, float* inverse) {
+AVX512 static __m512 shifted(const BFloat16* weight, __mmask16 lanes, __m512 offset) { return _mm512_add_ps(load(weight, lanes), offset); }
+
+AVX512 static void rmsNormForward(const BFloat16* x, const BFloat16* weight, float eps, float offset, int64_t size, BFloat16* to, float* inverse) {
   __m512 squares = _mm512_setzero_ps();
   for (int64_t i = 0; i < size; i += 16) {
     const __m512 values = load(x + i, firstLanes(size - i));
     squares = _mm512_fmadd_ps(values, values, squares);
   }
   *inverse = 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(size) + eps);
-  const __m512 factor = _mm512_set1_ps(*inverse);
+  const __m512 factor = _mm512_set1_ps(*inverse), more = _mm512_set1_ps(offset);
   for (int64_t i = 0; i < size; i += 16) {
     const __mmask16 lanes = firstLanes(size - i);
-    store(to + i, _mm512_mul_ps(_mm512_mul_ps(load(x + i, lanes), factor), load(weight + i, lanes)), lanes);
+    store(to + i, _mm512_mul_ps(_mm512_mul_ps(load(x + i, lanes), factor), shifted(weight + i, lanes, more)), lanes);
   }
 }
 
 // With x̂ = x · inverse: dx = inverse · (w dy - x̂ · mean(w dy x̂)), and dy x̂ is added to the weight's gradient where there is one.
-AVX512 static void rmsNormBackward(const BFloat16* grad, const BFloat16* x, const BFloat16* weight, float inverse, int64_t size,
+AVX512 static void rmsNormBackward(const BFloat16* grad, const BFloat16* x, const BFloat16* weight, float inverse, float offset, int64_t size,
                                    BFloat16* gradX, float* gradWeight) {
-  const __m512 factor = _mm512_set1_ps(inverse);
+  const __m512 factor = _mm512_set1_ps(inverse), more = _mm512_set1_ps(offset);
   __m512 products = _mm512_setzero_ps();
   for (int64_t i = 0; i < size; i += 16) {
     const __mmask16 lanes = firstLanes(size - i);
     const __m512 dy = load(grad + i, lanes), normal = _mm512_mul_ps(load(x + i, lanes), factor);
     const __m512 product = _mm512_mul_ps(dy, normal);
-    products = _mm512_fmadd_ps(product, load(weight + i, lanes), products);
+    products = _mm512_fmadd_ps(product, shifted(weight + i, lanes, more), products);
     if (gradWeight != nullptr)
       _mm512_mask_storeu_ps(gradWeight + i, lanes, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, gradWeight + i), product));
   }
   const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(products) / static_cast<float>(size));
   for (int64_t i = 0; i < size; i += 16) {
     const __mmask16 lanes = firstLanes(size - i);
-    const __m512 weighted = _mm512_mul_ps(load(grad + i, lanes), load(weight + i, lanes));
+    const __m512 weighted = _mm512_mul_ps(load(grad + i, lanes), shifted(weight + i, lanes, more));
     const __m512 normal = _mm512_mul_ps(load(x + i, lanes), factor);
     store(gradX + i, _mm512_mul_ps(factor, _mm512_fnmadd_ps(normal, mean, weighted)), lanes);
   }
 }
 
 struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
-  static Tensor forward(AutogradContext* context, const Tensor& given, const Tensor& weight, double eps) {
+  static Tensor forward(AutogradContext* context, const Tensor& given, const Tensor& weight, double eps, double offset) {
     const Tensor x = given.contiguous(), y = at::empty_like(x);
     const int64_t size = x.size(-1), rows = x.numel() / size;
     const Tensor inverse = at::empty({rows}, x.options().dtype(at::kFloat));
@@ -96,9 +98,10 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
     auto* inverses = inverse.data_ptr<float>();
     at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++)
-        rmsNormForward(from + i * size, factors, static_cast<float>(eps), size, to + i * size, inverses + i);
+        rmsNormForward(from + i * size, factors, static_cast<float>(eps), static_cast<float>(offset), size, to + i * size, inverses + i);
     });
     context->save_for_backward({x, weight, inverse});
+    context->saved_data["offset"] = offset;
     return y;
   }
 
@@ -111,13 +114,14 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
     const Tensor sums = trains ? at::zeros({at::get_num_threads(), size}, x.options().dtype(at::kFloat)) : Tensor();
     const auto *dy = grad.const_data_ptr<BFloat16>(), *from = x.const_data_ptr<BFloat16>(), *factors = weight.const_data_ptr<BFloat16>();
     const auto* inverses = saved[2].const_data_ptr<float>();
+    const float offset = static_cast<float>(context->saved_data["offset"].toDouble());
     auto* to = gradX.data_ptr<BFloat16>();
     at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / size), [&](int64_t begin, int64_t end) {
       float* sum = trains ? sums.data_ptr<float>() + at::get_thread_num() * size : nullptr;
       for (int64_t i = begin; i < end; i++)
-        rmsNormBackward(dy + i * size, from + i * size, factors, inverses[i], size, to + i * size, sum);
+        rmsNormBackward(dy + i * size, from + i * size, factors, inverses[i], offset, size, to + i * size, sum);
     });
-    return {gradX, trains ? sums.sum(0).to(weight.scalar_type()) : Tensor(), Tensor()};
+    return {gradX, trains ? sums.sum(0).to(weight.scalar_type()) : Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -169,23 +173,28 @@ static Tensor swiglu(const Tensor& gate, const Tensor& up) {
 }
 
 // Operator by operator, as libtorch computes it on a CPU: it keeps more for the gradient than the one operator that GPUs, and meta tensors, have.
-static Tensor separateRmsNorm(const Tensor& x, const Tensor& weight, double eps) {
+static Tensor separateRmsNorm(const Tensor& x, const Tensor& weight, double eps, double offset) {
   const Tensor wide = x.to(at::kFloat);
-  const Tensor normal = wide.mul(wide.pow(2).mean(-1, true).add_(eps).rsqrt()).to(x.scalar_type());
-  return normal.mul(weight);
+  const Tensor normal = wide.mul(wide.pow(2).mean(-1, true).add_(eps).rsqrt());
+  if (offset != 0) return normal.mul(weight.to(at::kFloat).add(offset)).to(x.scalar_type());
+  return normal.to(x.scalar_type()).mul(weight);
 }
 
-static Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps) {
+// The weight is `offset` more than what is given, which is added in float32.
+static Tensor rmsNorm(const Tensor& x, const Tensor& weight, double eps, double offset) {
   TORCH_CHECK(x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1),
               "expected a weight for each number of the last dimension but received ", x.sizes(), " and ", weight.sizes());
 #if defined(MINICPM_AVX512)
-  if (isForKernel(x) && weight.scalar_type() == at::kBFloat16 && weight.is_contiguous()) return FusedRmsNorm::apply(x, weight, eps);
+  if (isForKernel(x) && weight.scalar_type() == at::kBFloat16 && weight.is_contiguous()) return FusedRmsNorm::apply(x, weight, eps, offset);
   const bool fused = x.scalar_type() == at::kBFloat16 && hasAvx512Bf16();
 #else
   const bool fused = false;
 #endif
-  if (x.is_meta() && metaStandsForCpu() && !fused) return separateRmsNorm(x, weight, eps);
-  return at::rms_norm(x, {x.size(-1)}, weight, eps);
+  if (x.is_meta() && metaStandsForCpu() && !fused) return separateRmsNorm(x, weight, eps, offset);
+  if (offset == 0) return at::rms_norm(x, {x.size(-1)}, weight, eps);
+  const auto type = x.scalar_type();
+  if (type == at::kFloat || type == at::kDouble) return at::rms_norm(x, {x.size(-1)}, weight.add(offset), eps);
+  return separateRmsNorm(x, weight, eps, offset);
 }
 
 // (…, L, size) turned by cosines and sines (2, …, L, half): of the first 2 half numbers of the last dimension, the first half is paired with the
@@ -278,7 +287,7 @@ TORCH_LIBRARY_FRAGMENT(minicpm, library) {
       geluMlp);
   library.def("rotary(Tensor x, Tensor table) -> Tensor", rotary);
   library.def("swiglu(Tensor gate, Tensor up) -> Tensor", swiglu);
-  library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rmsNorm);
+  library.def("rms_norm(Tensor x, Tensor weight, float eps, float offset=0.) -> Tensor", rmsNorm);
 }
 
 }  // namespace minicpm

@@ -314,7 +314,8 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
+    if (rowsAre !== 'alone') return ops.rmsNorm(x, this.weight.data, this.eps, this.offset);
     const weight = this.offset === 0 ? this.weight.data : ops.addScalar(this.weight.data, this.offset);
-    return rowsAre === 'alone' ? ops.rowsRmsNorm(x, weight, this.eps) : ops.rmsNorm(x, weight, this.eps);
+    return ops.rowsRmsNorm(x, weight, this.eps);
   }
 }

@@ -113,7 +113,7 @@ export const OPERATORS = {
     'conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1,1], SymInt[2] padding=[0,0], SymInt[2] dilation=[1,1], SymInt groups=1) -> Tensor',
   layerNorm:
     'layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1e-05, bool cudnn_enable=True) -> Tensor',
-  rmsNorm: 'minicpm::rms_norm(Tensor x, Tensor weight, float eps) -> Tensor',
+  rmsNorm: 'minicpm::rms_norm(Tensor x, Tensor weight, float eps, float offset=0.) -> Tensor',
   rotary: 'minicpm::rotary(Tensor x, Tensor table) -> Tensor',
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:

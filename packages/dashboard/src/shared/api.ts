@@ -3,8 +3,9 @@
  *
  * All answers are JSON (but pictures and the stream), of status 200; a mistake is `{ error: FieldError }` with a status of 400 or above.
  * Requests that write have `content-type: application/json`. The page's cookie, or `Authorization: Bearer TOKEN`, goes with all of them;
- * `POST /api/session` makes the cookie of the token in the address's fragment.
+ * The language of messages is that of the header accept-language. `POST /api/session` makes the cookie of the token in the address's fragment.
  */
+import type { Job, JobRequest } from './jobs.js';
 import type {
   ActionAnswer,
   AnswerIndex,
@@ -33,7 +34,6 @@ import type {
   EstimateRequest,
   FieldError,
   FlagsTable,
-  InLanguage,
   Machine,
   OpenDataRequest,
   OpenedData,
@@ -48,6 +48,7 @@ import type {
   ValuesRequest,
 } from './tools.js';
 
+export type * from './jobs.js';
 export type * from './runs.js';
 export type * from './stream.js';
 export type * from './tools.js';
@@ -77,6 +78,11 @@ export interface Endpoints {
   'POST /api/runs/:id/archive': { request: { archived: boolean }; answer: ActionAnswer };
   'POST /api/runs/:id/delete': { request: DeleteRequest; answer: ActionAnswer };
   'POST /api/runs/:id/checkpoints/:step/delete': { request: Nothing; answer: ActionAnswer };
+  /** Of the run, newest first. */
+  'GET /api/runs/:id/jobs': { request: Nothing; answer: { jobs: readonly Job[] } };
+  'POST /api/runs/:id/jobs': { request: JobRequest; answer: Job };
+  /** Ends its process; what is asked stays, what is written half is the command's to remove. */
+  'POST /api/jobs/:job/stop': { request: Nothing; answer: Job };
   'PUT /api/runs/:id/ui': { request: Partial<UserNotes>; answer: ActionAnswer };
 
   'GET /api/flags': { request: Nothing; answer: FlagsTable };
@@ -89,7 +95,7 @@ export interface Endpoints {
   'GET /api/data': { request: Nothing; answer: { opened: readonly OpenedData[] } };
   'POST /api/data/open': { request: OpenDataRequest; answer: OpenedData };
   'POST /api/data/:data/close': { request: Nothing; answer: Nothing };
-  'GET /api/data/:data/report': { request: InLanguage; answer: DataReport };
+  'GET /api/data/:data/report': { request: Nothing; answer: DataReport };
   'GET /api/data/:data/records': { request: RecordsRequest; answer: RecordPage };
   'GET /api/data/:data/records/:n': { request: RecordRequest; answer: RecordView };
   'GET /api/data/:data/records/:n/images/:image': { request: { w?: number }; answer: Blob };
@@ -105,8 +111,8 @@ export interface Endpoints {
   /** The body and the answer are those of `minicpm-finetune serve`, without `model`; a stream where `stream` is true. */
   'POST /api/chat/:id/v1/chat/completions': { request: Readonly<Record<string, unknown>>; answer: Response };
 
-  'GET /api/machine': { request: InLanguage; answer: Machine };
-  'POST /api/machine/doctor': { request: InLanguage; answer: DoctorReport };
+  'GET /api/machine': { request: Nothing; answer: Machine };
+  'POST /api/machine/doctor': { request: Nothing; answer: DoctorReport };
 }
 
 type Nothing = Record<string, never>;

@@ -9,11 +9,6 @@ export interface FieldError {
   cure: string | null;
 }
 
-/** `lang`: the language of messages, English unless given. */
-export interface InLanguage {
-  lang?: 'en' | 'zh';
-}
-
 // New run
 
 /** `GET /api/flags`: the one table of flags, as `train --help` shows it. */
@@ -25,7 +20,7 @@ export interface FlagsTable {
 /** Flags by name without dashes, as the form has them; absent: the default. */
 export type FlagValues = Readonly<Record<string, unknown>>;
 
-export interface ValuesRequest extends InLanguage {
+export interface ValuesRequest {
   values: FlagValues;
 }
 
@@ -103,7 +98,7 @@ export interface EstimateAnswer {
 }
 
 /** `POST /api/recipe`: a recipe's text to values of the form. */
-export interface RecipeRequest extends InLanguage {
+export interface RecipeRequest {
   text: string;
 }
 
@@ -126,7 +121,7 @@ export interface EncodingSettings {
 }
 
 /** `POST /api/data/open`: the only way to open a data file. */
-export interface OpenDataRequest extends InLanguage {
+export interface OpenDataRequest {
   /** Paths of JSON, JSON Lines and parquet files; relative ones count from the folder in which the page's server was started. */
   files: readonly string[];
   /** Checkpoint folder or name, whose tokenizer and sizes are used. */
@@ -194,7 +189,7 @@ export interface CheckedData {
 export type RecordFilter = 'all' | 'error' | 'warning' | 'long' | 'text_only';
 
 /** `GET /api/data/:data/records`. Filters other than `all` need the report. */
-export interface RecordsRequest extends InLanguage {
+export interface RecordsRequest {
   from?: number;
   count?: number;
   filter?: RecordFilter;
@@ -224,7 +219,7 @@ export interface RecordPreview {
 }
 
 /** `GET /api/data/:data/records/:n`; `context`: the records that pass the filter before and after it. */
-export interface RecordRequest extends InLanguage {
+export interface RecordRequest {
   model_max_length?: number;
   overlong?: EncodingSettings['overlong'];
 }
@@ -298,7 +293,7 @@ export interface RecordView {
 /** Whom to ask: a run's checkpoint (`step` null: its result; `base`: the model that it began with), or a model's folder or name. */
 export type ChatSource = { run: string; step: number | null | 'base' } | { model: string };
 
-export interface ChatStartRequest extends InLanguage {
+export interface ChatStartRequest {
   source: ChatSource;
   dtype?: 'float32' | 'bfloat16' | 'float16';
 }

@@ -217,6 +217,30 @@ describe('a new run', () => {
   });
 });
 
+test('a checkpoint is evaluated and exported', async () => {
+  const id = await runId(page, 'trained');
+  await show(page, `runs/${id}/checkpoints`);
+  await page.getByRole('button', { name: 'Evaluate…' }).first().click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('button', { name: 'Start' }).click();
+  await dialog.getByRole('alert').getByText('--data_path').waitFor();
+  await dialog.getByLabel('Data files').fill(place.data);
+  await sound();
+  await dialog.getByRole('button', { name: 'Start' }).click();
+  await dialog.waitFor({ state: 'detached' });
+  const work = page.getByRole('region', { name: 'Evaluated and exported' });
+  await work.getByText(/equal the reference/).waitFor({ timeout: 60_000 });
+  await page.getByRole('button', { name: 'Export…' }).last().click();
+  await dialog.getByLabel('Form').selectOption('gguf');
+  await dialog.getByLabel('Type of the weights').selectOption('q8_0');
+  await dialog.getByLabel('Form').selectOption('merge');
+  expect(await dialog.getByLabel('Folder').inputValue()).toMatch(/trained-result-merged$/);
+  await dialog.getByRole('button', { name: 'Start' }).click();
+  await work.getByText(/^Merge, the result/).waitFor();
+  await expect.poll(() => work.getByText(/^done/).count(), { timeout: 60_000 }).toBe(2);
+  await sound();
+});
+
 describe('the chat', () => {
   const pick = async (side: 0 | 1, part: 'result' | 'base'): Promise<void> => {
     const form = page.locator('section form').nth(side);

@@ -83,10 +83,16 @@ export class PageServer {
   }
 
   /** As a program with the token. */
-  post(path: string, body: unknown = {}, method = 'POST'): Promise<Answer> {
+  post(
+    path: string,
+    body: unknown = {},
+    method = 'POST',
+    more: Readonly<Record<string, string>> = {},
+  ): Promise<Answer> {
     const text = JSON.stringify(body);
     const headers = {
       ...this.bearer,
+      ...more,
       'content-type': 'application/json',
       'content-length': String(Buffer.byteLength(text)),
     };

@@ -47,7 +47,7 @@ const open = (files: readonly string[], more: object = {}) =>
 
 async function report(lang = 'en') {
   return await until(async () => {
-    const { json } = await server.get(`/api/data/${data}/report?lang=${lang}`);
+    const { json } = await server.get(`/api/data/${data}/report`, { 'accept-language': lang });
     return json.state === 'running' ? undefined : json.report;
   }, 'the report');
 }
@@ -127,7 +127,9 @@ describe('opening', () => {
     const gone = await open(['gone.json']);
     expect(gone.status).toBe(422);
     expect(gone.json.error).toMatchObject({ field: 'data_path', message: expect.stringContaining('gone.json') });
-    const model = await server.post('/api/data/open', { files: [file], model: join(folder.path, 'runs'), lang: 'zh' });
+    const model = await server.post('/api/data/open', { files: [file], model: join(folder.path, 'runs') }, 'POST', {
+      'accept-language': 'zh-CN',
+    });
     expect(model.status).toBe(422);
     expect(model.json.error.message).toMatch(/[\u4e00-\u9fff]/);
   });

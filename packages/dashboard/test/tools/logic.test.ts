@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { ENGLISH } from '@minicpm-finetune/run';
 import { afterAll, describe, expect, it } from 'vitest';
 import { errorOfText, fieldError } from '../../src/server/say.js';
-import { commonFolder } from '../../src/server/tools/chat-models.js';
 import { weightsOfModel, weightsOfRun } from '../../src/server/tools/chat-source.js';
 import { CheckedRecords, type CheckJson } from '../../src/server/tools/checked-data.js';
 import { gpusOf } from '../../src/server/tools/machine.js';
@@ -99,16 +98,6 @@ describe('gpusOf', () => {
     ]);
     expect(gpusOf('')).toEqual([]);
   });
-});
-
-describe('commonFolder', () => {
-  it.each([
-    [['/a/b'], '/a/b'],
-    [['/a/b', '/a/c/d'], '/a'],
-    [['/a/b', '/a/bc'], '/a'],
-    [['/a', '/b'], '/'],
-    [['/a', '/a/b'], '/a'],
-  ])('of %j is %s', (folders, common) => expect(commonFolder(folders)).toBe(common));
 });
 
 describe('the weights of a run', () => {

@@ -38,8 +38,8 @@ const VALUES = {
   lr_scheduler_kwargs: '{"num_cycles": 2}',
   seed: '42',
 };
-const check = async (values: object, more: object = {}) =>
-  (await server.post('/api/command', { values, ...more })).json;
+const check = async (values: object, language = 'en') =>
+  (await server.post('/api/command', { values }, 'POST', { 'accept-language': language })).json;
 
 describe('GET /api/flags', () => {
   it('is the one table of flags: 15 groups with headings and help in both languages', async () => {
@@ -72,7 +72,7 @@ describe('POST /api/command', () => {
     expect(mistakes[0]).toMatchObject({
       message: 'Expected an integer of at least 1 for --lora_r but received "many".',
     });
-    const chinese = await check(values, { lang: 'zh' });
+    const chinese = await check(values, 'zh');
     expect(chinese.mistakes[0].message).toMatch(/--lora_r .*整数/);
   });
 
@@ -126,7 +126,7 @@ describe('the words of the form', () => {
 
 describe('POST /api/dry-run', () => {
   it('has the mistake with its field: one value, a combination, a missing file', async () => {
-    const dry = async (values: object) => (await server.post('/api/dry-run', { values, lang: 'en' })).json;
+    const dry = async (values: object) => (await server.post('/api/dry-run', { values })).json;
     expect((await dry({ ...VALUES, lora_r: 'x' })).error).toMatchObject({ field: 'lora_r' });
     expect((await dry({ ...VALUES, tune_llm: 'true' })).error).toMatchObject({ field: 'tune_llm' });
     const gone = await dry({ ...VALUES, data_path: ['gone.json'] });

@@ -1,5 +1,5 @@
 /** A newcomer's path over the page's endpoints: a run is started, watched, stopped and resumed, then asked beside its base. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makePlace, type Place } from '../../../finetune/test/support/run-place.js';
@@ -125,6 +125,55 @@ describe('a newcomer', () => {
     expect(refused.json.error.param).toMatch(/^messages/);
     expect((await ask('nothing')).status).toBe(404);
     expect((await server.post(`/api/chat/${id}/v1/chat/completions`, [])).status).toBe(400);
+  });
+
+  it('evaluates a checkpoint and exports the result, below the folders of runs only', async () => {
+    const start = (body: object) => server.post(`/api/runs/${run}/jobs`, body);
+    const done = async (id: string) =>
+      await until(
+        async () => {
+          const { jobs } = (await server.get(`/api/runs/${run}/jobs`)).json;
+          const job = jobs.find((one: { id: string }) => one.id === id);
+          return job.state === 'running' ? undefined : job;
+        },
+        'the end of the command',
+        100_000,
+      );
+    const answers = join(place.folder, 'runs', 'answers of 60.jsonl');
+    const evaluation = await start({ kind: 'evaluate', step: 60, output: answers, data_path: ['data.json'] });
+    expect(evaluation).toMatchObject({ status: 200, json: { state: 'running', step: 60 } });
+    expect(evaluation.json.command).toContain(`'--output=${answers}'`);
+    expect((await start({ kind: 'merge', step: null, output: answers })).status).toBe(409);
+    expect(await done(evaluation.json.id)).toMatchObject({
+      state: 'done',
+      said: expect.stringMatching(/equal the ref/),
+    });
+    expect(readFileSync(answers, 'utf8').trimEnd().split('\n')).toHaveLength(16);
+
+    const merged = await start({ kind: 'merge', step: null, output: 'runs/merged' });
+    expect(await done(merged.json.id)).toMatchObject({ state: 'done', error: null });
+    expect(existsSync(join(place.folder, 'runs/merged/model.safetensors'))).toBe(true);
+    const again = await start({ kind: 'merge', step: null, output: 'runs/merged' });
+    expect(await done(again.json.id)).toMatchObject({
+      state: 'failed',
+      error: { message: expect.stringMatching(/merged/) },
+    });
+
+    const refused = await start({ kind: 'merge', step: null, output: '../elsewhere' });
+    expect([refused.status, refused.json.error.field]).toEqual([400, 'output_dir']);
+    const without = await start({ kind: 'evaluate', step: null, output: 'runs/x.jsonl' });
+    expect([without.status, without.json.error.field]).toEqual([400, 'data_path']);
+    expect((await start({ kind: 'shell', step: null, output: 'runs/x' })).status).toBe(400);
+    expect((await start({ kind: 'merge', step: 99_999, output: 'runs/x' })).status).toBe(404);
+    expect((await server.post('/api/jobs/nothing/stop')).status).toBe(404);
+  });
+
+  it('stops a command that it started', async () => {
+    const body = { kind: 'evaluate', step: null, output: 'runs/stopped.jsonl', data_path: ['data.json'] };
+    const { json } = await server.post(`/api/runs/${run}/jobs`, body);
+    expect((await server.post(`/api/jobs/${json.id}/stop`)).json.state).toBe('stopped');
+    const { jobs } = (await server.get(`/api/runs/${run}/jobs`)).json;
+    expect(jobs[0]).toMatchObject({ id: json.id, state: 'stopped', error: null });
   });
 
   it('keeps page and runs when the process of a model is killed, and is told why', async () => {

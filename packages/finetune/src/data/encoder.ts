@@ -14,6 +14,7 @@ import {
   type RecordOptions,
   readConfig,
   Tokenizer,
+  type VideoChoices,
 } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
@@ -29,8 +30,29 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
 export type EncoderDataFlags = Pick<
   RunConfig['data'],
-  'model_max_length' | 'overlong' | 'compat' | 'allow_special_text' | 'max_image_pixels'
+  | 'model_max_length'
+  | 'overlong'
+  | 'compat'
+  | 'thinking'
+  | 'allow_special_text'
+  | 'max_image_pixels'
+  | 'video_fps'
+  | 'video_max_frames'
+  | 'video_max_packing'
+  | 'video_max_slice_nums'
 >;
+
+/** What flags say of videos. */
+export function videoChoices(
+  flags: Pick<EncoderDataFlags, `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`>,
+): VideoChoices {
+  return {
+    fps: flags.video_fps,
+    maxFrames: flags.video_max_frames,
+    maxPacking: flags.video_max_packing,
+    maxSliceNums: flags.video_max_slice_nums,
+  };
+}
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
 export function sliceOf(
@@ -52,10 +74,11 @@ export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data
   return {
     tokenizerFolder: modelFolder,
     vocabSize: config.llm.vocabSize,
-    ...modelInput(config, { slice: sliceOf(config, model) }),
+    ...modelInput(config, { slice: sliceOf(config, model), video: videoChoices(data) }),
     maxLength: data.model_max_length,
     overlong: data.overlong,
     compat: data.compat,
+    thinking: data.thinking,
     allowSpecialText: data.allow_special_text,
     maxImagePixels: data.max_image_pixels,
   };

@@ -157,10 +157,15 @@ interface WrittenMedia {
 function writtenMedia(record: Keys, word: 'image' | 'video', place: RecordPlace): WrittenMedia {
   const both = [record[word], record[`${word}s`]].filter(hasEntry);
   if (both.length === 2) {
-    throw new UserError(`Expected ${word} or ${word}s for a record but received both.`, {
-      ...place,
-      cure: `Put all paths into ${word}s.`,
-    });
+    throw word === 'image'
+      ? new UserError('Expected image or images for a record but received both.', {
+          ...place,
+          cure: 'Put all paths into images.',
+        })
+      : new UserError('Expected video or videos for a record but received both.', {
+          ...place,
+          cure: 'Put all paths into videos.',
+        });
   }
   return { value: both[0], list: Array.isArray(both[0]) ? both[0].filter(present) : undefined };
 }
@@ -243,13 +248,19 @@ function seedMedia<T extends ImageSource | VideoSource>(
   if (!isObject(value)) {
     throw expected('a path, or an object of placeholders and paths', `the key ${word}`, value, {
       ...place,
-      cure: `Several ${word}s are written {"<${word}_00>": path, "<${word}_01>": path}, with the placeholders in the text.`,
+      cure:
+        word === 'image'
+          ? 'Several images are written {"<image_00>": path, "<image_01>": path}, with the placeholders in the text.'
+          : 'Several videos are written {"<video_00>": path, "<video_01>": path}, with the placeholders in the text.',
     });
   }
   const entries = Object.entries(value).filter(([, source]) => present(source));
   if (entries.length === 0) return undefined;
   return Object.fromEntries(
-    entries.map(([tag, source]): [string, T] => [tag, resolve(source, `the ${word} ${shownNames([tag])}`)]),
+    entries.map(([tag, source]): [string, T] => [
+      tag,
+      resolve(source, word === 'image' ? `the image ${shownNames([tag])}` : `the video ${shownNames([tag])}`),
+    ]),
   );
 }
 

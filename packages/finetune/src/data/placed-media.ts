@@ -81,28 +81,38 @@ export class PlacedMedia {
     };
   }
 
-  #checkTaken({ word, listed, taken }: Pool<unknown>): void {
-    if (taken === listed.length) return;
-    const tag = tagOf({ word });
+  #checkTaken({ word, listed: { length }, taken }: Pool<unknown>): void {
+    if (taken === length) return;
     throw new UserError(
-      `Expected one ${tag} in the text for each of the ${listed.length} ${word}s of a record but received ${taken} of them.`,
+      word === 'image'
+        ? `Expected one <image> in the text for each of the ${length} images of a record but received ${taken} of them.`
+        : `Expected one <video> in the text for each of the ${length} videos of a record but received ${taken} of them.`,
       {
         ...this.#place,
-        cure: `Write ${tag} where each ${word} belongs, in the order of the list.`,
+        cure:
+          word === 'image'
+            ? 'Write <image> where each image belongs, in the order of the list.'
+            : 'Write <video> where each video belongs, in the order of the list.',
       },
     );
   }
 
   #text(value: string, turn: number): string {
-    const numbered = /<(image|video)_\d+>/u.exec(value);
-    if (numbered !== null) {
-      const [written, word] = numbered as unknown as [string, 'image' | 'video'];
-      const kind = word === 'image' ? 'an image' : 'a video';
-      throw new UserError(`Expected <${word}> for ${kind} in the text but received ${written}.`, {
-        ...this.#place,
-        turn,
-        cure: `Numbered placeholders belong to the seed form ("${word}": {"${written}": path}); here write <${word}>.`,
-      });
+    const numbered = /<(?:image|video)_\d+>/u.exec(value)?.[0];
+    if (numbered !== undefined) {
+      const isImage = numbered.startsWith('<image');
+      throw new UserError(
+        isImage
+          ? `Expected <image> for an image in the text but received ${numbered}.`
+          : `Expected <video> for a video in the text but received ${numbered}.`,
+        {
+          ...this.#place,
+          turn,
+          cure: isImage
+            ? `Numbered placeholders belong to the seed form ("image": {"${numbered}": path}); here write <image>.`
+            : `Numbered placeholders belong to the seed form ("video": {"${numbered}": path}); here write <video>.`,
+        },
+      );
     }
     const text = value.replaceAll(tagOf(this.#images), () => this.#next(this.#images, turn));
     // without videos, the tag is text, or a mistake that is found where special text is
@@ -134,9 +144,8 @@ export class PlacedMedia {
       throw expected('text', where, part.text, { ...place, cure: 'Write it as one string.' });
     }
     if (other !== undefined) {
-      const what = { text: 'text', image: 'an image', video: 'a video' }[type];
-      const cure = `Write text and ${type === 'video' ? 'video' : 'image'} as two parts.`;
-      throw expected(`nothing but ${what}`, where, other, { ...place, cure });
+      const alone = { text: 'nothing but text', image: 'nothing but an image', video: 'nothing but a video' }[type];
+      throw expected(alone, where, other, { ...place, cure: 'Write text, images and videos as parts of their own.' });
     }
     if (type === 'video') {
       if (own.video === undefined) return this.#next(this.#videos, turn);
@@ -151,15 +160,19 @@ export class PlacedMedia {
   #next<T>(pool: Pool<T>, turn: number): string {
     const { word, listed, taken } = pool;
     const source = listed[taken];
-    const tag = tagOf(pool);
     if (source === undefined) {
-      const kind = word === 'image' ? 'an image' : 'a video';
+      const asked = taken + 1;
       throw new UserError(
-        `Expected ${kind} for every ${tag} of the text but received ${listed.length} ${word}${listed.length === 1 ? '' : 's'} for at least ${taken + 1} of them.`,
+        word === 'image'
+          ? `Expected an image for every <image> of the text but received ${listed.length} image${listed.length === 1 ? '' : 's'} for at least ${asked} of them.`
+          : `Expected a video for every <video> of the text but received ${listed.length} video${listed.length === 1 ? '' : 's'} for at least ${asked} of them.`,
         {
           ...this.#place,
           turn,
-          cure: `Add the missing ${word} to the record's list or remove the ${tag}.`,
+          cure:
+            word === 'image'
+              ? "Add the missing image to the record's list or remove the <image>."
+              : "Add the missing video to the record's list or remove the <video>.",
         },
       );
     }
@@ -170,7 +183,9 @@ export class PlacedMedia {
   #add<T>(pool: Pool<T>, source: T, turn: number): string {
     if (pool.own > 0 && pool.taken > 0) {
       throw new UserError(
-        `Expected ${pool.word}s in the list of the record or in the parts of the content but received both.`,
+        pool.word === 'image'
+          ? 'Expected images in the list of the record or in the parts of the content but received both.'
+          : 'Expected videos in the list of the record or in the parts of the content but received both.',
         { ...this.#place, turn, cure: 'Put all of them into one of the two.' },
       );
     }

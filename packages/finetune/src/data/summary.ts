@@ -1,11 +1,11 @@
 /**
- * What check-data reports about one record. Its length, its supervised tokens, the slices of its images, and oddities.
+ * What check-data reports about one record. Its length, its supervised tokens, slices, frames, and oddities.
  * Numbers only, so that no pixels travel between threads.
  */
 import { type EncodeNotice, foreignPicture } from '@minicpm-finetune/processor';
 import { shown } from '@minicpm-finetune/run';
 import type { Encoder } from './encoder.js';
-import { imageGrids } from './image-grids.js';
+import { type ImageGrid, shownMedia } from './image-grids.js';
 import { type DataRecord, nameOfTurn } from './record.js';
 
 export interface RecordSummary {
@@ -15,6 +15,8 @@ export interface RecordSummary {
   readonly supervised: number;
   /** Slices of each image beside its overview; empty for a text-only record. */
   readonly slices: readonly number[];
+  /** Frames of each video. */
+  readonly frames: readonly number[];
   /** Allowed but probably unintended. */
   readonly warnings: readonly string[];
 }
@@ -29,14 +31,18 @@ export async function summarize(
   const sample = whole.sample!;
   const tokens = sample.inputIds.length;
   const fitted = tokens > encoder.setup.maxLength ? await encoder.encode(record, { pixels }) : whole;
+  const { images, videos } = shownMedia(sample, encoder.tokenizer);
   const value = {
     tokens,
     supervised: countSupervised(sample.labels),
-    slices: imageGrids(sample, encoder.tokenizer).map((grid) => (grid ? grid.columns * grid.rows : 0)),
+    slices: images.map(({ grid }) => slicesOf(grid)),
+    frames: videos.map((video) => video.frames.length),
     warnings: warnings(record),
   };
   return { value, notices: fitted.notices };
 }
+
+const slicesOf = (grid: ImageGrid): number => (grid ? grid.columns * grid.rows : 0);
 
 function countSupervised(labels: Int32Array): number {
   let count = 0;

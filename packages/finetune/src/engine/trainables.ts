@@ -10,8 +10,7 @@ export interface FullTuning {
 
 /** The parameters that full-parameter training trains: the connector's always, tower's and language model's as asked. */
 export function fullyTuned(model: MiniCPMV, { tuneVision, tuneLlm }: FullTuning): Map<string, Parameter> {
-  const wanted = (name: string): boolean =>
-    ({ vision: tuneVision, llm: tuneLlm, connector: true })[partOf(name)];
+  const wanted = (name: string): boolean => ({ vision: tuneVision, llm: tuneLlm, connector: true })[partOf(name)];
   const fixed = model.fixedParameters;
   return new Map([...model.namedParameters()].filter(([name]) => wanted(name) && !fixed.has(name)));
 }

@@ -6,12 +6,12 @@
 import { formatBytes, UserError } from '@minicpm-finetune/run';
 import { type DeviceMemory, deviceMemory, OutOfMemoryError } from '@minicpm-finetune/torch';
 import { wantedBytes } from '../engine/machine.js';
-import { cureFor } from './estimate/check.js';
+import { cureFor, roomOf } from './estimate/check.js';
 import type { Run } from './run.js';
 
 const LESS = 'Take a smaller --model_max_length or --max_slice_nums, or a device with more memory.';
 
-type Counted = Pick<Run, 'training' | 'optimizer' | 'estimated'>;
+type Counted = Pick<Run, 'training' | 'optimizer' | 'estimated' | 'ranks'>;
 
 const sum = (numbers: Iterable<number>): number => [...numbers].reduce((all, number) => all + number, 0);
 
@@ -56,6 +56,10 @@ export function explainRunMemory(
       : 'an unknown size';
   return new UserError(
     `Expected memory for ${wanted > 0 ? `${formatBytes(wanted)} more` : 'another tensor'} on ${device} but received none: a step takes at least ${formatBytes(most)} (${parts.join(', ')}), the allocator keeps ${formatBytes(Math.max(0, reserved - allocated))} for later, and the device has ${others}.`,
-    { flag: '--device', cure: estimated === null ? LESS : cureFor(estimated, room), cause: error },
+    {
+      flag: '--device',
+      cure: estimated === null ? LESS : cureFor(estimated, room, roomOf(estimated.device, run.ranks.localSize).host),
+      cause: error,
+    },
   );
 }

@@ -39,7 +39,7 @@ import { type DeviceName, deviceNamed } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { isOffloaded } from '../parallel/offload.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
-import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
+import { adapterOf, loraOptions, planTraining, slicesNotice, unusedByModel } from './plan.js';
 
 export interface TrainingModel {
   /** On its device, but for weights that are offloaded: those come to it (parallel/sharding.ts). */
@@ -62,7 +62,8 @@ export interface TrainingModel {
 
 /** Adapters: those in the folder `from`, or new ones. */
 function putAdapters(model: MiniCPMV, config: RunConfig, base: BaseModel, from: string | null): PutAdapters {
-  if (from === null) return { ...applyLora(model, loraOptions(config, model), { seed: config.seeds.seed }), notices: [] };
+  if (from === null)
+    return { ...applyLora(model, loraOptions(config, model), { seed: config.seeds.seed }), notices: [] };
   const fingerprint: BaseFingerprint = (format) =>
     format === 2 ? base.fingerprint : baseFingerprint(base.folder, format);
   return loadAdapter(from, model, { fingerprint, trainable: true, dropout: config.lora.lora_dropout });
@@ -121,7 +122,9 @@ export function prepareModel(
   if (applied !== null) setLoraTraining(model, true);
   else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
-  const said = [slicesNotice(config, read), ...(applied?.notices ?? [])].filter((line) => line !== null);
+  const said = [slicesNotice(config, read), ...unusedByModel(config, read), ...(applied?.notices ?? [])].filter(
+    (line) => line !== null,
+  );
   for (const line of said) reporter.notice(line);
   const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
   const device = deviceNamed(config.engine.device);

@@ -1,7 +1,8 @@
 /** Everything a run holds while training, and its opening. */
-import { partOf } from '@minicpm-finetune/processor';
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { partOf } from '@minicpm-finetune/processor';
 import { type Derived, derive, makeSchedule, RUN_FILES, type RunConfig, type Schedule } from '@minicpm-finetune/run';
 import { manualSeed, seedOf } from '@minicpm-finetune/torch';
 import { restoreOptimizer } from '../checkpoint/optimizer-file.js';

@@ -14,6 +14,11 @@ export const DATA_FLAGS = {
   model_max_length: 2048,
   overlong: 'fewer_slices',
   compat: 'inference',
+  thinking: 'inference',
+  video_fps: null,
+  video_max_frames: null,
+  video_max_packing: null,
+  video_max_slice_nums: null,
   allow_special_text: false,
   max_image_pixels: 100_000,
 } as const;

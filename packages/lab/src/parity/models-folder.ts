@@ -5,7 +5,13 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { ModelInputs, Picture } from '@minicpm-finetune/minicpm-v';
-import { type CanvasMarks, canvasPositions, countTokens, type DownsampleMode, type ModelConfig } from '@minicpm-finetune/processor';
+import {
+  type CanvasMarks,
+  canvasPositions,
+  countTokens,
+  type DownsampleMode,
+  type ModelConfig,
+} from '@minicpm-finetune/processor';
 import { copyTo, fromTypedArray, keep, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { Batch } from 'minicpm-finetune/internal';
 import { onCpu } from './models-report.js';
@@ -98,7 +104,9 @@ export class ReferenceCase {
   unitKeys(what: string): string[] {
     return this.#samples().flatMap((sample) => {
       const groups = this.#groups(sample);
-      return groups ? groups.map((_, i) => `${what}.${sample}.${i}`) : this.pictureKeys(what).filter((key) => key.split('.')[1] === `${sample}`);
+      return groups
+        ? groups.map((_, i) => `${what}.${sample}.${i}`)
+        : this.pictureKeys(what).filter((key) => key.split('.')[1] === `${sample}`);
     });
   }
 
@@ -165,7 +173,9 @@ export class ReferenceCase {
   #runs(sample: number): { readonly suffix: '' | '_video'; readonly index: number }[] {
     const listed = (suffix: '' | '_video', bound: string, pixels: string) => {
       const count = [...this.#inputs.infos.keys()].filter((name) => name.startsWith(`${pixels}.${sample}.`)).length;
-      const bounds = this.#inputs.infos.has(`${bound}.${sample}`) ? pairs(this.#inputs.tensor(`${bound}.${sample}`)) : [];
+      const bounds = this.#inputs.infos.has(`${bound}.${sample}`)
+        ? pairs(this.#inputs.tensor(`${bound}.${sample}`))
+        : [];
       return Array.from({ length: count }, (_, index) => ({ suffix, index, start: bounds[index]?.[0] ?? index }));
     };
     const pictures = listed('', 'image_bound', 'pixel_values');
@@ -178,10 +188,14 @@ export class ReferenceCase {
       this.#inputs.infos.has(name) ? this.#inputs.tensor(name) : undefined;
     const times = optional(`temporal_ids.${sample}`)?.toNumbers();
     return this.#runs(sample).map(({ suffix, index }) => {
-      const [pixelsOf, sizesOf] = suffix === '' ? ['pixel_values', 'tgt_sizes'] : ['pixel_values_videos', 'tgt_sizes_videos'];
+      const [pixelsOf, sizesOf] =
+        suffix === '' ? ['pixel_values', 'tgt_sizes'] : ['pixel_values_videos', 'tgt_sizes_videos'];
       const sizes = optional(`${sizesOf}.${sample}`);
       const pixels = copyTo(this.#inputs.tensor(`${pixelsOf}.${sample}.${index}`), this.device);
-      const [rows, cols] = (sizes && pairs(sizes)[index]) ?? [Math.ceil(pixels.size(1) / 14), Math.ceil(pixels.size(2) / 14)];
+      const [rows, cols] = (sizes && pairs(sizes)[index]) ?? [
+        Math.ceil(pixels.size(1) / 14),
+        Math.ceil(pixels.size(2) / 14),
+      ];
       return { pixels, rows, cols, ...(times && { temporalId: times[index]! }) };
     });
   }

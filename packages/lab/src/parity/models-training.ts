@@ -2,8 +2,9 @@
  * Parity of training: gradients, groups, trajectories. Also which parameters have no gradient or a zero one;
  * trajectories of full and LoRA fine-tuning.
  */
-import { partOf } from '@minicpm-finetune/processor';
+
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
+import { partOf } from '@minicpm-finetune/processor';
 import { makeSchedule } from '@minicpm-finetune/run';
 import {
   type Group,
@@ -171,7 +172,9 @@ function checkReached(report: Report, one: ReferenceCase, model: MiniCPMV): void
   const expected = one.meta.params_without_grad_eval;
   if (expected === undefined) return;
   report.check(`${one.name}/parameters_without_grad_eval`, 0, () => {
-    const used = asIn(one, model).plan(one.inputs(model.config), { train: false }).flatMap((node) => [...node.parameters.keys()]);
+    const used = asIn(one, model)
+      .plan(one.inputs(model.config), { train: false })
+      .flatMap((node) => [...node.parameters.keys()]);
     const reached = new Set([...used, ...model.headParameters().keys()]);
     const without = parameterNames(model).filter(
       (parameter) => !reached.has(parameter) || model.fixedParameters.has(parameter),

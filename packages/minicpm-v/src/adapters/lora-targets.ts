@@ -137,8 +137,9 @@ function nothingMatches(
 
 /** How adapters are put on a layer outside of the language model. */
 function otherPart(name: string): string {
-  const [part, ending] = [partOf(name), name.slice(name.lastIndexOf('.') + 1)];
-  return `Names mean the language model, and ${name} is in ${part}: give the pattern '${part}\\..*\\.${ending}', or whole names.`;
+  const [part, ending] = [partPath(name), name.slice(name.lastIndexOf('.') + 1)];
+  const pattern = part.replaceAll('.', '\\.');
+  return `Names mean the language model, and ${name} is in ${part}: give the pattern '${pattern}\\..*\\.${ending}', or whole names.`;
 }
 
 /** A name or a layer that selects nothing, next to others that do, is a typing mistake. */

@@ -79,6 +79,7 @@ it('knows what ends an answer', async () => {
     ['<|im_end|>', '<|endoftext|>'],
     ['<|im_end|>', '<|endoftext|>'],
     ['<|im_end|>', '</s>'],
+    ...new Array(4).fill(['<|im_end|>', '<|endoftext|>']),
   ]);
 });
 

@@ -6,7 +6,7 @@ import { applyLora, trainableParameters } from '../../src/adapters/lora.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 
-const PATTERN = 'llm\\..*layers\\.\\d+\\.self_attn\\.(q_proj|v_proj)';
+const PATTERN = '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn\\.(q_proj|v_proj)|linear_attn\\.in_proj_qkv)';
 
 /** An adapter with random weights everywhere, for a base. */
 export function randomAdapter(base: string, folder: string, seed: number, useDora = false): string {
@@ -19,7 +19,7 @@ export function randomAdapter(base: string, folder: string, seed: number, useDor
       alpha: 8,
       dropout: 0.1,
       targetModules: PATTERN,
-      modulesToSave: ['resampler'],
+      modulesToSave: [model.parts.connector],
       useDora,
     },
     { seed },

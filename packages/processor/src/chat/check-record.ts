@@ -59,13 +59,9 @@ function checkThoughts({ conversations }: SeedRecord, { thinking, llmType }: Cha
 /** The official code learns every answer. */
 function checkOfficial(record: SeedRecord): void {
   const { conversations } = record;
-  const other =
-    videosOf(record).length > 0
-      ? 'a video'
-      : conversations.some((one) => one.thought !== undefined)
-        ? 'a thought'
-        : null;
-  if (other !== null) {
+  const hasThought = conversations.some(({ thought }) => thought !== undefined);
+  if (hasThought || videosOf(record).length > 0) {
+    const other = hasThought ? 'a thought' : 'a video';
     throw new UserError(`Expected text, pictures and answers alone for --compat official but received ${other}.`, {
       flag: '--compat',
       cure: 'Leave out --compat official, or remove the record.',

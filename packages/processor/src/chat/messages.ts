@@ -59,9 +59,17 @@ function byTag<T extends object | string>(
   const entries = areByTag(media) ? Object.entries(media) : [[single, media] as const];
   for (const [tag] of entries) {
     if (tag === single || numbered.exec(tag)?.[0] === tag) continue;
-    throw new UserError(`Expected tags like <${word}_00> for the ${word}s of a record but received ${shown(tag)}.`, {
-      cure: `Name the ${word}s <${word}_00>, <${word}_01>, … and write these tags where the ${word}s belong in the text.`,
-    });
+    throw new UserError(
+      word === 'image'
+        ? `Expected tags like <image_00> for the images of a record but received ${shown(tag)}.`
+        : `Expected tags like <video_00> for the videos of a record but received ${shown(tag)}.`,
+      {
+        cure:
+          word === 'image'
+            ? 'Name the images <image_00>, <image_01>, … and write these tags where the images belong in the text.'
+            : 'Name the videos <video_00>, <video_01>, … and write these tags where the videos belong in the text.',
+      },
+    );
   }
   return entries.map(([tag, source]) => [tag, partOf(source)]);
 }
@@ -84,26 +92,26 @@ function splitAtTags(
       return text === '' ? [] : [text];
     }
     const medium = media.get(piece);
-    const { word } = IMAGE_TAG.test(piece) ? IMAGES : VIDEOS;
-    if (medium === undefined) {
-      const there = media.size === 0 ? `has no ${word}` : `has ${[...media.keys()].join(', ')}`;
-      throw new UserError(`Expected ${AN[word]} for the tag ${piece} in the text but the record ${there}.`, {
-        turn,
-        cure: `Add the ${word} to the record's "${word}", or take ${piece} out of the text.`,
-      });
-    }
+    const isImage = IMAGE_TAG.test(piece);
+    if (medium === undefined) throw withoutMedium(piece, isImage, media).at({ turn });
     if (role !== 'user') {
-      throw new UserError(`Expected ${word}s in user turns only but received ${piece} in the turn of ${role}.`, {
-        turn,
-        cure: `Show the ${word} in the user turn before.`,
-      });
+      throw new UserError(
+        isImage
+          ? `Expected images in user turns only but received ${piece} in the turn of ${role}.`
+          : `Expected videos in user turns only but received ${piece} in the turn of ${role}.`,
+        { turn, cure: isImage ? 'Show the image in the user turn before.' : 'Show the video in the user turn before.' },
+      );
     }
     if (used.has(piece)) {
       throw new UserError(
-        `Expected ${piece} once in the text for its ${word === 'image' ? 'picture' : 'video'} but received it again.`,
+        isImage
+          ? `Expected ${piece} once in the text for its picture but received it again.`
+          : `Expected ${piece} once in the text for its video but received it again.`,
         {
           turn,
-          cure: `Keep the first ${piece} and remove the others: later turns see the ${word === 'image' ? 'picture' : 'video'}, too.`,
+          cure: isImage
+            ? `Keep the first ${piece} and remove the others: later turns see the picture, too.`
+            : `Keep the first ${piece} and remove the others: later turns see the video, too.`,
         },
       );
     }
@@ -112,7 +120,20 @@ function splitAtTags(
   });
 }
 
-const AN = { image: 'an image', video: 'a video' } as const;
+function withoutMedium(tag: string, isImage: boolean, media: ReadonlyMap<string, Part>): UserError {
+  const none = isImage ? 'no image' : 'no video';
+  const there = media.size === 0 ? none : [...media.keys()].join(', ');
+  return new UserError(
+    isImage
+      ? `Expected an image for the tag ${tag} in the text but the record has ${there}.`
+      : `Expected a video for the tag ${tag} in the text but the record has ${there}.`,
+    {
+      cure: isImage
+        ? `Add the image to the record's "image", or take ${tag} out of the text.`
+        : `Add the video to the record's "video", or take ${tag} out of the text.`,
+    },
+  );
+}
 
 /**
  * A record's conversation with its images and videos in their places. A single one without a tag in the text comes first.
@@ -150,9 +171,13 @@ export function recordMessages(record: SeedRecord): ChatMessage[] {
 }
 
 function withoutPlace({ word }: Kind, tag: string, turns: number): UserError {
-  return new UserError(`Expected the tag ${tag} in the text for its ${word} but it is in none of the ${turns} turns.`, {
-    cure: `Write ${tag} where the ${word} belongs, or take the ${word} out of the record.`,
-  });
+  return word === 'image'
+    ? new UserError(`Expected the tag ${tag} in the text for its image but it is in none of the ${turns} turns.`, {
+        cure: `Write ${tag} where the image belongs, or take the image out of the record.`,
+      })
+    : new UserError(`Expected the tag ${tag} in the text for its video but it is in none of the ${turns} turns.`, {
+        cure: `Write ${tag} where the video belongs, or take the video out of the record.`,
+      });
 }
 
 /**

@@ -98,12 +98,3 @@ function firstComplaint(stderr: string, path: string): string | undefined {
   );
   return lines.find((line) => line !== '')?.slice(0, 200);
 }
-
-/** The version of a program; undefined: it is not there. */
-export async function ffmpegVersion(program: 'ffmpeg' | 'ffprobe'): Promise<string | undefined> {
-  return await new Promise((resolve) => {
-    execFile(program, ['-version'], (error, stdout) => {
-      resolve(error ? undefined : (/version (\S+)/u.exec(stdout)?.[1] ?? 'of an unknown version'));
-    });
-  });
-}

@@ -117,6 +117,53 @@ export const DATA = {
       zh: '记录的编码方式。inference：与模型回答时相同；official：与官方训练代码相同。',
     },
   },
+  thinking: {
+    kind: 'choice',
+    choices: ['inference', 'every_turn', 'as_written'],
+    default: 'inference',
+    idle: [{ when: [{ flag: 'compat', is: ['official'] }] }],
+    help: {
+      en: 'Think blocks of models that think. inference: as when the model answers, thoughts are learned and an empty block is prompt. every_turn: a block in every answer, empty ones learned, as ms-swift does. as_written: only those of the data, as LLaMA-Factory does.',
+      zh: '会思考的模型的思考块。inference：与模型回答时相同，学习思考内容，空块属于提示；every_turn：每个回答都带思考块，空块也学习，与 ms-swift 相同；as_written：只保留数据中写出的，与 LLaMA-Factory 相同。',
+    },
+  },
+  video_fps: {
+    kind: 'number',
+    above: 0,
+    default: null,
+    help: {
+      en: "Frames of a second of video; the model's way unless given (3 for 4.5, 1 for 4.6 and 4.7). A folder of frames counts as taken at this rate.",
+      zh: '视频每秒取的帧数；默认与模型发布的处理方式相同（4.5 为 3，4.6 和 4.7 为 1）。帧目录视为按此帧率截取。',
+    },
+  },
+  video_max_frames: {
+    kind: 'integer',
+    min: 1,
+    default: null,
+    help: {
+      en: "Most frames of a video (groups of frames for 4.5); a longer one is thinned out evenly. The model's way unless given (180 for 4.5, 128 for 4.6 and 4.7).",
+      zh: '一个视频最多的帧数（4.5 为帧组数）；更长的视频会均匀抽取。默认与模型发布的处理方式相同（4.5 为 180，4.6 和 4.7 为 128）。',
+    },
+  },
+  video_max_packing: {
+    kind: 'integer',
+    min: 1,
+    max: 6,
+    default: null,
+    help: {
+      en: 'Most frames of a long video that share the tokens of one picture, for 4.5; 3 unless given.',
+      zh: '4.5 中长视频最多有多少帧共用一张图片的词元；默认为 3。',
+    },
+  },
+  video_max_slice_nums: {
+    kind: 'integer',
+    min: 1,
+    default: null,
+    help: {
+      en: 'Most slices a frame is cut into; 1 unless given: frames are not cut.',
+      zh: '一帧最多切成的切片数；默认为 1，即不切片。',
+    },
+  },
   on_bad_record: {
     kind: 'choice',
     choices: ['stop', 'skip'],

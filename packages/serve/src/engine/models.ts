@@ -48,8 +48,8 @@ export interface BaseOptions {
   readonly weights: string;
   /** Of this program, and what else decides numbers: the type and the device that are computed with. */
   readonly version: string;
-  /** Folder below which adapters are loaded while the server runs; null: none are. */
-  readonly adapterRoot: string | null;
+  /** Folders below which adapters are loaded while the server runs; empty: none are. */
+  readonly adapterRoots: readonly string[];
 }
 
 export class ServedModels {
@@ -175,8 +175,8 @@ export class ServedModels {
   }
 
   #belowRoot(path: string): string {
-    const { adapterRoot } = this.#options;
-    if (adapterRoot === null) {
+    const { adapterRoots } = this.#options;
+    if (adapterRoots.length === 0) {
       throw new ApiError(
         403,
         'This server loads no adapters while it runs. Its operator allows it with --adapter_root.',
@@ -186,15 +186,17 @@ export class ServedModels {
         },
       );
     }
-    try {
-      const root = realpathSync(adapterRoot);
-      const folder = realpathSync(isAbsolute(path) ? path : join(root, path));
-      if (folder.startsWith(`${root}${sep}`) && statSync(folder).isDirectory()) return folder;
-    } catch {
-      // the same answer whether there is such a folder elsewhere or not
+    for (const adapterRoot of adapterRoots) {
+      try {
+        const root = realpathSync(adapterRoot);
+        const folder = realpathSync(isAbsolute(path) ? path : join(root, path));
+        if (folder.startsWith(`${root}${sep}`) && statSync(folder).isDirectory()) return folder;
+      } catch {
+        // the same answer whether there is such a folder elsewhere or not
+      }
     }
     throw invalid(
-      `Expected a folder below the server's folder of adapters for lora_path but received ${shown(path)}.`,
+      `Expected a folder below the server's folders of adapters for lora_path but received ${shown(path)}.`,
       'lora_path',
       'adapter_not_found',
     );

@@ -51,7 +51,7 @@ export async function serving(base: string, options: ServingOptions = {}): Promi
     folder: base,
     weights,
     version: '0',
-    adapterRoot: null,
+    adapterRoots: [],
     adapters: [],
     maxNumSeqs: 4,
     maxQueue: 64,

@@ -2,6 +2,7 @@
 import type { english } from '../english/index.js';
 import type { TableOf } from '../table.js';
 import { chat } from './chat.js';
+import { checkpoints } from './checkpoints.js';
 import { common } from './common.js';
 import { compare } from './compare.js';
 import { data } from './data.js';
@@ -10,4 +11,14 @@ import { newRun } from './new-run.js';
 import { run } from './run.js';
 import { runs } from './runs.js';
 
-export const chinese: TableOf<typeof english> = { chat, common, compare, data, machine, newRun, run, runs };
+export const chinese: TableOf<typeof english> = {
+  chat,
+  checkpoints,
+  common,
+  compare,
+  data,
+  machine,
+  newRun,
+  run,
+  runs,
+};

@@ -1,5 +1,6 @@
 /** All messages in English, one group for each screen. */
 import { chat } from './chat.js';
+import { checkpoints } from './checkpoints.js';
 import { common } from './common.js';
 import { compare } from './compare.js';
 import { data } from './data.js';
@@ -8,4 +9,4 @@ import { newRun } from './new-run.js';
 import { run } from './run.js';
 import { runs } from './runs.js';
 
-export const english = { chat, common, compare, data, machine, newRun, run, runs };
+export const english = { chat, checkpoints, common, compare, data, machine, newRun, run, runs };

@@ -1,7 +1,6 @@
 /** Questions for one model or two, and their answers. With what is being written. It stays while the page is open. */
 import type { ChatModel, ChatSource } from '../../../src/shared/api.js';
 import { addressOf, call, wordsOf } from '../../client/request.js';
-import { settings } from '../../shell/settings.svelte.js';
 import type { CodeMessage } from './code.js';
 import { contentOf, type Picture, type Question } from './content.js';
 import { type Sampling, type SamplingName, samplingOf } from './sampling.js';
@@ -69,7 +68,7 @@ class Conversation {
     this.failure = '';
     try {
       const more = dtype ? { dtype: dtype as 'float32' } : {};
-      const model = await call('POST /api/chat', { request: { lang: settings.language, source, ...more } });
+      const model = await call('POST /api/chat', { request: { source, ...more } });
       this.chosen[side] = model.id;
       await this.look();
     } catch (error) {

@@ -8,7 +8,6 @@ import type {
   FlagValues,
 } from '../../../src/shared/api.js';
 import { call, RequestError, wordsOf } from '../../client/request.js';
-import { settings } from '../../shell/settings.svelte.js';
 import { type Fields, fieldsOf, valuesOf } from './form.js';
 
 /** Milliseconds after the last key until the server is asked. */
@@ -71,7 +70,7 @@ class Draft {
   async check(): Promise<void> {
     const asked = ++this.#asked;
     try {
-      const request = { values: this.values, lang: settings.language };
+      const request = { values: this.values };
       const checked = await call('POST /api/command', { request });
       if (asked === this.#asked) this.checked = checked;
     } catch (error) {
@@ -81,21 +80,21 @@ class Draft {
 
   async dryRun(): Promise<void> {
     await this.#work('dry', async () => {
-      this.dry = await call('POST /api/dry-run', { request: { values: this.values, lang: settings.language } });
+      this.dry = await call('POST /api/dry-run', { request: { values: this.values } });
       if (this.dry.error !== null) this.#refuse(this.dry.error);
     });
   }
 
   async fit(): Promise<void> {
     await this.#work('estimate', async () => {
-      this.estimate = await call('POST /api/estimate', { request: { values: this.values, lang: settings.language } });
+      this.estimate = await call('POST /api/estimate', { request: { values: this.values } });
       if (this.estimate.error !== null) this.#refuse(this.estimate.error);
     });
   }
 
   async takeRecipe(text: string): Promise<void> {
     await this.#work('recipe', async () => {
-      const { error, values, left } = await call('POST /api/recipe', { request: { text, lang: settings.language } });
+      const { error, values, left } = await call('POST /api/recipe', { request: { text } });
       if (error !== null) return this.#refuse(error);
       this.fill(values, true);
       this.left = left;
@@ -114,7 +113,7 @@ class Draft {
   async start(queue: boolean): Promise<string | undefined> {
     let run: string | undefined;
     await this.#work('start', async () => {
-      const request = { values: this.values, lang: settings.language, queue };
+      const request = { values: this.values, queue };
       ({ run } = await call('POST /api/runs', { request }));
     });
     return run;

@@ -4,8 +4,8 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, lstatSync, mkdirSync, openSync, realpathSync, rmSync, writeSync } from 'node:fs';
-import { basename, dirname, join, resolve, sep } from 'node:path';
+import { closeSync, existsSync, lstatSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { type FileLock, RUN_FILES, runningProcess, takeLock, thisProcess, UserError } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
 import { handleOf, type KnownRun } from '../runs/known-run.js';
@@ -13,6 +13,7 @@ import type { RunIndex } from '../runs/run-index.js';
 import { type CommandLine, flagWords, shellText } from './command-words.js';
 import { CONSOLE_LOG } from './console-log.js';
 import { LAUNCH_FILE, type Launch, readLaunch, writeLaunch } from './launch-record.js';
+import { pathBelow } from './path-below.js';
 
 /** The page follows `events.jsonl`; what is printed goes to a file. */
 const PLAIN = '--progress=plain';
@@ -99,17 +100,7 @@ export class Launcher {
     if (typeof given !== 'string' || given === '')
       throw new ApiError(400, 'Expected a folder for --output_dir but received none.', { field });
     const { runs, cwd } = this.#options;
-    const folder = realFolder(resolve(cwd, given));
-    const roots = runs.roots.map((root) => realFolder(root));
-    if (!roots.some((root) => folder.startsWith(`${root}${sep}`)))
-      throw new ApiError(
-        400,
-        `Expected a folder below ${roots.join(' or ')} for --output_dir but received ${folder}.`,
-        {
-          field,
-          cure: 'Name a folder there, or start the page with --runs and the folder above it.',
-        },
-      );
+    const folder = pathBelow(runs.roots, resolve(cwd, given), field);
     const known = runs.find(handleOf(folder));
     if (known?.isLive || known?.state === 'queued')
       throw new ApiError(
@@ -212,13 +203,6 @@ function openLog(folder: string): number {
       cure: 'Move it away.',
     });
   return openSync(path, 'a', 0o666);
-}
-
-/** The real path of a folder that need not be there. */
-function realFolder(path: string): string {
-  if (existsSync(path)) return realpathSync(path);
-  const above = dirname(path);
-  return above === path ? path : join(realFolder(above), basename(path));
 }
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? 'an error';

@@ -29,8 +29,6 @@ function checked<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
   });
 }
 
-export const LANG = z.enum(['en', 'zh']).optional();
-
 /** A number of a path, such as `:n`. @throws ApiError 404 */
 export function numberOf(c: Context, name: string): number {
   const text = c.req.param(name) ?? '';

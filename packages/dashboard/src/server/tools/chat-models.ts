@@ -1,6 +1,5 @@
 /** The models of the chat. One process for each base, with adapters loaded into it. */
 import { randomBytes } from 'node:crypto';
-import { dirname, sep } from 'node:path';
 import type { ChatModel, ChatSource } from '../../shared/api.js';
 import { ApiError, notFound } from '../errors.js';
 import { shellText } from '../process/command-words.js';
@@ -63,9 +62,8 @@ export class ChatModels {
         cure: 'Free one of those that are loaded.',
       });
     }
-    const process: ServeProcess = new ServeProcess(
-      { ...this.#options, base, dtype, adapterRoot: commonFolder(this.#roots()) },
-      () => this.#processes.delete(process),
+    const process: ServeProcess = new ServeProcess({ ...this.#options, base, dtype, adapterRoots: this.#roots() }, () =>
+      this.#processes.delete(process),
     );
     this.#processes.add(process);
     return process;
@@ -155,15 +153,6 @@ export class ChatModels {
       name: adapter === null ? name : model,
     };
   }
-}
-
-/** The folder that holds all of `folders`, which are absolute. */
-export function commonFolder(folders: readonly string[]): string {
-  const [first = sep, ...others] = folders;
-  let common = first;
-  while (!others.every((folder) => folder === common || folder.startsWith(common === sep ? sep : `${common}${sep}`)))
-    common = dirname(common);
-  return common;
 }
 
 async function loadAdapter(process: ServeProcess, name: string, path: string): Promise<void> {

@@ -2,12 +2,11 @@
 import type { Context, Hono } from 'hono';
 import { z } from 'zod';
 import { languageOf, sayFor } from '../say.js';
-import { bodyOf, LANG } from './body.js';
+import { bodyOf } from './body.js';
 import type { ChatModels } from './chat-models.js';
 import { type RunPlace, weightsOfModel, weightsOfRun } from './chat-source.js';
 
 const START = z.strictObject({
-  lang: LANG,
   source: z.union([
     z.strictObject({ run: z.string().min(1), step: z.union([z.number().int().min(0), z.null(), z.literal('base')]) }),
     z.strictObject({

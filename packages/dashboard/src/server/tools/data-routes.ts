@@ -4,8 +4,8 @@ import type { Context, Hono } from 'hono';
 import { z } from 'zod';
 import type { DataReport, EncodingView, RecordPage, RecordPreview, RecordView } from '../../shared/api.js';
 import { ApiError } from '../errors.js';
-import { errorOfText, fieldError, placeText, sayFor } from '../say.js';
-import { bodyOf, INTEGER, LANG, numberOf, queryOf } from './body.js';
+import { errorOfText, fieldError, languageOf, placeText, sayFor } from '../say.js';
+import { bodyOf, INTEGER, numberOf, queryOf } from './body.js';
 import { ChildRefusal, type CommandOptions } from './child.js';
 import { type DataSet, DataSets, type PreviewJson } from './data-set.js';
 
@@ -18,7 +18,6 @@ const PATH = z
 const OVERLONG = z.enum(['fewer_slices', 'truncate_text', 'drop', 'error']);
 
 const OPEN = z.strictObject({
-  lang: LANG,
   files: z.array(PATH).min(1).max(MOST_FILES),
   model: PATH,
   settings: z
@@ -33,13 +32,12 @@ const OPEN = z.strictObject({
     .optional(),
 });
 const RECORDS = z.object({
-  lang: LANG,
   from: INTEGER.default(0),
   count: INTEGER.pipe(z.number().max(200)).default(50),
   filter: z.enum(['all', 'error', 'warning', 'long', 'text_only']).default('all'),
   model_max_length: INTEGER.optional(),
 });
-const RECORD = z.object({ lang: LANG, model_max_length: INTEGER.optional(), overlong: OVERLONG.optional() });
+const RECORD = z.object({ model_max_length: INTEGER.optional(), overlong: OVERLONG.optional() });
 const PICTURE = RECORD.extend({ compat: z.enum(['inference', 'official']).default('inference') });
 const IMAGE = z.object({ w: INTEGER.pipe(z.number().min(1).max(4096)).default(1024) });
 
@@ -49,8 +47,8 @@ export function mountData(app: Hono, options: CommandOptions): DataSets {
 
   app.get('/api/data', async (c) => c.json({ opened: await sets.list() }));
   app.post('/api/data/open', async (c) => {
-    const { lang, ...request } = await bodyOf(c, OPEN);
-    const say = await sayFor(lang);
+    const request = await bodyOf(c, OPEN);
+    const say = await sayFor(languageOf(c));
     return c.json(await inWords(say, () => sets.open(request)));
   });
   app.post('/api/data/:data/close', (c) => {
@@ -59,17 +57,16 @@ export function mountData(app: Hono, options: CommandOptions): DataSets {
     return c.json({});
   });
   app.get('/api/data/:data/report', async (c) => {
-    const say = await sayFor(queryOf(c, z.object({ lang: LANG })).lang);
-    return c.json(reportOf(setOf(c), say));
+    return c.json(reportOf(setOf(c), await sayFor(languageOf(c))));
   });
   app.get('/api/data/:data/records', async (c) => {
     const query = queryOf(c, RECORDS);
-    const say = await sayFor(query.lang);
+    const say = await sayFor(languageOf(c));
     return c.json(await inWords(say, () => page(sets, setOf(c), query, say)));
   });
   app.get('/api/data/:data/records/:n', async (c) => {
-    const { lang, ...limits } = queryOf(c, RECORD);
-    const say = await sayFor(lang);
+    const limits = queryOf(c, RECORD);
+    const say = await sayFor(languageOf(c));
     const record = numberOf(c, 'n');
     return c.json(await inWords(say, () => view(setOf(c), record, limits, say)));
   });
@@ -78,7 +75,7 @@ export function mountData(app: Hono, options: CommandOptions): DataSets {
     return await picture(setOf(c), request);
   });
   app.get('/api/data/:data/records/:n/pictures/:picture', async (c) => {
-    const { lang: _, ...query } = queryOf(c, PICTURE);
+    const query = queryOf(c, PICTURE);
     const request = { op: 'picture', record: numberOf(c, 'n'), picture: numberOf(c, 'picture'), ...query };
     return await picture(setOf(c), request);
   });

@@ -15,8 +15,8 @@ export interface ServeOptions extends CommandOptions {
   /** Folder or name. */
   readonly base: string;
   readonly dtype: string | null;
-  /** Folder below which adapters may be loaded. */
-  readonly adapterRoot: string;
+  /** Folders below which adapters may be loaded. */
+  readonly adapterRoots: readonly string[];
 }
 
 /** Milliseconds that the process has to end by itself. */
@@ -42,12 +42,12 @@ export class ServeProcess {
   constructor(options: ServeOptions, onEnd: () => void) {
     this.options = options;
     this.#onEnd = onEnd;
-    const { commandLine, cwd, base, dtype, adapterRoot } = options;
+    const { commandLine, cwd, base, dtype, adapterRoots } = options;
     const words = [
       'serve',
       `--model=${base}`,
       ...(dtype === null ? [] : [`--dtype=${dtype}`]),
-      `--adapter_root=${adapterRoot}`,
+      ...adapterRoots.map((folder) => `--adapter_root=${folder}`),
       '--port=0',
       '--json=true',
       '--exit_with_parent=true',

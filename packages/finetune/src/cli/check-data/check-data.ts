@@ -61,6 +61,9 @@ export interface CheckReport {
   readonly supervised_share: number | null;
   readonly text_only: number;
   readonly images: number;
+  readonly videos: number;
+  /** Of all videos. */
+  readonly frames: number;
   /** Number of images by number of slices beside their overview. */
   readonly slices_per_image: Readonly<Record<string, number>>;
   readonly model_max_length: number;
@@ -68,7 +71,7 @@ export interface CheckReport {
   readonly too_long: number;
   /** A length that holds all records, or all but 0.5 % where those are much longer; null without sound records. */
   readonly suggested_model_max_length: number | null;
-  /** Of each record in the order of the data, null where it is bad: tokens, those that are learned, and images. With --per_record. */
+  /** Of each record in the order of the data, null where it is bad: tokens, those that are learned, images and videos. With --per_record. */
   readonly per_record?: {
     readonly tokens: readonly (number | null)[];
     readonly supervised: readonly (number | null)[];
@@ -111,6 +114,8 @@ class Tally {
   readonly #lengths: number[] = [];
   #supervised = 0;
   #textOnly = 0;
+  #videos = 0;
+  #frames = 0;
   readonly #slices = new Map<number, number>();
 
   readonly #dataset: Dataset;
@@ -132,17 +137,19 @@ class Tally {
       return;
     }
     this.#notes.add(place.file, place.record, outcome.traits!);
-    const { tokens, supervised, slices, warnings } = outcome.value;
+    const { tokens, supervised, slices, frames, warnings } = outcome.value;
     for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
     for (const message of warnings) this.#warnings.push({ message, ...place });
     this.#lengths.push(tokens);
     if (this.#perRecord !== null) {
       this.#perRecord.tokens[index] = tokens;
       this.#perRecord.supervised[index] = supervised;
-      this.#perRecord.images[index] = slices.length;
+      this.#perRecord.images[index] = slices.length + frames.length;
     }
     this.#supervised += supervised;
-    if (slices.length === 0) this.#textOnly++;
+    if (slices.length + frames.length === 0) this.#textOnly++;
+    this.#videos += frames.length;
+    this.#frames += frames.reduce((sum, count) => sum + count, 0);
     for (const count of slices) this.#slices.set(count, (this.#slices.get(count) ?? 0) + 1);
   }
 
@@ -163,6 +170,8 @@ class Tally {
       supervised_share: total === 0 ? null : this.#supervised / total,
       text_only: this.#textOnly,
       images: [...this.#slices.values()].reduce((sum, count) => sum + count, 0),
+      videos: this.#videos,
+      frames: this.#frames,
       slices_per_image: Object.fromEntries([...this.#slices].sort(([a], [b]) => a - b)),
       model_max_length: this.#maxLength,
       too_long: lengths.filter((length) => length > this.#maxLength).length,

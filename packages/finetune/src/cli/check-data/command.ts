@@ -4,7 +4,7 @@ import type { CliCommand } from '../cli-command.js';
 import { flagValue, requiredValue, sayIdle } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
-import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
+import { ADAPTER_SLICES, encoderFromFlags, THINKING_AND_VIDEOS } from '../shared/encoder-flags.js';
 
 const { data, model, loader } = CONFIG_FLAGS;
 
@@ -25,6 +25,7 @@ const FLAGS: readonly Flag[] = flagsOf({
     adapter: ADAPTER_SLICES,
     max_slice_nums: model.max_slice_nums,
     scale_resolution: model.scale_resolution,
+    ...THINKING_AND_VIDEOS,
     max_image_pixels: data.max_image_pixels,
     compat: data.compat,
     allow_special_text: data.allow_special_text,

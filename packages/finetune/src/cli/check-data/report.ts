@@ -41,10 +41,13 @@ function lengths(report: CheckReport, tokens: Distribution, say: Say): string[] 
   ];
 }
 
-function images({ images: count, text_only, slices_per_image }: CheckReport, say: Say): string[] {
+function images(report: CheckReport, say: Say): string[] {
+  const { images: count, videos, frames, text_only, slices_per_image } = report;
   const textOnly = text_only > 0 ? `, ${counted(text_only, 'text-only record')}` : '';
-  if (count === 0) return ['', say(`No images${textOnly}`)];
+  const shown = videos === 0 ? [] : ['', say(`${counted(videos, 'video')} of ${counted(frames, 'frame')}`)];
+  if (count === 0) return videos === 0 ? ['', say(`No images${textOnly}`)] : shown;
   return [
+    ...shown,
     '',
     say(`${counted(count, 'image')}${textOnly}; slices per image beside its overview:`),
     ...bars(Object.entries(slices_per_image).map(([slices, number]) => [slices, number])),

@@ -41,6 +41,7 @@ export async function doctor(folder: string, report: (finding: Finding) => void)
   add(memory());
   for (const [name, path] of diskFolders(folder)) add(disk(name, path));
   add(compiler());
+  add(videos());
   const torch = await loadTorch();
   if (typeof torch === 'string') {
     // The first line is what failed, the others say why and what to do.
@@ -104,6 +105,17 @@ function compiler(): Finding {
   const cure =
     'Needed only to compile the addon: install one, such as `apt install g++` or the Xcode command line tools.';
   return { name: 'compiler', status: 'note', found: `${command} does not run`, cure };
+}
+
+/** The programs that read videos. */
+function videos(): Finding {
+  const programs = ['ffmpeg', 'ffprobe'];
+  const lines = programs.map((program) => firstLine(program, ['-version']));
+  const missing = programs.filter((_, i) => lines[i] === undefined);
+  if (missing.length === 0) return { name: 'videos', status: 'ok', found: lines[0]!.replace(/ Copyright.*/u, '') };
+  const cure =
+    'Needed only for data with videos: install ffmpeg (Debian and Ubuntu: `apt install ffmpeg`, macOS: `brew install ffmpeg`), or give videos as folders of frames.';
+  return { name: 'videos', status: 'note', found: `${missing.join(' and ')} not in PATH`, cure };
 }
 
 type Torch = typeof import('@minicpm-finetune/torch');

@@ -6,9 +6,9 @@ import type { EncoderSetup } from '../../data/encoder.js';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
-import { ADAPTER_SLICES, encoderFromFlags } from '../shared/encoder-flags.js';
+import { ADAPTER_SLICES, encoderFromFlags, THINKING_AND_VIDEOS } from '../shared/encoder-flags.js';
 import { writeNewFile } from '../shared/new-file.js';
-import type { ImageInfo } from './contact-sheet.js';
+import type { ImageInfo, VideoInfo } from './contact-sheet.js';
 import type { RenderedSample } from './render.js';
 
 const { data, model } = CONFIG_FLAGS;
@@ -39,6 +39,7 @@ const FLAGS: readonly Flag[] = flagsOf({
     adapter: ADAPTER_SLICES,
     max_slice_nums: model.max_slice_nums,
     scale_resolution: model.scale_resolution,
+    ...THINKING_AND_VIDEOS,
     max_image_pixels: data.max_image_pixels,
     allow_special_text: data.allow_special_text,
   },
@@ -147,7 +148,7 @@ export const renderCommand: CliCommand = {
 };
 
 async function writeSheet(file: string, rendered: RenderedSample, setup: EncoderSetup, io: CommandIO): Promise<void> {
-  const { sample, grids, images } = rendered;
+  const { sample, shownImages, images, shownVideos, videos } = rendered;
   if (sample.pictures.length === 0) {
     io.stderr.write(`${io.say(`notice: the record has no pictures; ${file} is not written`)}\n`);
     return;
@@ -158,13 +159,17 @@ async function writeSheet(file: string, rendered: RenderedSample, setup: Encoder
     import('@minicpm-finetune/processor'),
   ]);
   const infos: ImageInfo[] = [];
-  for (const { source, turn, role } of images) {
+  for (const [i, { source, turn, role }] of images.entries()) {
     const size = await measureImage(source, { maxImagePixels: setup.maxImagePixels ?? PILLOW_MAX_PIXELS });
-    infos.push({ name: nameOf(source), size, turn, role });
+    infos.push({ name: nameOf(source), size, turn, role, shown: shownImages[i]! });
   }
-  writeNewFile(file, await contactSheet(sample.pictures, grids, infos, setup.patchSize), '--contact_sheet');
+  const clips = videos.map(({ source, turn, role }, i): VideoInfo => {
+    const name = typeof source === 'string' ? nameOf(source) : `${nameOf(source[0]!)}, ...`;
+    return { name, turn, role, shown: shownVideos[i]! };
+  });
+  writeNewFile(file, await contactSheet(sample.pictures, infos, clips, setup.patchSize), '--contact_sheet');
   io.stderr.write(`${io.say(`${sample.pictures.length} pictures written to ${file}`)}\n`);
-  for (const { name } of infos) {
+  for (const { name } of [...infos, ...clips]) {
     const characters = await undrawable(name);
     if (characters.length === 0) continue;
     const message = `no font of this machine has ${characters.join(' ')}: they are written as numbers in the label of ${name}`;

@@ -6,8 +6,18 @@ import { type EncodedSample, measureImage, PILLOW_MAX_PIXELS, type Tokenizer } f
 import { type Compat, UserError, type UserErrorData } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import type { Encoder } from '../../data/encoder.js';
+import type { ShownImage, ShownVideo } from '../../data/image-grids.js';
 import { type DataRecord, nameOfTurn } from '../../data/record.js';
-import { type ImagePlace, placed, placesOf, type RenderedToken, type RenderRole, renderSample } from './render.js';
+import {
+  type ImagePlace,
+  placed,
+  placesOf,
+  type RenderedToken,
+  type RenderRole,
+  renderSample,
+  type VideoPlace,
+  videoPlacesOf,
+} from './render.js';
 import { diff } from './token-diff.js';
 
 /** A token. Keys are those of the JSON that `render --json` prints. */
@@ -31,7 +41,7 @@ export interface TokenJson {
 export interface FeaturesJson {
   readonly index: number | null;
   readonly features: number;
-  /** Number of the picture, from 0; null: cut off. */
+  /** Number of the picture, from 0, or of the first of a group of frames; null: cut off. */
   readonly picture: number | null;
   readonly role: RenderRole;
   readonly cut?: true;
@@ -51,6 +61,19 @@ interface ImageJson {
   readonly pictures: readonly number[];
 }
 
+interface VideoJson {
+  /** Its file or folder, as the data name it, or the files of its frames. */
+  readonly name: string | readonly string[];
+  readonly turn: number;
+  readonly role: RenderRole;
+  /** Of each frame that the model sees: its time in seconds, and its pictures as those of an image. */
+  readonly frames: readonly {
+    readonly time: number;
+    readonly grid: ImageJson['grid'];
+    readonly pictures: readonly number[];
+  }[];
+}
+
 /** A record under one `--compat`. */
 interface EncodingJson {
   readonly compat: Compat;
@@ -62,6 +85,7 @@ interface EncodingJson {
   readonly notices: readonly string[];
   readonly tokens: readonly (TokenJson | FeaturesJson)[];
   readonly images: readonly ImageJson[];
+  readonly videos: readonly VideoJson[];
 }
 
 export interface RecordJson {
@@ -73,6 +97,8 @@ export interface RecordJson {
     /** Its name in messages, such as `turn 1`. */
     readonly name: string;
     readonly content: string;
+    /** What the assistant thought before this answer, where the data have it beside. */
+    readonly thought?: string;
     readonly learned: boolean;
   }[];
   readonly encodings: readonly EncodingJson[];
@@ -102,10 +128,11 @@ export async function recordJson(
     record: index,
     place: dataset.place(index),
     id: record.id ?? null,
-    conversation: record.conversations.map(({ role, content, supervised }, turn) => ({
+    conversation: record.conversations.map(({ role, content, thought, supervised }, turn) => ({
       role,
       name: nameOfTurn(record, turn),
       content,
+      ...(thought === undefined ? {} : { thought }),
       learned: role === 'assistant' && supervised !== false,
     })),
     encodings,
@@ -144,7 +171,7 @@ async function encodingJson(
     return { ...whole, error };
   } catch (mistake) {
     if (!(mistake instanceof UserError)) throw mistake;
-    return { compat, error, length: 0, supervised: 0, cut: 0, notices: [], tokens: [], images: [] };
+    return { compat, error, length: 0, supervised: 0, cut: 0, notices: [], tokens: [], images: [], videos: [] };
   }
 }
 
@@ -173,7 +200,8 @@ async function describe(
     cut: all.reduce((sum, one) => sum + (one.cut ? ('features' in one ? one.features : 1) : 0), 0),
     notices: kept?.notices ?? said,
     tokens: all,
-    images: await imagesJson(kept?.images ?? placesOf(record), kept?.grids ?? [], encoder),
+    images: await imagesJson(kept?.images ?? placesOf(record), kept?.shownImages ?? [], encoder),
+    videos: videosJson(kept?.videos ?? videoPlacesOf(record), kept?.shownVideos ?? []),
   };
 }
 
@@ -188,12 +216,18 @@ type Entry = TokenJson | FeaturesJson;
 
 /** Tokens, with the features of each picture as one entry. */
 function entries(tokens: readonly RenderedToken[], sample: EncodedSample, tokenizer: Tokenizer): Entry[] {
-  const pictureAt = new Map(sample.imageBounds.map(([start], number) => [start, number]));
-  const lengths = sample.imageBounds.map(([start, end]) => end - start);
+  const pictureAt = new Map<number, number>();
+  const lengths = new Map<number, number>();
+  let first = 0;
+  for (const [number, [start, end]] of sample.imageBounds.entries()) {
+    pictureAt.set(start, first);
+    lengths.set(first, end - start);
+    first += sample.groups?.[number] ?? 1;
+  }
   const name = (id: number): string => tokenizer.token(id) ?? `#${id}`;
   return tokens.flatMap(({ index, text, role, image, supervised, learned }, at): Entry[] => {
     const picture = pictureAt.get(index);
-    if (image) return picture === undefined ? [] : [{ index, features: lengths[picture]!, picture, role }];
+    if (image) return picture === undefined ? [] : [{ index, features: lengths.get(picture)!, picture, role }];
     const label = sample.labels[index] ?? -100;
     const next = sample.inputIds[index + 1] === label ? tokens[at + 1]?.text : undefined;
     return [
@@ -229,23 +263,29 @@ function merged(whole: readonly Entry[], kept: readonly Entry[]): Entry[] {
 
 async function imagesJson(
   places: readonly ImagePlace[],
-  grids: readonly ({ readonly columns: number; readonly rows: number } | null)[],
+  shown: readonly ShownImage[],
   { setup }: Encoder,
 ): Promise<ImageJson[]> {
-  let next = 0;
   const images: ImageJson[] = [];
   for (const [number, { source, turn, role }] of places.entries()) {
-    const grid = grids[number];
-    const count = grid === undefined ? 0 : 1 + (grid === null ? 0 : grid.columns * grid.rows);
     const size = await measureImage(source, { maxImagePixels: setup.maxImagePixels ?? PILLOW_MAX_PIXELS });
     images.push({
       name: typeof source === 'string' ? source : null,
       turn,
       role,
       ...size,
-      grid: grid ?? null,
-      pictures: Array.from({ length: count }, () => next++),
+      grid: shown[number]?.grid ?? null,
+      pictures: shown[number]?.pictures ?? [],
     });
   }
   return images;
+}
+
+function videosJson(places: readonly VideoPlace[], shown: readonly ShownVideo[]): VideoJson[] {
+  return places.map(({ source, turn, role }, number) => ({
+    name: source,
+    turn,
+    role,
+    frames: shown[number]?.frames ?? [],
+  }));
 }

@@ -2,11 +2,18 @@
  * One record as the model gets it, token by token. With the speaker of each token and whether it is supervised; its
  * pictures go to contact-sheet.ts. For reading only: nothing is trained on this output.
  */
-import { CHAT_FORMATS, type EncodedSample, type ImageSource, type Tokenizer } from '@minicpm-finetune/processor';
+import {
+  areByTag,
+  CHAT_FORMATS,
+  type EncodedSample,
+  type ImageSource,
+  type Tokenizer,
+  type VideoSource,
+} from '@minicpm-finetune/processor';
 import { type Compat, UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
 import type { Encoder } from '../../data/encoder.js';
-import { type ImageGrid, imageGrids } from '../../data/image-grids.js';
+import { type ShownImage, type ShownVideo, shownMedia } from '../../data/image-grids.js';
 import { type DataRecord, imagesOf, nameOfTurn, withWrittenTurn } from '../../data/record.js';
 
 export type RenderRole = 'system' | 'user' | 'assistant';
@@ -29,20 +36,25 @@ export interface RenderedSample {
   readonly compat: Compat;
   readonly sample: EncodedSample;
   readonly tokens: readonly RenderedToken[];
-  readonly grids: readonly ImageGrid[];
-  /** Where the images of `grids` come from. */
+  readonly shownImages: readonly ShownImage[];
+  /** Where these images come from. */
   readonly images: readonly ImagePlace[];
+  readonly shownVideos: readonly ShownVideo[];
+  readonly videos: readonly VideoPlace[];
   /** Changes of the record: cut, sliced less, … */
   readonly notices: readonly string[];
 }
 
-/** An image, and the turn that shows it. */
-export interface ImagePlace {
-  readonly source: ImageSource;
+/** An image or a video, and the turn that shows it. */
+interface Place<Source> {
+  readonly source: Source;
   /** From 0. */
   readonly turn: number;
   readonly role: RenderRole;
 }
+
+export type ImagePlace = Place<ImageSource>;
+export type VideoPlace = Place<VideoSource>;
 
 /** Encodes record `index` and takes it apart. Throws UserError with the record's place, as training would. */
 export async function renderRecord(
@@ -92,34 +104,48 @@ export async function renderSample(
   said: readonly string[],
 ): Promise<RenderedSample> {
   const images = placesOf(record);
+  const shown = shownMedia(sample, encoder.tokenizer);
   return {
     compat,
     sample,
     tokens: await renderTokens(sample, record, encoder),
-    grids: imageGrids(sample, encoder.tokenizer),
+    shownImages: shown.images,
     images: compat === 'official' ? inDataOrder(images, record) : images,
+    shownVideos: shown.videos,
+    videos: videoPlacesOf(record),
     notices: [...said, ...notLearned(record)],
   };
 }
 
 /** The images of a record in the order of the text. */
-export function placesOf({ image, conversations }: DataRecord): ImagePlace[] {
-  if (image === undefined) return [];
-  const single = typeof image === 'string' || image instanceof Uint8Array;
-  const sources: Readonly<Record<string, ImageSource>> = single ? { '<image>': image } : image;
+export const placesOf = ({ image, conversations }: DataRecord): ImagePlace[] =>
+  places<ImageSource>('<image>', image, conversations);
+
+/** The videos of a record in the order of the text. */
+export const videoPlacesOf = ({ video, conversations }: DataRecord): VideoPlace[] =>
+  places<VideoSource>('<video>', video, conversations);
+
+function places<Source extends ImageSource | VideoSource>(
+  singleTag: string,
+  media: Source | Readonly<Record<string, Source>> | undefined,
+  conversations: DataRecord['conversations'],
+): Place<Source>[] {
+  if (media === undefined) return [];
+  const single = !areByTag(media);
+  const sources: Readonly<Record<string, Source>> = single ? { [singleTag]: media as Source } : media;
   const tags = Object.keys(sources).map((tag) => tag.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
   const pattern = new RegExp(tags.join('|'), 'g');
-  const places = conversations.flatMap(({ role, content }, turn) =>
-    [...content.matchAll(pattern)].map(([tag]): ImagePlace => ({ source: sources[tag]!, turn, role })),
+  const found = conversations.flatMap(({ role, content }, turn) =>
+    [...content.matchAll(pattern)].map(([tag]): Place<Source> => ({ source: sources[tag]!, turn, role })),
   );
-  if (places.length > 0 || !single) return places;
+  if (found.length > 0 || !single) return found;
   const turn = conversations.findIndex(({ role }) => role === 'user');
-  return [{ source: image, turn, role: 'user' }];
+  return [{ source: media as Source, turn, role: 'user' }];
 }
 
 /** The official code lists images as the data do. */
-function inDataOrder(places: readonly ImagePlace[], record: DataRecord): ImagePlace[] {
-  return imagesOf(record).flatMap((source) => places.find((place) => place.source === source) ?? []);
+function inDataOrder(found: readonly ImagePlace[], record: DataRecord): ImagePlace[] {
+  return imagesOf(record).flatMap((source) => found.find((place) => place.source === source) ?? []);
 }
 
 /** A line for each answer that is not learned. */

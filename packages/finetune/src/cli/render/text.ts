@@ -66,9 +66,10 @@ function samePixels({ sample: a }: RenderedSample, { sample: b }: RenderedSample
   );
 }
 
-function summaryLine({ compat, sample, tokens, grids }: RenderedSample): string {
+function summaryLine({ compat, sample, tokens, shownImages, shownVideos }: RenderedSample): string {
   const learned = tokens.filter(({ supervised }) => supervised).length;
-  const sizes = grids.map((grid) => (grid ? `1 + ${grid.columns}x${grid.rows}` : '1'));
+  const sizes = shownImages.map(({ grid }) => (grid ? `1 + ${grid.columns}x${grid.rows}` : '1'));
+  for (const { frames } of shownVideos) sizes.push(`${frames.length} frames`);
   const pictures =
     sample.pictures.length === 0 ? 'no pictures' : `${sample.pictures.length} pictures (${sizes.join(', ')})`;
   return `--compat ${compat}: ${sample.inputIds.length} tokens, ${learned} learned, ${pictures}`;

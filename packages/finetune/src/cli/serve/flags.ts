@@ -24,12 +24,12 @@ const MODEL = {
     },
   },
   adapter_root: {
-    kind: 'string',
-    default: null,
+    kind: 'strings',
+    default: [],
     placeholder: 'dir',
     help: {
-      en: 'Folder below which clients may load adapters while the server runs (POST /v1/load_lora_adapter); none unless given.',
-      zh: '允许客户端在运行期间加载其下适配器的目录（POST /v1/load_lora_adapter）；默认不允许。',
+      en: 'Folder below which clients may load adapters while the server runs (POST /v1/load_lora_adapter); none unless given. Repeat the flag for several.',
+      zh: '允许客户端在运行期间加载其下适配器的目录（POST /v1/load_lora_adapter）；默认不允许。可重复给出多个。',
     },
   },
   dtype: MODEL_FLAGS.dtype,

@@ -13,7 +13,8 @@ export interface ServeOptions extends EngineOptions {
   /** Name that the base is served under. */
   readonly name: string;
   readonly adapters: readonly { readonly name: string; readonly folder: string }[];
-  readonly adapterRoot: string | null;
+  /** Folders below which clients may load adapters. */
+  readonly adapterRoots: readonly string[];
   /** null: the type of the weights. */
   readonly dtype: FloatDType | null;
   /** Keep linear weights of the language model as 8-bit integers. */
@@ -65,13 +66,14 @@ export function resolveServeOptions(
   const name =
     value<string | null>('served_model_name') ?? (existsSync(argument) ? basename(resolve(argument)) : argument);
   const adapters = value<readonly string[]>('adapter').map(namedFolder);
-  for (const flag of ['adapter_root', 'media_path']) requireFolder(value<string | null>(flag), `--${flag}`);
+  for (const folder of value<readonly string[]>('adapter_root')) requireFolder(folder, '--adapter_root');
+  requireFolder(value<string | null>('media_path'), '--media_path');
   for (const origin of value<readonly string[]>('cors')) requireOrigin(origin);
   return (model) => ({
     model,
     name,
     adapters,
-    adapterRoot: value('adapter_root'),
+    adapterRoots: value('adapter_root'),
     dtype: value('dtype'),
     loadIn8Bit: value('load_in_8bit'),
     device: value('device'),

@@ -1,5 +1,5 @@
 /** The encoder flags that check-data and render share. */
-import type { Flag, FlagSpec } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, type Flag, type FlagSpec, type FlagTable } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
 import { type CommandIO, flagValue } from '../cli-command.js';
@@ -25,6 +25,11 @@ export async function encoderFromFlags(
     model_max_length: value('model_max_length'),
     overlong: value('overlong'),
     compat: value('compat'),
+    thinking: value('thinking'),
+    video_fps: value('video_fps'),
+    video_max_frames: value('video_max_frames'),
+    video_max_packing: value('video_max_packing'),
+    video_max_slice_nums: value('video_max_slice_nums'),
     allow_special_text: value('allow_special_text'),
     max_image_pixels: value('max_image_pixels'),
   };
@@ -56,6 +61,17 @@ async function withAdapterSlices(
     scale_resolution: model.scale_resolution ?? slice.scaleResolution,
   };
 }
+
+const { data } = CONFIG_FLAGS;
+
+/** The flags of think blocks and videos. */
+export const THINKING_AND_VIDEOS = {
+  thinking: data.thinking,
+  video_fps: data.video_fps,
+  video_max_frames: data.video_max_frames,
+  video_max_packing: data.video_max_packing,
+  video_max_slice_nums: data.video_max_slice_nums,
+} as const satisfies FlagTable;
 
 /** The adapters whose training says how pictures are cut. */
 export const ADAPTER_SLICES = {

@@ -103,7 +103,8 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
     parameter.data = scope(() => keep(ops.empty(parameter.shape, { dtype, device: 'meta' })));
   const { use_lora: useLora, lora_weight_path: from, q_lora: quantized, q_lora_type: type } = config.lora;
   if (useLora) {
-    const options: LoraOptions = from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
+    const options: LoraOptions =
+      from === null ? loraOptions(config, model) : planAdapters(model, { folder: from }).config;
     applyLora(model, options, { seed: 0 });
     setLoraTraining(model, true);
     if (quantized) quantizeLayers(model, type);

@@ -64,8 +64,14 @@ export const DASHBOARD: Messages = {
   'Expected a flag of train but received --{1}.': '应为 train 的参数，但收到 --{1}。',
   'Expected a text without the character NUL for --{1}.': '--{1} 的文本不能含有 NUL 字符。',
   'Expected a value of kind {1} for --{2} but received another one.': '--{2} 的值应为 {1} 类型，但收到其他类型。',
-  'Expected a folder below {1} for --output_dir but received {2}.': '--output_dir 应为 {1} 下的目录，但收到 {2}。',
-  'Name a folder there, or start the page with --runs and the folder above it.':
+  'Expected another place for --{1} but {2} is being written.': '--{1} 应为另一个位置：{2} 正在写入。',
+  'Expected at most {1} commands at once.': '同时最多运行 {1} 个命令。',
+  'Wait for one of them, or stop it.': '等其中一个结束，或停止它。',
+  'Expected a file of records for --data_path but received none.': '--data_path 应为数据文件，但没有收到。',
+  'Expected an adapter to merge but the checkpoint is a whole model.': '应有可合并的适配器，但该检查点是完整模型。',
+  'Use its folder as it is.': '直接使用它的目录。',
+  'Expected a place below {1} for --{2} but received {3}.': '--{2} 应为 {1} 下的位置，但收到 {3}。',
+  'Name a place there, or start the page with --runs and the folder above it.':
     '请给出那里的目录，或用 --runs 和其上级目录启动网页。',
   'Expected a folder for --output_dir but received none.': '--output_dir 应为目录，但没有收到。',
   'Expected a free folder for --output_dir but received {1}, whose run is {2}.':
