@@ -121,10 +121,10 @@ def train(args):
 
     class Watch(TrainerCallback):
         def on_step_begin(self, *_, **__):
-            stamps.append([time.perf_counter()])
+            stamps.append([(time.perf_counter(), time.process_time())])
 
         def on_step_end(self, *_, **__):
-            stamps[-1].append(time.perf_counter())
+            stamps[-1].append((time.perf_counter(), time.process_time()))
 
         def on_log(self, args, state, control, logs=None, **_):
             if "loss" in (logs or {}):
@@ -142,10 +142,11 @@ def train(args):
     )
     trainer.get_train_dataloader = lambda: torch.utils.data.DataLoader(fixed, batch_size=1, collate_fn=lambda rows: rows[0])
     trainer.train()
-    times = [end - start for start, end in stamps]
+    times, cpu = ([end[i] - start[i] for start, end in stamps] for i in (0, 1))
     samples = sum(len(batch["labels"]) for batch in fixed[1:])
     print(json.dumps({
-        "losses": losses, "step_s": [round(t, 4) for t in times], "median_step_s": sorted(times[1:])[len(times[1:]) // 2],
+        "losses": losses, "step_s": [round(t, 4) for t in times], "step_cpu_s": [round(t, 3) for t in cpu],
+        "median_step_s": sorted(times[1:])[len(times[1:]) // 2],
         "samples_per_s": samples / sum(times[1:]), "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }))

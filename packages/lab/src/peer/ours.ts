@@ -177,6 +177,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
   const losses: number[] = [];
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
+  const cpuSeconds: number[] = []; // of all threads: what other programs take does not count
   const peaks: number[] = [];
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
@@ -198,7 +199,10 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       return result;
     };
     const time = (): StepResult => {
+      const used = process.cpuUsage();
       const result = compute();
+      const { user, system } = process.cpuUsage(used);
+      cpuSeconds.push((user + system) / 1e6);
       // the other side's time begins when the batch is in the host's memory
       if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
       return result;
@@ -225,6 +229,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       losses,
       start_s: Number((start / 1000).toFixed(3)),
       step_s: seconds.map((s) => Number(s.toFixed(4))),
+      step_cpu_s: cpuSeconds.map((s) => Number(s.toFixed(3))),
       median_step_s: counted.length === 0 ? null : median(counted),
       samples_per_s: Number((allSamples! / elapsed).toFixed(4)),
       tokens_per_s: Number((allTokens! / elapsed).toFixed(1)),
