@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createModel, runPlan } from '@minicpm-finetune/minicpm-v';
-import { readConfig, fixedTokens } from '@minicpm-finetune/processor';
+import { fixedTokens, readConfig } from '@minicpm-finetune/processor';
 import { makeSchedule } from '@minicpm-finetune/run';
 import { manualSeed, noGrad, ops, SafetensorsFile, scope, type Tensor } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

@@ -137,7 +137,9 @@ export function familyByTensors(
     return otherFamily('another kind of model', model, file, [`Its tensors have names such as ${foreign}.`]);
   }
   const width = [...infos].find(
-    ([name]) => /(^|\.)layers\.\d+\..*[qkv]_proj\.lora_A\./.test(name) && partOf(name.replace(/^base_model\.model\./, '')) !== 'vision',
+    ([name]) =>
+      /(^|\.)layers\.\d+\..*[qkv]_proj\.lora_A\./.test(name) &&
+      partOf(name.replace(/^base_model\.model\./, '')) !== 'vision',
   )?.[1].shape[1];
   const own = model.sizes.hidden_size;
   if (width === undefined || own === undefined || width === own) return undefined;

@@ -7,7 +7,7 @@ import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor'
 import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torch';
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
-import type { Picture } from '../model/patches.js';
+import { type Picture, piecesOf } from '../model/patches.js';
 import type { Sampling } from './sampling.js';
 import type { TensorCache } from './tensor-cache.js';
 
@@ -49,8 +49,7 @@ const unitKey = (unit: readonly EncodedPicture[]): string =>
 /** The pictures of each range of a prompt: one, or the frames of a group. */
 function unitsOf({ pictures, groups }: EncodedPrompt): EncodedPicture[][] {
   if (groups === undefined) return pictures.map((picture) => [picture]);
-  let next = 0;
-  return groups.map((size) => pictures.slice(next, (next += size)));
+  return piecesOf(pictures, groups);
 }
 
 /** Under which key the states of linear attention after a piece are kept. */
@@ -198,7 +197,12 @@ export class Sequence {
   #positions(from: number, to: number): Tensor | undefined {
     if (this.#positionIds === undefined) return undefined;
     const { device } = this.#model.llm.model.norm.weight.data;
-    const rows = fromTypedArray(BigInt64Array.from(this.#positionIds, BigInt), [3, 1, this.promptLength], 'int64', device);
+    const rows = fromTypedArray(
+      BigInt64Array.from(this.#positionIds, BigInt),
+      [3, 1, this.promptLength],
+      'int64',
+      device,
+    );
     return ops.narrow(rows, 2, from, to - from);
   }
 

@@ -87,8 +87,7 @@ function attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, how?: Reached): T
   const heads = (x: Tensor): Tensor => ops.transpose(x, 1, 2); // (B, H, L, headDim)
   const [queries, keys, values] = [rotate(heads(q), rope), rotate(heads(k), rope), heads(v)];
   if (how === undefined) return heads(ops.attention(queries, keys, values, { is_causal: true }));
-  if ('lengths' in how)
-    return heads(ops.attention(queries, keys, values, { lengths: how.lengths, is_causal: true }));
+  if ('lengths' in how) return heads(ops.attention(queries, keys, values, { lengths: how.lengths, is_causal: true }));
   const [allKeys, allValues] = how.cache.write(how.layer, keys, values);
   return heads(ops.attention(queries, allKeys, allValues, { is_causal: true }));
 }

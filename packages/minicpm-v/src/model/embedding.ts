@@ -24,8 +24,7 @@ export function appendEmbedding(
   const isHead = [...llm.headParameters()].some(([, parameter]) => parameter === weight);
   if (isHead || !(rowsOf || (train && weight.requiresGrad))) {
     return (put, from) =>
-      nodes.push({ name, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) -
-      1;
+      nodes.push({ name, parameters, inputs: from, forward: (...others) => put(decoder.embed(ids), ...others) }) - 1;
   }
   const { rows, places } = occurring(known ?? idsOf(ids));
   const index = (values: BigInt64Array, shape: readonly number[]): Tensor =>

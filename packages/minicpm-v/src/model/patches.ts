@@ -48,6 +48,15 @@ export function groupByShape(pictures: readonly Grid[]): number[][] {
   return [...groups.values()];
 }
 
+/** A list cut into pieces of these sizes, one after the other. */
+export function piecesOf<T>(items: readonly T[], sizes: readonly number[]): T[][] {
+  let next = 0;
+  return sizes.map((size) => {
+    next += size;
+    return items.slice(next - size, next);
+  });
+}
+
 /** Splits a list of pictures of `patches` patches each so that no part has more patches than `batchSize` pictures of full size. */
 export function split(indices: readonly number[], patches: number, batchSize: number): number[][] {
   const count = Math.max(1, Math.floor((batchSize * FULL_PICTURE) / patches));

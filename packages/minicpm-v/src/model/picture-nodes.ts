@@ -8,7 +8,15 @@ import { strict as assert } from 'node:assert';
 import { type ModelConfig, VERSIONS, type Version } from '@minicpm-finetune/processor';
 import { fromTypedArray, hasFlashAttention, keep, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { KnownPictures } from './inputs.js';
-import { type Grid, groupByShape, type Picture, type PictureGroup, rowsOfPictures, split } from './patches.js';
+import {
+  type Grid,
+  groupByShape,
+  type Picture,
+  type PictureGroup,
+  piecesOf,
+  rowsOfPictures,
+  split,
+} from './patches.js';
 import { type Plan, type PlanNode, parametersOf } from './plan.js';
 import { hasTimes, Resampler } from './resampler.js';
 import { append, type Connector, stage, type VisionTower } from './stage.js';
@@ -76,9 +84,7 @@ export class PictureNodes {
   /** Tower and connector. Unless packed, the connector sees the pictures of one shape at a time, so that it needs no mask either. */
   append(nodes: PlanNode[], pictures: readonly Picture[], options: PictureOptions): Part[] {
     const { groups, known, packs, shapes = this.#groups(pictures, packs) } = options;
-    const parts = known
-      ? this.#appendKnown(nodes, shapes, pictures, known)
-      : this.appendTower(nodes, pictures, shapes);
+    const parts = known ? this.#appendKnown(nodes, shapes, pictures, known) : this.appendTower(nodes, pictures, shapes);
     if (known?.level === 'tokens') return parts;
     const grouped = groups?.some((size) => size !== 1) || hasTimes(pictures);
     return grouped
@@ -179,12 +185,11 @@ export class PictureNodes {
   ): Part {
     const connector = this.#connector;
     assert.ok(connector instanceof Resampler, 'a resampler for groups of frames');
-    let next = 0;
-    const members = groups.map((size) => pictures.slice(next, (next += size)));
+    const members = piecesOf(pictures, groups);
     const forward = (...outputs: Tensor[]): Tensor => {
       const rows = new Array<Tensor>(pictures.length);
       for (const [k, { indices, lengths }] of parts.entries()) {
-        const own = piecesOf(outputs[k]!, lengths);
+        const own = outputPieces(outputs[k]!, lengths);
         for (const [j, i] of indices.entries()) rows[i] = ops.narrow(own[j]!, 0, 0, this.featuresOf(pictures[i]!));
       }
       return connector.forwardGroups(ops.unsqueeze(ops.cat(rows), 0), members);
@@ -197,7 +202,7 @@ export class PictureNodes {
 }
 
 /** The rows of a part's output, or the pieces of a packed one. */
-const piecesOf = (output: Tensor, lengths?: readonly number[]): Tensor[] =>
+const outputPieces = (output: Tensor, lengths?: readonly number[]): Tensor[] =>
   lengths ? ops.splitWithSizes(ops.select(output, 0, 0), lengths) : ops.unbind(output);
 
 /** Some rows of x (N, …), in order; x itself when they are all. */
@@ -223,7 +228,7 @@ export function outputsOfPictures(
     });
     const rows = new Array<Tensor>(count);
     for (const { node, indices, lengths } of parts) {
-      const own = piecesOf(outputs[node]!, lengths);
+      const own = outputPieces(outputs[node]!, lengths);
       indices.forEach((index, k) => {
         rows[index] = pick(own[k]!, index);
       });

@@ -46,7 +46,9 @@ export function sinCosTable(rows: number, cols: number, dim: number, device = 'c
  */
 function timeTable(pictures: readonly TimedGrid[], dim: number, device: string): Tensor {
   const half = dim / 2;
-  const frequencies = Array.from({ length: half }, (_, i) => Math.fround(1 / Math.fround(10_000 ** Math.fround(i / half))));
+  const frequencies = Array.from({ length: half }, (_, i) =>
+    Math.fround(1 / Math.fround(10_000 ** Math.fround(i / half))),
+  );
   const rows = pictures.map(({ temporalId = NO_TIME }) => {
     if (temporalId === NO_TIME) return new Float32Array(dim);
     const angles = frequencies.map((frequency) => Math.fround(temporalId * frequency));

@@ -41,7 +41,9 @@ export function rotaryTable(config: LlmConfig, positionIds: Tensor, like: Tensor
 function positionsOf({ mropeSection, rotaryDim }: LlmConfig, positions: Tensor): Tensor {
   if (positions.shape.length === 2) return ops.unsqueeze(positions, -1);
   assert.ok(mropeSection !== null, 'three positions for a model with a canvas');
-  const axes = BigInt64Array.from({ length: rotaryDim / 2 }, (_, j) => BigInt(j < 3 * mropeSection[j % 3]! ? j % 3 : 0));
+  const axes = BigInt64Array.from({ length: rotaryDim / 2 }, (_, j) =>
+    BigInt(j < 3 * mropeSection[j % 3]! ? j % 3 : 0),
+  );
   const index = fromTypedArray(axes, [axes.length], 'int64', positions.device);
   return ops.permute(ops.indexSelect(positions, 0, index), [1, 2, 0]);
 }

@@ -14,7 +14,10 @@ export function mergedGrid({ rows, cols }: Grid): Grid {
 }
 
 /** Patches x (N, n, D) of one shape, or packed ones (1, n, D), by windows: (W of all, 4, D), window by window. */
-export function windowsOf(x: Tensor, { rows, cols, lengths, pictures }: Omit<PictureGroup, 'pictures'> & { readonly pictures: readonly Grid[] }): Tensor {
+export function windowsOf(
+  x: Tensor,
+  { rows, cols, lengths, pictures }: Omit<PictureGroup, 'pictures'> & { readonly pictures: readonly Grid[] },
+): Tensor {
   const [N, n, D] = x.shape as [number, number, number];
   if (lengths !== undefined) {
     const order = fromTypedArray(windowOrder(pictures), [n], 'int64', x.device);

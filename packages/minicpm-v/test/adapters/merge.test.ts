@@ -61,7 +61,9 @@ describe('checkpoints', () => {
       const changed = [...source.infos.keys()].filter(
         (name) => ops.equal(source.tensor(name), merged.tensor(name)) === false,
       );
-      expect(changed.every((name) => /^(resampler|model\.merger)\.|\.(q_proj|v_proj|in_proj_qkv)\.weight$/.test(name))).toBe(true);
+      expect(
+        changed.every((name) => /^(resampler|model\.merger)\.|\.(q_proj|v_proj|in_proj_qkv)\.weight$/.test(name)),
+      ).toBe(true);
       expect(changed).toHaveLength(report.changed);
       expect(readdirSync(output).filter((name) => name.startsWith('model-')).length).toBeGreaterThan(1);
       const side = readdirSync(base).filter((name) => !name.endsWith('.safetensors'));

@@ -48,11 +48,12 @@ function prompt(
   const multiple = model.version.sliceMultiple;
   const grids = sizes.map(([rows, cols]) => ({ rows: rows * multiple, cols: cols * multiple }));
   let at = 2;
-  const imageBounds = grids.map((grid): [number, number] => [at, (at += countTokens(pictureTokens, grid))]);
-  const ids = Array.from(
-    { length: text + at - 2 },
-    (_, i) => (i * 31 + seed * 17 + 5) % llm.vocabSize,
-  );
+  const imageBounds = grids.map((grid): [number, number] => {
+    const start = at;
+    at += countTokens(pictureTokens, grid);
+    return [start, at];
+  });
+  const ids = Array.from({ length: text + at - 2 }, (_, i) => (i * 31 + seed * 17 + 5) % llm.vocabSize);
   return {
     inputIds: Int32Array.from(ids),
     imageBounds,

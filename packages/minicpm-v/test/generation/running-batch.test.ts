@@ -51,7 +51,9 @@ function prompt(model: MiniCPMV, seed: number, length: number, pictures = 1): En
   const ids = Array.from({ length }, (_, i) => (i * 31 + (i < 34 ? 0 : seed * 17) + 5) % llm.vocabSize);
   return {
     inputIds: Int32Array.from(ids),
-    ...(model.config.canvas && { positionIds: Int32Array.from([0, 1, 2].flatMap((axis) => ids.map((__, i) => i + (i % 5) * axis))) }),
+    ...(model.config.canvas && {
+      positionIds: Int32Array.from([0, 1, 2].flatMap((axis) => ids.map((__, i) => i + (i % 5) * axis))),
+    }),
     imageBounds: Array.from({ length: pictures }, (_, i) => [2 + 14 * i, 2 + 14 * i + tokens]),
     pictures: Array.from({ length: pictures }, (_, p) => ({
       pixels: Uint8Array.from({ length: 3 * 14 * 14 * patches }, (_, i) => (i * 37 + p) % 256),

@@ -91,7 +91,9 @@ describe.each(VERSION_NAMES)('%s', (version) => {
       );
       trained.forEach(([name], i) => {
         expect(gradients[i], name).not.toBeNull();
-        expect(distance(probe(gradients[i]!), reference.gradients[name]!, 1e-2), name).toBeLessThan(NOISE[model.config.llm.linearAttention ? 'linear' : 'full'] * BACKWARD);
+        expect(distance(probe(gradients[i]!), reference.gradients[name]!, 1e-2), name).toBeLessThan(
+          NOISE[model.config.llm.linearAttention ? 'linear' : 'full'] * BACKWARD,
+        );
       });
     });
     for (const [, parameter] of trained) parameter.data.requiresGrad = false;
@@ -145,7 +147,9 @@ describe.each(VERSION_NAMES)('%s', (version) => {
       const nodes = model.plan(hashedInputs(model).inputs, { train: true });
       const named = new Set(nodes.flatMap((node) => [...node.parameters.keys()]));
       const all = [...model.namedParameters()].map(([name]) => name);
-      expect(all.filter((name) => !named.has(name))).toEqual([...model.headParameters().keys()].filter((name) => !named.has(name)));
+      expect(all.filter((name) => !named.has(name))).toEqual(
+        [...model.headParameters().keys()].filter((name) => !named.has(name)),
+      );
       nodes.forEach((node, i) => {
         for (const input of node.inputs) expect(input).toBeLessThan(i);
         for (const [name, parameter] of node.parameters)

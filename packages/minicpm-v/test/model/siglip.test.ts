@@ -38,6 +38,13 @@ describe('exactBuckets', () => {
 
 describe('positionIds', () => {
   it('are rows of the table, row by row of the picture', () => {
-    expect([...positionIds(2, 3, SIDE, 'float32')]).toEqual([0n, 23n, 46n, 35n * 70n, 35n * 70n + 23n, 35n * 70n + 46n]);
+    expect([...positionIds(2, 3, SIDE, 'float32')]).toEqual([
+      0n,
+      23n,
+      46n,
+      35n * 70n,
+      35n * 70n + 23n,
+      35n * 70n + 46n,
+    ]);
   });
 });

@@ -6,7 +6,8 @@ import { applyLora, trainableParameters } from '../../src/adapters/lora.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
 
-const PATTERN = '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn\\.(q_proj|v_proj)|linear_attn\\.in_proj_qkv)';
+const PATTERN =
+  '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn\\.(q_proj|v_proj)|linear_attn\\.in_proj_qkv)';
 
 /** An adapter with random weights everywhere, for a base. */
 export function randomAdapter(base: string, folder: string, seed: number, useDora = false): string {

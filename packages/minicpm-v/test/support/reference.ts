@@ -141,7 +141,10 @@ export function hashedInputs(model: MiniCPMV): { inputs: ModelInputs; labels: Te
   ];
   const inputs = {
     inputIds: int64(samples.map(({ ids }) => pad(ids, 0))),
-    positionIds: positionsOf(model, samples.map(({ ids }) => pad([...ids.keys()], 0))),
+    positionIds: positionsOf(
+      model,
+      samples.map(({ ids }) => pad([...ids.keys()], 0)),
+    ),
     pictures: samples.map(({ pictures }) => pictures),
     imageBounds: samples.map(({ bounds }) => bounds),
   };

@@ -126,7 +126,11 @@ export function batchOf(model: MiniCPMV, { sequences }: BatchShape, device: stri
   const texts = sequences.map(({ tokens, pictures: own }): Sequence => {
     const inputIds = Int32Array.from({ length: tokens }, () => id++ % llm.vocabSize);
     let shown = 0;
-    const imageBounds = own.map((grid): [number, number] => [shown, (shown += countTokens(pictureTokens, grid))]);
+    const imageBounds = own.map((grid): [number, number] => {
+      const start = shown;
+      shown += countTokens(pictureTokens, grid);
+      return [start, shown];
+    });
     const labels = inputIds.map((__, i) => (i < shown || i === tokens - 1 ? -100 : 1));
     return { inputIds, labels, imageBounds };
   });
