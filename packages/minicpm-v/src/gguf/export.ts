@@ -18,7 +18,7 @@ import { inNewFolder } from '../checkpoint/new-folder.js';
 import { writeAdapterGguf } from './adapter.js';
 import { ggufChatTemplate } from './chat-template.js';
 import { differences } from './differences.js';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { GgufMetadata } from './format.js';
 import { languageMetadata, languageTensors } from './language-model.js';
 import { MergedWeights } from './merged-weights.js';
@@ -101,8 +101,9 @@ function openForExport(folder: string): { readonly config: ModelConfig; readonly
   return { config, template: chatTemplate(VERSIONS[config.version].llmType, tokenizer) };
 }
 
-function refuseVision({ version, llm, file }: ModelConfig): void {
-  if (FAMILIES[version].vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
+function refuseVision(config: ModelConfig): void {
+  const { llm, file } = config;
+  if (familyOf(config).vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
   throw new UserError(
     `Expected a hidden_size that is a multiple of ${RESAMPLER_HEAD}, which llama.cpp's resampler needs, but received ${llm.hiddenSize}.`,
     { file, cure: 'Only models with such a size can be exported.' },
@@ -119,7 +120,7 @@ function filesOf(
   const tensors = languageTensors(config, weights, outtype);
   const metadata = new Map([...languageMetadata(config, outtype, tensors), ...vocabulary]);
   const language = { name: `${title}-${outtype}.gguf`, metadata, tensors };
-  if (FAMILIES[config.version].vision === null) return [language];
+  if (familyOf(config).vision === null) return [language];
   const type = MMPROJ_TYPES[outtype];
   return [
     language,

@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { parseJson, shown, UserError } from '@minicpm-finetune/run';
-import { FAMILIES } from './families.js';
+import { familyOf } from './families.js';
 import type { GgufValue } from './format.js';
 import { readPieces } from './sentencepiece.js';
 
@@ -55,7 +55,7 @@ export interface Vocabulary {
 
 /** @throws UserError for a vocabulary that llama.cpp cannot load */
 export function vocabularyOf(config: ModelConfig, folder: string): Vocabulary {
-  const { pre } = FAMILIES[config.version];
+  const { pre } = familyOf(config);
   const file = readFile<TokenizerFile>(folder, 'tokenizer.json');
   const settings = readFile<Record<string, unknown>>(folder, 'tokenizer_config.json');
   const bytePairs = pre !== 'default'; // else SentencePiece's
