@@ -32,6 +32,7 @@ const ROOMS = {
     'sample',
     'chat',
     'encode',
+    'encode-answers',
     'detokenizer',
   ],
   'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation', 'gguf'],

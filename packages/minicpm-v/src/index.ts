@@ -24,6 +24,8 @@ export {
   type AppliedLora,
   applyLora,
   freeze,
+  type LoraAdapter,
+  loraAdapters,
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';

@@ -142,8 +142,8 @@ AVX512 void product(const RowsProblem& problem, const BFloat16* x, const Weight*
     }
   if (problem.rows == 1)
     for (; o + kSingle <= end; o += kSingle) {
-      Ahead ahead(weight + (o + kSingle) * width, o + 2 * kSingle <= end ? bytesOf(kSingle) : 0, width / kLanes);
-      block<kSingle, 1>(x, weight + o * width, width, sums + o, problem.outputs, ahead);
+      Ahead none(nullptr, 0, 1);
+      block<kSingle, 1>(x, weight + o * width, width, sums + o, problem.outputs, none);
     }
   for (; o + count <= end; o += count) {
     const int64_t next = std::min(count, end - o - count);

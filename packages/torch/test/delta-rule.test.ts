@@ -158,7 +158,10 @@ describe('gatedDeltaRule', () => {
         const inputs = random(sizes, 0.2).map((x, i) => ops.to(x, i < 3 ? dtype : 'float32'));
         const states = [0, 1].map(() => ops.zeros([4, 24, 20]));
         const whole = ops.to(delta()(...inputs), 'float64');
-        const cut = ops.to(pieces((parts) => delta(null, states)(...parts), inputs, [70, 1, 1, 66, 1, 1]), 'float64');
+        const cut = ops.to(
+          pieces((parts) => delta(null, states)(...parts), inputs, [70, 1, 1, 66, 1, 1]),
+          'float64',
+        );
         expectClose([cut], [whole], dtype === 'float32' ? EXACT : roundings(2, 'bfloat16'));
       }
     });
@@ -168,7 +171,9 @@ describe('gatedDeltaRule', () => {
     manualSeed(4);
     scope(() => {
       const lengths = [5, 80, 64, 1];
-      const inputs = random({ rows: 150, keyHeads: 2, heads: 4, keySize: 16, size: 32 }).map((x) => ops.to(x, 'float32'));
+      const inputs = random({ rows: 150, keyHeads: 2, heads: 4, keySize: 16, size: 32 }).map((x) =>
+        ops.to(x, 'float32'),
+      );
       const gradient = ops.randn(inputs[2]!.shape);
       const before = threads();
       try {
@@ -194,7 +199,11 @@ describe('gatedDeltaRule', () => {
       const y = delta()(...inputs);
       expect(ops.equal(y, delta()(...inputs.map((x) => ops.contiguous(x))))).toBe(true);
       ops.fill_(ops.narrow(v!, 1, 20, 1), Number.NaN);
-      const parts = ops.splitWithSizes(ops.isfinite(delta([40, 30])(...inputs)), [20, 20, 30], 1) as [Tensor, Tensor, Tensor];
+      const parts = ops.splitWithSizes(ops.isfinite(delta([40, 30])(...inputs)), [20, 20, 30], 1) as [
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
       expect([ops.any(parts[1]).item(), ops.all(parts[2]).item()]).toEqual([0, 1]);
     });
   });
@@ -286,7 +295,9 @@ describe('causalConv1dSilu', () => {
   it('says what does not fit', () => {
     scope(() => {
       const [x, weight] = [ops.randn([1, 6, 5]), ops.randn([5, 1, 4])];
-      expect(() => conv()(x, ops.randn([4, 1, 4]))).toThrow(/weight \(channels, 1, taps\).*\[1, 6, 5\] and \[4, 1, 4\]/);
+      expect(() => conv()(x, ops.randn([4, 1, 4]))).toThrow(
+        /weight \(channels, 1, taps\).*\[1, 6, 5\] and \[4, 1, 4\]/,
+      );
       expect(() => conv([5])(x, weight)).toThrow(/one row of sequences of lengths \[5\]/);
       expect(() => conv(null, [ops.randn([4, 5])])(x, weight)).toThrow(/dense states \[3, 5\].*\[4, 5\]/);
       x.requiresGrad = true;

@@ -78,10 +78,10 @@ describe('renderRecord', () => {
   it('marks the features of pictures, and finds the grids of images', async () => {
     const one = await renderRecord(dataset, 1, encoder, 'inference');
     expect(said(one, ({ role }) => role === 'system')).toBe('<|im_start|>system\nBe brief.<|im_end|>\n');
-    expect(one.grids).toEqual([{ columns: 2, rows: 1 }]);
+    expect(one.shownImages).toEqual([{ grid: { columns: 2, rows: 1 }, pictures: [0, 1, 2] }]);
     expect(one.tokens.filter(({ image }) => image)).toHaveLength(3 * 16);
     const two = await renderRecord(dataset, 2, encoder, 'inference');
-    expect(two.grids).toEqual([{ columns: 4, rows: 1 }, null]); // in the order of the text
+    expect(two.shownImages.map(({ grid }) => grid)).toEqual([{ columns: 4, rows: 1 }, null]); // in the order of the text
   });
 
   it('shows what the official code teaches in place of a token', async () => {
@@ -112,8 +112,9 @@ describe('the contact sheet', () => {
   ];
 
   it('shows the pixels of the pictures in their places, below their labels', async () => {
-    const { sample, grids } = await renderRecord(dataset, 2, encoder, 'inference');
-    const png = sharp(await contactSheet(sample.pictures, grids, INFOS, 14));
+    const { sample, shownImages } = await renderRecord(dataset, 2, encoder, 'inference');
+    const infos = INFOS.map((info, i) => ({ ...info, shown: shownImages[i]! }));
+    const png = sharp(await contactSheet(sample.pictures, infos, [], 14));
     const { data: sheet, info } = await png.raw().toBuffer({ resolveWithObject: true });
     const pixel = (x: number, y: number) => [...sheet.subarray((y * info.width + x) * 3, (y * info.width + x) * 3 + 3)];
     const [overview, slice, , , , small] = sample.pictures;
@@ -124,7 +125,7 @@ describe('the contact sheet', () => {
     const cell = (picture: EncodedPicture): number => Math.max(picture.cols * 14, 9 * LETTER.width);
     const labels = 2 * LETTER.height;
     const heading = async (i: number): Promise<number> =>
-      (await drawLabel(headingOf(i, INFOS[i]!, grids[i]!), info.width - 16)).height + 8;
+      (await drawLabel(headingOf(i, infos[i]!), info.width - 16)).height + 8;
     const first = 8 + (await heading(0)) + labels;
     expect(pixel(8 + 5, first + 9)).toEqual(at(overview!, 5, 9));
     expect(pixel(8 + cell(overview!) + 16 + 3, first + 7)).toEqual(at(slice!, 3, 7));
@@ -145,10 +146,12 @@ describe('the contact sheet', () => {
   });
 
   it('says of each image its file, size, turn and slices', async () => {
-    expect(headingOf(0, INFOS[0]!, { columns: 4, rows: 2 })).toBe(
+    expect(headingOf(0, { ...INFOS[0]!, shown: { grid: { columns: 4, rows: 2 }, pictures: [] } })).toBe(
       'image 0: images/3.jpg, 640x160, turn 0 (user), 8 slices, 4 in a row',
     );
-    expect(headingOf(3, INFOS[1]!, null)).toBe('image 3: images/0.jpg, 42x56, turn 0 (user), not sliced');
+    expect(headingOf(3, { ...INFOS[1]!, shown: { grid: null, pictures: [] } })).toBe(
+      'image 3: images/0.jpg, 42x56, turn 0 (user), not sliced',
+    );
     const file = (name: string): string => join(data.folder, 'images', name);
     const images = async (record: number, compat: 'inference' | 'official') =>
       (await renderRecord(dataset, record, encoder, compat)).images;

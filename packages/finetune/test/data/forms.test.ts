@@ -24,6 +24,61 @@ const llavaQa = [
   { from: 'gpt', value: 'A' },
 ];
 
+describe('videos', () => {
+  const frames = ['a.png', 'b.png'];
+  const said = [{ role: 'user', content: '<video>\nQ' }, qa[1]!];
+
+  it.each([
+    ['one in the seed form', { video: 'a.png', conversations: qa }, a],
+    [
+      'by placeholder',
+      { video: { '<video_00>': 'a.png', '<video_01>': frames }, conversations: qa },
+      { '<video_00>': a, '<video_01>': [a, b] },
+    ],
+    ['a folder', { video: 'images', conversations: qa }, join(folder, 'images')],
+    ['a list of one', { videos: ['a.png'], conversations: qa }, a],
+    ['in messages', { messages: said, videos: ['a.png'] }, a],
+    ['as frames', { messages: said, videos: [frames] }, [a, b]],
+    [
+      'in LLaVA',
+      {
+        conversations: [
+          { from: 'human', value: '<video>\nQ' },
+          { from: 'gpt', value: 'A' },
+        ],
+        video: 'a.png',
+      },
+      a,
+    ],
+    ['as parts', { messages: [{ role: 'user', content: [{ type: 'video', video: 'a.png' }] }, qa[1]] }, a],
+    [
+      'as an address',
+      { messages: [{ role: 'user', content: [{ type: 'video_url', video_url: { url: 'a.png' } }] }, qa[1]] },
+      a,
+    ],
+  ])('are read, %s', (_, raw, video) => {
+    const { image, ...record } = normalize(raw);
+    expect(image).toBeUndefined();
+    expect(record.video).toEqual(video);
+  });
+
+  it('stand beside images, in the order of the text', () => {
+    const content = '<video>One.<image>Two.<video>';
+    const record = normalize({
+      messages: [{ role: 'user', content }, qa[1]],
+      images: ['a.png'],
+      videos: ['a.png', frames],
+    });
+    expect(record).toMatchObject({ image: a, video: { '<video_00>': a, '<video_01>': [a, b] } });
+    expect(record.conversations[0]!.content).toBe('<video_00>One.<image>Two.<video_01>');
+  });
+
+  it('leave a thought with its answer', () => {
+    const messages = [qa[0], { ...qa[1], reasoning_content: 'Hm.' }];
+    expect(normalize({ messages }).conversations[1]).toEqual({ role: 'assistant', content: 'A', thought: 'Hm.' });
+  });
+});
+
 describe('the seed form', () => {
   it('takes one image, images by placeholder, or none', () => {
     expect(normalize({ id: 7, image: 'a.png', conversations: qa })).toEqual({ id: '7', image: a, conversations: qa });
@@ -52,7 +107,11 @@ describe('the seed form', () => {
     ['text', /an object for a record but received "text"/],
     [null, /an object for a record but received null/],
     [{ conversations: qa, messages: qa }, /received both/],
-    [{ conversations: qa, video: 'a.mp4' }, /a record without the key video,/],
+    [{ conversations: qa, audio: 'a.wav' }, /a record without the key audio,/],
+    [{ conversations: qa, video: 5 }, /an object of placeholders and paths for the key video but received 5/],
+    [{ conversations: qa, video: 'gone.mp4' }, /the file "gone.mp4" for the key video but there is none/],
+    [{ conversations: qa, video: 'http://x.org/a.mp4' }, /a video file for the key video/],
+    [{ conversations: qa, video: ['a.png', ['b.png', 5]] }, /the path of a video for frame 1 of video 1/],
   ])('refuses %j', (raw, message) => {
     expect(refused(raw).message).toMatch(message);
   });
@@ -177,7 +236,16 @@ describe('the messages form', () => {
     [{ messages: [{ role: 'user', content: '<image>' }, qa[1]] }, /received 0 images/],
     [{ messages: [{ role: 'user', content: '<image_00>' }, qa[1]], images: ['a.png'] }, /received <image_00>/],
     [{ messages: qa, image: 'a.png', images: ['a.png'] }, /received both/],
-    [{ messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] }, /without the key video/],
+    [
+      { messages: [{ role: 'user', content: [{ type: 'video', video: 'a.mp4' }] }, qa[1]] },
+      /the file "a.mp4" for part 0/,
+    ],
+    [{ messages: qa, videos: ['a.png'] }, /one <video> in the text for each of the 1 videos .* received 0/],
+    [
+      { messages: [{ role: 'user', content: '<video><video>' }, qa[1]], videos: ['a.png'] },
+      /for every <video> .* received 1 video for at least 2/,
+    ],
+    [{ messages: [{ ...qa[0], reasoning_content: 'Hm' }, qa[1]] }, /a thought before an answer of the assistant/],
     [{ messages: [{ role: 'user', content: ['Q'] }, qa[1]] }, /an object with type/],
     [{ messages: [{ role: 'user', content: [{ type: 'text', text: 5 }] }, qa[1]] }, /text .* received 5/],
     [

@@ -62,12 +62,9 @@ describe.each(Object.keys(FORMS))('the %s form', (form) => {
     ['tools', [{ name: 'zoom' }]],
     ['functions', [{ name: 'zoom' }]],
     ['history', [['Hello', 'Hi']]],
-    ['videos', ['a.mp4']],
+    ['audios', ['a.wav']],
     ['audio', 'a.wav'],
-    ['rejected', 'B'],
-    ['rejected_response', 'B'],
-    ['rejected_messages', [{ role: 'assistant', content: 'B' }]],
-    ['chosen', 'A'],
+    ['rejected_answer', 'B'],
     ['system_prompt', 'Be brief.'],
     ['System', 'Be brief.'],
     ['lossMask', [0, 1]],
@@ -80,7 +77,6 @@ describe.each(Object.keys(FORMS))('the %s form', (form) => {
   it.each([
     ['tool_calls', [{ function: { name: 'weather' } }]],
     ['function_call', { name: 'weather' }],
-    ['reasoning_content', 'It has six faces.'],
     ['reasoning', 'It has six faces.'],
     ['thinking', 'It has six faces.'],
     ['images', ['a.png']],
@@ -188,7 +184,7 @@ it.each([
   [{ type: 'image', image_path: 'a.png' }, 'image_path'],
   [{ type: 'image', source: { type: 'base64', data: 'AAAA' } }, 'source'],
   [{ type: 'text', text: 'Q', imgs: ['a.png'] }, 'imgs'],
-  [{ type: 'image', video: 'a.mp4' }, 'video'],
+  [{ type: 'image', audio: 'a.wav' }, 'audio'],
 ])('refuses the part %j by the name of its key', (part, key) => {
   const error = refused({ ...FORMS.messages!({}, { content: [part] }), images: ['b.png'] });
   expect(error).toMatchObject({ turn: 0, key });

@@ -61,21 +61,28 @@ export interface BaseModel {
 /** The base of an adapter, read from the checkpoint's folder. All weights are read, unless their hash is remembered. */
 export function describeBase(folder: string, onProgress?: HashProgress): BaseModel {
   const path = resolve(folder);
-  const config = readJson(join(path, 'config.json'), 'config.json') as {
+  return { folder: path, path, fingerprint: baseFingerprint(path, 2, onProgress), modelClass: modelClassOf(path) };
+}
+
+/** The class that Python makes of a checkpoint: of the code beside it, or of transformers itself; null: the configuration does not say. */
+function modelClassOf(folder: string): ModelClass | null {
+  const config = readJson(join(folder, 'config.json'), 'config.json') as {
     architectures?: string[];
     auto_map?: Record<string, unknown>;
+    model_type?: string;
+    text_config?: unknown;
   };
-  const className = config.architectures?.[0];
+  const [className] = config.architectures ?? [];
+  if (className === undefined) return null;
   const names = Object.values(config.auto_map ?? {}).filter((name) => typeof name === 'string');
   const file = names.find((name) => name.endsWith(`.${className}`));
-  const modelClass =
-    className === undefined || file === undefined
-      ? null
-      : {
-          base_model_class: className,
-          parent_library: `transformers_modules.${basename(path)}.${file.slice(0, file.lastIndexOf('.'))}`,
-        };
-  return { folder: path, path, fingerprint: baseFingerprint(path, 2, onProgress), modelClass };
+  const library = (parent: string): ModelClass => ({ base_model_class: className, parent_library: parent });
+  if (file !== undefined)
+    return library(`transformers_modules.${basename(folder)}.${file.slice(0, file.lastIndexOf('.'))}`);
+  const type = config.model_type;
+  return type === undefined || config.text_config === undefined
+    ? null
+    : library(`transformers.models.${type}.modeling_${type}`);
 }
 
 /** The adapter's parameters by their names in the file. */

@@ -17,6 +17,7 @@ import {
   Linear,
   noGrad,
   ops,
+  type RowsWeight,
   scope,
   type Tensor,
   tensor,
@@ -246,15 +247,9 @@ export class Int8Tensor implements CompactTensor {
     );
   }
 
-  /** Multiplies with the integers as they are; the scales come last, in float32. */
-  rowsLinear(
-    x: Tensor,
-    bias: Tensor | null,
-    how: { readonly together?: boolean; readonly wide?: boolean },
-  ): Tensor | undefined {
-    const [codes, scales] = this.#parts;
-    if (codes.device !== 'cpu' || x.dtype === 'float16') return undefined;
-    return ops.rowsLinear(x, codes, bias, { scales, ...how });
+  get rows(): RowsWeight | undefined {
+    const [weight, scales] = this.#parts;
+    return weight.device === 'cpu' && this.dtype !== 'float16' ? { weight, scales } : undefined;
   }
 
   dispose(): void {

@@ -15,11 +15,14 @@ import {
   ops,
   type Parameter,
   RMSNorm,
+  rowsLayers,
+  rowsMlp,
+  rowsWeight,
   scope,
   swiglu,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import { Attention, type Reached } from './attention.js';
+import { Attention, type Decoding, type Reached } from './attention.js';
 import type { KVCache } from './kv-cache.js';
 import { LinearAttention } from './linear-attention.js';
 import { rotaryRows, rotaryTable } from './rope.js';
@@ -66,9 +69,29 @@ export class DecoderLayer extends Module {
 
   /** x (B, L, D), or (N, D) when decoding; rope as `rotaryTable` (`rotaryRows`) makes it */
   forward(x: Tensor, rope: Tensor, how?: Reached): Tensor {
+    const direct = how !== undefined && 'caches' in how ? this.#decode(x, rope, how) : undefined;
+    if (direct !== undefined) return direct;
     const mixed = this.#mix(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(mixed, this.#residualScale));
+    const { gateProj, upProj, downProj } = this.mlp;
+    const all = rowsMlp(y, this.postAttentionLayernorm, [gateProj, upProj, downProj], this.#residualScale);
+    if (all !== undefined) return all;
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
+  }
+
+  /** The layer in one operator, with the bits of its parts. Undefined where something is no part of that: a gate, a state, an adapter. */
+  #decode(x: Tensor, rope: Tensor, { caches, layer }: Decoding): Tensor | undefined {
+    if (this.selfAttn === undefined || this.selfAttn.hasGate) return undefined;
+    const { qProj, kProj, vProj, oProj, qNorm, kNorm } = this.selfAttn;
+    const { gateProj, upProj, downProj } = this.mlp;
+    const rows = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    if (rows === undefined) return undefined;
+    const { weight, eps, offset } = this.inputLayernorm;
+    const blocks = caches.map((cache) => cache.block(layer));
+    const lengths = caches.map(({ length }) => length);
+    const norms = [weight.data, this.postAttentionLayernorm.weight.data] as const;
+    const heads = [qNorm?.weight.data ?? null, kNorm?.weight.data ?? null] as const;
+    return ops.decodeLayer(x, rope, blocks, lengths, ...norms, ...heads, eps, offset, ...rows, this.#residualScale);
   }
 
   #mix(x: Tensor, rope: Tensor, how?: Reached): Tensor {
@@ -178,10 +201,8 @@ export class LanguageModel extends Module {
   /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
   rowLogits(hidden: Tensor): Tensor {
     const { weight } = this.#head ?? this.model.embedTokens;
-    const isPlain = hidden.dtype !== 'float16' && this.#head?.adapter === undefined;
-    if (isPlain && weight.compact === undefined) return ops.rowsLinear(hidden, weight.data, null, { wide: true });
-    const direct = isPlain ? weight.compact?.rowsLinear?.(hidden, null, { wide: true }) : undefined;
-    if (direct !== undefined) return direct;
+    const rows = this.#head?.adapter === undefined ? rowsWeight(weight) : undefined;
+    if (rows !== undefined) return ops.rowsLinear(hidden, rows.weight, null, { scales: rows.scales, wide: true });
     return eachRowAlone(() => this.logits(hidden));
   }
 

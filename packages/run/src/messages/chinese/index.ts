@@ -15,6 +15,7 @@ import { LAUNCH } from './launch.js';
 import { LIBTORCH } from './libtorch.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
+import { PREFERENCE } from './preference.js';
 import { RECORDS } from './records.js';
 import { REPORTS } from './reports.js';
 import { RUN_FOLDER } from './run-folder.js';
@@ -36,6 +37,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   model: MODEL,
   hub: HUB,
   training: TRAINING,
+  preference: PREFERENCE,
   estimate: ESTIMATE,
   sameData: SAME_DATA,
   launch: LAUNCH,

@@ -186,8 +186,6 @@ export const RECORDS: Messages = {
     '这里不训练工具调用。请把模型要看到和要说的内容作为文本写进对话轮，或去掉 {1}。',
   'Write the reasoning into the answer itself, in the form in which the model shall say it, or remove {1}.':
     '请把推理过程按模型应说的形式写进回答，或去掉 {1}。',
-  'Preference training is not done here. Write the answer that is to be learned as a turn and remove {1}.':
-    '这里不做偏好训练。请把要学习的回答写成一轮对话，并去掉 {1}。',
   'Remove {1} or the record: the models are trained on text and images here.':
     '请去掉 {1} 或删除该记录：这里只用文本和图片训练。',
   'Write the earlier turns in front of the others, as user and assistant, and remove {1}.':
