@@ -52,6 +52,14 @@ describe('the token', () => {
     await stranger.getByLabel('Token').fill(bench.dashboard.url);
     await stranger.keyboard.press('Enter');
     await stranger.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    await show(stranger, 'machine');
+    await stranger.evaluate(() => {
+      location.hash = `#token=${'x'.repeat(43)}`; // an old address, opened in a browser that is signed in
+    });
+    await stranger.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    expect(stranger.url()).not.toContain('token');
+    await show(stranger, 'runs/none');
+    expect(await stranger.locator('h1').count()).toBe(1);
     await context.close();
   });
 });
