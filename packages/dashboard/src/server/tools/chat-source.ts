@@ -1,8 +1,9 @@
 /** Where the weights of a chat are. The base, and the adapter of a run's checkpoint. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
+import { jsonOfFile } from '../runs/small-file.js';
 
 export interface Weights {
   /** Folder or name of the base. */
@@ -54,7 +55,7 @@ function baseOf(adapter: string, folder: string, cwd: string | null): string {
 
 function textIn(file: string, keys: readonly string[]): string | null {
   try {
-    let value: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    let value = jsonOfFile(file);
     for (const key of keys) value = (value as Record<string, unknown>)[key];
     return typeof value === 'string' && value !== '' ? value : null;
   } catch {
