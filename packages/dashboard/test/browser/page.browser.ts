@@ -115,6 +115,27 @@ test('a run whose process is killed offers at once what can be done then', async
   rmSync(folder, { recursive: true });
 });
 
+test('tabs that nobody sees leave room for the one that is seen', async () => {
+  const tabs: Page[] = [];
+  for (let i = 0; i < 7; i++) {
+    const tab = await page.context().newPage(); // one more than a browser has connections to a server
+    await tab.addInitScript(() => {
+      Object.defineProperty(document, 'hidden', { get: () => !('seen' in globalThis) });
+    });
+    await tab.goto(`http://127.0.0.1:${bench.dashboard.port}/#/runs`);
+    await tab.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    tabs.push(tab);
+  }
+  const last = tabs.at(-1)!;
+  await last.getByText('Connecting').waitFor();
+  await last.evaluate(() => {
+    Object.assign(globalThis, { seen: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await last.getByText('Live', { exact: true }).waitFor();
+  for (const tab of tabs) await tab.close();
+});
+
 describe('every screen', () => {
   test.each([
     { language: 'en', theme: 'light' },
