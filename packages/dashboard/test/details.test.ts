@@ -110,6 +110,23 @@ it('keeps what else is in ui.json', async () => {
   expect((await page.post(`/api/runs/${id}/ui`, { note: 1 }, 'PUT')).json.error.field).toBe('note');
 });
 
+it('says what the run recorded in the language of the page', async () => {
+  const zh = { 'accept-language': 'zh-CN' };
+  const { json } = await page.get(`/api/runs/${id}`, zh);
+  const { json: english } = await page.get(`/api/runs/${id}`);
+  expect(json.start.derived).toHaveLength(english.start.derived.length);
+  expect(english.start.derived.join()).not.toMatch(/[\u4e00-\u9fff]/);
+  for (const one of json.start.derived) expect(one).toMatch(/[\u4e00-\u9fff]/);
+  const invoices = await page.idOf('invoices');
+  const kept = (await page.get(`/api/runs/${invoices}/checkpoints`, zh)).json.checkpoints
+    .map((one: { kept: string | null }) => one.kept)
+    .filter(Boolean);
+  for (const one of kept) expect(one).toMatch(/[\u4e00-\u9fff]/);
+  expect((await page.get(`/api/runs/${await page.idOf('killed')}/checkpoints`, zh)).json.checkpoints[0].kept).toBe(
+    '它是可以恢复该训练的最后一个检查点。',
+  );
+});
+
 it('is sent small', async () => {
   const answer = await page.get(`/api/runs/${id}`, { 'accept-encoding': 'gzip' });
   expect(answer.headers['content-encoding']).toBe('gzip');

@@ -1,5 +1,7 @@
+import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { runningProcess } from '@minicpm-finetune/run';
 import type { Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -85,6 +87,24 @@ describe('a run that goes', () => {
     expect(existsSync(join(live.folder, 'STOP'))).toBe(true);
     expect(await page.getByRole('button', { name: 'Stop and save' }).isDisabled()).toBe(true);
   });
+});
+
+test('a run whose process is killed offers at once what can be done then', async () => {
+  const process = spawn('sleep', ['1000']);
+  const { start } = runningProcess(process.pid!)!;
+  const folder = join(bench.root, 'mortal');
+  new RecordedRun(folder)
+    .now()
+    .start({ changes: {}, totalSteps: 400, process: { pid: process.pid!, start: start! } })
+    .steps(20)
+    .checkpoint();
+  await expect.poll(() => runId(page, 'mortal').catch(() => ''), { timeout: 10_000 }).not.toBe('');
+  await show(page, `runs/${await runId(page, 'mortal')}`);
+  await page.getByRole('button', { name: 'Stop and save' }).waitFor();
+  process.kill('SIGKILL');
+  await page.getByRole('button', { name: 'Resume from step 20' }).waitFor();
+  expect(await page.getByRole('button', { name: 'Stop and save' }).count()).toBe(0);
+  rmSync(folder, { recursive: true });
 });
 
 describe('every screen', () => {

@@ -164,6 +164,14 @@ describe('a newcomer', () => {
     const without = await start({ kind: 'evaluate', step: null, output: 'runs/x.jsonl' });
     expect([without.status, without.json.error.field]).toEqual([400, 'data_path']);
     expect((await start({ kind: 'shell', step: null, output: 'runs/x' })).status).toBe(400);
+    const wrong = await start({ kind: 'merge', step: null, output: '' });
+    expect(wrong.json.error).toEqual({
+      message: 'Expected a text for output but received "".',
+      field: 'output',
+      cure: null,
+    });
+    const unknown = await start({ kind: 'merge', step: null, output: 'runs/x', force: true });
+    expect(unknown.json.error.message).toBe('Expected a field of the request but received "force".');
     expect((await start({ kind: 'merge', step: 99_999, output: 'runs/x' })).status).toBe(404);
     expect((await server.post('/api/jobs/nothing/stop')).status).toBe(404);
   });

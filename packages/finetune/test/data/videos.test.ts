@@ -160,9 +160,11 @@ describe('frames that are pictures', () => {
   });
 
   it('become fewer where the record is too long, and that is said', async () => {
-    const flags = { model_max_length: 200 };
-    const sample = await encoded({ video: 'frames', conversations: turns('Q') }, 'minicpm-v-4_6', flags);
-    expect(sample.inputIds.length).toBeLessThanOrEqual(200);
+    const record = { video: 'frames', conversations: turns('Q') };
+    const whole = await encoded(record, 'minicpm-v-4_6');
+    const most = whole.inputIds.length - 10;
+    const sample = await encoded(record, 'minicpm-v-4_6', { model_max_length: most });
+    expect(sample.inputIds.length).toBeLessThanOrEqual(most);
     expect(sample.notices).toMatchObject([{ kind: 'fewer_frames', message: /^8 pictures became \d, so that/ }]);
     expect(sample.videos![0]!.times[0]).toBe(0);
   });
@@ -253,7 +255,7 @@ describe.skipIf(!hasFfmpeg)('video files', () => {
     vi.stubEnv('PATH', at('empty'));
     try {
       const error = await failure('whole.mp4');
-      expect(error.format()).toMatch(/the program ffprobe to read the video .* none in PATH[^]*apt-get install ffmpeg/);
+      expect(error.format()).toMatch(/the program ffprobe to read the video .* none in PATH.*apt-get install ffmpeg/s);
     } finally {
       vi.unstubAllEnvs();
     }
@@ -266,7 +268,7 @@ it('check-data counts videos and frames; render shows frames with their times', 
   const report = await checkRecords({ paths: [file], encoder: encoder.setup, threads: 0, perRecord: true });
   expect(report).toMatchObject({ errors: [], images: 0, videos: 1, frames: FRAMES, text_only: 1 });
   expect(report.per_record!.images).toEqual([1, 0]);
-  expect(formatReport(report, 5, ENGLISH)).toContain('1 video of 8 frames');
+  expect(formatReport(report, 5, ENGLISH)).toContain('Videos: 1, frames: 8');
   const { json, samples } = await recordJson(dataset, 0, encoder, ['inference']);
   const [{ videos, images }] = json.encodings as [(typeof json.encodings)[number]];
   expect(images).toEqual([]);

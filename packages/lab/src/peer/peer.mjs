@@ -18,7 +18,7 @@ const FULL = ['--bf16', '--freeze_vision'];
 
 /**
  * What is compared. `own` flags go to this side only, `peer` flags to the other one; `prepare` runs this side once before it is measured.
- * `speed` is the least ratio hoped for, `memory` (peak resident memory) and `start` (seconds before the first step) the largest.
+ * `script`: another script of the other side than its train.py. `speed` is the least ratio hoped for, `memory` (peak resident memory) and `start` (seconds before the first step) the largest.
  */
 const ROWS = [
   { name: 'LoRA, frozen vision', size: 'medium', flags: LORA, speed: 2.0, memory: 0.55, start: 0.5 },
@@ -52,6 +52,15 @@ const ROWS = [
     batches: { name: 'long', args: ['--batches', '3', '--batch_size', '1', '--answer', '1900'] },
     flags: [...LORA, '--gradient_checkpointing'],
     memory: 0.45,
+  },
+  {
+    name: 'DPO, LoRA, frozen vision',
+    size: 'medium',
+    flags: LORA,
+    own: () => ['--preference'],
+    script: join(root, 'packages', 'lab', 'python', 'dpo_peer.py'),
+    speed: 2.5,
+    memory: 0.5,
   },
   { name: 'LoRA, vision trained', size: 'small', flags: ['--lora', '--bf16'], speed: 1.5 },
   { name: 'LoRA, frozen vision, bf16', size: 'small', flags: LORA },
@@ -152,7 +161,8 @@ function measure(row, python) {
     ...common,
     ...(row.own?.(values.work) ?? []),
   ];
-  const peerArgs = [join(values.peer, 'train.py'), ...common, ...(row.peer ?? []), '--steps', values.steps];
+  const script = row.script ? [row.script, '--peer', values.peer] : [join(values.peer, 'train.py')];
+  const peerArgs = [...script, ...common, ...(row.peer ?? []), '--steps', values.steps];
   const known = peerRuns.get(peerArgs.join(' '));
   const ours = [];
   const peers = known ?? [];

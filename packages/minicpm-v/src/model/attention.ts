@@ -6,6 +6,7 @@ import type { LlmConfig } from '@minicpm-finetune/processor';
 import { Linear, Module, ops, RMSNorm, type Tensor } from '@minicpm-finetune/torch';
 import type { KVCache } from './kv-cache.js';
 import { rotate } from './rope.js';
+import { gathered, spread } from './shared-rows.js';
 
 /** New positions of some sequences, packed one after the other into one row (B = 1), each after those of its cache, which receives them. */
 export interface Continued {
@@ -22,8 +23,10 @@ export interface Decoding {
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
 export interface Packed {
-  /** Lengths of the sequences; together L. */
+  /** Lengths of the sequences; together L, or as many as `rows`. */
   readonly lengths: readonly number[];
+  /** Sequences share their first tokens: of all of them, one after the other, the place of each token in the row. */
+  readonly rows?: BigInt64Array | undefined;
 }
 
 /** How positions reach a layer; absent: a sequence a row, plain causal attention. */
@@ -89,6 +92,11 @@ function attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, how?: Reached): T
     const blocks = caches.map((cache) => cache.block(layer));
     const lengths = caches.map(({ length }) => length);
     return ops.decodeAttention(flat(q), flat(k), flat(v), rope, blocks, lengths);
+  }
+  if (how !== undefined && 'rows' in how && how.rows !== undefined) {
+    const { rows, lengths } = how;
+    const [allQ, allK, allV] = [q, k, v].map((x) => spread(x, rows)) as [Tensor, Tensor, Tensor];
+    return gathered(attend(allQ, allK, allV, rope, { lengths }), rows, q.size(1));
   }
   const heads = (x: Tensor): Tensor => ops.transpose(x, 1, 2); // (B, H, L, headDim)
   const [queries, keys, values] = [rotate(heads(q), rope), rotate(heads(k), rope), heads(v)];

@@ -128,12 +128,19 @@ function nestedConfig(version: VersionName, tokenizer: Tokenizer): object {
 }
 
 /** Makes `<parent>/<version>` and returns its path. */
-export function tinyCheckpoint(parent: string, version: VersionName, seed = 1, dtype: DType = 'float32'): string {
+export function tinyCheckpoint(
+  parent: string,
+  version: VersionName,
+  seed = 1,
+  dtype: DType = 'float32',
+  extra: object = {},
+): string {
   const folder = join(parent, version);
   mkdirSync(folder, { recursive: true });
   cpSync(tokenizerFolder(version), folder, { recursive: true });
   const tokenizer = Tokenizer.load(folder);
-  const raw = VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
+  const made = VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
+  const raw = { ...made, ...extra };
   const preprocessor = VERSIONS[version].config === 'nested' ? JSON.stringify(PREPROCESSOR) : undefined;
   if (preprocessor !== undefined) writeFileSync(join(folder, 'preprocessor_config.json'), preprocessor);
   const config = parseConfig(JSON.stringify(raw, null, 1), join(folder, 'config.json'), preprocessor);

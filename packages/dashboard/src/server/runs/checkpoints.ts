@@ -1,7 +1,7 @@
 /** The checkpoints of a run. Their sizes, whether they are whole and can be resumed, which is best. Sizes are compared; contents only when deleting. */
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';
+import { listCheckpoints, RUN_FILES, type Say } from '@minicpm-finetune/run';
 import type { Checkpoint, CheckpointList } from '../../shared/api.js';
 import { shellText } from '../process/command-words.js';
 import { keptBecause } from '../process/removal.js';
@@ -13,9 +13,10 @@ interface Listed {
   readonly bytes: number;
 }
 
-export function checkpointsOf(run: KnownRun, record: RunRecord): CheckpointList {
+/** @param say of the language of what is said of them */
+export function checkpointsOf(run: KnownRun, record: RunRecord, say: Say): CheckpointList {
   const best = bestCheckpoint(run, record);
-  const checkpoints = listCheckpoints(run.folder).map((one) => describe(run, record, { ...one, best }));
+  const checkpoints = listCheckpoints(run.folder).map((one) => describe(run, record, { ...one, best }, say));
   return { checkpoints, bytes: checkpoints.reduce((sum, { bytes }) => sum + bytes, 0), result: resultOf(run, record) };
 }
 
@@ -23,9 +24,11 @@ function describe(
   run: KnownRun,
   record: RunRecord,
   { step, path, best }: { step: number; path: string; best: number | null },
+  say: Say,
 ): Checkpoint {
   const event = record.checkpoints.findLast((one) => one.event.step === step)?.event;
   const { bytes, problems } = contentsOf(path);
+  const kept = keptBecause(run, { step, path });
   return {
     step,
     folder: path,
@@ -35,10 +38,10 @@ function describe(
     evalLoss: lossAt(record, step),
     time: event?.time ?? null,
     complete: problems.length === 0,
-    problems,
+    problems: problems.map(say),
     resumable: problems.length === 0 && isResumable(path),
     best: step === best,
-    kept: keptBecause(run, { step, path }),
+    kept: kept === null ? null : say(kept),
     commands: commandsOf(run, path),
   };
 }

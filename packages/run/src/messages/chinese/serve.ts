@@ -20,6 +20,12 @@ export const SERVE: Messages = {
   'Expected a name and a folder, name=dir, for --adapter but received {1}.':
     '--adapter 应为名称和目录（name=dir），但收到 {1}。',
   'The name is what clients ask for as model: --adapter {1}.': '名称就是客户端请求的 model：--adapter {1}。',
+  'a host such as example.com or example.com:8443': '一个主机，例如 example.com 或 example.com:8443',
+  'It is a name or an address and perhaps a port, without http:// and without a path.':
+    '它由名称或地址和可选的端口组成，不含 http:// 和路径。',
+  'Expected a name of its own for each --adapter but received {1} twice.':
+    '每个 --adapter 应有各自的名称，但 {1} 出现了两次。',
+  'Choose another one.': '请换一个。',
   'an origin such as https://example.com': '一个来源，例如 https://example.com',
   'It has a scheme, a host and perhaps a port, and nothing behind them.':
     '它由协议、主机和可选的端口组成，后面没有其他内容。',
