@@ -238,10 +238,31 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
     await yieldToEventLoop();
   }
   watched.by = null;
+  report({ losses, start, seconds, cpuSeconds, peaks, samples, tokens, peak, waits, device, group, meter, training });
+  return 0;
+}
+
+/** What a measurement is about to print. */
+interface Measured extends Pick<ReturnType<typeof prepared>, 'device' | 'meter' | 'training'>, Pick<Ranks, 'group'> {
+  readonly losses: readonly number[];
+  /** Milliseconds since the process began. */
+  readonly start: number;
+  readonly seconds: readonly number[];
+  readonly cpuSeconds: readonly number[];
+  readonly peaks: readonly number[];
+  readonly samples: number;
+  readonly tokens: number;
+  readonly peak: number;
+  readonly waits: number;
+}
+
+function report(measured: Measured): void {
+  const { losses, start, seconds, cpuSeconds, peaks, samples, tokens, peak, waits, device, group, meter, training } =
+    measured;
   const counted = seconds.slice(1);
   const elapsed = counted.reduce((sum, s) => sum + s, 0);
   const [allSamples, allTokens] = group.sum([samples, tokens], 'samples and tokens');
-  if (group.rank !== 0) return 0;
+  if (group.rank !== 0) return;
   console.log(
     JSON.stringify({
       losses,
@@ -259,7 +280,6 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       trainable: training.trainableNumbers,
     }),
   );
-  return 0;
 }
 
 /** Figures that only this side reports. */
