@@ -2,7 +2,6 @@
  * Think blocks: what a model thinks before it answers. Where a checkpoint has a Jinja template, the text around thoughts
  * is read from it, so that training shows the model what inference does.
  */
-
 import type { Tokenizer } from '../tokenizer.js';
 import { type PlainMessage, renderChatTemplate } from './jinja.js';
 import { strip } from './python.js';
@@ -25,13 +24,6 @@ export const THINK_BLOCKS: Thinking = {
   open: '<think>\n',
   close: '\n</think>\n\n',
 };
-
-/**
- * Think blocks in training. inference: as the model's template has them, in answers after the last question only; an
- * empty block is prompt. every_turn: in every answer, an empty block is learned, as ms-swift does. as_written: only
- * those that are written in the data, as LLaMA-Factory does.
- */
-export type ThinkingMode = 'inference' | 'every_turn' | 'as_written';
 
 const THOUGHT = 'idea';
 const ANSWER = 'answer';

@@ -1,5 +1,5 @@
 /**
- * What a video is, before it is decoded: its size, its frames and their rate. A file is asked with ffprobe; a folder of
+ * What a video is, before it is decoded. Its size, its frames and their rate: a file is asked with ffprobe; a folder of
  * pictures, or a list of them, is a video of frames that were taken already.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -104,7 +104,7 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
   if (failed || (stream === undefined && complaint !== undefined)) throw notAVideo(path, complaint);
   if (stream === undefined || stream.disposition?.attached_pic === 1) {
     throw new UserError(`Expected a video in ${shownPath(path)} but received a file without moving pictures.`, {
-      cure: `${CURE} It may hold sound alone.`,
+      cure: 'Replace the file, or remove the record. It may hold sound alone.',
     });
   }
   if (packets.length === 1 && beginsAsPicture(readFileSync(path))) {
@@ -119,7 +119,7 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
     throw new UserError(
       `Expected a whole video in ${shownPath(path)} but received one that is cut off after ${after}.`,
       {
-        cure: `${CURE} Perhaps its download or copy stopped early.`,
+        cure: 'Replace the file, or remove the record. Perhaps its download or copy stopped early.',
       },
     );
   }
