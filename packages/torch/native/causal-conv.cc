@@ -1,6 +1,6 @@
-// minicpm::causal_conv1d_silu: a convolution over a row and those before, each channel for itself, and SiLU.
+// minicpm::causal_conv1d_silu.
 //
-// On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
+// A convolution over a row and those before, each channel for itself, and SiLU. On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
 // libtorch's operators. A thread works on some channels of all rows: results do not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
