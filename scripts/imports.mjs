@@ -39,9 +39,10 @@ const ROOMS = {
     'chat',
     'media',
     'encode',
+    'encode-answers',
     'detokenizer',
   ],
-  'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation'],
+  'minicpm-v': ['model', 'checkpoint', 'adapters', 'generation', 'gguf'],
   serve: ['api', 'engine', 'http'],
   finetune: [
     'version',

@@ -7,10 +7,11 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { takeLock, thisProcess } from '@minicpm-finetune/run';
+import { runningProcess, takeLock, thisProcess } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Records } from '../src/server/runs/records.js';
 import { RunIndex } from '../src/server/runs/run-index.js';
@@ -173,6 +174,66 @@ describe('a run of an early version', () => {
   });
 });
 
+describe('a damaged file', () => {
+  const write = (name: string, events: readonly object[]): void => {
+    mkdirSync(join(root, name));
+    writeFileSync(join(root, name, 'events.jsonl'), events.map(line).join(''));
+  };
+  const START = { event: 'run_start', time: '2026-01-01T00:00:00.000Z', total_steps: 4 };
+
+  it('has its fields of other kinds unknown, and what is no event then is named', async () => {
+    write('damaged', [
+      {
+        ...START,
+        config: null,
+        derived: 'x',
+        notices: null,
+        versions: 5,
+        resumed_at_step: null,
+        pid: '1',
+        command: {},
+      },
+      { event: 'step', step: 1e308, loss: 1 },
+      { event: 'step', time: 5, step: 2, epoch: {}, loss: '1', memory: 5 },
+      { event: 'eval', step: 2, loss: {}, metrics: null },
+      { event: 'memory_plan', budget: 'x', by: null },
+      { event: 'warning', kind: 'odd', message: null },
+      { event: 'warning', message: 'no kind' },
+      { event: 'checkpoint', step: '2' },
+      { event: 'phase', name: {} },
+      { event: 'run_end', status: 'exploded', step: 4 },
+      { event: 'run_end', status: 'stopped', step: null, error: {} },
+    ]);
+    await index.refresh();
+    expect(index.list().problems).toEqual([]);
+    expect(named('damaged')).toMatchObject({
+      state: 'stopped',
+      model: null,
+      step: 2,
+      totalSteps: 4,
+      loss: null,
+      error: null,
+    });
+    const record = new Records().of(known('damaged'));
+    expect(record.start).toMatchObject({ derived: [], notices: [], versions: {} });
+    expect(record.memoryPlan).toMatchObject({ budget: null, by: {} });
+    expect(record.warnings.map(({ kind, message }) => [kind, message])).toEqual([['odd', '']]);
+    expect(record.damaged).toHaveLength(4); // the warning, the checkpoint, the phase, the first end
+    expect(series('damaged').columns.loss!.y).toEqual([]);
+    rmSync(join(root, 'damaged'), { recursive: true });
+  });
+
+  it('whose last step was cut has the step before', async () => {
+    write('cut', [START, { event: 'step', step: 1, loss: 2 }, { event: 'step', step: 2, loss: 1 }]);
+    appendFileSync(join(root, 'cut', 'events.jsonl'), '{"event":"step","step":3,"lo\n');
+    await index.refresh();
+    expect(named('cut')).toMatchObject({ step: 2, loss: 1 });
+    expect(new Records().of(known('cut')).damaged).toHaveLength(1);
+    rmSync(join(root, 'cut'), { recursive: true });
+    await index.refresh();
+  });
+});
+
 describe('the state', () => {
   it('is running while the process is there, and killed when another one has its id', async () => {
     const live = liveRun(join(root, 'live')).steps(10);
@@ -197,6 +258,49 @@ describe('the state', () => {
     expect(run.state).toBe('probably_running');
     run.look(Date.now() + 62_000);
     expect(run.state).toBe('killed');
+  });
+
+  it('of another machine does not depend on the clock of the disk', async () => {
+    const far = { pid: process.pid, start: '1', host: 'far-away' };
+    const file = (name: string): string => join(root, name, 'events.jsonl');
+    for (const [name, hours] of [
+      ['ahead', 5],
+      ['behind', -5],
+    ] as const) {
+      liveRun(join(root, name)).start({ totalSteps: 20, process: far }).steps(10);
+      const time = new Date(Date.now() + hours * 3_600_000);
+      utimesSync(file(name), time, time);
+    }
+    await index.refresh();
+    expect(named('ahead').state).toBe('probably_running');
+    expect(named('behind').state).toBe('killed'); // for all that is known: it has not grown before our eyes
+    const ahead = known('ahead');
+    ahead.look(Date.now() + 62_000);
+    expect(ahead.state).toBe('killed');
+    appendFileSync(file('behind'), line({ event: 'step', step: 11, loss: 1 }));
+    const time = new Date(Date.now() - 5 * 3_600_000);
+    utimesSync(file('behind'), time, time);
+    const behind = known('behind');
+    behind.look(Date.now());
+    expect(behind.state).toBe('probably_running');
+  });
+
+  it('of a start of the page is that of its process, also when the clock was set back in between', async () => {
+    const folder = join(root, 'set-back');
+    const own = thisProcess();
+    const processStart = runningProcess(process.pid)?.start ?? null;
+    liveRun(folder).start({ totalSteps: 20, process: { pid: process.pid, start: processStart, host: own.host } });
+    const launch = {
+      time: '2099-01-01T00:00:00.000Z',
+      words: [],
+      cwd: root,
+      pid: process.pid,
+      processStart,
+      hostname: own.host,
+    };
+    writeFileSync(join(folder, 'ui_launch.json'), JSON.stringify(launch));
+    await index.refresh();
+    expect(named('set-back')).toMatchObject({ state: 'running', error: null });
   });
 
   it('of a run that does not say its process follows its lock', async () => {

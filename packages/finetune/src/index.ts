@@ -72,7 +72,12 @@ export async function checkData(config: RunConfig, options: CheckOptions = {}): 
   const { paths = config.data.data_path, threads = null, reporter = SILENT } = options;
   const { model_name_or_path: model, cache_dir: cacheDir } = config.model;
   const folder = await resolveModel(model, { flag: 'model_name_or_path', cacheDir, reporter, weights: false });
-  return await checkRecords({ paths, encoder: encoderSetup(folder, config.model, config.data), threads, reporter });
+  return await checkRecords({
+    paths,
+    encoder: encoderSetup(folder, config.model, config.data, config.preference.preference),
+    threads,
+    reporter,
+  });
 }
 
 export interface LoadModelOptions extends Omit<LoadFolderOptions, 'device'>, Partial<EngineOptions> {

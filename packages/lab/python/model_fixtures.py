@@ -376,4 +376,5 @@ def main():
         (args.out / f"{name}.json").write_text(json.dumps(native_fixture(config), indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -15,9 +15,17 @@ export {
   writeAdapterFiles,
 } from './adapters/folder.js';
 export {
+  exportCheckpoint,
+  exportServedAdapter,
+  type ServedAdapter,
+  type ServedCheckpoint,
+} from './adapters/for-servers.js';
+export {
   type AppliedLora,
   applyLora,
   freeze,
+  type LoraAdapter,
+  loraAdapters,
   setLoraTraining,
   trainableParameters,
 } from './adapters/lora.js';
@@ -42,6 +50,7 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
+export { holdWeights } from './generation/hold-weights.js';
 export {
   adapterIdentity,
   changedFile,
@@ -68,6 +77,14 @@ export {
 export { GREEDY, type LogProb, type Sampling } from './generation/sampling.js';
 export type { SequenceOptions } from './generation/sequence.js';
 export { TensorCache } from './generation/tensor-cache.js';
+export {
+  type ExportOptions,
+  exportGguf,
+  exportGgufAdapter,
+  type GgufAdapterExport,
+  type GgufExport,
+} from './gguf/export.js';
+export { OUTTYPES, type Outtype } from './gguf/outtype.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';
 export type { Picture } from './model/patches.js';

@@ -34,14 +34,14 @@ function describeLength(text: EncodedText): string {
 }
 
 /** A conversation as ids, with what is shown of its media. */
-interface Fitted {
+export interface Fitted {
   text: EncodedText;
   shown: Shown;
   media: readonly MeasuredMedium[];
 }
 
 /** A conversation whose media are read, to be encoded as often as it takes to fit. */
-interface Conversation {
+export interface Conversation {
   media: readonly ReadMedium[];
   encode: (shown: Shown) => Promise<Fitted>;
 }
@@ -75,7 +75,7 @@ async function withLess(first: Fitted, options: RecordOptions, { media, encode }
 }
 
 /** Makes a conversation fit as `overlong` says. Returns null when it is dropped. */
-async function fit(conversation: Conversation, options: RecordOptions): Promise<Fitted | null> {
+export async function fit(conversation: Conversation, options: RecordOptions): Promise<Fitted | null> {
   const { maxLength, overlong = 'fewer_slices', notice } = options;
   const whole = await conversation.encode({ sliceConfig: options.sliceConfig, maxFrames: null });
   const { text } = whole;
@@ -104,13 +104,15 @@ async function fit(conversation: Conversation, options: RecordOptions): Promise<
   return { ...fitted, text: short };
 }
 
-async function openConversation(
+/** Reads the media of a conversation; `known`: they are read already. */
+export async function openConversation(
   messages: readonly ChatMessage[],
   options: ReadOptions & Pick<RecordOptions, 'thinking'>,
   purpose: Purpose,
+  known?: readonly ReadMedium[],
 ): Promise<Conversation> {
   const template = chatTemplate(options.llmType, options.tokenizer);
-  const media = await readMedia(messages, options);
+  const media = known ?? (await readMedia(messages, options));
   const { enableThinking = false, imageIds = true, thinking = 'inference' } = options;
   const { numbered = false, separator = '' } = options.video ?? {};
   const layout: LayoutOptions = { purpose, thinking, enableThinking, imageIds, videos: { numbered, separator } };
@@ -122,7 +124,7 @@ async function openConversation(
 }
 
 /** What a sample has beside its ids and labels. Of images and videos, as many count as have a place in the text. */
-async function encodeShown(
+export async function encodeShown(
   { text, shown, media }: Fitted,
   read: readonly ReadMedium[],
   options: ReadOptions,

@@ -15,6 +15,7 @@ export * from './checkpoint-folder.js';
 export * from './config.js';
 export * from './detokenizer.js';
 export * from './encode.js';
+export { encodeAnswers } from './encode-answers.js';
 export * from './image/decode.js';
 export * from './image/geometry.js';
 export { measureHeader } from './image/header.js';

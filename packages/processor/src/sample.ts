@@ -24,10 +24,22 @@ export interface EncodedSample {
   pictures: EncodedPicture[];
   /** Pictures of each range, where frames of a video form groups; absent: one each. */
   groups?: number[];
-  /** (3 * L): positions in time, rows and columns of a model with a canvas, one after the other; absent: 0, 1, … */
+  /** (3 * L): positions in time, rows and columns of a model with a canvas, one after the other; of two answers, L counts both whole; absent: 0, 1, … */
   positionIds?: Int32Array;
   /** Its videos, for whoever shows them; absent: none. */
   videos?: EncodedVideo[];
+  /** Of two answers that are compared: how the tokens divide into two sequences. Absent: they are one. */
+  answers?: TwoAnswers;
+}
+
+/** Two sequences in one row: the first one whole, then of the second one what it does not share with the first. */
+export interface TwoAnswers {
+  /** Tokens at the beginning that both sequences have; they are in the row once. */
+  shared: number;
+  /** Tokens of the first sequence, the shared ones included. */
+  first: number;
+  /** Whether the first answer is called good; absent: it is compared with the other one. */
+  desirable?: boolean;
 }
 
 /** What a sample shows of a video. */

@@ -14,6 +14,7 @@ export function stepFields(
   const fields = [
     length === undefined ? `step ${status.step}` : `step ${status.step}/${length.totalSteps}`,
     `loss ${formatNumber(status.loss)}`,
+    ...preferenceFields(status),
     `ETA ${formatDuration(status.eta_seconds)}`,
     `lr ${formatRate(status.learning_rate)}`,
     `grad norm ${formatNumber(status.grad_norm)}`,
@@ -26,6 +27,18 @@ export function stepFields(
   if (status.loss_scale !== undefined) fields.push(`loss scale ${status.loss_scale}`);
   if (status.skipped_steps) fields.push(`skipped ${status.skipped_steps}`);
   return fields;
+}
+
+function preferenceFields({ preference }: Pick<StepEvent, 'preference'>): string[] {
+  const named = [
+    ['accuracy', 'rewards/accuracies'],
+    ['margin', 'rewards/margins'],
+    ['chosen', 'rewards/chosen'],
+  ] as const;
+  return named.flatMap(([label, name]) => {
+    const value = preference?.[name];
+    return value === undefined ? [] : [`${label} ${formatNumber(value)}`];
+  });
 }
 
 const STOP_REASONS = {

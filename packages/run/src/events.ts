@@ -116,6 +116,8 @@ export interface StepEvent {
   grad_norm: Finite;
   /** Used by this step in the first parameter group. */
   learning_rate: number;
+  /** Preference tuning: metrics by TRL's names, such as `rewards/margins`; each is a mean over the steps since the last event. */
+  preference?: Record<string, number>;
   /** float16 only. */
   loss_scale?: number;
   /** Steps skipped since the start because something was not finite. */
@@ -142,7 +144,7 @@ export interface EvalEvent {
   epoch: number;
   /** Mean over the supervised tokens of the whole evaluation data. */
   loss: Finite;
-  /** Further metrics by name, such as `exact_match`, `anls`, `rouge_l`. */
+  /** Further metrics by name, such as `exact_match`, `anls`, `rouge_l`, or those of preference tuning. */
   metrics: Record<string, Finite>;
   samples: number;
   seconds: number;

@@ -5,6 +5,7 @@ export { DEVICE } from './config/computing.js';
 export * from './config/config.js';
 export { OFFICIAL_LORA_TARGETS } from './config/learning.js';
 export { INTERVALS, METRIC_NAMES } from './config/observing.js';
+export { PREFERENCE_METRICS, type PreferenceLoss } from './config/preference.js';
 export { nameAt, placeOf, type Source } from './config/source.js';
 export * from './config/spec.js';
 export * from './derive.js';

@@ -200,6 +200,12 @@ it('serves a name of the hub, with its slash', async () => {
 
 it('says once which fields change nothing', async () => {
   for (let i = 0; i < 2; i++)
-    await client.chat.completions.create({ ...SHORT, max_tokens: 1, user: 'someone', messages: messages() });
-  expect(here.notices.filter((line) => line.includes('user'))).toHaveLength(1);
+    await client.chat.completions.create({
+      ...SHORT,
+      max_tokens: 1,
+      user: 'someone',
+      messages: [{ role: 'user', content: 'hi', name: 'Ann' }],
+    });
+  expect(here.notices.filter((line) => line.includes('has user,'))).toHaveLength(1);
+  expect(here.notices.filter((line) => line.includes('has messages[].name,'))).toHaveLength(1);
 });

@@ -111,7 +111,11 @@ describe('who may ask', () => {
       expect(answer, host).toMatch(/^HTTP\/1\.1 421 /);
       expect(answer).toContain('"host_not_allowed"');
     }
-    expect(await raw('GET /health HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 421 /);
+    for (const head of ['GET /health HTTP/1.0', 'GET /health HTTP/1.1']) {
+      const answer = await raw(`${head}\r\nConnection: close\r\n\r\n`);
+      expect(answer, head).toMatch(/^HTTP\/1\.1 421 /);
+      expect(answer, head).toContain('"host_not_allowed"');
+    }
   });
 
   it('is only who has the key', async () => {
@@ -182,6 +186,41 @@ describe('a body', () => {
   it('that is announced as too large is refused before it is sent', async () => {
     const head = `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:${here.server.port}\r\nAuthorization: Bearer ${KEY}\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\nConnection: close\r\n\r\n`;
     expect(await raw(head)).toContain('413');
+  });
+
+  it('of any depth, and with the name of no field, is refused: never a failure', async () => {
+    const deep = (left: string, right: string): string => left.repeat(100_000) + right.repeat(100_000);
+    for (const [field, value] of [
+      ['modalities', deep('[', ']')],
+      ['response_format', `${'{"a":'.repeat(100_000)}1${'}'.repeat(100_000)}`],
+      ['user', deep('[', ']')],
+      ['messages', deep('[', ']')],
+    ]) {
+      const answer = await post('/v1/chat/completions', JSON.stringify(HI).replace(/}$/, `,"${field}":${value}}`));
+      expect([field, answer.status, answer.error.code]).toEqual([field, 400, 'invalid_json']);
+    }
+    for (const body of [
+      '{"__proto__":{"n":2},"messages":[{"role":"user","content":"hi"}]}',
+      '{"messages":[{"role":"user","content":"hi","__proto__":{}}]}',
+      '{"messages":[{"role":"user","content":"hi"}],"logit_bias":{"__proto__":1}}',
+    ]) {
+      const { status, error } = await post('/v1/chat/completions', body);
+      expect([status, error.param, error.code], body).toEqual([400, '__proto__', 'unknown_parameter']);
+    }
+    const text = await ask({ messages: [{ role: 'user', content: '"__proto__"' }], metadata: { a: { b: {} } } });
+    expect(text.status).toBe(200);
+  });
+
+  it('of a client that goes away before its end is no mistake of the server', async () => {
+    const head = `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:${here.server.port}\r\nAuthorization: Bearer ${KEY}\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{"mess`;
+    for (let i = 0; i < 3; i++) {
+      await new Promise<void>((resolve) => {
+        const socket = connect(here.server.port, '127.0.0.1', () => socket.write(head, () => socket.destroy()));
+        socket.on('close', () => resolve());
+      });
+    }
+    expect((await ask({})).status).toBe(200);
+    expect(here.errors).toEqual([]);
   });
 
   it('that is not HTTP ends the connection', async () => {
@@ -450,6 +489,7 @@ describe('a wrong field', () => {
     for (const path of ['/v1/embeddings', '/v1/responses', '/v1/completions', '/v1/..%2f..%2fetc/passwd', '/'])
       expect((await post(path, {})).status).toBe(404);
     expect((await post('/v1/models', {})).status).toBe(405);
+    expect((await post('/v1/models/tiny', {})).status).toBe(405);
     expect((await fetch(`${here.server.url}/v1/chat/completions`, { headers: AUTH })).status).toBe(405);
   });
 
@@ -569,7 +609,7 @@ describe('an adapter', () => {
       expect([status, error.param], String(path)).toEqual([400, 'lora_path']);
       expect(error.message).not.toContain('manifest');
     }
-    for (const name of ['', 5, undefined, 'x'.repeat(201)])
+    for (const name of ['', 5, undefined, 'x'.repeat(201), 'a b', 'a\n', '\u0085'])
       expect((await post('/v1/load_lora_adapter', { lora_name: name, lora_path: 'a' })).error.param).toBe('lora_name');
     expect((await load('a', 'tiny')).error).toMatchObject({ param: 'lora_name', code: 'adapter_exists' });
     expect((await load('a', 'tiny', { load_inplace: true })).error.code).toBe('adapter_exists');

@@ -1,6 +1,6 @@
-// minicpm::causal_conv1d_silu.
+// minicpm::causal_conv1d_silu: a causal convolution and SiLU. Over a row and those before it, each channel for itself.
 //
-// A convolution over a row and those before, each channel for itself, and SiLU. On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
+// On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
 // libtorch's operators. A thread works on some channels of all rows: results do not depend on the number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>

@@ -5,7 +5,6 @@
 // put together in their order (Flash-Decoding, Dao et al., 2023), whatever the number of threads.
 //
 // Here for CPUs, in float32 inside, on any processor; on devices and in other types it is put together from libtorch's operators.
-#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -13,8 +12,10 @@
 
 #include <vector>
 
+#include "crew.h"
 #include "lanes.h"
 #include "own-operators.h"
+#include "rows.h"
 
 namespace minicpm {
 
@@ -65,44 +66,59 @@ LANES_INLINE void enterInline(const Sizes& sizes, const Number* query, const Num
   }
 }
 
-template <class Number>
-LANES_INLINE float product(const Number* a, const Number* b, int64_t size) {
-  Floats sum = {};
-  for (int64_t i = 0; i < size; i += kFloats) sum += loadSome(a + i, size - i) * loadSome(b + i, size - i);
-  return sumOf(sum);
-}
-
-template <class Number>
-LANES_INLINE void attendBlockInline(const Sizes& sizes, const Cache<Number>& cache, const Block& block, const Number* query, float* highest, float* sums,
+// Scores of `heads` query heads (heads, size) float32 with a block's keys, and the heads' weighted values: each key and value is read once for
+// all of them.
+template <int heads, class Number>
+LANES_INLINE void attendHeads(const Sizes& sizes, const Cache<Number>& cache, const Block& block, const float* query, float* highest, float* sums,
                               float* values) {
-  const int64_t size = sizes.size, group = sizes.group();
+  const int64_t size = sizes.size;
   const Number* keys = cache.data + (block.keyHead * cache.capacity + block.first) * size;
   const Number* from = keys + sizes.keyHeads * cache.capacity * size;
   const float scale = 1.4426950408889634f / std::sqrt(static_cast<float>(size));  // powers of two
-  for (int64_t g = 0; g < group; g++) {
-    float scores[kKeys + kFloats];
-    float most = -INFINITY;
-    for (int64_t j = 0; j < block.count; j++) {
-      scores[j] = product(query + g * size, keys + j * size, size) * scale;
-      most = std::max(most, scores[j]);
+  float scores[heads][kKeys + kFloats];
+  for (int g = 0; g < heads; g++) highest[g] = -INFINITY;
+  for (int64_t j = 0; j < block.count; j++) {
+    Floats products[heads] = {};
+    for (int64_t i = 0; i < size; i += kFloats) {
+      const Floats key = loadSome(keys + j * size + i, size - i);
+      for (int g = 0; g < heads; g++) products[g] += loadSome(query + g * size + i, size - i) * key;
     }
+    for (int g = 0; g < heads; g++) {
+      scores[g][j] = sumOf(products[g]) * scale;
+      highest[g] = std::max(highest[g], scores[g][j]);
+    }
+  }
+  for (int g = 0; g < heads; g++) {
     Floats sum = {};
     for (int64_t j = 0; j < block.count; j += kFloats) {
       float powers[kFloats] = {};
-      storeFloats(powers, exp2Of(loadFloats(scores + j) - most));
+      storeFloats(powers, exp2Of(loadFloats(scores[g] + j) - highest[g]));
       for (int64_t i = block.count - j; i < kFloats; i++) powers[i] = 0;
       const Floats kept = loadFloats(powers);
-      storeFloats(scores + j, kept);
+      storeFloats(scores[g] + j, kept);
       sum += kept;
     }
-    highest[g] = most;
     sums[g] = sumOf(sum);
-    for (int64_t i = 0; i < size; i += kFloats) {
-      Floats weighted = {};
-      for (int64_t j = 0; j < block.count; j++) weighted += scores[j] * loadSome(from + j * size + i, size - i);
-      storeSome(values + g * size + i, weighted, size - i);
-    }
   }
+  for (int64_t i = 0; i < size; i += kFloats) {
+    Floats weighted[heads] = {};
+    for (int64_t j = 0; j < block.count; j++) {
+      const Floats value = loadSome(from + j * size + i, size - i);
+      for (int g = 0; g < heads; g++) weighted[g] += scores[g][j] * value;
+    }
+    for (int g = 0; g < heads; g++) storeSome(values + g * size + i, weighted[g], size - i);
+  }
+}
+
+template <class Number>
+LANES_INLINE void attendBlockInline(const Sizes& sizes, const Cache<Number>& cache, const Block& block, const Number* query, float* wide, float* highest,
+                              float* sums, float* values) {
+  const int64_t size = sizes.size, group = sizes.group();
+  for (int64_t i = 0; i < group * size; i += kFloats) storeSome(wide + i, loadSome(query + i, group * size - i), group * size - i);
+  int64_t g = 0;
+  for (; g + 4 <= group; g += 4) attendHeads<4>(sizes, cache, block, wide + g * size, highest + g, sums + g, values + g * size);
+  for (; g + 2 <= group; g += 2) attendHeads<2>(sizes, cache, block, wide + g * size, highest + g, sums + g, values + g * size);
+  for (; g < group; g++) attendHeads<1>(sizes, cache, block, wide + g * size, highest + g, sums + g, values + g * size);
 }
 
 // The results of a query head's blocks, `stride` heads apart, as one.
@@ -122,8 +138,8 @@ LANES_INLINE void combineInline(int64_t blocks, int64_t stride, int64_t size, co
 #define FOR_TYPE(Number)                                                                                                                      \
   CLONES(enter, (const Sizes& sizes, const Number* query, const Number* key, const Number* value, const float* cosines, const float* sines,    \
                  const Cache<Number>& cache, Number* turned), (sizes, query, key, value, cosines, sines, cache, turned))                       \
-  CLONES(attendBlock, (const Sizes& sizes, const Cache<Number>& cache, const Block& block, const Number* query, float* highest, float* sums,   \
-                       float* values), (sizes, cache, block, query, highest, sums, values))                                                    \
+  CLONES(attendBlock, (const Sizes& sizes, const Cache<Number>& cache, const Block& block, const Number* query, float* wide,           \
+                       float* highest, float* sums, float* values), (sizes, cache, block, query, wide, highest, sums, values))                                                    \
   CLONES(combine, (int64_t blocks, int64_t stride, int64_t size, const float* highest, const float* sums, const float* values, Number* output), \
          (blocks, stride, size, highest, sums, values, output))
 
@@ -153,10 +169,11 @@ Tensor decodeOnCpu(const Sizes& sizes, const Tensor& query, const Tensor& key, c
   for (int64_t i = 0; i < count; i++)
     enter(sizes, q + i * row, k + i * keyRow, v + i * keyRow, angles + i * sizes.half, angles + (count + i) * sizes.half, own[i], t + i * row);
   const int64_t grain = std::max<int64_t>(1, kGrain / (kKeys * size * group));
-  at::parallel_for(0, static_cast<int64_t>(blocks.size()), grain, [&](int64_t begin, int64_t end) {
+  crewFor(static_cast<int64_t>(blocks.size()), grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> wide(static_cast<size_t>(group * size));
     for (int64_t b = begin; b < end; b++) {
       const Block& block = blocks[b];
-      attendBlock(sizes, own[block.sequence], block, t + block.sequence * row + block.keyHead * group * size, highest + block.place,
+      attendBlock(sizes, own[block.sequence], block, t + block.sequence * row + block.keyHead * group * size, wide.data(), highest + block.place,
                   sums + block.place, values + block.place * size);
     }
   });
@@ -201,7 +218,7 @@ Tensor decodeByOperators(const Sizes& sizes, const Tensor& query, const Tensor& 
 // query (N, heads · size), key and value (N, key heads · size) before rotation, table (2, N, half) float32 on the CPU: cosines and sines for the first
 // 2 half numbers of a head. Each cache
 // (2, key heads, capacity, size) has `lengths` positions and gets one more.
-static Tensor decodeAttention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& table, at::TensorList caches,
+Tensor decodeAttention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& table, at::TensorList caches,
                               at::IntArrayRef lengths) {
   const int64_t count = query.size(0);
   TORCH_CHECK(query.dim() == 2 && static_cast<int64_t>(caches.size()) == count && static_cast<int64_t>(lengths.size()) == count && count > 0,

@@ -1,4 +1,4 @@
-// A chunk of the gated delta rule, for both passes. See delta-kernel.h. Functions for the inside of CLONES.
+// A chunk of the gated delta rule. What both passes do alike (delta-kernel.h). Functions for the inside of CLONES.
 #pragma once
 #include "delta-kernel.h"
 

@@ -112,12 +112,17 @@ LANES_INLINE Floats exp2Of(const Floats& given) {
   return power * bitsAs<Floats>((whole + 127) << 23);
 }
 
+// The lanes by halves: each of the first half and its partner of the second.
 LANES_INLINE float sumOf(const Floats& values) {
-  float lanes[kFloats];
-  std::memcpy(lanes, &values, sizeof lanes);
-  for (int64_t half = kFloats / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  return lanes[0];
+  typedef float Eight __attribute__((vector_size(32)));
+  typedef float Four __attribute__((vector_size(16)));
+  Eight eight[2];
+  std::memcpy(eight, &values, sizeof eight);
+  eight[0] += eight[1];
+  Four four[2];
+  std::memcpy(four, eight, sizeof four);
+  four[0] += four[1];
+  return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
 inline bool capabilityIs(const char* name) {

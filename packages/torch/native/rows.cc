@@ -1,33 +1,33 @@
-// Layers of generation: a row depends on no other row.
+// minicpm::rows_linear: products of few rows with a weight. A row depends on no other row.
 //
-// minicpm::rows_linear, rows_rms_norm, rows_swiglu and rows_add. // On a CPU they are computed here, in float32 inside, whatever the processor; bfloat16 with AVX-512 BF16 multiplies in rows-bf16.cc. On
-// devices, rows_linear pads the rows to multiples of kDeviceRows, so that the same kernel of the device serves any number of them.
+// On a CPU they are computed here, in float32 inside, whatever the processor; bfloat16 with AVX-512 BF16 multiplies in rows-bf16.cc. On devices
+// the rows are padded to multiples of kDeviceRows, so that the same kernel of the device serves any number of them.
 #include <ATen/Parallel.h>
-#include <ATen/ops/add.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/rms_norm.h>
-#include <ATen/ops/silu.h>
 
 #include <algorithm>
 #include <atomic>
 #include <string>
+#include <unordered_map>
 
+#include "crew.h"
 #include "lanes.h"
 #include "own-operators.h"
 #include "rows-kernel.h"
+#include "rows.h"
 
 namespace minicpm {
 
 using at::Tensor;
 
 constexpr int64_t kDeviceRows = 16;
-constexpr int64_t kShareBytes = 1 << 19;  // of a weight that a thread takes at a time, with few rows
-
-// ---- linear
+constexpr int64_t kShareBytes = 1 << 18;  // of a weight that a thread takes at a time, with few rows
+constexpr int64_t kAheadBytes = 3 << 18;
+constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
+constexpr int64_t kStreamRows = 2, kStreamUnit = 8;  // up to so many rows, so many outputs belong together
 
 template <int outputs, class X, class Weight>
 LANES_INLINE void plainBlock(int64_t width, const X* x, const Weight* weight, float* to) {
@@ -95,7 +95,32 @@ struct Layer {
   Tensor x, weight, bias, scales;  // the last two where there are some
 };
 
-// Threads take the next outputs whenever they are done with some: memory is never idle while one of them is held up.
+// Which weight came after each weight the last time: threads fetch it while they wait.
+class Following {
+ public:
+  // What will probably come after `weight`, which comes now.
+  Upcoming after(const Upcoming& weight) {
+    if (next_.size() > kMostWeights) next_.clear();
+    next_[last_] = weight;
+    last_ = weight.data;
+    const auto found = next_.find(weight.data);
+    return found == next_.end() ? Upcoming{} : found->second;
+  }
+
+ private:
+  static constexpr size_t kMostWeights = 1 << 14;
+  std::unordered_map<const char*, Upcoming> next_;
+  const char* last_ = nullptr;
+};
+
+// Outputs that a thread takes at a time.
+static int64_t shareOf(const RowsProblem& problem, int64_t weightBytes, int64_t threads) {
+  const int64_t unit = problem.rows > kStreamRows ? kRowUnit : kStreamUnit;
+  const int64_t most = problem.rows > kFewRows ? 2 : kShareBytes / std::max<int64_t>(1, unit * problem.inputs * weightBytes);
+  return unit * std::max<int64_t>(1, std::min(most, problem.outputs / (unit * 4 * threads)));
+}
+
+// Each thread takes a share, then the next one whenever it is done: memory is never idle while a thread is held up.
 template <class X, class Weight, class Y>
 static Tensor linearOnCpu(const Layer& layer) {
   const int64_t width = layer.x.size(-1);
@@ -109,20 +134,26 @@ static Tensor linearOnCpu(const Layer& layer) {
   const auto* scales = layer.scales.defined() ? layer.scales.const_data_ptr<float>() : nullptr;
   auto* to = y.data_ptr<Y>();
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * width / kGrain));
-  const int64_t units = (problem.outputs + kRowUnit - 1) / kRowUnit, unitBytes = kRowUnit * width * static_cast<int64_t>(sizeof(Weight));
-  const int64_t most = problem.rows > 32 ? 2 : kShareBytes / std::max<int64_t>(1, unitBytes);
-  const int64_t share = std::max<int64_t>(1, std::min(most, units / (8 * threads)));
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    std::vector<float> sums(static_cast<size_t>(problem.rows * share * kRowUnit));
-    for (int64_t unit = next.fetch_add(share); unit < units; unit = next.fetch_add(share)) {
-      const int64_t begin = unit * kRowUnit, count = std::min(problem.outputs - begin, share * kRowUnit);
+  const int64_t share = shareOf(problem, sizeof(Weight), threads);
+  // what a thread may have in its cache already
+  const int64_t first = problem.rows > kFewRows ? share : std::max(share, std::min(kAheadBytes / std::max<int64_t>(1, share * width * static_cast<int64_t>(sizeof(Weight))), problem.outputs / (2 * threads * share)) * share);
+  static thread_local Following following;
+  Upcoming upcoming;
+  if (problem.rows <= kFewRows)
+    upcoming = following.after({reinterpret_cast<const char*>(weight), static_cast<int64_t>(layer.weight.nbytes()), first * width * static_cast<int64_t>(sizeof(Weight))});
+  std::atomic<int64_t> next{threads * first};
+  const auto work = [&](int64_t thread) {
+    std::vector<float> sums(static_cast<size_t>(problem.rows * share));
+    const int64_t own = std::min((thread + 1) * first, problem.outputs);
+    for (int64_t begin = thread * first; begin < problem.outputs; begin = begin + share < own ? begin + share : next.fetch_add(share)) {
+      const int64_t count = std::min(problem.outputs - begin, share);
       product(RowsProblem{problem.rows, width, count}, x, weight + begin * width, sums.data());
       for (int64_t row = 0; row < problem.rows; row++)
         finish(count, sums.data() + row * count, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin,
                to + row * problem.outputs + begin);
     }
-  });
+  };
+  runCrew(threads, work, upcoming);
   return y;
 }
 
@@ -145,8 +176,11 @@ static Tensor linearTogether(const Layer& layer) {
   return at::linear(layer.x, expanded, layer.bias);
 }
 
+// Whether products of such rows depend on no other row with `together`, too.
+static bool rowsStandAlone(const Tensor& like) { return like.is_cpu() && like.scalar_type() == at::kBFloat16 && hasRowsKernel(); }
+
 // `together`: the same rows always come together, so that the fastest way to all of them will do.
-static Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
+Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
                          bool together, bool wide) {
   const Layer layer{given.contiguous(), weight, bias.value_or(Tensor()), scales.value_or(Tensor())};
   const Tensor& x = layer.x;
@@ -160,7 +194,7 @@ static Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::o
   TORCH_CHECK(!bias || (bias->scalar_type() == type && bias->is_contiguous() && bias->numel() == weight.size(0)),
               "expected a bias of the input's type for each output");
   const auto result = [&](const Tensor& y) { return wide ? y.to(at::kFloat) : y; };
-  if (together && !(x.is_cpu() && type == at::kBFloat16 && hasRowsKernel())) return result(linearTogether(layer));
+  if (together && !rowsStandAlone(x)) return result(linearTogether(layer));
   if (!x.is_cpu()) return result(linearOnDevice(layer));
   if (type == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer);
   TORCH_CHECK(type == at::kBFloat16, "expected float32 or bfloat16 on a CPU but received ", type);
@@ -168,100 +202,9 @@ static Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::o
   return wide ? linearOnCpu<BFloat16, BFloat16, float>(layer) : linearOnCpu<BFloat16, BFloat16, BFloat16>(layer);
 }
 
-// ---- norm and activation
-
-template <class Number>
-LANES_INLINE void normInline(const Number* x, const Number* weight, float eps, int64_t rows, int64_t size, Number* y) {
-  for (int64_t row = 0; row < rows; row++, x += size, y += size) {
-    Floats squares = {};
-    for (int64_t i = 0; i < size; i += kFloats) {
-      const Floats values = loadSome(x + i, size - i);
-      squares += values * values;
-    }
-    const float factor = 1.0f / std::sqrt(sumOf(squares) / static_cast<float>(size) + eps);
-    for (int64_t i = 0; i < size; i += kFloats) storeSome(y + i, loadSome(x + i, size - i) * factor * loadSome(weight + i, size - i), size - i);
-  }
-}
-
-CLONES(norm, (const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* y), (x, weight, eps, rows, size, y))
-CLONES(norm, (const BFloat16* x, const BFloat16* weight, float eps, int64_t rows, int64_t size, BFloat16* y), (x, weight, eps, rows, size, y))
-
-static Tensor rowsRmsNorm(const Tensor& given, const Tensor& weight, double eps) {
-  const Tensor x = given.contiguous();
-  const int64_t size = x.size(-1);
-  TORCH_CHECK(weight.dim() == 1 && weight.size(0) == size && weight.scalar_type() == x.scalar_type() && weight.is_contiguous(),
-              "expected a weight for each number of the last dimension but received ", x.sizes(), " and ", weight.sizes());
-  const auto type = x.scalar_type();
-  if (!x.is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return at::rms_norm(x, {size}, weight, eps);
-  const Tensor y = at::empty_like(x);
-  const auto run = [&](auto number) {
-    using Number = decltype(number);
-    norm(x.const_data_ptr<Number>(), weight.const_data_ptr<Number>(), static_cast<float>(eps), x.numel() / size, size, y.data_ptr<Number>());
-  };
-  if (type == at::kFloat) run(float());
-  else run(BFloat16());
-  return y;
-}
-
-template <class Number>
-LANES_INLINE void swigluInline(const Number* gate, const Number* up, int64_t count, Number* y) {
-  for (int64_t i = 0; i < count; i += kFloats) {
-    const Floats x = loadSome(gate + i, count - i);
-    storeSome(y + i, x / (1.0f + exp2Of(x * -1.4426950408889634f)) * loadSome(up + i, count - i), count - i);
-  }
-}
-
-CLONES(swiglu, (const float* gate, const float* up, int64_t count, float* y), (gate, up, count, y))
-CLONES(swiglu, (const BFloat16* gate, const BFloat16* up, int64_t count, BFloat16* y), (gate, up, count, y))
-
-static Tensor rowsSwiglu(const Tensor& gateGiven, const Tensor& upGiven) {
-  TORCH_CHECK(gateGiven.sizes() == upGiven.sizes() && gateGiven.scalar_type() == upGiven.scalar_type(),
-              "expected two tensors of one shape and type but received ", gateGiven.sizes(), " and ", upGiven.sizes());
-  const Tensor gate = gateGiven.contiguous(), up = upGiven.contiguous();
-  const auto type = gate.scalar_type();
-  if (!gate.is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return at::silu(gate).mul_(up);
-  const Tensor y = at::empty_like(gate);
-  const auto run = [&](auto number) {
-    using Number = decltype(number);
-    const auto *g = gate.const_data_ptr<Number>(), *u = up.const_data_ptr<Number>();
-    auto* to = y.data_ptr<Number>();
-    at::parallel_for(0, gate.numel(), kGrain / 16, [&](int64_t begin, int64_t end) { swiglu(g + begin, u + begin, end - begin, to + begin); });
-  };
-  if (type == at::kFloat) run(float());
-  else run(BFloat16());
-  return y;
-}
-
-template <class Number>
-LANES_INLINE void addInline(const Number* x, const Number* y, float alpha, int64_t count, Number* to) {
-  for (int64_t i = 0; i < count; i += kFloats) storeSome(to + i, loadSome(x + i, count - i) + loadSome(y + i, count - i) * alpha, count - i);
-}
-
-CLONES(add, (const float* x, const float* y, float alpha, int64_t count, float* to), (x, y, alpha, count, to))
-CLONES(add, (const BFloat16* x, const BFloat16* y, float alpha, int64_t count, BFloat16* to), (x, y, alpha, count, to))
-
-// x + alpha · y. libtorch rounds the last numbers of a thread's share another way than the rest where alpha is not 1.
-static Tensor rowsAdd(const Tensor& xGiven, const Tensor& yGiven, double alpha) {
-  TORCH_CHECK(xGiven.sizes() == yGiven.sizes() && xGiven.scalar_type() == yGiven.scalar_type(),
-              "expected two tensors of one shape and type but received ", xGiven.sizes(), " and ", yGiven.sizes());
-  const Tensor x = xGiven.contiguous(), y = yGiven.contiguous();
-  const auto type = x.scalar_type();
-  if (!x.is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return at::add(x, y, alpha);
-  const Tensor sum = at::empty_like(x);
-  const auto run = [&](auto number) {
-    using Number = decltype(number);
-    add(x.const_data_ptr<Number>(), y.const_data_ptr<Number>(), static_cast<float>(alpha), x.numel(), sum.data_ptr<Number>());
-  };
-  if (type == at::kFloat) run(float());
-  else run(BFloat16());
-  return sum;
-}
-
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
+  library.def("rows_stand_alone(Tensor like) -> bool", rowsStandAlone);
   library.def("rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor", rowsLinear);
-  library.def("rows_rms_norm(Tensor x, Tensor weight, float eps) -> Tensor", rowsRmsNorm);
-  library.def("rows_add(Tensor x, Tensor y, float alpha) -> Tensor", rowsAdd);
-  library.def("rows_swiglu(Tensor gate, Tensor up) -> Tensor", rowsSwiglu);
 }
 
 }  // namespace minicpm

@@ -10,6 +10,13 @@ import { ops } from './ops.js';
 import { isCpu } from './process.js';
 import { Tensor } from './tensor.js';
 
+/** A weight as products of rows take it. */
+export interface RowsWeight {
+  readonly weight: Tensor;
+  /** Of integers: what 127 stands for in each row. */
+  readonly scales: Tensor | null;
+}
+
 /** A tensor in a smaller form, from which it is made whenever it is needed. */
 export interface CompactTensor {
   readonly shape: readonly number[];
@@ -21,12 +28,8 @@ export interface CompactTensor {
   replace(tensors: readonly Tensor[]): void;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;
-  /** The product of rows as `eachRowAlone` asks for it, or `onePiece` (`together`), without making the tensor; `wide`: in float32. Undefined: it cannot. */
-  rowsLinear?(
-    x: Tensor,
-    bias: Tensor | null,
-    how: { readonly together?: boolean; readonly wide?: boolean },
-  ): Tensor | undefined;
+  /** The smaller form as products of rows take it, integers (out, in) and their scales: without making the tensor. Undefined: they cannot. */
+  readonly rows?: RowsWeight | undefined;
   /** Moves the smaller form to a device, where the tensor is then made. */
   moveTo(device: string): void;
   dispose(): void;
@@ -247,13 +250,46 @@ export class Linear extends Module {
 
   #product(x: Tensor, bias: Tensor | null): Tensor {
     const { compact } = this.weight;
-    const direct = rowsAre === 'any' ? undefined : compact?.rowsLinear?.(x, bias, { together: rowsAre === 'a piece' });
-    if (direct !== undefined) return direct;
+    const rows = rowsAre === 'any' ? undefined : compact?.rows;
+    if (rows !== undefined)
+      return ops.rowsLinear(x, rows.weight, bias, { scales: rows.scales, together: rowsAre === 'a piece' });
     const weight = this.weight.data;
     const y = linear(x, weight, bias);
     if (compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
     return y;
   }
+}
+
+/** A weight as products of rows take it; undefined where they cannot, so that it has to be made or widened first. */
+export function rowsWeight(parameter: Parameter): RowsWeight | undefined {
+  if (parameter.compact !== undefined) return parameter.compact.rows;
+  const { data } = parameter;
+  return data.dtype === 'float16' ? undefined : { weight: data, scales: null };
+}
+
+/** Weights, biases and scales of layers for one operator of generation; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
+export function rowsLayers(
+  layers: readonly Linear[],
+): [weights: Tensor[], biases: (Tensor | null)[], scales: (Tensor | null)[]] | undefined {
+  if (rowsAre !== 'alone' || layers.some(({ adapter }) => adapter !== undefined)) return undefined;
+  const all = layers.map(({ weight }) => rowsWeight(weight)).filter((rows) => rows !== undefined);
+  if (all.length < layers.length) return undefined;
+  const biases = layers.map(({ bias }) => bias?.data ?? null);
+  return [all.map(({ weight }) => weight), biases, all.map(({ scales }) => scales)];
+}
+
+/**
+ * x + scale · mlp(norm(x)) in one operator, where mlp(y) = down(silu(gate(y)) · up(y)): the same bits as layer by layer. Undefined outside of
+ * `eachRowAlone`, and where a layer has an adapter: compute layer by layer.
+ */
+export function rowsMlp(
+  x: Tensor,
+  norm: RMSNorm,
+  layers: readonly [gate: Linear, up: Linear, down: Linear],
+  scale: number,
+): Tensor | undefined {
+  const rows = rowsLayers(layers);
+  return rows && ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, ...rows, scale);
 }
 
 /** Rows of a table; ids (…) int64 or int32, result (…, dim). */
@@ -314,8 +350,7 @@ export class RMSNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    if (rowsAre !== 'alone') return ops.rmsNorm(x, this.weight.data, this.eps, this.offset);
-    const weight = this.offset === 0 ? this.weight.data : ops.addScalar(this.weight.data, this.offset);
-    return ops.rowsRmsNorm(x, weight, this.eps);
+    const rmsNorm = rowsAre === 'alone' ? ops.rowsRmsNorm : ops.rmsNorm;
+    return rmsNorm(x, this.weight.data, this.eps, this.offset);
   }
 }

@@ -5,7 +5,7 @@
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). Arguments before `*` are given by position, those after it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
- * package's own (native/attention.cc, causal-conv.cc, decode-attention.cc, delta-rule.cc, dropout.cc, fused.cc, rows.cc, update.cc).
+ * package's own: what native/ registers as minicpm.
  */
 export const OPERATORS = {
   // element by element
@@ -123,9 +123,15 @@ export const OPERATORS = {
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   rowsLinear:
     'minicpm::rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor',
-  rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps) -> Tensor',
+  quantizeRows: 'minicpm::quantize_rows(Tensor weight) -> (Tensor, Tensor)',
+  rowsStandAlone: 'minicpm::rows_stand_alone(Tensor like) -> bool',
+  rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
+  rowsMlp:
+    'minicpm::rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
+  decodeLayer:
+    'minicpm::decode_layer(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor attention_norm, Tensor mlp_norm, Tensor? query_norm, Tensor? key_norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
   decodeAttention:
     'minicpm::decode_attention(Tensor query, Tensor key, Tensor value, Tensor table, Tensor[] caches, int[] lengths) -> Tensor',
   gatedDeltaRule:
@@ -221,6 +227,8 @@ export const OPERATORS = {
 
   roundStochastically_:
     'minicpm::round_stochastically_(Tensor(a!) target, Tensor values, int seed, int start, Tensor? rows=None, int width=0) -> Tensor(a!)',
+
+  ggmlQuantize: 'minicpm::ggml_quantize(Tensor values, str type) -> Tensor',
 
   // many tensors at once
   fusedAdamw_:

@@ -7,6 +7,7 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { fromTypedArray } from './create.js';
 import { DTYPES, type DType, dtypeOfSafetensors } from './dtype.js';
 import { type Mapping, native } from './native.js';
 import { ops } from './ops.js';
@@ -32,6 +33,8 @@ export interface TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
   /** The tensor as stored, backed by the file (copy on write). The caller owns it. */
   tensor(name: string): Tensor;
+  /** Numbers of the tensor in row-major order, shape [length], as stored: read into memory of their own, so that reading a whole file takes no more than a piece. */
+  read(name: string, start: number, length: number): Tensor;
 }
 
 /** A value of a header in a message: short, however long or deep it is. */
@@ -150,12 +153,36 @@ export class SafetensorsFile implements TensorSource {
    */
   range(name: string, start: number, length: number): Tensor {
     const entry = this.#entry(name);
-    const width = DTYPES[entry.dtype].bytes;
-    if (start < 0 || length < 0 || (start + length) * width > entry.bytes)
-      throw new RangeError(
-        `${this.path}: tensor ${brief(name)}: Expected a range of its ${entry.bytes / width} numbers but received ${length} from ${start}`,
-      );
-    return this.#mapped(entry, entry.offset + start * width, [length]);
+    this.#check(name, start, length);
+    return this.#mapped(entry, entry.offset + start * DTYPES[entry.dtype].bytes, [length]);
+  }
+
+  read(name: string, start: number, length: number): Tensor {
+    const entry = this.#entry(name);
+    const { bytes: width } = DTYPES[entry.dtype];
+    this.#check(name, start, length);
+    const bytes = new Uint8Array(length * width);
+    const file = openSync(this.path, 'r');
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        const count = readSync(file, bytes, done, bytes.length - done, entry.offset + start * width + done);
+        if (count === 0) throw new SafetensorsError(`${this.path}: The file became shorter while it was read.`);
+        done += count;
+      }
+    } finally {
+      closeSync(file);
+    }
+    return fromTypedArray(bytes, [length], entry.dtype);
+  }
+
+  /** @throws RangeError when the tensor has no such numbers */
+  #check(name: string, start: number, length: number): void {
+    const { bytes, dtype } = this.#entry(name);
+    const width = DTYPES[dtype].bytes;
+    if (start >= 0 && length >= 0 && (start + length) * width <= bytes) return;
+    throw new RangeError(
+      `${this.path}: tensor ${brief(name)}: Expected a range of its ${bytes / width} numbers but received ${length} from ${start}`,
+    );
   }
 
   #entry(name: string): Entry {
@@ -221,10 +248,18 @@ class ShardedSafetensors implements TensorSource {
   }
 
   tensor(name: string): Tensor {
+    return this.#fileOf(name).tensor(name);
+  }
+
+  read(name: string, start: number, length: number): Tensor {
+    return this.#fileOf(name).read(name, start, length);
+  }
+
+  #fileOf(name: string): SafetensorsFile {
     const info = this.infos.get(name);
     if (info === undefined)
       throw new SafetensorsError(`${this.path}: Expected a tensor ${brief(name)} but the checkpoint has none`);
-    return this.#files.get(basename(info.file))!.tensor(name);
+    return this.#files.get(basename(info.file))!;
   }
 }
 

@@ -1,4 +1,5 @@
 /** Follows a stream of server-sent events for ever. After a break it resumes right after the last event that came. */
+import type { Attention } from './attention.js';
 import { failure, RequestError } from './request.js';
 
 export interface StreamEvent {
@@ -22,6 +23,8 @@ export interface FollowOptions {
   readonly retry?: number;
   /** Milliseconds without a byte (the server pings every 15 s) after which a connection counts as broken. */
   readonly silence?: number;
+  /** Without it the stream is followed whether anybody looks or not. */
+  readonly attention?: Attention;
 }
 
 /** Cuts the text of a stream into events. Takes pieces of any size, as they come. */
@@ -64,34 +67,52 @@ export async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerato
 
 /** Follows until the signal aborts. A refused token ends it, too: the page then asks for one. */
 export async function followEvents(options: FollowOptions): Promise<void> {
-  const { signal, retry = 2000, onState } = options;
+  const { signal, retry = 2000, onState, attention } = options;
   let { after } = options;
   let live = false;
   const say = (now: boolean): void => {
     if (now !== live) onState(now);
     live = now;
   };
-  while (!signal.aborted) {
+  for (;;) {
+    await attention?.seen(signal);
+    if (signal.aborted) return;
+    let left = false;
     try {
       const onId = (id: string): void => {
         after = options.merge(after, id);
       };
-      await readOnce({ ...options, after }, () => say(true), onId);
+      const onLeft = (): void => {
+        left = true;
+      };
+      await readOnce({ ...options, after }, { onOpen: () => say(true), onId, onLeft });
     } catch (error) {
-      if (error instanceof RequestError && error.status === 401) break;
+      if (error instanceof RequestError && error.status === 401) return say(false);
       // Any other failure is a break: the next try comes soon.
     }
+    if (left) continue; // nobody looks: nothing was lost
     say(false);
     await pause(retry, signal);
   }
 }
 
+interface Connection {
+  readonly onOpen: () => void;
+  readonly onId: (id: string) => void;
+  /** Told before the connection ends because nobody looks. */
+  readonly onLeft: () => void;
+}
+
 /** Reads one connection to its end. */
-async function readOnce(options: FollowOptions, onOpen: () => void, onId: (id: string) => void): Promise<void> {
-  const { url, after, signal, silence = 40_000, onEvent } = options;
+async function readOnce(options: FollowOptions, { onOpen, onId, onLeft }: Connection): Promise<void> {
+  const { url, after, signal, silence = 40_000, onEvent, attention } = options;
   const broken = new AbortController();
   const stop = (): void => broken.abort();
   signal.addEventListener('abort', stop);
+  const forget = attention?.whenLeft(() => {
+    onLeft();
+    stop();
+  });
   let timer = setTimeout(stop, silence);
   try {
     const response = await fetch(after === '' ? url : `${url}?after=${after}`, {
@@ -110,6 +131,7 @@ async function readOnce(options: FollowOptions, onOpen: () => void, onId: (id: s
     }
   } finally {
     clearTimeout(timer);
+    forget?.();
     signal.removeEventListener('abort', stop);
   }
 }

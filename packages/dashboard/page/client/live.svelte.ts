@@ -1,5 +1,6 @@
 /** What the page knows of all runs. The server's one stream keeps it up to date. */
 import type { EventBatch, RunSummary, StreamMessages } from '../../src/shared/api.js';
+import { pageAttention } from './attention.js';
 import { followEvents, type StreamEvent } from './event-stream.js';
 import { mergePositions } from './position.js';
 import { call, RequestError } from './request.js';
@@ -68,6 +69,7 @@ class Live {
       url: '/api/events',
       after: position,
       merge: mergePositions,
+      attention: pageAttention,
       signal,
       onState: (live) => (this.#connection = live ? 'live' : 'lost'),
       onEvent: (event) => this.#take(event),

@@ -5,7 +5,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   root: join(import.meta.dirname, '..', '..', '..', '..'),
   test: {
-    include: ['packages/dashboard/test/browser/*.browser.ts'],
+    include: ['packages/dashboard/test/browser/*.browser.ts', 'packages/minicpm-v/test/gguf/*.browser.ts'],
     pool: 'forks',
     maxWorkers: 1,
     env: { LC_ALL: 'C.UTF-8' },

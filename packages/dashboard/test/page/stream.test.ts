@@ -88,7 +88,11 @@ test('after a break it resumes after the last event, and says whether it is live
 test('a connection that falls silent counts as broken', async () => {
   const { url, asked } = await server(
     (response) => void begin(response).write(': hello\n\n'),
-    (response) => void begin(response).write('id: a:1\ndata: back\n\n'),
+    // on a busy machine a connection may be given up before its first byte
+    ...Array.from(
+      { length: 20 },
+      () => (response: ServerResponse) => void begin(response).write('id: a:1\ndata: back\n\n'),
+    ),
   );
   const stop = new AbortController();
   closers.push(() => stop.abort());
@@ -99,12 +103,13 @@ test('a connection that falls silent counts as broken', async () => {
       merge: mergePositions,
       signal: stop.signal,
       retry: 10,
-      silence: 60,
+      silence: 150,
       onState: () => undefined,
       onEvent: () => resolve(),
     });
   });
-  expect(asked).toEqual([null, null]);
+  expect(asked.length).toBeGreaterThan(1);
+  expect(asked.every((after) => after === null)).toBe(true);
 });
 
 test('a refused token ends it', async () => {
@@ -119,4 +124,49 @@ test('a refused token ends it', async () => {
     onEvent: () => undefined,
   });
   expect(asked).toHaveLength(1);
+});
+
+test('a page that nobody sees gives its connection up, and goes on where it was when it is seen', async () => {
+  let ended = 0;
+  const { url, asked } = await server(
+    (response) => void begin(response.on('close', () => ended++)).write('id: a:10\ndata: 1\n\n'),
+    (response) => void begin(response).write('id: a:20\ndata: 2\n\n'),
+  );
+  const stop = new AbortController();
+  closers.push(() => stop.abort());
+  let leave = (): void => undefined;
+  let look = (): void => undefined;
+  const attention = {
+    seen: () => (asked.length === 1 ? new Promise<void>((resolve) => (look = resolve)) : Promise.resolve()),
+    whenLeft: (left: () => void) => {
+      leave = left;
+      return () => undefined;
+    },
+  };
+  const states: boolean[] = [];
+  const data: string[] = [];
+  await new Promise<void>((resolve) => {
+    void followEvents({
+      url,
+      after: 'a:0',
+      merge: mergePositions,
+      signal: stop.signal,
+      attention,
+      onState: (live) => states.push(live),
+      onEvent: (event) => {
+        data.push(event.data);
+        if (event.data === '2') resolve();
+        else setTimeout(leave);
+      },
+    });
+    const seen = setInterval(() => {
+      if (ended === 0) return;
+      clearInterval(seen);
+      expect(asked).toHaveLength(1); // no connection while nobody looks
+      look();
+    }, 10);
+  });
+  expect(data).toEqual(['1', '2']);
+  expect(asked).toEqual(['a:0', 'a:10']);
+  expect(states).toEqual([true]); // nothing was lost
 });

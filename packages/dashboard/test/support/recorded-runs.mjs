@@ -97,7 +97,10 @@ export class RecordedRun {
       versions: { minicpm_finetune: '0.1.0', node: '20.20.2', libtorch: '2.13.0' },
       config,
       notices: ['eval_steps has no effect: eval_strategy is no.'],
-      derived: [`steps: ${totalSteps} = 8 x ${totalSteps / 8}`, 'batch: 8 = 2 per device x 4 accumulated x 1 process'],
+      derived: [
+        `steps per epoch = ceil(${totalSteps * 8} / (2 × 4)) = ${totalSteps}`,
+        `total steps = ceil(1 × ${totalSteps}) = ${totalSteps}`,
+      ],
       total_steps: totalSteps,
       train_samples: totalSteps * 8,
       eval_samples: QUESTIONS.length,

@@ -97,6 +97,11 @@ export interface TrainerState {
   /** Losses added up: of all steps, and of those since the last one that was logged. Not in the checkpoints of earlier versions. */
   train_loss?: { sum: number; steps: number };
   unlogged_loss?: { sum: number; steps: number };
+  /** Preference tuning: rewards of all steps, and metrics since the last step that was logged. */
+  preference?: {
+    rewards: { mean: number; count: number };
+    unlogged: { sums: Record<string, number>; steps: Record<string, number> };
+  };
 }
 
 export interface CheckpointParts {

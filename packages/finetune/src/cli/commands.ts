@@ -6,6 +6,7 @@ import type { CliCommand } from './cli-command.js';
 import { doctorCommand } from './doctor/command.js';
 import { downloadCommand } from './download/command.js';
 import { estimateCommand } from './estimate/command.js';
+import { exportCommand } from './export/command.js';
 import { generateCommand } from './generate/command.js';
 import { mergeCommand } from './merge/command.js';
 import { renderCommand } from './render/command.js';
@@ -19,6 +20,7 @@ export const COMMANDS: readonly CliCommand[] = [
   chatCommand,
   generateCommand,
   mergeCommand,
+  exportCommand,
   serveCommand,
   checkDataCommand,
   renderCommand,

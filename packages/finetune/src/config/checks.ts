@@ -6,6 +6,7 @@
 import {
   METRIC_NAMES,
   nameAt,
+  PREFERENCE_METRICS,
   type Problem,
   placeOf,
   type SchedulerType,
@@ -34,6 +35,7 @@ export function checkCombinations(values: Values, given: GivenValues): string[] 
   checkFused(combination);
   checkOffload(combination);
   checkMetric(combination);
+  checkPreference(combination);
   return [...combination.notices, ...idleNotices(TRAIN_FLAGS, values, given)];
 }
 
@@ -169,9 +171,11 @@ function checkIntervals(c: Combination): void {
 function checkMetric(c: Combination): void {
   const metric = c.get<string | null>('metric_for_best_model');
   if (metric === null || metric === 'loss') return;
+  const compared: readonly string[] = c.get('preference') === null ? [] : PREFERENCE_METRICS;
+  if (compared.includes(metric)) return;
   if (!(METRIC_NAMES as readonly string[]).includes(metric)) {
     throw c.refuse('metric_for_best_model', {
-      expected: `one of ${['loss', ...METRIC_NAMES].join(', ')} for --metric_for_best_model`,
+      expected: `one of ${['loss', ...METRIC_NAMES, ...compared].join(', ')} for --metric_for_best_model`,
       received: metric,
       cure: 'Choose one of them.',
     });
@@ -238,6 +242,27 @@ function checkOffload(c: Combination): void {
       'q_lora',
       'no --q_lora',
       'Quantized weights stay on the device: give --q_lora false, or leave --offload_params out.',
+    );
+}
+
+/** Answers are compared as inference has them, and without noise. */
+function checkPreference(c: Combination): void {
+  if (c.get('preference') === null) return;
+  const refuse = (name: string, wanted: string, cure: string): UserError =>
+    c.refuse(name, { expected: `${wanted} with --preference`, received: c.say(name), cure });
+  if (c.get('compat') === 'official')
+    throw refuse('compat', '--compat inference', 'The official code knows no pairs: leave --compat out.');
+  if (c.get('neftune_noise_alpha') !== null)
+    throw refuse(
+      'neftune_noise_alpha',
+      'no --neftune_noise_alpha',
+      'Noise would be a difference from the reference: leave it out.',
+    );
+  if (c.get('precompute_ref') === 'false' && c.get('offload_params') !== 'none')
+    throw refuse(
+      'precompute_ref',
+      '--precompute_ref true and --offload_params',
+      'Copies of offloaded weights would be on the device: give --precompute_ref true, or leave --offload_params out.',
     );
 }
 

@@ -21,6 +21,8 @@ export function withDefaults(given: GivenValues, derived: string[]): Map<string,
     values.set(name, value);
     if (reason !== '') derived.push(`${name} = ${Array.isArray(value) ? value.join(' ') : String(value)} (${reason})`);
   };
+  const preference = values.get('preference');
+  if (preference !== null) preferOther(values, given, derived);
   const useLora = values.get('use_lora') === true;
   derive('tune_llm', !useLora, useLora ? 'use_lora trains adapters instead' : '');
   const official = values.get('compat') === 'official';
@@ -49,6 +51,17 @@ export function withDefaults(given: GivenValues, derived: string[]): Map<string,
   );
   derive('data_seed', values.get('seed'), '');
   return values;
+}
+
+/** Preference tuning takes small steps, and compares with the reference without dropout, unless the user says otherwise. */
+function preferOther(values: Map<string, unknown>, given: GivenValues, derived: string[]): void {
+  const useLora = values.get('use_lora') === true;
+  const others = { learning_rate: useLora ? 1e-5 : 1e-6, ...(useLora ? { lora_dropout: 0 } : {}) };
+  for (const [name, value] of Object.entries(others)) {
+    if (given.has(name)) continue;
+    values.set(name, value);
+    derived.push(`${name} = ${value} (preference ${String(values.get('preference'))})`);
+  }
 }
 
 function missing(flag: Flag): UserError {

@@ -11,6 +11,7 @@ import { contentOf } from './identity.js';
 import { decodeAll } from './look.js';
 import { type Looked, type LookSetup, lookAtRange } from './look-range.js';
 import { type DataRecord, withWrittenTurn } from './record.js';
+import { strangerTo } from './stranger.js';
 import { type RecordSummary, summarize } from './summary.js';
 import { type RecordTraits, traitsOf } from './traits.js';
 import { ChangedDataError } from './unchanged.js';
@@ -102,12 +103,12 @@ const TASKS: {
 } = {
   sample: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => {
-      const { sample, notices } = await encoder.encode(record);
+      const { sample, notices } = await encoder.encode(record, {}, await strangerTo(dataset, encoder, index));
       return { value: { sample, content: contentOf(record) }, notices };
     }),
   summary: ({ dataset, encoder }, index) =>
     withRecord(dataset, index, async (record) => ({
-      ...(await summarize(record, encoder)),
+      ...(await summarize(record, encoder, await strangerTo(dataset, encoder, index))),
       traits: traitsOf(record),
     })),
   look: async ({ dataset, encoder, setup }, index, count) => ({

@@ -8,6 +8,7 @@ import {
   checkVocabulary,
   type EncodedSample,
   type EncodeNotice,
+  encodeAnswers,
   encodeRecord,
   type ModelConfig,
   modelInput,
@@ -16,7 +17,7 @@ import {
   Tokenizer,
   type VideoChoices,
 } from '@minicpm-finetune/processor';
-import type { RunConfig } from '@minicpm-finetune/run';
+import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
@@ -25,6 +26,8 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
   readonly tokenizerFolder: string;
   /** Tokens that the model knows; a tokenizer of more is refused. */
   readonly vocabSize: number;
+  /** The loss that compares answers; null: records have answers to learn. */
+  readonly preference: PreferenceLoss | null;
 }
 
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
@@ -68,12 +71,18 @@ export function sliceOf(
 }
 
 /** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
-export function encoderSetup(modelFolder: string, model: EncoderModelFlags, data: EncoderDataFlags): EncoderSetup {
+export function encoderSetup(
+  modelFolder: string,
+  model: EncoderModelFlags,
+  data: EncoderDataFlags,
+  preference: PreferenceLoss | null = null,
+): EncoderSetup {
   const config = readConfig(modelFolder);
   if (model.llm_type !== null) checkLlmType(config, model.llm_type);
   return {
     tokenizerFolder: modelFolder,
     vocabSize: config.llm.vocabSize,
+    preference,
     ...modelInput(config, { slice: sliceOf(config, model), video: videoChoices(data) }),
     maxLength: data.model_max_length,
     overlong: data.overlong,
@@ -116,7 +125,7 @@ export class Encoder {
     const tokenizer = Tokenizer.load(setup.tokenizerFolder);
     checkVocabulary(tokenizer, setup.vocabSize);
     const encoder = new Encoder(setup, tokenizer);
-    await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER });
+    await encoder.encode(TRIAL, { maxLength: Number.MAX_SAFE_INTEGER, preference: null });
     return encoder;
   }
 
@@ -132,15 +141,56 @@ export class Encoder {
     return this.#beginTokens;
   }
 
-  /** Encodes one record. Throws UserError naming the turn; the caller knows file and record. `changes` replace parts of the setup. */
-  async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}): Promise<Encoded> {
-    const { tokenizerFolder: _, vocabSize: __, ...options } = { ...this.setup, ...changes };
+  /**
+   * Encodes one record, for a loss that compares answers with both of them. `changes` replace parts of the setup.
+   *
+   * @param other KTO: the record whose answer is not one to this question; absent: the answer is encoded alone
+   * @throws UserError naming the turn; the caller knows file and record
+   */
+  async encode(record: DataRecord, changes: Partial<EncoderSetup> = {}, other?: DataRecord): Promise<Encoded> {
+    const { tokenizerFolder: _, vocabSize: __, preference, ...options } = { ...this.setup, ...changes };
+    requirePurpose(record, preference);
     const notices: EncodeNotice[] = [];
-    const sample = await encodeRecord(record, {
-      ...options,
-      tokenizer: this.tokenizer,
-      notice: (notice) => notices.push(notice),
-    });
+    const all = { ...options, tokenizer: this.tokenizer, notice: (notice: EncodeNotice) => notices.push(notice) };
+    const second = secondOf(record, other);
+    const sample = second === undefined ? await encodeRecord(record, all) : await encodeAnswers(record, second, all);
+    if (sample?.answers && record.desirable !== undefined) sample.answers.desirable = record.desirable;
     return { sample, notices };
   }
+}
+
+/** The conversation that a record is compared with; undefined: it is encoded alone. */
+function secondOf(record: DataRecord, other: DataRecord | undefined): DataRecord | undefined {
+  const { rejected, conversations } = record;
+  if (rejected !== undefined) return { ...record, ...rejected };
+  if (other === undefined) return undefined;
+  return { ...record, conversations: [...conversations.slice(0, -1), other.conversations.at(-1)!] };
+}
+
+/** A record has to be what the training learns from. @throws UserError naming the key and the cure */
+export function requirePurpose(
+  { rejected, desirable, comparedKey: key }: DataRecord,
+  preference: PreferenceLoss | null,
+): void {
+  if (preference === null && key !== undefined && key !== 'label')
+    throw new UserError(
+      `Expected an answer to learn for a record but received answers to compare, by the key ${key}.`,
+      {
+        key,
+        flag: '--preference',
+        cure: `Give --preference dpo (or kto, for answers called good or bad), or remove ${key}.`,
+      },
+    );
+  if (preference === 'kto' && desirable === undefined)
+    throw new UserError('Expected the key label for a record of --preference kto but received none.', {
+      key: 'label',
+      flag: '--preference',
+      cure: 'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.',
+    });
+  if (preference !== null && preference !== 'kto' && rejected === undefined)
+    throw new UserError(`Expected a rejected answer for a record of --preference ${preference} but received none.`, {
+      key: 'rejected',
+      flag: '--preference',
+      cure: 'Write "rejected" beside the conversation, or "chosen" and "rejected" beside a prompt; answers called good or bad are for --preference kto.',
+    });
 }

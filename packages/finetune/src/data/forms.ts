@@ -11,6 +11,7 @@
  */
 import type { ImageSource, VideoSource } from '@minicpm-finetune/processor';
 import { expected, shownNames, UserError } from '@minicpm-finetune/run';
+import { answersProblem, comparedOf } from './compared.js';
 import { isEmpty, present } from './empty.js';
 import { type ImageResolver, isObject } from './images.js';
 import { checkRecordKeys, checkTurnKeys } from './keys.js';
@@ -41,7 +42,7 @@ interface Written {
 
 /** Recognises how `raw` is written. Throws UserError if it is none of the forms or two of them at once. */
 export function recognizeForm(raw: unknown, place: RecordPlace): RecordForm {
-  return recognize(raw, place).form;
+  return recognize(comparedOf(raw, place)?.chosen ?? raw, place).form;
 }
 
 function recognize(raw: unknown, place: RecordPlace): Written {
@@ -94,6 +95,33 @@ function withoutTurns(raw: Keys, place: RecordPlace): UserError {
 
 /** A checked record. Images are resolved by `resolver`. Throws UserError with file, record and turn. */
 export function normalizeRecord(raw: unknown, place: RecordPlace, resolver: ImageResolver): DataRecord {
+  const compared = comparedOf(raw, place);
+  if (compared === null) return normalizeOne(raw, place, resolver);
+  const { chosen, rejected, key: comparedKey, label } = compared;
+  const record = { ...normalizeOne(chosen, place, resolver), comparedKey };
+  if (rejected === null) return label === undefined ? record : { ...record, desirable: label };
+  const other = normalizeOne(rejected, place, resolver);
+  const image = sameImages(record.image, other.image) ? record.image : other.image;
+  const answers = [record, other].map(({ conversations }) => conversations.at(-1)!.content) as [string, string];
+  const differs =
+    image !== record.image || JSON.stringify(record.conversations) !== JSON.stringify(other.conversations);
+  const problem = answersProblem(answers, differs, place);
+  if (problem !== null) throw problem;
+  return { ...record, rejected: { image, conversations: other.conversations } };
+}
+
+function sameImages(a: DataRecord['image'], b: DataRecord['image']): boolean {
+  const listed = (image: DataRecord['image']): unknown[] =>
+    isObject(image) && !(image instanceof Uint8Array) ? Object.entries(image).flat() : [image];
+  const [first, second] = [listed(a), listed(b)];
+  return first.length === second.length && first.every((one, i) => one === second[i] || sameBytes(one, second[i]));
+}
+
+const sameBytes = (a: unknown, b: unknown): boolean =>
+  a instanceof Uint8Array && b instanceof Uint8Array && Buffer.compare(a, b) === 0;
+
+/** A record of one conversation. */
+function normalizeOne(raw: unknown, place: RecordPlace, resolver: ImageResolver): DataRecord {
   const written = recognize(raw, place);
   const { record, turns } = written;
   for (const [index, turn] of turns.entries()) checkTurnKeys(turn, { ...place, turn: index });

@@ -22,10 +22,11 @@ function hash64(data: string | Uint8Array): bigint {
 }
 
 /** Hash of what a record says: its turns, and the tags of its pictures. */
-export function textOf({ conversations, image, video }: DataRecord): bigint {
+export function textOf({ conversations, image, video, rejected, desirable }: DataRecord): bigint {
+  const compared = rejected === undefined && desirable === undefined ? [] : [rejected?.conversations, desirable];
   const tags = image === undefined ? null : isSingle(image) ? '' : Object.keys(image);
   const videoTags = video === undefined ? [] : [areByTag(video) ? Object.keys(video) : ''];
-  return hash64(JSON.stringify([conversations, tags, ...videoTags]));
+  return hash64(JSON.stringify([conversations, tags, ...videoTags, ...compared]));
 }
 
 function isSingle(image: NonNullable<DataRecord['image']>): image is ImageSource {

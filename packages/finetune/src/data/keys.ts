@@ -3,6 +3,7 @@
  * beside pictures. Keys without meaning for a conversation (`source`, `score`, …) are free. Marks of answers are marks.ts.
  */
 import { shown, UserError } from '@minicpm-finetune/run';
+import { COMPARED_KEYS } from './compared.js';
 import { isEmpty } from './empty.js';
 import { isObject } from './images.js';
 import { MARKS, UNCERTAIN_MARK } from './marks.js';
@@ -21,8 +22,7 @@ const TOOLS: Cure = (key) =>
   `Tools are not trained here. Write what the model shall see and say into the turns as text, or remove ${key}.`;
 const REASONING: Cure = (key) =>
   `Write it as reasoning_content into the turn of its answer, for a model that thinks, or into the answer itself, or remove ${key}.`;
-const PREFERENCE: Cure = (key) =>
-  `Preference training is not done here. Write the answer that is to be learned as a turn and remove ${key}.`;
+const PREFERENCE: Cure = (key) => `Rename ${key} to rejected or chosen, with --preference; or remove it.`;
 const MEDIA: Cure = (key) => `Remove ${key} or the record: the models are trained on text, images and videos here.`;
 const HISTORY: Cure = (key) =>
   `Write the earlier turns in front of the others, as user and assistant, and remove ${key}.`;
@@ -34,7 +34,6 @@ const REFUSED: Readonly<Record<string, Cure>> = {
   ...cured(MEDIA, ['audio', 'audios']),
   ...cured(TOOLS, ['tools', 'functions', 'function_call', 'tool_call', 'tool_calls', 'tool_choice', 'tool_call_id']),
   ...cured(REASONING, ['reasoning', 'reasoning_content', 'thinking', 'thinking_content', 'thought', 'thoughts']),
-  ...cured(PREFERENCE, ['chosen', 'rejected', 'rejected_response', 'rejected_messages', 'rejected_images', 'kto_tag']),
   ...cured(PREFERENCE, ['rejected_answer', 'rejected_output', 'chosen_response', 'refusal']),
   ...cured(HISTORY, ['history', 'histories']),
   ...cured(SYSTEM, ['system_prompt', 'system_message', 'systems', 'sys_prompt']),
@@ -62,7 +61,13 @@ const OBJECT_TAG = /<(?:ref-object|bbox)>/u;
 /** Whether the column of a table is worth reading. */
 export function hasMeaning(key: string): boolean {
   const name = plain(key);
-  return KNOWN.has(name) || Object.hasOwn(REFUSED, name) || name === 'objects' || PICTURE.test(name);
+  return (
+    COMPARED_KEYS.includes(key) ||
+    KNOWN.has(name) ||
+    Object.hasOwn(REFUSED, name) ||
+    name === 'objects' ||
+    PICTURE.test(name)
+  );
 }
 
 /**

@@ -8,6 +8,7 @@ import type { Encoder } from './encoder.js';
 import { contentOf, filesOf, NO_PICTURES, stampOf, textOf, UNKNOWN, writeLine } from './identity.js';
 import { decodeAll, lookAtQuestion, lookAtRecords, type Purpose } from './look.js';
 import { type DataRecord, imagesOf, videosOf, withWrittenTurn } from './record.js';
+import { strangerTo } from './stranger.js';
 import { summarize } from './summary.js';
 import { traitsOf } from './traits.js';
 import { ChangedDataError } from './unchanged.js';
@@ -74,7 +75,8 @@ export async function lookAtRange(
     }
   }
   const exact = Math.max(0, Math.min(count, setup.purpose === 'training' ? ENCODED_FIRST - first : count));
-  const quick = read.filter(({ i }) => i >= exact);
+  const compares = encoder.setup.preference !== null;
+  const quick = compares ? [] : read.filter(({ i }) => i >= exact);
   const lengths = await lookAtRecords(
     quick.map(({ record }) => record),
     encoder,
@@ -82,13 +84,15 @@ export async function lookAtRange(
   const lengthOf = new Map(quick.map(({ i }, k) => [i, lengths[k]!]));
   for (const { i, record } of read) {
     try {
-      const length = lengthOf.get(i) ?? (await measure(record, encoder, setup));
+      const stranger = await strangerTo(dataset, encoder, first + i);
+      const own = compares && i >= exact ? measureHeaders(record, encoder, stranger) : null;
+      const length = lengthOf.get(i) ?? (await (own ?? measure(record, encoder, setup, stranger)));
       if (length instanceof UserError) throw length;
       if (first + i < setup.decoded) {
         if (i >= exact || setup.purpose === 'question') await decodeAll(record, encoder);
         looked.contents[i] = contentOf(record);
       } else if (imagesOf(record).length + videosOf(record).length === 0) looked.contents[i] = NO_PICTURES;
-      looked.lengths[i] = Math.min(length, encoder.setup.maxLength);
+      looked.lengths[i] = Math.min(length, encoder.setup.maxLength * (compares ? 2 : 1));
     } catch (error) {
       fail(i, withWrittenTurn(error, record));
     }
@@ -98,8 +102,19 @@ export async function lookAtRange(
 }
 
 /** The length of a record that is encoded as it will be. */
-async function measure(record: DataRecord, encoder: Encoder, { purpose }: LookSetup): Promise<number> {
+async function measure(
+  record: DataRecord,
+  encoder: Encoder,
+  { purpose }: LookSetup,
+  stranger?: DataRecord,
+): Promise<number> {
   return purpose === 'question'
     ? await lookAtQuestion(record, encoder)
-    : (await summarize(record, encoder)).value.tokens;
+    : (await summarize(record, encoder, stranger)).value.tokens;
+}
+
+/** The length of a record of two answers, without its pictures. */
+async function measureHeaders(record: DataRecord, encoder: Encoder, stranger?: DataRecord): Promise<number> {
+  const { sample } = await encoder.encode(record, { pixels: 'header' }, stranger);
+  return sample?.inputIds.length ?? 0;
 }

@@ -11,7 +11,7 @@ import {
   PILLOW_MAX_PIXELS,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
-import type { Encoder } from './encoder.js';
+import { type Encoder, requirePurpose } from './encoder.js';
 import { questionOf } from './question.js';
 import { type DataRecord, imagesOf } from './record.js';
 
@@ -102,6 +102,7 @@ async function orUserError<T>(work: () => Promise<T>): Promise<T | UserError> {
 /** Pictures, slices and frames among them, of a record whose conversation, images and videos are sound. */
 async function countPictures(record: DataRecord, encoder: Encoder): Promise<Shown> {
   const { setup, tokenizer } = encoder;
+  requirePurpose(record, setup.preference);
   const messages = checkRecord(record, { ...setup, tokenizer });
   if (setup.compat === 'official') {
     for (const source of imagesOf(record)) await measureHeader(source, limitsOf(setup));
@@ -128,5 +129,8 @@ export async function decodeAll(record: DataRecord, { setup, tokenizer }: Encode
     for (const source of imagesOf(record)) await measureImage(source, limitsOf(setup));
     return;
   }
-  await measureConversation(questionOf(record).messages, { ...setup, tokenizer, pixels: false });
+  const { rejected } = record;
+  const other = rejected !== undefined && rejected.image !== record.image ? [{ ...record, ...rejected }] : [];
+  for (const one of [record, ...other])
+    await measureConversation(questionOf(one).messages, { ...setup, tokenizer, pixels: false });
 }

@@ -14,13 +14,19 @@ import {
   parquetSchema,
 } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
+import { bringsTurns } from './compared.js';
 import { hasMeaning } from './keys.js';
 
 /** Columns that may hold their value as JSON text. */
 const JSON_COLUMNS = ['conversations', 'messages', 'loss_mask'];
+/** Columns that hold text, or turns as JSON text. */
+const TEXT_OR_JSON = ['prompt', 'chosen', 'rejected', 'completion', 'rejected_messages'];
 /** Decoded row groups kept by one thread, in uncompressed bytes; at least one is kept. */
 const CACHE_BYTES = 256 * 2 ** 20;
 const LARGEST_GROUP_BYTES = 2 ** 30;
+
+/** How turns begin as JSON text. */
+const TURNS = /^\s*\[?\s*\{\s*"(?:role|from|content|value)"\s*:/u;
 
 interface Group {
   readonly start: number;
@@ -57,7 +63,7 @@ export class ParquetFile {
         throw damaged(path, cause);
       });
       const names = parquetSchema(metadata).children.map((child) => child.element.name);
-      if (!names.includes('conversations') && !names.includes('messages')) {
+      if (!names.includes('conversations') && !names.includes('messages') && !bringsTurns(names)) {
         throw new UserError(
           `Expected a column conversations or messages in a parquet file but received ${names.length === 0 ? 'no columns' : `the columns ${shownNames(names)}`}.`,
           {
@@ -97,6 +103,10 @@ export class ParquetFile {
     const row = { ...rows[index - group.start] };
     for (const column of JSON_COLUMNS) {
       if (typeof row[column] === 'string') row[column] = parseColumn(row[column], column, this.path, index);
+    }
+    for (const column of TEXT_OR_JSON) {
+      const text = row[column];
+      if (typeof text === 'string' && TURNS.test(text)) row[column] = parseColumn(text, column, this.path, index);
     }
     return row;
   }

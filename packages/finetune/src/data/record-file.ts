@@ -18,6 +18,7 @@ import {
   UserError,
   wideEncoding,
 } from '@minicpm-finetune/run';
+import { bringsTurns } from './compared.js';
 import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
 import { parseRecord } from './json-record.js';
@@ -244,6 +245,9 @@ async function indexJson(
   return { path, container, records: offsets.starts.length, bytes, fingerprint: sha256, offsets };
 }
 
+const isRecord = (value: object): boolean =>
+  'conversations' in value || 'messages' in value || bringsTurns(Object.keys(value));
+
 const LARGEST_OBJECT_SHOWN = 64 * 2 ** 20;
 
 /** A file that starts with { is JSON Lines, unless it is one JSON object, over several lines or around the records: then says so. */
@@ -258,10 +262,9 @@ function checkFirstLine(path: string, start: number, bytes: number): void {
   } catch {
     return; // several lines, or broken: the scan and the first record tell
   }
-  if (!isObject(whole) || (!text.trim().includes('\n') && ('conversations' in whole || 'messages' in whole))) return;
+  if (!isObject(whole) || (!text.trim().includes('\n') && isRecord(whole))) return;
   const list = Object.entries(whole).find(
-    ([, value]) =>
-      Array.isArray(value) && isObject(value[0]) && ('conversations' in value[0] || 'messages' in value[0]),
+    ([, value]) => Array.isArray(value) && isObject(value[0]) && isRecord(value[0]),
   );
   throw new UserError(
     `Expected ${CONTAINERS} for a data file but received one JSON object with the keys ${shownNames(Object.keys(whole))}.`,

@@ -2,10 +2,10 @@
  * The internal form of a record. The seed form of the official scripts, with its images resolved. forms.ts makes it,
  * encodeRecord (processor) reads it.
  */
-import type { ImageSource, VideoSource } from '@minicpm-finetune/processor';
+import { type ImageSource, imagesOf as imagesOfConversation, type VideoSource } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 
-export { imagesOf, videosOf } from '@minicpm-finetune/processor';
+export { videosOf } from '@minicpm-finetune/processor';
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
@@ -30,8 +30,21 @@ export interface DataRecord {
   readonly conversations: readonly Turn[];
   /** The system turn is not a turn of the data but its key `system`. */
   readonly systemKey?: boolean;
+  /** Of a pair: the conversation with the rejected answer, and its image where it has another one. */
+  readonly rejected?: Pick<DataRecord, 'image' | 'conversations'>;
+  /** Whether the answer is called good; absent: nothing is said. */
+  readonly desirable?: boolean;
+  /** The key that makes it a record of preference tuning, such as `rejected`. */
+  readonly comparedKey?: string;
   /** Keys of the data that mean something elsewhere and are not read here. */
   readonly unread?: readonly string[];
+}
+
+/** The images of a record, in the order of the data; those of a rejected answer that has others come last. */
+export function imagesOf(record: DataRecord): ImageSource[] {
+  const { rejected } = record;
+  const own = imagesOfConversation(record);
+  return rejected === undefined || rejected.image === record.image ? own : [...own, ...imagesOfConversation(rejected)];
 }
 
 /** The number in the data of turn `turn` of a record; -1 for the key `system`. */

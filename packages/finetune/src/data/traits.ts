@@ -2,8 +2,7 @@
  * What may surprise in a file, counted over its records. Records without a picture where others have one, answers that
  * are not learned, keys that are not read: for check-data, and before a training.
  */
-import { imagesOf, videosOf } from '@minicpm-finetune/processor';
-import type { DataRecord } from './record.js';
+import { type DataRecord, imagesOf, videosOf } from './record.js';
 
 /** Plain data. */
 export interface RecordTraits {
@@ -14,6 +13,8 @@ export interface RecordTraits {
   /** Answers marked as not to be learned. */
   readonly notLearned: number;
   readonly unread: readonly string[];
+  /** It is a pair of a chosen and a rejected answer. */
+  readonly compared?: boolean;
 }
 
 const SPEAKS_OF_PICTURE =
@@ -25,7 +26,7 @@ export function traitsOf(record: DataRecord): RecordTraits {
   const missesPicture =
     pictures === 0 && conversations.some(({ role, content }) => role === 'user' && SPEAKS_OF_PICTURE.test(content));
   const notLearned = conversations.filter(({ supervised }) => supervised === false).length;
-  return { pictures, missesPicture, notLearned, unread };
+  return { pictures, missesPicture, notLearned, unread, ...(record.rejected && { compared: true }) };
 }
 
 /** How often something occurs in the records of a file. */

@@ -20,6 +20,8 @@ export interface Head {
 export interface LossOptions {
   /** Multiplies the summed loss in the gradient: 1 / supervised tokens of the whole optimizer step (times the loss scale). */
   readonly scale: number;
+  /** (N) A factor for each supervised position, instead of 1: of the gradient alone, the sum stays as it is. */
+  readonly weights?: Float64Array;
   /** Whether the gradient of the hidden states is wanted. */
   readonly needsHidden: boolean;
 }
@@ -36,7 +38,7 @@ export interface LossResult {
 /** Most logits that exist at the same time (in three forms of four bytes). A trained head adds a whole gradient for each chunk: then twice as many. */
 const MOST_LOGITS = 2 ** 24;
 const MOST_POSITIONS = 256;
-const SUM = 2; // at::Reduction::Sum
+const [NONE, SUM] = [0, 2]; // at::Reduction
 
 /** A sum that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
 export const emptySum = (device: string): Tensor =>
@@ -77,6 +79,8 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
     const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
     const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
     const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
+    const weights =
+      options.weights && fromTypedArray(Float32Array.from(options.weights), [count], 'float32', hidden.device);
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
     for (const [start, length] of chunksOf(count, head)) {
@@ -85,11 +89,16 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
         if (options.needsHidden) leaf.requiresGrad = true;
         const inputs = [...(options.needsHidden ? [leaf] : []), ...parameters.map(([, tensor]) => tensor)];
         const target = ops.narrow(wanted, 0, start, length);
-        const loss = enableGrad(() => ops.crossEntropyLoss(head.logits(leaf), target, null, SUM));
-        noGrad(() => ops.add_(sum, ops.detach(loss)));
+        const reduction = weights ? NONE : SUM;
+        const loss = enableGrad(() => ops.crossEntropyLoss(head.logits(leaf), target, null, reduction));
+        noGrad(() => ops.add_(sum, ops.sumAll(ops.detach(loss))));
         if (inputs.length === 0) return gradParameters;
         const gradients = grad([loss], inputs, {
-          gradOutputs: [ops.full([], options.scale, { device: hidden.device })],
+          gradOutputs: [
+            weights
+              ? ops.mulScalar(ops.narrow(weights, 0, start, length), options.scale)
+              : ops.full([], options.scale, { device: hidden.device }),
+          ],
         });
         if (gradSelected) ops.copy_(ops.narrow(gradSelected, 0, start, length), gradients.shift()!);
         return gradients.map((gradient, i) => accumulate(gradParameters[i] ?? null, gradient));
@@ -111,6 +120,58 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
 function accumulate(before: Tensor | null, gradient: Tensor | null): Tensor | null {
   if (before === null || gradient === null) return before ?? gradient;
   return ops.add_(before, gradient);
+}
+
+/** Log-probabilities of the supervised tokens of stretches of a row: of answers. */
+export interface StretchLogProbs {
+  /** (stretches) Summed over their supervised tokens, float64. */
+  readonly sums: Float64Array;
+  /** (stretches) Their supervised tokens. */
+  readonly counts: Float64Array;
+  /** (N) Of each supervised position, its stretch. */
+  readonly stretches: Int32Array;
+}
+
+/**
+ * The log-probability of each stretch of a batch, without graph. Waits for the device.
+ *
+ * @param ends (stretches) where each ends in the flattened row; it begins where the one before ends
+ */
+export function stretchLogProbs(
+  hidden: Tensor,
+  labels: Int32Array,
+  ends: readonly number[],
+  head: Head,
+): StretchLogProbs {
+  const [B, L, D] = hidden.shape as [number, number, number];
+  const { positions, targets } = supervisedPositions(labels);
+  let at = 0;
+  const stretches = Int32Array.from(positions, (position) => {
+    while (Number(position) >= ends[at]!) at++;
+    return at;
+  });
+  const [sums, counts] = [new Float64Array(ends.length), new Float64Array(ends.length)];
+  if (positions.length === 0) return { sums, counts, stretches };
+  const losses = noGrad(() =>
+    scope(() => {
+      const { device } = hidden;
+      const rows = fromTypedArray(positions, [positions.length], 'int64', device);
+      const selected = ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows);
+      const wanted = fromTypedArray(targets, [positions.length], 'int64', device);
+      const parts = [...chunksOf(positions.length, head)].map(([start, length]) =>
+        scope(() => {
+          const logits = head.logits(ops.narrow(selected, 0, start, length));
+          return ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, NONE);
+        }),
+      );
+      return ops.cat(parts).toNumbers();
+    }),
+  );
+  losses.forEach((loss, i) => {
+    sums[stretches[i]!]! -= loss;
+    counts[stretches[i]!]!++;
+  });
+  return { sums, counts, stretches };
 }
 
 /** The summed loss alone, without graph: evaluation. */

@@ -17,10 +17,10 @@ import type { Sharding } from '../parallel/sharding.js';
 import { type Batch, disposeBatch } from './collate.js';
 import { Execution } from './executor.js';
 import type { GradientReceiver } from './gradients.js';
-import { emptySum, type Head, lossAndGradient, lossSum } from './loss.js';
+import { emptySum, type Head, type LossOptions, type LossResult, lossAndGradient, lossSum } from './loss.js';
 import type { MemoryPlan } from './memory-plan.js';
 import { type StepProfile, traced } from './profiler.js';
-import type { VisionCache } from './vision-cache.js';
+import type { PictureSource } from './step-pictures.js';
 
 export interface MicroBatchOptions {
   /** How the model is shared out over ranks; null: this process is alone. */
@@ -32,10 +32,29 @@ export interface MicroBatchOptions {
   readonly wrap?: (plan: Plan, inputs: ModelInputs) => Plan;
   /** Decides instead of `recompute`, block by block. */
   readonly memory?: MemoryPlan | null;
-  /** Stored features of frozen vision towers. */
-  readonly vision?: VisionCache | null;
+  /** Features of frozen vision towers, stored or of this step. */
+  readonly vision?: PictureSource | null;
   readonly watch?: StepWatch;
   readonly profile?: StepProfile | null;
+  /** What is learned instead of the records' own answers, each token by itself: to prefer one of two answers. */
+  readonly objective?: Objective | null;
+}
+
+/** A loss that counts records instead of tokens. */
+export interface Objective {
+  /** Called before the first micro-batch of a step. Collective: all ranks have as many of them. */
+  prepare(model: MiniCPMV, batches: readonly (Batch | null)[], options: ForwardOptions): void;
+  /** Features that its passes have in common; null: there are none. */
+  readonly pictures: PictureSource | null;
+  /** A batch has had its backward pass. */
+  done(batch: Batch): void;
+  /** The loss, summed over a batch's records, and its gradient: times `scale`. */
+  lossAndGradient(
+    hidden: Tensor,
+    batch: Batch,
+    head: Head,
+    options: Pick<LossOptions, 'scale' | 'needsHidden'>,
+  ): LossResult;
 }
 
 /** Someone who looks at everything that is computed. The values are only lent. */
@@ -48,8 +67,8 @@ interface StepWatch {
   gradients(gradients: ReadonlyMap<string, Tensor>, module: string): void;
 }
 
-/** The module that maps hidden states to logits. */
-export const HEAD = 'llm.lm_head';
+/** The module that maps hidden states to logits, as all models call it. */
+export const HEAD = 'lm_head';
 
 /** Names of the head's parameters that train. */
 const trainableHead = (model: MiniCPMV): string[] =>
@@ -115,8 +134,11 @@ export function runBatch(
     try {
       const hidden = execution.forward();
       passage?.head();
+      const wanted = { scale: part.scale, needsHidden: execution.needsGrad };
       const result = traced(profile, 'loss', 'loss', () =>
-        lossAndGradient(hidden, batch.labels, headOf(model), { scale: part.scale, needsHidden: execution.needsGrad }),
+        options.objective
+          ? options.objective.lossAndGradient(hidden, batch, headOf(model), wanted)
+          : lossAndGradient(hidden, batch.labels, headOf(model), wanted),
       );
       hidden.dispose();
       watch?.loss(result.sum);
@@ -135,7 +157,8 @@ export function runBatch(
 
 /** The plan of a micro-batch with all that is put around it. */
 function planOf(model: MiniCPMV, batch: Batch, options: MicroBatchOptions): Plan {
-  const { wrap, watch, vision, sharding, profile, zeroPicture = false } = options;
+  const { wrap, watch, sharding, profile, objective, zeroPicture = false } = options;
+  const vision = options.vision ?? objective?.pictures;
   const known = traced(profile, 'vision cache', 'data', () => knownOf(batch, vision));
   const plain = model.plan(batch.inputs, { train: true, zeroPicture, ...known, ...rowsFrom(sharding) });
   const wrapped = wrap === undefined ? plain : wrap(plain, batch.inputs);
@@ -172,21 +195,24 @@ function execute(
 }
 
 /** The stored features of the batch's pictures; missing ones are computed and stored. */
-function knownOf({ inputs }: Batch, vision: VisionCache | null | undefined): Pick<PlanOptions, 'known'> {
+function knownOf({ inputs }: Batch, vision: PictureSource | null | undefined): Pick<PlanOptions, 'known'> {
   const pictures = inputs.pictures.flat();
   return vision && pictures.length > 0 ? { known: vision.lookup(pictures) } : {};
 }
 
+/** How a batch is run without gradients. */
+export type ForwardOptions = Pick<MicroBatchOptions, 'vision' | 'sharding'>;
+
 /**
- * Summed cross entropy and supervised tokens of a batch of this rank, without gradients. Frees the batch's tensors. Collective where the
- * model is shared out: a rank without a batch calls it with null.
+ * Runs a batch of this rank forward, without gradients, and gives the hidden states (1, L, D) to `use`, while the head is there. The batch's
+ * tensors stay. Collective where the model is shared out: a rank without a batch calls it with null, and gets null.
  */
-export function evaluateBatch(
+export function withHidden<T>(
   model: MiniCPMV,
   batch: Batch | null,
-  vision?: VisionCache | null,
-  sharding?: Sharding | null,
-): { sum: number; count: number } {
+  { vision, sharding }: ForwardOptions,
+  use: (hidden: Tensor, batch: Batch) => T,
+): T | null {
   return scope(() => {
     const plain = batch
       ? model.plan(batch.inputs, { train: false, ...knownOf(batch, vision), ...rowsFrom(sharding) })
@@ -196,10 +222,26 @@ export function evaluateBatch(
     const passage = passageOf(walks, 'evaluation', { plan, supervised: false, trains: false });
     const hidden = batch && noGrad(() => runPlan(plan, (node) => passage?.enter(node)));
     passage?.head();
-    const result = hidden && batch ? lossSum(hidden, batch.labels, headOf(model)) : { sum: 0, count: 0 };
+    const result = hidden && batch ? use(hidden, batch) : null;
     passage?.headDone();
     passage?.end();
-    if (batch) disposeBatch(batch);
     return result;
   });
+}
+
+/** Summed cross entropy and supervised tokens of a batch of this rank, without gradients. Frees the batch's tensors. Collective as `withHidden`. */
+export function evaluateBatch(
+  model: MiniCPMV,
+  batch: Batch | null,
+  vision?: PictureSource | null,
+  sharding?: Sharding | null,
+): { sum: number; count: number } {
+  try {
+    const sum = withHidden(model, batch, { vision: vision ?? null, sharding: sharding ?? null }, (hidden, { labels }) =>
+      lossSum(hidden, labels, headOf(model)),
+    );
+    return sum ?? { sum: 0, count: 0 };
+  } finally {
+    if (batch) disposeBatch(batch);
+  }
 }

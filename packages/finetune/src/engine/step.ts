@@ -2,7 +2,7 @@
  * One optimizer step. Forward and backward over the micro-batches, clipping, finite check, update.
  *
  * The loss is the sum over the supervised tokens of all micro-batches divided by their count, so the split into micro-batches changes
- * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does.
+ * nothing. `perMicroBatch` divides per micro-batch instead, as the official trainer does. An objective (preference.ts) counts records instead.
  */
 import { strict as assert } from 'node:assert';
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
@@ -100,26 +100,36 @@ function compute<Receiver extends GradientReceiver>(
   options: GradientOptions,
   receiverOf: (parts: number) => Receiver,
 ): Computed<Receiver> {
-  const { perMicroBatch, seed = 0, lossScale = 1 } = options;
+  const { perMicroBatch, seed = 0, lossScale = 1, objective } = options;
   const group = groupOf(options);
-  const own = batches.map((batch) => batch?.supervisedTokens ?? 0);
-  const counts = inPartOrder(group.exchange(own, 'supervised tokens'));
+  const tokens = batches.map((batch) => batch?.supervisedTokens ?? 0);
+  const counts = inPartOrder(group.exchange(tokens, 'supervised tokens'));
   const supervisedTokens = counts.reduce((sum, count) => sum + count, 0);
   const parts = counts.filter((count) => count > 0).length;
+  const own = objective ? batches.map((batch) => batch?.samples ?? 0) : tokens;
+  const whole = objective ? total(group.exchange(own, 'compared records')) : supervisedTokens;
   const receiver = receiverOf(parts);
-  const shares = own.map((count) => (count === 0 ? 0 : perMicroBatch ? 1 / (count * parts) : 1 / supervisedTokens));
+  const shares = own.map((count) => (count === 0 ? 0 : perMicroBatch ? 1 / (count * parts) : 1 / whole));
   const losses: Tensor[] = [];
   try {
+    objective?.prepare(model, batches, options);
     for (const [k, batch] of batches.entries()) {
       const place = k * group.size + group.rank;
       const part = { scale: shares[k]! * lossScale, seed: seedOf(seed, place), label: `micro-batch ${k}` };
       losses.push(keep(runBatch(model, batch, part, options, receiver)));
-      if (batch) disposeBatch(batch);
+      if (batch) {
+        objective?.done(batch);
+        disposeBatch(batch);
+      }
     }
   } catch (error) {
     receiver.dispose(); // the device may have no memory left
     for (const loss of losses) loss.dispose();
-    for (const batch of batches) if (batch) disposeBatch(batch);
+    for (const batch of batches) {
+      if (batch === null) continue;
+      objective?.done(batch);
+      disposeBatch(batch);
+    }
     throw error;
   }
   return { losses, shares, supervisedTokens, receiver };
@@ -128,6 +138,9 @@ function compute<Receiver extends GradientReceiver>(
 /** The group of a step: of this process alone unless the model is shared out. */
 const groupOf = ({ sharding }: Pick<StepOptions, 'sharding'>): Group => sharding?.group ?? ALONE;
 const ALONE = soloGroup();
+
+const total = (byRank: readonly Float64Array[]): number =>
+  byRank.reduce((sum, own) => sum + own.reduce((all, one) => all + one, 0), 0);
 
 /** The numbers of all ranks' micro-batches, in the order of the parts. */
 function inPartOrder(byRank: readonly Float64Array[]): number[] {

@@ -29,6 +29,8 @@ export interface StepRecord {
   readonly supervisedTokens: number;
   /** Mean over the steps since the last one that was logged; null: none of them had a finite loss. */
   readonly meanLoss: number | null;
+  /** Means over the same steps, of preference tuning; null: there is none. */
+  readonly preference: Readonly<Record<string, number>> | null;
   readonly lossScale: number | null;
   readonly skippedSteps: number;
   /** Seconds waited for data since the start of the run, of each step those of the rank that waited longest. */
@@ -233,6 +235,7 @@ export class RunLog {
       loss: record.meanLoss,
       grad_norm: finite(record.gradNorm),
       learning_rate: record.learningRate,
+      ...(record.preference === null ? {} : { preference: { ...record.preference } }),
       ...(record.lossScale === null ? {} : { loss_scale: record.lossScale }),
       ...(record.skippedSteps === 0 ? {} : { skipped_steps: record.skippedSteps }),
       step_seconds: seconds / steps,

@@ -96,6 +96,7 @@ function stepScalars(event: StepEvent): Record<string, number | null> {
     'train/samples_per_second': event.samples_per_s,
     'train/supervised_tokens_per_second': event.supervised_tokens_per_s,
     'train/data_wait_share': event.data_wait_share,
+    ...Object.fromEntries(Object.entries(event.preference ?? {}).map(([name, value]) => [`train/${name}`, value])),
     ...(event.loss_scale === undefined ? {} : { 'train/loss_scale': event.loss_scale }),
     ...(event.skipped_steps === undefined ? {} : { 'train/skipped_steps': event.skipped_steps }),
   };

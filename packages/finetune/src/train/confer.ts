@@ -2,8 +2,15 @@
 import { UserError } from '@minicpm-finetune/run';
 import type { BadRecords, FoundBad } from '../data/bad-records.js';
 import { type Attempt, attempt, exchangeTexts, failureOf, rankName } from '../parallel/agree.js';
+import type { Ranks } from '../parallel/ranks.js';
 import type { Mail } from '../report/outbox.js';
-import type { Run } from './run.js';
+import type { RunLog } from '../report/run-log.js';
+
+/** Who confers, and where it is said. */
+interface Speaker {
+  readonly ranks: Ranks;
+  readonly log: RunLog;
+}
 
 /** What a rank says beside numbers. */
 interface Letter {
@@ -25,7 +32,7 @@ export interface Conference<T> {
  * @throws the failure of this or of another rank; on all ranks
  */
 export function confer<T>(
-  { ranks, log }: Pick<Run, 'ranks' | 'log'>,
+  { ranks, log }: Speaker,
   { label, bad }: { readonly label: string; readonly bad: BadRecords },
   own: Attempt<T>,
   numbers: readonly number[],
@@ -43,12 +50,7 @@ export function confer<T>(
 }
 
 /** Reads what every rank wrote. Throws where there are too many bad records now: on all ranks alike. */
-function exchangeLetters(
-  { ranks, log }: Pick<Run, 'ranks' | 'log'>,
-  letter: Letter,
-  bad: BadRecords,
-  label: string,
-): void {
+function exchangeLetters({ ranks, log }: Speaker, letter: Letter, bad: BadRecords, label: string): void {
   const letters = exchangeTexts(ranks.group, JSON.stringify(letter), label).map((text) => JSON.parse(text) as Letter);
   for (const [rank, { host, mail }] of letters.entries()) log.hear(mail, rankName(rank, host));
   for (const [rank, { found }] of letters.entries()) {

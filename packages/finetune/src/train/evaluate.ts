@@ -1,4 +1,4 @@
-/** Evaluation: mean cross entropy of supervised tokens. In the memory of one batch. */
+/** Evaluation: mean cross entropy of supervised tokens. Or the loss of preference tuning. In the memory of one batch. */
 import { setLoraTraining } from '@minicpm-finetune/minicpm-v';
 import { epochAt } from '@minicpm-finetune/run';
 import { yieldToEventLoop } from '@minicpm-finetune/torch';
@@ -9,13 +9,17 @@ import { evaluateBatch } from '../engine/micro-batch.js';
 import { agree, attempt, attempted } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
 import { answerRecords, type EvalAnswers } from './answers.js';
+import { Comparison } from './comparison.js';
 import { confer } from './confer.js';
 import { openPass } from './open-data.js';
+import { withReference } from './preference.js';
 import type { Run } from './run.js';
 import { saveBest } from './saving.js';
 
 interface Evaluation {
   readonly loss: number;
+  /** Of preference tuning. */
+  readonly metrics: Readonly<Record<string, number>>;
   readonly samples: number;
   readonly seconds: number;
 }
@@ -44,22 +48,25 @@ async function evaluate(run: Run, dataset: Dataset): Promise<Evaluation> {
     (own) => own.close(),
   );
   const task = { label: 'Evaluating', total: dataset.length, unit: 'records' };
+  const compare = run.preference && new Comparison(run, run.preference);
   let total = NOTHING;
   setLoraTraining(training.model, false);
   try {
     await asTask(log.reporter, task, async (update) => {
-      for await (const sums of batchSums(run, loader)) {
+      for await (const sums of batchSums(run, loader, dataset, compare)) {
         total = sums.reduce(plus, total);
         const { sum, count, samples } = total;
-        if (samples > 0) update(samples, count > 0 ? `loss ${(sum / count).toFixed(4)}` : '');
+        if (samples > 0) update(samples, count > 0 && !compare ? `loss ${(sum / count).toFixed(4)}` : '');
       }
     });
   } finally {
     setLoraTraining(training.model, true);
     await loader.close();
   }
+  const compared = compare?.result();
   return {
-    loss: total.sum / total.count,
+    loss: compared?.loss ?? total.sum / total.count,
+    metrics: compared?.metrics ?? {},
     samples: total.samples,
     seconds: (performance.now() - started) / 1000,
   };
@@ -72,17 +79,24 @@ const plus = (a: Sums, b: Sums): Sums => ({
 });
 
 /** The sums of the batches of all ranks, a round at a time, by rank. Before a batch all ranks have said that they are ready for it. */
-async function* batchSums({ ranks, log, training, vision, sharding }: Run, loader: Loader): AsyncGenerator<Sums[]> {
+async function* batchSums(
+  { ranks, log, training, vision, sharding, preference }: Run,
+  loader: Loader,
+  dataset: Dataset,
+  compare: Comparison | null,
+): AsyncGenerator<Sums[]> {
   const batches = loader[Symbol.asyncIterator]();
   let before = NOTHING;
   for (;;) {
     const own = await attempted(async () => {
       const { value: micro, done } = await batches.next();
-      return done ? null : { batch: collateAll([micro], training.device)[0]! };
+      if (done) return null;
+      const known = withReference(preference, dataset, micro);
+      return { batch: collateAll([known], training.device)[0]! };
     });
-    const { sum, count, samples } = before;
+    const { sum, count, samples: records } = before;
     const next = { label: 'next evaluation batch', bad: loader.bad };
-    const told = attempt(() => confer({ ranks, log }, next, own, [sum, count, samples]));
+    const told = attempt(() => confer({ ranks, log }, next, own, [sum, count, records]));
     if ('error' in told) {
       if ('value' in own && own.value?.batch) disposeBatch(own.value.batch);
       throw told.error;
@@ -91,7 +105,9 @@ async function* batchSums({ ranks, log, training, vision, sharding }: Run, loade
     yield numbers.map(([s, c, n]) => ({ sum: s!, count: c!, samples: n! }));
     if (value === null) return;
     const { batch } = value;
-    before = { samples: batch?.samples ?? 0, ...evaluateBatch(training.model, batch, vision, sharding) };
+    const samples = batch?.samples ?? 0;
+    const found = compare?.take(batch) ?? evaluateBatch(training.model, batch, vision, sharding);
+    before = { samples, ...found };
     await yieldToEventLoop();
   }
 }
@@ -103,12 +119,12 @@ export async function runEvaluation(run: Run): Promise<void> {
   if (data.evaluation === null) return;
   log.phase('evaluating', step);
   const started = performance.now();
-  const { loss, samples, seconds } = await evaluate(run, data.evaluation);
+  const { loss, metrics: compared, samples, seconds } = await evaluate(run, data.evaluation);
   const ask = (): Promise<EvalAnswers> => answerRecords(run);
   const asked = config.eval.eval_generate > 0;
   const answers = asked ? await (run.sharding?.withAllWeights(ask) ?? ask()) : null;
   log.exclude((performance.now() - started) / 1000);
-  const metrics = { ...answers?.metrics };
+  const metrics = { ...compared, ...answers?.metrics };
   const epoch = epochAt(step, derived.stepsPerEpoch);
   log.event({
     event: 'eval',

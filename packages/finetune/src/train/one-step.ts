@@ -3,6 +3,7 @@ import { epochAt } from '@minicpm-finetune/run';
 import { blockBytes, deviceMemory } from '@minicpm-finetune/torch';
 import type { Loader } from '../data/loader.js';
 import { type StepResult, trainStep } from '../engine/step.js';
+import { addMetrics, meanMetrics } from './metric-sums.js';
 import { handleNonfinite } from './nonfinite.js';
 import { markUsed } from './open-data.js';
 import type { ReadyStep } from './ready-steps.js';
@@ -41,9 +42,11 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
   run.ranks.at(`step ${step + 1}`);
   const profile = run.profile?.active ? run.profile : null;
   const lossScale = run.lossScale?.scale ?? null;
+  const options = stepOptions(run);
+  const { objective } = options;
   const compute = (): StepResult =>
     trainStep(training.model, batches, optimizer, run.schedule(step), {
-      ...stepOptions(run),
+      ...options,
       ...(staging && { whileDeviceWorks: () => staging.stage(loader.encodedNext) }),
     });
   const result = profile ? profile.step(step + 1, compute) : compute();
@@ -55,6 +58,10 @@ export async function oneStep(run: Run, ready: ReadyStep, loader: Loader): Promi
   noteBegin(run);
   state.tokensSeen += ready.tokens;
   addLoss(state, result.loss);
+  if (objective !== null) {
+    state.preferenceRewards = objective.rewards;
+    state.unloggedMetrics = addMetrics(state.unloggedMetrics, objective.metrics());
+  }
   logStep(run, ready, result, lossScale);
 }
 
@@ -75,6 +82,7 @@ function logStep(run: Run, ready: ReadyStep, result: StepResult, lossScale: numb
       step: done,
       epoch: epochAt(done, derived.stepsPerEpoch),
       meanLoss: meanLoss(state.unloggedLoss),
+      preference: run.preference && meanMetrics(state.unloggedMetrics),
       gradNorm: result.gradNorm,
       learningRate: optimizer.groups[0]!.baseLr * run.schedule(ready.step),
       samples,
@@ -93,5 +101,7 @@ function logStep(run: Run, ready: ReadyStep, result: StepResult, lossScale: numb
     derived.totalSteps,
     due,
   );
-  if (logged !== null) addToHistory(state, logged, result.gradNorm);
+  if (logged === null) return;
+  addToHistory(state, logged, result.gradNorm);
+  run.preference?.watch.see(logged);
 }

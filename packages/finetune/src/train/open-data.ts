@@ -54,7 +54,7 @@ export async function openData(options: OpenDataOptions): Promise<RunData> {
   const { config, folder, reporter, ranks } = options;
   const notice = (message: string): void => reporter.notice(message);
   const { encoder, train, evaluation } = await agree(ranks, 'data files', async () => ({
-    encoder: encoderSetup(folder, config.model, config.data),
+    encoder: encoderSetup(folder, config.model, config.data, config.preference.preference),
     train: await Dataset.open(config.data.data_path, notice),
     evaluation:
       config.data.eval_data_path.length > 0
@@ -294,7 +294,7 @@ function comingRecords(sampler: Sampler, start: number, end: number): Uint32Arra
   return Uint32Array.from([...order.subarray(position), ...order.subarray(0, position)]);
 }
 
-function badRecordPolicy({ data }: RunConfig): BadRecordPolicy {
+export function badRecordPolicy({ data }: RunConfig): BadRecordPolicy {
   return { onBadRecord: data.on_bad_record, maxBadFraction: data.max_bad_fraction, reportFile: undefined };
 }
 
@@ -305,7 +305,7 @@ function placeOf(dataset: Dataset, index: number): string {
 }
 
 /** Data threads of one rank: those of a machine share its cores. */
-function loaderThreads({ loader }: RunConfig, { localSize }: Ranks): number {
+export function loaderThreads({ loader }: RunConfig, { localSize }: Ranks): number {
   return loader.dataloader_num_workers ?? defaultThreads(undefined, localSize);
 }
 

@@ -3,12 +3,13 @@
  * of them has met an error, all save a checkpoint and end with it.
  */
 import type { DecodeAhead } from '../data/decode-ahead.js';
-import type { Loader, MicroBatch } from '../data/loader.js';
+import type { Loader } from '../data/loader.js';
 import { type Batch, collateAll, disposeBatch } from '../engine/collate.js';
 import { traced } from '../engine/profiler.js';
 import { attempt, attempted } from '../parallel/agree.js';
 import { confer } from './confer.js';
 import { optimizerSteps } from './open-data.js';
+import { type KnownMicro, withReference } from './preference.js';
 import type { Run } from './run.js';
 import { saved } from './save-first.js';
 
@@ -17,7 +18,7 @@ export interface ReadyStep {
   /** Counted over all epochs from 0. */
   readonly step: number;
   /** Of this rank. */
-  readonly micros: readonly MicroBatch[];
+  readonly micros: readonly KnownMicro[];
   /** Of this rank, one for each of `micros`; null: without records. */
   readonly batches: readonly (Batch | null)[];
   /** Over all ranks. */
@@ -43,7 +44,8 @@ export async function* readySteps(run: Run, loader: Loader, ahead: readonly Deco
       const next = await steps.next();
       if (next.done) return null;
       for (const { failure } of ahead) if (failure !== null) throw failure;
-      return { micros: next.value, batches: collated(run, loader, next.value) } satisfies Own;
+      const micros = next.value.map((micro) => withReference(run.preference, run.data.train, micro));
+      return { micros, batches: collated(run, loader, micros) } satisfies Own;
     });
     if ('value' in own && own.value === null) return; // on all ranks at once
     const waiting = loader.dataWaitSeconds + (run.staging?.idleSeconds ?? 0);
@@ -62,7 +64,7 @@ export async function* readySteps(run: Run, loader: Loader, ahead: readonly Deco
   }
 }
 
-function collated({ profile, training, staging }: Run, loader: Loader, micros: readonly MicroBatch[]): Own['batches'] {
+function collated({ profile, training, staging }: Run, loader: Loader, micros: readonly KnownMicro[]): Own['batches'] {
   const active = profile?.active ? profile : null;
   active?.wait(loader.dataWaitSeconds);
   const taken = performance.now();

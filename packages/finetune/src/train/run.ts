@@ -1,5 +1,4 @@
 /** Everything a run holds while training, and its opening. */
-
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { partOf } from '@minicpm-finetune/processor';
@@ -10,6 +9,8 @@ import { initialLossScale, LossScale } from '../engine/loss-scale.js';
 import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
+import type { PreferenceStep } from '../engine/preference.js';
+import { preferenceOptions } from '../engine/preference-loss.js';
 import { Profiler } from '../engine/profiler.js';
 import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
@@ -25,6 +26,8 @@ import { openOffload, type RunOffload } from './offload.js';
 import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
+import { objectiveOf, PreferenceWatch, type RunPreference } from './preference.js';
+import { computeReference, isComplete, openLiveReference, openReferenceLogs, referencePlan } from './reference.js';
 import { compareBase, type Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
@@ -41,6 +44,8 @@ export interface Run {
   readonly sharding: Sharding | null;
   /** Where states are that are not on the device. */
   readonly offload: RunOffload;
+  /** With --preference. */
+  readonly preference: RunPreference | null;
   readonly optimizer: Optimizer;
   readonly schedule: Schedule;
   readonly derived: Derived;
@@ -96,21 +101,44 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   const enough = (): void =>
     estimated === null ? undefined : checkMemory(estimated, log, roomOf(estimated.device, ranks.localSize));
   settle(ranks, 'memory', attempt(enough));
-  const run = await agree(ranks, 'weights', () => {
-    manualSeed(config.seeds.seed);
-    const training = prepareModel(config, folder, reporter, resumeFrom);
-    return makeRun({ config, ranks, log, data, training, derived, estimated, state, output, stop });
-  });
+  const plan = referencePlan(config, derived.epochs);
+  const logs = plan === 'once' ? await openReferenceLogs({ config, folder, data, ranks, reporter }) : null;
+  const make = (from: string | null): Promise<Run> =>
+    agree(ranks, 'weights', () => {
+      manualSeed(config.seeds.seed);
+      const training = prepareModel(config, folder, reporter, from);
+      const options = preferenceOptions(config);
+      const place = { config, folder, resumed: from !== null };
+      const live = plan === 'live' ? openLiveReference(place, training, reporter) : null;
+      const preference = options && { options, live, logs, watch: new PreferenceWatch(log) };
+      return makeRun({ config, ranks, log, data, training, preference, derived, estimated, state, output, stop });
+    });
+  if (logs !== null && !isComplete(logs) && resumeFrom !== null) {
+    const first = await make(null);
+    try {
+      await computeReference(first, logs);
+    } finally {
+      closeModel(first);
+    }
+  }
+  const run = await make(resumeFrom);
+  if (logs !== null && !isComplete(logs)) await computeReference(run, logs);
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer, ranks);
   return run;
 }
 
-export async function closeRun({ optimizer, sharding, offload, training, data, staging }: Run): Promise<void> {
+function closeModel({ optimizer, sharding, offload, training, staging, preference }: Run): void {
   staging?.dispose();
   optimizer.dispose();
+  preference?.live?.dispose();
   sharding?.dispose();
   training.model.dispose();
   offload.close();
+}
+
+export async function closeRun(run: Run): Promise<void> {
+  const { data } = run;
+  closeModel(run);
   data.known.remember();
   data.knownEvaluation?.remember();
   await data.train.close();
@@ -121,7 +149,17 @@ export async function closeRun({ optimizer, sharding, offload, training, data, s
 function makeRun(
   opened: Pick<
     Run,
-    'config' | 'ranks' | 'log' | 'data' | 'training' | 'derived' | 'estimated' | 'state' | 'output' | 'stop'
+    | 'config'
+    | 'ranks'
+    | 'log'
+    | 'data'
+    | 'training'
+    | 'preference'
+    | 'derived'
+    | 'estimated'
+    | 'state'
+    | 'output'
+    | 'stop'
   >,
 ): Run {
   const { config, log, training, derived, state } = opened;
@@ -203,7 +241,7 @@ function memoryPlan({
 }
 
 /** The current settings of a step of the run. */
-export function stepOptions(run: Run): StepOptions {
+export function stepOptions(run: Run): StepOptions & { readonly objective: PreferenceStep | null } {
   const { config, training, sharding, state, lossScale, memory, vision, profile } = run;
   const { model } = training;
   const alpha = config.optimizer.neftune_noise_alpha;
@@ -218,6 +256,7 @@ export function stepOptions(run: Run): StepOptions {
     fused: config.engine.fused_backward,
     vision,
     profile: profile?.active ? profile : null,
+    objective: objectiveOf(run),
     ...(lossScale === null ? {} : { lossScale: lossScale.scale }),
     ...(alpha === null ? {} : { wrap: (plan, inputs) => withNoise(plan, inputs, model, alpha) }),
   };

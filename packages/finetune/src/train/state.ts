@@ -5,6 +5,8 @@
 import { type Derived, epochAt, type RunConfig, type StepEvent } from '@minicpm-finetune/run';
 import type { TrainerState } from '../checkpoint/checkpoint.js';
 import type { LossScaleState } from '../engine/loss-scale.js';
+import type { RewardMean } from '../engine/preference-loss.js';
+import { type MetricSums, NO_METRICS } from './metric-sums.js';
 
 /** Losses of optimizer steps, added up; steps whose loss was not finite are left out. */
 export interface LossSum {
@@ -23,6 +25,10 @@ export interface RunState {
   trainLoss: LossSum;
   /** Of the steps since the last one that was logged. */
   unloggedLoss: LossSum;
+  /** Metrics of preference tuning over the steps since the last one that was logged. */
+  unloggedMetrics: MetricSums;
+  /** Rewards of all steps, for the losses that compare with their mean; null: none yet. */
+  preferenceRewards: RewardMean | null;
   /** Value of the metric, and folder, of the best checkpoint so far. */
   bestMetric: number | null;
   bestCheckpoint: string | null;
@@ -50,6 +56,8 @@ export function freshState(): RunState {
     skippedSteps: 0,
     trainLoss: { sum: 0, steps: 0 },
     unloggedLoss: { sum: 0, steps: 0 },
+    unloggedMetrics: NO_METRICS,
+    preferenceRewards: null,
     bestMetric: null,
     bestCheckpoint: null,
     bestContent: null,
@@ -70,6 +78,8 @@ export function stateOf(saved: TrainerState): RunState {
     skippedSteps: saved.skipped_steps,
     trainLoss: saved.train_loss ?? { sum: 0, steps: 0 },
     unloggedLoss: saved.unlogged_loss ?? { sum: 0, steps: 0 },
+    unloggedMetrics: saved.preference?.unlogged ?? NO_METRICS,
+    preferenceRewards: saved.preference?.rewards ?? null,
     bestMetric: saved.best_metric,
     bestCheckpoint: saved.best_model_checkpoint,
     bestContent: saved.best_model_content ?? null,
@@ -123,6 +133,9 @@ export function trainerState(state: RunState, { config, derived, fingerprint, wo
     ...(state.evaluationDue ? { evaluation_due: true } : {}),
     train_loss: state.trainLoss,
     unlogged_loss: state.unloggedLoss,
+    ...(state.preferenceRewards === null
+      ? {}
+      : { preference: { rewards: state.preferenceRewards, unlogged: state.unloggedMetrics } }),
   };
 }
 
@@ -138,11 +151,18 @@ export function addLoss(state: RunState, loss: number): void {
 /** Puts a logged step into the history; the steps after it are counted from there. */
 export function addToHistory(
   state: RunState,
-  { epoch, learning_rate, loss, step }: Pick<StepEvent, 'epoch' | 'learning_rate' | 'loss' | 'step'>,
+  {
+    epoch,
+    learning_rate,
+    loss,
+    step,
+    preference,
+  }: Pick<StepEvent, 'epoch' | 'learning_rate' | 'loss' | 'step' | 'preference'>,
   gradNorm: number,
 ): void {
-  state.logHistory.push({ epoch, grad_norm: gradNorm, learning_rate, loss: loss ?? Number.NaN, step });
+  state.logHistory.push({ epoch, grad_norm: gradNorm, learning_rate, loss: loss ?? Number.NaN, ...preference, step });
   state.unloggedLoss = { sum: 0, steps: 0 };
+  state.unloggedMetrics = NO_METRICS;
 }
 
 /** Mean of losses; null of none. */

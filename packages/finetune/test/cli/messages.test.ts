@@ -6,9 +6,9 @@ import { COMMANDS } from '../../src/cli/commands.js';
 import { messageTexts } from '../support/message-texts.js';
 
 const ROOT = join(import.meta.dirname, '../../../..');
-/** Files without messages: operators and broken invariants of tensors, chat templates, the catalogue itself, answers of the /v1 server, the contract of page and server. */
+/** Files without messages: operators and broken invariants of tensors, chat templates, formats and commands of other programs, the catalogue itself, answers of the /v1 server, the contract of page and server. */
 const NOT_OURS =
-  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|run\/src\/messages\/|serve\/src\/(?!engine\/(defaults|engine|models)\.ts|http\/server\.ts)|dashboard\/src\/shared\//;
+  /torch\/src\/(?!load-failure\.ts|safetensors\.ts|watchdog\.ts)|chat\/templates\.ts$|gguf\/(chat-template|modelfile|reader|vision)\.ts$|cli\/export\/programs\.ts$|run\/src\/messages\/|serve\/src\/(?!engine\/(defaults|engine|models)\.ts|http\/server\.ts)|dashboard\/src\/shared\//;
 const texts = messageTexts(ROOT, ['run', 'processor', 'torch', 'minicpm-v', 'serve', 'dashboard', 'finetune'], (file) =>
   NOT_OURS.test(file),
 );

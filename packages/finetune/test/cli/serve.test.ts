@@ -113,11 +113,25 @@ describe('serve refuses', () => {
     expect(await failure('--model', base, '--host', '0.0.0.0')).toContain('MINICPM_API_KEY');
   });
 
+  it('a key that no header can hold, without showing it', async () => {
+    for (const key of ['sesame open', 'sesame\n', ' sesame', 'sésame']) {
+      const said = await failure('--model', base, '--api_key', key);
+      expect(said).toContain('without white space');
+      expect(said).not.toMatch(/s[eé]same/);
+    }
+  });
+
   it('adapters without a name, folders that are not there, origins that are none', async () => {
     expect(await failure('--model', base, '--adapter', adapter)).toContain(`--adapter adapter=${adapter}`);
     expect(await failure('--model', base, '--adapter', 'a=/nowhere')).toContain('adapter folder');
     expect(await failure('--model', base, '--adapter_root', '/nowhere')).toContain('--adapter_root');
     expect(await failure('--model', base, '--cors', 'example.com')).toContain('--cors');
+    expect(await failure('--model', base, '--media_path', MAIN)).toContain('Expected a folder for --media_path');
+    for (const flag of ['--allowed_host', '--allow_image_host'])
+      for (const host of ['https://example.com', 'example.com/', 'a b', '*', 'user@example.com', 'a:b'])
+        expect(await failure('--model', base, flag, host)).toContain(
+          `a host such as example.com or example.com:8443 for ${flag}`,
+        );
     expect(await failure('--model', adapter)).toContain('--adapter');
     expect(await failure()).toContain('--model');
   });
@@ -125,7 +139,10 @@ describe('serve refuses', () => {
   it('a name twice, and a port that is taken', async () => {
     const port = ['--port', '0'];
     const twice = ['--adapter', `a=${adapter}`, '--adapter', `a=${adapter}`];
-    expect(await failure('--model', base, ...port, ...twice)).toContain('is served already');
+    expect(await failure('--model', base, ...port, ...twice)).toContain('received "a" twice');
+    expect(await failure('--model', base, ...port, '--adapter', `minicpm-v-2_6=${adapter}`)).toContain(
+      'the name of the base',
+    );
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
     const { port: taken } = other.address() as { port: number };

@@ -232,7 +232,7 @@ function lent(inputs: ModelInputs, labels: Int32Array): Batch {
   keep(inputs.positionIds);
   for (const { pixels } of inputs.pictures.flat()) keep(pixels);
   const supervisedTokens = labels.filter((label) => label !== -100).length;
-  return { inputs, labels, samples: inputs.pictures.length, tokens: labels.length, supervisedTokens };
+  return { inputs, labels, samples: inputs.pictures.length, tokens: labels.length, supervisedTokens, answers: null };
 }
 
 function pairs(tensor: Tensor): [number, number][] {

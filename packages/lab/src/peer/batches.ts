@@ -20,8 +20,8 @@ export class BatchFile {
     if (this.length === 0) throw new Error(`${path}: Expected at least one batch but the file has none`);
   }
 
-  /** A fresh copy of batch `b` with pixels in `dtype`; its tensors are the caller's. */
-  batch(b: number, dtype: DType): Batch {
+  /** A fresh copy of batch `b` with pixels in `dtype`; its tensors are the caller's. `compared`: each answer with itself backwards as the rejected one. */
+  batch(b: number, dtype: DType, compared = false): Batch {
     return scope(() =>
       noGrad(() => {
         const read = (name: string): Tensor => this.#file.tensor(`${b}.${name}`);
@@ -43,10 +43,26 @@ export class BatchFile {
             return { pixels, rows, cols };
           }),
         );
-        return pack(sequences, pictures);
+        return pack(compared ? sequences.map(withBackwards) : sequences, pictures);
       }),
     );
   }
+}
+
+/** A sequence followed by its answer backwards, which has the same prompt. */
+function withBackwards({ inputIds, labels, imageBounds }: Sequence): Sequence {
+  const shared = labels.findIndex((label) => label !== -100);
+  const count = labels.filter((label) => label !== -100).length;
+  const answer = inputIds.slice(shared + 1, shared + 1 + count).reverse();
+  const rest = inputIds.subarray(shared + 1 + count);
+  const tail = Int32Array.of(inputIds[shared]!, ...answer, ...rest);
+  const tailLabels = Int32Array.from(tail, (_, i) => (i < count ? answer[i]! : -100));
+  return {
+    inputIds: Int32Array.of(...inputIds, ...tail),
+    labels: Int32Array.of(...labels, ...tailLabels),
+    imageBounds,
+    answers: { shared, first: inputIds.length },
+  };
 }
 
 function pairs(flat: readonly number[]): [number, number][] {

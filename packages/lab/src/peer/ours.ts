@@ -18,17 +18,22 @@ import { Command, Option } from 'commander';
 import {
   type DeviceName,
   type Measurement,
+  NO_REWARDS,
   Optimizer,
   optimizerSettings,
+  type PreferenceOptions,
+  PreferenceStep,
   prepareModel,
   type Ranks,
   resolveConfig,
   Sharding,
   SILENT,
   type Stage,
+  StartReference,
   StepMeter,
   type StepResult,
   startEngine,
+  startOfTrained,
   tracedGroup,
   trainStep,
   VisionCache,
@@ -59,6 +64,7 @@ interface Flags {
   ranks: number;
   zero_stage: '0' | '2' | '3';
   micro_batches: number;
+  preference: boolean;
 }
 
 /** Steps that are measured in parts on a device that works on its own. */
@@ -90,6 +96,7 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--tf32', 'let NVIDIA GPUs round float32 products to TF32', false)
     .option('--seed <n>', 'seed of the LoRA initialisation', number, 0)
     .option('--micro_batches <n>', 'batches of a step, over all ranks', number, 1)
+    .option('--preference', 'DPO with the base as reference: each answer against itself backwards', false)
     .option('--ranks <n>', 'processes on the CPU that share the model out', number, 1)
     .addOption(new Option('--zero_stage <n>', 'how they do').choices(['0', '2', '3']).default('3'));
   return command.parse([...words], { from: 'user' }).opts<Flags>();
@@ -128,6 +135,11 @@ function loraValues({ lora_r: r, lora_target_modules: targets, freeze_vision }: 
   return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save, ...named };
 }
 
+const DPO: PreferenceOptions = {
+  ...{ loss: 'dpo', beta: 0.1, labelSmoothing: 0, rpoAlpha: 0, simpoGamma: 0 },
+  ...{ desirableWeight: 1, undesirableWeight: 1 },
+};
+
 function stepSettings({ engine, optimizer }: RunConfig) {
   return {
     maxGradNorm: optimizer.max_grad_norm,
@@ -156,23 +168,29 @@ function prepared(flags: Flags, group: Group) {
   const { dtype } = config.precision;
   const meter = new StepMeter(model, optimizer, dtype, device);
   const options = { ...stepSettings(config), vision, sharding };
-  return { device, dtype, training, model, optimizer, meter, watched, options };
+  const start = flags.preference ? startOfTrained(trainable, true) : null;
+  const reference = start && new StartReference(model, trainable, start, true);
+  const objective = (): { objective?: PreferenceStep } =>
+    reference === null
+      ? {}
+      : { objective: new PreferenceStep({ options: DPO, reference, rewards: NO_REWARDS, group }) };
+  return { objective, device, dtype, training, model, optimizer, meter, watched, options };
 }
 
 /** This rank's batches of a step, in the host's memory. */
 function batchesOf(
   file: BatchFile,
   step: number,
-  { micro_batches: count }: Flags,
+  { micro_batches: count, preference }: Flags,
   { rank, size }: Group,
   dtype: DType,
 ) {
   const parts = Array.from({ length: count / size }, (_, k) => k * size + rank);
-  return parts.map((part) => file.batch((step * count + part) % file.length, dtype));
+  return parts.map((part) => file.batch((step * count + part) % file.length, dtype, preference));
 }
 
 async function measure(flags: Flags, { group }: Ranks): Promise<number> {
-  const { device, dtype, training, model, optimizer, meter, watched, options } = prepared(flags, group);
+  const { device, dtype, training, model, optimizer, meter, watched, options, objective } = prepared(flags, group);
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const start = performance.now(); // since the process began
@@ -193,7 +211,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
     const compute = (): StepResult => {
       const waited = deviceWaits();
       const profile = metered ? { profile: meter } : {};
-      const result = trainStep(model, batches, optimizer, 1, { ...options, ...profile });
+      const result = trainStep(model, batches, optimizer, 1, { ...options, ...objective(), ...profile });
       waits = Math.max(waits, deviceWaits() - waited);
       synchronize(device);
       return result;

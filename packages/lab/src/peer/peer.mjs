@@ -20,7 +20,7 @@ const LORA_46 = [...LORA, '--lora_r', '16', '--lora_target_modules', 'model\\.la
 
 /**
  * What is compared. `own` flags go to this side only, `peer` flags to the other one; `prepare` runs this side once before it is measured.
- * `speed` is the least ratio hoped for, `memory` (peak resident memory) and `start` (seconds before the first step) the largest.
+ * `script`: another script of the other side than its train.py. `speed` is the least ratio hoped for, `memory` (peak resident memory) and `start` (seconds before the first step) the largest.
  */
 const ROWS = [
   { name: 'LoRA, frozen vision', size: 'medium', flags: LORA, speed: 2.0, memory: 0.55, start: 0.5 },
@@ -54,6 +54,15 @@ const ROWS = [
     batches: { name: 'long', args: ['--batches', '3', '--batch_size', '1', '--answer', '1900'] },
     flags: [...LORA, '--gradient_checkpointing'],
     memory: 0.45,
+  },
+  {
+    name: 'DPO, LoRA, frozen vision',
+    size: 'medium',
+    flags: LORA,
+    own: () => ['--preference'],
+    script: join(root, 'packages', 'lab', 'python', 'dpo_peer.py'),
+    speed: 2.5,
+    memory: 0.5,
   },
   { name: 'LoRA, vision trained', size: 'small', flags: ['--lora', '--bf16'], speed: 1.5 },
   { name: 'LoRA, frozen vision, bf16', size: 'small', flags: LORA },
@@ -117,7 +126,8 @@ function peerPython() {
 }
 
 /** The other side's program for a row and a task: a file, and words before the flags. */
-function peerProgram({ size }, task) {
+function peerProgram({ size, script }, task) {
+  if (script && task === 'train') return [script, '--peer', values.peer];
   if (size === '4_6') return [join(root, 'packages', 'lab', 'python', 'peer_v46.py'), task];
   return [join(values.peer, { checkpoint: 'make_checkpoint.py', batches: 'make_batches.py', train: 'train.py' }[task])];
 }

@@ -3,10 +3,8 @@
  * computes (lora.ts), the formats (folder.ts, weights.ts). Reference: PEFT's `merge_and_unload`; the arithmetic is
  * float32 whatever the stored types, and rounds once.
  */
-import { existsSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
 import { countTokens, readConfig } from '@minicpm-finetune/processor';
-import { lockOf, removeEmpty, takeLock, UserError } from '@minicpm-finetune/run';
+import { UserError } from '@minicpm-finetune/run';
 import {
   type DType,
   fromTypedArray,
@@ -18,6 +16,7 @@ import {
   type TensorSource,
 } from '@minicpm-finetune/torch';
 import type { HashProgress } from '../checkpoint/content.js';
+import { inNewFolder } from '../checkpoint/new-folder.js';
 import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
@@ -70,9 +69,6 @@ export interface MergeOptions {
   readonly onHash?: HashProgress;
 }
 
-/** In the folder until it is whole: it was made here. */
-const UNFINISHED_MARK = '.unfinished';
-
 /** The result of checking a merged checkpoint. */
 export interface MergeReport {
   readonly tensors: number;
@@ -98,50 +94,15 @@ const LINEAR_ATTENTION = 10;
  * @throws UserError for an output folder that has files, or that another process writes, an adapter of another base, or a result that differs.
  */
 export function mergeCheckpoint(options: MergeOptions): MergeReport {
-  const output = resolve(options.output);
-  refuseUsed(output);
   if (options.adapters.length === 0) {
     throw new UserError('Expected at least one adapter to merge but received none.', {
       flag: '--adapter',
       cure: 'Give the folder of an adapter.',
     });
   }
-  const made = mkdirSync(dirname(output), { recursive: true });
-  try {
-    using _ = takeLock(lockOf(output), { what: options.output, flag: '--output_dir' });
-    refuseUsed(output);
-    return mergeAside(output, options);
-  } finally {
-    if (made !== undefined && !existsSync(output)) removeEmpty(dirname(output), made);
-  }
-}
-
-/** Merges into a folder beside the output, which takes its name when it is whole. What a process that was killed left there is removed. */
-function mergeAside(output: string, options: MergeOptions): MergeReport {
-  const unfinished = join(dirname(output), `.${basename(output)}.unfinished`);
-  const mark = join(unfinished, UNFINISHED_MARK);
-  if (existsSync(mark)) rmSync(unfinished, { recursive: true });
-  mkdirSync(unfinished);
-  writeFileSync(mark, '');
-  try {
-    const report = mergeInto(unfinished, options);
-    if (existsSync(output)) rmdirSync(output); // throws unless it is empty
-    renameSync(unfinished, output);
-    rmSync(join(output, UNFINISHED_MARK));
-    return report;
-  } finally {
-    rmSync(unfinished, { recursive: true, force: true });
-  }
-}
-
-function refuseUsed(output: string): void {
-  if (!existsSync(output)) return;
-  if (lstatSync(output).isDirectory() && readdirSync(output).length === 0) return;
-  throw new UserError('Expected a new or empty folder for the merged model but received one with files.', {
-    file: output,
-    flag: '--output_dir',
-    cure: 'Give another folder, or empty this one.',
-  });
+  return inNewFolder(options.output, { what: 'the merged model', flag: '--output_dir' }, (folder) =>
+    mergeInto(folder, options),
+  );
 }
 
 function mergeInto(folder: string, options: MergeOptions): MergeReport {

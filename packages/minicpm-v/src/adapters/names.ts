@@ -71,6 +71,10 @@ class RenamedTensors implements TensorSource {
   tensor(name: string): Tensor {
     return this.#file.tensor(this.#inFile.get(name) ?? name);
   }
+
+  read(name: string, start: number, length: number): Tensor {
+    return this.#file.read(this.#inFile.get(name) ?? name, start, length);
+  }
 }
 
 /** The unexpected and the missing name that have the most in common: as it is in the file, and as it should be. */

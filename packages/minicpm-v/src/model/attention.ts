@@ -1,15 +1,17 @@
 /**
- * Attention of the language models: rotary positions, grouped key/value heads. With norms on queries and keys, and a gate on the
+ * Attention of the language models. Rotary positions, grouped key/value heads; with norms on queries and keys, and a gate on the
  * output, where the model has them. Shapes: B sequences, L positions, D hidden size, H heads, K key/value heads.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import { Linear, Module, ops, RMSNorm, type Tensor } from '@minicpm-finetune/torch';
 import type { KVCache } from './kv-cache.js';
 import { rotate } from './rope.js';
+import { gathered, spread } from './shared-rows.js';
 
-/** New positions of one sequence (B = 1) after those of a cache, which receives them. */
+/** New positions of some sequences, packed one after the other into one row (B = 1), each after those of its cache, which receives them. */
 export interface Continued {
-  readonly cache: KVCache;
+  /** The caches, and how many positions each gets; together L. */
+  readonly pieces: readonly { readonly cache: KVCache; readonly count: number }[];
   readonly layer: number;
 }
 
@@ -21,8 +23,10 @@ export interface Decoding {
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
 export interface Packed {
-  /** Lengths of the sequences; together L. */
+  /** Lengths of the sequences; together L, or as many as `rows`. */
   readonly lengths: readonly number[];
+  /** Sequences share their first tokens: of all of them, one after the other, the place of each token in the row. */
+  readonly rows?: BigInt64Array | undefined;
 }
 
 /** How positions reach a layer; absent: a sequence a row, plain causal attention. */
@@ -50,6 +54,11 @@ export class Attention extends Module {
       qkNorm ? this.child(name, new RMSNorm(headDim, config.rmsNormEps, config.normOffset)) : undefined;
     this.qNorm = norm('q_norm');
     this.kNorm = norm('k_norm');
+  }
+
+  /** Whether what was attended to is multiplied by a gate. */
+  get hasGate(): boolean {
+    return this.#config.outputGate;
   }
 
   /** x (B, L, D), or (N, D) when decoding */
@@ -84,10 +93,25 @@ function attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, how?: Reached): T
     const lengths = caches.map(({ length }) => length);
     return ops.decodeAttention(flat(q), flat(k), flat(v), rope, blocks, lengths);
   }
+  if (how !== undefined && 'rows' in how && how.rows !== undefined) {
+    const { rows, lengths } = how;
+    const [allQ, allK, allV] = [q, k, v].map((x) => spread(x, rows)) as [Tensor, Tensor, Tensor];
+    return gathered(attend(allQ, allK, allV, rope, { lengths }), rows, q.size(1));
+  }
   const heads = (x: Tensor): Tensor => ops.transpose(x, 1, 2); // (B, H, L, headDim)
   const [queries, keys, values] = [rotate(heads(q), rope), rotate(heads(k), rope), heads(v)];
   if (how === undefined) return heads(ops.attention(queries, keys, values, { is_causal: true }));
   if ('lengths' in how) return heads(ops.attention(queries, keys, values, { lengths: how.lengths, is_causal: true }));
-  const [allKeys, allValues] = how.cache.write(how.layer, keys, values);
-  return heads(ops.attention(queries, allKeys, allValues, { is_causal: true }));
+  let start = 0;
+  const parts = how.pieces.map(({ cache, count }) => {
+    const [own, ownKeys, ownValues] = [queries, keys, values].map((x) => ops.narrow(x, 2, start, count)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    start += count;
+    const [allKeys, allValues] = cache.write(how.layer, ownKeys, ownValues);
+    return heads(ops.attention(own, allKeys, allValues, { is_causal: true }));
+  });
+  return parts.length === 1 ? parts[0]! : ops.cat(parts, 1);
 }

@@ -15,11 +15,14 @@ import {
   ops,
   type Parameter,
   RMSNorm,
+  rowsLayers,
+  rowsMlp,
+  rowsWeight,
   scope,
   swiglu,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import { Attention, type Reached } from './attention.js';
+import { Attention, type Decoding, type Reached } from './attention.js';
 import type { KVCache } from './kv-cache.js';
 import { LinearAttention } from './linear-attention.js';
 import { rotaryRows, rotaryTable } from './rope.js';
@@ -64,20 +67,71 @@ export class DecoderLayer extends Module {
     this.#residualScale = config.residualScale;
   }
 
+  /** Whether a linear layer of it has an adapter. */
+  get hasAdapter(): boolean {
+    return [...this.namedModules()].some(([, module]) => module instanceof Linear && module.adapter !== undefined);
+  }
+
   /** x (B, L, D), or (N, D) when decoding; rope as `rotaryTable` (`rotaryRows`) makes it */
   forward(x: Tensor, rope: Tensor, how?: Reached): Tensor {
+    const direct = how !== undefined && 'caches' in how ? this.#decode(x, rope, how) : undefined;
+    if (direct !== undefined) return direct;
     const mixed = this.#mix(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(mixed, this.#residualScale));
+    const { gateProj, upProj, downProj } = this.mlp;
+    const all = rowsMlp(y, this.postAttentionLayernorm, [gateProj, upProj, downProj], this.#residualScale);
+    if (all !== undefined) return all;
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
+  }
+
+  /** The layer in one operator, with the bits of its parts. Undefined where something is no part of that: a gate, a state, an adapter. */
+  #decode(x: Tensor, rope: Tensor, { caches, layer }: Decoding): Tensor | undefined {
+    if (this.selfAttn === undefined || this.selfAttn.hasGate) return undefined;
+    const { qProj, kProj, vProj, oProj, qNorm, kNorm } = this.selfAttn;
+    const { gateProj, upProj, downProj } = this.mlp;
+    const rows = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    if (rows === undefined) return undefined;
+    const { weight, eps, offset } = this.inputLayernorm;
+    const blocks = caches.map((cache) => cache.block(layer));
+    const lengths = caches.map(({ length }) => length);
+    const norms = [weight.data, this.postAttentionLayernorm.weight.data] as const;
+    const heads = [qNorm?.weight.data ?? null, kNorm?.weight.data ?? null] as const;
+    return ops.decodeLayer(x, rope, blocks, lengths, ...norms, ...heads, eps, offset, ...rows, this.#residualScale);
   }
 
   #mix(x: Tensor, rope: Tensor, how?: Reached): Tensor {
     if (this.linearAttn === undefined) return this.selfAttn!.forward(x, rope, how);
     if (how === undefined || 'lengths' in how) return this.linearAttn.forward(x, how ?? {});
-    if ('cache' in how) return this.linearAttn.forward(x, { states: [how.cache.state(how.layer)] });
+    if ('pieces' in how) {
+      const states = how.pieces.map(({ cache }) => cache.state(how.layer));
+      return this.linearAttn.forward(x, { states, lengths: how.pieces.map(({ count }) => count) });
+    }
     const states = how.caches.map((cache) => cache.state(how.layer));
     return ops.squeeze(this.linearAttn.forward(ops.unsqueeze(x, 1), { states }), 1);
   }
+}
+
+/** The next positions of a prompt. */
+export interface PromptPiece {
+  /** (L, D) */
+  readonly embeds: Tensor;
+  readonly cache: KVCache;
+  /** Positions that the whole prompt has: they decide between LongRoPE's two sets of frequencies. */
+  readonly length: number;
+  /** (3, 1, L) where tokens have three; absent: they follow those of the cache. */
+  readonly positionIds?: Tensor | undefined;
+}
+
+/** Position ids of pieces one after the other: (1, L), or (3, 1, L) where some have three. */
+function positionsOf(pieces: readonly PromptPiece[], counts: readonly number[]): Tensor {
+  const threefold = pieces.some(({ positionIds }) => positionIds !== undefined);
+  const all = pieces.map(({ embeds, cache, positionIds }, i) => {
+    if (positionIds !== undefined) return positionIds;
+    const ids = BigInt64Array.from({ length: counts[i]! }, (_, k) => BigInt(cache.length + k));
+    const own = fromTypedArray(ids, [1, ids.length], 'int64', embeds.device);
+    return threefold ? ops.expand(ops.unsqueeze(own, 0), [3, 1, ids.length]) : own;
+  });
+  return all.length === 1 ? all[0]! : ops.cat(all, -1);
 }
 
 export class Decoder extends Module {
@@ -115,22 +169,30 @@ export class Decoder extends Module {
     return rotaryTable(this.config, positionIds, this.norm.weight.data, length);
   }
 
+  /** Whether several pieces of prompts may be computed together, each with the bits that it has alone. */
+  get readsTogether(): boolean {
+    const { linearAttention, outputGate, longRope } = this.config;
+    if (linearAttention !== null || outputGate || longRope !== null) return false;
+    return ops.rowsStandAlone(this.norm.weight.data) && !this.layers.some(({ hasAdapter }) => hasAdapter);
+  }
+
   /**
-   * The next positions of one sequence, after those of its cache: embeddings (1, L, D) to hidden states (1, L, D), ready for `logits`.
-   *
-   * @param length positions that the whole prompt has: they decide between LongRoPE's two sets of frequencies
-   * @param positionIds (3, 1, L) where tokens have three; absent: they follow those of the cache
+   * The next positions of some sequences, after those of their caches: hidden states (1, L, D) of all of them one after the other, ready for
+   * `logits`. More than one piece only where `readsTogether`.
    */
-  prefill(embeds: Tensor, cache: KVCache, length: number, positionIds?: Tensor): Tensor {
-    const count = embeds.size(1);
-    const first = cache.length;
-    cache.reserve(count);
-    const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(first + i));
-    const rope = this.rope(positionIds ?? fromTypedArray(ids, [1, count], 'int64', embeds.device), length);
-    const hidden = onePiece(() =>
-      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { cache, layer: i })), embeds),
+  prefill(pieces: readonly PromptPiece[]): Tensor {
+    const counts = pieces.map(({ embeds }) => embeds.size(0));
+    const embeds = ops.unsqueeze(
+      pieces.length === 1 ? pieces[0]!.embeds : ops.cat(pieces.map((piece) => piece.embeds)),
+      0,
     );
-    cache.advance(count);
+    for (const [i, { cache }] of pieces.entries()) cache.reserve(counts[i]!);
+    const rope = this.rope(positionsOf(pieces, counts), Math.max(...pieces.map(({ length }) => length)));
+    const reached = pieces.map(({ cache }, i) => ({ cache, count: counts[i]! }));
+    const hidden = onePiece(() =>
+      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { pieces: reached, layer: i })), embeds),
+    );
+    for (const { cache, count } of reached) cache.advance(count);
     return this.finish(hidden);
   }
 
@@ -178,10 +240,8 @@ export class LanguageModel extends Module {
   /** Logits (N, V) float32 of hidden states (N, D), each row by itself. */
   rowLogits(hidden: Tensor): Tensor {
     const { weight } = this.#head ?? this.model.embedTokens;
-    const isPlain = hidden.dtype !== 'float16' && this.#head?.adapter === undefined;
-    if (isPlain && weight.compact === undefined) return ops.rowsLinear(hidden, weight.data, null, { wide: true });
-    const direct = isPlain ? weight.compact?.rowsLinear?.(hidden, null, { wide: true }) : undefined;
-    if (direct !== undefined) return direct;
+    const rows = this.#head?.adapter === undefined ? rowsWeight(weight) : undefined;
+    if (rows !== undefined) return ops.rowsLinear(hidden, rows.weight, null, { scales: rows.scales, wide: true });
     return eachRowAlone(() => this.logits(hidden));
   }
 

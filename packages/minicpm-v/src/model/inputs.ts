@@ -8,7 +8,7 @@ export interface ModelInputs {
   readonly inputIds: Tensor;
   /** The same ids row by row, where they are at hand: nobody then has to wait for the device to read them. */
   readonly ids?: BigInt64Array;
-  /** (B, L) int64, or (3, B, L): time, row and column of models with a canvas */
+  /** (B, L) int64, or (3, B, L): time, row and column of models with a canvas; with `rows`, of the sequences one after the other */
   readonly positionIds: Tensor;
   /** Pictures of each sequence, in the order of the text. */
   readonly pictures: readonly (readonly Picture[])[];
@@ -18,6 +18,11 @@ export interface ModelInputs {
   readonly groups?: readonly (readonly number[])[];
   /** Lengths of sequences that are packed into the one row of this batch (B = 1), without padding; absent: a sequence a row. */
   readonly lengths?: readonly number[];
+  /**
+   * Where packed sequences share their first tokens, which are in the row once: of the sequences one after the other, the place in the row of
+   * each token. Together they have as many tokens as `lengths` say; each place of the row occurs. Absent: nothing is shared.
+   */
+  readonly rows?: BigInt64Array;
 }
 
 /** Features of the pictures of a batch, computed earlier: constants that replace the vision side in a plan. */

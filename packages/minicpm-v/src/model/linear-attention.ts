@@ -1,15 +1,18 @@
 /**
- * Gated DeltaNet: attention whose memory is a state of one size. A causal convolution over the last positions, then the
+ * Gated DeltaNet: attention with a state of one size. A causal convolution over the last positions, then the
  * gated delta rule (Yang et al., 2025): the state fades, and each position replaces what its key finds by its value. Names and
  * arithmetic are transformers' (Qwen3.5). Shapes: B sequences, L positions, D hidden size, H value heads, dk and dv their sizes.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';
 import { Linear, Module, ops, type Parameter, RMSNorm, swiglu, type Tensor } from '@minicpm-finetune/torch';
 import type { LinearState } from './kv-cache.js';
+import { gathered, spread } from './shared-rows.js';
 
 /** How positions reach the layer: packed sequences of one row, or new positions of sequences, each with its state; else a sequence a row. */
 export interface LinearRows {
   readonly lengths?: readonly number[];
+  /** Sequences share their first tokens: of all of them, one after the other, the place of each token in the row. */
+  readonly rows?: BigInt64Array | undefined;
   readonly states?: readonly LinearState[];
 }
 
@@ -56,14 +59,16 @@ export class LinearAttention extends Module {
   }
 
   /** x (B, L, D) to (B, L, D). With `states`, B is their number. */
-  forward(x: Tensor, { lengths, states = [] }: LinearRows): Tensor {
-    const [B, L] = x.shape as [number, number];
+  forward(x: Tensor, { lengths, rows, states = [] }: LinearRows): Tensor {
+    const whole = (y: Tensor): Tensor => (rows ? spread(y, rows) : y);
+    const B = x.size(0);
+    const L = rows?.length ?? x.size(1);
     const { numKeyHeads, numValueHeads, keyHeadDim, valueHeadDim } = this.#sizes;
     const packed = lengths === undefined ? {} : { lengths };
     const keys = numKeyHeads * keyHeadDim;
     const values = numValueHeads * valueHeadDim;
     const convolutions = states.map(({ convolution }) => convolution);
-    const mixed = ops.causalConv1dSilu(this.inProjQkv.forward(x), this.conv1d.weight.data, convolutions, packed);
+    const mixed = ops.causalConv1dSilu(whole(this.inProjQkv.forward(x)), this.conv1d.weight.data, convolutions, packed);
     const [q, k, v] = ops.splitWithSizes(mixed, [keys, keys, values], -1) as [Tensor, Tensor, Tensor];
     const heads = (y: Tensor, count: number): Tensor => ops.reshape(y, [B, L, count, -1]);
     const { decay, beta } = this.#gates(x);
@@ -72,13 +77,15 @@ export class LinearAttention extends Module {
       heads(q, numKeyHeads),
       heads(k, numKeyHeads),
       heads(v, numValueHeads),
-      decay,
-      beta,
+      whole(decay),
+      whole(beta),
       deltas,
       packed,
     ); // (B, L, H, dv)
-    const normed = swiglu(heads(this.inProjZ.forward(x), numValueHeads), this.norm.forward(y));
-    return this.outProj.forward(ops.reshape(normed, [B, L, values]));
+    const own = rows ? gathered(y, rows, x.size(1)) : y;
+    const gate = ops.reshape(this.inProjZ.forward(x), own.shape);
+    const normed = swiglu(gate, this.norm.forward(own));
+    return this.outProj.forward(ops.reshape(normed, [B, x.size(1), values]));
   }
 
   /** The logarithm of the decay and the strength of each position's write: (B, L, H), float32. */

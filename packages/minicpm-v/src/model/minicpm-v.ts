@@ -80,7 +80,7 @@ export class MiniCPMV extends Module {
       forward: () => decoder.rope(inputs.positionIds, inputs.lengths && Math.max(...inputs.lengths)),
     });
     let x = this.#appendEmbeds(nodes, inputs, options);
-    const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths };
+    const packed = inputs.lengths === undefined ? undefined : { lengths: inputs.lengths, rows: inputs.rows };
     decoder.layers.forEach((layer, i) => {
       const name = `${this.parts.decoder}.layers.${i}`;
       const parameters = parametersOf(name, layer);

@@ -326,7 +326,7 @@ describe('what it changes', () => {
   });
 
   it('DoRA at its start changes nothing either', () => {
-    const dora = randomAdapter(base, join(work, `dora-${number}`), 1, true);
+    const dora = randomAdapter(base, join(work, `dora-${number}`), 1, { useDora: true });
     cpSync(dora, folder, { recursive: true, force: true });
     const weights = new SafetensorsFile(join(base, 'model.safetensors'));
     withoutSaved((name, tensor) => {

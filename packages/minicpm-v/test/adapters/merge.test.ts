@@ -74,7 +74,7 @@ describe('checkpoints', () => {
 
   it('in another type, from a bfloat16 base', () => {
     const base = tinyCheckpoint(mkdtempSync(join(work, 'x-')), 'minicpm-v-2_6', 1, 'bfloat16');
-    const adapter = randomAdapter(base, join(work, 'half-adapter'), 3, true);
+    const adapter = randomAdapter(base, join(work, 'half-adapter'), 3, { useDora: true });
     const half = mergeCheckpoint({ model: base, adapters: [adapter], output: join(work, 'half') });
     expect(half.logitsError).toBeGreaterThan(0);
     mergeCheckpoint({ model: base, adapters: [adapter], output: join(work, 'full'), dtype: 'float32' });

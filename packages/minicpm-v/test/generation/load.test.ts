@@ -25,7 +25,7 @@ beforeAll(() => {
   writePicture(join(work, 'b.bmp'), 40, 120, 2);
   for (const version of VERSION_NAMES) folders.set(version, tinyCheckpoint(work, version));
   adapterA = randomAdapter(folders.get('minicpm-v-2_6')!, join(work, 'adapter-a'), 1);
-  adapterB = randomAdapter(folders.get('minicpm-v-2_6')!, join(work, 'adapter-b'), 2, true);
+  adapterB = randomAdapter(folders.get('minicpm-v-2_6')!, join(work, 'adapter-b'), 2, { useDora: true });
 });
 
 async function streamed(model: LoadedModel, messages: readonly ChatMessage[], options = {}): Promise<string> {

@@ -35,7 +35,7 @@ export function readReference(version: VersionName): Reference {
 }
 
 /** Numbers in [-0.5, 0.5) that follow from a name. */
-function hashed(name: string, count: number): Float64Array {
+export function hashed(name: string, count: number): Float64Array {
   const seed = crc32(name);
   return Float64Array.from({ length: count }, (_, i) => {
     let h = Math.imul(i + 1, 0x9e3779b1) ^ seed;
@@ -57,7 +57,7 @@ function weight(name: string, shape: readonly number[]): Float32Array {
 }
 
 /** The model of a reference. */
-export function hashedModel(reference: Reference, dtype: DType = 'float32'): MiniCPMV {
+export function hashedModel(reference: Pick<Reference, 'config'>, dtype: DType = 'float32'): MiniCPMV {
   const model = new MiniCPMV(parseConfig(JSON.stringify(reference.config), 'config.json'));
   noGrad(() => {
     for (const [name, parameter] of model.namedParameters()) {

@@ -73,7 +73,7 @@ const PARSERS: Readonly<Record<FlagKind, Parser>> = {
   choice: (raw, spec, refuse) => {
     const choices = spec.choices ?? [];
     if (choices.includes(raw as string)) return raw;
-    if (typeof raw === 'number' && choices.includes(String(raw))) return String(raw);
+    if ((typeof raw === 'number' || typeof raw === 'boolean') && choices.includes(String(raw))) return String(raw);
     // YAML reads no as the word, but a person may mean the boolean: eval_strategy: false.
     if (raw === false && choices.includes('no')) return 'no';
     throw refuse(`one of ${choices.join(', ')}`, 'Choose one of them.');

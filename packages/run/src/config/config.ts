@@ -11,6 +11,7 @@ import { BATCH, ENGINE, LOADER, PRECISION, SEEDS } from './computing.js';
 import { LORA, OPTIMIZER, TRAINABLES } from './learning.js';
 import { DATA, MODEL, OUTPUT } from './model-data.js';
 import { EVAL, LOGGING, SAVE } from './observing.js';
+import { PREFERENCE } from './preference.js';
 import { SCHEDULE } from './schedule.js';
 import type { FlagTable, ValuesOf } from './spec.js';
 
@@ -21,6 +22,7 @@ export const CONFIG_FLAGS = {
   output: OUTPUT,
   trainables: TRAINABLES,
   lora: LORA,
+  preference: PREFERENCE,
   optimizer: OPTIMIZER,
   schedule: SCHEDULE,
   precision: PRECISION,
@@ -44,6 +46,7 @@ export const CONFIG_HEADINGS: Readonly<Record<ConfigGroup, Text>> = {
   output: { en: 'Run folder', zh: '运行目录' },
   trainables: { en: 'What trains', zh: '训练哪些部分' },
   lora: { en: 'LoRA', zh: 'LoRA' },
+  preference: { en: 'Preference tuning', zh: '偏好调优' },
   optimizer: { en: 'Optimizer', zh: '优化器' },
   schedule: { en: 'Length and learning-rate schedule', zh: '训练长度与学习率调度' },
   precision: { en: 'Precision', zh: '精度' },

@@ -51,8 +51,8 @@ export const EVAL = {
     nullable: true,
     freeOnResume: true,
     help: {
-      en: `Metric that decides which checkpoint is best: loss, ${METRIC_NAMES.join(', ')}.`,
-      zh: `判定最佳检查点的指标：loss、${METRIC_NAMES.join('、')}。`,
+      en: `Metric that decides which checkpoint is best: loss, ${METRIC_NAMES.join(', ')}; with --preference also rewards/accuracies and the like.`,
+      zh: `判定最佳检查点的指标：loss、${METRIC_NAMES.join('、')}；使用 --preference 时还有 rewards/accuracies 等。`,
     },
   },
   greater_is_better: {

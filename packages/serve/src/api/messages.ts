@@ -18,6 +18,8 @@ type RequestPart = string | PictureReference;
 export interface RequestMessage {
   readonly role: 'system' | 'user' | 'assistant';
   readonly parts: readonly RequestPart[];
+  /** Changes nothing; null: it has none. */
+  readonly name: string | null;
 }
 
 const ROLES = ['system', 'developer', 'user', 'assistant'] as const;
@@ -72,7 +74,7 @@ function checkMessage(value: unknown, index: number): RequestMessage {
     if (!empty) throw unsupported(key, placeOf([...path, key]), 'Messages hold text and pictures.');
   }
   const kind = role === 'developer' ? 'system' : (role as RequestMessage['role']);
-  return { role: kind, parts: checkContent(content, [...path, 'content'], kind) };
+  return { role: kind, parts: checkContent(content, [...path, 'content'], kind), name: rest.name ?? null };
 }
 
 function checkContent(content: unknown, path: readonly PropertyKey[], role: RequestMessage['role']): RequestPart[] {

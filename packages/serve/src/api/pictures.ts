@@ -87,7 +87,9 @@ async function fromNet(
   { allowedHosts, maxBytes }: PicturePolicy,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  if (!allowedHosts.includes(address.host) || address.username !== '' || address.password !== '') {
+  const port = address.port || (address.protocol === 'https:' ? '443' : '80');
+  const names = [address.host, `${address.hostname}:${port}`];
+  if (!names.some((name) => allowedHosts.includes(name)) || address.username !== '' || address.password !== '') {
     const message = `Pictures of ${shown(address.host)} are not fetched by this server, but ${place}.image_url.url names one. Send the picture as ${DATA_FORM}.`;
     throw invalid(message, place, 'picture_not_allowed');
   }

@@ -130,9 +130,10 @@ export function checkChatRequest(body: unknown): ChatRequest {
       throw unsupported(key, key, 'Leave it out: answers are text.');
   }
   const form = checked(FORM, object);
+  const checkedMessages = checkMessages(form.messages);
   return {
     model: form.model ?? null,
-    messages: checkMessages(form.messages),
+    messages: checkedMessages,
     maxTokens: maxTokensOf(form),
     sampling: samplingOf(form),
     stop: stopsOf(form.stop),
@@ -144,6 +145,7 @@ export function checkChatRequest(body: unknown): ChatRequest {
     stream: form.stream ?? false,
     usage: usageOf(form),
     idle: [
+      ...(checkedMessages.some(({ name }) => name !== null) ? ['messages[].name'] : []),
       ...ACCEPTED.filter((key) => (object[key] ?? null) !== null),
       ...(form.stream_options?.include_obfuscation ? ['stream_options.include_obfuscation'] : []),
     ],

@@ -48,7 +48,8 @@ export function makeApp(options: AppOptions): Hono {
   });
   app.notFound((c) => {
     const { path, method } = c.req;
-    const known = app.routes.some((route) => route.path === path && route.method !== 'ALL');
+    const isModel = path.startsWith('/v1/models/') && path !== '/v1/models/';
+    const known = isModel || app.routes.some((route) => route.path === path && route.method !== 'ALL');
     if (known) throw new ApiError(405, `${path} does not take ${method}.`, { code: 'method_not_allowed' });
     const why = OTHERS[path] ?? 'There are GET /v1/models, POST /v1/chat/completions, GET /health and GET /metrics.';
     throw new ApiError(404, `There is no ${path.slice(0, 80)} here. ${why}`, { code: 'unknown_url' });
@@ -95,8 +96,8 @@ function addRoutes(app: Hono, options: AppOptions): void {
   });
 }
 
-const NAME = { error: 'a name of 1 to 200 characters' };
-const lora_name = text(NAME.error).min(1, NAME).max(200, NAME);
+const NAME = { error: 'a name of 1 to 200 characters, none of them white space' };
+const lora_name = text(NAME.error).regex(/^[^\s\p{Cc}]{1,200}$/u, NAME);
 const LOAD = z.strictObject(
   {
     lora_name,

@@ -26,7 +26,7 @@ export async function makePlace(): Promise<Place> {
   const picture = await noise(work, 90, 60, 1);
   const adapters = [false, true, false].map((dora, i) => {
     const folder = join(mkdtempSync(join(work, 'a-')), 'adapter');
-    return { name: `a${i}`, folder: randomAdapter(base, folder, i + 1, dora) };
+    return { name: `a${i}`, folder: randomAdapter(base, folder, i + 1, { useDora: dora }) };
   });
   const request = (model: string, text: string, extra: Partial<Request> = {}): Request => {
     const content = [

@@ -8,10 +8,10 @@ import type { Hono } from 'hono';
 import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
 import type { EventBatch, StreamMessages, StreamName } from '../../shared/api.js';
 import { ApiError } from '../errors.js';
-import { parsed } from '../runs/digest.js';
 import type { KnownRun } from '../runs/known-run.js';
 import { lineStart, readLines } from '../runs/lines.js';
 import type { RunChange, RunIndex } from '../runs/run-index.js';
+import { soundEvent } from '../runs/sound-event.js';
 import type { Services } from '../services.js';
 
 /** Milliseconds between two messages of one run: at most ten a second. */
@@ -223,7 +223,7 @@ function readBatch(run: KnownRun, byte: number, offset: number): EventBatch {
   const from = lineStart(path, byte);
   const events: { offset: number; event: StampedEvent }[] = [];
   const onLine = (bytes: Buffer, start: number, end: number, at: number): void => {
-    const event = parsed(bytes.toString('utf8', start, end));
+    const event = soundEvent(bytes.toString('utf8', start, end));
     if (event !== null) events.push({ offset: at, event });
   };
   let to = readLines(path, from, Math.min(from + BATCH, offset), onLine);

@@ -8,6 +8,7 @@ import { checkpointsOf } from '../runs/checkpoints.js';
 import { configOf, detailsOf, recipeOf } from '../runs/details.js';
 import type { KnownRun } from '../runs/known-run.js';
 import { seriesOf } from '../runs/series.js';
+import { languageOf, sayFor } from '../say.js';
 import type { Services } from '../services.js';
 import { INTEGER, numberOf, queryOf } from '../tools/body.js';
 
@@ -33,10 +34,11 @@ export function runOf(c: Context, { runs }: Services): KnownRun {
 export function mountRuns(app: Hono, services: Services): void {
   const { runs, records } = services;
   app.get('/api/runs', (c) => c.json(runs.list()));
-  app.get('/api/runs/:id', (c) => {
+  app.get('/api/runs/:id', async (c) => {
+    const say = await sayFor(languageOf(c));
     const run = runOf(c, services);
     runs.touch(run);
-    return c.json(detailsOf(run, records.of(run)));
+    return c.json(detailsOf(run, records.of(run), say));
   });
   app.get('/api/runs/:id/series', (c) => {
     const query = queryOf(c, SERIES);
@@ -48,9 +50,10 @@ export function mountRuns(app: Hono, services: Services): void {
     const options = { ...query, metrics, abandoned: query.abandoned === '1' };
     return c.json(seriesOf(records.of(runOf(c, services)), options));
   });
-  app.get('/api/runs/:id/checkpoints', (c) => {
+  app.get('/api/runs/:id/checkpoints', async (c) => {
+    const say = await sayFor(languageOf(c));
     const run = runOf(c, services);
-    return c.json(checkpointsOf(run, records.of(run)));
+    return c.json(checkpointsOf(run, records.of(run), say));
   });
   app.get('/api/runs/:id/recipe', (c) => c.json(recipeOf(records.of(runOf(c, services)))));
   app.get('/api/log/:id', (c) => {

@@ -1,21 +1,23 @@
 /** The checkpoints of a run. Their sizes, whether they are whole and can be resumed, which is best. Sizes are compared; contents only when deleting. */
-import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';
+import { listCheckpoints, RUN_FILES, type Say } from '@minicpm-finetune/run';
 import type { Checkpoint, CheckpointList } from '../../shared/api.js';
 import { shellText } from '../process/command-words.js';
 import { keptBecause } from '../process/removal.js';
 import { isResumable, type KnownRun } from './known-run.js';
 import type { RunRecord } from './run-record.js';
+import { jsonOfFile } from './small-file.js';
 
 interface Listed {
   readonly name: string;
   readonly bytes: number;
 }
 
-export function checkpointsOf(run: KnownRun, record: RunRecord): CheckpointList {
+/** @param say of the language of what is said of them */
+export function checkpointsOf(run: KnownRun, record: RunRecord, say: Say): CheckpointList {
   const best = bestCheckpoint(run, record);
-  const checkpoints = listCheckpoints(run.folder).map((one) => describe(run, record, { ...one, best }));
+  const checkpoints = listCheckpoints(run.folder).map((one) => describe(run, record, { ...one, best }, say));
   return { checkpoints, bytes: checkpoints.reduce((sum, { bytes }) => sum + bytes, 0), result: resultOf(run, record) };
 }
 
@@ -23,9 +25,11 @@ function describe(
   run: KnownRun,
   record: RunRecord,
   { step, path, best }: { step: number; path: string; best: number | null },
+  say: Say,
 ): Checkpoint {
   const event = record.checkpoints.findLast((one) => one.event.step === step)?.event;
   const { bytes, problems } = contentsOf(path);
+  const kept = keptBecause(run, { step, path });
   return {
     step,
     folder: path,
@@ -35,10 +39,10 @@ function describe(
     evalLoss: lossAt(record, step),
     time: event?.time ?? null,
     complete: problems.length === 0,
-    problems,
+    problems: problems.map(say),
     resumable: problems.length === 0 && isResumable(path),
     best: step === best,
-    kept: keptBecause(run, { step, path }),
+    kept: kept === null ? null : say(kept),
     commands: commandsOf(run, path),
   };
 }
@@ -49,7 +53,7 @@ function contentsOf(path: string): { bytes: number; problems: string[] } {
   for (const entry of readdirSync(path, { recursive: true, withFileTypes: true }))
     if (entry.isFile()) bytes += lstatSync(join(entry.parentPath, entry.name)).size;
   try {
-    const { files } = JSON.parse(readFileSync(join(path, RUN_FILES.manifest), 'utf8')) as { files: readonly Listed[] };
+    const { files } = jsonOfFile(join(path, RUN_FILES.manifest)) as { files: readonly Listed[] };
     const problems = files.flatMap(({ name, bytes: listed }) => {
       const size = lstatSync(join(path, name), { throwIfNoEntry: false })?.size;
       return size === listed ? [] : [`${name}: ${size ?? 'no'} bytes, ${listed} in ${RUN_FILES.manifest}`];
@@ -81,7 +85,7 @@ function lossAt({ evals }: RunRecord, step: number): number | null {
 
 function bestOf(file: string): number | null {
   try {
-    const { best_model_checkpoint: named } = JSON.parse(readFileSync(file, 'utf8')) as {
+    const { best_model_checkpoint: named } = jsonOfFile(file) as {
       best_model_checkpoint?: unknown;
     };
     const digits = typeof named === 'string' ? /checkpoint-(\d+)$/.exec(named)?.[1] : undefined;

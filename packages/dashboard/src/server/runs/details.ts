@@ -1,7 +1,7 @@
 /** What is shown of one run. Not its series, answers and checkpoints. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { RUN_FILES, type RunConfig } from '@minicpm-finetune/run';
+import { RUN_FILES, type RunConfig, type Say } from '@minicpm-finetune/run';
 import type { ConfigEntry, MetricName, Recipe, RunAction, RunDetails, RunStart } from '../../shared/api.js';
 import { hasStopFile } from '../process/actions.js';
 import { flagWords, shellText } from '../process/command-words.js';
@@ -11,17 +11,20 @@ import type { KnownRun } from './known-run.js';
 import type { RunRecord, Source } from './run-record.js';
 import { yamlOf } from './yaml.js';
 
-export function detailsOf(run: KnownRun, record: RunRecord): RunDetails {
+/** @param say of the language that the run's sentences are shown in; they are recorded in English */
+export function detailsOf(run: KnownRun, record: RunRecord, say: Say): RunDetails {
   const config = configOf(record);
   const { digest } = run;
+  const { summary } = run;
+  const { start } = record;
   return {
-    summary: run.summary,
-    start: record.start,
+    summary: { ...summary, error: summary.error === null ? null : say(summary.error) },
+    start: start === null ? null : { ...start, derived: start.derived.map(say), notices: start.notices.map(say) },
     starts: digest.starts.map(startOf),
     config: config === null ? [] : configEntries(config),
     command: config === null ? '' : commandOf(config),
     metrics: metricsOf(record),
-    warnings: record.warnings,
+    warnings: record.warnings.map((warning) => ({ ...warning, message: say(warning.message) })),
     memoryPlan: record.memoryPlan,
     system: digest.lastSystem,
     lastStep: digest.lastStep,

@@ -9,6 +9,7 @@ import type { AtStep, Method } from '../../shared/api.js';
 import { changedFlags } from './config-entries.js';
 import { readLines } from './lines.js';
 import { methodOf } from './method.js';
+import { soundEvent } from './sound-event.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
 
@@ -82,19 +83,20 @@ export class Digest {
   }
 
   #line(bytes: Buffer, start: number, end: number, offset: number): void {
-    if (isKind(STEP, bytes, start, end)) {
+    const isWhole = bytes[end - 1] === CLOSE; // a line that was cut must not hide the one before it
+    if (isWhole && isKind(STEP, bytes, start, end)) {
       this.#memory(bytes, start, end);
       this.#step = [start, end];
       this.#system = null;
       return;
     }
-    if (isKind(SYSTEM, bytes, start, end)) {
+    if (isWhole && isKind(SYSTEM, bytes, start, end)) {
       this.#memory(bytes, start, end);
       this.#system = [start, end];
       return;
     }
     this.#settle(bytes);
-    const event = parsed(bytes.toString('utf8', start, end));
+    const event = soundEvent(bytes.toString('utf8', start, end));
     if (event !== null) this.#take(event);
     else if (end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
   }
@@ -112,7 +114,7 @@ export class Digest {
   /** Parses the last step and what the machine was like after it. */
   #settle(bytes: Buffer): void {
     for (const place of [this.#step, this.#system]) {
-      const event = place === null ? null : parsed(bytes.toString('utf8', ...place));
+      const event = place === null ? null : soundEvent(bytes.toString('utf8', ...place));
       if (event !== null) this.#take(event);
     }
     this.#step = null;
@@ -178,8 +180,8 @@ export class Digest {
 
   #configure(config: Partial<RunConfig> | undefined): void {
     if (config === undefined) return;
-    this.name = config.output?.run_name ?? null;
-    this.model = config.model?.model_name_or_path ?? null;
+    this.name = textOf(config.output?.run_name);
+    this.model = textOf(config.model?.model_name_or_path);
     this.method = methodOf(config);
     this.changed = changedFlags(config);
     const name = config.eval?.metric_for_best_model;
@@ -200,6 +202,8 @@ export class Digest {
     if (better) this.bestMetric = { name, value, step };
   }
 }
+
+const textOf = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
 
 /**
  * Where a key begins in `bytes`, looked for backwards between two places: what is asked for stands near the end of its line, and a call of
@@ -228,15 +232,4 @@ function isKind(kind: Buffer, bytes: Buffer, start: number, end: number): boolea
   if (end - start < kind.length || bytes[start + SECOND] !== kind[SECOND]) return false;
   for (let i = 0; i < kind.length; i++) if (bytes[start + i] !== kind[i]) return false;
   return true;
-}
-
-/** An event, or null: the line is none. */
-export function parsed(line: string): StampedEvent | null {
-  try {
-    const value: unknown = JSON.parse(line);
-    const isEvent = typeof value === 'object' && value !== null && typeof (value as StampedEvent).event === 'string';
-    return isEvent ? (value as StampedEvent) : null;
-  } catch {
-    return null;
-  }
 }

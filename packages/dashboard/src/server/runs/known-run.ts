@@ -8,7 +8,7 @@ import { failureOf } from '../process/console-log.js';
 import { LAUNCH_FILE, type Launch, readLaunch } from '../process/launch-record.js';
 import { Digest } from './digest.js';
 import { NOTES_FILE, readNotes } from './notes.js';
-import { stateOf } from './state.js';
+import { isAfter, stateOf } from './state.js';
 
 /** What of a checkpoint is needed to resume it. */
 const RESUME_FILES = ['optimizer.safetensors', 'rng_state.safetensors', 'trainer_state.json'] as const;
@@ -33,6 +33,8 @@ export class KnownRun {
   #inode = 0;
   #size = -1;
   #changed = -1;
+  /** When its file last grew by the clock of this machine: that of the disk may be another. */
+  #grew = 0;
   #folderState = '';
   #failure: string | null = null;
   #shown = '';
@@ -58,7 +60,7 @@ export class KnownRun {
 
   /** Looks at the folder again. `reset`: the file is another one than before. */
   look(now: number): { reset: boolean; changed: boolean } {
-    const reset = this.#readEvents();
+    const reset = this.#readEvents(now);
     this.#readFolder();
     this.state = this.#stateAt(now);
     const shown = JSON.stringify(this.summary);
@@ -67,7 +69,7 @@ export class KnownRun {
     return { reset, changed };
   }
 
-  #readEvents(): boolean {
+  #readEvents(now: number): boolean {
     const status = lstatSync(this.eventsFile, { throwIfNoEntry: false });
     if (!status?.isFile()) {
       const had = this.#size > 0;
@@ -79,6 +81,8 @@ export class KnownRun {
     if (isOther) this.digest = new Digest();
     if (isOther || status.size !== this.#size || status.mtimeMs !== this.#changed)
       this.digest.read(this.eventsFile, status.size);
+    if (this.#size < 0) this.#grew = Math.min(status.mtimeMs, now);
+    else if (isOther || status.size !== this.#size) this.#grew = now;
     this.#inode = status.ino;
     this.#size = status.size;
     this.#changed = status.mtimeMs;
@@ -114,7 +118,7 @@ export class KnownRun {
       {
         start: digest.starts.at(-1) ?? null,
         end: digest.end?.status ?? null,
-        grew: this.#changed,
+        grew: this.#grew,
         stepSeconds: digest.lastStep?.step_seconds ?? null,
         lock,
         lockPath: join(this.folder, RUN_FILES.lock),
@@ -122,7 +126,7 @@ export class KnownRun {
       },
       now,
     );
-    const failedStart = launch?.pid != null && state !== 'starting' && launch.time > (digest.starts.at(-1)?.time ?? '');
+    const failedStart = launch?.pid != null && state !== 'starting' && isAfter(launch, digest.starts.at(-1) ?? null);
     if (!failedStart) this.#failure = null;
     else if (this.#failure === null || before !== state) this.#failure = failureOf(this.folder);
     return state;

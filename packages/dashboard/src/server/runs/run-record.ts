@@ -6,8 +6,8 @@
  * go on from that step, without the pause between.
  */
 import type { StampedEvent } from '@minicpm-finetune/run';
-import { parsed } from './digest.js';
 import { readLines } from './lines.js';
+import { soundEvent } from './sound-event.js';
 import { Table } from './table.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
@@ -78,7 +78,7 @@ export class RunRecord {
       this.#addRow(source);
       if (source !== 'eval') return true;
     }
-    const event = parsed(bytes.toString('utf8', start, end));
+    const event = soundEvent(bytes.toString('utf8', start, end));
     if (event !== null) this.#take(event);
     return event !== null;
   }
@@ -89,16 +89,16 @@ export class RunRecord {
     const moment = table.get('time');
     const seconds = begin === undefined ? 0 : (moment - begin.began) / 1000;
     const time = (begin?.time ?? 0) + (Number.isFinite(seconds) ? Math.max(0, seconds) : 0);
-    const step = source === 'system' ? this.#step : table.get('step');
+    const step = source === 'system' ? this.#step : wholeOf(table.get('step'));
     const epoch = source === 'system' ? this.#epoch : table.get('epoch');
     const row = table.rows;
     const place = { start: Math.max(0, this.starts.length - 1), step, epoch, time, tokens: this.#tokens };
     table.addRow(place);
     if (source !== 'step') return;
     const seen = (table.value('tokens_per_s', row) ?? 0) * (table.value('step_seconds', row) ?? 0);
-    this.#tokens += Math.max(0, seen * (step - this.#step));
+    this.#tokens += Math.max(0, seen * (step - this.#step)) || 0;
     table.place.tokens.set(row, this.#tokens);
-    this.#step = step;
+    if (!Number.isNaN(step)) this.#step = step;
     this.#epoch = epoch;
   }
 
@@ -151,6 +151,9 @@ export class RunRecord {
     return kept.length === 0 ? [last] : kept;
   }
 }
+
+/** A step is a whole number; NaN: the event says none. */
+const wholeOf = (step: number): number => (Number.isSafeInteger(step) && step >= 0 ? step : Number.NaN);
 
 function sourceOf(bytes: Buffer, start: number, end: number): Source | null {
   const letter = bytes[start + SECOND];

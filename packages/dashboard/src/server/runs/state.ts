@@ -44,9 +44,15 @@ export function stateOf(standing: Standing, now: number): RunState {
   return runningState(standing, now);
 }
 
-/** Whether the page started the run later than its last start that is known. */
-function isAfter({ time }: Launch, start: StartDigest | null): boolean {
-  return start?.time == null || time > start.time;
+/** Whether the page started the run later than its last start that is known. Of one process it is that start, whatever the clock said. */
+export function isAfter({ time, pid, processStart, hostname }: Launch, start: StartDigest | null): boolean {
+  const isSame =
+    start !== null &&
+    pid !== null &&
+    start.pid === pid &&
+    start.processStart === processStart &&
+    start.hostname === hostname;
+  return !isSame && (start?.time == null || time > start.time);
 }
 
 function runningState({ start, lock, lockPath, grew, stepSeconds }: Standing, now: number): RunState {

@@ -1,6 +1,6 @@
 /** The numbers of the events of one kind as columns that grow. A row for each event, a column for each number. */
-import { parsed } from './digest.js';
 import { GAP, LineShape } from './line-shape.js';
+import { parsed } from './sound-event.js';
 
 /** A column of numbers. NaN: the event has no such number; `GAP`: it was not finite. */
 export class GrowingColumn {

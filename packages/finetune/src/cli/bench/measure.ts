@@ -13,6 +13,7 @@ import { trainStep } from '../../engine/step.js';
 import { asTask, type Reporter } from '../../report/reporter.js';
 import { RunLog } from '../../report/run-log.js';
 import { openLoader, optimizerSteps } from '../../train/open-data.js';
+import { withReference } from '../../train/preference.js';
 import { closeRun, openRun, type Run, stepOptions } from '../../train/run.js';
 import { freshState } from '../../train/state.js';
 import { type Measurement, StepMeter } from './meter.js';
@@ -82,7 +83,8 @@ async function measureSteps(run: Run, loader: Loader, update: (steps: number) =>
   const { optimizer, training, state } = run;
   const meter = new StepMeter(training.model, optimizer, run.config.precision.dtype, training.device);
   for await (const micros of optimizerSteps(loader)) {
-    const batches = traced(meter, 'collate', 'data', () => collateAll(micros, training.device)).filter(
+    const known = micros.map((micro) => withReference(run.preference, run.data.train, micro));
+    const batches = traced(meter, 'collate', 'data', () => collateAll(known, training.device)).filter(
       (batch) => batch !== null,
     );
     if (batches.length === 0) continue;

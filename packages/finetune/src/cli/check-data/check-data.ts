@@ -59,6 +59,14 @@ export interface CheckReport {
   readonly tokens: Distribution | null;
   /** Share, 0 to 1, of all tokens that the model learns to produce. */
   readonly supervised_share: number | null;
+  /** Of records with two answers: their number, mean tokens of either answer, and the share whose first or chosen one is longer. */
+  readonly answers?: {
+    readonly records: number;
+    readonly mean_chosen: number;
+    readonly mean_rejected: number;
+    readonly chosen_longer: number;
+    readonly rejected_longer: number;
+  };
   readonly text_only: number;
   readonly images: number;
   readonly videos: number;
@@ -112,6 +120,9 @@ class Tally {
   readonly #warnings: RecordFinding[] = [];
   readonly #notes = new FileNotes();
   readonly #lengths: number[] = [];
+  /** Of the longer answer of a record with its prompt, or of the record. */
+  readonly #longest: number[] = [];
+  readonly #answers: (readonly [number, number])[] = [];
   #supervised = 0;
   #textOnly = 0;
   #videos = 0;
@@ -137,10 +148,12 @@ class Tally {
       return;
     }
     this.#notes.add(place.file, place.record, outcome.traits!);
-    const { tokens, supervised, slices, frames, warnings } = outcome.value;
+    const { tokens, supervised, slices, frames, warnings, answers } = outcome.value;
     for (const { message } of outcome.notices) this.#warnings.push({ message, ...place });
     for (const message of warnings) this.#warnings.push({ message, ...place });
     this.#lengths.push(tokens);
+    this.#longest.push(answers?.longest ?? tokens);
+    if (answers && outcome.traits!.compared) this.#answers.push(answers.lengths);
     if (this.#perRecord !== null) {
       this.#perRecord.tokens[index] = tokens;
       this.#perRecord.supervised[index] = supervised;
@@ -155,6 +168,7 @@ class Tally {
 
   report(): Omit<CheckReport, 'seconds'> {
     const lengths = Float64Array.from(this.#lengths).sort();
+    const longest = Float64Array.from(this.#longest).sort();
     const total = lengths.reduce((sum, length) => sum + length, 0);
     return {
       files: this.#dataset.files.map((file) => ({
@@ -168,17 +182,30 @@ class Tally {
       notes: this.#notes.data,
       tokens: distribution(lengths),
       supervised_share: total === 0 ? null : this.#supervised / total,
+      ...(this.#answers.length > 0 && { answers: lengthsOfAnswers(this.#answers) }),
       text_only: this.#textOnly,
       images: [...this.#slices.values()].reduce((sum, count) => sum + count, 0),
       videos: this.#videos,
       frames: this.#frames,
       slices_per_image: Object.fromEntries([...this.#slices].sort(([a], [b]) => a - b)),
       model_max_length: this.#maxLength,
-      too_long: lengths.filter((length) => length > this.#maxLength).length,
-      suggested_model_max_length: suggestedLength(lengths),
+      too_long: longest.filter((length) => length > this.#maxLength).length,
+      suggested_model_max_length: suggestedLength(longest),
       ...(this.#perRecord !== null && { per_record: this.#perRecord }),
     };
   }
+}
+
+function lengthsOfAnswers(all: readonly (readonly [number, number])[]): NonNullable<CheckReport['answers']> {
+  const share = (test: (pair: readonly [number, number]) => boolean): number => all.filter(test).length / all.length;
+  const mean = (i: 0 | 1): number => all.reduce((sum, pair) => sum + pair[i], 0) / all.length;
+  return {
+    records: all.length,
+    mean_chosen: mean(0),
+    mean_rejected: mean(1),
+    chosen_longer: share(([chosen, rejected]) => chosen > rejected),
+    rejected_longer: share(([chosen, rejected]) => rejected > chosen),
+  };
 }
 
 /** Statistics of sorted numbers; null of none. */

@@ -6,7 +6,7 @@ import { example } from '../command.js';
 import { EXIT } from '../exit.js';
 import { ADAPTER_SLICES, encoderFromFlags, THINKING_AND_VIDEOS } from '../shared/encoder-flags.js';
 
-const { data, model, loader } = CONFIG_FLAGS;
+const { data, model, loader, preference } = CONFIG_FLAGS;
 
 const FLAGS: readonly Flag[] = flagsOf({
   data: {
@@ -29,6 +29,13 @@ const FLAGS: readonly Flag[] = flagsOf({
     max_image_pixels: data.max_image_pixels,
     compat: data.compat,
     allow_special_text: data.allow_special_text,
+    preference: {
+      ...preference.preference,
+      help: {
+        en: 'Records have answers to compare, as for training with this loss.',
+        zh: '记录含有要比较的回答，与用该损失训练时相同。',
+      },
+    },
   },
   output: {
     dataloader_num_workers: {

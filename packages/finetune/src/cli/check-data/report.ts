@@ -38,7 +38,27 @@ function lengths(report: CheckReport, tokens: Distribution, say: Say): string[] 
     ...bars(tokens.histogram.map(({ from, to, count }) => [say(`${from} to ${to - 1}`), count])),
     say(`Supervised (what the model learns to produce): ${percent(report.supervised_share ?? 0)} of the tokens`),
     say(`--model_max_length ${model_max_length} ${tooLong}; suggested: ${suggested_model_max_length}`),
+    ...(report.answers ? answers(report.answers, say) : []),
   ];
+}
+
+/** Pairs whose better answers are mostly the longer ones teach length. */
+const BIASED = 0.7;
+const LONGER =
+  'The model may learn to answer longer instead of better: compare with --preference simpo or ipo, which count by token.';
+const SHORTER =
+  'The model may learn to answer shorter instead of better: compare with --preference simpo or ipo, which count by token.';
+
+function answers(found: NonNullable<CheckReport['answers']>, say: Say): string[] {
+  const {
+    records,
+    mean_chosen: chosen,
+    mean_rejected: rejected,
+    chosen_longer: longer,
+    rejected_longer: shorter,
+  } = found;
+  const line = `${counted(records, 'pair')}: chosen answers have ${chosen.toFixed(1)} tokens on average, rejected ones ${rejected.toFixed(1)}; the chosen one is longer in ${percent(longer)}, the rejected one in ${percent(shorter)}`;
+  return [say(line), ...(longer > BIASED ? [say(LONGER)] : []), ...(shorter > BIASED ? [say(SHORTER)] : [])];
 }
 
 function images(report: CheckReport, say: Say): string[] {

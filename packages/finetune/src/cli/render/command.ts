@@ -11,7 +11,7 @@ import { writeNewFile } from '../shared/new-file.js';
 import type { ImageInfo, VideoInfo } from './contact-sheet.js';
 import type { RenderedSample } from './render.js';
 
-const { data, model } = CONFIG_FLAGS;
+const { data, model, preference } = CONFIG_FLAGS;
 
 const FLAGS: readonly Flag[] = flagsOf({
   data: {
@@ -42,6 +42,13 @@ const FLAGS: readonly Flag[] = flagsOf({
     ...THINKING_AND_VIDEOS,
     max_image_pixels: data.max_image_pixels,
     allow_special_text: data.allow_special_text,
+    preference: {
+      ...preference.preference,
+      help: {
+        en: 'Records have answers to compare, as for training with this loss.',
+        zh: '记录含有要比较的回答，与用该损失训练时相同。',
+      },
+    },
   },
   output: {
     compat: {

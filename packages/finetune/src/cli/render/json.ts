@@ -101,6 +101,8 @@ export interface RecordJson {
     readonly thought?: string;
     readonly learned: boolean;
   }[];
+  /** Of a pair: the rejected answer. */
+  readonly rejected?: string;
   readonly encodings: readonly EncodingJson[];
 }
 
@@ -135,6 +137,7 @@ export async function recordJson(
       ...(thought === undefined ? {} : { thought }),
       learned: role === 'assistant' && supervised !== false,
     })),
+    ...(record.rejected && { rejected: record.rejected.conversations.at(-1)!.content }),
     encodings,
   };
   return { json, samples };

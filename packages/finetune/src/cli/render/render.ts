@@ -113,7 +113,7 @@ export async function renderSample(
     images: compat === 'official' ? inDataOrder(images, record) : images,
     shownVideos: shown.videos,
     videos: videoPlacesOf(record),
-    notices: [...said, ...notLearned(record)],
+    notices: [...said, ...notLearned(record), ...secondAnswer(sample)],
   };
 }
 
@@ -157,11 +157,22 @@ function notLearned(record: DataRecord): string[] {
   );
 }
 
+/** Where the other one of two answers is. */
+function secondAnswer({ answers }: EncodedSample): string[] {
+  if (answers === undefined) return [];
+  const { first, shared } = answers;
+  if (shared === 0) return [`The rejected answer with its own prompt begins at token ${first}.`];
+  return [
+    `The rejected answer begins at token ${first}: it follows the first ${shared} tokens, as the chosen one does.`,
+  ];
+}
+
 async function renderTokens(sample: EncodedSample, record: DataRecord, encoder: Encoder): Promise<RenderedToken[]> {
   const { tokenizer, setup } = encoder;
   const ids = [...sample.inputIds];
   const texts = await tokenTexts(ids, tokenizer);
-  const headers = record.conversations.map(({ role }) => ({
+  const others = sample.answers?.shared === 0 ? (record.rejected?.conversations ?? []) : [];
+  const headers = [...record.conversations, ...others].map(({ role }) => ({
     role,
     header: CHAT_FORMATS[setup.llmType].header[role] ?? '',
   }));

@@ -1,10 +1,11 @@
 /** The resolved options of `serve`. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { expected, type FloatDType, pathCure, shown, UserError } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EngineOptions } from '../../engine/machine.js';
 import { flagValue, requiredValue } from '../cli-command.js';
+import { hostsOf } from '../shared/host-flag.js';
 import { SERVE_FLAGS } from './flags.js';
 
 export interface ServeOptions extends EngineOptions {
@@ -66,6 +67,9 @@ export function resolveServeOptions(
   const name =
     value<string | null>('served_model_name') ?? (existsSync(argument) ? basename(resolve(argument)) : argument);
   const adapters = value<readonly string[]>('adapter').map(namedFolder);
+  requireNames([name, ...adapters.map((one) => one.name)]);
+  const allowedHosts = hostsOf(value('allowed_host'), '--allowed_host');
+  const allowedImageHosts = hostsOf(value('allow_image_host'), '--allow_image_host');
   for (const folder of value<readonly string[]>('adapter_root')) requireFolder(folder, '--adapter_root');
   requireFolder(value<string | null>('media_path'), '--media_path');
   for (const origin of value<readonly string[]>('cors')) requireOrigin(origin);
@@ -81,7 +85,7 @@ export function resolveServeOptions(
     host,
     port: value('port'),
     apiKey,
-    allowedHosts: [...value<readonly string[]>('allowed_host'), ...(LOOPBACK.includes(host) ? [] : [host])],
+    allowedHosts: [...allowedHosts, ...(LOOPBACK.includes(host) ? [] : [host])],
     corsOrigins: value('cors'),
     json: value('json'),
     exitWithParent: value('exit_with_parent'),
@@ -92,7 +96,7 @@ export function resolveServeOptions(
     cacheBytes: value('cache_memory'),
     maxImages: value('max_images'),
     maxImagePixels: value('max_image_pixels'),
-    allowedImageHosts: value('allow_image_host'),
+    allowedImageHosts,
     mediaPath: value('media_path'),
   });
 }
@@ -101,7 +105,12 @@ function keyOf(flag: string | null, variable: string | undefined): string | null
   const key = flag ?? variable ?? '';
   if (flag === '')
     throw expected('a key', '--api_key', flag, { flag: '--api_key', cure: 'Leave the flag out for none.' });
-  return key === '' ? null : key;
+  if (key === '' || /^[\x21-\x7e]+$/.test(key)) return key === '' ? null : key;
+  // the key itself is not shown
+  throw new UserError('Expected a key of ASCII characters without white space but received another one.', {
+    flag: flag === null ? KEY_VARIABLE : '--api_key',
+    cure: 'No client can send any other in a header. Choose another one.',
+  });
 }
 
 /** `invoices=runs/invoices` */
@@ -114,8 +123,18 @@ function namedFolder(text: string): { name: string; folder: string } {
   });
 }
 
+/** The base's first. */
+function requireNames(names: readonly string[]): void {
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice === undefined) return;
+  throw new UserError(`Expected a name of its own for each --adapter but received ${shown(twice)} twice.`, {
+    flag: '--adapter',
+    cure: twice === names[0] ? 'It is the name of the base: choose another one.' : 'Choose another one.',
+  });
+}
+
 function requireFolder(path: string | null, flag: string): void {
-  if (path === null || existsSync(path)) return;
+  if (path === null || statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
   throw expected('a folder', flag, path, { flag, cure: pathCure(path, 'Check the path.') });
 }
 

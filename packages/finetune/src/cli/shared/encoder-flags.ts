@@ -1,5 +1,5 @@
 /** The encoder flags that check-data and render share. */
-import { CONFIG_FLAGS, type Flag, type FlagSpec, type FlagTable } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, type Flag, type FlagSpec, type FlagTable, type PreferenceLoss } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
 import { type CommandIO, flagValue } from '../cli-command.js';
@@ -34,7 +34,8 @@ export async function encoderFromFlags(
     max_image_pixels: value('max_image_pixels'),
   };
   const folder = await modelFolder(given, flags, 'model_name_or_path', io, false);
-  return encoderSetup(folder, await withAdapterSlices(model, folder, value<readonly string[]>('adapter'), io), data);
+  const sliced = await withAdapterSlices(model, folder, value<readonly string[]>('adapter'), io);
+  return encoderSetup(folder, sliced, data, value<PreferenceLoss | null>('preference'));
 }
 
 /** The flags with the slices of the adapters' training for those that were not given. What is not the checkpoint's is said. */

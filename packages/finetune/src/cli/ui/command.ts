@@ -3,6 +3,7 @@ import { type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import { type CliCommand, flagValue } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
+import { hostsOf } from '../shared/host-flag.js';
 
 const FLAGS = flagsOf({
   ui: {
@@ -77,7 +78,7 @@ export const uiCommand: CliCommand = {
         roots: value<string[]>('runs'),
         port: value<number>('port'),
         host: value<string>('host'),
-        allowedHosts: value<string[]>('allowed_host'),
+        allowedHosts: hostsOf(value<string[]>('allowed_host'), '--allowed_host'),
       },
       io,
     );

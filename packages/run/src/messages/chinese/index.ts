@@ -7,6 +7,7 @@ import { CONFIG } from './config.js';
 import { DASHBOARD } from './dashboard.js';
 import { DATA } from './data.js';
 import { ESTIMATE } from './estimate.js';
+import { EXPORT } from './export.js';
 import { FILES } from './files.js';
 import { GENERAL } from './general.js';
 import { HUB } from './hub.js';
@@ -14,6 +15,7 @@ import { LAUNCH } from './launch.js';
 import { LIBTORCH } from './libtorch.js';
 import { MODEL } from './model.js';
 import { PICTURES } from './pictures.js';
+import { PREFERENCE } from './preference.js';
 import { RECORDS } from './records.js';
 import { REPORTS } from './reports.js';
 import { RUN_FOLDER } from './run-folder.js';
@@ -37,6 +39,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   model: MODEL,
   hub: HUB,
   training: TRAINING,
+  preference: PREFERENCE,
   estimate: ESTIMATE,
   sameData: SAME_DATA,
   launch: LAUNCH,
@@ -44,6 +47,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   files: FILES,
   adapters: ADAPTERS,
   runFolder: RUN_FOLDER,
+  export: EXPORT,
   serve: SERVE,
   ui: UI,
   dashboard: DASHBOARD,

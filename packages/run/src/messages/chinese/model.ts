@@ -130,8 +130,9 @@ export const MODEL: Messages = {
     '在 modules_to_save 和 layers_to_transform 允许的范围内，它不是线性层。',
   'Expected at least one adapter to merge but received none.': '至少应给出一个要合并的适配器，但没有收到。',
   'Give the folder of an adapter.': '请给出适配器的目录。',
-  'Expected a new or empty folder for the merged model but received one with files.':
-    '合并后的模型应写入新目录或空目录，但收到的目录里有文件。',
+  'Expected a new or empty folder for {1} but received one with files.':
+    '{1}应写入新目录或空目录，但收到的目录里有文件。',
+  'the merged model': '合并后的模型',
   'Give another folder, or empty this one.': '请换一个目录，或清空这个目录。',
   "Expected the merged model to compute the adapters' logits within {1} but they differ by {2} of the largest.":
     '合并后的模型算出的 logits 与适配器的差应在 {1} 以内，但相对最大值相差 {2}。',

@@ -183,8 +183,6 @@ export const RECORDS: Messages = {
   'Write the system prompt as one string.': '请把系统提示写成一个字符串。',
   'Tools are not trained here. Write what the model shall see and say into the turns as text, or remove {1}.':
     '这里不训练工具调用。请把模型要看到和要说的内容作为文本写进对话轮，或去掉 {1}。',
-  'Preference training is not done here. Write the answer that is to be learned as a turn and remove {1}.':
-    '这里不做偏好训练。请把要学习的回答写成一轮对话，并去掉 {1}。',
   'Write the earlier turns in front of the others, as user and assistant, and remove {1}.':
     '请把先前的对话轮以 user 和 assistant 写在其他轮之前，并去掉 {1}。',
   'Rename {1} to system, or remove it.': '请把 {1} 改名为 system，或去掉它。',

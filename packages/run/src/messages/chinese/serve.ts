@@ -16,10 +16,19 @@ export const SERVE: Messages = {
   'Set the variable MINICPM_API_KEY to a secret, which clients send as their API key.':
     '请把环境变量 MINICPM_API_KEY 设为一个密钥，客户端以它作为 API 密钥。',
   'a key': '一个密钥',
+  'Expected a key of ASCII characters without white space but received another one.':
+    '密钥应由 ASCII 字符组成且不含空白，但收到其他内容。',
+  'No client can send any other in a header.': '其他密钥无法由客户端在请求头中发送。',
   'Leave the flag out for none.': '不需要密钥时请不要写该参数。',
   'Expected a name and a folder, name=dir, for --adapter but received {1}.':
     '--adapter 应为名称和目录（name=dir），但收到 {1}。',
   'The name is what clients ask for as model: --adapter {1}.': '名称就是客户端请求的 model：--adapter {1}。',
+  'a host such as example.com or example.com:8443': '一个主机，例如 example.com 或 example.com:8443',
+  'It is a name or an address and perhaps a port, without http:// and without a path.':
+    '它由名称或地址和可选的端口组成，不含 http:// 和路径。',
+  'Expected a name of its own for each --adapter but received {1} twice.':
+    '每个 --adapter 应有各自的名称，但 {1} 出现了两次。',
+  'Choose another one.': '请换一个。',
   'an origin such as https://example.com': '一个来源，例如 https://example.com',
   'It has a scheme, a host and perhaps a port, and nothing behind them.':
     '它由协议、主机和可选的端口组成，后面没有其他内容。',

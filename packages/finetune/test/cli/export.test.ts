@@ -1,0 +1,103 @@
+/** `minicpm-finetune export`: files, what it prints, and what it refuses. */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setThreads } from '@minicpm-finetune/torch';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { EXIT } from '../../src/cli/exit.js';
+import { main } from '../../src/cli/main.js';
+import { tinyAdapter, tinyModel } from '../support/tiny-model.js';
+
+setThreads(1);
+const work = mkdtempSync(join(tmpdir(), 'export-'));
+let model: string;
+let adapter: string;
+beforeAll(() => {
+  model = tinyModel(join(work, 'model'));
+  adapter = tinyAdapter(model, join(work, 'adapter'));
+});
+afterAll(() => rmSync(work, { recursive: true }));
+
+class Captured {
+  text = '';
+  write(text: string): void {
+    this.text += text;
+  }
+}
+
+async function run(...words: string[]) {
+  const [stdout, stderr] = [new Captured(), new Captured()];
+  const code = await main(['export', ...words], { stdout, stderr, env: {} });
+  return { code, stdout: stdout.text, stderr: stderr.text };
+}
+
+let count = 0;
+const fresh = (): string => join(work, `out-${count++}`);
+
+it('writes a model with its adapter, and says how to run it and what llama.cpp does otherwise', async () => {
+  const output = fresh();
+  const words = ['--model', model, '--adapter', adapter, '--outtype', 'q4_k_m', '--output', output];
+  const { code, stdout, stderr } = await run(...words);
+  expect(stderr).toMatch(/Exporting/);
+  expect(stderr).toMatch(/notice: llama\.cpp cuts a picture into slices if one of its sides is longer than \d+ pixels/);
+  expect(code).toBe(EXIT.ok);
+  const [language, mmproj] = [join(output, 'MiniCPM-V-2_6-q4_k_m.gguf'), join(output, 'mmproj-MiniCPM-V-2_6-f16.gguf')];
+  const files = `-m ${language} --mmproj ${mmproj} --jinja -c 8192`;
+  expect(stdout.split('\n')).toEqual([
+    expect.stringMatching(/MiniCPM-V-2_6-q4_k_m\.gguf: .*B, written and read back\.$/),
+    expect.stringMatching(/mmproj-MiniCPM-V-2_6-f16\.gguf: .*B, written and read back\.$/),
+    'Run it with llama.cpp:',
+    `  llama-mtmd-cli ${files} --image photo.jpg -p "What is this?"`,
+    `  llama-server ${files}`,
+    'Or with Ollama:',
+    `  ollama create ${output.slice(work.length + 1)} -f ${join(output, 'Modelfile')}`,
+    '',
+  ]);
+  expect([language, mmproj, join(output, 'Modelfile')].every((file) => existsSync(file))).toBe(true);
+  const again = await run(...words);
+  expect(again).toMatchObject({ code: EXIT.usage, stderr: expect.stringContaining('new or empty folder') });
+});
+
+it('writes folders for vLLM and SGLang: merged, or an adapter without what it saved whole', async () => {
+  const merged = fresh();
+  const { code, stdout, stderr } = await run(
+    ...['--model', model, '--adapter', adapter, '--format', 'safetensors', '--output', merged],
+  );
+  expect(code).toBe(EXIT.ok);
+  expect(stdout).toMatch(
+    /^\d+ tensors in .*, [1-9]\d* of them changed by adapters\.\nRun it with vLLM or SGLang:\n {2}vllm serve /,
+  );
+  expect(stderr).toContain('has no preprocessor_config.json: vLLM and SGLang need');
+  expect(readdirSync(merged)).toEqual(expect.arrayContaining(['config.json', 'model.safetensors', 'tokenizer.json']));
+  const plain = fresh();
+  expect((await run('--model', model, '--format', 'safetensors', '--output', plain)).stdout).toMatch(
+    / 0 of them changed/,
+  );
+
+  const alone = ['--model', model, '--adapter', adapter, '--lora', '--format', 'safetensors'];
+  const refused = await run(...alone, '--output', fresh());
+  expect(refused).toMatchObject({
+    code: EXIT.usage,
+    stderr: expect.stringMatching(/low-rank parts alone.*trained whole[\s\S]*--strip_modules_to_save/),
+  });
+  const output = fresh();
+  const stripped = await run(...alone, '--strip_modules_to_save', '--output', output);
+  expect(stripped).toMatchObject({
+    code: EXIT.ok,
+    stderr: expect.stringMatching(/tensors that were trained whole are left out/),
+  });
+  const config = JSON.parse(readFileSync(join(output, 'adapter_config.json'), 'utf8'));
+  expect(config).toMatchObject({ modules_to_save: null, peft_type: 'LORA' });
+});
+
+it.each([
+  [['--outtype', 'f16', '--format', 'safetensors'], /Expected --outtype only with --format gguf/],
+  [['--dtype', 'float32'], /Expected --dtype only with --format safetensors, without --lora/],
+  [['--strip_modules_to_save'], /Expected --strip_modules_to_save only with --lora --format safetensors/],
+  [['--lora'], /Expected one --adapter for --lora but received 0/],
+  [['--outtype', 'q3_k'], /f32, f16, bf16, q8_0 or q4_k_m|"q3_k"/],
+])('refuses %s', async (words, message) => {
+  const { code, stderr } = await run('--model', model, '--output', fresh(), ...words);
+  expect(code).toBe(EXIT.usage);
+  expect(stderr).toMatch(message);
+});

@@ -1,0 +1,187 @@
+/**
+ * llama.cpp answers about pictures as our engine does: its WebAssembly build (wllama) in a browser, with the language model's and the
+ * image encoder's file. Pictures of 448x448, which neither resizes, and one colour in 2x2 such slices, which every filter resizes alike.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { Tokenizer, type VersionName } from '@minicpm-finetune/processor';
+import {
+  keep,
+  noGrad,
+  ops,
+  SafetensorsFile,
+  scope,
+  setThreads,
+  type Tensor,
+  writeSafetensors,
+} from '@minicpm-finetune/torch';
+import type { Wllama as WllamaClass } from '@wllama/wllama';
+import { type Browser, chromium, type Page } from 'playwright-core';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadModel } from '../../src/generation/load.js';
+import { exportGguf } from '../../src/gguf/export.js';
+import { tinyCheckpoint } from '../support/tiny.js';
+
+setThreads(1);
+const work = mkdtempSync(join(tmpdir(), 'gguf-pictures-'));
+const WLLAMA = dirname(createRequire(import.meta.url).resolve('@wllama/wllama'));
+const FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+];
+const files = new Map<string, readonly [type: string, path: string]>([
+  ['/wllama.js', ['text/javascript', join(WLLAMA, 'index.js')]],
+  ['/wllama.wasm', ['application/wasm', join(WLLAMA, 'wasm', 'wllama.wasm')]],
+]);
+const HTML = `<!doctype html><title>GGUF</title>
+<script type="module">import { Wllama } from '/wllama.js'; globalThis.Wllama = Wllama;</script>`;
+let server: Server;
+let browser: Browser;
+let page: Page;
+const foreign: string[] = [];
+
+beforeAll(async () => {
+  server = createServer((request, response) => {
+    const file = files.get(request.url ?? '');
+    if (request.url === '/') response.setHeader('content-type', 'text/html').end(HTML);
+    else if (file === undefined) response.writeHead(404).end();
+    else response.setHeader('content-type', file[0]).end(readFileSync(file[1]));
+  }).listen(0, '127.0.0.1');
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM!, args: FLAGS });
+  page = await browser.newPage();
+  const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  page.on('request', (request) => {
+    if (!request.url().startsWith(address) && !/^(blob|data):/.test(request.url())) foreign.push(request.url());
+  });
+  await page.goto(address);
+});
+afterAll(async () => {
+  await browser?.close();
+  server?.close();
+  rmSync(work, { recursive: true });
+});
+
+const SIZES = {
+  image_size: 448,
+  query_num: 16,
+  max_position_embeddings: 2048,
+  slice_config: { max_slice_nums: 9, patch_size: 14, scale_resolution: 448 },
+};
+const QUESTION = 'What is this?';
+const LENGTH = 12;
+
+/** A random model that answers in plain characters: wllama ends at text that is no UTF-8. */
+async function plainModel(version: VersionName): Promise<string> {
+  const folder = tinyCheckpoint(join(work, 'model'), version, 3, 'float32', SIZES);
+  const tokenizer = Tokenizer.load(folder);
+  const file = join(folder, 'model.safetensors');
+  const source = new SafetensorsFile(file);
+  const [size] = source.infos.get('llm.lm_head.weight')!.shape as [number];
+  const plain = await Promise.all(
+    Array.from({ length: size }, async (_, id) => (/^[a-z ]+$/i.test(await tokenizer.decode([id])) ? 1 : 0)),
+  );
+  noGrad(() =>
+    scope(() => {
+      const tensors = new Map<string, Tensor>([...source.infos.keys()].map((name) => [name, source.tensor(name)]));
+      const mask = ops.cat(
+        plain.map((one) => ops.full([1, 1], one, { dtype: 'float32' })),
+        0,
+      );
+      const head = keep(ops.mul(tensors.get('llm.lm_head.weight')!, mask));
+      writeSafetensors(file, tensors.set('llm.lm_head.weight', head));
+      head.dispose();
+    }),
+  );
+  return folder;
+}
+
+/** A picture of one colour, with `noise` bits of noise in large blocks. */
+async function picture(name: string, side: number, colour: readonly number[], noise: number): Promise<string> {
+  const pixels = Uint8Array.from(
+    { length: 8 * 8 * 3 },
+    (_, i) => colour[i % 3]! ^ ((Math.imul(i, 2654435761) >>> 16) % 2 ** noise),
+  );
+  const path = join(work, `${name}.png`);
+  await sharp(pixels, { raw: { width: 8, height: 8, channels: 3 } })
+    .resize(side, side, { kernel: 'nearest' })
+    .png()
+    .toFile(path);
+  return path;
+}
+
+/** What wllama answers about each picture. */
+async function theirs(model: string, mmproj: string, pictures: readonly string[]): Promise<string[]> {
+  files.set('/model.gguf', ['application/octet-stream', model]);
+  files.set('/mmproj.gguf', ['application/octet-stream', mmproj]);
+  for (const [i, path] of pictures.entries()) files.set(`/${i}.png`, ['image/png', path]);
+  return await page.evaluate(
+    async ({ count, question, length }) => {
+      const { Wllama } = globalThis as unknown as { readonly Wllama: typeof WllamaClass };
+      const blob = async (name: string): Promise<Blob> => await (await fetch(name)).blob();
+      const wllama = new Wllama({ default: '/wllama.wasm' }, { suppressNativeLog: true });
+      const named = async (name: string): Promise<File> => new File([await blob(`/${name}`)], name);
+      await wllama.loadModel([await named('model.gguf'), await named('mmproj.gguf')], {
+        n_ctx: 1024,
+        n_threads: 1,
+        flash_attn: false,
+        cache_type_k: 'f32',
+        cache_type_v: 'f32',
+      });
+      const answers: string[] = [];
+      for (let i = 0; i < count; i++) {
+        const data = await (await blob(`/${i}.png`)).arrayBuffer();
+        const answer = await wllama.createChatCompletion({
+          messages: [
+            {
+              role: 'user',
+              content: [
+                { type: 'image', data },
+                { type: 'text', text: question },
+              ],
+            },
+          ],
+          temperature: 0,
+          max_tokens: length,
+        });
+        answers.push(answer.choices[0]!.message.content!);
+      }
+      await wllama.exit();
+      return answers;
+    },
+    { count: pictures.length, question: QUESTION, length: LENGTH },
+  );
+}
+
+describe.each(['minicpm-v-2_6', 'minicpm-o-2_6', 'minicpm-v-4', 'minicpm-v-4_5', 'minicpm-o-4_5'] as const)(
+  '%s',
+  (version) => {
+    it('answers about pictures as our engine does', async () => {
+      const folder = await plainModel(version);
+      const pictures = [
+        await picture('dark', 448, [0, 0, 40], 6),
+        await picture('red', 448, [255, 0, 0], 6),
+        await picture('slices', 896, [200, 255, 255], 0),
+      ];
+      const loaded = await loadModel({ model: folder });
+      const ours = await loaded.generate(
+        pictures.map((image) => [{ role: 'user' as const, content: [{ image }, QUESTION] }]),
+        { maxNewTokens: LENGTH },
+      );
+      loaded.dispose();
+      const texts = ours.map(({ text }) => text);
+      expect(new Set(texts).size).toBe(3); // the pictures matter
+      const { model, mmproj } = exportGguf({ model: folder, outtype: 'f32', output: join(work, `${version}-gguf`) });
+      expect((await theirs(model, mmproj!, pictures)).map((text) => text.trim())).toEqual(texts);
+      expect(foreign).toEqual([]);
+    });
+  },
+);
