@@ -16,7 +16,13 @@ const WHEELS = ['torch==2.13.0', 'transformers==5.18.0', 'peft', 'accelerate', '
 const LORA = ['--lora', '--bf16', '--freeze_vision', '--modules_to_save', ''];
 const FULL = ['--bf16', '--freeze_vision'];
 /** Adapters on every linear layer of 4.6's language model. */
-const LORA_46 = [...LORA, '--lora_r', '16', '--lora_target_modules', 'model\\.language_model\\.layers\\.\\d+\\.\\w+\\.\\w*proj\\w*'];
+const LORA_46 = [
+  ...LORA,
+  '--lora_r',
+  '16',
+  '--lora_target_modules',
+  'model\\.language_model\\.layers\\.\\d+\\.\\w+\\.\\w*proj\\w*',
+];
 
 /**
  * What is compared. `own` flags go to this side only, `peer` flags to the other one; `prepare` runs this side once before it is measured.
