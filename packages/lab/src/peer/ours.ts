@@ -189,13 +189,22 @@ function batchesOf(
   return parts.map((part) => file.batch((step * count + part) % file.length, dtype, preference));
 }
 
+/** Adds the processor seconds of all threads to `seconds`: what other programs take does not count. */
+function withCpuSeconds<T>(fn: () => T, seconds: number[]): T {
+  const used = process.cpuUsage();
+  const result = fn();
+  const { user, system } = process.cpuUsage(used);
+  seconds.push((user + system) / 1e6);
+  return result;
+}
+
 async function measure(flags: Flags, { group }: Ranks): Promise<number> {
   const { device, dtype, training, model, optimizer, meter, watched, options, objective } = prepared(flags, group);
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
-  const cpuSeconds: number[] = []; // of all threads: what other programs take does not count
+  const cpuSeconds: number[] = [];
   const peaks: number[] = [];
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
@@ -217,10 +226,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       return result;
     };
     const time = (): StepResult => {
-      const used = process.cpuUsage();
-      const result = compute();
-      const { user, system } = process.cpuUsage(used);
-      cpuSeconds.push((user + system) / 1e6);
+      const result = withCpuSeconds(compute, cpuSeconds);
       // the other side's time begins when the batch is in the host's memory
       if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
       return result;
