@@ -1,4 +1,4 @@
-/** Programs that tests need: found in the PATH, or installed from Debian where that may be. */
+/** Programs that tests need. Found in the PATH, or installed from Debian where that may be. */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';

@@ -1,5 +1,5 @@
 /** The differences between the models in GGUF files, as data. llama.cpp's names and numbers for each. */
-import { type VersionName, VERSIONS } from '@minicpm-finetune/processor';
+import { VERSIONS, type VersionName } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 
 export interface GgufFamily {

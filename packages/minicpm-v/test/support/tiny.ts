@@ -139,7 +139,8 @@ export function tinyCheckpoint(
   mkdirSync(folder, { recursive: true });
   cpSync(tokenizerFolder(version), folder, { recursive: true });
   const tokenizer = Tokenizer.load(folder);
-  const made = VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
+  const made =
+    VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
   const raw = { ...made, ...extra };
   const preprocessor = VERSIONS[version].config === 'nested' ? JSON.stringify(PREPROCESSOR) : undefined;
   if (preprocessor !== undefined) writeFileSync(join(folder, 'preprocessor_config.json'), preprocessor);
