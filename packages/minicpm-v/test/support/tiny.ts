@@ -7,6 +7,8 @@ import { createModel } from '../../src/checkpoint/create.js';
 import { saveCheckpoint } from '../../src/checkpoint/weights.js';
 
 export const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
+/** Those that are written as GGUF. */
+export const GGUF_VERSIONS = VERSION_NAMES.filter((version) => VERSIONS[version].connector === 'resampler');
 
 /** Models with the tokenizer of another one. */
 const SAME_TOKENIZER: Readonly<Partial<Record<VersionName, VersionName>>> = {
