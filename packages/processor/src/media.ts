@@ -1,6 +1,4 @@
-/**
- * The images and videos of a conversation: read or measured, cut as a slicing says, and laid out in pictures.
- */
+/** The images and videos of a conversation. Read or measured, cut as a slicing says, and laid out in pictures. */
 import { UserError } from '@minicpm-finetune/run';
 import type { Medium } from './chat/layout.js';
 import type { ChatMessage, ImagePart, VideoPart } from './chat/messages.js';

@@ -1,5 +1,5 @@
 /**
- * Which pictures of a sample belong to one image or to one frame of a video. Read from its tokens: a sample lists
+ * Which pictures belong to one image or one frame. Read from its tokens: a sample lists
  * overviews and slices one after the other.
  */
 import type { EncodedSample, Tokenizer } from '@minicpm-finetune/processor';
