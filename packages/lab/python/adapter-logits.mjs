@@ -54,7 +54,10 @@ const positions =
   canvas === null
     ? ops.unsqueeze(ops.arange(0, length, 1, { dtype: 'int64' }), 0)
     : fromTypedArray(
-        BigInt64Array.from(canvasPositions({ inputIds: Array.from(ids, Number), bounds, grids, marks: canvas }).positionIds, BigInt),
+        BigInt64Array.from(
+          canvasPositions({ inputIds: Array.from(ids, Number), bounds, grids, marks: canvas }).positionIds,
+          BigInt,
+        ),
         [3, 1, length],
       );
 const pixels = SIZES.map(([rows, cols], k) => {
