@@ -1,4 +1,6 @@
-/** The images and videos of a conversation. Read or measured, cut as a slicing says, and laid out in pictures. */
+/**
+ * The images and videos of a conversation. They are read or measured, cut as a slicing says, and laid out in pictures.
+ */
 import { UserError } from '@minicpm-finetune/run';
 import type { Medium } from './chat/layout.js';
 import type { ChatMessage, ImagePart, VideoPart } from './chat/messages.js';

@@ -79,6 +79,7 @@ export function headOf(model: MiniCPMV): Head {
   const parameters = model.headParameters();
   return {
     logits: (hidden) => model.logits(hidden),
+    vocabSize: model.config.llm.vocabSize,
     trainable: new Map(trainableHead(model).map((name) => [name, parameters.get(name)!.data])),
   };
 }

@@ -1,4 +1,6 @@
-/** Which frames of a video a model sees. By the rules of the published processors; numbers only, nothing is read. */
+/**
+ * Which frames of a video a model sees. The rules are those of the published processors. Numbers only; nothing is read.
+ */
 import { roundHalfEven } from '../image/geometry.js';
 
 /** What is known of a video before it is decoded. */
