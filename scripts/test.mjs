@@ -8,6 +8,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { BROWSER_TESTS, findChromium } from '../packages/dashboard/scripts/chromium.mjs';
+import { findProgram } from './debian.mjs';
 import { lint } from './lint.mjs';
 import { root } from './packages.mjs';
 
@@ -49,6 +50,9 @@ function describeFailures({ name, status, message, assertionResults }) {
   return tests.map(({ fullName, failureMessages }) => `${file} > ${fullName}\n${failureMessages.join('\n')}`);
 }
 
+// Tests of video files need it; without it they are skipped.
+const { reason: noFfmpeg } = findProgram('ffmpeg', ['ffmpeg'], 'install it', (line) => console.log(line));
+if (noFfmpeg !== undefined) console.log(`tests of video files skipped: ${noFfmpeg}`);
 run(chosen, long ? { MINICPM_FINETUNE_LONG_TESTS: '1' } : {});
 // Operators and models once more as on a processor with AVX2 alone, so that every machine tests the path without our own kernels.
 if (chosen.length === 0 && process.arch === 'x64') {

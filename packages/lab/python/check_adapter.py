@@ -9,6 +9,9 @@ Needs torch, peft, safetensors (and transformers for `logits`). Prints one JSON 
     # logits written by `node packages/lab/python/adapter-logits.mjs` against a PyTorch model with the same adapter
     python packages/lab/python/check_adapter.py logits --peer model.py --model BASE --adapter DIR --logits FILE
 
+    # the same for models that transformers has itself, with the merged checkpoint: all as transformers loads them
+    python packages/lab/python/check_adapter.py native --model BASE --adapter DIR --merged DIR --logits FILE
+
 `--peer` is a Python file with a class MiniCPMV26 that has `load(folder)` and the forward of the published model.
 """
 
@@ -136,20 +139,57 @@ def check_logits(args):
     report("logits/adapter_matters", 0 if moved > 100 * args.tolerance else 1, 0, moved=moved)
 
 
+@torch.no_grad()
+def native_logits(model, data):
+    inner = model.base_model.model.model if isinstance(model, PeftModel) else model.model
+    ids, sizes = data["input_ids"], data["tgt_sizes"].int()
+    embeds = inner.language_model.embed_tokens(ids).clone()
+    for i, (start, end) in enumerate(data["image_bound"].tolist()):  # one at a time: 4.6 mixes pictures of unequal grids
+        features = inner.get_image_features(data[f"pixel_values.{i}"][None], sizes[i : i + 1]).pooler_output
+        embeds[0, start:end] = features[0] if isinstance(features, (list, tuple)) else features.flatten(0, -2)
+    positions = data["position_ids"]
+    if positions.dim() == 3:
+        kinds = torch.zeros_like(ids, dtype=torch.int32)
+        for start, end in data["image_bound"].tolist():
+            kinds[0, start:end] = 1
+        theirs, _ = inner.get_rope_index(ids, mm_token_type_ids=kinds, target_sizes=sizes.long())
+        report("position_ids", (theirs - positions).abs().max().item(), 0)
+    return (model.base_model.model if isinstance(model, PeftModel) else model)(inputs_embeds=embeds, position_ids=positions).logits.float()
+
+
+@torch.no_grad()
+def check_native(args):
+    from transformers import AutoModelForImageTextToText
+
+    with safe_open(args.logits, "pt") as f:
+        data = {k: f.get_tensor(k) for k in f.keys()}
+    load = lambda folder: AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    without = native_logits(load(args.model), data)
+    for what, model in (("adapter", on_peft(load(args.model), args.adapter).eval()), ("merged", load(args.merged))):
+        logits = native_logits(model, data)
+        scale = logits.abs().max().item()
+        report(f"{what}/logits", (logits - data["logits"]).abs().max().item() / scale, args.tolerance, largest=scale)
+        moved = (without - logits).abs().max().item() / scale
+        report(f"{what}/matters", 0 if moved > 100 * args.tolerance else 1, 0, moved=moved)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, run in (("keys", check_keys), ("logits", check_logits)):
+    for name, run in (("keys", check_keys), ("logits", check_logits), ("native", check_native)):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--model", required=True, help="folder of the base checkpoint")
         command.add_argument("--adapter", required=True)
-        command.add_argument("--tolerance", type=float, default=1e-4 if name == "logits" else 1e-5)
+        command.add_argument("--tolerance", type=float, default=1e-5 if name == "keys" else 1e-4)
     keys, logits = (commands.choices[name] for name in ("keys", "logits"))
     keys.add_argument("--merged", help="checkpoint that the adapter was merged into")
     keys.add_argument("--names", help="JSON list of the adapter's tensor names, or an object with it as adapter_tensor_names")
     logits.add_argument("--peer", required=True, help="Python file with a class MiniCPMV26")
     logits.add_argument("--logits", required=True, help="written by packages/lab/python/adapter-logits.mjs")
+    native = commands.choices["native"]
+    native.add_argument("--merged", required=True)
+    native.add_argument("--logits", required=True, help="written by packages/lab/python/adapter-logits.mjs")
     args = parser.parse_args()
     args.run(args)
     sys.exit(1 if failed else 0)

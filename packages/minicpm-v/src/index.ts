@@ -50,6 +50,7 @@ export {
   type WeightSource,
   writeCheckpointFiles,
 } from './checkpoint/weights.js';
+export { holdWeights } from './generation/hold-weights.js';
 export {
   adapterIdentity,
   changedFile,

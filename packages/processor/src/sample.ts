@@ -1,6 +1,5 @@
 /** The types of encoded samples. Encoder, loader, collator and generation share them. */
-import type { Compat, LlmType } from '@minicpm-finetune/run';
-import type { ThinkingMode } from './chat/thinking.js';
+import type { Compat, LlmType, ThinkingMode } from '@minicpm-finetune/run';
 import type { SliceConfig } from './image/geometry.js';
 import type { EncodedPicture } from './image/pictures.js';
 import type { CanvasMarks } from './model-config.js';

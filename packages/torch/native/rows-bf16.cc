@@ -1,6 +1,7 @@
 // Products of bfloat16 rows with AVX-512 BF16. Weights are bfloat16 or int8. Six outputs and four rows at a time: 24 sums, each in one register.
 #include <algorithm>
 #include <cstdlib>
+#include <type_traits>
 #include <vector>
 
 #include "avx512.h"
@@ -18,8 +19,9 @@ constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
 constexpr int64_t kLine = 64;        // bytes of a cache line
 constexpr int64_t kOutputs = 6;      // at a time
 constexpr int64_t kStreamBytes = 8 << 10;  // of rows that stay in the nearest cache
-constexpr int64_t kSingle = 8;            // outputs at a time, for one row
-constexpr int64_t kFewRows = 32;    // up to here, it matters
+constexpr int64_t kSingle = 8;             // outputs at a time, for one row
+constexpr int64_t kFewRows = 32;          // up to here, it matters
+constexpr int64_t kPart = 1024;           // inputs at a time, for five to kFewRows rows
 
 template <bool whole>
 AVX512 inline __m512bh inputs(const BFloat16* from, int64_t count) {
@@ -51,16 +53,29 @@ struct Ahead {
 };
 
 template <int outputs, int rows, bool whole, class Weight>
-AVX512 inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, const Weight* weight, int64_t width, int64_t count) {
+AVX512 inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, int64_t width, const Weight* weight, int64_t stride, int64_t count) {
   __m512bh factors[rows];
 #pragma GCC unroll 4
   for (int r = 0; r < rows; r++) factors[r] = inputs<whole>(x + r * width, count);
 #pragma GCC unroll 8
   for (int o = 0; o < outputs; o++) {
-    const __m512bh weights = inputs<whole>(weight + o * width, count);
+    const __m512bh weights = inputs<whole>(weight + o * stride, count);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r], weights);
   }
+}
+
+// The lanes' sums, each in the same order.
+template <int outputs, int rows>
+AVX512 inline void storeSums(const __m512 (&sums)[outputs][rows], float* to, int64_t stride) {
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+    for (int o = 0; o < outputs; o += 4) {
+      constexpr int last = outputs - 1;  // in place of those after the last
+      const __m512 &a = sums[o][r], &b = sums[std::min(o + 1, last)][r], &c = sums[std::min(o + 2, last)][r], &d = sums[std::min(o + 3, last)][r];
+      storeFirst(to + r * stride + o, sumsOf(a, b, c, d), outputs - o);
+    }
 }
 
 template <int outputs, int rows, class Weight>
@@ -73,17 +88,10 @@ AVX512 inline void block(const BFloat16* x, const Weight* weight, int64_t width,
   int64_t k = 0;
   for (; k + kLanes <= width; k += kLanes) {
     ahead.step();
-    step<outputs, rows, true>(sums, x + k, weight + k, width, kLanes);
+    step<outputs, rows, true>(sums, x + k, width, weight + k, width, kLanes);
   }
-  if (k < width) step<outputs, rows, false>(sums, x + k, weight + k, width, width - k);
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-    for (int o = 0; o < outputs; o += 4) {
-      constexpr int last = outputs - 1;  // in place of those after the last
-      const __m512 &a = sums[o][r], &b = sums[std::min(o + 1, last)][r], &c = sums[std::min(o + 2, last)][r], &d = sums[std::min(o + 3, last)][r];
-      storeFirst(to + r * stride + o, sumsOf(a, b, c, d), outputs - o);
-    }
+  if (k < width) step<outputs, rows, false>(sums, x + k, width, weight + k, width, width - k);
+  storeSums(sums, to, stride);
 }
 
 // Few rows with four outputs, one after the other: the processor fetches ahead by itself what is read from front to back, and faster than
@@ -97,8 +105,8 @@ AVX512 inline void stream(const BFloat16* x, const Weight* weight, int64_t width
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) own[0][r] = _mm512_setzero_ps();
     int64_t k = 0;
-    for (; k + kLanes <= width; k += kLanes) step<1, rows, true>(own, x + k, weight + k, width, kLanes);
-    if (k < width) step<1, rows, false>(own, x + k, weight + k, width, width - k);
+    for (; k + kLanes <= width; k += kLanes) step<1, rows, true>(own, x + k, width, weight + k, width, kLanes);
+    if (k < width) step<1, rows, false>(own, x + k, width, weight + k, width, width - k);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) sums[o][r] = own[0][r];
   }
@@ -158,15 +166,74 @@ AVX512 void expand(const int8_t* from, BFloat16* to, int64_t count) {
   if (i < count) _mm512_mask_storeu_epi16(to + i, (__mmask32(1) << (count - i)) - 1, (__m512i)inputs<false>(from + i, count - i));
 }
 
+// A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.
+template <int rows>
+AVX512 inline void part(const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count, bool first, float* kept, float* to,
+                        int64_t toStride, Ahead& ahead) {
+  __m512 sums[kOutputs][rows];
+#pragma GCC unroll 8
+  for (int o = 0; o < kOutputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(kept + (o * rows + r) * 16);
+  int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes) {
+    ahead.step();
+    step<kOutputs, rows, true>(sums, x + k, width, weight + k, stride, kLanes);
+  }
+  if (k < count) step<kOutputs, rows, false>(sums, x + k, width, weight + k, stride, count - k);
+  if (to != nullptr) return storeSums(sums, to, toStride);
+#pragma GCC unroll 8
+  for (int o = 0; o < kOutputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) _mm512_storeu_ps(kept + (o * rows + r) * 16, sums[o][r]);
+}
+
+// Five to kFewRows rows: the inputs in parts, so that a part of the weights stays in the nearest cache while all rows pass over it. The sums are the
+// same: they wait in between.
+template <class Weight>
+AVX512 void fewRows(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  constexpr int64_t floats = kOutputs * 4 * 16;
+  const int64_t width = problem.inputs, end = problem.outputs, groups = (problem.rows + 3) / 4;
+  std::vector<float> kept(static_cast<size_t>(groups * floats));
+  BFloat16 expanded[kOutputs * kPart];
+  int64_t o = 0;
+  for (; o + kOutputs <= end; o += kOutputs) {
+    const int64_t next = std::min(kOutputs, end - o - kOutputs) * width * static_cast<int64_t>(sizeof(Weight));
+    Ahead ahead(weight + (o + kOutputs) * width, next, groups * (width / kLanes));
+    for (int64_t k = 0; k < width; k += kPart) {
+      const int64_t count = std::min(kPart, width - k);
+      const BFloat16* own = expanded;
+      if constexpr (std::is_same_v<Weight, BFloat16>) own = weight + o * width + k;
+      else
+        for (int64_t i = 0; i < kOutputs; i++) expand(weight + (o + i) * width + k, expanded + i * kPart, count);
+      const int64_t stride = std::is_same_v<Weight, BFloat16> ? width : kPart;
+      for (int64_t g = 0; g < groups; g++) {
+        const BFloat16* from = x + 4 * g * width + k;
+        float* to = k + count == width ? sums + 4 * g * end + o : nullptr;
+        float* some = kept.data() + g * floats;
+        switch (std::min<int64_t>(4, problem.rows - 4 * g)) {
+          case 1: part<1>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
+          case 2: part<2>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
+          case 3: part<3>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
+          default: part<4>(from, width, own, stride, count, k == 0, some, to, end, ahead);
+        }
+      }
+    }
+  }
+  for (; o < end; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
+}
+
 }  // namespace
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
+  if (problem.rows > 4 && problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
   product(problem, x, weight, sums);
 }
 
 // More than four rows pass over the weights several times: these are then expanded first, a few outputs at a time.
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
   if (problem.rows <= 4) return product(problem, x, weight, sums);
+  if (problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
   const int64_t width = problem.inputs, end = problem.outputs, count = together(problem);
   std::vector<BFloat16> expanded(static_cast<size_t>(count * width));
   for (int64_t o = 0; o < end; o += count) {

@@ -176,6 +176,9 @@ static Tensor linearTogether(const Layer& layer) {
   return at::linear(layer.x, expanded, layer.bias);
 }
 
+// Whether products of such rows depend on no other row with `together`, too.
+static bool rowsStandAlone(const Tensor& like) { return like.is_cpu() && like.scalar_type() == at::kBFloat16 && hasRowsKernel(); }
+
 // `together`: the same rows always come together, so that the fastest way to all of them will do.
 Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
                          bool together, bool wide) {
@@ -191,7 +194,7 @@ Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional
   TORCH_CHECK(!bias || (bias->scalar_type() == type && bias->is_contiguous() && bias->numel() == weight.size(0)),
               "expected a bias of the input's type for each output");
   const auto result = [&](const Tensor& y) { return wide ? y.to(at::kFloat) : y; };
-  if (together && !(x.is_cpu() && type == at::kBFloat16 && hasRowsKernel())) return result(linearTogether(layer));
+  if (together && !rowsStandAlone(x)) return result(linearTogether(layer));
   if (!x.is_cpu()) return result(linearOnDevice(layer));
   if (type == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer);
   TORCH_CHECK(type == at::kBFloat16, "expected float32 or bfloat16 on a CPU but received ", type);
@@ -200,6 +203,7 @@ Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional
 }
 
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
+  library.def("rows_stand_alone(Tensor like) -> bool", rowsStandAlone);
   library.def("rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor", rowsLinear);
 }
 

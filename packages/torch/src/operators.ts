@@ -5,8 +5,7 @@
  * Each entry is the operator's declaration as PyTorch's `native_functions.yaml` has it (arguments nobody here needs, such as
  * layouts and memory formats, are left out at the end). Arguments before `*` are given by position, those after it in a
  * last object: `ops.add(a, b, { alpha: 2 })`. A test compares every entry with libtorch's own schema. Operators of `minicpm::` are this
- * package's own (native/attention.cc, causal-conv.cc, decode-attention.cc, delta-rule.cc, dropout.cc, fused.cc, ggml-blocks.cc, rows.cc,
- * rows-elements.cc, rows-layers.cc, update.cc).
+ * package's own: what native/ registers as minicpm.
  */
 export const OPERATORS = {
   // element by element
@@ -124,6 +123,8 @@ export const OPERATORS = {
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',
   rowsLinear:
     'minicpm::rows_linear(Tensor x, Tensor weight, Tensor? bias=None, *, Tensor? scales=None, bool together=False, bool wide=False) -> Tensor',
+  quantizeRows: 'minicpm::quantize_rows(Tensor weight) -> (Tensor, Tensor)',
+  rowsStandAlone: 'minicpm::rows_stand_alone(Tensor like) -> bool',
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',

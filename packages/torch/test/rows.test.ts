@@ -172,6 +172,46 @@ describe.each(['float32', 'bfloat16', 'float64'] as const)('decodeAttention in %
   });
 });
 
+it.each(['float32', 'bfloat16'] as const)('decodeLayer and rowsMlp in %s give the bits of their parts', (dtype) => {
+  manualSeed(6);
+  scope(() => {
+    const [rows, width, heads, keyHeads, size, inner, eps] = [3, 40, 4, 2, 16, 72, 1e-6];
+    const shapes = [heads * size, keyHeads * size, keyHeads * size, width, inner, inner, width];
+    const inputs = [width, width, width, heads * size, width, width, inner];
+    const weights = shapes.map((outputs, i) => ops.mulScalar(random([outputs, inputs[i]!], dtype), 0.2));
+    const biases = shapes.map((outputs, i) => (i < 3 ? random([outputs], dtype) : null));
+    const none = shapes.map(() => null);
+    const [x, first, second] = [random([rows, width], dtype), random([width], dtype), random([width], dtype)];
+    const [queryNorm, keyNorm] = [random([size], dtype), random([size], dtype)];
+    const lengths = [0, 3, 300];
+    const caches = lengths.map((length) => random([2, keyHeads, length + 1, size], dtype));
+    const table = ops.randn([2, rows, size / 2], { dtype: 'float32' });
+    for (const [qn, kn, offset, scale] of [
+      [null, null, 0, 1],
+      [queryNorm, keyNorm, 1, 0.3],
+    ] as const) {
+      const normed = (y: Tensor, norm: Tensor | null): Tensor =>
+        norm === null ? y : ops.view(ops.rowsRmsNorm(ops.view(y, [-1, size]), norm, eps, offset), y.shape);
+      const linear = (y: Tensor, i: number): Tensor => ops.rowsLinear(y, weights[i]!, biases[i]!);
+      const added = (y: Tensor, z: Tensor): Tensor => ops.add(y, scale === 1 ? z : ops.mulScalar(z, scale));
+      const own = caches.map((cache) => ops.clone(cache));
+      const y = ops.rowsRmsNorm(x, first, eps, offset);
+      const [q, k] = [normed(linear(y, 0), qn), normed(linear(y, 1), kn)];
+      const attended = added(x, linear(ops.decodeAttention(q, k, linear(y, 2), table, own, lengths), 3));
+      const z = ops.rowsRmsNorm(attended, second, eps, offset);
+      const expected = added(attended, linear(ops.rowsSwiglu(linear(z, 4), linear(z, 5)), 6));
+      const mlp = [weights.slice(4), biases.slice(4), none.slice(4)] as const;
+      expect(bits(ops.rowsMlp(attended, second, eps, offset, ...mlp, scale))).toBe(bits(expected));
+      const others = caches.map((cache) => ops.clone(cache));
+      const all = [weights, biases, none] as const;
+      const got = ops.decodeLayer(x, table, others, lengths, first, second, qn, kn, eps, offset, ...all, scale);
+      expect(bits(got)).toBe(bits(expected));
+      expect(others.map(bits)).toEqual(own.map(bits));
+      expect(() => ops.rowsMlp(x, second, eps, offset, weights, biases, none, scale)).toThrow('of 3 layers');
+    }
+  });
+});
+
 it('causal attention with keys before the queries lets the last query see the last key', () => {
   manualSeed(5);
   scope(() => {

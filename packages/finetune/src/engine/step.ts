@@ -143,7 +143,7 @@ const total = (byRank: readonly Float64Array[]): number =>
   byRank.reduce((sum, own) => sum + own.reduce((all, one) => all + one, 0), 0);
 
 /** The numbers of all ranks' micro-batches, in the order of the parts. */
-export function inPartOrder(byRank: readonly Float64Array[]): number[] {
+function inPartOrder(byRank: readonly Float64Array[]): number[] {
   return Array.from(byRank[0]!).flatMap((_, k) => byRank.map((own) => own[k]!));
 }
 

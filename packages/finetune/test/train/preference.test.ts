@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { train } from '../../src/train/train.js';
+import { LONG } from '../support/long.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';
 
@@ -43,7 +44,7 @@ const LORA = { use_lora: true, lora_r: 4, lora_alpha: 8, tune_vision: true, lear
 /** Trains and returns the losses of the steps, with what was said. */
 async function run(name: string, flags: Readonly<Record<string, unknown>>) {
   const said: string[] = [];
-  const config = configOf(place, name, { data_path: pairs, preference: 'dpo', max_steps: 4, ...flags });
+  const config = configOf(place, name, { data_path: pairs, preference: 'dpo', max_steps: 3, ...flags });
   const reporter = {
     notice: (message: string) => said.push(message),
     task: () => ({ update() {}, finish() {} }),
@@ -93,6 +94,7 @@ describe('train --preference', () => {
     expect(live.said).toContain('a copy of what trains');
     expect(live.losses[0]).toBeCloseTo(Math.LN2, 6);
     near((await run('on-once', { ...on, precompute_ref: 'true' })).losses, live.losses);
+    if (!LONG) return;
     const full = await run('full', { learning_rate: 1e-4 });
     expect(full.losses[0]).toBeCloseTo(Math.LN2, 6);
     near((await run('full-live', { learning_rate: 1e-4, precompute_ref: 'false' })).losses, full.losses);
@@ -103,22 +105,22 @@ describe('train --preference', () => {
     const whole = await run('whole', flags);
     const split = { per_device_train_batch_size: 1, gradient_accumulation_steps: 4 };
     near((await run('split', { ...flags, ...split })).losses, whole.losses, 1e-6 * 10);
-    for (const precompute_ref of ['true', 'false']) {
+    for (const precompute_ref of LONG ? ['true', 'false'] : ['true']) {
       const name = `resumed-${precompute_ref}`;
       const half = { ...flags, precompute_ref, save_strategy: 'steps', save_steps: 2 };
       await run(name, half);
       rmSync(join(place.folder, 'cache', 'minicpm-finetune', 'reference'), { recursive: true });
       const from = join(place.folder, name, 'checkpoint-2');
       const { losses } = await run(name, { ...half, resume_from_checkpoint: from });
-      near(losses.slice(-2), whole.losses.slice(2));
+      near(losses.slice(-1), whole.losses.slice(2));
     }
   }, 60_000);
 
-  it('learns from answers called good or bad', async () => {
-    const { losses, folder } = await run('kto', { ...LORA, preference: 'kto', data_path: labelled, max_steps: 3 });
+  it('learns from answers called good or bad, over a quantized base', async () => {
+    const { losses, folder } = await run('kto', { ...LORA, preference: 'kto', q_lora: true, data_path: labelled, max_steps: 2 });
     expect(losses[0]).toBeCloseTo(0.5, 6);
-    const { preference } = eventsOf(folder, 'step').at(-1)!;
-    expect(Object.keys(preference!)).toEqual(expect.arrayContaining(['rewards/chosen', 'rewards/rejected', 'kl']));
+    const names = eventsOf(folder, 'step').flatMap(({ preference }) => Object.keys(preference!));
+    expect(names).toEqual(expect.arrayContaining(['rewards/chosen', 'rewards/rejected', 'kl']));
   }, 60_000);
 
   it('keeps the model with the best accuracy, and packs pairs', async () => {

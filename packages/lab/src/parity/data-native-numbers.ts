@@ -1,4 +1,4 @@
-/** Parity of what is numbers alone in `v46/`: slicing, frames of videos, canvas positions. */
+/** Parity of what is numbers alone in `v46/`. Slicing, frames of videos, canvas positions. */
 import { type CanvasMarks, canvasPositions, countTokens, planSlices, sampleFrames } from '@minicpm-finetune/processor';
 import type { DataReference } from './data-folder.js';
 import { Check, type CheckLine } from './data-report.js';

@@ -1,4 +1,4 @@
-/** Parity with the processors of MiniCPM-V 4.6 and 4.7 (`v46/`): samples with pictures, videos and thoughts. */
+/** Parity with the processors of 4.6 and 4.7 (`v46/`). Samples with pictures, videos and thoughts. */
 import { join } from 'node:path';
 import {
   type ChatMessage,

@@ -6,7 +6,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { loadWeights, MiniCPMV, quantizeLayers, RunningBatch } from '@minicpm-finetune/minicpm-v';
+import { holdWeights, loadWeights, MiniCPMV, quantizeLayers, RunningBatch } from '@minicpm-finetune/minicpm-v';
 import { type EncodedPrompt, readConfig } from '@minicpm-finetune/processor';
 import { median } from '@minicpm-finetune/run';
 import { ops, scope, setThreads, yieldToEventLoop } from '@minicpm-finetune/torch';
@@ -84,6 +84,7 @@ async function ours(flags: Flags): Promise<void> {
   const model = new MiniCPMV(readConfig(flags.checkpoint));
   loadWeights(model, flags.checkpoint);
   if (flags.int8) quantizeLayers(model, 'int8', { head: true });
+  holdWeights(model);
   for (const [sequences, length] of CASES) {
     await once(model, sequences, length, 2); // pages, code
     console.log(JSON.stringify(await once(model, sequences, length, Number(flags.tokens))));

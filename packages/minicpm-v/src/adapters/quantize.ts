@@ -58,14 +58,7 @@ function rowsOf(x: Tensor, size: number): Tensor {
   return ops.view(missing === 0 ? x : ops.constantPadNd(x, [0, missing]), [-1, size]);
 }
 
-/** Rows (rows, n) float32 as integers from -127 to 127 and what 127 stands for in each row (rows, 1) float32. */
-function toInt8(rows: Tensor): { codes: Tensor; scales: Tensor } {
-  const scales = ops.amax(ops.abs(rows), [1], true);
-  const scaled = ops.div(rows, ops.divScalar(ops.clamp(scales, TINY), 127));
-  return { codes: ops.to(ops.clamp(ops.round(scaled), -127, 127), 'int8'), scales };
-}
-
-/** The result of `toInt8` as float32 (rows, n). */
+/** The result of `quantizeRows` as float32 (rows, n). */
 function fromInt8(codes: Tensor, scales: Tensor): Tensor {
   return ops.mul_(ops.to(codes, 'float32'), ops.divScalar(scales, 127));
 }
@@ -134,7 +127,7 @@ export class Nf4Tensor implements CompactTensor {
     const mean = ops.meanAll(largest);
     const pairs = NF4_LEVELS.flatMap((high) => NF4_LEVELS.map((low) => [high, low]));
     const table = ops.toDevice(tensor(pairs), this.#device, 'float32'); // (256, 2)
-    const { codes, scales } = toInt8(rowsOf(ops.sub(largest, mean), NF4_SCALE_BLOCK));
+    const [codes, scales] = ops.quantizeRows(rowsOf(ops.sub(largest, mean), NF4_SCALE_BLOCK)) as [Tensor, Tensor];
     return [packed, codes, scales, mean, ops.view(ops.viewDtype(table, 'int64'), [-1])];
   }
 
@@ -191,22 +184,9 @@ export class Int8Tensor implements CompactTensor {
 
   /** Quantizes a weight (out, in), which stays the caller's. */
   constructor(weight: Tensor) {
-    const [out, width] = weight.shape as [number, number];
     this.shape = weight.shape;
     this.dtype = weight.dtype;
-    const { device } = weight;
-    this.#parts = noGrad(() =>
-      scope(() => {
-        const codes = ops.empty([out, width], { dtype: 'int8', device });
-        const scales = ops.empty([out, 1], { dtype: 'float32', device });
-        this.#inRows((start, length) => {
-          const part = toInt8(piece(weight, start, length));
-          ops.copy_(ops.narrow(codes, 0, start, length), part.codes);
-          ops.copy_(ops.narrow(scales, 0, start, length), part.scales);
-        });
-        return keepAll([codes, scales] as const);
-      }),
-    );
+    this.#parts = noGrad(() => scope(() => keepAll(ops.quantizeRows(weight) as [Tensor, Tensor])));
   }
 
   get tensors(): readonly Tensor[] {

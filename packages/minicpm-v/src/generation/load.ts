@@ -26,6 +26,7 @@ import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
+import { holdWeights } from './hold-weights.js';
 import { PromptEncoder, type ReadingOptions } from './prompt.js';
 import { GREEDY, type Sampling } from './sampling.js';
 
@@ -102,6 +103,7 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
     const { slice, notices } = putAdapters(model, adapters, options);
     for (const line of notices) options.notice?.(line);
     if (options.loadIn8Bit) quantizeLayers(model, 'int8', { head: true });
+    holdWeights(model);
     return new LoadedModel(model, template, { slice, notices });
   } catch (error) {
     removeLora(model);

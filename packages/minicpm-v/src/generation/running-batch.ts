@@ -2,10 +2,10 @@
  * A batch of sequences that are generated together. Each joins and leaves between two tokens. Every sequence has a
  * cache of its own and nothing is padded: its numbers are the same in bits whatever the batch around it.
  *
- * A step reads at most one piece of one prompt (a picture, or `pieceLength` positions), then computes one token for each sequence whose prompt
- * is read (Orca, Yu et al., 2022; prefill in pieces, Agrawal et al., 2024). Pieces begin at multiples of `pieceLength`, and each is computed
- * alone; a beginning that an earlier prompt shares is taken over in whole pieces, so its numbers are the same, too. The batch keeps no weights
- * between steps: adapters may change then.
+ * A step reads a picture, or up to `pieceLength` positions of prompts, then computes one token for each sequence whose prompt is read (Orca, Yu
+ * et al., 2022; prefill in pieces, Agrawal et al., 2024). Pieces begin at multiples of `pieceLength`. Several short ones are read together where
+ * rows do not depend on each other, else each alone; a beginning that an earlier prompt shares is taken over in whole pieces, so its numbers are
+ * the same, too. The batch keeps no weights between steps: adapters may change then.
  *
  * Not here: which token (sampling.ts), queues and limits.
  */
@@ -89,17 +89,49 @@ export class RunningBatch {
     return noGrad(() =>
       scope(() => {
         const sequences = [...this.#sequences.values()];
-        const reading = sequences.find(({ isRead }) => !isRead);
+        const reading = sequences.filter(({ isRead }) => !isRead);
         const decoding = sequences.filter(({ isRead }) => isRead);
-        return [...(reading === undefined ? [] : this.#read(reading)), ...this.#decode(decoding)];
+        return [...this.#read(reading), ...this.#decode(decoding)];
       }),
     );
   }
 
-  /** A piece of a prompt; the first token after it, if it is the last piece. */
-  #read(sequence: Sequence): NewToken[] {
-    const hidden = sequence.readPiece(this.#pieceLength, this.#options);
-    return hidden === undefined ? [] : [this.#pick(this.#model.llm.rowLogits(hidden), 0, sequence)];
+  /** The first prompt's next piece, and those of others as far as they fit beside it; the first token after each prompt that ends with it. */
+  #read(sequences: readonly Sequence[]): NewToken[] {
+    const { pictures, prefixes } = this.#options;
+    const chosen: { sequence: Sequence; count: number }[] = [];
+    let room = this.#pieceLength;
+    for (const sequence of sequences) {
+      if (chosen.length > 0 && (room === 0 || !this.#model.llm.model.readsTogether)) break;
+      const count = sequence.nextPiece(this.#pieceLength, prefixes);
+      if (count > room) break;
+      if (!sequence.hasPictures(count, pictures)) {
+        if (chosen.length > 0) break;
+        sequence.readPicture(pictures);
+        return [];
+      }
+      chosen.push({ sequence, count });
+      room -= count;
+    }
+    return chosen.length === 0 ? [] : this.#readTogether(chosen);
+  }
+
+  #readTogether(chosen: readonly { readonly sequence: Sequence; readonly count: number }[]): NewToken[] {
+    const { llm } = this.#model;
+    const hidden = scope(() => llm.model.prefill(chosen.map(({ sequence, count }) => sequence.piece(count))));
+    const ended: Sequence[] = [];
+    const rows: Tensor[] = [];
+    let end = 0;
+    for (const { sequence, count } of chosen) {
+      end += count;
+      sequence.wasRead(count, this.#pieceLength, this.#options.prefixes);
+      if (!sequence.isRead) continue;
+      ended.push(sequence);
+      rows.push(ops.select(hidden, 1, end - 1));
+    }
+    if (ended.length === 0) return [];
+    const logits = llm.rowLogits(rows.length === 1 ? rows[0]! : ops.cat(rows));
+    return ended.map((sequence, row) => this.#pick(logits, row, sequence));
   }
 
   #decode(sequences: readonly Sequence[]): NewToken[] {

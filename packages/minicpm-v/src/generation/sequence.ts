@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torch';
+import type { PromptPiece } from '../model/decoder.js';
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
 import { type Picture, piecesOf } from '../model/patches.js';
@@ -124,61 +125,61 @@ export class Sequence {
     }
   }
 
-  /**
-   * Does one piece of the prompt: computes the tokens of a picture that the next positions need, or these positions. Gives the hidden states
-   * (1, D) after the last one once the prompt is read.
-   */
-  readPiece(
-    pieceLength: number,
-    { pictures, prefixes }: { pictures?: TensorCache; prefixes?: TensorCache },
-  ): Tensor | undefined {
+  /** How many positions the next piece of the prompt has, once what earlier prompts share with it is taken over. */
+  nextPiece(pieceLength: number, prefixes?: TensorCache): number {
     if (prefixes !== undefined) this.#takePrefix(prefixes, pieceLength);
-    const from = this.cache.length;
-    const to = Math.min(from + pieceLength, this.promptLength);
-    if (this.#readPicture(to, pictures)) return undefined;
-    const key = this.#pieceKey(pieceLength);
-    return scope(() => {
-      const hidden = this.#model.llm.model.prefill(
-        ops.unsqueeze(this.#embeds(from, to), 0),
-        this.cache,
-        this.promptLength,
-        this.#positions(from, to),
+    return Math.min(pieceLength, this.promptLength - this.cache.length);
+  }
+
+  /** Whether the pictures that the next `count` positions need are computed; those found in `cache` are taken from there. */
+  hasPictures(count: number, cache?: TensorCache): boolean {
+    if (this.#prompt instanceof Tensor) return true;
+    const to = this.cache.length + count;
+    const { imageBounds } = this.#prompt;
+    while (this.#pictures.length < this.#units.length && imageBounds[this.#pictures.length]![0] < to) {
+      const known = cache?.get(this.#pictureKeys[this.#pictures.length]!);
+      if (known === undefined) return false;
+      this.#pictures.push(scope(() => keep(ops.clone(known))));
+    }
+    return true;
+  }
+
+  /** Computes the next picture, or all of those that influence each other. */
+  readPicture(cache?: TensorCache): void {
+    const { device } = this.#model.llm.model.norm.weight.data;
+    const next = this.#pictures.length;
+    const units = this.#model.picturesAreIndependent ? [this.#units[next]!] : this.#units.slice(next);
+    scope(() => {
+      const pictures = units.flat().map((picture) => pictureTensor(picture, device));
+      const tokens = this.#model.pictureTokens(
+        pictures,
+        units.map(({ length }) => length),
       );
-      if (key !== null && to - from === pieceLength && prefixes !== undefined) this.#keepPrefix(from, key, prefixes);
-      if (key !== null) this.#prefixKey = key;
-      if (!this.isRead) return undefined;
-      this.#freePictures();
-      return ops.select(hidden, 1, to - from - 1);
+      tokens.forEach((own, i) => {
+        this.#pictures.push(keep(ops.clone(own)));
+        cache?.put(this.#pictureKeys[next + i]!, own);
+      });
     });
   }
 
-  /** Computes the next picture that positions up to `to` need, unless all of them are there. Those found in `cache` count as nothing. */
-  #readPicture(to: number, cache: TensorCache | undefined): boolean {
-    if (this.#prompt instanceof Tensor) return false;
-    const { imageBounds } = this.#prompt;
-    const { device } = this.#model.llm.model.norm.weight.data;
-    while (this.#pictures.length < this.#units.length && imageBounds[this.#pictures.length]![0] < to) {
-      const next = this.#pictures.length;
-      const known = cache?.get(this.#pictureKeys[next]!);
-      if (known !== undefined) {
-        this.#pictures.push(scope(() => keep(ops.clone(known))));
-        continue;
-      }
-      const units = this.#model.picturesAreIndependent ? [this.#units[next]!] : this.#units.slice(next);
-      scope(() => {
-        const pictures = units.flat().map((picture) => pictureTensor(picture, device));
-        const tokens = this.#model.pictureTokens(
-          pictures,
-          units.map(({ length }) => length),
-        );
-        tokens.forEach((own, i) => {
-          this.#pictures.push(keep(ops.clone(own)));
-          cache?.put(this.#pictureKeys[next + i]!, own);
-        });
-      });
-      return true;
-    }
-    return false;
+  /** The next `count` positions of the prompt, whose pictures are there. The tensors belong to the caller's scope. */
+  piece(count: number): PromptPiece {
+    const from = this.cache.length;
+    return {
+      embeds: this.#embeds(from, from + count),
+      cache: this.cache,
+      length: this.promptLength,
+      positionIds: this.#positions(from, from + count),
+    };
+  }
+
+  /** To be called when the decoder has read the next `count` positions; keeps them for later prompts that begin alike. */
+  wasRead(count: number, pieceLength: number, prefixes?: TensorCache): void {
+    const from = this.cache.length - count;
+    const key = this.#pieceKey(pieceLength, from);
+    if (key !== null && prefixes !== undefined) this.#keepPrefix(from, key, prefixes);
+    if (key !== null) this.#prefixKey = key;
+    if (this.isRead) this.#freePictures();
   }
 
   get #hasStates(): boolean {
@@ -225,9 +226,9 @@ export class Sequence {
   }
 
   /** Under which content the next piece is known: everything up to its end; null for prompts that came as embeddings, and for the last part of a prompt. */
-  #pieceKey(pieceLength: number): string | null {
+  #pieceKey(pieceLength: number, from = this.cache.length): string | null {
     const prompt = this.#prompt;
-    const [from, to] = [this.cache.length, this.cache.length + pieceLength];
+    const to = from + pieceLength;
     if (prompt instanceof Tensor || to > this.promptLength) return null;
     const pictures = prompt.imageBounds.flatMap(([start, end], i) =>
       start < to && end > from ? [`${start - from} ${this.#pictureKeys[i]}`] : [],

@@ -1,5 +1,5 @@
 /**
- * Attention of the language models: rotary positions, grouped key/value heads. With norms on queries and keys, and a gate on the
+ * Attention of the language models. Rotary positions, grouped key/value heads; with norms on queries and keys, and a gate on the
  * output, where the model has them. Shapes: B sequences, L positions, D hidden size, H heads, K key/value heads.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';
@@ -8,9 +8,10 @@ import type { KVCache } from './kv-cache.js';
 import { rotate } from './rope.js';
 import { gathered, spread } from './shared-rows.js';
 
-/** New positions of one sequence (B = 1) after those of a cache, which receives them. */
+/** New positions of some sequences, packed one after the other into one row (B = 1), each after those of its cache, which receives them. */
 export interface Continued {
-  readonly cache: KVCache;
+  /** The caches, and how many positions each gets; together L. */
+  readonly pieces: readonly { readonly cache: KVCache; readonly count: number }[];
   readonly layer: number;
 }
 
@@ -101,6 +102,16 @@ function attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, how?: Reached): T
   const [queries, keys, values] = [rotate(heads(q), rope), rotate(heads(k), rope), heads(v)];
   if (how === undefined) return heads(ops.attention(queries, keys, values, { is_causal: true }));
   if ('lengths' in how) return heads(ops.attention(queries, keys, values, { lengths: how.lengths, is_causal: true }));
-  const [allKeys, allValues] = how.cache.write(how.layer, keys, values);
-  return heads(ops.attention(queries, allKeys, allValues, { is_causal: true }));
+  let start = 0;
+  const parts = how.pieces.map(({ cache, count }) => {
+    const [own, ownKeys, ownValues] = [queries, keys, values].map((x) => ops.narrow(x, 2, start, count)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    start += count;
+    const [allKeys, allValues] = cache.write(how.layer, ownKeys, ownValues);
+    return heads(ops.attention(own, allKeys, allValues, { is_causal: true }));
+  });
+  return parts.length === 1 ? parts[0]! : ops.cat(parts, 1);
 }

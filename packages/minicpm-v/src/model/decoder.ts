@@ -67,6 +67,11 @@ export class DecoderLayer extends Module {
     this.#residualScale = config.residualScale;
   }
 
+  /** Whether a linear layer of it has an adapter. */
+  get hasAdapter(): boolean {
+    return [...this.namedModules()].some(([, module]) => module instanceof Linear && module.adapter !== undefined);
+  }
+
   /** x (B, L, D), or (N, D) when decoding; rope as `rotaryTable` (`rotaryRows`) makes it */
   forward(x: Tensor, rope: Tensor, how?: Reached): Tensor {
     const direct = how !== undefined && 'caches' in how ? this.#decode(x, rope, how) : undefined;
@@ -97,10 +102,36 @@ export class DecoderLayer extends Module {
   #mix(x: Tensor, rope: Tensor, how?: Reached): Tensor {
     if (this.linearAttn === undefined) return this.selfAttn!.forward(x, rope, how);
     if (how === undefined || 'lengths' in how) return this.linearAttn.forward(x, how ?? {});
-    if ('cache' in how) return this.linearAttn.forward(x, { states: [how.cache.state(how.layer)] });
+    if ('pieces' in how) {
+      const states = how.pieces.map(({ cache }) => cache.state(how.layer));
+      return this.linearAttn.forward(x, { states, lengths: how.pieces.map(({ count }) => count) });
+    }
     const states = how.caches.map((cache) => cache.state(how.layer));
     return ops.squeeze(this.linearAttn.forward(ops.unsqueeze(x, 1), { states }), 1);
   }
+}
+
+/** The next positions of a prompt. */
+export interface PromptPiece {
+  /** (L, D) */
+  readonly embeds: Tensor;
+  readonly cache: KVCache;
+  /** Positions that the whole prompt has: they decide between LongRoPE's two sets of frequencies. */
+  readonly length: number;
+  /** (3, 1, L) where tokens have three; absent: they follow those of the cache. */
+  readonly positionIds?: Tensor | undefined;
+}
+
+/** Position ids of pieces one after the other: (1, L), or (3, 1, L) where some have three. */
+function positionsOf(pieces: readonly PromptPiece[], counts: readonly number[]): Tensor {
+  const threefold = pieces.some(({ positionIds }) => positionIds !== undefined);
+  const all = pieces.map(({ embeds, cache, positionIds }, i) => {
+    if (positionIds !== undefined) return positionIds;
+    const ids = BigInt64Array.from({ length: counts[i]! }, (_, k) => BigInt(cache.length + k));
+    const own = fromTypedArray(ids, [1, ids.length], 'int64', embeds.device);
+    return threefold ? ops.expand(ops.unsqueeze(own, 0), [3, 1, ids.length]) : own;
+  });
+  return all.length === 1 ? all[0]! : ops.cat(all, -1);
 }
 
 export class Decoder extends Module {
@@ -138,22 +169,30 @@ export class Decoder extends Module {
     return rotaryTable(this.config, positionIds, this.norm.weight.data, length);
   }
 
+  /** Whether several pieces of prompts may be computed together, each with the bits that it has alone. */
+  get readsTogether(): boolean {
+    const { linearAttention, outputGate, longRope } = this.config;
+    if (linearAttention !== null || outputGate || longRope !== null) return false;
+    return ops.rowsStandAlone(this.norm.weight.data) && !this.layers.some(({ hasAdapter }) => hasAdapter);
+  }
+
   /**
-   * The next positions of one sequence, after those of its cache: embeddings (1, L, D) to hidden states (1, L, D), ready for `logits`.
-   *
-   * @param length positions that the whole prompt has: they decide between LongRoPE's two sets of frequencies
-   * @param positionIds (3, 1, L) where tokens have three; absent: they follow those of the cache
+   * The next positions of some sequences, after those of their caches: hidden states (1, L, D) of all of them one after the other, ready for
+   * `logits`. More than one piece only where `readsTogether`.
    */
-  prefill(embeds: Tensor, cache: KVCache, length: number, positionIds?: Tensor): Tensor {
-    const count = embeds.size(1);
-    const first = cache.length;
-    cache.reserve(count);
-    const ids = BigInt64Array.from({ length: count }, (_, i) => BigInt(first + i));
-    const rope = this.rope(positionIds ?? fromTypedArray(ids, [1, count], 'int64', embeds.device), length);
-    const hidden = onePiece(() =>
-      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { cache, layer: i })), embeds),
+  prefill(pieces: readonly PromptPiece[]): Tensor {
+    const counts = pieces.map(({ embeds }) => embeds.size(0));
+    const embeds = ops.unsqueeze(
+      pieces.length === 1 ? pieces[0]!.embeds : ops.cat(pieces.map((piece) => piece.embeds)),
+      0,
     );
-    cache.advance(count);
+    for (const [i, { cache }] of pieces.entries()) cache.reserve(counts[i]!);
+    const rope = this.rope(positionsOf(pieces, counts), Math.max(...pieces.map(({ length }) => length)));
+    const reached = pieces.map(({ cache }, i) => ({ cache, count: counts[i]! }));
+    const hidden = onePiece(() =>
+      this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { pieces: reached, layer: i })), embeds),
+    );
+    for (const { cache, count } of reached) cache.advance(count);
     return this.finish(hidden);
   }
 

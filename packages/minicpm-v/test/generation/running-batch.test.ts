@@ -144,6 +144,40 @@ describe.each(KINDS)('%s', (_, kind) => {
   });
 });
 
+const TOGETHER = new Set(['bfloat16', 'int8 in bfloat16', 'norms on queries and keys', 'LoRA on bfloat16', 'float32']);
+
+describe.each(KINDS.filter(([name]) => TOGETHER.has(name)))('short prompts, %s', (name, kind) => {
+  const model = load(kind);
+  afterAll(() => {
+    removeLora(model);
+    model.dispose();
+  });
+
+  it('are read in one step where rows do not depend on each other, with the bits that each has alone', () => {
+    const prompts = [5, 9, 3, 20, 12, 17].map((length, seed) => prompt(model, seed, length, 0));
+    const run = (some: readonly EncodedPrompt[]): { steps: number[]; tokens: Omit<NewToken, 'sequence'>[][] } => {
+      const batch = new RunningBatch(model, { pieceLength: 64 });
+      const steps: number[] = [];
+      const tokens: Omit<NewToken, 'sequence'>[][] = some.map(() => []);
+      for (const own of some) batch.add(own, { ...OPTIONS, stream: own.inputIds.length });
+      while (batch.size > 0) {
+        const step = batch.step();
+        steps.push(step.length);
+        for (const { sequence, ...token } of step) tokens[sequence]!.push(token);
+      }
+      batch.dispose();
+      return { steps, tokens };
+    };
+    const all = run(prompts);
+    expect(all.tokens).toEqual(prompts.flatMap((own) => run([own]).tokens));
+    const { readsTogether } = model.llm.model;
+    if (readsTogether)
+      expect(all.steps.slice(0, 2)).toEqual([5, 6]); // 49 of 64 positions, then the last prompt beside 5 tokens
+    else expect(all.steps.slice(0, 2)).toEqual([1, 2]);
+    if (name === 'float32' || kind.lora) expect(readsTogether).toBe(false);
+  });
+});
+
 describe('a batch', () => {
   const model = load({ dtype: 'float32' });
 

@@ -28,7 +28,8 @@ function whole(model: MiniCPMV, ids: number[]): Tensor {
 /** Hidden states of positions `from` to `to` of a sequence. */
 function step(model: MiniCPMV, ids: number[], from: number, to: number, cache: KVCache): Tensor {
   const decoder = model.llm.model;
-  return decoder.prefill(decoder.embed(int64([ids.slice(from, to)])), cache, ids.length);
+  const embeds = ops.select(decoder.embed(int64([ids.slice(from, to)])), 0, 0);
+  return decoder.prefill([{ embeds, cache, length: ids.length }]);
 }
 
 const cacheFor = (model: MiniCPMV): KVCache =>

@@ -5,11 +5,12 @@
  * newline is prompt, and so is an empty think block, with which a prompt ends. An answer that is not to be learned is
  * prompt, too, with the ids that it has as history at inference.
  */
+import type { ThinkingMode } from '@minicpm-finetune/run';
 import type { ChatMessage, Part } from './messages.js';
 import { type Grid, imagePlaceholder, videoPlaceholder } from './placeholders.js';
 import { strip, stripEnd, stripStart } from './python.js';
 import type { ChatTemplate } from './templates.js';
-import { splitThought, type ThinkingMode } from './thinking.js';
+import { splitThought } from './thinking.js';
 
 /** 'training': answers are supervised. 'prompt': the header of the next answer ends it. 'continue': the last turn is left open, to be gone on with. */
 export type Purpose = 'training' | 'prompt' | 'continue';
@@ -25,7 +26,11 @@ export interface Medium {
 
 export interface LayoutOptions {
   readonly purpose: Purpose;
-  /** For 'training'. */
+  /**
+   * For 'training'. inference: as the model's template has them, in answers after the last question only; an empty block is prompt.
+   * every_turn: in every answer, an empty block is learned, as ms-swift does. as_written: only those that are written in the data, as
+   * LLaMA-Factory does.
+   */
   readonly thinking: ThinkingMode;
   /** For 'prompt': whether the model shall think. */
   readonly enableThinking: boolean;

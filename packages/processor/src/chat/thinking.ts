@@ -26,13 +26,6 @@ export const THINK_BLOCKS: Thinking = {
   close: '\n</think>\n\n',
 };
 
-/**
- * Think blocks in training. inference: as the model's template has them, in answers after the last question only; an
- * empty block is prompt. every_turn: in every answer, an empty block is learned, as ms-swift does. as_written: only
- * those that are written in the data, as LLaMA-Factory does.
- */
-export type ThinkingMode = 'inference' | 'every_turn' | 'as_written';
-
 const THOUGHT = 'idea';
 const ANSWER = 'answer';
 

@@ -104,7 +104,7 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
   if (failed || (stream === undefined && complaint !== undefined)) throw notAVideo(path, complaint);
   if (stream === undefined || stream.disposition?.attached_pic === 1) {
     throw new UserError(`Expected a video in ${shownPath(path)} but received a file without moving pictures.`, {
-      cure: `${CURE} It may hold sound alone.`,
+      cure: 'Replace the file, or remove the record. It may hold sound alone.',
     });
   }
   if (packets.length === 1 && beginsAsPicture(readFileSync(path))) {
@@ -119,7 +119,7 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
     throw new UserError(
       `Expected a whole video in ${shownPath(path)} but received one that is cut off after ${after}.`,
       {
-        cure: `${CURE} Perhaps its download or copy stopped early.`,
+        cure: 'Replace the file, or remove the record. Perhaps its download or copy stopped early.',
       },
     );
   }

@@ -70,6 +70,8 @@ export type LlmType = NonNullable<RunConfig['model']['llm_type']>;
  * `official`: what the official dataset code makes of it (its doubled end tokens and stray newlines included).
  */
 export type Compat = RunConfig['data']['compat'];
+/** Think blocks in training. */
+export type ThinkingMode = RunConfig['data']['thinking'];
 
 /** The type in which the forward and backward pass compute. */
 export type FloatDType = RunConfig['precision']['dtype'];

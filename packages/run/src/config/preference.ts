@@ -2,7 +2,7 @@
 import type { FlagTable, IdleRule } from './spec.js';
 
 /** DPO (Rafailov et al., 2023), IPO (Azar et al., 2023), hinge (Zhao et al., 2023), SimPO (Meng et al., 2024), ORPO (Hong et al., 2024), KTO (Ethayarajh et al., 2024), MPO (Wang et al., 2024). */
-export const PREFERENCE_LOSSES = ['dpo', 'ipo', 'hinge', 'simpo', 'orpo', 'kto', 'mpo'] as const;
+const PREFERENCE_LOSSES = ['dpo', 'ipo', 'hinge', 'simpo', 'orpo', 'kto', 'mpo'] as const;
 
 /** What an evaluation of pairs measures, besides the loss. */
 export const PREFERENCE_METRICS = [

@@ -64,7 +64,7 @@ function answers(found: NonNullable<CheckReport['answers']>, say: Say): string[]
 function images(report: CheckReport, say: Say): string[] {
   const { images: count, videos, frames, text_only, slices_per_image } = report;
   const textOnly = text_only > 0 ? `, ${counted(text_only, 'text-only record')}` : '';
-  const shown = videos === 0 ? [] : ['', say(`${counted(videos, 'video')} of ${counted(frames, 'frame')}`)];
+  const shown = videos === 0 ? [] : ['', say(`Videos: ${videos}, frames: ${frames}`)];
   if (count === 0) return videos === 0 ? ['', say(`No images${textOnly}`)] : shown;
   return [
     ...shown,

@@ -5,7 +5,7 @@
  */
 import type { EncodedPicture } from '@minicpm-finetune/processor';
 import sharp, { type OverlayOptions } from 'sharp';
-import type { ImageGrid, ShownImage, ShownVideo } from '../../data/image-grids.js';
+import type { ShownImage, ShownVideo } from '../../data/image-grids.js';
 import { drawLabel, type Label, LETTER } from './labels.js';
 
 const GAP = 8;
@@ -67,16 +67,16 @@ export async function contactSheet(
 
 /** The heading of an image. */
 export function headingOf(number: number, { name, size, turn, role, shown: { grid } }: ImageInfo): string {
-  return `image ${number}: ${name}, ${size.width}x${size.height}, turn ${turn} (${role}), ${slicesIn(grid)}`;
+  const slices = grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
+  return `image ${number}: ${name}, ${size.width}x${size.height}, turn ${turn} (${role}), ${slices}`;
 }
 
 function videoHeading(number: number, { name, turn, role, shown: { frames } }: VideoInfo): string {
   const times = `${secondsOf(frames[0]!.time)} to ${secondsOf(frames.at(-1)!.time)}`;
-  return `video ${number}: ${name}, turn ${turn} (${role}), ${frames.length} frames, ${times}, ${slicesIn(frames[0]!.grid)}`;
+  const { grid } = frames[0]!;
+  const slices = grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
+  return `video ${number}: ${name}, turn ${turn} (${role}), ${frames.length} frames, ${times}, ${slices}`;
 }
-
-const slicesIn = (grid: ImageGrid): string =>
-  grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
 
 const secondsOf = (time: number): string => `${time.toFixed(2)} s`;
 

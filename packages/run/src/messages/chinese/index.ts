@@ -23,6 +23,7 @@ import { SAME_DATA } from './same-data.js';
 import { SERVE } from './serve.js';
 import { TRAINING } from './training.js';
 import { UI } from './ui.js';
+import { VIDEOS } from './videos.js';
 
 /** The topics, each with its templates; a template is in one of them. */
 export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
@@ -34,6 +35,7 @@ export const CHINESE_TOPICS: Readonly<Record<string, Messages>> = {
   data: DATA,
   records: RECORDS,
   pictures: PICTURES,
+  videos: VIDEOS,
   model: MODEL,
   hub: HUB,
   training: TRAINING,

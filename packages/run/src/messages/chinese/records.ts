@@ -48,7 +48,6 @@ export const RECORDS: Messages = {
   'an object with type': '含 type 的对象',
   'part {1} of the content': '内容的第 {1} 部分',
   'the type of part {1}': '第 {1} 部分的类型',
-  'text, image or image_url': 'text、image 或 image_url',
 
   // Pictures in the text.
   'the image {1}': '图片 {1}',
@@ -184,10 +183,6 @@ export const RECORDS: Messages = {
   'Write the system prompt as one string.': '请把系统提示写成一个字符串。',
   'Tools are not trained here. Write what the model shall see and say into the turns as text, or remove {1}.':
     '这里不训练工具调用。请把模型要看到和要说的内容作为文本写进对话轮，或去掉 {1}。',
-  'Write the reasoning into the answer itself, in the form in which the model shall say it, or remove {1}.':
-    '请把推理过程按模型应说的形式写进回答，或去掉 {1}。',
-  'Remove {1} or the record: the models are trained on text and images here.':
-    '请去掉 {1} 或删除该记录：这里只用文本和图片训练。',
   'Write the earlier turns in front of the others, as user and assistant, and remove {1}.':
     '请把先前的对话轮以 user 和 assistant 写在其他轮之前，并去掉 {1}。',
   'Rename {1} to system, or remove it.': '请把 {1} 改名为 system，或去掉它。',
@@ -220,12 +215,9 @@ export const RECORDS: Messages = {
   'Expected one value for each of the {1} turns in the key {2} of a record but received {3}: {4}.':
     '记录的键 {2} 应为 {1} 轮对话各给一个值，但收到 {3} 个：{4}。',
   '0 or 1 (or false or true)': '0 或 1（或 false、true）',
-  'Write each part as {"type": "text", "text"} or {"type": "image", "image": path}.':
-    '请把每个内容片段写成 {"type": "text", "text"} 或 {"type": "image", "image": 路径}。',
   'Write it as one string.': '请写成一个字符串。',
   'nothing but text': '只有文本',
   'nothing but an image': '只有图片',
-  'Write text and image as two parts.': '请把文本和图片写成两个内容片段。',
   'JSON Lines, {1} records, the first in {2}': 'JSON Lines，{1} 条记录，第一条为{2}',
   'JSON array, {1} records, the first in {2}': 'JSON 数组，{1} 条记录，第一条为{2}',
   'parquet, {1} records, the first in {2}': 'parquet，{1} 条记录，第一条为{2}',
