@@ -89,7 +89,9 @@ async function showAnswers(records: readonly DigitRecord[]): Promise<void> {
       before.generate([ask], { maxNewTokens: 24 }),
       after.generate([ask], { maxNewTokens: 24 }),
     ]);
-    progress.print(`  ${relative(tiny.folder, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`);
+    progress.print(
+      `  ${relative(tiny.folder, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`,
+    );
   }
 }
 

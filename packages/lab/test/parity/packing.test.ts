@@ -1,5 +1,12 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
-import { applyLora, createModel, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
+import {
+  applyLora,
+  createModel,
+  type MiniCPMV,
+  type ModelInputs,
+  type Picture,
+  setLoraTraining,
+} from '@minicpm-finetune/minicpm-v';
 import { type EncodedSample, parseConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, liveTensors, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { type Batch, collate, denseRows, type Gradients, lossAndGradients, tuneFully } from 'minicpm-finetune/internal';
