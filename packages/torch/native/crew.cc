@@ -1,3 +1,4 @@
+// The threads of crew.h: one job at a time, and fetching while they wait.
 #include "crew.h"
 
 #include <ATen/Parallel.h>

@@ -1,5 +1,6 @@
-// minicpm::rows_rms_norm, rows_swiglu and rows_add: what stands between the products of generation. A row depends on no other row.
+// minicpm::rows_rms_norm, rows_swiglu and rows_add.
 //
+// What stands between the products of generation. A row depends on no other row.
 // On a CPU they are computed here, in float32 inside, whatever the processor.
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty_like.h>
