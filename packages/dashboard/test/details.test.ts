@@ -1,9 +1,10 @@
 /** One run over HTTP: its settings, its answers over the steps, its recipe, its notes. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { makeFolder, PageServer } from './support/page-server.js';
+import { makeFolder, PageServer, until } from './support/page-server.js';
 import { writeRecordedRuns } from './support/recorded-runs.mjs';
 
 const place = makeFolder('details');
@@ -125,6 +126,26 @@ it('says what the run recorded in the language of the page', async () => {
   expect((await page.get(`/api/runs/${await page.idOf('killed')}/checkpoints`, zh)).json.checkpoints[0].kept).toBe(
     '它是可以恢复该训练的最后一个检查点。',
   );
+});
+
+it('does not wait for pipes that somebody put in the place of its files', async () => {
+  const folder = join(place.path, 'pipes');
+  const checkpoint = join(folder, 'checkpoint-5');
+  mkdirSync(checkpoint, { recursive: true });
+  writeFileSync(join(folder, 'events.jsonl'), '{"event":"run_start","total_steps":5}\n');
+  const names = ['ui.json', 'ui_launch.json', 'run.json', 'run.lock', 'checkpoint-5/manifest.json'];
+  execFileSync(
+    'mkfifo',
+    [...names, 'checkpoint-5/trainer_state.json'].map((name) => join(folder, name)),
+  );
+  const pipes = await until(async () => await page.idOf('pipes').catch(() => undefined), 'the run');
+  expect((await page.get(`/api/runs/${pipes}`)).json.summary.totalSteps).toBe(5);
+  const { checkpoints } = (await page.get(`/api/runs/${pipes}/checkpoints`)).json;
+  expect(checkpoints).toMatchObject([
+    { step: 5, complete: false, problems: ['manifest.json cannot be read: it is no file'] },
+  ]);
+  expect((await page.post('/api/chat', { source: { run: pipes, step: 'base' } })).status).toBe(409);
+  rmSync(folder, { recursive: true });
 });
 
 it('is sent small', async () => {

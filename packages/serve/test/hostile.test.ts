@@ -111,7 +111,11 @@ describe('who may ask', () => {
       expect(answer, host).toMatch(/^HTTP\/1\.1 421 /);
       expect(answer).toContain('"host_not_allowed"');
     }
-    expect(await raw('GET /health HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 421 /);
+    for (const head of ['GET /health HTTP/1.0', 'GET /health HTTP/1.1']) {
+      const answer = await raw(`${head}\r\nConnection: close\r\n\r\n`);
+      expect(answer, head).toMatch(/^HTTP\/1\.1 421 /);
+      expect(answer, head).toContain('"host_not_allowed"');
+    }
   });
 
   it('is only who has the key', async () => {

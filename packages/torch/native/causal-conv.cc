@@ -1,4 +1,4 @@
-// minicpm::causal_conv1d_silu: a convolution over a row and those before, each channel for itself, and SiLU.
+// minicpm::causal_conv1d_silu: a causal convolution and SiLU. Over a row and those before it, each channel for itself.
 //
 // On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
 // libtorch's operators. A thread works on some channels of all rows: results do not depend on the number of threads.

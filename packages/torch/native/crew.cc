@@ -1,4 +1,4 @@
-// The threads of crew.h: one job at a time, and fetching while they wait.
+// The threads of generation (crew.h).
 #include "crew.h"
 
 #include <ATen/Parallel.h>

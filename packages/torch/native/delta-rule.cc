@@ -1,4 +1,4 @@
-// minicpm::gated_delta_rule: linear attention whose state forgets by a gate and is corrected by the delta rule (Yang, Kautz and Hatamizadeh, 2024).
+// minicpm::gated_delta_rule: linear attention with a state. It forgets by a gate and is corrected by the delta rule (Yang, Kautz and Hatamizadeh, 2024).
 //
 // On a CPU, the kernels of delta-*.cc; elsewhere, and for float16, libtorch's operators.
 #include <ATen/ops/cat.h>

@@ -1,4 +1,4 @@
-// minicpm::rows_linear: products of rows with a weight. A row depends on no other row.
+// minicpm::rows_linear: products of few rows with a weight. A row depends on no other row.
 //
 // On a CPU they are computed here, in float32 inside, whatever the processor; bfloat16 with AVX-512 BF16 multiplies in rows-bf16.cc. On devices
 // the rows are padded to multiples of kDeviceRows, so that the same kernel of the device serves any number of them.

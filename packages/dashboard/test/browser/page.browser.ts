@@ -52,6 +52,14 @@ describe('the token', () => {
     await stranger.getByLabel('Token').fill(bench.dashboard.url);
     await stranger.keyboard.press('Enter');
     await stranger.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    await show(stranger, 'machine');
+    await stranger.evaluate(() => {
+      location.hash = `#token=${'x'.repeat(43)}`; // an old address, opened in a browser that is signed in
+    });
+    await stranger.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    expect(stranger.url()).not.toContain('token');
+    await show(stranger, 'runs/none');
+    expect(await stranger.locator('h1').count()).toBe(1);
     await context.close();
   });
 });
@@ -105,6 +113,27 @@ test('a run whose process is killed offers at once what can be done then', async
   await page.getByRole('button', { name: 'Resume from step 20' }).waitFor();
   expect(await page.getByRole('button', { name: 'Stop and save' }).count()).toBe(0);
   rmSync(folder, { recursive: true });
+});
+
+test('tabs that nobody sees leave room for the one that is seen', async () => {
+  const tabs: Page[] = [];
+  for (let i = 0; i < 7; i++) {
+    const tab = await page.context().newPage(); // one more than a browser has connections to a server
+    await tab.addInitScript(() => {
+      Object.defineProperty(document, 'hidden', { get: () => !('seen' in globalThis) });
+    });
+    await tab.goto(`http://127.0.0.1:${bench.dashboard.port}/#/runs`);
+    await tab.getByRole('heading', { name: 'Runs', level: 1 }).waitFor();
+    tabs.push(tab);
+  }
+  const last = tabs.at(-1)!;
+  await last.getByText('Connecting').waitFor();
+  await last.evaluate(() => {
+    Object.assign(globalThis, { seen: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await last.getByText('Live', { exact: true }).waitFor();
+  for (const tab of tabs) await tab.close();
 });
 
 describe('every screen', () => {

@@ -119,14 +119,19 @@ describe('the weights of a run', () => {
   it('of an adapter are its folder, and its base where the run was started', () => {
     write('run/adapter_config.json', { base_model_name_or_path: 'other' });
     const base = join(path, 'base');
-    expect(weightsOfRun(run, null)).toEqual({ base, adapter: run.folder, label: 'digits' });
-    expect(weightsOfRun(run, 'base')).toEqual({ base, adapter: null, label: 'base' });
+    expect(weightsOfRun(run, null)).toEqual({ base, adapter: run.folder, label: 'digits', mayFetch: false });
+    expect(weightsOfRun(run, 'base')).toEqual({ base, adapter: null, label: 'base', mayFetch: false });
     write('run/run.json', { model: { model_name_or_path: 'openbmb/MiniCPM-V-2_6' } });
     expect(weightsOfRun(run, null).base).toBe('openbmb/MiniCPM-V-2_6');
   });
 
   it('of a model that is named are there, or a name of the hub', () => {
-    expect(weightsOfModel('base', path)).toEqual({ base: join(path, 'base'), adapter: null, label: 'base' });
-    expect(weightsOfModel('openbmb/x', path)).toEqual({ base: 'openbmb/x', adapter: null, label: 'x' });
+    expect(weightsOfModel('base', path)).toEqual({
+      base: join(path, 'base'),
+      adapter: null,
+      label: 'base',
+      mayFetch: true,
+    });
+    expect(weightsOfModel('openbmb/x', path)).toEqual({ base: 'openbmb/x', adapter: null, label: 'x', mayFetch: true });
   });
 });

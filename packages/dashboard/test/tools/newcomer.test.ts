@@ -1,5 +1,5 @@
 /** A newcomer's path over the page's endpoints: a run is started, watched, stopped and resumed, then asked beside its base. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makePlace, type Place } from '../../../finetune/test/support/run-place.js';
@@ -202,6 +202,36 @@ describe('a newcomer', () => {
     for (const { id: each } of (await server.get('/api/chat')).json.models)
       await server.post(`/api/chat/${each}/close`);
     await until(() => (isThere(again.server.pid) ? undefined : true), 'the process to end');
+  });
+
+  it('is told that the base of a run was moved; nobody else is asked for it', async () => {
+    const folder = join(realpathSync(place.folder), 'runs', 'moved');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'events.jsonl'), '{"event":"run_start","total_steps":5}\n');
+    writeFileSync(join(folder, 'run.json'), '{"model":{"model_name_or_path":"nobody/nothing"}}');
+    writeFileSync(join(folder, 'adapter_config.json'), '{"base_model_name_or_path":"nobody/nothing"}');
+    const moved = await until(async () => {
+      const { runs } = (await server.get('/api/runs')).json;
+      return runs.find((one: { folder: string }) => one.folder === folder)?.id;
+    }, 'the run');
+    const { json } = await server.post('/api/chat', { source: { run: moved, step: null } });
+    const merging = await server.post(`/api/runs/${moved}/jobs`, { kind: 'merge', step: null, output: 'runs/none' });
+    const ended = await until(async () => {
+      const { models } = (await server.get('/api/chat')).json;
+      const found = models.find(({ id }: { id: string }) => id === json.id);
+      return found.state === 'ended' ? found : undefined;
+    }, 'the refusal');
+    expect(ended.error).toMatch(/^Expected the base nobody\/nothing as a folder or in the cache .* was moved/);
+    const job = await until(async () => {
+      const found = (await server.get(`/api/runs/${moved}/jobs`)).json.jobs[0];
+      return found.state === 'running' ? undefined : found;
+    }, 'the end of the command');
+    expect(job).toMatchObject({
+      id: merging.json.id,
+      state: 'failed',
+      error: { message: expect.stringMatching(/^Expected the base/) },
+    });
+    rmSync(folder, { recursive: true });
   });
 
   it('is told why a model does not load', async () => {

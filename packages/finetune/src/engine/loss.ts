@@ -12,6 +12,8 @@ import { enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } fro
 export interface Head {
   /** hidden (N, D) -> logits (N, V), float32 */
   logits(hidden: Tensor): Tensor;
+  /** V */
+  readonly vocabSize: number;
   readonly trainable: ReadonlyMap<string, Tensor>;
 }
 
@@ -22,8 +24,6 @@ export interface LossOptions {
   readonly weights?: Float64Array;
   /** Whether the gradient of the hidden states is wanted. */
   readonly needsHidden: boolean;
-  /** Positions whose logits exist at the same time. */
-  readonly chunk?: number;
 }
 
 export interface LossResult {
@@ -35,7 +35,9 @@ export interface LossResult {
   readonly gradients: ReadonlyMap<string, Tensor>;
 }
 
-const DEFAULT_CHUNK = 256;
+/** Most logits that exist at the same time (in three forms of four bytes). A trained head adds a whole gradient for each chunk: then twice as many. */
+const MOST_LOGITS = 2 ** 24;
+const MOST_POSITIONS = 256;
 const [NONE, SUM] = [0, 2]; // at::Reduction
 
 /** A sum that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
@@ -54,7 +56,11 @@ function supervisedPositions(labels: Int32Array): { positions: BigInt64Array; ta
   };
 }
 
-function* chunksOf(count: number, size: number): Generator<[start: number, length: number]> {
+/** Positions in parts whose logits exist at the same time, all of about one size: freed memory fits the next part. */
+function* chunksOf(count: number, { vocabSize, trainable }: Head): Generator<[start: number, length: number]> {
+  const logits = trainable.size === 0 ? MOST_LOGITS : 2 * MOST_LOGITS;
+  const most = Math.min(MOST_POSITIONS, Math.max(1, Math.floor(logits / vocabSize)));
+  const size = Math.ceil(count / Math.ceil(count / most));
   for (let start = 0; start < count; start += size) yield [start, Math.min(size, count - start)];
 }
 
@@ -77,7 +83,7 @@ export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, 
       options.weights && fromTypedArray(Float32Array.from(options.weights), [count], 'float32', hidden.device);
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
-    for (const [start, length] of chunksOf(count, options.chunk ?? DEFAULT_CHUNK)) {
+    for (const [start, length] of chunksOf(count, head)) {
       gradParameters = scope(() => {
         const leaf = ops.clone(ops.narrow(selected, 0, start, length));
         if (options.needsHidden) leaf.requiresGrad = true;
@@ -136,7 +142,6 @@ export function stretchLogProbs(
   labels: Int32Array,
   ends: readonly number[],
   head: Head,
-  chunk = DEFAULT_CHUNK,
 ): StretchLogProbs {
   const [B, L, D] = hidden.shape as [number, number, number];
   const { positions, targets } = supervisedPositions(labels);
@@ -153,7 +158,7 @@ export function stretchLogProbs(
       const rows = fromTypedArray(positions, [positions.length], 'int64', device);
       const selected = ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows);
       const wanted = fromTypedArray(targets, [positions.length], 'int64', device);
-      const parts = [...chunksOf(positions.length, chunk)].map(([start, length]) =>
+      const parts = [...chunksOf(positions.length, head)].map(([start, length]) =>
         scope(() => {
           const logits = head.logits(ops.narrow(selected, 0, start, length));
           return ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, NONE);
@@ -170,12 +175,7 @@ export function stretchLogProbs(
 }
 
 /** The summed loss alone, without graph: evaluation. */
-export function lossSum(
-  hidden: Tensor,
-  labels: Int32Array,
-  head: Head,
-  chunk = DEFAULT_CHUNK,
-): { sum: number; count: number } {
+export function lossSum(hidden: Tensor, labels: Int32Array, head: Head): { sum: number; count: number } {
   const [B, L, D] = hidden.shape as [number, number, number];
   const { positions, targets } = supervisedPositions(labels);
   if (positions.length === 0) return { sum: 0, count: 0 };
@@ -188,7 +188,7 @@ export function lossSum(
         fromTypedArray(positions, [positions.length], 'int64', hidden.device),
       );
       const wanted = fromTypedArray(targets, [positions.length], 'int64', hidden.device);
-      for (const [start, length] of chunksOf(positions.length, chunk)) {
+      for (const [start, length] of chunksOf(positions.length, head)) {
         scope(() => {
           const logits = head.logits(ops.narrow(selected, 0, start, length));
           ops.add_(all, ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, SUM));

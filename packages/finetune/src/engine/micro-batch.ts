@@ -67,8 +67,8 @@ interface StepWatch {
   gradients(gradients: ReadonlyMap<string, Tensor>, module: string): void;
 }
 
-/** The module that maps hidden states to logits. */
-export const HEAD = 'llm.lm_head';
+/** The module that maps hidden states to logits, as all models call it. */
+export const HEAD = 'lm_head';
 
 /** Names of the head's parameters that train. */
 const trainableHead = (model: MiniCPMV): string[] =>
@@ -79,6 +79,7 @@ export function headOf(model: MiniCPMV): Head {
   const parameters = model.headParameters();
   return {
     logits: (hidden) => model.logits(hidden),
+    vocabSize: model.config.llm.vocabSize,
     trainable: new Map(trainableHead(model).map((name) => [name, parameters.get(name)!.data])),
   };
 }

@@ -1,5 +1,4 @@
 /** Everything a run holds while training, and its opening. */
-
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { partOf } from '@minicpm-finetune/processor';

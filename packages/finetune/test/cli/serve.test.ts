@@ -113,6 +113,14 @@ describe('serve refuses', () => {
     expect(await failure('--model', base, '--host', '0.0.0.0')).toContain('MINICPM_API_KEY');
   });
 
+  it('a key that no header can hold, without showing it', async () => {
+    for (const key of ['sesame open', 'sesame\n', ' sesame', 'sésame']) {
+      const said = await failure('--model', base, '--api_key', key);
+      expect(said).toContain('without white space');
+      expect(said).not.toMatch(/s[eé]same/);
+    }
+  });
+
   it('adapters without a name, folders that are not there, origins that are none', async () => {
     expect(await failure('--model', base, '--adapter', adapter)).toContain(`--adapter adapter=${adapter}`);
     expect(await failure('--model', base, '--adapter', 'a=/nowhere')).toContain('adapter folder');

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV } from '@minicpm-finetune/minicpm-v';
-import { type EncodedPicture, type EncodedSample, fixedTokens, readConfig } from '@minicpm-finetune/processor';
+import { countTokens, type EncodedPicture, type EncodedSample, readConfig } from '@minicpm-finetune/processor';
 import { type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { Random } from '../../src/data/random.js';
 import { tinyModel } from './tiny-model.js';
@@ -34,21 +34,28 @@ function noisePicture(model: MiniCPMV, rows: number, cols: number, seed: number)
   };
 }
 
-/** A record of `length` tokens with pictures of the given sizes in patches; the second half of its tokens is supervised. */
+/** A record of `length` tokens with pictures of the given sizes, in what the model's sides are multiples of; the second half of its tokens is supervised. */
 export function noiseSample(
   model: MiniCPMV,
   length: number,
   sizes: readonly (readonly [rows: number, cols: number])[],
   seed: number,
 ): EncodedSample {
-  const { llm } = model.config;
-  const Q = fixedTokens(model.config.pictureTokens);
+  const { llm, pictureTokens, canvas } = model.config;
+  const multiple = model.version.sliceMultiple;
+  const grids = sizes.map(([rows, cols]) => ({ rows: rows * multiple, cols: cols * multiple }));
   const random = new Random(seed, length);
   const inputIds = Int32Array.from({ length }, () => random.below(llm.vocabSize));
   const labels = inputIds.map((_, i) => (i >= length >> 1 && i < length - 1 ? inputIds[i + 1]! : -100));
-  const imageBounds = sizes.map((_, i): [number, number] => [1 + i * (Q + 1), 1 + i * (Q + 1) + Q]);
-  const pictures = sizes.map(([rows, cols], i) => noisePicture(model, rows, cols, seed + i));
-  return { inputIds, labels, imageBounds, pictures };
+  let at = 0;
+  const imageBounds = grids.map((grid): [number, number] => {
+    const start = at + 1;
+    at = start + countTokens(pictureTokens, grid);
+    return [start, at];
+  });
+  const pictures = grids.map(({ rows, cols }, i) => noisePicture(model, rows, cols, seed + i));
+  const positionIds = Int32Array.from({ length: 3 * length }, (_, i) => (i % length) + random.below(3));
+  return { inputIds, labels, imageBounds, pictures, ...(canvas && { positionIds }) };
 }
 
 const largest = (tensor: Tensor): number => scope(() => ops.maxAll(ops.abs(tensor)).item());

@@ -2,7 +2,6 @@
  * Checks of training on a device. Losses beside the CPU's, recompute and resume, memory over many steps, tracing of
  * non-finite values.
  */
-
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createModel, moveTo, trainableParameters } from '@minicpm-finetune/minicpm-v';

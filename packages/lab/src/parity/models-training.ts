@@ -2,7 +2,6 @@
  * Parity of training: gradients, groups, trajectories. Also which parameters have no gradient or a zero one;
  * trajectories of full and LoRA fine-tuning.
  */
-
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { partOf } from '@minicpm-finetune/processor';
 import { makeSchedule } from '@minicpm-finetune/run';

@@ -48,6 +48,7 @@ interface Flags {
   steps: number;
   lora: boolean;
   lora_r: number;
+  lora_target_modules?: string;
   modules_to_save: string;
   freeze_vision: boolean;
   bf16: boolean;
@@ -81,6 +82,7 @@ function parseFlags(words: readonly string[]): Flags {
     .option('--steps <n>', 'optimizer steps', number, 8)
     .option('--lora', 'train LoRA adapters on q, k, v, o of the language model', false)
     .option('--lora_r <r>', 'rank', number, 64)
+    .option('--lora_target_modules <pattern>', 'which layers get adapters; default: as `train` does')
     .option('--modules_to_save <names>', "modules trained whole beside LoRA; '' for none", 'embed_tokens,resampler')
     .option('--freeze_vision', 'do not train the vision tower', false)
     .option('--bf16', 'weights, activations and gradients in bfloat16', false)
@@ -127,8 +129,10 @@ function configOf(flags: Flags): RunConfig {
   }).config;
 }
 
-function loraValues({ lora_r: r, freeze_vision: frozen }: Flags, saved: readonly string[]) {
-  return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save: [...saved, ...(frozen ? [] : ['vpm'])] };
+function loraValues({ lora_r: r, lora_target_modules: targets, freeze_vision }: Flags, saved: readonly string[]) {
+  const lora_modules_to_save = [...saved, ...(freeze_vision ? [] : ['vpm'])];
+  const named = targets === undefined ? {} : { lora_target_modules: targets };
+  return { lora_r: r, lora_alpha: r, lora_dropout: 0, lora_modules_to_save, ...named };
 }
 
 const DPO: PreferenceOptions = {
@@ -191,6 +195,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
   const losses: number[] = [];
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
+  const cpuSeconds: number[] = []; // of all threads: what other programs take does not count
   const peaks: number[] = [];
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
@@ -212,7 +217,10 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       return result;
     };
     const time = (): StepResult => {
+      const used = process.cpuUsage();
       const result = compute();
+      const { user, system } = process.cpuUsage(used);
+      cpuSeconds.push((user + system) / 1e6);
       // the other side's time begins when the batch is in the host's memory
       if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
       return result;
@@ -239,6 +247,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       losses,
       start_s: Number((start / 1000).toFixed(3)),
       step_s: seconds.map((s) => Number(s.toFixed(4))),
+      step_cpu_s: cpuSeconds.map((s) => Number(s.toFixed(3))),
       median_step_s: counted.length === 0 ? null : median(counted),
       samples_per_s: Number((allSamples! / elapsed).toFixed(4)),
       tokens_per_s: Number((allTokens! / elapsed).toFixed(1)),

@@ -2,15 +2,15 @@
  * `npm run quickstart`: a tiny model learns to read digits. With `-- --preference` it is taught wrong answers in part and learns to prefer
  * right ones.
  *
- * It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in `quickstart/` of the working folder.
- * The last line on standard output is JSON: accuracy before and after, and seconds.
+ * `-- --model 4.6` takes a tiny MiniCPM-V 4.6. It is made of the ordinary commands; each is printed before it runs, to be taken over. Everything lands in
+ * `quickstart/` (`quickstart-4.6/`) of the working folder. The last line on standard output is JSON: accuracy before and after, and seconds.
  */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { relative } from 'node:path';
 import { loadModel } from '@minicpm-finetune/minicpm-v';
 import { type DigitRecord, type DigitSet, reworded, withoutPictures, writeDigits, writeRecords } from './digits.js';
 import { preferenceQuickstart } from './preference.js';
-import { accuracy, FOLDER, inFolder, makeModel, progress, run, title, trainOnText } from './tools.js';
+import { accuracy, inFolder, makeModel, progress, run, tiny, title, trainOnText } from './tools.js';
 
 const DIGITS = 10_000;
 const HELD_OUT = 997;
@@ -33,7 +33,7 @@ async function makeData(): Promise<DigitSet> {
 }
 
 async function trainOnDigits(): Promise<number> {
-  title('Full fine-tuning: vision tower, resampler and language model learn to read');
+  title(`Full fine-tuning: vision tower, ${tiny.connector} and language model learn to read`);
   return await run('train', {
     model_name_or_path: inFolder('base'),
     data_path: inFolder('data', 'train.json'),
@@ -64,7 +64,7 @@ async function trainWording(): Promise<number> {
     lora_modules_to_save: '',
     lora_r: 8,
     lora_alpha: 16,
-    lora_target_modules: 'llm\\..*layers\\.\\d+\\.(self_attn|mlp)\\.\\w+_proj',
+    lora_target_modules: tiny.loraTargets,
     model_max_length: 256,
     per_device_train_batch_size: 32,
     max_steps: 150,
@@ -89,17 +89,19 @@ async function showAnswers(records: readonly DigitRecord[]): Promise<void> {
       before.generate([ask], { maxNewTokens: 24 }),
       after.generate([ask], { maxNewTokens: 24 }),
     ]);
-    progress.print(`  ${relative(FOLDER, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`);
+    progress.print(
+      `  ${relative(tiny.folder, path)}  ${text}  full: ${plain[0]!.text}  with adapter: ${worded[0]!.text}`,
+    );
   }
 }
 
 async function main(): Promise<void> {
   const started = performance.now();
   const seconds = (): number => Math.round((performance.now() - started) / 100) / 10;
-  mkdirSync(FOLDER, { recursive: true });
-  for (const name of ['untrained', 'base', 'full', 'lora', 'before.jsonl', 'after.jsonl']) {
-    rmSync(inFolder(name), { recursive: true, force: true });
-    if (name.endsWith('.jsonl')) rmSync(inFolder(`${name}.settings.json`), { force: true });
+  mkdirSync(tiny.folder, { recursive: true });
+  for (const made of ['untrained', 'base', 'full', 'lora', 'before.jsonl', 'after.jsonl']) {
+    rmSync(inFolder(made), { recursive: true, force: true });
+    if (made.endsWith('.jsonl')) rmSync(inFolder(`${made}.settings.json`), { force: true });
   }
   const digits = await makeData();
   makeModel();

@@ -6,7 +6,7 @@
  */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { type DigitRecord, withoutPictures, writeDigits, writeRecords } from './digits.js';
-import { accuracy, inFolder, makeModel, progress, run, title, trainOnText } from './tools.js';
+import { accuracy, inFolder, makeModel, progress, run, tiny, title, trainOnText } from './tools.js';
 
 /** Of ten examples of a digit from 5 on, those that are taught wrong. */
 const WRONG_OF_TEN = 7;
@@ -63,7 +63,7 @@ async function prefer(): Promise<number> {
     tune_vision: false,
     lora_r: 16,
     lora_alpha: 32,
-    lora_target_modules: 'llm\\..*layers\\.\\d+\\.(self_attn|mlp)\\.\\w+_proj',
+    lora_target_modules: tiny.loraTargets,
     model_max_length: 256,
     per_device_train_batch_size: 32,
     num_train_epochs: 1,

@@ -1,21 +1,30 @@
 /** What the quickstarts share. The folder, commands that are printed and run, the model, and how well it reads. */
 import { spawn } from 'node:child_process';
-import { cpSync, readFileSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { createModel, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { parseConfig } from '@minicpm-finetune/processor';
 import { Progress } from 'minicpm-finetune/internal';
-import { TINY_CONFIG } from './tiny-config.js';
+import { TINY_MODELS, type TinyModel } from './models.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const COMMAND = join(HERE, '..', '..', '..', 'finetune', 'bin', 'minicpm-finetune.js');
-const TOKENIZER = join(HERE, '..', '..', 'assets', 'tokenizer');
-/** Everything lands here. */
-export const FOLDER = 'quickstart';
 
 export const progress = new Progress();
-export const inFolder = (...parts: string[]): string => join(FOLDER, ...parts);
+const [name, chosen] = chosenModel();
+export const tiny: TinyModel = chosen;
+export const inFolder = (...parts: string[]): string => join(tiny.folder, ...parts);
+
+function chosenModel(): [name: string, tiny: TinyModel] {
+  const options = { model: { type: 'string', default: '2.6' }, preference: { type: 'boolean' } } as const;
+  const { model } = parseArgs({ options }).values;
+  const found = TINY_MODELS[model];
+  if (found !== undefined) return [model, found];
+  console.error(`Expected --model ${Object.keys(TINY_MODELS).join(' or ')} but received ${model}.`);
+  process.exit(1);
+}
 
 export function title(text: string): void {
   progress.print(`\n${text}`);
@@ -39,18 +48,20 @@ export async function run(command: string, flags: Record<string, string | number
 
 /** A model with random weights in the published layout. */
 export function makeModel(): void {
-  title('Model: MiniCPM-V 2.6 in miniature, with random weights');
-  const model = createModel(parseConfig(JSON.stringify(TINY_CONFIG), 'quickstart'), { seed: 0 });
+  title(`Model: MiniCPM-V ${name} in miniature, with random weights`);
+  const preprocessor = tiny.preprocessor === null ? undefined : JSON.stringify(tiny.preprocessor, null, 1);
+  const model = createModel(parseConfig(JSON.stringify(tiny.config), 'quickstart', preprocessor), { seed: 0 });
   const numbers = [...model.namedParameters()].reduce((sum, [, { data }]) => sum + data.numel, 0);
   saveCheckpoint(model, inFolder('untrained'));
   model.dispose();
-  cpSync(TOKENIZER, inFolder('untrained'), { recursive: true });
+  cpSync(tiny.tokenizer, inFolder('untrained'), { recursive: true });
+  if (preprocessor !== undefined) writeFileSync(inFolder('untrained', 'preprocessor_config.json'), preprocessor);
   progress.print(`${(numbers / 1e6).toFixed(1)} million parameters in ${inFolder('untrained')}`);
 }
 
 /** Answers the held-out digits; returns the share that is exactly right. */
-export async function accuracy(model: string, name: string, adapter?: string): Promise<number> {
-  const output = inFolder(`${name}.jsonl`);
+export async function accuracy(model: string, file: string, adapter?: string): Promise<number> {
+  const output = inFolder(`${file}.jsonl`);
   const flags = { model, ...(adapter && { adapter }), data_path: inFolder('data', 'test.json'), output };
   await run('generate', { ...flags, batch_size: 64, max_new_tokens: 8 });
   const lines = readFileSync(output, 'utf8').trim().split('\n');

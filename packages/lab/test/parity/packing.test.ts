@@ -1,10 +1,18 @@
 /** Records packed into one row train like records padded into a batch, with and without recompute, and leave nothing behind. */
-import { applyLora, type MiniCPMV, type ModelInputs, type Picture, setLoraTraining } from '@minicpm-finetune/minicpm-v';
-import type { EncodedSample } from '@minicpm-finetune/processor';
+import {
+  applyLora,
+  createModel,
+  type MiniCPMV,
+  type ModelInputs,
+  type Picture,
+  setLoraTraining,
+} from '@minicpm-finetune/minicpm-v';
+import { type EncodedSample, parseConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, liveTensors, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { type Batch, collate, denseRows, type Gradients, lossAndGradients, tuneFully } from 'minicpm-finetune/internal';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { largestDifference, modelInMemory, noiseSample } from '../../../finetune/test/support/model-in-memory.js';
+import { readReference } from '../../../minicpm-v/test/support/reference.js';
 import { BACKWARD, expectNear, FORWARD } from '../../../torch/test/precision.js';
 import { padBatch } from '../../src/parity/pad.js';
 
@@ -15,10 +23,10 @@ beforeEach(() => {
 afterEach(() => model.dispose());
 
 const records = (): EncodedSample[] => [
-  noiseSample(model, 12, [[4, 4]], 1),
+  noiseSample(model, model.config.merger ? 29 : 12, [[4, 4]], 1),
   noiseSample(
     model,
-    31,
+    model.config.merger ? 71 : 31, // beyond a chunk of linear attention
     [
       [2, 6],
       [4, 4],
@@ -113,6 +121,43 @@ describe('packed records', () => {
       among.dispose();
     }
     alone.dispose();
+  });
+});
+
+describe.each(['minicpm-v-4_5', 'minicpm-v-4_6', 'minicpm-v-4_7'] as const)('packed records of %s', (version) => {
+  beforeEach(() => {
+    model.dispose();
+    model = createModel(parseConfig(JSON.stringify(readReference(version).config), 'config.json'), { seed: 1 });
+  });
+
+  it('have the loss and gradients that they have one by one', () => {
+    tuneFully(model, { tuneVision: true, tuneLlm: true });
+    const packed = compute([collate(records())]);
+    const alone = compute(records().map((record) => collate([record])));
+    expect(Math.abs(packed.loss - alone.loss)).toBeLessThan(1e-5);
+    const whole = ({ gradients, rows }: Gradients) =>
+      new Map(
+        [...gradients].map(
+          ([name, x]) =>
+            [name, rows.has(name) ? denseRows(x, rows.get(name)!, model.config.llm.vocabSize) : x] as const,
+        ),
+      );
+    const noise = model.config.llm.linearAttention ? 20 : 1; // of linear attention, whose norm divides by small outputs
+    scope(() => expect(largestDifference(whole(alone), whole(packed))).toBeLessThan(noise * BACKWARD));
+    packed.dispose();
+    alone.dispose();
+  });
+
+  it('change no bit of loss and gradients when they are recomputed, and leave nothing behind', () => {
+    tuneFully(model, { tuneVision: true, tuneLlm: true });
+    const kept = compute([collate(records())]);
+    const before = liveTensors().tensors;
+    const again = compute([collate(records())], true);
+    expect(again.loss).toBe(kept.loss);
+    expect(largestDifference(kept.gradients, again.gradients)).toBe(0);
+    again.dispose();
+    expect(liveTensors().tensors).toBe(before);
+    kept.dispose();
   });
 });
 

@@ -44,7 +44,12 @@ function describePlace({ part, layers, of, names }: AdapterPlace): string {
   const entries = Object.entries(names);
   if (layers === 0) return `${part} ${entries.map(([name]) => name).join(' ')}`;
   if (entries.every(([, count]) => count === layers)) return `${part} ${counted(layers)} × ${entries.length}`;
-  return `${part} ${entries.map(([name, count]) => `${name} in ${counted(count)}`).join(' and ')}`;
+  const counts = [...new Set(entries.map(([, count]) => count))];
+  const groups = counts.map((count) => {
+    const own = entries.filter((entry) => entry[1] === count).map(([name]) => name);
+    return `${own.join(' ')} in ${counted(count)}`;
+  });
+  return `${part} ${groups.join(' and ')}`;
 }
 
 const lastPart = (name: string): string => name.slice(name.lastIndexOf('.') + 1);

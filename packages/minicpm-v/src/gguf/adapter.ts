@@ -60,12 +60,12 @@ function commonAlpha(layers: readonly LoraAdapter[]): number {
   return own.every((alpha) => alpha === own[0]) ? own[0]! : 1;
 }
 
-function adapterMetadata({ version }: ModelConfig, alpha: number): Map<string, GgufValue> {
+function adapterMetadata(config: ModelConfig, alpha: number): Map<string, GgufValue> {
   return new Map<string, GgufValue>([
-    ['general.architecture', { type: 'string', value: familyOf(version).architecture }],
+    ['general.architecture', { type: 'string', value: familyOf(config).architecture }],
     ['general.type', { type: 'string', value: 'adapter' }],
     ['adapter.type', { type: 'string', value: 'lora' }],
-    ['general.name', { type: 'string', value: VERSIONS[version].title }],
+    ['general.name', { type: 'string', value: VERSIONS[config.version].title }],
     ['adapter.lora.alpha', { type: 'f32', value: alpha }],
     ['general.quantization_version', { type: 'u32', value: 2 }],
   ]);

@@ -27,10 +27,19 @@ export function ggufChatTemplate(template: ChatTemplate): string {
     ...contentLines(template),
     put(template.endInHistory ? template.end + template.afterEnd : ''),
     '{%- endfor -%}',
-    `{%- if add_generation_prompt -%}${put(header.assistant!)}{%- endif -%}`,
+    `{%- if add_generation_prompt -%}${put(header.assistant!)}${thought(template)}{%- endif -%}`,
   ]
     .filter((line) => line !== '')
     .join('\n');
+}
+
+/**
+ * What an answer begins with in models that can think: no thought, as in training, unless the template's variable `think` is true. Not
+ * `enable_thinking`, which llama.cpp sets to true unless asked.
+ */
+function thought({ thinking }: ChatTemplate): string {
+  if (thinking === null) return '';
+  return `{%- if think is defined and think -%}${put(thinking.asked)}{%- else -%}${put(thinking.empty)}{%- endif -%}`;
 }
 
 /** The text of a turn: a line of its own for every picture, with its number in the newer models. */

@@ -9,8 +9,8 @@ const MAX_SLICES = 9;
 /** Sentences for a model, the ones that change the most first. */
 export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 'slice'>): string[] {
   const { version, llm } = config;
-  const { title, positions } = VERSIONS[version];
-  if (familyOf(version).vision === null)
+  const { title, positions, frameGroups } = VERSIONS[version];
+  if (familyOf(config).vision === null)
     return [
       `llama.cpp does not read the vision tower of ${title}: the file answers text alone. For pictures use serve, or vLLM with --format safetensors.`,
     ];
@@ -25,6 +25,9 @@ export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 
       : [
           `llama.cpp cuts pictures into at most ${MAX_SLICES} slices, the training into at most ${slice.maxSliceNums}: large pictures get more tokens there than they were trained with. Make pictures smaller before you send them.`,
         ]),
+    ...(frameGroups
+      ? [`llama.cpp does not read videos as ${title} was trained with them: frames are pictures there.`]
+      : []),
     ...(config.sliceMode ? [] : ['llama.cpp cuts large pictures into slices; the model was trained without slices.']),
     `llama.cpp cuts a picture into slices if one of its sides is longer than ${slice.scaleResolution} pixels, the training if its area is larger than that of a square of this side: long pictures have more tokens there. It stretches smaller pictures to that square, and resizes with other filters. Squares of this side, and of twice or three times it, are read alike.`,
     ...(llm.longRope === null

@@ -101,8 +101,9 @@ function openForExport(folder: string): { readonly config: ModelConfig; readonly
   return { config, template: chatTemplate(VERSIONS[config.version].llmType, tokenizer) };
 }
 
-function refuseVision({ version, llm, file }: ModelConfig): void {
-  if (familyOf(version).vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
+function refuseVision(config: ModelConfig): void {
+  const { llm, file } = config;
+  if (familyOf(config).vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
   throw new UserError(
     `Expected a hidden_size that is a multiple of ${RESAMPLER_HEAD}, which llama.cpp's resampler needs, but received ${llm.hiddenSize}.`,
     { file, cure: 'Only models with such a size can be exported.' },
@@ -119,7 +120,7 @@ function filesOf(
   const tensors = languageTensors(config, weights, outtype);
   const metadata = new Map([...languageMetadata(config, outtype, tensors), ...vocabulary]);
   const language = { name: `${title}-${outtype}.gguf`, metadata, tensors };
-  if (familyOf(config.version).vision === null) return [language];
+  if (familyOf(config).vision === null) return [language];
   const type = MMPROJ_TYPES[outtype];
   return [
     language,

@@ -20,7 +20,7 @@ export function languageMetadata(
   outtype: Outtype,
   tensors: ReadonlyMap<string, GgufTensor>,
 ): Map<string, GgufValue> {
-  const { architecture } = familyOf(config.version);
+  const { architecture } = familyOf(config);
   const { llm } = config;
   const count = [...tensors.values()].reduce((sum, { shape }) => sum + numelOf(shape), 0);
   const own = Object.entries(ownKeys(config)).map(([key, value]) => [`${architecture}.${key}`, value] as const);
@@ -44,8 +44,9 @@ export function languageMetadata(
 }
 
 /** What only some architectures have. */
-function ownKeys({ version, llm }: ModelConfig): Record<string, GgufValue> {
-  const { architecture } = familyOf(version);
+function ownKeys(config: ModelConfig): Record<string, GgufValue> {
+  const { architecture } = familyOf(config);
+  const { llm } = config;
   if (architecture === 'minicpm')
     return {
       embedding_scale: f32(llm.embeddingScale),
@@ -54,6 +55,7 @@ function ownKeys({ version, llm }: ModelConfig): Record<string, GgufValue> {
     };
   const size = u32(llm.headDim);
   const heads = { 'attention.key_length': size, 'attention.value_length': size };
+  if (architecture === 'qwen3') return heads;
   if (architecture === 'qwen2') return llm.headDim * llm.numHeads === llm.hiddenSize ? {} : heads;
   return { ...heads, vocab_size: u32(llm.vocabSize), 'rope.dimension_count': size, ...longRopeKeys(llm) };
 }
@@ -86,8 +88,10 @@ const LAYER: readonly (readonly [inFile: string, inLayer: string])[] = [
   ['ffn_gate', 'mlp.gate_proj'],
   ['ffn_up', 'mlp.up_proj'],
   ['ffn_norm', 'post_attention_layernorm'],
+  ['attn_k_norm', 'self_attn.k_norm'],
   ['attn_k', 'self_attn.k_proj'],
   ['attn_output', 'self_attn.o_proj'],
+  ['attn_q_norm', 'self_attn.q_norm'],
   ['attn_q', 'self_attn.q_proj'],
   ['attn_v', 'self_attn.v_proj'],
 ];
@@ -143,8 +147,8 @@ function rowsOf(
 }
 
 /** Whether rows of this module are others in the file than in the checkpoint. */
-export function isReordered({ version }: ModelConfig, module: string): boolean {
-  return familyOf(version).interleaved && /\.attn_[qk]$/.test(module);
+export function isReordered(config: ModelConfig, module: string): boolean {
+  return familyOf(config).interleaved && /\.attn_[qk]$/.test(module);
 }
 
 /** Rows (n, width) of whole heads: the first and second half of each head's rows in turn. */

@@ -30,7 +30,7 @@ export function modelfileText({ model, mmproj, template }: ModelfileParts): stri
 }
 
 /** The conversation in Go's template language. Pictures are put in front of their turn's text by Ollama. */
-function goTemplate({ header, begin, beginWithSystem, end, afterEnd, endInHistory }: ChatTemplate): string {
+function goTemplate({ header, begin, beginWithSystem, end, afterEnd, endInHistory, thinking }: ChatTemplate): string {
   const close = endInHistory ? end + afterEnd : '';
   const turn = (role: 'user' | 'assistant' | 'system'): string => `${header[role]}{{ .Content }}${close}`;
   const system = header.system === null ? '' : `{{ else if eq .Role "system" }}${turn('system')}`;
@@ -38,6 +38,6 @@ function goTemplate({ header, begin, beginWithSystem, end, afterEnd, endInHistor
   return [
     first,
     `{{ range .Messages }}{{ if eq .Role "user" }}${turn('user')}{{ else if eq .Role "assistant" }}${turn('assistant')}`,
-    `${system}{{ end }}{{ end }}${header.assistant}`,
+    `${system}{{ end }}{{ end }}${header.assistant}${thinking?.empty ?? ''}`,
   ].join('');
 }

@@ -2,7 +2,8 @@
  * Vision tower and resampler as llama.cpp has them. The key-values and tensors of its `mmproj` file, with what was
  * trained of both. Parts for audio and speech are left out.
  */
-import { fixedTokens, type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
+import { strict as assert } from 'node:assert';
+import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
 import { ops, type Tensor } from '@minicpm-finetune/torch';
 import { sinCosTable } from '../model/resampler.js';
 import { familyOf } from './families.js';
@@ -22,6 +23,7 @@ export function visionMetadata(
   type: MmprojType,
 ): Map<string, GgufValue> {
   const { vision, pictureTokens } = config;
+  assert('queryNum' in pictureTokens, 'a resampler has queries');
   return new Map<string, GgufValue>([
     ['general.architecture', { type: 'string', value: 'clip' }],
     ['general.type', { type: 'string', value: 'mmproj' }],
@@ -30,7 +32,7 @@ export function visionMetadata(
     ['general.file_type', u32(FILE_TYPES[type])],
     ['general.description', { type: 'string', value: 'image encoder for MiniCPM-V' }],
     ['clip.projector_type', { type: 'string', value: 'resampler' }],
-    ['clip.minicpmv_version', { type: 'i32', value: familyOf(config.version).vision! }],
+    ['clip.minicpmv_version', { type: 'i32', value: familyOf(config).vision! }],
     ['clip.vision.image_size', u32(slice.scaleResolution)],
     ['clip.vision.patch_size', u32(vision.patchSize)],
     ['clip.vision.embedding_length', u32(vision.hiddenSize)],
@@ -39,7 +41,7 @@ export function visionMetadata(
     ['clip.vision.attention.head_count', u32(vision.numHeads)],
     ['clip.vision.attention.layer_norm_epsilon', { type: 'f32', value: vision.layerNormEps }],
     ['clip.vision.block_count', u32(vision.numLayers)],
-    ['clip.minicpmv_query_num', u32(fixedTokens(pictureTokens))],
+    ['clip.minicpmv_query_num', u32(pictureTokens.queryNum)],
     ['clip.vision.image_mean', halves],
     ['clip.vision.image_std', halves],
     ['clip.use_gelu', { type: 'bool', value: true }], // its approximation by tanh

@@ -55,7 +55,7 @@ export interface Vocabulary {
 
 /** @throws UserError for a vocabulary that llama.cpp cannot load */
 export function vocabularyOf(config: ModelConfig, folder: string): Vocabulary {
-  const { pre } = familyOf(config.version);
+  const { pre } = familyOf(config);
   const file = readFile<TokenizerFile>(folder, 'tokenizer.json');
   const settings = readFile<Record<string, unknown>>(folder, 'tokenizer_config.json');
   const bytePairs = pre !== 'default'; // else SentencePiece's

@@ -1,5 +1,5 @@
 /**
- * Attention of the language models: rotary positions, grouped key/value heads. With norms on queries and keys, and a gate on the
+ * Attention of the language models. Rotary positions, grouped key/value heads; with norms on queries and keys, and a gate on the
  * output, where the model has them. Shapes: B sequences, L positions, D hidden size, H heads, K key/value heads.
  */
 import type { LlmConfig } from '@minicpm-finetune/processor';

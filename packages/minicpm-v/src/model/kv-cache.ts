@@ -1,5 +1,5 @@
 /**
- * What a sequence keeps of its earlier positions: keys and values of attention, states of linear attention. Only new
+ * What a sequence keeps of its earlier positions. Keys and values of attention, states of linear attention. Only new
  * positions are computed. One block of memory per layer of attention, which grows by a quarter when it is full; a state
  * has one size. The tensors live outside of all scopes until `dispose`.
  */

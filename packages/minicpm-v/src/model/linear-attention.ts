@@ -1,5 +1,5 @@
 /**
- * Gated DeltaNet: attention whose memory is a state of one size. A causal convolution over the last positions, then the
+ * Gated DeltaNet: attention with a state of one size. A causal convolution over the last positions, then the
  * gated delta rule (Yang et al., 2025): the state fades, and each position replaces what its key finds by its value. Names and
  * arithmetic are transformers' (Qwen3.5). Shapes: B sequences, L positions, D hidden size, H value heads, dk and dv their sizes.
  */

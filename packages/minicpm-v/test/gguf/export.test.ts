@@ -105,6 +105,17 @@ describe.each(['minicpm-v-2_6', 'minicpm-v-4'] as const)('%s', (version) => {
   });
 });
 
+it.each(['minicpm-v-4_6', 'minicpm-v-4_7'] as const)(
+  '%s has no form as GGUF here, and nothing is written',
+  (version) => {
+    const [base, output] = [tinyCheckpoint(join(work, 'native'), version), fresh()];
+    const { message, cure } = failure(() => exportGguf({ model: base, outtype: 'f16', output }));
+    expect(message).toMatch(/Expected a model that can be written as GGUF but received MiniCPM-V-4\.[67]\./);
+    expect(cure).toMatch(/--format safetensors/);
+    expect(existsSync(output)).toBe(false);
+  },
+);
+
 it('a tied token table is written once, and with six bits in q4_k_m', () => {
   const base = tinyCheckpoint(join(work, 'tied'), 'minicpm-v-2_6', 1, 'float32', {
     tie_word_embeddings: true,

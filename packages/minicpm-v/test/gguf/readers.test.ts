@@ -17,7 +17,7 @@ import { GREEDY } from '../../src/generation/sampling.js';
 import { exportGguf, exportGgufAdapter } from '../../src/gguf/export.js';
 import { readGguf } from '../../src/gguf/reader.js';
 import { randomAdapter } from '../support/random-adapter.js';
-import { tinyCheckpoint, tokenizerFolder, VERSION_NAMES } from '../support/tiny.js';
+import { GGUF_VERSIONS, tinyCheckpoint, tokenizerFolder } from '../support/tiny.js';
 
 setThreads(1);
 const work = mkdtempSync(join(tmpdir(), 'gguf-readers-'));
@@ -65,7 +65,7 @@ async function theirs(model: LlamaModel, prompt: readonly number[], lora?: strin
   return ids;
 }
 
-describe.each(VERSION_NAMES)('%s', (version) => {
+describe.each(GGUF_VERSIONS)('%s', (version) => {
   it('llama.cpp writes the ids of our prompts and answers, with and without an adapter', async () => {
     const folder = tinyCheckpoint(work, version);
     const { model: file } = exportGguf({ model: folder, outtype: 'f32', output: join(work, `${version}-f32`) });
@@ -105,7 +105,7 @@ describe.each(VERSION_NAMES)('%s', (version) => {
 });
 
 /** llama.cpp's tokens of what the file's own chat template makes of the question. */
-async function promptOf(model: LlamaModel, file: string, version: (typeof VERSION_NAMES)[number]): Promise<number[]> {
+async function promptOf(model: LlamaModel, file: string, version: (typeof GGUF_VERSIONS)[number]): Promise<number[]> {
   const { metadata } = readGguf(file);
   const folder = join(work, `${version}-template`);
   cpSync(tokenizerFolder(version), folder, { recursive: true });

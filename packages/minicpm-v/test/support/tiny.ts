@@ -7,6 +7,8 @@ import { createModel } from '../../src/checkpoint/create.js';
 import { saveCheckpoint } from '../../src/checkpoint/weights.js';
 
 export const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
+/** Those that are written as GGUF. */
+export const GGUF_VERSIONS = VERSION_NAMES.filter((version) => VERSIONS[version].connector === 'resampler');
 
 /** Models with the tokenizer of another one. */
 const SAME_TOKENIZER: Readonly<Partial<Record<VersionName, VersionName>>> = {
@@ -139,7 +141,8 @@ export function tinyCheckpoint(
   mkdirSync(folder, { recursive: true });
   cpSync(tokenizerFolder(version), folder, { recursive: true });
   const tokenizer = Tokenizer.load(folder);
-  const made = VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
+  const made =
+    VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
   const raw = { ...made, ...extra };
   const preprocessor = VERSIONS[version].config === 'nested' ? JSON.stringify(PREPROCESSOR) : undefined;
   if (preprocessor !== undefined) writeFileSync(join(folder, 'preprocessor_config.json'), preprocessor);

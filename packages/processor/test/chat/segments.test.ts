@@ -14,7 +14,7 @@ const MODELS = {
   llama: 'minicpm-v-4',
   llama3: 'minicpm-llama3-v-2_5',
   minicpm: 'minicpm-v-2',
-} as const satisfies Record<LlmType, string>;
+} as const satisfies Partial<Record<LlmType, string>>;
 const QUERIES = 3;
 
 function load(model: string): Tokenizer {

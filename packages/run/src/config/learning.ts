@@ -64,10 +64,11 @@ export const LORA = {
     help: {
       en:
         'Linear layers that get adapters: one regular expression over full names, or name endings. Endings and all-linear mean the ' +
-        "language model; for the vision tower give an expression such as 'vpm\\..*\\.fc1', or full names.",
+        "language model; for the vision tower give an expression such as 'vpm\\..*\\.fc1', or full names. The default means every linear layer " +
+        'of the language model for 4.6 and 4.7.',
       zh:
         '加适配器的线性层：一个匹配完整名称的正则表达式，或若干名称结尾。名称结尾和 all-linear 指语言模型；' +
-        "要用于视觉编码器，请给出 'vpm\\..*\\.fc1' 这样的表达式或完整名称。",
+        "要用于视觉编码器，请给出 'vpm\\..*\\.fc1' 这样的表达式或完整名称。对 4.6 和 4.7，默认值指语言模型的所有线性层。",
     },
   },
   lora_bias: {
@@ -86,8 +87,8 @@ export const LORA = {
     placeholder: 'name...',
     idle: WITHOUT_LORA,
     help: {
-      en: 'Modules trained in full and saved beside the adapters, by name ending.',
-      zh: '全参数训练并与适配器一起保存的模块，以名称结尾指定。',
+      en: 'Modules trained in full and saved beside the adapters, by name ending; resampler and vpm mean what every model has in their place.',
+      zh: '全参数训练并与适配器一起保存的模块，以名称结尾指定；resampler 和 vpm 指各模型中相应的部分。',
     },
   },
   lora_weight_path: {

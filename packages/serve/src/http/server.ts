@@ -37,7 +37,8 @@ export class ChatServer {
         return Response.json(answer.body(), { status: 400, headers: answer.headers() });
       },
     });
-    this.#server = createServer((incoming, outgoing) => {
+    // a request without a Host header is refused below, in the form of all errors
+    this.#server = createServer({ requireHostHeader: false }, (incoming, outgoing) => {
       if (this.#admits(incoming, outgoing)) void listener(incoming, outgoing);
     });
   }

@@ -3,7 +3,7 @@ import type { checkpoints as english } from '../english/checkpoints.js';
 import type { TableOf } from '../table.js';
 
 export const checkpoints: TableOf<typeof english> = {
-  none: '还没有检查点。每 --save_steps 步、点击“立即保存”以及停止运行时会写入。',
+  none: '没有检查点。每 --save_steps 步、点击“立即保存”以及停止运行时会写入。',
   columns: {
     step: '步',
     reason: '原因',

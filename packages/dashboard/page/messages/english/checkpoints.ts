@@ -1,6 +1,6 @@
 /** Words of the checkpoints of a run, in English. */
 export const checkpoints = {
-  none: 'No checkpoint yet. One is written every --save_steps steps, by “Save now”, and when the run is stopped.',
+  none: 'No checkpoints. One is written every --save_steps steps, by “Save now”, and when the run is stopped.',
   columns: {
     step: 'Step',
     reason: 'Reason',

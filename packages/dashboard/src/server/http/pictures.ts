@@ -81,6 +81,7 @@ export class Pictures {
   }
 
   #keep(picture: Picture): void {
+    if (this.#kept.has(picture.etag)) return; // two asked for it at once
     this.#kept.set(picture.etag, picture);
     this.#bytes += picture.webp.length;
     for (const [etag, { webp }] of this.#kept) {

@@ -2,9 +2,10 @@
  * `ui_launch.json`: how the page started a run last. With the words of its command line, its process, or that it waits.
  * It is all that the page remembers, so that a run is shown truly whoever was ended in between.
  */
-import { lstatSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { jsonOfFile } from '../runs/small-file.js';
 
 export const LAUNCH_FILE = 'ui_launch.json';
 
@@ -25,10 +26,8 @@ export type Launch = Readonly<z.infer<typeof LAUNCH>>;
 
 /** Null: there is none, or none that can be read. */
 export function readLaunch(folder: string): Launch | null {
-  const path = join(folder, LAUNCH_FILE);
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return null;
   try {
-    return LAUNCH.parse(JSON.parse(readFileSync(path, 'utf8')));
+    return LAUNCH.parse(jsonOfFile(join(folder, LAUNCH_FILE)));
   } catch {
     return null;
   }

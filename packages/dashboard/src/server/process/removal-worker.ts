@@ -1,9 +1,10 @@
 /** The thread that deletes a checkpoint or a run. See `removal.ts`. */
-import { existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { contentOfFile, OWN_FILES, OwnFiles, RUN_FILES, removedCheckpointName, takeLock } from '@minicpm-finetune/run';
 import { NOTES_FILE } from '../runs/notes.js';
+import { jsonOfFile } from '../runs/small-file.js';
 import { CONSOLE_LOG } from './console-log.js';
 import { LAUNCH_FILE } from './launch-record.js';
 import type { RemovalRequest, Removed } from './removal.js';
@@ -59,7 +60,7 @@ function removeRun(): Removed {
 /** Files whose content is that of the manifest, and the manifest; null: there is none that can be read. */
 function provenIn(path: string): Set<string> | null {
   try {
-    const { files } = JSON.parse(readFileSync(join(path, RUN_FILES.manifest), 'utf8')) as { files: readonly Listed[] };
+    const { files } = jsonOfFile(join(path, RUN_FILES.manifest)) as { files: readonly Listed[] };
     const own = files.filter(({ name, bytes, sha256 }) => {
       const file = join(path, name);
       if (relative(path, file).startsWith('..') || !lstatSync(file, { throwIfNoEntry: false })?.isFile()) return false;

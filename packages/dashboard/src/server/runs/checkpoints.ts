@@ -1,5 +1,5 @@
 /** The checkpoints of a run. Their sizes, whether they are whole and can be resumed, which is best. Sizes are compared; contents only when deleting. */
-import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { listCheckpoints, RUN_FILES, type Say } from '@minicpm-finetune/run';
 import type { Checkpoint, CheckpointList } from '../../shared/api.js';
@@ -7,6 +7,7 @@ import { shellText } from '../process/command-words.js';
 import { keptBecause } from '../process/removal.js';
 import { isResumable, type KnownRun } from './known-run.js';
 import type { RunRecord } from './run-record.js';
+import { jsonOfFile } from './small-file.js';
 
 interface Listed {
   readonly name: string;
@@ -52,7 +53,7 @@ function contentsOf(path: string): { bytes: number; problems: string[] } {
   for (const entry of readdirSync(path, { recursive: true, withFileTypes: true }))
     if (entry.isFile()) bytes += lstatSync(join(entry.parentPath, entry.name)).size;
   try {
-    const { files } = JSON.parse(readFileSync(join(path, RUN_FILES.manifest), 'utf8')) as { files: readonly Listed[] };
+    const { files } = jsonOfFile(join(path, RUN_FILES.manifest)) as { files: readonly Listed[] };
     const problems = files.flatMap(({ name, bytes: listed }) => {
       const size = lstatSync(join(path, name), { throwIfNoEntry: false })?.size;
       return size === listed ? [] : [`${name}: ${size ?? 'no'} bytes, ${listed} in ${RUN_FILES.manifest}`];
@@ -84,7 +85,7 @@ function lossAt({ evals }: RunRecord, step: number): number | null {
 
 function bestOf(file: string): number | null {
   try {
-    const { best_model_checkpoint: named } = JSON.parse(readFileSync(file, 'utf8')) as {
+    const { best_model_checkpoint: named } = jsonOfFile(file) as {
       best_model_checkpoint?: unknown;
     };
     const digits = typeof named === 'string' ? /checkpoint-(\d+)$/.exec(named)?.[1] : undefined;

@@ -1,9 +1,9 @@
 /** `ui.json`: what a person wrote about a run on the page. The page's alone, never read by the trainer. */
-import { lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { UserNotes } from '../../shared/api.js';
 import { writeWhole } from '../process/launch-record.js';
+import { jsonOfFile } from './small-file.js';
 
 export const NOTES_FILE = 'ui.json';
 
@@ -38,10 +38,8 @@ export function writeNotes(folder: string, change: z.infer<typeof NOTES_CHANGE>)
 }
 
 function readObject(folder: string): Record<string, unknown> {
-  const path = join(folder, NOTES_FILE);
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return {};
   try {
-    const value: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    const value = jsonOfFile(join(folder, NOTES_FILE));
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
   } catch {
     return {};

@@ -44,7 +44,7 @@ export class ChatModels {
         one.state !== 'failed',
     );
     if (same !== undefined) return this.#describe(same);
-    const process = this.#processFor(weights.base, dtype);
+    const process = this.#processFor(weights, dtype);
     const id = randomBytes(9).toString('base64url');
     const loaded: Loaded = { id, source, weights, process, name: '', state: 'loading', error: null };
     this.#models.set(id, loaded);
@@ -52,7 +52,7 @@ export class ChatModels {
     return this.#describe(loaded);
   }
 
-  #processFor(base: string, dtype: string | null): ServeProcess {
+  #processFor({ base, mayFetch }: Weights, dtype: string | null): ServeProcess {
     const there = [...this.#processes].find(
       ({ options, state }) => options.base === base && options.dtype === dtype && state !== 'ended',
     );
@@ -62,8 +62,9 @@ export class ChatModels {
         cure: 'Free one of those that are loaded.',
       });
     }
-    const process: ServeProcess = new ServeProcess({ ...this.#options, base, dtype, adapterRoots: this.#roots() }, () =>
-      this.#processes.delete(process),
+    const process: ServeProcess = new ServeProcess(
+      { ...this.#options, base, dtype, mayFetch, adapterRoots: this.#roots() },
+      () => this.#processes.delete(process),
     );
     this.#processes.add(process);
     return process;

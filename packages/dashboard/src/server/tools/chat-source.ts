@@ -1,8 +1,9 @@
 /** Where the weights of a chat are. The base, and the adapter of a run's checkpoint. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { listCheckpoints, RUN_FILES } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
+import { jsonOfFile } from '../runs/small-file.js';
 
 export interface Weights {
   /** Folder or name of the base. */
@@ -10,6 +11,8 @@ export interface Weights {
   /** Folder; null: none. */
   readonly adapter: string | null;
   readonly label: string;
+  /** Whether the base may be fetched: only where a person names it. */
+  readonly mayFetch: boolean;
 }
 
 /** Of a run, what is needed to find its weights. */
@@ -24,16 +27,16 @@ export interface RunPlace {
 export function weightsOfRun({ name, folder, cwd }: RunPlace, step: number | null | 'base'): Weights {
   if (step === 'base') {
     const base = baseOf(folder, folder, cwd);
-    return { base, adapter: null, label: basename(base) };
+    return { base, adapter: null, label: basename(base), mayFetch: false };
   }
   const label = step === null ? name : `${name}, step ${step}`;
   const of = step === null ? folder : listCheckpoints(folder).find((checkpoint) => checkpoint.step === step)?.path;
   if (of === undefined)
     throw new ApiError(404, `Expected a complete checkpoint of step ${step} but ${name} has none.`, { field: 'step' });
   if (existsSync(join(of, 'adapter_config.json'))) {
-    return { base: baseOf(of, folder, cwd), adapter: of, label };
+    return { base: baseOf(of, folder, cwd), adapter: of, label, mayFetch: false };
   }
-  if (existsSync(join(of, 'config.json'))) return { base: of, adapter: null, label };
+  if (existsSync(join(of, 'config.json'))) return { base: of, adapter: null, label, mayFetch: false };
   throw new ApiError(409, `Expected weights or an adapter in ${of} but there are none yet.`, {
     field: 'step',
     cure: 'Choose a checkpoint, or wait for the end of the run.',
@@ -54,7 +57,7 @@ function baseOf(adapter: string, folder: string, cwd: string | null): string {
 
 function textIn(file: string, keys: readonly string[]): string | null {
   try {
-    let value: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    let value = jsonOfFile(file);
     for (const key of keys) value = (value as Record<string, unknown>)[key];
     return typeof value === 'string' && value !== '' ? value : null;
   } catch {
@@ -65,5 +68,5 @@ function textIn(file: string, keys: readonly string[]): string | null {
 /** A model that is named itself. */
 export function weightsOfModel(model: string, cwd: string): Weights {
   const path = resolve(cwd, model);
-  return { base: existsSync(path) ? path : model, adapter: null, label: basename(model) };
+  return { base: existsSync(path) ? path : model, adapter: null, label: basename(model), mayFetch: true };
 }

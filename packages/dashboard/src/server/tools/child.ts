@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { setPriority } from 'node:os';
 import { createInterface } from 'node:readline';
 import { ENGLISH, type UserErrorData } from '@minicpm-finetune/run';
+import type { FieldError } from '../../shared/tools.js';
 import { ApiError } from '../errors.js';
 import { errorOfText } from '../say.js';
 import type { CommandLine } from '../services.js';
@@ -25,6 +26,12 @@ const MOST_ERRORS = 64 * 2 ** 10;
 /** Least priority that a process can give itself: trainings come first. */
 const LOW_PRIORITY = 10;
 
+interface CommandLook {
+  /** With low priority. */
+  readonly quiet?: boolean;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
 export interface RunningCommand {
   readonly ended: Promise<Ended>;
   /** The last line on standard error. */
@@ -32,14 +39,26 @@ export interface RunningCommand {
   kill(): void;
 }
 
-/** Starts a command. It inherits no terminal; its output is collected. `quiet`: with low priority. */
+/** The environment of a child that may fetch models of the hub, or only use those that are here. */
+export const environment = (mayFetch: boolean): NodeJS.ProcessEnv =>
+  mayFetch ? process.env : { ...process.env, HF_HUB_OFFLINE: '1' };
+
+/** Why a child that fetches nothing did not find its base; undefined: something else went wrong. */
+export function missingBase(base: string, stderr: string): FieldError | undefined {
+  if (!/^ *error: .*HF_HUB_OFFLINE/m.test(stderr)) return undefined;
+  const message = `Expected the base ${base} as a folder or in the cache of the hub but there is none.`;
+  return { message, field: null, cure: 'Perhaps the run or its base was moved: put it back where it was.' };
+}
+
+/** Starts a command. It inherits no terminal; its output is collected. */
 export function startCommand(
   words: readonly string[],
-  { commandLine, cwd, quiet = false }: CommandOptions & { readonly quiet?: boolean },
+  { commandLine, cwd, quiet = false, env = process.env }: CommandOptions & CommandLook,
 ): RunningCommand {
   const child = spawn(commandLine.program, [...commandLine.words, ...words], {
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
+    env,
   });
   if (quiet && child.pid !== undefined) lower(child.pid);
   const errors = new Tail(child);

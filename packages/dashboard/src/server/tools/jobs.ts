@@ -8,7 +8,14 @@ import { shellText } from '../process/command-words.js';
 import { pathBelow } from '../process/path-below.js';
 import { errorOfText } from '../say.js';
 import type { Weights } from './chat-source.js';
-import { type CommandOptions, type Ended, type RunningCommand, startCommand } from './child.js';
+import {
+  type CommandOptions,
+  type Ended,
+  environment,
+  missingBase,
+  type RunningCommand,
+  startCommand,
+} from './child.js';
 
 /** Each loads a model: more at once would take the machine's memory from trainings. */
 const MOST_RUNNING = 2;
@@ -20,6 +27,7 @@ interface Started {
   readonly run: string;
   readonly request: JobRequest;
   readonly words: readonly string[];
+  readonly base: string;
   readonly output: string;
   readonly command: RunningCommand;
   readonly begin: number;
@@ -61,8 +69,9 @@ export class Jobs {
       run,
       request,
       words,
+      base: weights.base,
       output,
-      command: startCommand(words, { ...this.#options, quiet: true }),
+      command: startCommand(words, { ...this.#options, quiet: true, env: environment(weights.mayFetch) }),
       begin: Date.now(),
       state: 'running',
       end: null,
@@ -132,7 +141,7 @@ function plain(text: string, field: string): string {
 }
 
 function describe(job: Started, say: Say): Job {
-  const { id, run, request, words, output, state, command, begin, end, ended } = job;
+  const { id, run, request, words, base, output, state, command, begin, end, ended } = job;
   const printed = ended?.stdout.trimEnd().split('\n').at(-1) ?? '';
   return {
     id,
@@ -144,11 +153,13 @@ function describe(job: Started, say: Say): Job {
     state,
     said: say(printed === '' ? command.said : printed),
     seconds: ((end ?? Date.now()) - begin) / 1000,
-    error: state === 'failed' && ended !== null ? errorOf(ended, say) : null,
+    error: state === 'failed' && ended !== null ? errorOf(ended, base, say) : null,
   };
 }
 
-function errorOf({ stderr, signal }: Ended, say: Say): FieldError {
+function errorOf({ stderr, signal }: Ended, base: string, say: Say): FieldError {
+  const missing = missingBase(base, stderr);
+  if (missing !== undefined) return { ...missing, message: say(missing.message), cure: say(missing.cure ?? '') };
   if (signal !== 'SIGKILL') return errorOfText(stderr, say);
   const message = say(
     'The process was killed (SIGKILL): as a rule, the machine ran out of memory. Free a model, or take a smaller one.',

@@ -9,12 +9,14 @@ import { createInterface } from 'node:readline';
 import { ENGLISH } from '@minicpm-finetune/run';
 import { ApiError } from '../errors.js';
 import { errorOfText } from '../say.js';
-import { type CommandOptions, Tail } from './child.js';
+import { type CommandOptions, environment, missingBase, Tail } from './child.js';
 
 export interface ServeOptions extends CommandOptions {
   /** Folder or name. */
   readonly base: string;
   readonly dtype: string | null;
+  /** Whether the base may be fetched from the hub. */
+  readonly mayFetch: boolean;
   /** Folders below which adapters may be loaded. */
   readonly adapterRoots: readonly string[];
 }
@@ -42,7 +44,7 @@ export class ServeProcess {
   constructor(options: ServeOptions, onEnd: () => void) {
     this.options = options;
     this.#onEnd = onEnd;
-    const { commandLine, cwd, base, dtype, adapterRoots } = options;
+    const { commandLine, cwd, base, dtype, adapterRoots, mayFetch } = options;
     const words = [
       'serve',
       `--model=${base}`,
@@ -55,7 +57,7 @@ export class ServeProcess {
     this.#child = spawn(commandLine.program, [...commandLine.words, ...words], {
       cwd,
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, MINICPM_API_KEY: this.#key },
+      env: { ...environment(mayFetch), MINICPM_API_KEY: this.#key },
     });
     this.#child.stdin!.on('error', () => {}); // it ended; `close` tells
     this.#errors = new Tail(this.#child);
@@ -90,7 +92,10 @@ export class ServeProcess {
   #end(code: number | null, signal: NodeJS.Signals | null): void {
     if (this.state === 'ended') return;
     this.state = 'ended';
-    if (!this.#asked) this.error ??= reasonOf(code, signal, this.#errors.text);
+    const { base, mayFetch } = this.options;
+    const missing = mayFetch ? undefined : missingBase(base, this.#errors.text);
+    if (missing !== undefined) this.error = `${missing.message} ${missing.cure}`;
+    else if (!this.#asked) this.error ??= reasonOf(code, signal, this.#errors.text);
     this.#onEnd();
   }
 

@@ -4,7 +4,6 @@
  * Floating-point operations are counted as is usual: two for each weight of a matrix and token in the forward pass, as many for the gradient
  * of the input, and as many for that of the weight where it trains; attention by the pairs of tokens that see each other.
  */
-
 import type { MiniCPMV, PlanNode } from '@minicpm-finetune/minicpm-v';
 import { partOf } from '@minicpm-finetune/processor';
 import { median } from '@minicpm-finetune/run';

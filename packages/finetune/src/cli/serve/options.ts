@@ -105,7 +105,12 @@ function keyOf(flag: string | null, variable: string | undefined): string | null
   const key = flag ?? variable ?? '';
   if (flag === '')
     throw expected('a key', '--api_key', flag, { flag: '--api_key', cure: 'Leave the flag out for none.' });
-  return key === '' ? null : key;
+  if (key === '' || /^[\x21-\x7e]+$/.test(key)) return key === '' ? null : key;
+  // the key itself is not shown
+  throw new UserError('Expected a key of ASCII characters without white space but received another one.', {
+    flag: flag === null ? KEY_VARIABLE : '--api_key',
+    cure: 'No client can send any other in a header. Choose another one.',
+  });
 }
 
 /** `invoices=runs/invoices` */

@@ -2,6 +2,11 @@
 import type { Messages } from '../translator.js';
 
 export const EXPORT: Messages = {
+  'Expected a model that can be written as GGUF but received {1}.': '应为可以写成 GGUF 的模型，但收到 {1}。',
+  'Give --format safetensors, which vLLM, SGLang and transformers take.':
+    '请给出 --format safetensors，vLLM、SGLang 和 transformers 都能读取。',
+  'llama.cpp does not read videos as {1} was trained with them: frames are pictures there.':
+    'llama.cpp 不按 {1} 训练的方式读取视频：在那里帧只是图片。',
   '{1}: The file became shorter while it was read.': '{1}：读取时文件变短了。',
   '{1} has no {2}: vLLM and SGLang need these files. Copy them from the published model into {3}.':
     '{1} 没有 {2}：vLLM 和 SGLang 需要这些文件。请从发布的模型复制到 {3}。',

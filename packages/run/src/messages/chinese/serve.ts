@@ -16,6 +16,9 @@ export const SERVE: Messages = {
   'Set the variable MINICPM_API_KEY to a secret, which clients send as their API key.':
     '请把环境变量 MINICPM_API_KEY 设为一个密钥，客户端以它作为 API 密钥。',
   'a key': '一个密钥',
+  'Expected a key of ASCII characters without white space but received another one.':
+    '密钥应由 ASCII 字符组成且不含空白，但收到其他内容。',
+  'No client can send any other in a header.': '其他密钥无法由客户端在请求头中发送。',
   'Leave the flag out for none.': '不需要密钥时请不要写该参数。',
   'Expected a name and a folder, name=dir, for --adapter but received {1}.':
     '--adapter 应为名称和目录（name=dir），但收到 {1}。',
