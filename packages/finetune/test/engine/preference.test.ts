@@ -122,7 +122,7 @@ function batchesOf(split: readonly number[][], reference: readonly number[], how
 }
 
 function openModel(): MiniCPMV {
-  const model = hashedModel(FIXTURE);
+  const model = hashedModel(FIXTURE) as unknown as MiniCPMV; // of the sources, which is the same class
   tuneFully(model, { tuneVision: true, tuneLlm: true });
   return model;
 }

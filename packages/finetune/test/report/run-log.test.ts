@@ -27,6 +27,7 @@ const record: StepRecord = {
     largestOther: 0,
     devicePeak: null,
     vision: null,
+    preference: null,
   },
 };
 

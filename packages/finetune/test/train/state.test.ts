@@ -32,6 +32,8 @@ function someState(): RunState {
     skippedSteps: 1,
     trainLoss: { sum: 18.5, steps: 9 },
     unloggedLoss: { sum: 2.5, steps: 2 },
+    unloggedMetrics: { sums: { 'rewards/margins': 0.5 }, steps: { 'rewards/margins': 2 } },
+    preferenceRewards: { mean: 0.25, count: 8 },
     bestMetric: 0.5,
     bestCheckpoint: 'run/checkpoint-8',
     bestContent: 'abc',

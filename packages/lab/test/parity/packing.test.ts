@@ -53,7 +53,7 @@ function padded(samples: readonly EncodedSample[]): Batch {
       imageBounds: samples.map(({ imageBounds }) => imageBounds),
     };
     const supervisedTokens = labels.filter((label) => label !== -100).length;
-    return { inputs, labels, samples: samples.length, tokens: inputIds.length, supervisedTokens };
+    return { inputs, labels, samples: samples.length, tokens: inputIds.length, supervisedTokens, answers: null };
   });
 }
 
