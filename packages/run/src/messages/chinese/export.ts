@@ -2,6 +2,8 @@
 import type { Messages } from '../translator.js';
 
 export const EXPORT: Messages = {
+  '{1}: tensor {2}: Expected a range of its {3} bytes but received {4} from {5}':
+    '{1}：张量 {2}：应为其 {3} 字节中的一段，但收到从 {5} 开始的 {4} 字节',
   'llama.cpp writes a new line between rows of slices; the training, whose tokenizer puts a space in front of it, two tokens: pictures that are cut into more than one row have other prompts there.':
     'llama.cpp 在切片的行之间写一个换行；训练的分词器会在前面加空格，得到两个词元：切成多行的图片在那里提示词不同。',
   'Expected a model that can be written as GGUF but received {1}.': '应为可以写成 GGUF 的模型，但收到 {1}。',
