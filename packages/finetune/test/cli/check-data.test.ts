@@ -325,6 +325,8 @@ describe('the command', () => {
       supervised_share: null,
       text_only: 0,
       images: 0,
+      videos: 0,
+      frames: 0,
       slices_per_image: {},
       model_max_length: 1,
       too_long: 0,
