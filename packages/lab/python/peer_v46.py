@@ -1,6 +1,6 @@
 """MiniCPM-V 4.6 by transformers and PEFT.
 
-The other side of `npm run bench:v46`. `checkpoint` writes random weights in the published layout, `batches` collated batches for it,
+The other side of `npm run bench:peer -- --only transformers`. `checkpoint` writes random weights in the published layout, `batches` collated batches for it,
 `train` trains LoRA adapters with transformers.Trainer and prints one JSON line: losses, seconds per step, peak memory.
 """
 
@@ -21,7 +21,6 @@ SIZES = {
 }
 IMAGE_PAD = 7
 MARKS = (3, 4)  # around a picture
-TARGETS = r"model\.language_model\.layers\.\d+\.\w+\.\w*proj\w*"  # every linear layer of the language model
 
 
 def config_of(size):
@@ -110,7 +109,7 @@ def train(args):
     set_seed(0)
     model = MiniCPMV4_6ForConditionalGeneration.from_pretrained(args.checkpoint, dtype=torch.bfloat16)
     model.config.use_cache = model.config.text_config.use_cache = False
-    lora = LoraConfig(r=args.lora_r, lora_alpha=args.lora_r, lora_dropout=0.0, bias="none", target_modules=TARGETS)
+    lora = LoraConfig(r=args.lora_r, lora_alpha=args.lora_r, lora_dropout=0.0, bias="none", target_modules=args.lora_target_modules)
     model = get_peft_model(model, lora, autocast_adapter_dtype=False)
     if args.gradient_checkpointing:
         model.enable_input_require_grads()
@@ -166,6 +165,10 @@ def main():
     parser.add_argument("--checkpoint")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--lora_r", type=int, default=16)
+    parser.add_argument("--lora_target_modules", help="a pattern of names")
+    parser.add_argument("--modules_to_save", choices=[""], default="")
+    for same in ("--lora", "--bf16", "--freeze_vision"):
+        parser.add_argument(same, action="store_true", help="always so, said as this project's side says it")
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

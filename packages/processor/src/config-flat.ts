@@ -1,4 +1,4 @@
-/** A config.json whose outermost level is the language model's, as sizes: every model up to 4.5. */
+/** Sizes from the config.json of models up to 4.5. Its outermost level is the language model's. */
 import { expected } from '@minicpm-finetune/run';
 import { CURE, type NestedConfig, type RawConfig } from './config-schema.js';
 import { LLMS, type LlmKind } from './llms.js';

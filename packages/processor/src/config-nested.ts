@@ -1,4 +1,4 @@
-/** A config.json with a `text_config` inside, as sizes: 4.6 and later. Slices are in preprocessor_config.json. */
+/** Sizes from the config.json of 4.6 and later. It has a `text_config`; slices are in preprocessor_config.json. */
 import { dirname, join } from 'node:path';
 import { expected } from '@minicpm-finetune/run';
 import { checkVision, llmConfig } from './config-flat.js';

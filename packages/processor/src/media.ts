@@ -1,5 +1,5 @@
 /**
- * The images and videos of a conversation: read or measured, cut as a slicing says, and laid out in pictures.
+ * The images and videos of a conversation. They are read or measured, cut as a slicing says, and laid out in pictures.
  */
 import { UserError } from '@minicpm-finetune/run';
 import type { Medium } from './chat/layout.js';

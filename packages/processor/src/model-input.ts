@@ -1,4 +1,4 @@
-/** How a model reads images, videos and conversations, from its configuration. */
+/** How a model reads what it is given. Images, videos and conversations, from its configuration. */
 import type { ModelConfig } from './model-config.js';
 import type { ModelInput } from './sample.js';
 import { VERSIONS } from './versions.js';

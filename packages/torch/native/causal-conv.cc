@@ -1,4 +1,4 @@
-// minicpm::causal_conv1d_silu: a convolution over a row and those before, each channel for itself, and SiLU.
+// minicpm::causal_conv1d_silu: a causal convolution and SiLU. Over a row and those before it, each channel for itself.
 //
 // On a CPU a kernel, float32 inside (float64 for float64), with nothing kept for the gradient but the operands; elsewhere, and for float16,
 // libtorch's operators. A thread works on some channels of all rows: results do not depend on the number of threads.
@@ -11,6 +11,7 @@
 
 #include "own-operators.h"
 #include "real-lanes.h"
+#include "recompute.h"
 #include "sequences.h"
 
 namespace minicpm {
@@ -180,7 +181,6 @@ struct CausalConv : torch::autograd::Function<CausalConv> {
   }
 };
 
-// Operator by operator, with libtorch's own gradient.
 Tensor convByOperators(const Tensor& x, const Tensor& weight, const std::vector<RowRange>& sequences, at::TensorList states) {
   const int64_t taps = weight.size(1);
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -198,6 +198,26 @@ Tensor convByOperators(const Tensor& x, const Tensor& weight, const std::vector<
   return sequences.size() == 1 ? outputs[0].unsqueeze(0) : x.size(0) == 1 ? at::cat(outputs).unsqueeze(0) : at::stack(outputs);
 }
 
+// Operator by operator, with libtorch's own gradient of what is computed again.
+struct ConvByOperators : torch::autograd::Function<ConvByOperators> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& weight, at::OptionalIntArrayRef lengths) {
+    context->save_for_backward({x, weight});
+    context->saved_data["lengths"] = lengths ? lengths->vec() : std::vector<int64_t>();
+    return convByOperators(x, weight, rowRanges(x, lengths), {});
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
+    const auto lengths = context->saved_data["lengths"].toIntVector();
+    const auto saved = context->get_saved_variables();
+    const auto sequences = rowRanges(saved[0], lengths.empty() ? at::OptionalIntArrayRef() : at::OptionalIntArrayRef(lengths));
+    auto results = gradientsOf(saved, gradients[0],
+                               [&](const torch::autograd::variable_list& leaves) { return convByOperators(leaves[0], leaves[1], sequences, {}); });
+    results.emplace_back();
+    return results;
+  }
+};
+
 bool isForKernel(const Tensor& x, int64_t taps) {
   return (x.is_cpu() || (x.is_meta() && metaStandsForCpu())) && x.scalar_type() != at::kHalf && taps <= kTaps;
 }
@@ -210,8 +230,9 @@ Tensor causalConv(const Tensor& x, const Tensor& weight, at::TensorList states, 
   const bool grows = c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
   checkStates(states, sequences.size(), {weight.size(2) - 1, x.size(2)}, x.scalar_type(), x, grows);
   const Tensor taps = weight.squeeze(1);
-  if (!isForKernel(x, taps.size(1))) return convByOperators(x, taps, sequences, states);
-  if (states.empty()) return CausalConv::apply(x, taps, lengths);
+  const bool kernel = isForKernel(x, taps.size(1));
+  if (states.empty()) return kernel ? CausalConv::apply(x, taps, lengths) : ConvByOperators::apply(x, taps, lengths);
+  if (!kernel) return convByOperators(x, taps, sequences, states);
   const Tensor output = at::empty(x.sizes(), x.options());
   if (!x.is_meta()) forwardAny(x, sequences, dense(x), taps.contiguous(), states, output);
   return output;

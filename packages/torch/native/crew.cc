@@ -1,3 +1,4 @@
+// The threads of generation (crew.h).
 #include "crew.h"
 
 #include <ATen/Parallel.h>

@@ -1,4 +1,4 @@
-// Threads that stay awake between pieces of work that follow within microseconds, as the layers of generation do.
+// The threads of generation. They stay awake between pieces of work that follow within microseconds, as its layers do.
 //
 // Who waits fetches into its cache the memory that the next piece of work will read: memory is never idle, though small operators and JavaScript run
 // between two products with large weights.

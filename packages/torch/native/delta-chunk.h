@@ -1,4 +1,4 @@
-// What the two passes of the gated delta rule do with a chunk alike (delta-kernel.h). Functions for the inside of CLONES.
+// A chunk of the gated delta rule. What both passes do alike (delta-kernel.h). Functions for the inside of CLONES.
 #pragma once
 #include "delta-kernel.h"
 

@@ -1,4 +1,4 @@
-// minicpm::gated_delta_rule: linear attention whose state forgets by a gate and is corrected by the delta rule (Yang, Kautz and Hatamizadeh, 2024).
+// minicpm::gated_delta_rule: linear attention with a state. It forgets by a gate and is corrected by the delta rule (Yang, Kautz and Hatamizadeh, 2024).
 //
 // On a CPU, the kernels of delta-*.cc; elsewhere, and for float16, libtorch's operators.
 #include <ATen/ops/cat.h>
@@ -10,6 +10,7 @@
 
 #include "delta-kernel.h"
 #include "own-operators.h"
+#include "recompute.h"
 
 namespace minicpm {
 
@@ -33,7 +34,6 @@ Tensor chunkByOperators(const Tensor& q, const Tensor& k, const Tensor& v, const
   return output;
 }
 
-// Operator by operator, with libtorch's own gradient.
 Tensor deltaByOperators(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay, const Tensor& beta,
                         const std::vector<RowRange>& sequences, at::TensorList states) {
   const auto wide = value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -96,6 +96,28 @@ struct DeltaRule : torch::autograd::Function<DeltaRule> {
   static void take(int64_t bytes, const Tensor& like) { at::empty({bytes}, like.options().dtype(at::kByte)); }
 };
 
+// Operator by operator, with libtorch's own gradient of what is computed again: graphs of all layers at once would take 10 MB a token.
+struct DeltaByOperators : torch::autograd::Function<DeltaByOperators> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay,
+                        const Tensor& beta, at::OptionalIntArrayRef lengths) {
+    context->save_for_backward({query, key, value, decay, beta});
+    context->saved_data["lengths"] = lengths ? lengths->vec() : std::vector<int64_t>();
+    return deltaByOperators(query, key, value, decay, beta, rowRanges(value, lengths), {});
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    refuseSecondDerivative();
+    const auto lengths = context->saved_data["lengths"].toIntVector();
+    const auto saved = context->get_saved_variables();
+    const auto sequences = rowRanges(saved[2], lengths.empty() ? at::OptionalIntArrayRef() : at::OptionalIntArrayRef(lengths));
+    auto results = gradientsOf(saved, gradients[0], [&](const torch::autograd::variable_list& x) {
+      return deltaByOperators(x[0], x[1], x[2], x[3], x[4], sequences, {});
+    });
+    results.emplace_back();
+    return results;
+  }
+};
+
 void check(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& decay, const Tensor& beta) {
   for (const Tensor* tensor : {&query, &key, &value}) {
     TORCH_CHECK(tensor->dim() == 4, "expected (batches, rows, heads, head size) but received ", tensor->sizes());
@@ -122,8 +144,10 @@ Tensor gatedDeltaRule(const Tensor& query, const Tensor& key, const Tensor& valu
   const bool grows = c10::GradMode::is_enabled() && (query.requires_grad() || key.requires_grad() || value.requires_grad() || decay.requires_grad() ||
                                                      beta.requires_grad());
   checkStates(states, sequences.size(), {value.size(2), key.size(3), value.size(3)}, decay.scalar_type(), value, grows);
-  if (!isForKernel(value)) return deltaByOperators(query, key, value, decay, beta, sequences, states);
-  if (states.empty()) return DeltaRule::apply(query, key, value, decay, beta, lengths);
+  const bool kernel = isForKernel(value);
+  if (states.empty())
+    return kernel ? DeltaRule::apply(query, key, value, decay, beta, lengths) : DeltaByOperators::apply(query, key, value, decay, beta, lengths);
+  if (!kernel) return deltaByOperators(query, key, value, decay, beta, sequences, states);
   const Tensor output = emptyOutput(value);
   if (!value.is_meta()) deltaForward(sequences, denseOperands(query, key, value, decay, beta), states, output);
   return output;

@@ -1,4 +1,4 @@
-// minicpm::quantize_rows: each row as integers from -127 to 127 and what 127 stands for in it, its largest magnitude.
+// minicpm::quantize_rows: rows as integers from -127 to 127. Beside each row is what 127 stands for in it, its largest magnitude.
 #include <ATen/Parallel.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>

@@ -1,4 +1,4 @@
-// Vectors of 64 bytes of float32 or of float64 alike, read from and written to narrower numbers. For the inside of CLONES.
+// Vectors of 64 bytes of float32 or of float64. They are read from and written to narrower numbers. For the inside of CLONES.
 #pragma once
 #include "lanes.h"
 

@@ -1,4 +1,4 @@
-// minicpm::rows_rms_norm, rows_swiglu and rows_add: what stands between the products of generation. A row depends on no other row.
+// What stands between the products of generation. minicpm::rows_rms_norm, rows_swiglu and rows_add: a row depends on no other row.
 //
 // On a CPU they are computed here, in float32 inside, whatever the processor.
 #include <ATen/ops/add.h>

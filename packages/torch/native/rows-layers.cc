@@ -1,4 +1,4 @@
-// minicpm::rows_mlp and decode_layer: several layers of generation in one call.
+// Several layers of generation in one call. minicpm::rows_mlp and decode_layer.
 //
 // The same functions in the same order as the calls one by one, so the same bits. Between two products memory is idle: from here they follow within a
 // microsecond, from JavaScript within forty, because weights drive everything else out of the caches.

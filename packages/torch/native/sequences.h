@@ -1,4 +1,4 @@
-// Sequences in the rows of a (batches, rows, …) tensor: each batch entry is one, or one row holds several, one after another.
+// Sequences in the rows of a (batches, rows, …) tensor. Each batch entry is one, or one row holds several, one after another.
 #pragma once
 #include <ATen/core/Tensor.h>
 

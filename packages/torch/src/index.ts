@@ -5,6 +5,7 @@ export * from './device.js';
 export { DTYPES, type DType, dtypeOfSafetensors, isFloat } from './dtype.js';
 export * from './group.js';
 export * from './nn.js';
+export * from './nn-rows.js';
 export { type OperatorListener, type Ops, ops, traceOperators } from './ops.js';
 export * from './optim.js';
 export * from './process.js';

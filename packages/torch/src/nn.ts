@@ -184,6 +184,9 @@ export function eachRowAlone<T>(fn: () => T): T {
   return withRows('alone', fn);
 }
 
+/** Whether `eachRowAlone` runs. */
+export const rowsStandAlone = (): boolean => rowsAre === 'alone';
+
 /** Runs `fn` on rows that always come together: the same rows give the same bits. For generation: no gradient flows. */
 export function onePiece<T>(fn: () => T): T {
   return withRows('a piece', fn);
@@ -258,38 +261,6 @@ export class Linear extends Module {
     if (compact !== undefined) weight.dispose(); // made for this call; a graph keeps it until its backward pass
     return y;
   }
-}
-
-/** A weight as products of rows take it; undefined where they cannot, so that it has to be made or widened first. */
-export function rowsWeight(parameter: Parameter): RowsWeight | undefined {
-  if (parameter.compact !== undefined) return parameter.compact.rows;
-  const { data } = parameter;
-  return data.dtype === 'float16' ? undefined : { weight: data, scales: null };
-}
-
-/** Weights, biases and scales of layers for one operator of generation; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
-export function rowsLayers(
-  layers: readonly Linear[],
-): [weights: Tensor[], biases: (Tensor | null)[], scales: (Tensor | null)[]] | undefined {
-  if (rowsAre !== 'alone' || layers.some(({ adapter }) => adapter !== undefined)) return undefined;
-  const all = layers.map(({ weight }) => rowsWeight(weight)).filter((rows) => rows !== undefined);
-  if (all.length < layers.length) return undefined;
-  const biases = layers.map(({ bias }) => bias?.data ?? null);
-  return [all.map(({ weight }) => weight), biases, all.map(({ scales }) => scales)];
-}
-
-/**
- * x + scale · mlp(norm(x)) in one operator, where mlp(y) = down(silu(gate(y)) · up(y)): the same bits as layer by layer. Undefined outside of
- * `eachRowAlone`, and where a layer has an adapter: compute layer by layer.
- */
-export function rowsMlp(
-  x: Tensor,
-  norm: RMSNorm,
-  layers: readonly [gate: Linear, up: Linear, down: Linear],
-  scale: number,
-): Tensor | undefined {
-  const rows = rowsLayers(layers);
-  return rows && ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, ...rows, scale);
 }
 
 /** Rows of a table; ids (…) int64 or int32, result (…, dim). */

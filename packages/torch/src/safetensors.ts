@@ -7,7 +7,6 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { fromTypedArray } from './create.js';
 import { DTYPES, type DType, dtypeOfSafetensors } from './dtype.js';
 import { type Mapping, native } from './native.js';
 import { ops } from './ops.js';
@@ -33,8 +32,8 @@ export interface TensorSource {
   readonly metadata: Readonly<Record<string, string>>;
   /** The tensor as stored, backed by the file (copy on write). The caller owns it. */
   tensor(name: string): Tensor;
-  /** Numbers of the tensor in row-major order, shape [length], as stored: read into memory of their own, so that reading a whole file takes no more than a piece. */
-  read(name: string, start: number, length: number): Tensor;
+  /** Copies `target.length` bytes of the tensor as stored, from byte `offset` of it: nothing of the file stays in memory. */
+  readBytes(name: string, offset: number, target: Uint8Array): void;
 }
 
 /** A value of a header in a message: short, however long or deep it is. */
@@ -153,36 +152,30 @@ export class SafetensorsFile implements TensorSource {
    */
   range(name: string, start: number, length: number): Tensor {
     const entry = this.#entry(name);
-    this.#check(name, start, length);
-    return this.#mapped(entry, entry.offset + start * DTYPES[entry.dtype].bytes, [length]);
+    const width = DTYPES[entry.dtype].bytes;
+    if (start < 0 || length < 0 || (start + length) * width > entry.bytes)
+      throw new RangeError(
+        `${this.path}: tensor ${brief(name)}: Expected a range of its ${entry.bytes / width} numbers but received ${length} from ${start}`,
+      );
+    return this.#mapped(entry, entry.offset + start * width, [length]);
   }
 
-  read(name: string, start: number, length: number): Tensor {
+  readBytes(name: string, offset: number, target: Uint8Array): void {
     const entry = this.#entry(name);
-    const { bytes: width } = DTYPES[entry.dtype];
-    this.#check(name, start, length);
-    const bytes = new Uint8Array(length * width);
+    if (offset < 0 || offset + target.length > entry.bytes)
+      throw new RangeError(
+        `${this.path}: tensor ${brief(name)}: Expected a range of its ${entry.bytes} bytes but received ${target.length} from ${offset}`,
+      );
     const file = openSync(this.path, 'r');
     try {
-      for (let done = 0; done < bytes.length; ) {
-        const count = readSync(file, bytes, done, bytes.length - done, entry.offset + start * width + done);
+      for (let done = 0; done < target.length; ) {
+        const count = readSync(file, target, done, target.length - done, entry.offset + offset + done);
         if (count === 0) throw new SafetensorsError(`${this.path}: The file became shorter while it was read.`);
         done += count;
       }
     } finally {
       closeSync(file);
     }
-    return fromTypedArray(bytes, [length], entry.dtype);
-  }
-
-  /** @throws RangeError when the tensor has no such numbers */
-  #check(name: string, start: number, length: number): void {
-    const { bytes, dtype } = this.#entry(name);
-    const width = DTYPES[dtype].bytes;
-    if (start >= 0 && length >= 0 && (start + length) * width <= bytes) return;
-    throw new RangeError(
-      `${this.path}: tensor ${brief(name)}: Expected a range of its ${bytes / width} numbers but received ${length} from ${start}`,
-    );
   }
 
   #entry(name: string): Entry {
@@ -251,8 +244,8 @@ class ShardedSafetensors implements TensorSource {
     return this.#fileOf(name).tensor(name);
   }
 
-  read(name: string, start: number, length: number): Tensor {
-    return this.#fileOf(name).read(name, start, length);
+  readBytes(name: string, offset: number, target: Uint8Array): void {
+    this.#fileOf(name).readBytes(name, offset, target);
   }
 
   #fileOf(name: string): SafetensorsFile {

@@ -178,6 +178,19 @@ describe('safetensors in ranges', () => {
     ]);
   }
 
+  it('are read without a map', () => {
+    scope(() => {
+      const path = join(folder, 'bytes.safetensors');
+      writeSafetensors(path, new Map([['a', tensor([1, 2, 3])], ['b', tensor([4], 'int64')]])); // biome-ignore format: one line
+      const file = new SafetensorsFile(path);
+      const bytes = new Uint8Array(8);
+      file.readBytes('a', 4, bytes);
+      expect([...new Float32Array(bytes.buffer)]).toEqual([2, 3]);
+      expect(() => file.readBytes('a', 8, bytes)).toThrow(/a range of its 12 bytes but received 8 from 8/);
+      expect(() => file.readBytes('c', 0, bytes)).toThrow(/Expected a tensor "c" but the file has none/);
+    });
+  });
+
   it('are the bytes of the format: the widest type first, then by name', () => {
     scope(() => {
       const path = join(folder, 'x.safetensors');

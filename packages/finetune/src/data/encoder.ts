@@ -46,7 +46,7 @@ export type EncoderDataFlags = Pick<
 >;
 
 /** What flags say of videos. */
-export function videoChoices(
+function videoChoices(
   flags: Pick<EncoderDataFlags, `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`>,
 ): VideoChoices {
   return {

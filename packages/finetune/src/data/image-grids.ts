@@ -1,6 +1,6 @@
 /**
- * Which pictures of a sample belong to one image or to one frame of a video. Read from its tokens: a sample lists
- * overviews and slices one after the other.
+ * Which pictures of a sample belong together. To one image, or to one frame of a video, as its tokens tell: a sample
+ * lists overviews and slices one after the other.
  */
 import type { EncodedSample, Tokenizer } from '@minicpm-finetune/processor';
 

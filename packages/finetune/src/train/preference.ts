@@ -75,7 +75,8 @@ export class PreferenceWatch {
           'or train on the chosen answers first.',
       );
     }
-    if (this.#first !== null && chosen !== undefined && chosen < 1.2 * this.#first) this.#warnFall(chosen, step);
+    if (this.#first !== null && chosen !== undefined && chosen < Math.min(1.2 * this.#first, this.#first - 1))
+      this.#warnFall(chosen, step);
     this.#seeAccuracy(preference['rewards/accuracies'], step);
   }
 

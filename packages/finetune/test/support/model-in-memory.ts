@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadWeights, MiniCPMV } from '@minicpm-finetune/minicpm-v';
-import { type EncodedPicture, type EncodedSample, countTokens, readConfig } from '@minicpm-finetune/processor';
+import { countTokens, type EncodedPicture, type EncodedSample, readConfig } from '@minicpm-finetune/processor';
 import { type DType, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { Random } from '../../src/data/random.js';
 import { tinyModel } from './tiny-model.js';

@@ -117,7 +117,13 @@ describe('train --preference', () => {
   }, 60_000);
 
   it('learns from answers called good or bad, over a quantized base', async () => {
-    const { losses, folder } = await run('kto', { ...LORA, preference: 'kto', q_lora: true, data_path: labelled, max_steps: 2 });
+    const { losses, folder } = await run('kto', {
+      ...LORA,
+      preference: 'kto',
+      q_lora: true,
+      data_path: labelled,
+      max_steps: 2,
+    });
     expect(losses[0]).toBeCloseTo(0.5, 6);
     const names = eventsOf(folder, 'step').flatMap(({ preference }) => Object.keys(preference!));
     expect(names).toEqual(expect.arrayContaining(['rewards/chosen', 'rewards/rejected', 'kl']));

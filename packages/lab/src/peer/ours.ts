@@ -189,13 +189,22 @@ function batchesOf(
   return parts.map((part) => file.batch((step * count + part) % file.length, dtype, preference));
 }
 
+/** Adds the processor seconds of all threads to `seconds`: what other programs take does not count. */
+function withCpuSeconds<T>(fn: () => T, seconds: number[]): T {
+  const used = process.cpuUsage();
+  const result = fn();
+  const { user, system } = process.cpuUsage(used);
+  seconds.push((user + system) / 1e6);
+  return result;
+}
+
 async function measure(flags: Flags, { group }: Ranks): Promise<number> {
   const { device, dtype, training, model, optimizer, meter, watched, options, objective } = prepared(flags, group);
   const file = new BatchFile(flags.batches);
   const losses: number[] = [];
   const start = performance.now(); // since the process began
   const seconds: number[] = [];
-  const cpuSeconds: number[] = []; // of all threads: what other programs take does not count
+  const cpuSeconds: number[] = [];
   const peaks: number[] = [];
   // On a GPU the meter waits after every block: steps are timed without it, and PARTS_STEPS more are measured with it.
   const extra = device === 'cpu' ? 0 : PARTS_STEPS;
@@ -217,10 +226,7 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       return result;
     };
     const time = (): StepResult => {
-      const used = process.cpuUsage();
-      const result = compute();
-      const { user, system } = process.cpuUsage(used);
-      cpuSeconds.push((user + system) / 1e6);
+      const result = withCpuSeconds(compute, cpuSeconds);
       // the other side's time begins when the batch is in the host's memory
       if (step < flags.steps) seconds.push((performance.now() - (device === 'cpu' ? started : read)) / 1000);
       return result;
@@ -238,10 +244,31 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
     await yieldToEventLoop();
   }
   watched.by = null;
+  report({ losses, start, seconds, cpuSeconds, peaks, samples, tokens, peak, waits, device, group, meter, training });
+  return 0;
+}
+
+/** What a measurement is about to print. */
+interface Measured extends Pick<ReturnType<typeof prepared>, 'device' | 'meter' | 'training'>, Pick<Ranks, 'group'> {
+  readonly losses: readonly number[];
+  /** Milliseconds since the process began. */
+  readonly start: number;
+  readonly seconds: readonly number[];
+  readonly cpuSeconds: readonly number[];
+  readonly peaks: readonly number[];
+  readonly samples: number;
+  readonly tokens: number;
+  readonly peak: number;
+  readonly waits: number;
+}
+
+function report(measured: Measured): void {
+  const { losses, start, seconds, cpuSeconds, peaks, samples, tokens, peak, waits, device, group, meter, training } =
+    measured;
   const counted = seconds.slice(1);
   const elapsed = counted.reduce((sum, s) => sum + s, 0);
   const [allSamples, allTokens] = group.sum([samples, tokens], 'samples and tokens');
-  if (group.rank !== 0) return 0;
+  if (group.rank !== 0) return;
   console.log(
     JSON.stringify({
       losses,
@@ -259,7 +286,6 @@ async function measure(flags: Flags, { group }: Ranks): Promise<number> {
       trainable: training.trainableNumbers,
     }),
   );
-  return 0;
 }
 
 /** Figures that only this side reports. */

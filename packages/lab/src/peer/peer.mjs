@@ -1,7 +1,7 @@
 /**
  * `npm run bench:peer`: this project beside PyTorch. `npm run bench:peer -- --peer DIR` runs both sides of every speed
  * and memory figure in one sitting, alternating, on the same checkpoint and batches. DIR holds the PyTorch side
- * (make_checkpoint.py, make_batches.py, train.py). Results: packages/lab/results/<date>.json and a table.
+ * (make_checkpoint.py, make_batches.py, train.py) of 2.6; that of 4.6, transformers' own model, is packages/lab/python/peer_v46.py. Results: packages/lab/results/<date>.json and a table.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -15,6 +15,14 @@ const WHEELS = ['torch==2.13.0', 'transformers==5.18.0', 'peft', 'accelerate', '
 
 const LORA = ['--lora', '--bf16', '--freeze_vision', '--modules_to_save', ''];
 const FULL = ['--bf16', '--freeze_vision'];
+/** Adapters on every linear layer of 4.6's language model. */
+const LORA_46 = [
+  ...LORA,
+  '--lora_r',
+  '16',
+  '--lora_target_modules',
+  'model\\.language_model\\.layers\\.\\d+\\.\\w+\\.\\w*proj\\w*',
+];
 
 /**
  * What is compared. `own` flags go to this side only, `peer` flags to the other one; `prepare` runs this side once before it is measured.
@@ -65,6 +73,14 @@ const ROWS = [
   { name: 'LoRA, vision trained', size: 'small', flags: ['--lora', '--bf16'], speed: 1.5 },
   { name: 'LoRA, frozen vision, bf16', size: 'small', flags: LORA },
   { name: 'LoRA, frozen vision, float32', size: 'small', flags: ['--lora', '--freeze_vision'] },
+  {
+    name: 'LoRA, frozen vision, beside transformers',
+    size: '4_6',
+    batches: { name: 'short', args: ['--batches', '2', '--batch_size', '2', '--tokens', '512'] },
+    flags: LORA_46,
+    speed: 3.0,
+    memory: 0.5,
+  },
 ];
 
 const { values } = parseArgs({
@@ -115,7 +131,15 @@ function peerPython() {
   }
 }
 
-function inputs(python, { size, batches: wanted = { name: '', args: [] } }) {
+/** The other side's program for a row and a task: a file, and words before the flags. */
+function peerProgram({ size, script }, task) {
+  if (script && task === 'train') return [script, '--peer', values.peer];
+  if (size === '4_6') return [join(root, 'packages', 'lab', 'python', 'peer_v46.py'), task];
+  return [join(values.peer, { checkpoint: 'make_checkpoint.py', batches: 'make_batches.py', train: 'train.py' }[task])];
+}
+
+function inputs(python, row) {
+  const { size, batches: wanted = { name: '', args: [] } } = row;
   const checkpoint = join(values.work, size);
   const batches = join(values.work, `${[size, wanted.name].filter(Boolean).join('-')}.safetensors`);
   const missing = [join(checkpoint, 'config.json'), batches].map((file) => !existsSync(file));
@@ -123,9 +147,9 @@ function inputs(python, { size, batches: wanted = { name: '', args: [] } }) {
     throw new Error(
       `Expected ${checkpoint} and ${batches} but they are not there, and only the other side's scripts make them.`,
     );
-  if (missing[0]) run(python, [join(values.peer, 'make_checkpoint.py'), '--size', size, '--out', checkpoint]);
+  if (missing[0]) run(python, [...peerProgram(row, 'checkpoint'), '--size', size, '--out', checkpoint]);
   if (missing[1])
-    run(python, [join(values.peer, 'make_batches.py'), '--checkpoint', checkpoint, '--out', batches, ...wanted.args]);
+    run(python, [...peerProgram(row, 'batches'), '--checkpoint', checkpoint, '--out', batches, ...wanted.args]);
   return ['--checkpoint', checkpoint, '--batches', batches];
 }
 
@@ -141,7 +165,9 @@ function figures(command, args) {
 
 function summary(runs) {
   const { losses, parts_s, memory_mib, language_gflops, matmul_gflops } = runs[0];
+  const cpu = runs.flatMap(({ step_cpu_s: seconds }) => seconds?.slice(1) ?? []);
   return {
+    ...(cpu.length > 0 ? { median_step_cpu_s: median(cpu) } : {}),
     median_step_s: median(runs.flatMap(({ step_s: seconds }) => seconds.slice(1))),
     samples_per_s: median(runs.map((one) => one.samples_per_s)),
     peak_rss_mib: median(runs.map((one) => one.peak_rss_mib)),
@@ -161,8 +187,7 @@ function measure(row, python) {
     ...common,
     ...(row.own?.(values.work) ?? []),
   ];
-  const script = row.script ? [row.script, '--peer', values.peer] : [join(values.peer, 'train.py')];
-  const peerArgs = [...script, ...common, ...(row.peer ?? []), '--steps', values.steps];
+  const peerArgs = [...peerProgram(row, 'train'), ...common, ...(row.peer ?? []), '--steps', values.steps];
   const known = peerRuns.get(peerArgs.join(' '));
   const ours = [];
   const peers = known ?? [];

@@ -51,7 +51,13 @@ const CONFIG_46 = {
   },
 } as const;
 
-const PREPROCESSOR_46 = { max_slice_nums: 1, patch_size: 14, scale_resolution: 56, slice_mode: true, use_image_id: true };
+const PREPROCESSOR_46 = {
+  max_slice_nums: 1,
+  patch_size: 14,
+  scale_resolution: 56,
+  slice_mode: true,
+  use_image_id: true,
+};
 
 const assets = (name: string): string => join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'assets', name);
 

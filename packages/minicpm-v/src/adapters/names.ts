@@ -72,8 +72,8 @@ class RenamedTensors implements TensorSource {
     return this.#file.tensor(this.#inFile.get(name) ?? name);
   }
 
-  read(name: string, start: number, length: number): Tensor {
-    return this.#file.read(this.#inFile.get(name) ?? name, start, length);
+  readBytes(name: string, offset: number, target: Uint8Array): void {
+    this.#file.readBytes(this.#inFile.get(name) ?? name, offset, target);
   }
 }
 

@@ -58,8 +58,20 @@ function digestsOf(
   entries: readonly [string, TensorInfo][],
   onBytes: (count: number) => void,
 ): Record<string, string> {
-  const digests = entries.map(([name]) => [name, scope(() => tensorChecksum(source.tensor(name), onBytes))]);
-  return Object.fromEntries(digests);
+  return Object.fromEntries(entries.map(([name, info]) => [name, storedChecksum(source, name, info.bytes, onBytes)]));
+}
+
+/** The same of a tensor in a file, of which no more than a part is in memory. */
+function storedChecksum(source: TensorSource, name: string, size: number, onBytes: (count: number) => void): string {
+  const hash = createHash('sha256');
+  const bytes = new Uint8Array(Math.min(CHUNK_BYTES, size));
+  for (let offset = 0; offset < size; offset += CHUNK_BYTES) {
+    const part = bytes.subarray(0, Math.min(CHUNK_BYTES, size - offset));
+    source.readBytes(name, offset, part);
+    hash.update(part);
+    onBytes(part.length);
+  }
+  return hash.digest('hex');
 }
 
 /** The fingerprint that these tensors have when they are saved under these names. */

@@ -54,7 +54,7 @@ function unitsOf({ pictures, groups }: EncodedPrompt): EncodedPicture[][] {
 }
 
 /** Under which key the states of linear attention after a piece are kept. */
-const statesKey = (key: string): string => `${key} states`;
+const statesKey = (key: string): string => `${key}|states`;
 
 export class Sequence {
   readonly id: number;

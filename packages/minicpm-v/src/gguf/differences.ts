@@ -25,6 +25,11 @@ export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 
       : [
           `llama.cpp cuts pictures into at most ${MAX_SLICES} slices, the training into at most ${slice.maxSliceNums}: large pictures get more tokens there than they were trained with. Make pictures smaller before you send them.`,
         ]),
+    ...(familyOf(config).pre === 'default'
+      ? [
+          'llama.cpp writes a new line between rows of slices; the training, whose tokenizer puts a space in front of it, two tokens: pictures that are cut into more than one row have other prompts there.',
+        ]
+      : []),
     ...(frameGroups
       ? [`llama.cpp does not read videos as ${title} was trained with them: frames are pictures there.`]
       : []),

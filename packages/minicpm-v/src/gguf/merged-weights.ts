@@ -4,7 +4,7 @@
  * base's.
  */
 import type { ModelConfig } from '@minicpm-finetune/processor';
-import { alias, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
+import { alias, DTYPES, fromTypedArray, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { adaptedParameters, type LoraAdapter, loraAdapters, removeLora } from '../adapters/lora.js';
@@ -89,7 +89,7 @@ export class MergedWeights implements Disposable {
     const { replaced, parts = [] } = this.#changes.get(name) ?? {};
     const stored =
       replaced === undefined
-        ? ops.reshape(this.#base.read(name, start * width, count * width), [count, width])
+        ? readRows(this.#base, name, [start, count, width])
         : ops.narrow(ops.reshape(replaced, [rows!, width]), 0, start, count);
     return parts.reduce((sum, part) => withPart(sum, part, start, count), ops.to(stored, 'float32'));
   }
@@ -124,6 +124,19 @@ export class MergedWeights implements Disposable {
   [Symbol.dispose](): void {
     for (const name of [...this.#changes.keys()]) this.#forget(name);
   }
+}
+
+/** Rows as stored, (count, width), read into memory of their own. */
+function readRows(
+  source: TensorSource,
+  name: string,
+  [start, count, width]: readonly [number, number, number],
+): Tensor {
+  const { dtype } = source.infos.get(name)!;
+  const size = width * DTYPES[dtype].bytes;
+  const bytes = new Uint8Array(count * size);
+  source.readBytes(name, start * size, bytes);
+  return fromTypedArray(bytes, [count, width], dtype);
 }
 
 function withPart(rows: Tensor, { a, b, scaling, magnitude }: LowRank, start: number, count: number): Tensor {

@@ -1,5 +1,5 @@
 /**
- * The connector of the models without a resampler: four rows become a token. Windows of 2x2 of what the vision tower
+ * The connector of the models without a resampler. Four rows become a token: windows of 2x2 of what the vision tower
  * gives pass a norm and two linear maps to the width of the language model.
  */
 import { LayerNorm, Linear, Module, ops, type Tensor } from '@minicpm-finetune/torch';

@@ -133,6 +133,7 @@ describe('what llama.cpp does otherwise', () => {
     ['minicpm-v-2_6', /at most 9 slices, the training into at most 4/],
     ['minicpm-v-2_6', /longer than 56 pixels, the training if its area is larger than that of a square/],
     ['minicpm-v-2_6', /does not normalise text \(Unicode NFC\)/],
+    ['minicpm-v-4', /a new line between rows of slices; the training, .* two tokens/],
     ['minicpm-v-4', /chooses the long rotary factors if the context size \(-c\) is larger than 600/],
   ] as const)('is said: %s %s', (version, sentence) => {
     const rope = { rope_type: 'longrope', long_factor: new Array(16).fill(2), short_factor: new Array(16).fill(1) };

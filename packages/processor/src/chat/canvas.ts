@@ -2,7 +2,6 @@
  * Positions of tokens on a canvas (MiniCPM-V 4.7). A picture's tokens have a time, a row and a column: overview and
  * slices lie over each other on one canvas, frames of a video follow one another. Text advances all three at once.
  */
-
 import { roundHalfEven } from '../image/geometry.js';
 import type { CanvasMarks } from '../model-config.js';
 import type { Range } from '../sample.js';

@@ -1,5 +1,5 @@
 /**
- * The text of a conversation in segments, each of which the model has to produce or not.
+ * The text of a conversation in segments. Each is one that the model has to produce, or not.
  *
  * Supervised is what the model has to produce: each answer and its end token, once, and a thought before it. The header's
  * newline is prompt, and so is an empty think block, with which a prompt ends. An answer that is not to be learned is

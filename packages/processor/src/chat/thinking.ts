@@ -2,7 +2,6 @@
  * Think blocks: what a model thinks before it answers. Where a checkpoint has a Jinja template, the text around thoughts
  * is read from it, so that training shows the model what inference does.
  */
-
 import type { Tokenizer } from '../tokenizer.js';
 import { type PlainMessage, renderChatTemplate } from './jinja.js';
 import { strip } from './python.js';

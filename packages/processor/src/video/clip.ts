@@ -1,5 +1,5 @@
 /**
- * What a video is, before it is decoded: its size, its frames and their rate. A file is asked with ffprobe; a folder of
+ * What a video is, before it is decoded. Its size, its frames and their rate: a file is asked with ffprobe; a folder of
  * pictures, or a list of them, is a video of frames that were taken already.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';

@@ -1,5 +1,5 @@
 /**
- * The programs that read videos: ffmpeg and ffprobe, as the system has them. Nothing is fetched; where they are missing,
+ * The programs that read videos. They are the system's ffmpeg and ffprobe. Nothing is fetched; where they are missing,
  * the error names them.
  */
 import { type ChildProcessByStdio, execFile, spawn } from 'node:child_process';

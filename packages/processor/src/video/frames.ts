@@ -1,5 +1,5 @@
 /**
- * The chosen frames of a video as RGB pictures, one after the other: no more than a few of them are in memory at once.
+ * The chosen frames of a video as RGB pictures. They come one after the other: no more than a few of them are in memory at once.
  */
 import { shownPath, UserError } from '@minicpm-finetune/run';
 import { decodeImage } from '../image/decode.js';

@@ -1,5 +1,5 @@
 /**
- * Which frames of a video a model sees, by the rules of the published processors. Numbers only; nothing is read.
+ * Which frames of a video a model sees. The rules are those of the published processors. Numbers only; nothing is read.
  */
 import { roundHalfEven } from '../image/geometry.js';
 

@@ -72,7 +72,7 @@ export function headingOf(number: number, { name, size, turn, role, shown: { gri
 }
 
 function videoHeading(number: number, { name, turn, role, shown: { frames } }: VideoInfo): string {
-  const times = `${secondsOf(frames[0]!.time)} to ${secondsOf(frames.at(-1)!.time)}`;
+  const times = `${frames[0]!.time.toFixed(2)}-${secondsOf(frames.at(-1)!.time)}`;
   const { grid } = frames[0]!;
   const slices = grid === null ? 'not sliced' : `${grid.columns * grid.rows} slices, ${grid.columns} in a row`;
   return `video ${number}: ${name}, turn ${turn} (${role}), ${frames.length} frames, ${times}, ${slices}`;

@@ -104,8 +104,7 @@ export const DASHBOARD: Messages = {
   'Expected a field of the request but received {1}.': '应为请求的字段，但收到 {1}。',
   'Expected the base {1} as a folder or in the cache of the hub but there is none.':
     '应有作为目录或在 hub 缓存中的基座模型 {1}，但没有。',
-  'Perhaps the run or its base was moved: put it back where it was.':
-    '训练或其基座模型可能被移动过：请放回原处。',
+  'Perhaps the run or its base was moved: put it back where it was.': '训练或其基座模型可能被移动过：请放回原处。',
   'a value of type {1}': '{1} 类型的值',
   'a text of at least {1} characters': '至少 {1} 个字符的文本',
   'a text of up to {1} characters': '最多 {1} 个字符的文本',

@@ -2,6 +2,8 @@
 import type { Messages } from '../translator.js';
 
 export const EXPORT: Messages = {
+  'llama.cpp writes a new line between rows of slices; the training, whose tokenizer puts a space in front of it, two tokens: pictures that are cut into more than one row have other prompts there.':
+    'llama.cpp 在切片的行之间写一个换行；训练的分词器会在前面加空格，得到两个词元：切成多行的图片在那里提示词不同。',
   'Expected a model that can be written as GGUF but received {1}.': '应为可以写成 GGUF 的模型，但收到 {1}。',
   'Give --format safetensors, which vLLM, SGLang and transformers take.':
     '请给出 --format safetensors，vLLM、SGLang 和 transformers 都能读取。',

@@ -127,6 +127,9 @@ export const VIDEOS: Messages = {
   '{1} gives every frame tokens of its own': '{1} 的每一帧都有自己的词元',
   'Videos: {1}, frames: {2}': '视频：{1} 个，帧：{2} 个',
   '{1} frames': '{1} 帧',
+  'video {1}: {2}, turn {3} ({4}), {5} frames, {6}, not sliced': '视频 {1}：{2}，第 {3} 轮（{4}），{5} 帧，{6}，未切片',
+  'video {1}: {2}, turn {3} ({4}), {5} frames, {6}, {7} slices, {8} in a row':
+    '视频 {1}：{2}，第 {3} 轮（{4}），{5} 帧，{6}，{7} 个切片，每行 {8} 个',
   '{1} not in PATH': 'PATH 中没有 {1}',
   'Needed only for data with videos: install ffmpeg (Debian and Ubuntu: `apt install ffmpeg`, macOS: `brew install ffmpeg`), or give videos as folders of frames.':
     '仅当数据含视频时需要：请安装 ffmpeg（Debian 和 Ubuntu：`apt install ffmpeg`，macOS：`brew install ffmpeg`），或把视频作为帧目录给出。',
