@@ -196,16 +196,4 @@ export const MODEL: Messages = {
   'The weights are quantized by {1}: start from the unquantized model; --q_lora keeps it in 4 bits.':
     '权重已用 {1} 量化：请从未量化的模型开始；--q_lora 会以 4 位保存它。',
   'GPTQ or AWQ': 'GPTQ 或 AWQ',
-  'an even number of rotated dimensions': '偶数个旋转维度',
-  'one of {1} layers, counted from 0,': '{1} 层之一（从 0 开始计数）',
-  'a multiple of {1} key heads': '{1} 个键头的倍数',
-  'a token id': '词元编号',
-  'a whole number': '整数',
-  'at most 1': '不超过 1',
-  'three positive whole numbers': '三个正整数',
-  'true (other layouts are not supported)': 'true（不支持其他排列）',
-  '[2, 2] (other kernels are not supported)': '[2, 2]（不支持其他大小）',
-  '"qwen3_5_text" (mixtures of experts are not supported)': '"qwen3_5_text"（不支持混合专家模型）',
-  '1 (merging more often is not supported)': '1（不支持多次合并）',
-  "the model's preprocessor_config.json": '模型的 preprocessor_config.json',
 };
