@@ -6,6 +6,7 @@ import { openSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, expect, it } from 'vitest';
 import { tinyCheckpoint, writePicture } from '../../../minicpm-v/test/support/tiny.js';
 import { CLI, start, words } from '../support/cli-run.js';
+import { LONG } from '../support/long.js';
 
 const work = mkdtempSync(join(tmpdir(), 'newer-'));
 afterAll(() => rmSync(work, { recursive: true }));
@@ -39,7 +40,12 @@ async function run(command: string, flags: Readonly<Record<string, unknown>>): P
 
 const data = writeRecords();
 
-it.each(['minicpm-v-4_5', 'minicpm-v-4_7'] as const)('%s', { timeout: 600_000 }, async (version) => {
+const VERSIONS = [
+  'minicpm-v-4_7',
+  ...(LONG ? (['minicpm-v-4_5', 'minicpm-o-4_5', 'minicpm-v-4_6'] as const) : []),
+] as const;
+
+it.each(VERSIONS)('%s', { timeout: 600_000 }, async (version) => {
   const model = tinyCheckpoint(work, version);
   const adapter = join(work, `${version}-run`);
   await run('train', {
