@@ -9,7 +9,7 @@ import { rotate } from './rope.js';
 import { gathered, spread } from './shared-rows.js';
 
 /** New positions of some sequences, packed one after the other into one row (B = 1), each after those of its cache, which receives them. */
-export interface Continued {
+interface Continued {
   /** The caches, and how many positions each gets; together L. */
   readonly pieces: readonly { readonly cache: KVCache; readonly count: number }[];
   readonly layer: number;
@@ -22,7 +22,7 @@ export interface Decoding {
 }
 
 /** Sequences packed one after the other into one row (B = 1): each attends to itself alone. */
-export interface Packed {
+interface Packed {
   /** Lengths of the sequences; together L, or as many as `rows`. */
   readonly lengths: readonly number[];
   /** Sequences share their first tokens: of all of them, one after the other, the place of each token in the row. */
