@@ -33,7 +33,7 @@ const FLAGS = flagsOf({
       choices: ['gguf', 'safetensors'],
       default: 'gguf',
       help: {
-        en: 'gguf: files for llama.cpp and Ollama. safetensors: a folder for vLLM, SGLang and transformers.',
+        en: 'Files for llama.cpp and Ollama (gguf), or a folder for vLLM, SGLang and transformers (safetensors).',
         zh: 'gguf：供 llama.cpp 和 Ollama 使用的文件。safetensors：供 vLLM、SGLang 和 transformers 使用的目录。',
       },
     },

@@ -12,7 +12,7 @@ export const MODEL: Messages = {
   '[2, 2] (other kernels are not supported)': '[2, 2]（不支持其他大小）',
   '"qwen3_5_text" (mixtures of experts are not supported)': '"qwen3_5_text"（不支持混合专家模型）',
   '1 (merging more often is not supported)': '1（不支持多次合并）',
-  'a token id': 'token id',
+  'a token id': '词元编号',
   'a whole number': '非负整数',
   "the model's preprocessor_config.json": '模型的 preprocessor_config.json',
   'an even number of rotated dimensions': '偶数个旋转维度',
