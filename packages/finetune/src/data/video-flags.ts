@@ -1,4 +1,4 @@
-/** The flags of videos: what they say to the processor, and which of them a model has no use for. */
+/** The flags of videos. What they say to the processor, and which of them a model has no use for. */
 import { VERSIONS, type VersionName, VIDEO_FORMATS, type VideoChoices } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 

@@ -4,7 +4,6 @@
  *
  * Not here: several references per question, stemming, judging by a model.
  */
-
 import { splitThought } from '@minicpm-finetune/processor';
 
 export interface AnswerMetrics {

@@ -40,7 +40,11 @@ async function ask(options: Partial<ChatOptions>, lines: readonly string[] = [])
   const stdin = new PassThrough();
   stdin.end(lines.map((line) => `${line}\n`).join(''));
   const written = { stdout: '', stderr: '' };
-  const stream = (name: 'stdout' | 'stderr') => ({ write: (text: string) => void (written[name] += text) });
+  const stream = (name: 'stdout' | 'stderr') => ({
+    write(text: string): void {
+      written[name] += text;
+    },
+  });
   await chat({ ...OPTIONS, ...options }, { stdin, stdout: stream('stdout'), stderr: stream('stderr') });
   return written;
 }
@@ -144,7 +148,9 @@ describe('generate', () => {
     const change = { enableThinking: true, video: { maxFrames: 2 } };
     await generateAnswers(options(name, change));
     expect(await generateAnswers(options(name, change))).toMatchObject({ records: 1, resumed: 1 });
-    expect((await refusal(generateAnswers(options(name)))).message).toContain('--enable_thinking: true then, false now');
+    expect((await refusal(generateAnswers(options(name)))).message).toContain(
+      '--enable_thinking: true then, false now',
+    );
     const frames = generateAnswers(options(name, { enableThinking: true }));
     expect((await refusal(frames)).message).toContain('--video_max_frames: 2 then, null now');
     using loaded = await loadModel({ model, device: 'cpu' });

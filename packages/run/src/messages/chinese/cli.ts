@@ -74,7 +74,8 @@ export const CLI: Messages = {
   'Write a question and press Enter. Also:': '输入问题后按回车。也可以：',
   '/image PATH   show a picture with the next question (any number of times)':
     '/image 路径   在下一个问题中展示图片（可多次使用）',
-  '/video PATH   show a video, a file or a folder of frames, likewise': '/video PATH   随下一个问题展示视频：文件或帧目录（同样可多次）',
+  '/video PATH   show a video, a file or a folder of frames, likewise':
+    '/video PATH   随下一个问题展示视频：文件或帧目录（同样可多次）',
   '/reset        forget the conversation, its pictures and videos': '/reset        忘掉当前对话及其中的图片和视频',
   '/quit         end; Ctrl-D and Ctrl-C do, too (Ctrl-C during an answer ends the answer)':
     '/quit         结束；Ctrl-D 和 Ctrl-C 也可以（回答过程中按 Ctrl-C 则结束这次回答）',
