@@ -85,7 +85,6 @@ export const CLI: Messages = {
   '/image needs the path of a picture.': '/image 需要图片的路径。',
   '/video needs the path of a video.': '/video 需要视频的路径。',
   'the path of a picture': '图片的路径',
-  'the path of a video': '视频的路径',
   'No such file or folder: check the path.': '没有这个文件或目录：请检查路径。',
   'Expected a model with think blocks for --enable_thinking true but received {1}.':
     '--enable_thinking true 需要有思考块的模型，但收到 {1}。',
