@@ -100,6 +100,8 @@ describe('chat', () => {
     const thoughts = await refusal(ask({ model: older, enableThinking: true }));
     expect(thoughts).toMatchObject({ flag: '--enable_thinking' });
     expect(thoughts.message).toContain('MiniCPM-V-2_6');
+    const template = tinyCheckpoint(work, 'minicpm-v-4_5'); // with the chat template of 2.6
+    expect(await refusal(ask({ model: template, enableThinking: true }))).toMatchObject({ flag: '--enable_thinking' });
   });
 
   it('says which flags of videos are without effect', async () => {

@@ -32,7 +32,7 @@ export interface ReadingOptions {
   readonly maxImagePixels?: number;
   /** The last turn is the beginning of an answer, which the model continues. */
   readonly continueFinal?: boolean;
-  /** Whether the model thinks before it answers; a model without think blocks refuses it. Default: false. */
+  /** Whether the model thinks before it answers; a chat template without think blocks refuses it. Default: false. */
   readonly enableThinking?: boolean;
   /** How frames of videos are sampled; as published when absent. */
   readonly video?: VideoChoices;
@@ -78,7 +78,7 @@ export class PromptEncoder {
     return await encodePrompt(messages, this.promptOptions(options));
   }
 
-  /** How prompts are encoded. Throws UserError where a model without think blocks shall think. */
+  /** How prompts are encoded. Throws UserError where a model shall think whose chat template has no think blocks. */
   promptOptions(options: ReadingOptions = {}): PromptOptions {
     const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking, video } = options;
     if (enableThinking === true) this.#requireThinking();
@@ -93,13 +93,19 @@ export class PromptEncoder {
     };
   }
 
+  /** Whether a prompt can ask for a thought: the checkpoint's chat template knows two ends of a prompt. */
+  get thinks(): boolean {
+    const { thinking } = this.template;
+    return thinking !== null && thinking.asked !== thinking.empty;
+  }
+
   #requireThinking(): void {
-    if (this.template.thinking !== null) return;
+    if (this.thinks) return;
     throw new UserError(
-      `Expected a model with think blocks for --enable_thinking true but received ${VERSIONS[this.config.version].title}.`,
+      `Expected a chat template with think blocks for --enable_thinking true but received one of ${VERSIONS[this.config.version].title} without them.`,
       {
         flag: '--enable_thinking',
-        cure: 'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5.',
+        cure: 'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5 with the chat template that they come with.',
       },
     );
   }

@@ -73,8 +73,8 @@ const THINKING = 'chat_template_kwargs.enable_thinking';
 /** Only some models think, and only before an answer that the client has not begun. */
 function checkThinking({ enableThinking, messages }: ChatRequest, { encoder }: ServedModel): void {
   if (!enableThinking) return;
-  if (encoder.template.thinking === null)
-    throw unsupported(`${THINKING} true`, THINKING, 'This model has no think blocks.');
+  if (!encoder.thinks)
+    throw unsupported(`${THINKING} true`, THINKING, 'The chat template of this model has no think blocks.');
   if (messages.at(-1)!.role === 'assistant')
     throw invalid(
       `Expected a last message of the user for ${THINKING} true but received the beginning of an answer.`,

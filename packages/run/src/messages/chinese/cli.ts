@@ -86,10 +86,10 @@ export const CLI: Messages = {
   '/video needs the path of a video.': '/video 需要视频的路径。',
   'the path of a picture': '图片的路径',
   'No such file or folder: check the path.': '没有这个文件或目录：请检查路径。',
-  'Expected a model with think blocks for --enable_thinking true but received {1}.':
-    '--enable_thinking true 需要有思考块的模型，但收到 {1}。',
-  'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5.':
-    '请去掉它，或使用 MiniCPM-V 4.5、4.6、4.7 或 MiniCPM-o 4.5。',
+  'Expected a chat template with think blocks for --enable_thinking true but received one of {1} without them.':
+    '--enable_thinking true 需要有思考块的对话模板，但 {1} 的模板没有思考块。',
+  'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5 with the chat template that they come with.':
+    '请去掉它，或使用带有原对话模板的 MiniCPM-V 4.5、4.6、4.7 或 MiniCPM-o 4.5。',
   'One picture for the next question.': '下一个问题附带 1 张图片。',
   '{1} pictures for the next question.': '下一个问题附带 {1} 张图片。',
   'One video for the next question.': '下一个问题附带 1 个视频。',
