@@ -15,10 +15,10 @@ import {
   type RecordOptions,
   readConfig,
   Tokenizer,
-  type VideoChoices,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
+import { type VideoFlags, videoChoices } from './video-flags.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
@@ -31,31 +31,11 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
 }
 
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
-export type EncoderDataFlags = Pick<
-  RunConfig['data'],
-  | 'model_max_length'
-  | 'overlong'
-  | 'compat'
-  | 'thinking'
-  | 'allow_special_text'
-  | 'max_image_pixels'
-  | 'video_fps'
-  | 'video_max_frames'
-  | 'video_max_packing'
-  | 'video_max_slice_nums'
->;
-
-/** What flags say of videos. */
-function videoChoices(
-  flags: Pick<EncoderDataFlags, `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`>,
-): VideoChoices {
-  return {
-    fps: flags.video_fps,
-    maxFrames: flags.video_max_frames,
-    maxPacking: flags.video_max_packing,
-    maxSliceNums: flags.video_max_slice_nums,
-  };
-}
+export type EncoderDataFlags = VideoFlags &
+  Pick<
+    RunConfig['data'],
+    'model_max_length' | 'overlong' | 'compat' | 'thinking' | 'allow_special_text' | 'max_image_pixels'
+  >;
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
 export function sliceOf(
