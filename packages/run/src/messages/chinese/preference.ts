@@ -80,6 +80,8 @@ export const PREFERENCE: Messages = {
   // What surprises.
   'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less.':
     '选中回答的奖励在下降：模型给它们的概率低于参考模型，被拒绝的回答则更低。',
+  'The rewards of chosen answers fall: the model makes them less likely than it did at first.':
+    '选中回答的奖励在下降：模型给它们的概率低于开始时。',
   'That is usual, for only the margin is learned.': '这很常见，因为学习的只是两者的差。',
   'To keep chosen answers likely give --rpo_alpha 1, a smaller --learning_rate, or train on the chosen answers first.':
     '要保持选中回答的概率，请使用 --rpo_alpha 1、减小 --learning_rate，或先用选中回答训练。',
