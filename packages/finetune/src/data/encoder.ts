@@ -3,6 +3,7 @@
  * data that can be sent to worker threads. Encoding itself is the processor's; no libtorch is loaded here.
  */
 import {
+  CHAT_FORMATS,
   chatTemplate,
   checkLlmType,
   checkVocabulary,
@@ -15,6 +16,8 @@ import {
   type RecordOptions,
   readConfig,
   Tokenizer,
+  VERSIONS,
+  VIDEO_FORMATS,
   type VideoChoices,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
@@ -45,16 +48,36 @@ export type EncoderDataFlags = Pick<
   | 'video_max_slice_nums'
 >;
 
+type VideoFlag = `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`;
+
 /** What flags say of videos. */
-function videoChoices(
-  flags: Pick<EncoderDataFlags, `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`>,
-): VideoChoices {
+function videoChoices(flags: Pick<EncoderDataFlags, VideoFlag>): VideoChoices {
   return {
     fps: flags.video_fps,
     maxFrames: flags.video_max_frames,
     maxPacking: flags.video_max_packing,
     maxSliceNums: flags.video_max_slice_nums,
   };
+}
+
+/** A sentence for each flag of think blocks and videos that the model has no use for. */
+export function unusedByModel(
+  flags: Pick<EncoderDataFlags, 'thinking' | VideoFlag>,
+  { version }: Pick<ModelConfig, 'version'>,
+): string[] {
+  const { title, llmType } = VERSIONS[version];
+  const notices: string[] = [];
+  if (flags.thinking !== 'inference' && !CHAT_FORMATS[llmType].thinks)
+    notices.push(`--thinking ${flags.thinking}: without effect: ${title} does not think.`);
+  const reads = VIDEO_FORMATS[version];
+  const idle = (['video_fps', 'video_max_frames', 'video_max_packing', 'video_max_slice_nums'] as const).filter(
+    (name) => flags[name] !== null && (reads === undefined || (name === 'video_max_packing' && !reads.temporal)),
+  );
+  for (const name of idle) {
+    const why = reads === undefined ? 'reads no videos' : 'gives every frame tokens of its own';
+    notices.push(`--${name} ${flags[name]}: without effect: ${title} ${why}.`);
+  }
+  return notices;
 }
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */

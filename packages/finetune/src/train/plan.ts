@@ -13,7 +13,7 @@ import {
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
-import { CHAT_FORMATS, type ModelConfig, moduleName, VERSIONS, VIDEO_FORMATS } from '@minicpm-finetune/processor';
+import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
 import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
@@ -129,23 +129,6 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
   const [own, asked] = [checkpoint.slice, sliceOf(checkpoint, config.model)].map(describeSlices);
   if (own === asked) return null;
   return `pictures are cut into ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and Python.`;
-}
-
-/** A sentence for each flag of think blocks and videos that the model has no use for. */
-export function unusedByModel({ data }: RunConfig, { version }: ModelConfig): string[] {
-  const { title, llmType } = VERSIONS[version];
-  const notices: string[] = [];
-  if (data.thinking !== 'inference' && !CHAT_FORMATS[llmType].thinks)
-    notices.push(`--thinking ${data.thinking}: without effect: ${title} does not think.`);
-  const reads = VIDEO_FORMATS[version];
-  const idle = (['video_fps', 'video_max_frames', 'video_max_packing', 'video_max_slice_nums'] as const).filter(
-    (name) => data[name] !== null && (reads === undefined || (name === 'video_max_packing' && !reads.temporal)),
-  );
-  for (const name of idle) {
-    const why = reads === undefined ? 'reads no videos' : 'gives every frame tokens of its own';
-    notices.push(`--${name} ${data[name]}: without effect: ${title} ${why}.`);
-  }
-  return notices;
 }
 
 /** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */

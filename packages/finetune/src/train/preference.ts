@@ -71,15 +71,15 @@ export class PreferenceWatch {
     if (preference === undefined) return;
     const { 'logps/chosen': chosen, 'rewards/chosen': reward, 'rewards/margins': margin } = preference;
     if (chosen !== undefined) this.#first ??= chosen;
-    if (reward !== undefined && margin !== undefined && margin > 0) this.#seeReward(reward);
+    if (reward !== undefined && margin !== undefined && margin > 0) this.#seeReward(reward, step);
     if (this.#first !== null && chosen !== undefined && chosen < Math.min(1.2 * this.#first, this.#first - 1))
       this.#warnFall(chosen, step);
     this.#seeAccuracy(preference['rewards/accuracies'], step);
   }
 
-  #seeReward(reward: number): void {
+  #seeReward(reward: number, step: number): void {
     this.#start ??= this.#hasReference ? 0 : reward;
-    if (this.#toldFall || reward >= this.#start) return;
+    if (this.#toldFall || step <= 1 || reward >= this.#start) return; // before the first update rewards are rounding
     this.#toldFall = true;
     const fall = this.#hasReference
       ? 'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less. '

@@ -20,6 +20,7 @@ const metrics = (chosen: number, logp: number, accuracy = 0.9) => ({
 describe('PreferenceWatch', () => {
   it('explains falling rewards of chosen answers once', () => {
     const { see, said } = watched();
+    see(1, metrics(-1e-5, -20)); // rounding
     see(10, metrics(0.1, -20));
     expect(said).toEqual([]);
     see(20, metrics(-0.1, -21));
