@@ -1,6 +1,15 @@
 /** What checkpoints hold, which of them stay, and what happens when the disk is full. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OwnFiles, readEvents } from '@minicpm-finetune/run';
@@ -196,6 +205,14 @@ function mountSmall(megabytes: number): string | null {
   return null;
 }
 
+/** Fills the last page of a file of events: what the file system has given it would take events without a free byte. */
+function fillPage(file: string): void {
+  const page = 4096;
+  const left = page - (statSync(file).size % page);
+  const line = (message: string): string => `${JSON.stringify({ event: 'warning', kind: 'test', message })}\n`;
+  if (left > line('').length) appendFileSync(file, line('x'.repeat(left - line('').length)));
+}
+
 describe('a full disk', () => {
   const disk = mountSmall(80);
   afterAll(() => {
@@ -239,7 +256,10 @@ describe('a full disk', () => {
       const said: string[] = [];
       const running = train(config, {
         onEvent: (event) => {
-          if (event.event === 'run_start') fill();
+          if (event.event === 'run_start') {
+            fill();
+            fillPage(join(folder, 'events.jsonl'));
+          }
           if (event.event === 'warning') said.push(event.message);
         },
       });
