@@ -205,11 +205,14 @@ export function requirePurpose(
       },
     );
   if (preference === 'kto' && desirable === undefined)
-    throw new UserError('Expected the key label for a record of --preference kto but received none.', {
-      key: 'label',
-      flag: '--preference',
-      cure: 'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.',
-    });
+    throw new UserError(
+      'Expected true or false under the key label for a record of --preference kto but received neither.',
+      {
+        key: 'label',
+        flag: '--preference',
+        cure: 'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.',
+      },
+    );
   if (preference !== null && preference !== 'kto' && rejected === undefined)
     throw new UserError(`Expected a rejected answer for a record of --preference ${preference} but received none.`, {
       key: 'rejected',

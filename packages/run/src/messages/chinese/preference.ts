@@ -37,8 +37,8 @@ export const PREFERENCE: Messages = {
     '记录应含有要学习的回答，但由键 {1} 得到的是要比较的回答。',
   'Give --preference dpo (or kto, for answers called good or bad), or remove {1}.':
     '请使用 --preference dpo（标为好或坏的单个回答用 kto），或删除 {1}。',
-  'Expected the key label for a record of --preference kto but received none.':
-    '--preference kto 的记录应有键 label，但没有。',
+  'Expected true or false under the key label for a record of --preference kto but received neither.':
+    '--preference kto 的记录应在键 label 下写 true 或 false，但两者都没有。',
   'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.':
     '好的回答写 "label": true，坏的写 false；回答对用于 --preference dpo。',
   'Expected a rejected answer for a record of --preference {1} but received none.':
