@@ -47,17 +47,18 @@ it('shows the settings of this run, changed ones marked, in groups with their he
 
 it('shows groups that this version does not know as they stand', async () => {
   const { json } = await page.get(`/api/runs/${await page.idOf('preference')}`);
-  const beta = json.config.find(({ name }: { name: string }) => name === 'beta');
-  expect(beta).toEqual({
-    name: 'beta',
-    group: 'preference',
-    heading: { en: 'preference', zh: 'preference' },
+  const warp = json.config.find(({ name }: { name: string }) => name === 'warp');
+  expect(warp).toEqual({
+    name: 'warp',
+    group: 'later',
+    heading: { en: 'later', zh: 'later' },
     help: null,
     kind: null,
-    value: 0.1,
+    value: 9,
     changed: true,
   });
-  expect(json.command).not.toContain('--beta');
+  expect(json.command).not.toContain('--warp');
+  expect(json.command).toContain('--beta');
 });
 
 it('shows the answers of every step, with the records once', async () => {

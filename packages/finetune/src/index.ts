@@ -13,6 +13,7 @@ import {
   loadModel as loadFolder,
   type MergeReport,
 } from '@minicpm-finetune/minicpm-v';
+import type { VideoChoices } from '@minicpm-finetune/processor';
 import type { FloatDType, RunConfig } from '@minicpm-finetune/run';
 import { SAMPLING_FLAGS } from './cli/chat/flags.js';
 import { type CheckReport, checkRecords } from './cli/check-data/check-data.js';
@@ -30,7 +31,7 @@ export type {
   LoadedModel,
   MergeReport,
 } from '@minicpm-finetune/minicpm-v';
-export type { ChatMessage, Part } from '@minicpm-finetune/processor';
+export type { ChatMessage, Part, VideoChoices, VideoSource } from '@minicpm-finetune/processor';
 export {
   type CheckpointEvent,
   type EvalEvent,
@@ -119,6 +120,8 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly topK?: number;
   readonly repetitionPenalty?: number;
   readonly seed?: number;
+  /** Let the model think before it answers. Default false. */
+  readonly enableThinking?: boolean;
   /** Type to compute in; the weights' own unless given. */
   readonly dtype?: FloatDType;
   /** Keep the language model's linear weights as 8-bit integers: half the memory of bfloat16, faster answers on a CPU. */
@@ -127,6 +130,8 @@ export interface GenerateOptions extends Partial<EngineOptions> {
   readonly maxSliceNums?: number;
   /** Side in pixels of the square a slice's area aims at; likewise. */
   readonly scaleResolution?: number;
+  /** How frames of videos are sampled; as published unless given. */
+  readonly video?: VideoChoices;
   /** Read special tokens in the text as plain text; otherwise they are an error. */
   readonly allowSpecialText?: boolean;
   /** `skip`: a record that cannot be asked gets a line with the error. Default `stop`. */
@@ -157,10 +162,12 @@ export async function generate(options: GenerateOptions, context: GenerateContex
     topK: options.topK ?? flags.top_k.default,
     repetitionPenalty: options.repetitionPenalty ?? flags.repetition_penalty.default,
     seed: options.seed ?? flags.seed.default,
+    enableThinking: options.enableThinking ?? flags.enable_thinking.default,
     dtype: options.dtype ?? null,
     loadIn8Bit: options.loadIn8Bit ?? false,
     maxSliceNums: options.maxSliceNums ?? null,
     scaleResolution: options.scaleResolution ?? null,
+    video: options.video ?? {},
     allowSpecialText: options.allowSpecialText ?? false,
     onBadRecord: options.onBadRecord ?? 'stop',
     askChanged: options.askChanged ?? false,

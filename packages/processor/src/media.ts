@@ -91,7 +91,7 @@ async function readVideo(written: VideoSource, options: ReadOptions): Promise<Re
     throw new UserError(
       `Expected pictures for a model that reads no videos but received the video ${describeVideo(source)}.`,
       {
-        cure: 'Train MiniCPM-V 4.5, 4.6 or 4.7, or show some of its frames as pictures.',
+        cure: 'Take MiniCPM-V 4.5, 4.6 or 4.7, or show some of its frames as pictures.',
       },
     );
   }

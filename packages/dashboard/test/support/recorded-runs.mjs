@@ -342,7 +342,7 @@ function preference(folder) {
   const run = new RecordedRun(folder).start({
     changes,
     totalSteps: 100,
-    extra: { preference: { preference: 'dpo', beta: 0.1 } },
+    extra: { preference: { preference: 'dpo', beta: 0.1 }, later: { warp: 9 } },
   });
   run.steps(100, { fields }).event({
     event: 'eval',

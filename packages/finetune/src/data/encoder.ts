@@ -17,11 +17,10 @@ import {
   readConfig,
   Tokenizer,
   VERSIONS,
-  VIDEO_FORMATS,
-  type VideoChoices,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
+import { idleVideoFlags, type VideoFlags, videoChoices } from './video-flags.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
@@ -34,50 +33,22 @@ export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRo
 }
 
 export type EncoderModelFlags = Pick<RunConfig['model'], 'llm_type' | 'max_slice_nums' | 'scale_resolution'>;
-export type EncoderDataFlags = Pick<
-  RunConfig['data'],
-  | 'model_max_length'
-  | 'overlong'
-  | 'compat'
-  | 'thinking'
-  | 'allow_special_text'
-  | 'max_image_pixels'
-  | 'video_fps'
-  | 'video_max_frames'
-  | 'video_max_packing'
-  | 'video_max_slice_nums'
->;
-
-type VideoFlag = `video_${'fps' | 'max_frames' | 'max_packing' | 'max_slice_nums'}`;
-
-/** What flags say of videos. */
-function videoChoices(flags: Pick<EncoderDataFlags, VideoFlag>): VideoChoices {
-  return {
-    fps: flags.video_fps,
-    maxFrames: flags.video_max_frames,
-    maxPacking: flags.video_max_packing,
-    maxSliceNums: flags.video_max_slice_nums,
-  };
-}
+export type EncoderDataFlags = VideoFlags &
+  Pick<
+    RunConfig['data'],
+    'model_max_length' | 'overlong' | 'compat' | 'thinking' | 'allow_special_text' | 'max_image_pixels'
+  >;
 
 /** A sentence for each flag of think blocks and videos that the model has no use for. */
 export function unusedByModel(
-  flags: Pick<EncoderDataFlags, 'thinking' | VideoFlag>,
+  flags: VideoFlags & Pick<EncoderDataFlags, 'thinking'>,
   { version }: Pick<ModelConfig, 'version'>,
 ): string[] {
   const { title, llmType } = VERSIONS[version];
   const notices: string[] = [];
   if (flags.thinking !== 'inference' && !CHAT_FORMATS[llmType].thinks)
     notices.push(`--thinking ${flags.thinking}: without effect: ${title} does not think.`);
-  const reads = VIDEO_FORMATS[version];
-  const idle = (['video_fps', 'video_max_frames', 'video_max_packing', 'video_max_slice_nums'] as const).filter(
-    (name) => flags[name] !== null && (reads === undefined || (name === 'video_max_packing' && !reads.temporal)),
-  );
-  for (const name of idle) {
-    const why = reads === undefined ? 'reads no videos' : 'gives every frame tokens of its own';
-    notices.push(`--${name} ${flags[name]}: without effect: ${title} ${why}.`);
-  }
-  return notices;
+  return [...notices, ...idleVideoFlags(flags, version)];
 }
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */

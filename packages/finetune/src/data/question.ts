@@ -59,7 +59,7 @@ export function picturesOf({ messages }: Question): ImageSource[] {
 }
 
 /** Videos of a question, likewise. */
-function videosOf({ messages }: Question): VideoSource[] {
+export function videosOf({ messages }: Question): VideoSource[] {
   return messages.flatMap(({ content }) =>
     partsOf(content).flatMap((part) => (typeof part !== 'string' && 'video' in part ? [part.video] : [])),
   );

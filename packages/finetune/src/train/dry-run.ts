@@ -2,7 +2,6 @@
  * All that a start checks, without a training. For `--dry_run`: the functions are those of a start, in its order, with what its
  * preflight remembers. The output folder is not touched, nothing is downloaded, and weights are mapped, not read.
  */
-
 import { existsSync } from 'node:fs';
 import { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { readConfig, requireCheckpoint } from '@minicpm-finetune/processor';

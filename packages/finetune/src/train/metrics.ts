@@ -1,8 +1,10 @@
 /**
- * Answer metrics: exact match, ANLS, ROUGE-L. Each compares an answer with its reference, from 0 to 1. Text only.
+ * Answer metrics: exact match, ANLS, ROUGE-L. Each compares an answer with its reference, from 0 to 1. Text only. A think block
+ * in front of either is cut off first: what is compared are the answers.
  *
  * Not here: several references per question, stemming, judging by a model.
  */
+import { splitThought } from '@minicpm-finetune/processor';
 
 export interface AnswerMetrics {
   readonly exact_match: number;
@@ -33,9 +35,12 @@ export function meanMetrics(all: readonly AnswerMetrics[]): AnswerMetrics {
   return { exact_match: mean('exact_match'), anls: mean('anls'), rouge_l: mean('rouge_l') };
 }
 
-/** 1 if the texts are the same, white space at the ends aside. */
+/** An answer without the thought in front of it. */
+const spoken = (text: string): string => splitThought(text).answer;
+
+/** 1 if the answers are the same, thoughts in front and white space at the ends aside. */
 export function exactMatch(answer: string, reference: string): number {
-  return answer.trim() === reference.trim() ? 1 : 0;
+  return spoken(answer).trim() === spoken(reference).trim() ? 1 : 0;
 }
 
 /**
@@ -43,7 +48,7 @@ export function exactMatch(answer: string, reference: string): number {
  * normalisation of DocVQA's evaluation: lower case, one space between words. 0 where more than half would have to be changed.
  */
 export function anls(answer: string, reference: string): number {
-  const [a, b] = [answer, reference].map((text) => [...text.toLowerCase().trim().split(/\s+/).join(' ')]);
+  const [a, b] = [answer, reference].map((text) => [...spoken(text).toLowerCase().trim().split(/\s+/).join(' ')]);
   const longest = Math.max(a!.length, b!.length);
   if (longest === 0) return 1;
   const similarity = 1 - editDistance(a!, b!) / longest;
@@ -55,7 +60,7 @@ export function anls(answer: string, reference: string): number {
  * letters and digits in lower case; here of all scripts, and single characters in those without spaces (Chinese, Japanese, Thai, …).
  */
 export function rougeL(answer: string, reference: string): number {
-  const [a, b] = [words(answer), words(reference)];
+  const [a, b] = [words(spoken(answer)), words(spoken(reference))];
   if (a.length === 0 || b.length === 0) return 0;
   const common = commonSubsequence(a, b);
   return (2 * common) / (a.length + b.length);

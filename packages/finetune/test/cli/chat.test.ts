@@ -21,6 +21,7 @@ const OPTIONS: ChatOptions = {
   model,
   adapters: [],
   images: [],
+  videos: [],
   prompt: null,
   system: null,
   maxNewTokens: 8,

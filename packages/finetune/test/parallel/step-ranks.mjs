@@ -108,7 +108,8 @@ const optimizer = new Optimizer(
 );
 
 function sample(length, sizes, seed) {
-  const { queryNum: Q, vision, llm } = model.config;
+  const { pictureTokens, vision, llm } = model.config;
+  const Q = pictureTokens.queryNum;
   const random = new Random(seed, length);
   const inputIds = Int32Array.from({ length }, () => random.below(Math.min(llm.vocabSize, 200)));
   const labels = inputIds.map((_, i) => (i >= length >> 1 && i < length - 1 ? inputIds[i + 1] : -100));

@@ -5,6 +5,8 @@ export const GREEDY = {
   topK: 0,
   repetitionPenalty: 1,
   seed: 0,
+  enableThinking: false,
+  video: {},
   dtype: null,
   loadIn8Bit: false,
   maxSliceNums: null,

@@ -9,6 +9,15 @@ describe('exactMatch', () => {
   });
 });
 
+it('cuts thoughts off before an answer is compared', () => {
+  const all = (answer: string, reference: string) => Object.values(answerMetrics(answer, reference));
+  expect(all('<think>\nIt purrs.\n</think>\n\nA cat.', 'A cat.')).toEqual([1, 1, 1]);
+  expect(all('A cat.', '<think>\nIt barks.\n</think>\n\nA cat.')).toEqual([1, 1, 1]);
+  expect(all('It purrs.\n</think>\n\nA cat.', '<think>\nFur.\n</think>\n\nA cat.')).toEqual([1, 1, 1]);
+  expect(all('<think>\nA cat.\n</think>\n\nNo!', '<think>\nA cat.\n</think>\n\nYes.')).toEqual([0, 0, 0]);
+  expect(exactMatch('<think>\nA cat.', 'A cat.')).toBe(0); // the thought did not end
+});
+
 describe('anls', () => {
   it.each([
     ['Hello World', 'hello  world', 1], // case and spaces

@@ -12,7 +12,9 @@ import {
   readConfig,
   Tokenizer,
   VERSIONS,
+  type VideoChoices,
 } from '@minicpm-finetune/processor';
+import { UserError } from '@minicpm-finetune/run';
 import { modelOrigin } from '../adapters/family.js';
 import { inspectAdapter } from '../adapters/folder.js';
 import { slicesOfAdapters } from '../adapters/slices.js';
@@ -30,6 +32,10 @@ export interface ReadingOptions {
   readonly maxImagePixels?: number;
   /** The last turn is the beginning of an answer, which the model continues. */
   readonly continueFinal?: boolean;
+  /** Whether the model thinks before it answers; a chat template without think blocks refuses it. Default: false. */
+  readonly enableThinking?: boolean;
+  /** How frames of videos are sampled; as published when absent. */
+  readonly video?: VideoChoices;
 }
 
 export class PromptEncoder {
@@ -72,15 +78,35 @@ export class PromptEncoder {
     return await encodePrompt(messages, this.promptOptions(options));
   }
 
+  /** How prompts are encoded. Throws UserError where a model shall think whose chat template has no think blocks. */
   promptOptions(options: ReadingOptions = {}): PromptOptions {
-    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal } = options;
+    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking, video } = options;
+    if (enableThinking === true) this.#requireThinking();
     return {
       tokenizer: this.template.tokenizer,
-      ...modelInput(this.config, { slice: this.sliceFor(options) }),
+      ...modelInput(this.config, { slice: this.sliceFor(options), video }),
       ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
       ...(imageRoot === undefined ? {} : { imageRoot }),
       ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
       ...(continueFinal === undefined ? {} : { continueFinal }),
+      ...(enableThinking === undefined ? {} : { enableThinking }),
     };
+  }
+
+  /** Whether a prompt can ask for a thought: the checkpoint's chat template knows two ends of a prompt. */
+  get thinks(): boolean {
+    const { thinking } = this.template;
+    return thinking !== null && thinking.asked !== thinking.empty;
+  }
+
+  #requireThinking(): void {
+    if (this.thinks) return;
+    throw new UserError(
+      `Expected a chat template with think blocks for --enable_thinking true but received one of ${VERSIONS[this.config.version].title} without them.`,
+      {
+        flag: '--enable_thinking',
+        cure: 'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5 with the chat template that they come with.',
+      },
+    );
   }
 }

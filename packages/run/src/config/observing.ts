@@ -43,7 +43,10 @@ export const EVAL = {
     min: 0,
     default: 0,
     freeOnResume: true,
-    help: { en: 'Records that are answered at each evaluation.', zh: '每次评估时生成回答的记录数。' },
+    help: {
+      en: 'Records that are answered at each evaluation. Answers and references are compared without think blocks in front of them.',
+      zh: '每次评估时生成回答的记录数。回答与参考答案去掉开头的思考块后再比较。',
+    },
   },
   metric_for_best_model: {
     kind: 'string',

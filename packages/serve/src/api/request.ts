@@ -34,6 +34,8 @@ export interface ChatRequest {
   /** How many of the most likely tokens to tell besides the chosen one; null: no log probabilities. */
   readonly logProbs: number | null;
   readonly maxSliceNums: number | null;
+  /** Whether the model thinks before it answers. */
+  readonly enableThinking: boolean;
   readonly stream: boolean;
   readonly usage: 'none' | 'last' | 'every';
   /** Fields that were given and change nothing. */
@@ -106,6 +108,9 @@ const FORM = z.strictObject({
   mm_processor_kwargs: z
     .strictObject({ max_slice_nums: integer(1, 1000).nullish() }, { error: 'an object like {"max_slice_nums": 4}' })
     .nullish(),
+  chat_template_kwargs: z
+    .strictObject({ enable_thinking: boolean().nullish() }, { error: 'an object like {"enable_thinking": true}' })
+    .nullish(),
   stream: boolean().nullish(),
   stream_options: z
     .strictObject(
@@ -142,6 +147,7 @@ export function checkChatRequest(body: unknown): ChatRequest {
     n: form.n ?? 1,
     logProbs: logProbsOf(form),
     maxSliceNums: form.mm_processor_kwargs?.max_slice_nums ?? null,
+    enableThinking: form.chat_template_kwargs?.enable_thinking ?? false,
     stream: form.stream ?? false,
     usage: usageOf(form),
     idle: [

@@ -6,6 +6,7 @@ import { randomInt } from 'node:crypto';
 import type { Sampling } from '@minicpm-finetune/minicpm-v';
 import type { ChatMessage, EncodedPrompt, Part } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
+import { unsupported } from '../api/check.js';
 import { fromUserError, invalid } from '../api/error.js';
 import type { PictureReference, RequestMessage } from '../api/messages.js';
 import { type PicturePolicy, pictureBytes } from '../api/pictures.js';
@@ -37,6 +38,7 @@ export async function prepareJob(
 ): Promise<Job> {
   const { vocabSize } = served.encoder.config.llm;
   checkIds(request, vocabSize);
+  checkThinking(request, served);
   checkCharacters(request, served);
   const prompt = await encode(request, served, options, signal);
   const continues = request.messages.at(-1)!.role === 'assistant';
@@ -64,6 +66,20 @@ function checkIds({ sampling, stopTokenIds }: ChatRequest, vocabSize: number): v
   };
   for (const [i, id] of stopTokenIds.entries()) check(id, `stop_token_ids[${i}]`);
   for (const id of sampling.logitBias.keys()) check(id, 'logit_bias');
+}
+
+const THINKING = 'chat_template_kwargs.enable_thinking';
+
+/** Only some models think, and only before an answer that the client has not begun. */
+function checkThinking({ enableThinking, messages }: ChatRequest, { encoder }: ServedModel): void {
+  if (!enableThinking) return;
+  if (!encoder.thinks)
+    throw unsupported(`${THINKING} true`, THINKING, 'The chat template of this model has no think blocks.');
+  if (messages.at(-1)!.role === 'assistant')
+    throw invalid(
+      `Expected a last message of the user for ${THINKING} true but received the beginning of an answer.`,
+      THINKING,
+    );
 }
 
 /** No token has as many characters: a text that is certainly too long is not written in tokens first, which takes long, too. */
@@ -109,6 +125,7 @@ async function encode(
     allowSpecialText: true, // what a client writes is text, never structure
     maxImagePixels: options.maxImagePixels,
     continueFinal: request.messages.at(-1)!.role === 'assistant',
+    enableThinking: request.enableThinking,
     ...(request.maxSliceNums === null ? {} : { maxSliceNums: request.maxSliceNums }),
   };
   try {

@@ -33,7 +33,7 @@ import { type CommandOptions, type Ended, startCommand } from './child.js';
 const FLAGS = flagsOf(CONFIG_FLAGS);
 const BY_NAME: ReadonlyMap<string, Flag> = new Map(FLAGS.map((flag) => [flag.name, flag]));
 
-/** The 15 groups of a configuration, in the order of `train --help`. */
+/** The groups of a configuration, in the order of `train --help`. */
 export const FLAGS_TABLE: FlagsTable = {
   groups: CONFIG_GROUPS.map((name) => ({ name, heading: CONFIG_HEADINGS[name] })),
   flags: FLAGS,

@@ -7,6 +7,7 @@ import { createInterface, type Interface } from 'node:readline';
 import { type LoadedModel, PromptEncoder } from '@minicpm-finetune/minicpm-v';
 import {
   type ChatMessage,
+  encodePrompt,
   measureImage,
   type Part,
   PILLOW_MAX_PIXELS,
@@ -14,6 +15,7 @@ import {
   requireCheckpoint,
 } from '@minicpm-finetune/processor';
 import { ENGLISH, expected, pathCure, type Say, shown, shownNames, UserError } from '@minicpm-finetune/run';
+import { idleVideoFlags, videoFlags } from '../../data/video-flags.js';
 import { type DeviceName, explainingMemory, startEngine } from '../../engine/machine.js';
 import { Progress, type TextStream } from '../../report/progress.js';
 import type { Reporter } from '../../report/reporter.js';
@@ -31,7 +33,8 @@ export interface ChatIO {
 const HELP = [
   'Write a question and press Enter. Also:',
   '  /image PATH   show a picture with the next question (any number of times)',
-  '  /reset        forget the conversation and its pictures',
+  '  /video PATH   show a video, a file or a folder of frames, likewise',
+  '  /reset        forget the conversation, its pictures and videos',
   '  /quit         end; Ctrl-D and Ctrl-C do, too (Ctrl-C during an answer ends the answer)',
 ].join('\n');
 
@@ -48,17 +51,21 @@ export async function chat(options: ChatOptions, io: ChatIO = process): Promise<
   await explainingMemory(device, LESS_MEMORY, () => chatOn(device, options, io));
 }
 
-/** Reads what is known of the first question before the model is loaded: its pictures, and its text if it is given. */
+/** Reads what is known of the first question before the model is loaded: its pictures and videos, and its text if it is given. */
 async function checkQuestion(options: ChatOptions): Promise<void> {
   for (const image of options.images) await requireImage(image);
+  for (const video of options.videos) requireVideo(video);
   requireCheckpoint(options.model, { flag: '--model', adapterFlag: '--adapter' });
   const encoder = PromptEncoder.open(options.model, options.adapters);
+  await checkVideos(options, encoder);
   await encoder.encode(firstQuestion(options, options.prompt ?? 'Any question?'), answerOptions(options));
 }
 
 async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Promise<void> {
   using progress = new Progress({ stream: io.stderr, say: io.say ?? ENGLISH });
   using model = await loadForAnswers(options, { device, reporter: progress });
+  const idle = idleVideoFlags(videoFlags(options.video), model.config.version);
+  for (const line of idle) progress.notice(line);
   if (options.prompt === null) return await converse(model, options, io);
   for (const text of [options.prompt, options.system ?? '']) warnOfLost(text, progress);
   const question = firstQuestion(options, options.prompt);
@@ -68,7 +75,7 @@ async function chatOn(device: DeviceName, options: ChatOptions, io: ChatIO): Pro
 
 const firstQuestion = (options: ChatOptions, text: string): ChatMessage[] => [
   ...opening(options),
-  { role: 'user', content: [...pictures(options.images), text] },
+  { role: 'user', content: [...media(options.images, options.videos), text] },
 ];
 
 /** Bytes that are not UTF-8 reach a program's arguments as U+FFFD. */
@@ -95,7 +102,32 @@ async function requireImage(path: string): Promise<void> {
   }
 }
 
-const pictures = (paths: readonly string[]): Part[] => paths.map((image) => ({ image }));
+function requireVideo(path: string): void {
+  if (existsSync(path)) return;
+  throw expected('the path of a video', '--video', path, {
+    flag: '--video',
+    cure: pathCure(path, 'No such file or folder: check the path.'),
+  });
+}
+
+/** Asks each video for its size and frames. What is wrong with one is said of its file. */
+async function checkVideos(options: ChatOptions, encoder: PromptEncoder): Promise<void> {
+  const reading = encoder.promptOptions(answerOptions(options));
+  for (const video of options.videos) {
+    try {
+      await encodePrompt([{ role: 'user', content: [{ video }] }], { ...reading, pixels: 'header' });
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      const { turn: _, ...details } = error.details();
+      throw new UserError(error.message, { ...details, flag: '--video', cause: error });
+    }
+  }
+}
+
+const media = (images: readonly string[], videos: readonly string[]): Part[] => [
+  ...images.map((image) => ({ image })),
+  ...videos.map((video) => ({ video })),
+];
 
 const opening = ({ system }: ChatOptions): ChatMessage[] =>
   system === null ? [] : [{ role: 'system', content: system }];
@@ -103,8 +135,8 @@ const opening = ({ system }: ChatOptions): ChatMessage[] =>
 /** A conversation in the making. */
 class Conversation {
   messages: ChatMessage[];
-  /** Pictures for the next question. */
-  waiting: string[];
+  /** Pictures and videos for the next question. */
+  waiting: Part[];
   /** Ends the answer under way. */
   abort: AbortController | undefined;
 
@@ -115,7 +147,7 @@ class Conversation {
     this.model = model;
     this.options = options;
     this.messages = opening(options);
-    this.waiting = [...options.images];
+    this.waiting = media(options.images, options.videos);
   }
 
   reset(): void {
@@ -125,7 +157,7 @@ class Conversation {
 
   /** Answers a question, piece by piece. A question that fails leaves the conversation as it was. */
   async *ask(question: string): AsyncGenerator<string> {
-    const asked: ChatMessage[] = [...this.messages, { role: 'user', content: [...pictures(this.waiting), question] }];
+    const asked: ChatMessage[] = [...this.messages, { role: 'user', content: [...this.waiting, question] }];
     this.abort = new AbortController();
     try {
       let answer = '';
@@ -181,11 +213,18 @@ function obey(line: string, conversation: Conversation): string {
     conversation.reset();
     return 'Forgotten.';
   }
-  if (word !== '/image') return word === '/help' ? HELP : `There is no ${shownNames([word!])}.\n${HELP}`;
-  if (path === '') return '/image needs the path of a picture.';
+  if (word !== '/image' && word !== '/video')
+    return word === '/help' ? HELP : `There is no ${shownNames([word!])}.\n${HELP}`;
+  if (path === '')
+    return word === '/image' ? '/image needs the path of a picture.' : '/video needs the path of a video.';
   if (!existsSync(path)) return `There is no file ${shown(path)}. ${pathCure(path, '')}`.trim();
-  conversation.waiting.push(path);
-  return `${conversation.waiting.length === 1 ? 'One picture' : `${conversation.waiting.length} pictures`} for the next question.`;
+  const { waiting } = conversation;
+  waiting.push(word === '/image' ? { image: path } : { video: path });
+  const images = waiting.filter((part) => typeof part !== 'string' && 'image' in part).length;
+  const videos = waiting.length - images;
+  return word === '/image'
+    ? `${images === 1 ? 'One picture' : `${images} pictures`} for the next question.`
+    : `${videos === 1 ? 'One video' : `${videos} videos`} for the next question.`;
 }
 
 /** A path as terminals paste it: quoted, or with escaped spaces. */

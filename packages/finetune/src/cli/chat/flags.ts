@@ -1,4 +1,5 @@
 /** The flags of `minicpm-finetune chat`. */
+import type { VideoChoices } from '@minicpm-finetune/processor';
 import { CONFIG_FLAGS, DEVICE, type FlagTable, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { flagValue, requiredValue } from '../cli-command.js';
@@ -62,12 +63,29 @@ export const SLICE_FLAGS = {
   },
 } as const satisfies FlagTable;
 
+/** How frames of videos are sampled. */
+export const VIDEO_FLAGS = {
+  video_fps: CONFIG_FLAGS.data.video_fps,
+  video_max_frames: CONFIG_FLAGS.data.video_max_frames,
+  video_max_packing: CONFIG_FLAGS.data.video_max_packing,
+  video_max_slice_nums: CONFIG_FLAGS.data.video_max_slice_nums,
+} as const satisfies FlagTable;
+
 const CONVERSATION = {
   image: {
     kind: 'strings',
     default: [],
     placeholder: 'file',
     help: { en: 'Picture to ask about; may be given several times.', zh: '要提问的图片；可以给出多次。' },
+  },
+  video: {
+    kind: 'strings',
+    default: [],
+    placeholder: 'file|dir',
+    help: {
+      en: 'Video to ask about, a file or a folder of frames; may be given several times. Videos come after the pictures.',
+      zh: '要提问的视频：文件或帧目录；可以给出多次。视频排在图片之后。',
+    },
   },
   prompt: {
     kind: 'string',
@@ -79,6 +97,7 @@ const CONVERSATION = {
   },
   system: { kind: 'string', default: null, help: { en: 'System prompt.', zh: '系统提示词。' } },
   ...SLICE_FLAGS,
+  ...VIDEO_FLAGS,
 } as const satisfies FlagTable;
 
 /** Settings of the answers. */
@@ -129,13 +148,21 @@ export const SAMPLING_FLAGS = {
     idle: [{ when: [{ flag: 'temperature', is: [0] }] }],
     help: { en: 'Seed of sampling.', zh: '采样的随机种子。' },
   },
+  enable_thinking: {
+    kind: 'boolean',
+    default: false,
+    help: {
+      en: 'Let the model think before it answers (MiniCPM-V 4.5, 4.6, 4.7): the thought, </think>, the answer. Otherwise the prompt ends with an empty think block.',
+      zh: '让模型先思考再回答（MiniCPM-V 4.5、4.6、4.7）：先是思考内容，再是 </think>，然后是回答。否则提示以空的思考块结尾。',
+    },
+  },
 } as const satisfies FlagTable;
 
 export const CHAT_FLAGS = flagsOf({ model: MODEL_FLAGS, conversation: CONVERSATION, sampling: SAMPLING_FLAGS });
 
 export const CHAT_TEXT: CommandText = {
   name: 'chat',
-  summary: { en: 'Ask a model about pictures.', zh: '就图片向模型提问。' },
+  summary: { en: 'Ask a model about pictures and videos.', zh: '就图片和视频向模型提问。' },
   description: {
     en: [
       'Talks with a checkpoint, with or without adapters, in the terminal. Answers are shown token by token.',
@@ -177,6 +204,14 @@ export const CHAT_TEXT: CommandText = {
   },
 };
 
+/** What the flags of videos say. */
+export const videoOf = (value: <T>(name: string) => T): VideoChoices => ({
+  fps: value<number | null>('video_fps'),
+  maxFrames: value<number | null>('video_max_frames'),
+  maxPacking: value<number | null>('video_max_packing'),
+  maxSliceNums: value<number | null>('video_max_slice_nums'),
+});
+
 /** @throws UserError without a model. */
 export function resolveChatOptions(given: GivenValues): ChatOptions {
   const value = <T>(name: string): T => flagValue<T>(given, CHAT_FLAGS.find((flag) => flag.name === name)!);
@@ -184,6 +219,7 @@ export function resolveChatOptions(given: GivenValues): ChatOptions {
     model: requiredValue<string>(given, CHAT_FLAGS, 'model'),
     adapters: value<string[]>('adapter'),
     images: value<string[]>('image'),
+    videos: value<string[]>('video'),
     prompt: value<string | null>('prompt'),
     system: value<string | null>('system'),
     maxNewTokens: value<number>('max_new_tokens'),
@@ -192,10 +228,12 @@ export function resolveChatOptions(given: GivenValues): ChatOptions {
     topK: value<number>('top_k'),
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
+    enableThinking: value<boolean>('enable_thinking'),
     dtype: value<ChatOptions['dtype']>('dtype'),
     loadIn8Bit: value<boolean>('load_in_8bit'),
     maxSliceNums: value<number | null>('max_slice_nums'),
     scaleResolution: value<number | null>('scale_resolution'),
+    video: videoOf(value),
     device: value<ChatOptions['device']>('device'),
     threads: value<number | null>('threads'),
   });

@@ -1,5 +1,4 @@
 /** `minicpm-finetune estimate`: the memory of a training. From config.json alone, on 1, 2, 4, 8 devices. */
-
 import { existsSync, statSync } from 'node:fs';
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { type FlagTable, flagsOf, formatBytes, type RunConfig, readText, UserError } from '@minicpm-finetune/run';

@@ -1,7 +1,7 @@
 /** `minicpm-finetune generate`: answers for a data file. */
 import { CONFIG_FLAGS, type FlagTable, type FloatDType, flagsOf } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
-import { MODEL_FLAGS, SAMPLING_FLAGS, SLICE_FLAGS } from '../chat/flags.js';
+import { MODEL_FLAGS, SAMPLING_FLAGS, SLICE_FLAGS, VIDEO_FLAGS, videoOf } from '../chat/flags.js';
 import { type CliCommand, flagValue, requiredValue, sayIdle } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
@@ -35,6 +35,7 @@ const FLAGS = flagsOf({
       help: { en: 'Records answered at the same time.', zh: '同时回答的记录数。' },
     },
     ...SLICE_FLAGS,
+    ...VIDEO_FLAGS,
     allow_special_text: CONFIG_FLAGS.data.allow_special_text,
     on_bad_record: {
       ...CONFIG_FLAGS.data.on_bad_record,
@@ -64,11 +65,11 @@ export const generateCommand: CliCommand = {
     description: {
       en: [
         "Asks a checkpoint, with or without adapters, each record's last question and writes the answers beside the record's own.",
-        'Can be stopped and resumed: finished answers are kept. The last line counts the answers that equal the reference exactly.',
+        'Can be stopped and resumed: finished answers are kept. The last line counts the answers that equal the reference exactly; a think block in front of either is cut off before they are compared.',
       ].join('\n'),
       zh: [
         '用检查点（可加适配器）回答每条记录的最后一个问题，并把回答写在记录自带的回答旁边。',
-        '可以停止后再继续：已完成的回答会保留。最后一行统计与参考答案完全一致的回答。',
+        '可以停止后再继续：已完成的回答会保留。最后一行统计与参考答案完全一致的回答；比较之前，两者开头的思考块都会去掉。',
       ].join('\n'),
     },
     headings: {
@@ -139,12 +140,14 @@ function resolveGenerateOptions(given: GivenValues): AnswerFileOptions {
     askChanged: value<boolean>('ask_changed'),
     maxSliceNums: value<number | null>('max_slice_nums'),
     scaleResolution: value<number | null>('scale_resolution'),
+    video: videoOf(value),
     maxNewTokens: value<number>('max_new_tokens'),
     temperature: value<number>('temperature'),
     topP: value<number>('top_p'),
     topK: value<number>('top_k'),
     repetitionPenalty: value<number>('repetition_penalty'),
     seed: value<number>('seed'),
+    enableThinking: value<boolean>('enable_thinking'),
     dtype: value<FloatDType | null>('dtype'),
     loadIn8Bit: value<boolean>('load_in_8bit'),
     device: value<AnswerFileOptions['device']>('device'),

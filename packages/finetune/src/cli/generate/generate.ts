@@ -19,8 +19,10 @@ import { counted, UserError } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
 import { type AnswerLine, type BadLine, contentOf, type Question, type QuestionContent } from '../../data/question.js';
 import type { DataRecord } from '../../data/record.js';
+import { idleVideoFlags, videoFlags } from '../../data/video-flags.js';
 import { explainingMemory, startEngine } from '../../engine/machine.js';
 import { asTask, hashingTask, type Reporter, SILENT } from '../../report/reporter.js';
+import { exactMatch } from '../../train/metrics.js';
 import { answerOptions } from '../chat/options.js';
 import { loadForAnswers } from '../shared/load-model.js';
 import { type Looked, lookAtRecords, withQuestion } from './look.js';
@@ -38,7 +40,7 @@ export interface GenerateSummary {
   readonly bad: number;
   /** Records that were not asked yet, because it was aborted. */
   readonly left: number;
-  /** Answers whose record has one of its own, and how many of them are exactly that, white space at the ends aside. */
+  /** Answers whose record has one of its own, and how many of them are exactly that, think blocks in front and white space at the ends aside. */
   readonly compared: number;
   readonly exact: number;
   /** `exact / compared`; null without references. */
@@ -92,6 +94,7 @@ export async function generateAnswers(
     using file = new AnswerFile(options.output);
     for (const notice of file.notices) reporter.notice(notice);
     const reading = encoder.promptOptions(readingOptions(options));
+    for (const line of idleVideoFlags(videoFlags(options.video), encoder.config.version)) reporter.notice(line);
     const looked = await lookAtRecords({ data, reading, onBadRecord: options.onBadRecord, reporter });
     const weights = weightStates(options);
     const settings = await identify(options, reading.sliceConfig, reporter);
@@ -254,7 +257,7 @@ async function answerBatch(
 function summarize(lines: readonly Line[], resumed: number, records: number): GenerateSummary {
   const answers = lines.filter(isAnswer);
   const known = answers.filter(({ reference }) => reference !== undefined);
-  const exact = known.filter(({ reference, answer }) => reference!.trim() === answer.trim()).length;
+  const exact = known.filter(({ reference, answer }) => exactMatch(answer, reference!) === 1).length;
   return {
     records: answers.length,
     resumed,

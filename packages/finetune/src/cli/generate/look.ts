@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { checkPictureNames, encodePrompt, imagesOf, type PromptOptions } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import type { Dataset } from '../../data/dataset.js';
-import { contentOf, picturesOf, type Question, questionOf } from '../../data/question.js';
+import { contentOf, picturesOf, type Question, questionOf, videosOf } from '../../data/question.js';
 import { type DataRecord, withWrittenTurn } from '../../data/record.js';
 import { asTask, type Reporter } from '../../report/reporter.js';
 import type { AskedRecord } from './match.js';
@@ -61,8 +61,9 @@ async function lookAt(
     await encodePrompt(question.messages, { ...reading, pixels: false });
     const content = await contentOf(question, known);
     const images = picturesOf(question).map((source) => (typeof source === 'string' ? source : 'in the data'));
+    const videos = videosOf(question).map((source) => (typeof source === 'string' ? source : source[0]!));
     const { reference, unlearned } = question;
-    return { asked: { record: index, id: record.id, reference, content, images }, unlearned };
+    return { asked: { record: index, id: record.id, reference, content, images, videos }, unlearned };
   });
 }
 

@@ -13,6 +13,8 @@ export interface AskedRecord {
   readonly content: QuestionContent;
   /** Of its pictures, for messages. */
   readonly images: readonly string[];
+  /** Of its videos, likewise. */
+  readonly videos: readonly string[];
 }
 
 export type Line = AnswerLine | BadLine;
@@ -118,7 +120,8 @@ export function refuseOutdated(
 function changedPicture({ images }: QuestionContent, now: AskedRecord): string {
   const at = now.content.images.findIndex((hash, i) => hash !== images[i]);
   if (at === -1) return 'its number differs, and drawn answers depend on it';
-  return `the picture ${now.images[at] ?? at} has another content`;
+  const name = now.images[at] ?? now.videos[at - now.images.length];
+  return at < now.images.length ? `the picture ${name} has another content` : `the video ${name} has another content`;
 }
 
 /** Where answers go that are not to a record of the data any more. */

@@ -1,7 +1,7 @@
 /** The resolved options of `generate`. */
 import type { ChatOptions } from '../chat/options.js';
 
-export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'prompt' | 'system'> {
+export interface AnswerFileOptions extends Omit<ChatOptions, 'images' | 'videos' | 'prompt' | 'system'> {
   readonly dataPaths: readonly string[];
   /** JSON Lines file; an unfinished file is resumed. */
   readonly output: string;

@@ -6,6 +6,7 @@ import type { ModelIdentity } from '@minicpm-finetune/minicpm-v';
 import type { SliceConfig } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
+import { videoFlags } from '../../data/video-flags.js';
 import type { AnswerFileOptions } from './options.js';
 
 const CONTENT = z.string();
@@ -27,8 +28,13 @@ const FORM = z.object({
     seed: z.number(),
     /** null: that of the weights. */
     dtype: z.string().nullable(),
-    /** Files of earlier versions have no such key. */
+    /** Files of earlier versions have none of these keys. */
     load_in_8bit: z.boolean().default(false),
+    enable_thinking: z.boolean().default(false),
+    video_fps: z.number().nullable().default(null),
+    video_max_frames: z.number().nullable().default(null),
+    video_max_packing: z.number().nullable().default(null),
+    video_max_slice_nums: z.number().nullable().default(null),
   }),
 });
 
@@ -40,8 +46,8 @@ export function settingsOf(
   { weights, config, tokenizer, adapters }: ModelIdentity,
   sliceConfig: SliceConfig | null,
 ): AnswerSettings {
-  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed, dtype, loadIn8Bit, allowSpecialText } =
-    options;
+  const { maxNewTokens, temperature, topP, topK, repetitionPenalty, seed } = options;
+  const { dtype, loadIn8Bit, allowSpecialText, enableThinking, video } = options;
   return {
     format: 2,
     made_by: 'minicpm-finetune generate',
@@ -58,6 +64,8 @@ export function settingsOf(
       seed,
       dtype,
       load_in_8bit: loadIn8Bit,
+      enable_thinking: enableThinking,
+      ...videoFlags(video),
     },
   };
 }

@@ -2,6 +2,7 @@
 import { CONFIG_FLAGS, type Flag, type FlagSpec, type FlagTable, type PreferenceLoss } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
+import { VIDEO_FLAGS } from '../chat/flags.js';
 import { type CommandIO, flagValue } from '../cli-command.js';
 import { modelFolder } from './model-flag.js';
 
@@ -67,15 +68,10 @@ async function withAdapterSlices(
   };
 }
 
-const { data } = CONFIG_FLAGS;
-
 /** The flags of think blocks and videos. */
 export const THINKING_AND_VIDEOS = {
-  thinking: data.thinking,
-  video_fps: data.video_fps,
-  video_max_frames: data.video_max_frames,
-  video_max_packing: data.video_max_packing,
-  video_max_slice_nums: data.video_max_slice_nums,
+  thinking: CONFIG_FLAGS.data.thinking,
+  ...VIDEO_FLAGS,
 } as const satisfies FlagTable;
 
 /** The adapters whose training says how pictures are cut. */

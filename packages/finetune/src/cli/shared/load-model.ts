@@ -9,7 +9,7 @@ import { answerOptions, type ChatOptions } from '../chat/options.js';
  * @throws UserError as `loadModel` does
  */
 export async function loadForAnswers(
-  options: Omit<ChatOptions, 'images' | 'prompt' | 'system'>,
+  options: Omit<ChatOptions, 'images' | 'videos' | 'prompt' | 'system'>,
   { device, reporter, fingerprint }: { device: DeviceName; reporter: Reporter; fingerprint?: string },
 ): Promise<LoadedModel> {
   const { model: folder, adapters, dtype, loadIn8Bit } = options;

@@ -43,6 +43,7 @@ export const ANSWERS: Messages = {
   'record {1}: {2}': '记录 {1}：{2}',
   'its number differs, and drawn answers depend on it': '它的序号变了，而采样得到的回答与序号有关',
   'the picture {1} has another content': '图片 {1} 的内容变了',
+  'the video {1} has another content': '视频 {1} 的内容变了',
   'Expected settings with the content of model and records but received those of an earlier version.':
     '设置文件应记有模型与记录的内容，但收到的是旧版本的设置文件。',
   'Give another file: nobody can know whether these answers are those of the model as it is now.':

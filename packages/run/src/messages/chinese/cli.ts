@@ -74,16 +74,26 @@ export const CLI: Messages = {
   'Write a question and press Enter. Also:': '输入问题后按回车。也可以：',
   '/image PATH   show a picture with the next question (any number of times)':
     '/image 路径   在下一个问题中展示图片（可多次使用）',
-  '/reset        forget the conversation and its pictures': '/reset        忘掉当前对话和其中的图片',
+  '/video PATH   show a video, a file or a folder of frames, likewise':
+    '/video PATH   随下一个问题展示视频：文件或帧目录（同样可多次）',
+  '/reset        forget the conversation, its pictures and videos': '/reset        忘掉当前对话及其中的图片和视频',
   '/quit         end; Ctrl-D and Ctrl-C do, too (Ctrl-C during an answer ends the answer)':
     '/quit         结束；Ctrl-D 和 Ctrl-C 也可以（回答过程中按 Ctrl-C 则结束这次回答）',
   'Forgotten.': '已忘掉。',
   'There is no {1}.': '没有 {1} 这个命令。',
   'There is no file {1}.': '没有文件 {1}。',
   '/image needs the path of a picture.': '/image 需要图片的路径。',
+  '/video needs the path of a video.': '/video 需要视频的路径。',
   'the path of a picture': '图片的路径',
+  'No such file or folder: check the path.': '没有这个文件或目录：请检查路径。',
+  'Expected a chat template with think blocks for --enable_thinking true but received one of {1} without them.':
+    '--enable_thinking true 需要有思考块的对话模板，但 {1} 的模板没有思考块。',
+  'Leave it out, or take MiniCPM-V 4.5, 4.6 or 4.7 or MiniCPM-o 4.5 with the chat template that they come with.':
+    '请去掉它，或使用带有原对话模板的 MiniCPM-V 4.5、4.6、4.7 或 MiniCPM-o 4.5。',
   'One picture for the next question.': '下一个问题附带 1 张图片。',
   '{1} pictures for the next question.': '下一个问题附带 {1} 张图片。',
+  'One video for the next question.': '下一个问题附带 1 个视频。',
+  '{1} videos for the next question.': '下一个问题附带 {1} 个视频。',
   'Take --dtype bfloat16, a smaller --max_slice_nums or --max_new_tokens, or --device cpu.':
     '请使用 --dtype bfloat16、更小的 --max_slice_nums 或 --max_new_tokens，或 --device cpu。',
 

@@ -82,8 +82,8 @@ export const VIDEOS: Messages = {
   // Files.
   'Expected pictures for a model that reads no videos but received the video {1}.':
     '该模型不读取视频，应为图片，但收到视频 {1}。',
-  'Train MiniCPM-V 4.5, 4.6 or 4.7, or show some of its frames as pictures.':
-    '请训练 MiniCPM-V 4.5、4.6 或 4.7，或把其中一些帧作为图片。',
+  'Take MiniCPM-V 4.5, 4.6 or 4.7, or show some of its frames as pictures.':
+    '请使用 MiniCPM-V 4.5、4.6 或 4.7，或把其中一些帧作为图片。',
   'Expected a video in {1} but there is no such file.': '{1} 应为视频，但没有这个文件。',
   'the list of frames that begins with {1}': '以 {1} 开头的帧列表',
   'Expected the frames of a video in {1} but received no picture.': '{1} 中应有视频的各帧，但没有图片。',
