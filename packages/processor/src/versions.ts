@@ -173,6 +173,12 @@ export function moduleName(name: string, { vision, connector }: PartNames): stri
   return name === PARTS.flat.vision ? vision : name === PARTS.flat.connector ? connector : name;
 }
 
+/** The reverse of `moduleName`, for the names of any model: `vpm` for its vision tower, `resampler` for its connector. */
+export function flatModuleName(name: string): string {
+  const { flat, nested } = PARTS;
+  return name === nested.vision ? flat.vision : name === nested.connector ? flat.connector : name;
+}
+
 /** The path of the part that a name lies in, as the checkpoint has it: `vpm`, `model.vision_tower`, `llm`, `model.language_model`, …; else the name's first part. */
 export function partPath(name: string): string {
   const decoder = PARTS.nested.decoder;

@@ -15,7 +15,7 @@ export const EXIT = {
 
 /** Cures, by system error code or by words of the message. */
 const HINTS: readonly [RegExp, string][] = [
-  [/ENOSPC/, 'The disk is full. Free some space, or write to another one with --output_dir.'],
+  [/ENOSPC/, 'The disk is full. Free some space, or write to another one.'],
   [/EACCES|EPERM|EROFS/, 'The file or folder may not be written or read. Check its permissions.'],
   [/EMFILE|ENFILE/, 'Too many files are open. Raise the limit (`ulimit -n 4096`).'],
   [/native addon of|torch\.node to load/, 'Run what the message above names.'],

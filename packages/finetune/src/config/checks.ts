@@ -204,6 +204,17 @@ function checkSchedule(c: Combination): void {
 }
 
 function checkData(c: Combination): void {
+  const stored = c.get<string>('cache_vision');
+  if (stored === 'true' || stored === 'false') {
+    throw c.refuse('cache_vision', {
+      expected: 'auto, off or a folder for --cache_vision',
+      received: stored,
+      cure:
+        stored === 'true'
+          ? 'Give auto, or a folder: ./true if it is called so.'
+          : 'Give off, or a folder: ./false if it is called so.',
+    });
+  }
   const files = c.get<string[]>('data_path');
   const weights = c.get<number[] | null>('data_weights');
   if (files.length === 0) {

@@ -50,8 +50,8 @@ export function comparedOf(raw: unknown, place: RecordPlace): Compared | null {
   if (!isEmpty(raw.chosen) || rejectedKeys.length > 0) return pairOf(raw, place);
   if (present(raw.kto_tag)) return labelled(raw, 'kto_tag', place);
   const brings = PROMPTS.some((key) => present(raw[key])) && present(raw.completion);
-  if (typeof raw.label === 'boolean' && (brings || TURNS.some((key) => present(raw[key]))))
-    return labelled(raw, 'label', place);
+  const hasTurns = TURNS.some((key) => present(raw[key]));
+  if (hasTurns ? typeof raw.label === 'boolean' : brings && present(raw.label)) return labelled(raw, 'label', place);
   return null;
 }
 

@@ -3,6 +3,7 @@
  * data that can be sent to worker threads. Encoding itself is the processor's; no libtorch is loaded here.
  */
 import {
+  CHAT_FORMATS,
   chatTemplate,
   checkLlmType,
   checkVocabulary,
@@ -15,10 +16,11 @@ import {
   type RecordOptions,
   readConfig,
   Tokenizer,
+  VERSIONS,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
-import { type VideoFlags, videoChoices } from './video-flags.js';
+import { idleVideoFlags, type VideoFlags, videoChoices } from './video-flags.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
 export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
@@ -36,6 +38,18 @@ export type EncoderDataFlags = VideoFlags &
     RunConfig['data'],
     'model_max_length' | 'overlong' | 'compat' | 'thinking' | 'allow_special_text' | 'max_image_pixels'
   >;
+
+/** A sentence for each flag of think blocks and videos that the model has no use for. */
+export function unusedByModel(
+  flags: VideoFlags & Pick<EncoderDataFlags, 'thinking'>,
+  { version }: Pick<ModelConfig, 'version'>,
+): string[] {
+  const { title, llmType } = VERSIONS[version];
+  const notices: string[] = [];
+  if (flags.thinking !== 'inference' && !CHAT_FORMATS[llmType].thinks)
+    notices.push(`--thinking ${flags.thinking}: without effect: ${title} does not think.`);
+  return [...notices, ...idleVideoFlags(flags, version)];
+}
 
 /** How pictures are cut: as the flags say, and where they say nothing as the checkpoint does. */
 export function sliceOf(
@@ -162,11 +176,14 @@ export function requirePurpose(
       },
     );
   if (preference === 'kto' && desirable === undefined)
-    throw new UserError('Expected the key label for a record of --preference kto but received none.', {
-      key: 'label',
-      flag: '--preference',
-      cure: 'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.',
-    });
+    throw new UserError(
+      'Expected true or false under the key label for a record of --preference kto but received neither.',
+      {
+        key: 'label',
+        flag: '--preference',
+        cure: 'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.',
+      },
+    );
   if (preference !== null && preference !== 'kto' && rejected === undefined)
     throw new UserError(`Expected a rejected answer for a record of --preference ${preference} but received none.`, {
       key: 'rejected',

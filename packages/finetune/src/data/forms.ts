@@ -20,12 +20,18 @@ import { hasOwnMedia, PlacedMedia } from './placed-media.js';
 import type { DataRecord, RecordPlace, Turn } from './record.js';
 import { keyNames, styleOfTurns, type TurnStyle, turnRole } from './turns.js';
 
-export type RecordForm = 'seed' | 'messages' | 'llava';
+type RecordForm = 'seed' | 'messages' | 'llava';
 
-export const FORM_NAMES: Readonly<Record<RecordForm, string>> = {
+const FORM_NAMES: Readonly<Record<RecordForm, string>> = {
   seed: 'the seed form (conversations with role and content)',
   messages: 'the messages form (messages with role and content)',
   llava: 'the LLaVA form (conversations with from and value)',
+};
+
+/** How the first record of a file is written. */
+export const FIRST_FORM_NAMES: Readonly<Record<RecordForm | 'answers', string>> = {
+  ...FORM_NAMES,
+  answers: 'a form of answers to compare (without messages or conversations)',
 };
 
 const FORMS_CURE = `Use one of ${Object.values(FORM_NAMES).join(', ')}.`;
@@ -41,8 +47,10 @@ interface Written {
 }
 
 /** Recognises how `raw` is written. Throws UserError if it is none of the forms or two of them at once. */
-export function recognizeForm(raw: unknown, place: RecordPlace): RecordForm {
-  return recognize(comparedOf(raw, place)?.chosen ?? raw, place).form;
+export function recognizeForm(raw: unknown, place: RecordPlace): RecordForm | 'answers' {
+  const compared = comparedOf(raw, place);
+  const { form } = recognize(compared?.chosen ?? raw, place);
+  return compared !== null && isObject(raw) && isEmpty(raw.messages) && isEmpty(raw.conversations) ? 'answers' : form;
 }
 
 function recognize(raw: unknown, place: RecordPlace): Written {

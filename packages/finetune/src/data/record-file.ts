@@ -19,7 +19,7 @@ import {
   wideEncoding,
 } from '@minicpm-finetune/run';
 import { bringsTurns } from './compared.js';
-import { FORM_NAMES, normalizeRecord, type RecordForm, recognizeForm } from './forms.js';
+import { FIRST_FORM_NAMES, normalizeRecord, recognizeForm } from './forms.js';
 import { ImageResolver, isObject } from './images.js';
 import { parseRecord } from './json-record.js';
 import { type RecordOffsets, scanJson } from './json-scan.js';
@@ -36,7 +36,7 @@ export interface RecordFileIndex {
   readonly path: string;
   readonly container: Container;
   /** Of the first record; others may have another. */
-  readonly form: RecordForm;
+  readonly form: keyof typeof FIRST_FORM_NAMES;
   readonly records: number;
   /** Bytes of the file when it was indexed. */
   readonly bytes: number;
@@ -102,7 +102,7 @@ export class RecordFile {
   /** One line for people: "JSON Lines, 2000 records, the first in the seed form (…)". */
   describe(): string {
     const { container, records, form } = this.index;
-    return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FORM_NAMES[form]}`;
+    return `${container}, ${records === 1 ? '1 record in' : `${records} records, the first in`} ${FIRST_FORM_NAMES[form]}`;
   }
 
   place(record: number): RecordPlace {

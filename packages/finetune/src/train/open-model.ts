@@ -34,12 +34,12 @@ import { readConfig, withSlice } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
 import type { Parameter, Tensor } from '@minicpm-finetune/torch';
 import type { SavedModel } from '../checkpoint/model-files.js';
-import { sliceOf } from '../data/encoder.js';
+import { sliceOf, unusedByModel } from '../data/encoder.js';
 import { type DeviceName, deviceNamed } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { isOffloaded } from '../parallel/offload.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
-import { adapterOf, loraOptions, planTraining, slicesNotice, unusedByModel } from './plan.js';
+import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
 
 export interface TrainingModel {
   /** On its device, but for weights that are offloaded: those come to it (parallel/sharding.ts). */
@@ -122,7 +122,7 @@ export function prepareModel(
   if (applied !== null) setLoraTraining(model, true);
   else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
-  const said = [slicesNotice(config, read), ...unusedByModel(config, read), ...(applied?.notices ?? [])].filter(
+  const said = [slicesNotice(config, read), ...unusedByModel(config.data, read), ...(applied?.notices ?? [])].filter(
     (line) => line !== null,
   );
   for (const line of said) reporter.notice(line);

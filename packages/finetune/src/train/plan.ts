@@ -13,11 +13,10 @@ import {
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
 import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
-import { CHAT_FORMATS, type ModelConfig, moduleName, VERSIONS } from '@minicpm-finetune/processor';
+import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
 import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { sliceOf } from '../data/encoder.js';
-import { idleVideoFlags } from '../data/video-flags.js';
 import { fullyTuned } from '../engine/trainables.js';
 
 export interface TrainingPlan {
@@ -130,15 +129,6 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
   const [own, asked] = [checkpoint.slice, sliceOf(checkpoint, config.model)].map(describeSlices);
   if (own === asked) return null;
   return `pictures are cut into ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and Python.`;
-}
-
-/** A sentence for each flag of think blocks and videos that the model has no use for. */
-export function unusedByModel({ data }: RunConfig, { version }: ModelConfig): string[] {
-  const { title, llmType } = VERSIONS[version];
-  const notices: string[] = [];
-  if (data.thinking !== 'inference' && !CHAT_FORMATS[llmType].thinks)
-    notices.push(`--thinking ${data.thinking}: without effect: ${title} does not think.`);
-  return [...notices, ...idleVideoFlags(data, version)];
 }
 
 /** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */

@@ -55,11 +55,15 @@ export class PreferenceWatch {
   #toldFall = false;
   #toldStill = false;
   #first: number | null = null;
+  #start: number | null = null;
   #still: { readonly step: number } | null = null;
   readonly #log: RunLog;
+  readonly #hasReference: boolean;
 
-  constructor(log: RunLog) {
+  /** @param hasReference rewards are log ratios to a reference, which has 0; false: rewards of its own are below 0 from the start */
+  constructor(log: RunLog, hasReference: boolean) {
     this.#log = log;
+    this.#hasReference = hasReference;
   }
 
   /** Looks at a step that was logged. */
@@ -67,17 +71,23 @@ export class PreferenceWatch {
     if (preference === undefined) return;
     const { 'logps/chosen': chosen, 'rewards/chosen': reward, 'rewards/margins': margin } = preference;
     if (chosen !== undefined) this.#first ??= chosen;
-    if (!this.#toldFall && reward !== undefined && margin !== undefined && reward < 0 && margin > 0) {
-      this.#toldFall = true;
-      this.#log.reporter.notice(
-        'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less. ' +
-          'That is usual, for only the margin is learned. To keep chosen answers likely give --rpo_alpha 1, a smaller --learning_rate, ' +
-          'or train on the chosen answers first.',
-      );
-    }
+    if (reward !== undefined && margin !== undefined && margin > 0) this.#seeReward(reward, step);
     if (this.#first !== null && chosen !== undefined && chosen < Math.min(1.2 * this.#first, this.#first - 1))
       this.#warnFall(chosen, step);
     this.#seeAccuracy(preference['rewards/accuracies'], step);
+  }
+
+  #seeReward(reward: number, step: number): void {
+    this.#start ??= this.#hasReference ? 0 : reward;
+    if (this.#toldFall || step <= 1 || reward >= this.#start) return; // before the first update rewards are rounding
+    this.#toldFall = true;
+    const fall = this.#hasReference
+      ? 'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less. '
+      : 'The rewards of chosen answers fall: the model makes them less likely than it did at first. ';
+    this.#log.reporter.notice(
+      `${fall}That is usual, for only the margin is learned. To keep chosen answers likely give --rpo_alpha 1, a smaller --learning_rate, ` +
+        'or train on the chosen answers first.',
+    );
   }
 
   #warnFall(chosen: number, step: number): void {

@@ -1,11 +1,13 @@
 /** Where a run starts: fresh, or from a checkpoint. */
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { flatModuleName, VERSIONS } from '@minicpm-finetune/processor';
 import {
   CONFIG_FLAGS,
   type Flag,
   flagsOf,
   latestCheckpoint,
+  OFFICIAL_LORA_TARGETS,
   RUN_FILES,
   type RunConfig,
   UserError,
@@ -145,9 +147,18 @@ function differences(before: Settings, now: Settings): string[] {
   for (const flag of flagsOf(CONFIG_FLAGS)) {
     if (flag.freeOnResume || BATCH_FLAGS.includes(flag.name)) continue;
     const [was, is] = [before, now].map(({ config }) => JSON.stringify(valueIn(config, flag)));
-    if (was !== is) found.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
+    if (meaning(flag, was) !== meaning(flag, is)) found.push(`${flag.name} was ${was ?? 'not there'} and is ${is}`);
   }
   return [...found, ...otherBatch(before, now)];
+}
+
+/** A default is written for the first models, and an adapter keeps it in the names of its own model: both say the same. */
+function meaning({ name }: Flag, value: string | undefined): string | undefined {
+  if (value === undefined) return value;
+  if (name === 'lora_modules_to_save')
+    return JSON.stringify((JSON.parse(value) as string[]).map((module) => flatModuleName(module)));
+  const isUsual = Object.values(VERSIONS).some(({ loraTargets }) => JSON.stringify(loraTargets) === value);
+  return name === 'lora_target_modules' && isUsual ? JSON.stringify(OFFICIAL_LORA_TARGETS) : value;
 }
 
 /** Another number of records in a step, or in what is dropped at the end of an epoch. */

@@ -10,7 +10,7 @@ import { hostMemory, MemoryPlan, memoryOf } from '../engine/memory-plan.js';
 import { withNoise } from '../engine/neftune.js';
 import { Optimizer, optimizerSettings, withoutDecay } from '../engine/optimizer.js';
 import type { PreferenceStep } from '../engine/preference.js';
-import { preferenceOptions } from '../engine/preference-loss.js';
+import { comparesWithReference, preferenceOptions } from '../engine/preference-loss.js';
 import { Profiler } from '../engine/profiler.js';
 import { Staging } from '../engine/staging.js';
 import type { StepOptions } from '../engine/step.js';
@@ -110,7 +110,12 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
       const options = preferenceOptions(config);
       const place = { config, folder, resumed: from !== null };
       const live = plan === 'live' ? openLiveReference(place, training, reporter) : null;
-      const preference = options && { options, live, logs, watch: new PreferenceWatch(log) };
+      const preference = options && {
+        options,
+        live,
+        logs,
+        watch: new PreferenceWatch(log, comparesWithReference(options.loss)),
+      };
       return makeRun({ config, ranks, log, data, training, preference, derived, estimated, state, output, stop });
     });
   if (logs !== null && !isComplete(logs) && resumeFrom !== null) {

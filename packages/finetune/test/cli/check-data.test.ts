@@ -338,3 +338,13 @@ describe('the command', () => {
     );
   });
 });
+
+it('says which flags the model has no use for', async () => {
+  const { file } = await makeData(1);
+  const words = ['--model_name_or_path', MODEL, '--data_path', file, '--json'];
+  const { code, err } = await run(...words, '--thinking', 'as_written', '--video_fps', '2');
+  expect(code).toBe(0);
+  expect(err).toContain('notice: --thinking as_written: without effect: MiniCPM-V-2_6 does not think.');
+  expect(err).toContain('notice: --video_fps 2: without effect: MiniCPM-V-2_6 reads no videos.');
+  expect((await run(...words)).err).not.toContain('without effect');
+});

@@ -1,10 +1,12 @@
 /** `minicpm-finetune export`: files, what it prints, and what it refuses. */
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { EXIT } from '../../src/cli/exit.js';
+import { adapterServer, llamaCpp, ollama } from '../../src/cli/export/programs.js';
 import { main } from '../../src/cli/main.js';
 import { tinyAdapter, tinyModel } from '../support/tiny-model.js';
 
@@ -100,4 +102,18 @@ it.each([
   const { code, stderr } = await run('--model', model, '--output', fresh(), ...words);
   expect(code).toBe(EXIT.usage);
   expect(stderr).toMatch(message);
+});
+
+it('prints commands that a shell reads back, wherever the folder is', () => {
+  const [model, mmproj] = ["it's 项 目/m.gguf", "it's 项 目/p.gguf"];
+  const asRead = (line: string): string[] =>
+    execFileSync('sh', ['-c', `for word in ${line}; do printf '%s\\n' "$word"; done`], { encoding: 'utf8' }).split(
+      '\n',
+    );
+  for (const line of llamaCpp({ model, mmproj })) expect(asRead(line)).toEqual(expect.arrayContaining([model, mmproj]));
+  expect(asRead(ollama("it's 项 目", 'a b/Modelfile')[0]!).slice(0, 5)).toEqual([
+    ...['ollama', 'create', 'it-s-', '-f', 'a b/Modelfile'],
+  ]);
+  expect(ollama('项目', 'm')).toEqual(['  ollama create minicpm -f m']);
+  expect(asRead(adapterServer('the base', 'my adapter')[0]!)).toContain('my adapter=my adapter');
 });

@@ -145,6 +145,13 @@ describe('combinations', () => {
   });
 });
 
+it('--cache_vision takes no true or false, which would be names of folders', () => {
+  const asked = (value: string) => refusal([...base, '--cache_vision', value]);
+  expect(asked('false').cure).toContain('Give off');
+  expect(asked('true').cure).toContain('Give auto');
+  expect(resolve('--cache_vision', './true').config.engine.cache_vision).toBe('./true');
+});
+
 describe('offload', () => {
   it('of weights takes the optimizer along', () => {
     const { config, derived } = resolve('--offload_params', '/fast');

@@ -102,6 +102,11 @@ describe('answers called good or bad', () => {
     expect(record.rejected).toBeUndefined();
   });
 
+  it('wants true or false beside a completion', () => {
+    const error = refused({ prompt: 'What is it?', completion: 'a cat', label: 'good' });
+    expect(error.message).toContain('Expected true or false for the key label of a record but received "good"');
+  });
+
   it('leaves other labels alone', () => {
     expect(normalize({ messages: [user, assistant('a')], label: 'cat' }).desirable).toBeUndefined();
     expect(refused({ conversations: [user, assistant('a')], kto_tag: 'yes' }).message).toMatch(/true or false/);

@@ -127,6 +127,15 @@ describe('JSON Lines', () => {
     );
   });
 
+  it('says that a record has answers to compare, not a conversation', async () => {
+    const pair = { prompt: 'q', chosen: 'a', rejected: 'b' };
+    const described = async (value: object) => (await open(file(JSON.stringify(value)))).files[0]!.describe();
+    expect(await described(pair)).toBe(
+      'JSON Lines, 1 record in a form of answers to compare (without messages or conversations)',
+    );
+    expect(await described({ ...record('a'), rejected: 'b' })).toContain('in the seed form');
+  });
+
   it('reads a single line as one record', async () => {
     expect(await texts(await open(file(JSON.stringify(record('a')))))).toEqual(['a']);
   });

@@ -7,6 +7,7 @@ import { afterAll, expect, it } from 'vitest';
 import { tinyCheckpoint, writePicture } from '../../../minicpm-v/test/support/tiny.js';
 import { CLI, start, words } from '../support/cli-run.js';
 import { LONG } from '../support/long.js';
+import { eventsOf } from '../support/run-place.js';
 
 const work = mkdtempSync(join(tmpdir(), 'newer-'));
 afterAll(() => rmSync(work, { recursive: true }));
@@ -71,4 +72,29 @@ it.each(VERSIONS)('%s', { timeout: 600_000 }, async (version) => {
   const expected = await answers(`${version}-1.jsonl`, { model, adapter });
   expect(expected).toHaveLength(3);
   expect(await answers(`${version}-2.jsonl`, { model: merged })).toEqual(expected);
+});
+
+it('a LoRA training resumes, with what it saves whole in the names of its model', { timeout: 300_000 }, async () => {
+  const flags = {
+    ...{ model_name_or_path: tinyCheckpoint(join(work), 'minicpm-v-4_6'), data_path: data },
+    ...{ use_lora: true, max_steps: 3, save_steps: 1, logging_steps: 1, model_max_length: 512, learning_rate: 1e-3 },
+  };
+  const losses = (folder: string): unknown[] => eventsOf(folder, 'step').map(({ step, loss }) => [step, loss]);
+  const whole = join(work, 'whole');
+  await run('train', { ...flags, output_dir: whole });
+  const resumed = join(work, 'resumed');
+  const checkpoint = join(whole, 'checkpoint-1');
+  await run('train', { ...flags, output_dir: resumed, resume_from_checkpoint: checkpoint });
+  expect(losses(resumed)).toEqual(losses(whole).slice(1));
+  const other = { ...flags, output_dir: join(work, 'other'), resume_from_checkpoint: checkpoint };
+  const refused = start(
+    process.execPath,
+    [CLI, 'train', ...words({ ...other, lora_modules_to_save: 'vpm' })],
+    work,
+    60_000,
+  );
+  const { code, output } = await refused.ended;
+  expect(code).toBe(2);
+  expect(output).toContain('lora_modules_to_save was ["resampler","vpm"] and is ["vpm"]');
+  expect(output).not.toContain('lora_target_modules');
 });

@@ -3,13 +3,13 @@ import { describe, expect, it } from 'vitest';
 import type { RunLog } from '../../src/report/run-log.js';
 import { PreferenceWatch } from '../../src/train/preference.js';
 
-function watched(): { see(step: number, preference: Record<string, number>): void; said: string[] } {
+function watched(hasReference = true): { see(step: number, preference: Record<string, number>): void; said: string[] } {
   const said: string[] = [];
   const log = {
     reporter: { notice: (text: string) => said.push(`notice ${text.slice(0, 40)}`) },
     warn: (kind: string) => said.push(kind),
   };
-  const watch = new PreferenceWatch(log as unknown as RunLog);
+  const watch = new PreferenceWatch(log as unknown as RunLog, hasReference);
   return { see: (step, preference) => watch.see({ step, preference }), said };
 }
 
@@ -20,10 +20,20 @@ const metrics = (chosen: number, logp: number, accuracy = 0.9) => ({
 describe('PreferenceWatch', () => {
   it('explains falling rewards of chosen answers once', () => {
     const { see, said } = watched();
+    see(1, metrics(-1e-5, -20)); // rounding
     see(10, metrics(0.1, -20));
     expect(said).toEqual([]);
     see(20, metrics(-0.1, -21));
     see(30, metrics(-0.2, -22));
+    expect(said).toEqual(['notice The rewards of chosen answers fall: the ']);
+  });
+
+  it('compares rewards that have no reference with those of the first step', () => {
+    const { see, said } = watched(false);
+    see(1, metrics(-14, -20));
+    see(2, metrics(-12, -19));
+    expect(said).toEqual([]);
+    see(3, metrics(-14.1, -20.1));
     expect(said).toEqual(['notice The rewards of chosen answers fall: the ']);
   });
 

@@ -55,6 +55,17 @@ export function mergeLoaded(folder: string, model: MiniCPMV, loaded: LoadedAdapt
   return [...loaded.notices, `adapter ${folder}: ${rounded}`];
 }
 
+/** A sentence for each adapter whose saved modules an earlier one has saved, too: only the last counts. */
+export function replacedModules(
+  adapters: readonly { readonly adapter: string; readonly saved: readonly string[] }[],
+): string[] {
+  return adapters.flatMap(({ adapter, saved }, i) => {
+    const both = saved.filter((name) => adapters.slice(0, i).some((earlier) => earlier.saved.includes(name)));
+    if (both.length === 0) return [];
+    return [`adapter ${adapter}: what it saved whole replaces that of an earlier adapter: ${both.join(', ')}.`];
+  });
+}
+
 export interface MergeOptions {
   /** Folder of the base checkpoint. */
   readonly model: string;
@@ -111,7 +122,7 @@ function mergeInto(folder: string, options: MergeOptions): MergeReport {
   const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
   const notices: string[] = [];
-  const slices: TrainedSlices[] = [];
+  const slices: (TrainedSlices & { readonly saved: readonly string[] })[] = [];
   let source: WeightSource;
   let expected: Float32Array;
   try {
@@ -119,14 +130,14 @@ function mergeInto(folder: string, options: MergeOptions): MergeReport {
     source = loadWeights(model, options.model, dtype === 'float32' ? { dtype } : {});
     options.adapters.forEach((adapter) => {
       const loaded = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
-      slices.push({ adapter, slices: loaded.slices });
+      slices.push({ adapter, slices: loaded.slices, saved: loaded.saved });
       expected = probeLogits(model); // the last one counts
       notices.push(
         ...mergeLoaded(adapter, model, loaded, 'merge with --dtype float32, or keep the adapter beside its base'),
       );
     });
     const chosen = slicesOfAdapters(slices, config.slice);
-    notices.push(...chosen.notices);
+    notices.push(...chosen.notices, ...replacedModules(slices));
     saveCheckpoint(model, folder, {
       source,
       slice: chosen.slice,

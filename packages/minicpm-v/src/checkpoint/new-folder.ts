@@ -49,10 +49,12 @@ function fillAside<T>(output: string, fill: (folder: string) => T): T {
 
 function refuseUsed(output: string, { what, flag }: NewFolderOptions): void {
   if (!existsSync(output)) return;
-  if (lstatSync(output).isDirectory() && readdirSync(output).length === 0) return;
-  throw new UserError(`Expected a new or empty folder for ${what} but received one with files.`, {
+  const isFolder = lstatSync(output).isDirectory();
+  if (isFolder && readdirSync(output).length === 0) return;
+  const received = isFolder ? 'one with files' : 'a file';
+  throw new UserError(`Expected a new or empty folder for ${what} but received ${received}.`, {
     file: output,
     flag,
-    cure: 'Give another folder, or empty this one.',
+    cure: isFolder ? 'Give another folder, or empty this one.' : 'Give a folder.',
   });
 }

@@ -8,6 +8,7 @@ import { alias, DTYPES, fromTypedArray, ops, scope, type Tensor, type TensorSour
 import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { adaptedParameters, type LoraAdapter, loraAdapters, removeLora } from '../adapters/lora.js';
+import { replacedModules } from '../adapters/merge.js';
 import { slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
@@ -51,14 +52,14 @@ export class MergedWeights implements Disposable {
       this.#base = loadWeights(model, folder).tensors; // mapped, not read
       this.shapes = new Map([...model.namedParameters()].map(([name, { shape }]) => [name, shape]));
       const notices: string[] = [];
-      const slices: TrainedSlices[] = [];
+      const slices: (TrainedSlices & { readonly saved: readonly string[] })[] = [];
       for (const adapter of adapters) {
         const loaded = loadAdapter(adapter, model, {
           trainable: false,
           dtype: 'float32',
           fingerprint: (format) => baseFingerprint(folder, format, onHash),
         });
-        slices.push({ adapter, slices: loaded.slices });
+        slices.push({ adapter, slices: loaded.slices, saved: loaded.saved });
         notices.push(...loaded.notices);
         for (const [name, parameter] of adaptedParameters(model, loaded))
           if (!name.includes('.lora_')) this.#replace(name, parameter.data);
@@ -67,7 +68,7 @@ export class MergedWeights implements Disposable {
       }
       const chosen = slicesOfAdapters(slices, config.slice);
       this.slice = chosen.slice;
-      this.notices = [...notices, ...chosen.notices];
+      this.notices = [...notices, ...chosen.notices, ...replacedModules(slices)];
     } catch (error) {
       this[Symbol.dispose]();
       throw error;

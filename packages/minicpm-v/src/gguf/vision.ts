@@ -4,7 +4,7 @@
  */
 import { strict as assert } from 'node:assert';
 import { type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
-import { ops, type Tensor } from '@minicpm-finetune/torch';
+import { fromTypedArray, ops, type Tensor } from '@minicpm-finetune/torch';
 import { sinCosTable } from '../model/resampler.js';
 import { familyOf } from './families.js';
 import type { GgufValue, TensorType } from './format.js';
@@ -107,7 +107,9 @@ function addResampler(
     add(name, as, weights.shapes.get(inModel)!, rowsIn(weights, inModel));
   named('attn.out.bias', 'resampler.attn.out_proj.bias');
   named('attn.out.weight', 'resampler.attn.out_proj.weight');
-  named('kv.weight', 'resampler.kv_proj.weight');
+  // where tower and language model have one width there is no projection; readers want one all the same
+  if (weights.shapes.has('resampler.kv_proj.weight')) named('kv.weight', 'resampler.kv_proj.weight');
+  else add('kv.weight', type, [dim, dim], (start, count) => identityRows(dim, start, count));
   for (const norm of ['ln_kv', 'ln_post', 'ln_q'])
     for (const part of ['bias', 'weight']) named(`${norm}.${part}`, `resampler.${norm}.${part}`);
   add('pos_embed_k', 'f32', [TABLE_SIDE * TABLE_SIDE, dim], (start, count) =>
@@ -117,6 +119,12 @@ function addResampler(
     ops.contiguous(ops.narrow(ops.transpose(weights.rows('resampler.proj', 0, dim), 0, 1), 0, start, count)),
   );
   named('query', 'resampler.query', 'f32');
+}
+
+function identityRows(size: number, start: number, count: number): Tensor {
+  const values = new Float32Array(count * size);
+  for (let i = 0; i < count; i++) values[i * size + start + i] = 1;
+  return fromTypedArray(values, [count, size]);
 }
 
 /** Rows of a weight, or of a part of it: vectors are one row, kernels of more sizes have one row for each but the last. */

@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { FORWARD } from '../../../torch/test/precision.js';
 import { loadAdapter } from '../../src/adapters/folder.js';
 import { loraAdapters } from '../../src/adapters/lora.js';
-import { type MergeOptions, mergeCheckpoint, mergeLora } from '../../src/adapters/merge.js';
+import { type MergeOptions, mergeCheckpoint, mergeLora, replacedModules } from '../../src/adapters/merge.js';
 import { randomAdapter } from '../support/random-adapter.js';
 import { relativeDifference } from '../support/reference.js';
 import { tinyCheckpoint, VERSION_NAMES } from '../support/tiny.js';
@@ -87,6 +87,34 @@ describe('checkpoints', () => {
       'float32',
     );
   });
+});
+
+it('says which modules of an earlier adapter a later one replaces', () => {
+  const base = tinyCheckpoint(mkdtempSync(join(work, 'x-')), 'minicpm-v-2_6');
+  const [first, second] = [1, 2].map((seed) => randomAdapter(base, join(work, `both-${seed}`), seed));
+  const { notices } = mergeCheckpoint({ model: base, adapters: [first!, second!], output: join(work, 'both') });
+  expect(notices).toContain(`adapter ${second}: what it saved whole replaces that of an earlier adapter: resampler.`);
+  expect(
+    replacedModules([
+      { adapter: 'a', saved: ['resampler'] },
+      { adapter: 'b', saved: ['vpm'] },
+    ]),
+  ).toEqual([]);
+  // the resampler of the result is that of the second
+  const own = new SafetensorsFile(join(second!, 'adapter_model.safetensors'));
+  const result = openSafetensors(join(work, 'both'));
+  expect(ops.equal(result.tensor('resampler.query'), own.tensor('base_model.model.resampler.query'))).toBe(true);
+});
+
+it('refuses a file in the place of the folder', () => {
+  const base = tinyCheckpoint(mkdtempSync(join(work, 'x-')), 'minicpm-v-2_6');
+  const adapter = randomAdapter(base, join(work, 'to-a-file'), 1);
+  const output = join(work, 'notes.txt');
+  writeFileSync(output, 'mine');
+  expect(() => mergeCheckpoint({ model: base, adapters: [adapter], output })).toThrow(
+    'Expected a new or empty folder for the merged model but received a file.',
+  );
+  expect(readFileSync(output, 'utf8')).toBe('mine');
 });
 
 describe('refused', () => {

@@ -201,3 +201,20 @@ it('the output is a new folder that appears whole, or not at all', () => {
   );
   expect(readdirSync(work).filter((name) => name.includes(broken.slice(work.length + 1)))).toEqual([]);
 });
+
+it('a resampler without a projection, as wide as the tower, gets one that changes nothing', () => {
+  const { vision_config } = JSON.parse(
+    readFileSync(join(tinyCheckpoint(join(work, 'narrow'), 'minicpm-v-2_6'), 'config.json'), 'utf8'),
+  ) as { vision_config: object };
+  const wide = { vision_config: { ...vision_config, hidden_size: 128, num_attention_heads: 4 } };
+  const base = tinyCheckpoint(join(work, 'wide'), 'minicpm-v-2_6', 1, 'float32', wide);
+  for (const outtype of ['f32', 'q4_k_m'] as const) {
+    const before = liveTensors();
+    const { mmproj } = exportGguf({ model: base, outtype, output: fresh() });
+    expect(liveTensors()).toEqual(before);
+    expect(readGguf(mmproj!).tensors.get('resampler.kv.weight')!.shape).toEqual([128, 128]);
+    if (outtype !== 'f32') continue;
+    const identity = numbersOf(mmproj!).get('resampler.kv.weight')!;
+    expect([...identity]).toEqual(Array.from({ length: 128 * 128 }, (_, i) => (i % 129 === 0 ? 1 : 0)));
+  }
+});

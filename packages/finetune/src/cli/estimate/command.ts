@@ -9,6 +9,7 @@ import type { Changes } from '../../train/estimate/fit.js';
 import type { CliCommand, CommandIO } from '../cli-command.js';
 import { example } from '../command.js';
 import { EXIT } from '../exit.js';
+import { shellWord } from '../shared/shell-word.js';
 import { TRAIN_TEXT } from '../train/text.js';
 
 const OWN = flagsOf({
@@ -158,11 +159,10 @@ function wordsOf(given: GivenValues, changes: Changes): string[] {
   const shown = [...own.map(([name, one]) => [name, one.value] as const), ...Object.entries(changes)];
   return shown.flatMap(([name, value]) => [
     `--${name}`,
-    ...(Array.isArray(value) ? value.map(String) : [quoted(value)]),
+    ...(Array.isArray(value) ? value.map(quoted) : [quoted(value)]),
   ]);
 }
 
 function quoted(value: unknown): string {
-  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
-  return /^[\w./:=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  return shellWord(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }

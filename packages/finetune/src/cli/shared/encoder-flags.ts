@@ -15,7 +15,10 @@ export async function encoderFromFlags(
   flags: readonly Flag[],
   io: CommandIO,
 ): Promise<EncoderSetup> {
-  const { encoderSetup } = await import('../../data/encoder.js');
+  const [{ encoderSetup, unusedByModel }, { readConfig }] = await Promise.all([
+    import('../../data/encoder.js'),
+    import('@minicpm-finetune/processor'),
+  ]);
   const value = <T>(name: string): T => flagValue<T>(given, flags.find((flag) => flag.name === name)!);
   const model: EncoderModelFlags = {
     llm_type: value('llm_type'),
@@ -36,6 +39,7 @@ export async function encoderFromFlags(
   };
   const folder = await modelFolder(given, flags, 'model_name_or_path', io, false);
   const sliced = await withAdapterSlices(model, folder, value<readonly string[]>('adapter'), io);
+  for (const notice of unusedByModel(data, readConfig(folder))) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   return encoderSetup(folder, sliced, data, value<PreferenceLoss | null>('preference'));
 }
 

@@ -125,6 +125,7 @@ export const ADAPTERS: Messages = {
     '各适配器训练时的切片不同：{1}；图片按最后一个的 {2} 切分。',
   'adapter {1} was trained with {2}, the base says {3}: pictures are cut as in the training.':
     '适配器 {1} 训练时为 {2}，基座模型写的是 {3}：图片按训练时的方式切分。',
+  'what it saved whole replaces that of an earlier adapter: {1}.': '它整体保存的模块取代了前一个适配器的：{1}。',
   'trained with {1}, asked with {2}.': '训练时为 {1}，提问时为 {2}。',
 
   // Flags beside --lora_weight_path.

@@ -23,7 +23,7 @@ export const CLI: Messages = {
   'Give it as {1} <{2}>, or in a recipe.': '请这样给出：{1} <{2}>，或写在配置文件里。',
 
   // Hints of failures.
-  'The disk is full. Free some space, or write to another one with --output_dir.':
+  'The disk is full. Free some space, or write to another one.':
     '磁盘已满。请腾出空间，或用 --output_dir 写到别的磁盘。',
   'The file or folder may not be written or read. Check its permissions.': '文件或目录无法读写。请检查权限。',
   'Too many files are open. Raise the limit (`ulimit -n 4096`).': '打开的文件太多。请提高上限（`ulimit -n 4096`）。',

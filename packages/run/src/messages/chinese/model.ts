@@ -144,6 +144,8 @@ export const MODEL: Messages = {
   'Give the folder of an adapter.': '请给出适配器的目录。',
   'Expected a new or empty folder for {1} but received one with files.':
     '{1}应写入新目录或空目录，但收到的目录里有文件。',
+  'Expected a new or empty folder for {1} but received a file.': '{1}应写入新目录或空目录，但收到的是文件。',
+  'Give a folder.': '请给出一个目录。',
   'the merged model': '合并后的模型',
   'Give another folder, or empty this one.': '请换一个目录，或清空这个目录。',
   "Expected the merged model to compute the adapters' logits within {1} but they differ by {2} of the largest.":

@@ -37,8 +37,8 @@ export const PREFERENCE: Messages = {
     '记录应含有要学习的回答，但由键 {1} 得到的是要比较的回答。',
   'Give --preference dpo (or kto, for answers called good or bad), or remove {1}.':
     '请使用 --preference dpo（标为好或坏的单个回答用 kto），或删除 {1}。',
-  'Expected the key label for a record of --preference kto but received none.':
-    '--preference kto 的记录应有键 label，但没有。',
+  'Expected true or false under the key label for a record of --preference kto but received neither.':
+    '--preference kto 的记录应在键 label 下写 true 或 false，但两者都没有。',
   'Write "label": true for an answer that is good, false for one that is bad; pairs are for --preference dpo.':
     '好的回答写 "label": true，坏的写 false；回答对用于 --preference dpo。',
   'Expected a rejected answer for a record of --preference {1} but received none.':
@@ -80,6 +80,8 @@ export const PREFERENCE: Messages = {
   // What surprises.
   'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less.':
     '选中回答的奖励在下降：模型给它们的概率低于参考模型，被拒绝的回答则更低。',
+  'The rewards of chosen answers fall: the model makes them less likely than it did at first.':
+    '选中回答的奖励在下降：模型给它们的概率低于开始时。',
   'That is usual, for only the margin is learned.': '这很常见，因为学习的只是两者的差。',
   'To keep chosen answers likely give --rpo_alpha 1, a smaller --learning_rate, or train on the chosen answers first.':
     '要保持选中回答的概率，请使用 --rpo_alpha 1、减小 --learning_rate，或先用选中回答训练。',

@@ -3,6 +3,8 @@ import type { Messages } from '../translator.js';
 
 export const RECORDS: Messages = {
   // Forms.
+  'a form of answers to compare (without messages or conversations)':
+    '比较回答的格式（没有 messages 或 conversations）',
   'the seed form (conversations with role and content)': '官方格式（conversations，内含 role 和 content）',
   'the messages form (messages with role and content)': 'messages 格式（messages，内含 role 和 content）',
   'the LLaVA form (conversations with from and value)': 'LLaVA 格式（conversations，内含 from 和 value）',
