@@ -71,7 +71,7 @@ export class LinearAttention extends Module {
     const mixed = ops.causalConv1dSilu(whole(this.inProjQkv.forward(x)), this.conv1d.weight.data, convolutions, packed);
     const [q, k, v] = ops.splitWithSizes(mixed, [keys, keys, values], -1) as [Tensor, Tensor, Tensor];
     const heads = (y: Tensor, count: number): Tensor => ops.reshape(y, [B, L, count, -1]);
-    const { decay, beta } = this.#gates(x);
+    const { decay, beta } = this.#gates(x, states.length > 0);
     const deltas = states.map(({ delta }) => delta);
     const y = ops.gatedDeltaRule(
       heads(q, numKeyHeads),
@@ -88,11 +88,25 @@ export class LinearAttention extends Module {
     return this.outProj.forward(ops.reshape(normed, [B, x.size(1), values]));
   }
 
-  /** The logarithm of the decay and the strength of each position's write: (B, L, H), float32. */
-  #gates(x: Tensor): { readonly decay: Tensor; readonly beta: Tensor } {
+  /**
+   * The logarithm of the decay and the strength of each position's write: (B, L, H), float32.
+   *
+   * @param generating whether the rows of several sequences are here: then a number does not depend on how many there are
+   */
+  #gates(x: Tensor, generating: boolean): { readonly decay: Tensor; readonly beta: Tensor } {
     const wide = (y: Tensor): Tensor => ops.to(y, 'float32');
-    const step = ops.softplus(ops.add(wide(this.inProjA.forward(x)), wide(this.dtBias.data)));
+    const each = generating ? apart : (y: Tensor): Tensor => y;
+    const step = ops.softplus(each(ops.add(wide(this.inProjA.forward(x)), wide(this.dtBias.data))));
     const decay = ops.neg(ops.mul(ops.exp(wide(this.aLog.data)), step));
-    return { decay, beta: ops.sigmoid(wide(this.inProjB.forward(x))) };
+    return { decay, beta: ops.sigmoid(each(wide(this.inProjB.forward(x)))) };
   }
+}
+
+/**
+ * The same numbers, no two of them neighbours in memory. libtorch computes an exponential function of neighbours by vectors and of what is left over
+ * by itself, whose last bits differ; of these it computes each by itself.
+ */
+function apart(x: Tensor): Tensor {
+  const pairs = ops.cat([ops.unsqueeze(x, -1), ops.unsqueeze(x, -1)], -1);
+  return ops.reshape(ops.narrow(pairs, -1, 0, 1), x.shape);
 }
