@@ -130,7 +130,10 @@ function longRope(raw: Ropes, headDim: number, { file, path }: Place): LongRope 
   };
 }
 
-function navitConfig(raw: RawConfig): VisionConfig {
+/** A SigLIP tower, in both layouts of config.json. */
+export function navitConfig(
+  raw: Pick<RawConfig | NestedConfig, 'vision_config' | 'drop_vision_last_layer' | 'vision_batch_size'>,
+): VisionConfig {
   const vision = raw.vision_config!;
   return {
     hiddenSize: vision.hidden_size,

@@ -1,9 +1,9 @@
 /** Sizes from the config.json of 4.6 and later. It has a `text_config`; slices are in preprocessor_config.json. */
 import { dirname, join } from 'node:path';
 import { expected } from '@minicpm-finetune/run';
-import { checkVision, llmConfig } from './config-flat.js';
+import { checkVision, llmConfig, navitConfig } from './config-flat.js';
 import { CURE, checkPreprocessor, type NestedConfig, type RawPreprocessor } from './config-schema.js';
-import type { CanvasMarks, DownsampleMode, LlmConfig, ModelParts, VisionConfig } from './model-config.js';
+import type { CanvasMarks, DownsampleMode, LlmConfig, ModelParts } from './model-config.js';
 import { VERSIONS, type VersionName } from './versions.js';
 
 const MERGED = 4;
@@ -17,7 +17,7 @@ export function nestedParts(raw: NestedConfig, version: VersionName, file: strin
   const { canvas, batchVision, sliceMultiple } = VERSIONS[version];
   const pictures: RawPreprocessor =
     preprocessor === undefined ? {} : checkPreprocessor(preprocessor, join(dirname(file), 'preprocessor_config.json'));
-  const vision = visionConfig(raw);
+  const vision = navitConfig(raw);
   const patchSize = pictures.patch_size ?? vision.patchSize;
   checkVision(vision, patchSize, file);
   const { numLayers } = vision;
@@ -44,20 +44,6 @@ export function nestedParts(raw: NestedConfig, version: VersionName, file: strin
     useImageId: pictures.use_image_id ?? raw.use_image_id ?? true,
     initializerRange: raw.text_config.initializer_range,
     dtype: raw.torch_dtype ?? raw.dtype ?? 'float32',
-  };
-}
-
-function visionConfig(raw: NestedConfig): VisionConfig {
-  const vision = raw.vision_config;
-  return {
-    hiddenSize: vision.hidden_size,
-    intermediateSize: vision.intermediate_size,
-    numLayers: vision.num_hidden_layers - (raw.drop_vision_last_layer ? 1 : 0),
-    numHeads: vision.num_attention_heads,
-    patchSize: vision.patch_size,
-    positionSide: Math.floor(vision.image_size / vision.patch_size),
-    layerNormEps: vision.layer_norm_eps,
-    batchSize: raw.vision_batch_size,
   };
 }
 

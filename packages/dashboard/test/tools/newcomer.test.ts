@@ -163,6 +163,8 @@ describe('a newcomer', () => {
     expect([refused.status, refused.json.error.field]).toEqual([400, 'output_dir']);
     const without = await start({ kind: 'evaluate', step: null, output: 'runs/x.jsonl' });
     expect([without.status, without.json.error.field]).toEqual([400, 'data_path']);
+    const idle = await start({ kind: 'merge', step: null, output: 'runs/x', data_path: ['data.json'] });
+    expect([idle.status, idle.json.error.message]).toEqual([400, expect.stringContaining('data_path')]);
     expect((await start({ kind: 'shell', step: null, output: 'runs/x' })).status).toBe(400);
     const wrong = await start({ kind: 'merge', step: null, output: '' });
     expect(wrong.json.error).toEqual({

@@ -7,13 +7,12 @@ import { type RunPlace, weightsOfRun } from './chat-source.js';
 import type { Jobs } from './jobs.js';
 
 const PATH = z.string().min(1).max(4096);
-const JOB = z.strictObject({
-  kind: z.enum(['evaluate', 'merge', 'gguf']),
-  step: z.number().int().min(0).nullable(),
-  output: PATH,
-  data_path: z.array(PATH).max(100).optional(),
-  outtype: z.string().max(20).optional(),
-});
+const COMMON = { step: z.number().int().min(0).nullable(), output: PATH };
+const JOB = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('evaluate'), ...COMMON, data_path: z.array(PATH).max(100).optional() }),
+  z.strictObject({ kind: z.literal('merge'), ...COMMON }),
+  z.strictObject({ kind: z.literal('gguf'), ...COMMON, outtype: z.string().max(20).optional() }),
+]);
 
 export function mountJobs(app: Hono, jobs: Jobs, runOf: (id: string) => RunPlace): void {
   app.get('/api/runs/:id/jobs', async (c) => {

@@ -56,7 +56,7 @@ export class Jobs {
   start(run: string, request: JobRequest, weights: Weights, say: Say): Job {
     const field = request.kind === 'merge' ? 'output_dir' : 'output';
     const output = pathBelow(this.#roots(), resolve(this.#options.cwd, plain(request.output, field)), field);
-    const running = this.#jobs.filter(({ state }) => state === 'running');
+    const running = this.#jobs.filter(({ ended }) => ended === null);
     if (running.some((job) => job.output === output))
       throw new ApiError(409, `Expected another place for --${field} but ${output} is being written.`, { field });
     if (running.length >= MOST_RUNNING)
@@ -110,7 +110,7 @@ export class Jobs {
 
   /** The oldest ones that have ended are not shown for ever. */
   #forget(): void {
-    const ended = this.#jobs.filter(({ state }) => state !== 'running');
+    const ended = this.#jobs.filter((job) => job.ended !== null);
     for (const job of ended.slice(MOST_ENDED)) this.#jobs.splice(this.#jobs.indexOf(job), 1);
   }
 }
