@@ -10,7 +10,7 @@ const MAX_SLICES = 9;
 export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 'slice'>): string[] {
   const { version, llm } = config;
   const { title, positions, frameGroups } = VERSIONS[version];
-  if (familyOf(config).vision === null)
+  if (familyOf(config).projector === null)
     return [
       `llama.cpp does not read the vision tower of ${title}: the file answers text alone. For pictures use serve, or vLLM with --format safetensors.`,
     ];

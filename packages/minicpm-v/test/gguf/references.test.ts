@@ -15,7 +15,7 @@ import { saveCheckpoint } from '../../src/checkpoint/weights.js';
 import { exportGguf, exportGgufAdapter } from '../../src/gguf/export.js';
 import { type GgufHeader, readGguf } from '../../src/gguf/reader.js';
 import { randomAdapter } from '../support/random-adapter.js';
-import { GGUF_VERSIONS, tokenizerFolder } from '../support/tiny.js';
+import { tokenizerFolder, VERSION_NAMES } from '../support/tiny.js';
 
 setThreads(1);
 const work = mkdtempSync(join(tmpdir(), 'gguf-references-'));
@@ -74,7 +74,7 @@ const turned = (tensors: ReferenceFile['tensors']): ReferenceFile['tensors'] =>
     ]),
   );
 
-describe.each(GGUF_VERSIONS.filter((version) => existsSync(join(FIXTURES, `${version}.json`))))('%s', (version) => {
+describe.each(VERSION_NAMES.filter((version) => existsSync(join(FIXTURES, `${version}.json`))))('%s', (version) => {
   const { config: raw, files }: Reference = JSON.parse(readFileSync(join(FIXTURES, `${version}.json`), 'utf8'));
   const folder = join(work, version);
   mkdirSync(folder);
