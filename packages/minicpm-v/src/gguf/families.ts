@@ -15,9 +15,7 @@ export interface GgufFamily {
 }
 
 /** `clip.projector_type`, and of a resampler `clip.minicpmv_version`. */
-export type GgufProjector =
-  | { readonly type: 'resampler'; readonly version: number }
-  | { readonly type: 'minicpmv4_6' | 'minicpmv4_7' };
+export type GgufProjector = { readonly type: 'resampler'; readonly version: number } | { readonly type: 'minicpmv4_6' };
 
 const resampler = (version: number): GgufProjector => ({ type: 'resampler', version });
 
@@ -39,7 +37,7 @@ const FAMILIES: Readonly<Record<VersionName, GgufFamily>> = {
   'minicpm-v-4_5': { ...qwen2, architecture: 'qwen3', projector: resampler(6) },
   'minicpm-o-4_5': { ...qwen2, architecture: 'qwen3', projector: resampler(100045) },
   'minicpm-v-4_6': { ...qwen35, projector: { type: 'minicpmv4_6' } },
-  'minicpm-v-4_7': { ...qwen35, projector: { type: 'minicpmv4_7' } },
+  'minicpm-v-4_7': { ...qwen35, projector: { type: 'minicpmv4_6' } },
 };
 
 export const familyOf = ({ version }: Pick<ModelConfig, 'version'>): GgufFamily => FAMILIES[version];
