@@ -35,6 +35,7 @@ export {
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';
+export * from './outtypes.js';
 export * from './own-files.js';
 export * from './schedule.js';
 export { escapeUnseen, MOST_SHOWN, shown, shownNames, shownPath } from './shown.js';

@@ -7,9 +7,9 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { exportGguf, exportGgufAdapter, OUTTYPES, type Outtype } from '@minicpm-finetune/minicpm-v';
+import { exportGguf, exportGgufAdapter } from '@minicpm-finetune/minicpm-v';
 import { readGguf } from '@minicpm-finetune/minicpm-v/internal';
-import { UserError } from '@minicpm-finetune/run';
+import { OUTTYPES, type Outtype, UserError } from '@minicpm-finetune/run';
 
 interface ReferenceFile {
   readonly key_values: readonly { readonly key: string; readonly type: string; readonly value: unknown }[];

@@ -12,6 +12,7 @@ import {
   Tokenizer,
   VERSIONS,
 } from '@minicpm-finetune/processor';
+import type { Outtype } from '@minicpm-finetune/run';
 import type { HashProgress } from '../checkpoint/content.js';
 import { inNewFolder } from '../checkpoint/new-folder.js';
 import { writeAdapterGguf } from './adapter.js';
@@ -23,7 +24,7 @@ import { languageMetadata, languageTensors } from './language-model.js';
 import { refuseSizes } from './limits.js';
 import { MergedWeights } from './merged-weights.js';
 import { writeModelfile } from './modelfile.js';
-import { MMPROJ_TYPES, type Outtype } from './outtype.js';
+import { MMPROJ_TYPES } from './outtype.js';
 import { visionMetadata, visionTensors } from './vision.js';
 import { vocabularyOf } from './vocabulary.js';
 import { type GgufTensor, ggufBytes, writeGguf } from './writer.js';

@@ -3,13 +3,14 @@
  * converter. Not here: the vocabulary (vocabulary.ts), types of tensors (outtype.ts).
  */
 import { type LlmConfig, type ModelConfig, VERSIONS } from '@minicpm-finetune/processor';
+import type { Outtype } from '@minicpm-finetune/run';
 import { fromTypedArray, ops, type Tensor } from '@minicpm-finetune/torch';
 import { familyOf } from './families.js';
 import type { GgufValue } from './format.js';
 import { columnOrder, inOrder, rowOrder } from './head-order.js';
 import { attentionInterval } from './limits.js';
 import type { MergedWeights } from './merged-weights.js';
-import { FILE_TYPES, languageType, type Outtype } from './outtype.js';
+import { FILE_TYPES, languageType } from './outtype.js';
 import type { GgufTensor } from './writer.js';
 
 const u32 = (value: number): GgufValue => ({ type: 'u32', value });

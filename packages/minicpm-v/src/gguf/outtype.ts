@@ -2,11 +2,8 @@
  * Which type each tensor of a file gets. The choices are those of llama.cpp's converter (f32, f16, bf16, q8_0) and of
  * its quantizer (Q4_K_M), so that files are alike.
  */
+import type { Outtype } from '@minicpm-finetune/run';
 import { TENSOR_TYPES, type TensorType } from './format.js';
-
-/** What a language model can be written as. */
-export const OUTTYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_k_m'] as const;
-export type Outtype = (typeof OUTTYPES)[number];
 
 /** `general.file_type`. */
 export const FILE_TYPES: Readonly<Record<Outtype, number>> = { f32: 0, f16: 1, q8_0: 7, q4_k_m: 15, bf16: 32 };
