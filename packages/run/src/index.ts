@@ -10,6 +10,7 @@ export { nameAt, placeOf, type Source } from './config/source.js';
 export * from './config/spec.js';
 export * from './derive.js';
 export * from './describe-event.js';
+export * from './disk-space.js';
 export * from './display-width.js';
 export * from './event-log.js';
 export * from './events.js';

@@ -70,14 +70,17 @@ interface File {
 export function exportGguf(options: ExportOptions): GgufExport {
   const { model, adapters = [], output, outtype, onHash } = options;
   const { config, template } = openForExport(model);
-  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (folder) => {
+  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (folder, claim) => {
     using weights = new MergedWeights(config, { model, adapters, ...(onHash === undefined ? {} : { onHash }) });
     const vocabulary = vocabularyOf(config, model);
     const files = filesOf(config, weights, outtype, [
       ...vocabulary.metadata,
       ['tokenizer.chat_template', { type: 'string', value: ggufChatTemplate(template) }],
     ]);
-    const bytes = writeFiles(folder, files, options.onProgress);
+    const sizes = files.map(({ metadata, tensors }) => ggufBytes(metadata, tensors));
+    const bytes = sizes.reduce((sum, size) => sum + size, 0);
+    claim(bytes);
+    writeFiles(folder, files, sizes, options.onProgress);
     const [language, mmproj] = files.map(({ name }) => name) as [string, string | undefined];
     const modelfile = writeModelfile(folder, { model: language, mmproj: mmproj ?? null, template });
     return {
@@ -124,9 +127,9 @@ function filesOf(
 function writeFiles(
   folder: string,
   files: readonly File[],
+  sizes: readonly number[],
   onProgress: ((done: number, of: number) => void) | undefined,
-): number {
-  const sizes = files.map(({ metadata, tensors }) => ggufBytes(metadata, tensors));
+): void {
   const all = sizes.reduce((sum, size) => sum + size, 0);
   let before = 0; // written and read back
   files.forEach(({ name, metadata, tensors }, i) => {
@@ -137,7 +140,6 @@ function writeFiles(
     });
     before += 2 * sizes[i]!;
   });
-  return all;
 }
 
 /** What was written of an adapter alone. */

@@ -32,7 +32,8 @@ afterAll(async () => {
 
 const LENGTH = 8;
 const QUESTION = "What is the capital of France? 你好，世界！ it's 1234 < 56 …\n\n  two spaces";
-const PROJECTIONS = '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn|linear_attn|mlp)\\.(\\w+_proj(_[a-z]+)?)';
+const PROJECTIONS =
+  '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn|linear_attn|mlp)\\.(\\w+_proj(_[a-z]+)?)';
 
 /** Our greedy ids for a question, and the ids of its prompt. */
 async function ours(model: string, adapter?: string): Promise<{ prompt: number[]; ids: number[] }> {

@@ -133,7 +133,9 @@ describe.each(VERSION_NAMES.filter((version) => existsSync(join(FIXTURES, `${ver
     const header = readGguf(exported.mmproj!);
     const other = [...NAMES, ...GUESSED, ...ENCODER];
     expect(keysOf(header, other)).toEqual(without(expected.keys, other));
-    expect(tensorsOf(header)).toEqual('resampler.query' in expected.tensors ? turned(expected.tensors) : expected.tensors);
+    expect(tensorsOf(header)).toEqual(
+      'resampler.query' in expected.tensors ? turned(expected.tensors) : expected.tensors,
+    );
   });
 
   it('an adapter: key-values, names, types and sizes', () => {
