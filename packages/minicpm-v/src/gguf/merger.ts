@@ -1,4 +1,4 @@
-/** The mergers of 4.6 and later as llama.cpp has them: the one inside the vision tower, and the one that makes tokens. */
+/** The mergers of 4.6 and later as llama.cpp has them. One is inside the vision tower, the other makes tokens. */
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import type { GgufValue } from './format.js';
 

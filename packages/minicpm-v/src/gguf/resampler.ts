@@ -1,4 +1,4 @@
-/** The resampler as llama.cpp has it: its key-values and tensors in the `mmproj` file. */
+/** The resampler as llama.cpp has it. Its key-values and tensors in the `mmproj` file. */
 import { strict as assert } from 'node:assert';
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { fromTypedArray, ops, type Tensor } from '@minicpm-finetune/torch';

@@ -1,4 +1,4 @@
-/** Rows of weights of the image encoder, as writers of tensors ask for them. */
+/** Rows of weights of the image encoder. Writers of tensors ask for them a few at a time. */
 import { ops, type Tensor } from '@minicpm-finetune/torch';
 import type { MergedWeights } from './merged-weights.js';
 import type { GgufTensor } from './writer.js';
