@@ -1,7 +1,9 @@
 /**
  * llama.cpp answers about pictures as our engine does: its WebAssembly build (wllama) in a browser, with the language model's and the
- * image encoder's file. Pictures of 448x448, which neither resizes, and one colour in 2x2 such slices, which every filter resizes alike.
+ * image encoder's file. Random models on pictures of 448x448, which neither resizes, and one colour in 2x2 such slices, which every filter
+ * resizes alike. And models that were trained here on four pictures, whose answers they give there.
  */
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { createRequire } from 'node:module';
@@ -24,7 +26,7 @@ import { type Browser, chromium, type Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { generate } from '../../src/generation/generate.js';
-import { loadModel } from '../../src/generation/load.js';
+import { loadModel, stopTokens } from '../../src/generation/load.js';
 import { GREEDY } from '../../src/generation/sampling.js';
 import { exportGguf } from '../../src/gguf/export.js';
 import { ggufCheckpoint } from '../support/tiny.js';
@@ -134,13 +136,13 @@ interface Answer {
   readonly logProb: number;
 }
 
-/** What wllama answers about each picture. */
-async function theirs(model: string, mmproj: string, pictures: readonly string[]): Promise<Answer[]> {
+/** What wllama answers about each picture. Its log probabilities only for models of plain tokens: it ends at likely ones that are no UTF-8. */
+async function theirs(model: string, mmproj: string, pictures: readonly string[], isPlain = true): Promise<Answer[]> {
   files.set('/model.gguf', ['application/octet-stream', model]);
   files.set('/mmproj.gguf', ['application/octet-stream', mmproj]);
   for (const [i, path] of pictures.entries()) files.set(`/${i}.png`, ['image/png', path]);
   return await page.evaluate(
-    async ({ count, question, length }) => {
+    async ({ count, question, length, isPlain }) => {
       const { Wllama } = globalThis as unknown as { readonly Wllama: typeof WllamaClass };
       const blob = async (name: string): Promise<Blob> => await (await fetch(name)).blob();
       const wllama = new Wllama({ default: '/wllama.wasm' }, { suppressNativeLog: true });
@@ -167,32 +169,33 @@ async function theirs(model: string, mmproj: string, pictures: readonly string[]
           ],
           temperature: 0,
           max_tokens: length,
-          logprobs: true,
+          ...(isPlain ? { logprobs: true } : {}),
         });
         const [{ message, logprobs }] = answer.choices as [(typeof answer.choices)[number]];
-        answers.push({ text: message.content!.trim(), logProb: logprobs!.content![0]!.logprob });
+        answers.push({ text: message.content!.trim(), logProb: logprobs?.content?.[0]?.logprob ?? Number.NaN });
       }
       await wllama.exit();
       return answers;
     },
-    { count: pictures.length, question: QUESTION, length: LENGTH },
+    { count: pictures.length, question: QUESTION, length: LENGTH, isPlain },
   );
 }
 
 /** Our answers. */
 async function ours(folder: string, pictures: readonly string[]): Promise<Answer[]> {
   const loaded = await loadModel({ model: folder });
+  const ends = stopTokens(loaded.template);
   const answers: Answer[] = [];
   for (const image of pictures) {
     const prompt = await loaded.encode([{ role: 'user', content: [{ image }, QUESTION] }]);
-    const options = { maxNewTokens: LENGTH, stopTokens: new Set<number>(), sampling: GREEDY, logProbs: 1 };
+    const options = { maxNewTokens: LENGTH, stopTokens: ends, sampling: GREEDY, logProbs: 1 };
     const ids: number[] = [];
     let first: number | undefined;
     for await (const [token] of generate(loaded.model, [prompt], options)) {
       ids.push(token!.id);
       first ??= token!.logProb;
     }
-    const text = await loaded.tokenizer.decode(ids);
+    const text = await loaded.tokenizer.decode(ids.filter((id) => !ends.has(id)));
     answers.push({ text: text.trim(), logProb: first! });
   }
   loaded.dispose();
@@ -223,3 +226,53 @@ describe.each([...FILES, 'minicpm-v-4_6', 'minicpm-v-4_7'] as const)('%s', (vers
     expect(other.map(({ text }) => text[0])).toEqual(own.map(({ text }) => text[0]));
   });
 });
+
+const SIDE = 112;
+const ANSWERS = ['A dark night.', 'It is a red roof!', '白色的雪', '12 leaves.'];
+const FINETUNE = join(import.meta.dirname, '../../../finetune/bin/minicpm-finetune.js');
+
+/** What a user does: a training on four pictures until it knows them, by the command line. */
+async function trainedModel(version: VersionName): Promise<{ folder: string; pictures: string[] }> {
+  const slice_config = { max_slice_nums: 1, patch_size: 14, scale_resolution: SIDE };
+  const base = ggufCheckpoint(join(work, 'base'), version, 3, {
+    ...(VERSIONS[version].config === 'nested' ? {} : { slice_config }),
+    initializer_range: 0.08,
+  });
+  const colours = [
+    [0, 0, 40],
+    [255, 0, 0],
+    [200, 255, 255],
+    [0, 160, 0],
+  ] as const;
+  const pictures = await Promise.all(colours.map((colour, i) => picture(`${version}-${i}`, SIDE, colour, 6)));
+  const records = pictures.map((image, i) => ({
+    id: String(i),
+    image,
+    conversations: [
+      { role: 'user', content: `<image>\n${QUESTION}` },
+      { role: 'assistant', content: ANSWERS[i] },
+    ],
+  }));
+  const data = join(work, `${version}.json`);
+  writeFileSync(data, JSON.stringify(records));
+  const folder = join(work, `${version}-trained`);
+  const flags = {
+    ...{ model_name_or_path: base, data_path: data, output_dir: folder, model_max_length: 128 },
+    ...{ per_device_train_batch_size: 4, max_steps: 40, learning_rate: 3e-3, warmup_steps: 4, save_strategy: 'no' },
+    ...{ device: 'cpu', threads: 1, dataloader_num_workers: 0, cache_vision: 'off', progress: 'quiet' },
+  };
+  const words = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
+  execFileSync(process.execPath, [FINETUNE, 'train', ...words], { stdio: 'pipe' });
+  return { folder, pictures };
+}
+
+it.each(['minicpm-v-2_6', 'minicpm-v-4_6'] as const)(
+  '%s after a training gives its answers',
+  async (version) => {
+    const { folder, pictures } = await trainedModel(version);
+    expect((await ours(folder, pictures)).map(({ text }) => text)).toEqual(ANSWERS);
+    const made = exportGguf({ model: folder, outtype: 'q8_0', output: join(work, `${version}-trained-gguf`) });
+    expect((await theirs(made.model, made.mmproj!, pictures, false)).map(({ text }) => text)).toEqual(ANSWERS);
+  },
+  300_000,
+);
