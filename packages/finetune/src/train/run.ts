@@ -115,7 +115,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
         options,
         live,
         logs,
-        watch: new PreferenceWatch(log, comparesWithReference(options.loss)),
+        watch: new PreferenceWatch(log, comparesWithReference(options.loss) ? options.beta : null),
       };
       return makeRun({ config, ranks, log, data, training, preference, derived, estimated, state, output, stop });
     });

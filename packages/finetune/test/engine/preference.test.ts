@@ -210,7 +210,7 @@ describe('preference tuning', () => {
     ] as const) {
       const model = openModel(dtype);
       const whole = gradientsOf(model, name, ALL);
-      for (const split of LONG ? SPLITS : SPLITS.slice(0, 2)) {
+      for (const split of LONG ? SPLITS : SPLITS.slice(1, 2)) {
         const other = gradientsOf(model, name, split);
         expect(Math.abs(other.loss / whole.loss - 1), JSON.stringify(split)).toBeLessThan(1e-6);
         expect(apart(whole, other), JSON.stringify(split)).toBeLessThan(most);

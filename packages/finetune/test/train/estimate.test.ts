@@ -174,7 +174,6 @@ describe('an estimate', () => {
     [{ use_lora: true, q_lora: true, gradient_checkpointing: true }],
     [{ use_lora: true, q_lora: true, q_lora_type: 'int8', tune_vision: false }],
     [{ preference: 'dpo', precompute_ref: false, gradient_checkpointing: true }],
-    [{ preference: 'dpo', precompute_ref: false, use_lora: true }],
     [{ preference: 'dpo', precompute_ref: false, gradient_checkpointing: true }, 0, 2],
     [{ gradient_checkpointing: true, zero_stage: 0 }, 1, 2],
     [{ gradient_checkpointing: true, zero_stage: 2 }, 0, 4],
