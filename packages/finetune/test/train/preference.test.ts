@@ -131,7 +131,7 @@ describe('the data of train --preference', () => {
     const columns = { chosen: COLOURS, rejected: COLOURS.map((_, i) => otherThan(i)), image: images };
     writeFileSync(file, parquetFile({ question: COLOURS.map(() => QUESTION), ...columns }));
     expect((await run('parquet', { ...few, preference: 'simpo', data_path: file })).losses).toEqual(losses);
-  }, 60_000);
+  }, 120_000);
 
   it('are the same answers called good or bad in every form', async () => {
     // the second step depends on the gradient of the first
@@ -142,7 +142,7 @@ describe('the data of train --preference', () => {
       expect((await run(`kto-${name}`, { ...two, data_path: inForm(`kto-${name}`, form) })).losses, name).toEqual(
         losses,
       );
-  }, 60_000);
+  }, 120_000);
 });
 
 describe('train --preference', () => {
