@@ -199,7 +199,7 @@ describe('train --preference', () => {
     }
   }, 60_000);
 
-  it.each([
+  it.each<[name: string, changes: Readonly<Record<string, unknown>>]>([
     ['new adapters', {}],
     ['a quantized base', { q_lora: true }],
     ['an adapter that goes on', { lora_weight_path: true, precompute_ref: 'true' }],
@@ -208,7 +208,7 @@ describe('train --preference', () => {
           ['a quantized base, computed once', { q_lora: true, precompute_ref: 'true' }],
           ['an adapter that goes on, beside the training', { lora_weight_path: true }],
           ['all of the model', { use_lora: false, learning_rate: 1e-4 }],
-        ] as const)
+        ] satisfies [string, object][])
       : []),
   ])(
     'ends in the same weights when it is resumed in the middle: %s',
