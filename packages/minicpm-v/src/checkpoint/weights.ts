@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
+import { type ModelConfig, readConfig, withSlice, withVideo } from '@minicpm-finetune/processor';
 import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   type DType,
@@ -58,6 +58,8 @@ export interface SaveOptions {
   readonly maxShardBytes?: number;
   /** How the saved model cuts pictures; as its configuration says when absent. */
   readonly slice?: ModelConfig['slice'];
+  /** How the saved model reads videos; absent: as the model. */
+  readonly video?: ModelConfig['video'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
 }
@@ -227,12 +229,13 @@ export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefi
 export function writeCheckpointFiles(
   model: MiniCPMV,
   folder: string,
-  { source, dtype, slice }: Pick<SaveOptions, 'source' | 'dtype' | 'slice'> = {},
+  { source, dtype, slice, video }: Pick<SaveOptions, 'source' | 'dtype' | 'slice' | 'video'> = {},
 ): void {
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
   const sliced = withSlice(model.config, slice ?? model.config.slice);
-  writeAtomically(join(folder, 'config.json'), configText(sliced.text, saved));
+  const { text } = withVideo(sliced, video ?? model.config.video);
+  writeAtomically(join(folder, 'config.json'), configText(text, saved));
   if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }
 

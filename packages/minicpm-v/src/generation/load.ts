@@ -22,6 +22,7 @@ import type { BaseFingerprint } from '../adapters/manifest.js';
 import { mergeLoaded } from '../adapters/merge.js';
 import { quantizeLayers } from '../adapters/quantize.js';
 import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
+import { describeVideo, type TrainedVideos, videosOfAdapters } from '../adapters/videos.js';
 import type { HashProgress } from '../checkpoint/content.js';
 import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
@@ -100,11 +101,11 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   try {
     loadWeights(model, folder, dtype === undefined ? {} : { dtype });
     if (device !== 'cpu') moveTo(model, device);
-    const { slice, notices } = putAdapters(model, adapters, options);
-    for (const line of notices) options.notice?.(line);
+    const reading = putAdapters(model, adapters, options);
+    for (const line of reading.notices) options.notice?.(line);
     if (options.loadIn8Bit) quantizeLayers(model, 'int8', { head: true });
     holdWeights(model);
-    return new LoadedModel(model, template, { slice, notices });
+    return new LoadedModel(model, template, reading);
   } catch (error) {
     removeLora(model);
     model.dispose();
@@ -117,21 +118,22 @@ function putAdapters(
   model: MiniCPMV,
   adapters: readonly string[],
   options: Pick<LoadModelOptions, 'model' | 'fingerprint' | 'onHash'>,
-): { readonly slice: ModelConfig['slice']; readonly notices: readonly string[] } {
+): Pick<LoadedModel, 'slice' | 'video' | 'notices'> {
   const fingerprint: BaseFingerprint = (format) =>
     format === 2 && options.fingerprint !== undefined
       ? options.fingerprint
       : baseFingerprint(options.model, format, options.onHash);
   const notices: string[] = [];
-  const slices: TrainedSlices[] = [];
+  const trained: (TrainedSlices & TrainedVideos)[] = [];
   adapters.forEach((path, i) => {
     const loaded = loadAdapter(path, model, { trainable: false, fingerprint });
-    slices.push({ adapter: path, slices: loaded.slices });
+    trained.push({ adapter: path, slices: loaded.slices, videos: loaded.videos });
     const last = i === adapters.length - 1;
     notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
   });
-  const chosen = slicesOfAdapters(slices, model.config.slice);
-  return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
+  const { slice, notices: ofSlices } = slicesOfAdapters(trained, model.config.slice);
+  const { video, notices: ofVideos } = videosOfAdapters(trained, model.config.video);
+  return { slice, video, notices: [...notices, ...ofSlices, ...ofVideos] };
 }
 
 /**
@@ -159,30 +161,41 @@ export class LoadedModel {
   readonly template: ChatTemplate;
   /** How pictures are cut: as in the training of the last adapter, or as the checkpoint says. */
   readonly slice: ModelConfig['slice'];
+  /** How videos are read, likewise; null: not at all. */
+  readonly video: ModelConfig['video'];
   /** What a user should know of the adapters. */
   readonly notices: readonly string[];
 
   constructor(
     model: MiniCPMV,
     template: ChatTemplate,
-    { slice = model.config.slice, notices = [] }: Partial<Pick<LoadedModel, 'slice' | 'notices'>> = {},
+    {
+      slice = model.config.slice,
+      video = model.config.video,
+      notices = [],
+    }: Partial<Pick<LoadedModel, 'slice' | 'video' | 'notices'>> = {},
   ) {
     this.model = model;
     this.template = template;
     this.slice = slice;
+    this.video = video;
     this.notices = notices;
     this.#stop = stopTokens(template);
-    this.#encoder = new PromptEncoder(model.config, template, slice);
+    this.#encoder = new PromptEncoder(model.config, template, { slice, video });
   }
 
   get config(): MiniCPMV['config'] {
     return this.model.config;
   }
 
-  /** A sentence where `options` ask for other slices than those of the training; undefined: they do not. */
-  otherSlices(options: ReadingOptions): string | undefined {
-    const [trained, asked] = [this.slice, this.#encoder.sliceFor(options)].map(describeSlices);
-    return trained === asked ? undefined : `trained with ${trained}, asked with ${asked}.`;
+  /** A sentence for pictures, and one for videos, where `options` ask to read them otherwise than in the training. */
+  otherReading(options: ReadingOptions): string[] {
+    const asked = this.#encoder.readingFor(options);
+    const pairs = [[this.slice, asked.slice].map(describeSlices)];
+    if (this.video !== null && asked.video !== null) pairs.push([this.video, asked.video].map(describeVideo));
+    return pairs
+      .filter(([own, other]) => own !== other)
+      .map(([own, other]) => `trained with ${own}, asked with ${other}.`);
   }
 
   get tokenizer(): Tokenizer {

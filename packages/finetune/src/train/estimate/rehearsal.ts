@@ -11,7 +11,7 @@ import {
   quantizeLayers,
   setLoraTraining,
 } from '@minicpm-finetune/minicpm-v';
-import { countTokens, type ModelConfig, withSlice } from '@minicpm-finetune/processor';
+import { countTokens, type ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   countMetaBytes,
@@ -23,7 +23,7 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import { sliceOf } from '../../data/encoder.js';
+import { readingOf } from '../../data/encoder.js';
 import { type Batch, pack, type Sequence } from '../../engine/collate.js';
 import type { DeviceName } from '../../engine/machine.js';
 import { withNoise } from '../../engine/neftune.js';
@@ -96,7 +96,7 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
   const { dtype } = config.precision;
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
   const model = new MiniCPMV({
-    ...withSlice(read, sliceOf(read, config.model)),
+    ...readingOf(read, config),
     vision: { ...read.vision, batchSize },
   });
   for (const [, parameter] of model.namedParameters())
