@@ -85,7 +85,7 @@ async function readImage(source: ImageSource, options: ReadOptions): Promise<Rgb
 }
 
 async function readVideo(written: VideoSource, options: ReadOptions): Promise<ReadVideo> {
-  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, video: config, pixels = true } = options;
+  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, video: config, pixels = true, videoLimits } = options;
   const source = videoSource(written, imageRoot);
   if (config == null) {
     throw new UserError(
@@ -95,11 +95,11 @@ async function readVideo(written: VideoSource, options: ReadOptions): Promise<Re
       },
     );
   }
-  const clip = await openClip(source, { maxImagePixels, fps: config.fps });
+  const clip = await openClip(source, { maxImagePixels, fps: config.fps, limits: videoLimits });
   checkShape(clip, options);
   if (pixels === false) {
     const indices = framesOf(clip, config, null).flat();
-    for await (const _ of readFrames(clip, indices, maxImagePixels)); // whole, or an error
+    for await (const _ of readFrames(clip, indices, maxImagePixels, videoLimits)); // whole, or an error
   }
   return { kind: 'video', clip, config };
 }
@@ -204,7 +204,7 @@ async function encodeVideo(
   { pictures, groups }: Pictures,
 ): Promise<void> {
   const grouped = framesOf(clip, config, shown.maxFrames);
-  const frames = readFrames(clip, grouped.flat(), input.maxImagePixels ?? PILLOW_MAX_PIXELS);
+  const frames = readFrames(clip, grouped.flat(), input.maxImagePixels ?? PILLOW_MAX_PIXELS, input.videoLimits);
   const indices = grouped.flat();
   const encoded: EncodedPicture[][] = [];
   for await (const frame of frames) {

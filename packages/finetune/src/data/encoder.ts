@@ -26,7 +26,7 @@ import type { DataRecord } from './record.js';
 import { idleVideoFlags, type VideoFlags, videoChoices } from './video-flags.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
-export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
+export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice' | 'videoLimits'> {
   /** Folder of tokenizer.json. */
   readonly tokenizerFolder: string;
   /** Tokens that the model knows; a tokenizer of more is refused. */

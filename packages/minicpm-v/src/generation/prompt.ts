@@ -13,6 +13,7 @@ import {
   Tokenizer,
   VERSIONS,
   type VideoChoices,
+  type VideoLimits,
   videoOf,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
@@ -41,6 +42,8 @@ export interface ReadingOptions {
   readonly enableThinking?: boolean;
   /** How videos are read; as in the training when absent. */
   readonly video?: VideoChoices;
+  /** Of videos that a stranger sent: how far they are read. */
+  readonly videoLimits?: VideoLimits | undefined;
 }
 
 export class PromptEncoder {
@@ -90,7 +93,7 @@ export class PromptEncoder {
 
   /** How prompts are encoded. Throws UserError where a model shall think whose chat template has no think blocks. */
   promptOptions(options: ReadingOptions = {}): PromptOptions {
-    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking } = options;
+    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking, videoLimits } = options;
     if (enableThinking === true) this.#requireThinking();
     return {
       tokenizer: this.template.tokenizer,
@@ -100,6 +103,7 @@ export class PromptEncoder {
       ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
       ...(continueFinal === undefined ? {} : { continueFinal }),
       ...(enableThinking === undefined ? {} : { enableThinking }),
+      ...(videoLimits === undefined ? {} : { videoLimits }),
     };
   }
 
