@@ -219,6 +219,8 @@ export interface AnswerRecord {
   question: string;
   reference: string | null;
   images: readonly (ImageHandle | null)[];
+  /** Frames of its videos with their times in seconds; `seen`: frames that the model sees. */
+  videos: readonly { frames: readonly { image: ImageHandle | null; time: number }[]; seen: number }[];
 }
 
 /** `GET /api/runs/:id/answers` */

@@ -333,6 +333,8 @@ export interface ChatModel {
   server: { id: string; pid: number | null; rss: number | null; seconds: number | null };
   /** Why it ended. */
   error: string | null;
+  /** Whether it reads videos; null: not known yet. */
+  videos: boolean | null;
   /** For a shell: the same without this page. */
   command: string;
   /** Its `model` in requests to that command. */

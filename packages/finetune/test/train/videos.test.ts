@@ -2,9 +2,10 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type ChatMessage, loadModel } from '@minicpm-finetune/minicpm-v';
-import { readConfig } from '@minicpm-finetune/processor';
+import { loadModel } from '@minicpm-finetune/minicpm-v';
+import { type ChatMessage, readConfig } from '@minicpm-finetune/processor';
 import { setThreads } from '@minicpm-finetune/torch';
+import sharp from 'sharp';
 import { afterAll, describe, expect, it } from 'vitest';
 import { tinyCheckpoint } from '../../../minicpm-v/test/support/tiny.js';
 import { main } from '../../src/cli/main.js';
@@ -105,4 +106,32 @@ describe('how a training read videos', () => {
       readFileSync(join(model, 'config.json'), 'utf8'),
     );
   });
+});
+
+it('is shown by the answers of a training: frames with their times, once', async () => {
+  const model = join(work, 'minicpm-v-4_6');
+  await train(
+    model,
+    'answers',
+    ...FLAGS,
+    '--eval_data_path',
+    data,
+    '--eval_generate',
+    '1',
+    '--eval_strategy',
+    'steps',
+    '--eval_steps',
+    '1',
+  );
+  const lines = readFileSync(join(work, 'answers', 'eval', 'step-1', 'answers.jsonl'), 'utf8')
+    .trim()
+    .split('\n');
+  const [line] = lines.map(
+    (text) => JSON.parse(text) as { videos: { frames: string[]; times: number[]; seen: number }[] },
+  );
+  expect(line!.videos).toMatchObject([{ times: [0, 6], seen: 2 }]);
+  for (const frame of line!.videos[0]!.frames) {
+    const { format, width } = await sharp(join(work, 'answers', 'eval', 'step-1', frame)).metadata();
+    expect([format, width]).toEqual(['jpeg', 32]);
+  }
 });

@@ -157,6 +157,13 @@ export const run: TableOf<typeof english> = {
     record: '记录',
     picture: (number, record) => `记录 ${record} 的图片 ${number}`,
     pictureMissing: '图片缺失。',
+    firstFrame: (record) => `记录 ${record} 的视频的第一帧`,
+    videoOf: (number, record) => `记录 ${record} 的视频 ${number}`,
+    frames: (video, shown, seen) =>
+      shown === seen ? `${video}：模型看到的 ${seen} 帧。` : `${video}：模型看到的 ${seen} 帧中的 ${shown} 帧。`,
+    enlargeFrame: (video, time) => `放大${video}，${time}`,
+    time: (seconds) => `${seconds} 秒`,
+    small: '该帧的缩小版。',
     question: '问题',
     reference: '参考答案',
     answer: '回答',

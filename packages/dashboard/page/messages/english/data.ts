@@ -91,7 +91,8 @@ export const data = {
       `${name}, ${width} × ${height} pixels, turn ${turn}`,
     inData: 'in the data',
     videos: 'Videos',
-    videoFacts: (name: string, frames: string, turn: string) => `${name}, ${frames} frames are shown to the model, turn ${turn}`,
+    videoFacts: (name: string, frames: string, turn: string) =>
+      `${name}, ${frames} frames are shown to the model, turn ${turn}`,
     frame: (index: string, time: string) => `Frame ${index}, at ${time}`,
     time: (seconds: string) => `${seconds} s`,
     grid: (columns: string, rows: string) => `sliced ${columns} × ${rows}`,

@@ -158,6 +158,15 @@ export const run = {
     record: 'Record',
     picture: (number: string, record: string) => `Picture ${number} of record ${record}`,
     pictureMissing: 'The picture is missing.',
+    firstFrame: (record: string) => `First frame of the video of record ${record}`,
+    videoOf: (number: string, record: string) => `Video ${number} of record ${record}`,
+    frames: (video: string, shown: string, seen: string) =>
+      shown === seen
+        ? `${video}: the ${seen} frames that the model sees.`
+        : `${video}: ${shown} of the ${seen} frames that the model sees.`,
+    enlargeFrame: (video: string, time: string) => `Enlarge ${video} at ${time}`,
+    time: (seconds: string) => `${seconds} s`,
+    small: 'A small copy of the frame.',
     question: 'Question',
     reference: 'Reference',
     answer: 'Answer',

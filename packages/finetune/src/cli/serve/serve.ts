@@ -45,7 +45,9 @@ export async function serve(options: ServeOptions, io: ServeIO): Promise<void> {
     const engine = await explainingMemory(device, LESS_MEMORY, () => loadEngine(device, options, io, onError));
     server.serve(engine);
     const seconds = Math.round(performance.now() - started) / 1000;
-    say(options, io, { event: 'ready', url: server.url, models: engine.models.cards().map(({ id }) => id), seconds });
+    const models = engine.models.cards().map(({ id }) => id);
+    const videos = engine.models.base.encoder.video !== null;
+    say(options, io, { event: 'ready', url: server.url, models, videos, seconds });
     await ended(options, io);
   } finally {
     await server.close();
@@ -93,7 +95,13 @@ async function hashed(folder: string, progress: Progress): Promise<string> {
 /** What happens, as a line of JSON or a sentence. */
 type Happening =
   | { readonly event: 'listening'; readonly url: string; readonly port: number; readonly pid: number }
-  | { readonly event: 'ready'; readonly url: string; readonly models: readonly string[]; readonly seconds: number };
+  | {
+      readonly event: 'ready';
+      readonly url: string;
+      readonly models: readonly string[];
+      readonly videos: boolean;
+      readonly seconds: number;
+    };
 
 function say({ json }: ServeOptions, { stdout, say: translate }: ServeIO, happening: Happening): void {
   if (json) return void stdout.write(`${JSON.stringify(happening)}\n`);
