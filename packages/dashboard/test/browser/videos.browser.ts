@@ -113,7 +113,7 @@ describe('a video', () => {
     await page.getByText('Video 1 of record moving: the 6 frames that the model sees.').waitFor();
     await expect.poll(() => page.locator('figure img').count()).toBe(FRAMES);
     await sound('samples-video');
-    await page.getByRole('button', { name: 'Enlarge Video 1 of record moving at 1.0000 s' }).click();
+    await page.getByRole('button', { name: 'Enlarge Video 1 of record moving at 1.00 s' }).click();
     await page.getByText('160 × 120. A small copy of the frame.').waitFor();
     await page.keyboard.press('Escape');
     const chinese = await openPage(bench, `${address}/samples`, { language: 'zh', theme: 'dark' });

@@ -134,4 +134,13 @@ it('is shown by the answers of a training: frames with their times, once', async
     const { format, width } = await sharp(join(work, 'answers', 'eval', 'step-1', frame)).metadata();
     expect([format, width]).toEqual(['jpeg', 32]);
   }
+  const events = readFileSync(join(work, 'answers', 'events.jsonl'), 'utf8')
+    .trim()
+    .split('\n');
+  const all = events.map((text) => JSON.parse(text) as Record<string, unknown>);
+  const phases = all.filter(({ event }) => event === 'phase').map(({ name }) => name);
+  expect(phases).toEqual(['training', 'evaluating', 'answering', 'saving']);
+  const seconds = all[0]!.startup_seconds as Record<string, number>;
+  expect(Object.keys(seconds)).toEqual(['preparing', 'loading']);
+  for (const one of Object.values(seconds)) expect(one).toBeGreaterThan(0);
 });

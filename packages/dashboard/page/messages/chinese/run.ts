@@ -222,6 +222,13 @@ export const run: TableOf<typeof english> = {
     window: (from, to, size) => `共 ${size} 字节，显示第 ${from} 至 ${to} 字节`,
     empty: '日志目前为空。',
     label: '运行的输出',
+    search: '搜索输出',
+    searchKeys: '按键：/ 跳到此处，Enter 和 Shift+Enter 跳到下一处和上一处，Escape 清除。',
+    previous: '上一处',
+    next: '下一处',
+    found: (at, all) => `第 ${at} 处，共 ${all} 处`,
+    notFound: '未找到。',
+    onlyShown: '更早的输出显示后才会被搜索。',
   },
   system: {
     memory: '内存',

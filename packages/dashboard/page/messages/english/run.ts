@@ -229,6 +229,13 @@ export const run = {
     window: (from: string, to: string, size: string) => `Bytes ${from} to ${to} of ${size}`,
     empty: 'The log is empty so far.',
     label: 'Output of the run',
+    search: 'Search the output',
+    searchKeys: 'Keys: / goes here, Enter and Shift+Enter to the next and the previous place, Escape clears.',
+    previous: 'Previous place',
+    next: 'Next place',
+    found: (at: string, all: string) => `${at} of ${all}`,
+    notFound: 'Not found.',
+    onlyShown: 'Earlier output is searched once it is shown.',
   },
   system: {
     memory: 'Memory',
