@@ -4,7 +4,7 @@
  */
 import { expected, parseJson, shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
-import type { VideoSettings } from './video/format.js';
+import type { VideoSettings } from './video-config.js';
 
 const size = z.int('a positive whole number').positive('a positive whole number');
 /** More than any model has; keeps a typing mistake from building layers until memory ends. */

@@ -12,7 +12,7 @@ import { nestedParts, patchesPerToken } from './config-nested.js';
 import { checkMarks, checkNestedConfig, checkRawConfig, checkVideoSampling, parseRaw } from './config-schema.js';
 import type { DownsampleMode, ModelConfig } from './model-config.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
-import { choicesOfSettings, publishedVideo, settingsOfVideo, type VideoConfig, videoOf } from './video/format.js';
+import { choicesOfSettings, publishedVideo, settingsOfVideo, type VideoConfig, videoOf } from './video-config.js';
 
 /** The file beside config.json with the settings of Python's image processor. */
 export const PREPROCESSOR_CONFIG = 'preprocessor_config.json';

@@ -31,7 +31,7 @@ export * from './tokenizer.js';
 export * from './versions.js';
 export * from './video/clip.js';
 export type { VideoLimits } from './video/ffmpeg.js';
-export * from './video/format.js';
 export * from './video/frames.js';
 export * from './video/sampling.js';
 export * from './video/source.js';
+export * from './video-config.js';

@@ -13,10 +13,10 @@ import { imageSource } from './image/source.js';
 import { countTokens } from './picture-tokens.js';
 import type { ModelInput, PromptOptions, RecordOptions } from './sample.js';
 import { describeVideo, type OpenClip, openClip } from './video/clip.js';
-import type { VideoConfig } from './video/format.js';
 import { readFrames } from './video/frames.js';
 import { evenly, sampleFrames, temporalId } from './video/sampling.js';
 import { type VideoSource, videoSource } from './video/source.js';
+import type { VideoConfig } from './video-config.js';
 
 export type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
 

@@ -2,7 +2,7 @@
 import type { FloatDType } from '@minicpm-finetune/run';
 import type { PictureTokens } from './picture-tokens.js';
 import type { VersionName } from './versions.js';
-import type { VideoConfig } from './video/format.js';
+import type { VideoConfig } from './video-config.js';
 
 /** Rotary positions with two sets of divisors, for short and long sequences (LongRoPE, Ding et al., 2024). */
 export interface LongRope {

@@ -2,7 +2,7 @@
 import type { ModelConfig } from './model-config.js';
 import type { ModelInput } from './sample.js';
 import { VERSIONS } from './versions.js';
-import { type VideoChoices, videoOf } from './video/format.js';
+import { type VideoChoices, videoOf } from './video-config.js';
 
 /**
  * Plain data: everything but the tokenizer.

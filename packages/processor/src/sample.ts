@@ -6,7 +6,7 @@ import type { CanvasMarks } from './model-config.js';
 import type { PictureTokens } from './picture-tokens.js';
 import type { Tokenizer } from './tokenizer.js';
 import type { VideoLimits } from './video/ffmpeg.js';
-import type { VideoConfig } from './video/format.js';
+import type { VideoConfig } from './video-config.js';
 
 export type { EncodedPicture };
 

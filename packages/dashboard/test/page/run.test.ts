@@ -64,6 +64,7 @@ const record = (number: number, reference: string | null, id: string | null = nu
   question: `question ${number}`,
   reference,
   images: [],
+  videos: [],
 });
 const step = (at: number, ...answers: [number, string, Record<string, number>?][]): StepAnswers => ({
   step: at,

@@ -1,4 +1,4 @@
-/** The frames by which answers show a video: some of those that the model sees, small, with their times. */
+/** The frames by which answers show a video. Some of those that the model sees, small, with their times. */
 import {
   evenly,
   type OpenClip,

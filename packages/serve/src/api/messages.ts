@@ -21,7 +21,7 @@ export interface VideoReference {
   readonly place: string;
 }
 
-export type RequestPart = string | PictureReference | VideoReference;
+type RequestPart = string | PictureReference | VideoReference;
 
 export interface RequestMessage {
   readonly role: 'system' | 'user' | 'assistant';

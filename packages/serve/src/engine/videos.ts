@@ -1,5 +1,5 @@
 /**
- * Videos of requests, as files for the programs that decode them. Strangers send them: their programs open no other file and no
+ * Videos of requests as files, for their programs. Strangers send them: the programs open no other file and no
  * address, are killed after a time, and only a few run at once. The files go with the request.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** Pictures and videos from files, the clipboard and drops, as data URLs. */
+/** Pictures and videos as data URLs. From files, the clipboard and drops. */
 import type { Picture } from './content.js';
 
 /** Pictures of one question, and bytes of each: what the server takes. */

@@ -1,9 +1,9 @@
 /** How each model sees videos, as data. */
-import type { VersionName } from '../versions.js';
-import type { SamplingOptions } from './sampling.js';
+import type { VersionName } from './versions.js';
 
 export interface VideoFormat {
-  readonly sampling: SamplingOptions['sampling'];
+  /** See `SamplingOptions`. */
+  readonly sampling: 'seconds' | 'uniform';
   /** Whether a video has a number, counted apart from pictures, where pictures have one. */
   readonly numbered: boolean;
   /** Between two frames (or groups of frames). */
