@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { type ModelConfig, readConfig, withSlice, withVideo } from '@minicpm-finetune/processor';
-import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
+import { atOnce, fileKindOf, RUN_FILES, type Steps, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   type DType,
   isFloat,
@@ -74,7 +74,11 @@ const BUFFERS = /\.(rotary_emb\.inv_freq|position_ids)$/;
  * Gives all parameters of the model their tensors from `<folder>/model.safetensors` or its shards. Without `dtype` they are mapped from
  * the file, not read. Throws a UserError that lists missing, unknown and wrongly shaped tensors before anything is loaded.
  */
-export function loadWeights(model: MiniCPMV, folder: string, options: LoadOptions = {}): WeightSource {
+export const loadWeights = (model: MiniCPMV, folder: string, options: LoadOptions = {}): WeightSource =>
+  atOnce(loadingWeights(model, folder, options));
+
+/** The same in steps. */
+export function* loadingWeights(model: MiniCPMV, folder: string, options: LoadOptions = {}): Steps<WeightSource> {
   const tensors = openCheckpoint(folder);
   const parameters = new Map(model.namedParameters());
   const carried = compare(model, parameters, tensors);
@@ -86,6 +90,7 @@ export function loadWeights(model: MiniCPMV, folder: string, options: LoadOption
     count++;
     bytes += size;
     options.onProgress?.({ tensors: count, of: parameters.size, bytes });
+    yield;
   }
   return { folder, tensors, carried };
 }

@@ -13,21 +13,21 @@ import {
   strip,
   type Tokenizer,
 } from '@minicpm-finetune/processor';
-import type { LlmType } from '@minicpm-finetune/run';
+import { atOnce, inTurns, type LlmType, type Steps } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import type { BaseFingerprint } from '../adapters/manifest.js';
 import { mergeLoaded } from '../adapters/merge.js';
-import { quantizeLayers } from '../adapters/quantize.js';
+import { quantizingLayers } from '../adapters/quantize.js';
 import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
 import { describeVideo, type TrainedVideos, videosOfAdapters } from '../adapters/videos.js';
 import type { HashProgress } from '../checkpoint/content.js';
-import { loadWeights } from '../checkpoint/weights.js';
+import { loadingWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
-import { holdWeights } from './hold-weights.js';
+import { holdingWeights } from './hold-weights.js';
 import { PromptEncoder, type ReadingOptions } from './prompt.js';
 import { GREEDY, type Sampling } from './sampling.js';
 
@@ -88,7 +88,7 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
 }
 
 /**
- * Loads a checkpoint and its adapters.
+ * Loads a checkpoint and its adapters. The event loop runs meanwhile, but while adapters are read.
  *
  * @throws UserError when the folder is none of a checkpoint, or anything in it or in an adapter does not fit.
  */
@@ -99,12 +99,12 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   const model = new MiniCPMV(config);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
   try {
-    loadWeights(model, folder, dtype === undefined ? {} : { dtype });
-    if (device !== 'cpu') moveTo(model, device);
+    await inTurns(loadingWeights(model, folder, dtype === undefined ? {} : { dtype }));
+    if (device !== 'cpu') await inTurns(moving(model, device));
     const reading = putAdapters(model, adapters, options);
     for (const line of reading.notices) options.notice?.(line);
-    if (options.loadIn8Bit) quantizeLayers(model, 'int8', { head: true });
-    holdWeights(model);
+    if (options.loadIn8Bit) await inTurns(quantizingLayers(model, 'int8', { head: true }));
+    await inTurns(holdingWeights(model));
     return new LoadedModel(model, template, reading);
   } catch (error) {
     removeLora(model);
@@ -140,7 +140,9 @@ function putAdapters(
  * Moves all parameters to a device; those that train continue to. Weights are mapped from their files: they are copied from there one at a time,
  * without pinned memory of their size.
  */
-export function moveTo(model: MiniCPMV, device: string): void {
+export const moveTo = (model: MiniCPMV, device: string): void => atOnce(moving(model, device));
+
+function* moving(model: MiniCPMV, device: string): Steps<void> {
   for (const [, parameter] of model.namedParameters()) {
     if (parameter.compact !== undefined) {
       parameter.compact.moveTo(device);
@@ -149,6 +151,7 @@ export function moveTo(model: MiniCPMV, device: string): void {
     const { data, requiresGrad } = parameter;
     parameter.data = noGrad(() => scope(() => keep(ops.toDevice(data, device, data.dtype))));
     parameter.data.requiresGrad = requiresGrad;
+    yield;
   }
 }
 

@@ -63,7 +63,7 @@ async function loadEngine(
   using progress = new Progress({ stream: stderr, say });
   const { model: folder, dtype, loadIn8Bit } = options;
   const notice = (message: string): void => void stderr.write(`${say(`notice: ${message}`)}\n`);
-  const weights = await hashed(folder, progress);
+  const weights = await hashed(options, progress);
   const loaded = await loadModel({ model: folder, device, loadIn8Bit, ...(dtype === null ? {} : { dtype }) });
   try {
     return new ChatEngine(loaded, {
@@ -87,9 +87,11 @@ async function loadEngine(
   }
 }
 
-async function hashed(folder: string, progress: Progress): Promise<string> {
+/** Hashes the base, and the adapters, whose hashes are remembered until they are loaded. */
+async function hashed({ model, adapters }: ServeOptions, progress: Progress): Promise<string> {
   using hashing = hashingTask(progress);
-  return (await modelIdentity({ model: folder, adapters: [], onProgress: hashing.update })).weights;
+  return (await modelIdentity({ model, adapters: adapters.map(({ folder }) => folder), onProgress: hashing.update }))
+    .weights;
 }
 
 /** What happens, as a line of JSON or a sentence. */
