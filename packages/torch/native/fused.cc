@@ -8,7 +8,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
@@ -19,6 +18,7 @@
 
 #include "avx512.h"
 #include "own-operators.h"
+#include "product.h"
 
 namespace minicpm {
 
@@ -247,11 +247,11 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& first,
                         const Tensor& firstBias, const Tensor& second, const Tensor& secondBias, double eps, bool tanh) {
     Tensor mean, inverse;
-    const Tensor hidden = at::linear(normalised(x, scale, shift, eps, &mean, &inverse), first, firstBias);
+    const Tensor hidden = rowsTimesWeight(normalised(x, scale, shift, eps, &mean, &inverse), first, firstBias);
     context->save_for_backward({x, scale, shift, mean, inverse, first, hidden, second});
     context->saved_data["eps"] = eps;
     context->saved_data["tanh"] = tanh;
-    return at::linear(at::gelu(hidden, tanh ? "tanh" : "none"), second, secondBias).add_(x);
+    return rowsTimesWeight(at::gelu(hidden, tanh ? "tanh" : "none"), second, secondBias).add_(x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -264,11 +264,11 @@ struct GeluMlp : torch::autograd::Function<GeluMlp> {
     const Tensor grad = rows(gradients[0]), hidden = rows(saved[6]);
     const Tensor gradSecond = needs(5) ? grad.t().mm(at::gelu(hidden, approximate)) : Tensor();
     const Tensor gradSecondBias = needs(6) ? grad.sum(0) : Tensor();
-    const Tensor inner = at::gelu_backward(grad.mm(saved[7]), hidden, approximate);
+    const Tensor inner = at::gelu_backward(gradientOfRows(grad, saved[7]), hidden, approximate);
     const Tensor gradFirst =
         needs(3) ? inner.t().mm(rows(normalised(x, scale, shift, context->saved_data["eps"].toDouble(), nullptr, nullptr))) : Tensor();
     const Tensor gradFirstBias = needs(4) ? inner.sum(0) : Tensor();
-    auto [gradX, gradScale, gradShift] = at::native_layer_norm_backward(inner.mm(saved[5]).view_as(x), x, {x.size(-1)}, mean, inverse, scale, shift,
+    auto [gradX, gradScale, gradShift] = at::native_layer_norm_backward(gradientOfRows(inner, saved[5]).view_as(x), x, {x.size(-1)}, mean, inverse, scale, shift,
                                                                         {needs(0), needs(1), needs(2)});
     if (needs(0)) gradX.add_(gradients[0]);
     return {gradX, gradScale, gradShift, gradFirst, gradFirstBias, gradSecond, gradSecondBias, Tensor(), Tensor()};

@@ -16,6 +16,7 @@
 #include "crew.h"
 #include "lanes.h"
 #include "own-operators.h"
+#include "product.h"
 #include "rows-kernel.h"
 #include "rows.h"
 
@@ -173,9 +174,9 @@ static Tensor linearOnDevice(const Layer& layer) {
 
 // What libtorch makes of all rows at once.
 static Tensor linearTogether(const Layer& layer) {
-  if (!layer.scales.defined()) return at::linear(layer.x, layer.weight, layer.bias);
+  if (!layer.scales.defined()) return rowsTimesWeight(layer.x, layer.weight, layer.bias);
   const Tensor expanded = layer.weight.to(at::kFloat).mul_(layer.scales.div(127).view({-1, 1})).to(layer.x.scalar_type());
-  return at::linear(layer.x, expanded, layer.bias);
+  return rowsTimesWeight(layer.x, expanded, layer.bias);
 }
 
 // Whether products of such rows depend on no other row with `together`, too.

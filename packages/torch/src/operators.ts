@@ -104,7 +104,7 @@ export const OPERATORS = {
   addmm: 'addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor',
   addmm_: 'addmm_(Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor(a!)',
   outer: 'outer(Tensor self, Tensor vec2) -> Tensor',
-  linear: 'linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor',
+  linear: 'minicpm::linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor',
 
   // layers and losses
   embedding:

@@ -2,7 +2,7 @@
 import { expect } from 'vitest';
 
 /** The largest relative error of rounding one number to a type. */
-const ROUNDING = { float32: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -9 } as const;
+const ROUNDING = { float32: 2 ** -24, float16: 2 ** -11, bfloat16: 2 ** -8 } as const;
 
 /**
  * The relative error of `count` roundings one after another, in the worst case. Processors, thread counts and matrix shapes sum in different orders:

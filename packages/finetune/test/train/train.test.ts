@@ -144,7 +144,7 @@ describe('precision', () => {
     // Before an update: later, bfloat16 weights stand still where float32 weights move. The errors of some 60 operators (√60 roundings)
     // average out over the tokens.
     const float32 = await run('fp32', { ...flags, dtype: 'float32', max_steps: 1 });
-    expectNear(lossesOf(folder)[0]!, lossesOf(float32)[0]!, roundings(4, 'bfloat16'));
+    expectNear(lossesOf(folder)[0]!, lossesOf(float32)[0]!, roundings(2, 'bfloat16'));
   });
 
   it('float16 scales the loss: the scale falls while gradients overflow, the steps are counted as skipped', async () => {
