@@ -205,8 +205,7 @@ AVX512 void partOfRows(const RowsProblem& problem, const BFloat16* x, const BFlo
   }
 }
 
-// A part of the inputs of a block of int8 weights becomes bfloat16, a little with each step of the products with the part before: these leave half of what the
-// processor has for that idle.
+// A part of the inputs of a block of int8 weights becomes bfloat16, a little with each step of the products with the part before.
 struct Expansion {
   const int8_t* from;
   BFloat16* to;
