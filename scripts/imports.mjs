@@ -25,6 +25,7 @@ const ROOMS = {
     'llms',
     'versions',
     'picture-tokens',
+    'video-config',
     'model-config',
     'checkpoint-folder',
     'config-schema',

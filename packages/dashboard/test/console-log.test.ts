@@ -2,7 +2,7 @@
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { readLog, withoutTerminalCodes } from '../src/server/process/console-log.js';
+import { lastLineOf, readLog, withoutTerminalCodes } from '../src/server/process/console-log.js';
 import { makeFolder } from './support/page-server.js';
 
 const place = makeFolder('log');
@@ -23,6 +23,7 @@ it.each([
 
 it('has no window of a run without a log', () => {
   expect(readLog(place.path, {})).toBeNull();
+  expect(lastLineOf(place.path)).toBeNull();
 });
 
 it('never cuts a character, wherever a window begins', () => {
@@ -57,4 +58,13 @@ it('shows the end of a large log, from the start of a line', () => {
   expect(log.to - log.from).toBeLessThanOrEqual(1 << 20);
   expect(readLog(place.path, { last: 30 })!.text).toBe('line 199998\nline 199999\n');
   expect(readLog(place.path, { from: 0 })!.text).toMatch(/^line 0\n/);
+});
+
+it('tells its last line, as a terminal would leave it', () => {
+  writeFileSync(file, '\n');
+  expect(lastLineOf(place.path)).toBeNull();
+  writeFileSync(file, 'notice: one\n\u001b[2KLoading weights 1/9\rLoading weights 2/9');
+  expect(lastLineOf(place.path)).toBe('Loading weights 2/9');
+  writeFileSync(file, `${'x'.repeat(5000)}\nChecking records\n\n`);
+  expect(lastLineOf(place.path)).toBe('Checking records');
 });

@@ -13,3 +13,4 @@ export {
 export { type AdapterManifest, readManifest } from './adapters/manifest.js';
 export { checkSideFiles } from './adapters/side-files.js';
 export { describeSlices, slicesOfAdapters, type TrainedSlices } from './adapters/slices.js';
+export { describeVideo, type TrainedVideos, videosOfAdapters } from './adapters/videos.js';

@@ -4,6 +4,7 @@
  */
 import { expected, parseJson, shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
+import type { VideoSettings } from './video-config.js';
 
 const size = z.int('a positive whole number').positive('a positive whole number');
 /** More than any model has; keeps a typing mistake from building layers until memory ends. */
@@ -180,6 +181,21 @@ const preprocessorSchema = z.looseObject(
 /** What is read of preprocessor_config.json. */
 export type RawPreprocessor = z.infer<typeof preprocessorSchema>;
 
+/** The key that this program writes into the config.json of what it trains; see `withVideo`. */
+const videoSamplingSchema = z.looseObject({
+  video_sampling: z
+    .object(
+      {
+        fps: positive.optional(),
+        max_frames: size.optional(),
+        max_packing: size.optional(),
+        max_slice_nums: size.optional(),
+      },
+      'an object',
+    )
+    .nullish(),
+});
+
 const marksSchema = z.looseObject(
   {
     architectures: z.array(z.string('a name'), 'a list of names').optional(),
@@ -205,6 +221,10 @@ export const checkMarks = (json: unknown, file: string): z.infer<typeof marksSch
 export const checkRawConfig = (json: unknown, file: string): RawConfig => checked(configSchema, json, file);
 
 export const checkNestedConfig = (json: unknown, file: string): NestedConfig => checked(nestedSchema, json, file);
+
+/** How videos were read in the training of the checkpoint; empty: as published. */
+export const checkVideoSampling = (json: unknown, file: string): { [K in keyof VideoSettings]?: number | undefined } =>
+  checked(videoSamplingSchema, json, file).video_sampling ?? {};
 
 /** The same of preprocessor_config.json. */
 export function checkPreprocessor(text: string, file: string): RawPreprocessor {

@@ -9,9 +9,10 @@ import { join } from 'node:path';
 import { expected, type LlmType, readText, shown, UserError } from '@minicpm-finetune/run';
 import { flatParts } from './config-flat.js';
 import { nestedParts, patchesPerToken } from './config-nested.js';
-import { checkMarks, checkNestedConfig, checkRawConfig, parseRaw } from './config-schema.js';
+import { checkMarks, checkNestedConfig, checkRawConfig, checkVideoSampling, parseRaw } from './config-schema.js';
 import type { DownsampleMode, ModelConfig } from './model-config.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
+import { choicesOfSettings, publishedVideo, settingsOfVideo, type VideoConfig, videoOf } from './video-config.js';
 
 /** The file beside config.json with the settings of Python's image processor. */
 export const PREPROCESSOR_CONFIG = 'preprocessor_config.json';
@@ -42,7 +43,8 @@ export function parseConfig(text: string, file: string, preprocessor?: string): 
     VERSIONS[version].config === 'flat'
       ? flatParts(checkRawConfig(json, file), version, file)
       : nestedParts(checkNestedConfig(json, file), version, file, preprocessor);
-  return { version, ...parts, text, file };
+  const video = videoOf(publishedVideo(version), choicesOfSettings(checkVideoSampling(json, file)));
+  return { version, ...parts, video, text, file };
 }
 
 /**
@@ -62,6 +64,18 @@ export function withSlice(config: ModelConfig, slice: ModelConfig['slice']): Mod
     slice: { ...config.slice, maxSliceNums, scaleResolution },
     text: `${JSON.stringify(raw, null, 2)}\n`,
   };
+}
+
+/**
+ * The configuration with another way to read videos, in its numbers and in its text, under a key of this program (`video_sampling`). The same
+ * way gives the same text.
+ */
+export function withVideo(config: ModelConfig, video: VideoConfig | null): ModelConfig {
+  if (video === null || config.video === null) return config;
+  const settings = settingsOfVideo(video);
+  if (JSON.stringify(settings) === JSON.stringify(settingsOfVideo(config.video))) return config;
+  const raw = JSON.parse(config.text) as Record<string, unknown>;
+  return { ...config, video, text: `${JSON.stringify({ ...raw, video_sampling: settings }, null, 2)}\n` };
 }
 
 /** The configuration with another number of patches for each token, in its numbers and in its text. The same number gives the same configuration. */

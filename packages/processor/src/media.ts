@@ -13,10 +13,10 @@ import { imageSource } from './image/source.js';
 import { countTokens } from './picture-tokens.js';
 import type { ModelInput, PromptOptions, RecordOptions } from './sample.js';
 import { describeVideo, type OpenClip, openClip } from './video/clip.js';
-import type { VideoConfig } from './video/format.js';
 import { readFrames } from './video/frames.js';
 import { evenly, sampleFrames, temporalId } from './video/sampling.js';
 import { type VideoSource, videoSource } from './video/source.js';
+import type { VideoConfig } from './video-config.js';
 
 export type ReadOptions = PromptOptions & Pick<RecordOptions, 'pixels'>;
 
@@ -85,7 +85,7 @@ async function readImage(source: ImageSource, options: ReadOptions): Promise<Rgb
 }
 
 async function readVideo(written: VideoSource, options: ReadOptions): Promise<ReadVideo> {
-  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, video: config, pixels = true } = options;
+  const { imageRoot, maxImagePixels = PILLOW_MAX_PIXELS, video: config, pixels = true, videoLimits } = options;
   const source = videoSource(written, imageRoot);
   if (config == null) {
     throw new UserError(
@@ -95,11 +95,11 @@ async function readVideo(written: VideoSource, options: ReadOptions): Promise<Re
       },
     );
   }
-  const clip = await openClip(source, { maxImagePixels, fps: config.fps });
+  const clip = await openClip(source, { maxImagePixels, fps: config.fps, limits: videoLimits });
   checkShape(clip, options);
   if (pixels === false) {
     const indices = framesOf(clip, config, null).flat();
-    for await (const _ of readFrames(clip, indices, maxImagePixels)); // whole, or an error
+    for await (const _ of readFrames(clip, indices, maxImagePixels, videoLimits)); // whole, or an error
   }
   return { kind: 'video', clip, config };
 }
@@ -204,7 +204,7 @@ async function encodeVideo(
   { pictures, groups }: Pictures,
 ): Promise<void> {
   const grouped = framesOf(clip, config, shown.maxFrames);
-  const frames = readFrames(clip, grouped.flat(), input.maxImagePixels ?? PILLOW_MAX_PIXELS);
+  const frames = readFrames(clip, grouped.flat(), input.maxImagePixels ?? PILLOW_MAX_PIXELS, input.videoLimits);
   const indices = grouped.flat();
   const encoded: EncodedPicture[][] = [];
   for await (const frame of frames) {

@@ -2,6 +2,7 @@
 import type { FloatDType } from '@minicpm-finetune/run';
 import type { PictureTokens } from './picture-tokens.js';
 import type { VersionName } from './versions.js';
+import type { VideoConfig } from './video-config.js';
 
 /** Rotary positions with two sets of divisors, for short and long sequences (LongRoPE, Ding et al., 2024). */
 export interface LongRope {
@@ -124,6 +125,8 @@ export interface ModelParts {
 
 export interface ModelConfig extends ModelParts {
   readonly version: VersionName;
+  /** How videos are read: as published, or as in the training that saved the checkpoint; null: not at all. */
+  readonly video: VideoConfig | null;
   /** The file's text, kept so that saved checkpoints carry what is not understood here. */
   readonly text: string;
   readonly file: string;

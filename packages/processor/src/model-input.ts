@@ -2,11 +2,12 @@
 import type { ModelConfig } from './model-config.js';
 import type { ModelInput } from './sample.js';
 import { VERSIONS } from './versions.js';
-import { type VideoChoices, videoConfig } from './video/format.js';
+import { type VideoChoices, videoOf } from './video-config.js';
 
 /**
  * Plain data: everything but the tokenizer.
  * @param slice how pictures are cut; default: as the configuration says
+ * @param video how videos are read; what is absent: as the configuration says
  */
 export function modelInput(
   config: ModelConfig,
@@ -23,6 +24,6 @@ export function modelInput(
     batchVision: config.batchVision,
     imageIds: config.useImageId ?? true,
     canvas: config.canvas,
-    video: videoConfig(config.version, video),
+    video: videoOf(config.video, video),
   };
 }

@@ -5,7 +5,8 @@ import type { EncodedPicture } from './image/pictures.js';
 import type { CanvasMarks } from './model-config.js';
 import type { PictureTokens } from './picture-tokens.js';
 import type { Tokenizer } from './tokenizer.js';
-import type { VideoConfig } from './video/format.js';
+import type { VideoLimits } from './video/ffmpeg.js';
+import type { VideoConfig } from './video-config.js';
 
 export type { EncodedPicture };
 
@@ -94,6 +95,8 @@ export interface PromptOptions extends ModelInput {
   /** Whether the model shall think before it answers, where it can. Default: false. */
   enableThinking?: boolean;
   notice?: (notice: EncodeNotice) => void;
+  /** Of videos that a stranger sent: how far they are read. */
+  videoLimits?: VideoLimits | undefined;
 }
 
 export interface RecordOptions extends PromptOptions {

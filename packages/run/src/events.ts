@@ -49,6 +49,8 @@ export interface RunStartEvent {
   device: string;
   /** Optimizer steps already done by the checkpoint resumed from; 0: a fresh run. */
   resumed_at_step: number;
+  /** Seconds of what came before this event, when there was no file to write to; absent: an earlier version wrote the event. */
+  startup_seconds?: Partial<Record<StartupPhase, number>>;
   /** The process of rank 0. Absent in runs of versions that did not write it, as are the next ones. */
   pid?: number;
   /** When it started, as the system counts it (on Linux field 22 of /proc/PID/stat): tells it from a later process of the same id. Null: not known. */
@@ -60,10 +62,13 @@ export interface RunStartEvent {
   command?: string[];
 }
 
-/** What the run does from now on. What comes before the training (data, weights) is over when there is a file to write to. */
+/** What a run does before there is a file to write to: data are read and checked, weights are loaded, a reference model is asked. */
+export type StartupPhase = 'preparing' | 'loading' | 'reference';
+
+/** What the run does from now on. Evaluating is the loss, answering is `--eval_generate`. For what comes before the training see `startup_seconds`. */
 export interface PhaseEvent {
   event: 'phase';
-  name: 'training' | 'evaluating' | 'saving';
+  name: 'training' | 'evaluating' | 'answering' | 'saving';
   /** Optimizer steps done. */
   step: number;
 }

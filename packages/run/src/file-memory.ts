@@ -24,6 +24,7 @@ import {
 } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import type { Steps } from './steps.js';
 
 /** The user's cache folder of this project. */
 export function cacheFolder(): string {
@@ -84,15 +85,15 @@ function stateOf(path: string): State {
  * @param kind names the computation; another kind or another version of it is another name
  * @param compute reads the file; its result is stored as JSON
  */
-export function remembered<T>(kind: string, path: string, compute: () => T): T {
+export function* remembering<T>(kind: string, path: string, compute: () => Steps<T>): Steps<T> {
   const real = realpathSync(path);
-  if (!keepsChangeTime(real)) return compute();
+  if (!keepsChangeTime(real)) return yield* compute();
   const folder = join(cacheFolder(), 'files', kind);
   const entry = join(folder, `${sha256(real)}.json`);
   const before = stateOf(real);
   const known = readEntry<T>(entry, real, before.text);
   if (known !== undefined) return known.value;
-  const value = compute();
+  const value = yield* compute();
   const age = Date.now() - before.changed;
   if (age > SETTLED && stateOf(real).text === before.text)
     writeEntry(folder, entry, { path: real, state: before.text, value });

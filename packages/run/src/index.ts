@@ -40,5 +40,6 @@ export * from './outtypes.js';
 export * from './own-files.js';
 export * from './schedule.js';
 export { escapeUnseen, MOST_SHOWN, shown, shownNames, shownPath } from './shown.js';
+export * from './steps.js';
 export * from './tf-record.js';
 export * from './user-error.js';

@@ -15,7 +15,16 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { cacheFolder, fileState, remembered } from '../src/file-memory.js';
+import { cacheFolder, fileState, remembering } from '../src/file-memory.js';
+import { atOnce } from '../src/steps.js';
+
+const remembered = <T>(kind: string, path: string, compute: () => T): T =>
+  atOnce(
+    remembering(kind, path, function* () {
+      yield;
+      return compute();
+    }),
+  );
 
 const work = mkdtempSync(join(tmpdir(), 'memory-'));
 afterAll(() => rmSync(work, { recursive: true }));

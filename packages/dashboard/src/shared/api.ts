@@ -99,6 +99,7 @@ export interface Endpoints {
   'GET /api/data/:data/records': { request: RecordsRequest; answer: RecordPage };
   'GET /api/data/:data/records/:n': { request: RecordRequest; answer: RecordView };
   'GET /api/data/:data/records/:n/images/:image': { request: { w?: number }; answer: Blob };
+  'GET /api/data/:data/records/:n/videos/:video': { request: { w?: number }; answer: Blob };
   'GET /api/data/:data/records/:n/pictures/:picture': {
     request: RecordRequest & { compat?: 'inference' | 'official' };
     answer: Blob;

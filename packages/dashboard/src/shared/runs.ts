@@ -55,6 +55,8 @@ export interface RunSummary {
   error: string | null;
   /** What it does now, such as `training`; null when it does not run or does not say. */
   phase: string | null;
+  /** While it starts: the last line that it printed; null: it does not start, or the page did not start it. */
+  said: string | null;
   model: string | null;
   method: Method | null;
   step: number;
@@ -219,6 +221,8 @@ export interface AnswerRecord {
   question: string;
   reference: string | null;
   images: readonly (ImageHandle | null)[];
+  /** Frames of its videos with their times in seconds; `seen`: frames that the model sees. */
+  videos: readonly { frames: readonly { image: ImageHandle | null; time: number }[]; seen: number }[];
 }
 
 /** `GET /api/runs/:id/answers` */

@@ -117,6 +117,11 @@ export interface EncodingSettings {
   overlong?: 'fewer_slices' | 'truncate_text' | 'drop' | 'error';
   max_slice_nums?: number;
   scale_resolution?: number;
+  thinking?: 'inference' | 'every_turn' | 'as_written';
+  video_fps?: number;
+  video_max_frames?: number;
+  video_max_packing?: number;
+  video_max_slice_nums?: number;
   allow_special_text?: boolean;
 }
 
@@ -177,6 +182,9 @@ export interface CheckedData {
   supervisedShare: number | null;
   textOnly: number;
   images: number;
+  videos: number;
+  /** Of all videos. */
+  frames: number;
   /** Number of images by number of slices. */
   slicesPerImage: readonly { slices: number; images: number }[];
   modelMaxLength: number;
@@ -210,6 +218,8 @@ export interface RecordPreview {
   answer: string;
   /** Images of it: `GET /api/data/:data/records/:n/images/:i?w=96`. */
   images: number;
+  /** Videos of it: `GET /api/data/:data/records/:n/videos/:i?w=96` is the first frame. */
+  videos: number;
   /** Null: not known yet, or bad. */
   tokens: number | null;
   errors: number;
@@ -264,6 +274,15 @@ interface ImageView {
   pictures: readonly number[];
 }
 
+interface VideoView {
+  /** Its file or folder, or the files of its frames. */
+  name: string | readonly string[];
+  turn: number;
+  role: Role;
+  /** What the model sees of it: `time` in seconds, and the numbers of the frame's pictures. */
+  frames: readonly (Pick<ImageView, 'grid' | 'pictures'> & { time: number })[];
+}
+
 type CompatName = 'inference' | 'official';
 
 export interface EncodingView {
@@ -275,6 +294,7 @@ export interface EncodingView {
   notices: readonly string[];
   tokens: readonly (TokenView | FeaturesView)[];
   images: readonly ImageView[];
+  videos: readonly VideoView[];
 }
 
 export interface RecordView {
@@ -313,6 +333,8 @@ export interface ChatModel {
   server: { id: string; pid: number | null; rss: number | null; seconds: number | null };
   /** Why it ended. */
   error: string | null;
+  /** Whether it reads videos; null: not known yet. */
+  videos: boolean | null;
   /** For a shell: the same without this page. */
   command: string;
   /** Its `model` in requests to that command. */

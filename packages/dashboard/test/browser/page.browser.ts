@@ -222,6 +222,26 @@ describe('by keyboard', () => {
     expect(await page.evaluate(() => document.activeElement?.textContent)).toContain('record-0');
   });
 
+  test('the log is searched', async () => {
+    await show(page, `runs/${ids.live}/log`);
+    await page.keyboard.press('/');
+    await page.keyboard.type('LR 1');
+    await page.getByText('1 of 30', { exact: true }).waitFor();
+    expect(await page.getByLabel('Follow').isChecked()).toBe(false);
+    await page.keyboard.press('Shift+Enter');
+    await page.getByText('30 of 30', { exact: true }).waitFor();
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Enter');
+    await page.getByText('2 of 30', { exact: true }).waitFor();
+    expect(await page.locator('mark').count()).toBe(30);
+    expect(await page.locator('mark.here').count()).toBe(1);
+    expect(await findings(page)).toEqual([]);
+    await page.keyboard.type('no');
+    await page.getByText('Not found.').waitFor();
+    await page.keyboard.press('Escape');
+    expect(await page.locator('mark').count()).toBe(0);
+  });
+
   test('charts are zoomed by numbers, and read as sentences and tables', async () => {
     await show(page, `runs/${ids.digits}/charts`);
     await page.getByLabel('From').fill('100');

@@ -275,7 +275,7 @@ describe('the chat', () => {
         .closest('form')!
         .dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }));
     }, bytes);
-    await page.getByText('drawing.svg is no picture of a known kind').waitFor();
+    await page.getByText('drawing.svg is no picture or video of a known kind').waitFor();
     await expect.poll(() => page.locator('form li img').count()).toBe(3);
     await picturesLoaded();
     await page.getByRole('button', { name: 'Remove dropped.png' }).click();
@@ -324,7 +324,7 @@ describe('the chat', () => {
     await page.getByRole('button', { name: 'Copy as openai' }).click();
     const code = await page.evaluate(() => navigator.clipboard.readText());
     expect(code).toContain('from openai import OpenAI');
-    expect(code).toContain('picture("record-5-0.webp")');
+    expect(code).toContain('media("record-5-0.webp")');
     await page.getByRole('button', { name: 'Send' }).click();
     await expect.poll(() => page.locator('.answer[aria-busy=false]').count(), { timeout: 60_000 }).toBe(2);
   });

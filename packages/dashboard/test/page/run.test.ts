@@ -4,6 +4,7 @@ import { chooseRows, isRight, matchingStep, rowsOf, sameRecord, scoreOf } from '
 import { groupsOf, linesOf } from '../../page/screens/run/chart-groups.js';
 import { shellLines } from '../../page/screens/run/command.js';
 import { shownFlag } from '../../page/screens/run/flag-value.js';
+import { MOST_FOUND, piecesOf, turned } from '../../page/screens/run/log-search.js';
 import { appendLog, prependLog } from '../../page/screens/run/log-window.js';
 import { barsOf, sumOf } from '../../page/screens/run/memory.js';
 import { systemCharts } from '../../page/screens/run/system-charts.js';
@@ -63,6 +64,7 @@ const record = (number: number, reference: string | null, id: string | null = nu
   question: `question ${number}`,
   reference,
   images: [],
+  videos: [],
 });
 const step = (at: number, ...answers: [number, string, Record<string, number>?][]): StepAnswers => ({
   step: at,
@@ -202,4 +204,22 @@ test('windows of a log are put together by their bytes', () => {
   );
   expect(cut.text).toBe(lines.slice(1024));
   expect(cut.from).toBe(6 + 1024);
+});
+
+test('places of a text in a log are pieces of their own, whatever their case', () => {
+  const { pieces, found } = piecesOf('Loss 2, loss 1 (50 %)', 'loss');
+  expect(found).toBe(2);
+  expect(pieces).toEqual([
+    { text: 'Loss', place: 0 },
+    { text: ' 2, ', place: null },
+    { text: 'loss', place: 1 },
+    { text: ' 1 (50 %)', place: null },
+  ]);
+  expect(piecesOf('a (b) [c', '(b) [').found).toBe(1);
+  expect(piecesOf('训练 损失', '损失').found).toBe(1);
+  expect(piecesOf('abc', '')).toEqual({ pieces: [{ text: 'abc', place: null }], found: 0 });
+  const many = piecesOf('a'.repeat(MOST_FOUND + 5), 'a');
+  expect(many.found).toBe(MOST_FOUND);
+  expect(many.pieces.map(({ text }) => text).join('')).toBe('a'.repeat(MOST_FOUND + 5));
+  expect([turned(0, -1, 3), turned(2, 1, 3), turned(0, 1, 0)]).toEqual([2, 0, 0]);
 });

@@ -12,6 +12,7 @@ const run: RunSummary = {
   state: 'finished',
   error: null,
   phase: null,
+  said: null,
   model: 'quickstart/full',
   method: { kind: 'lora', r: 64, preference: null },
   step: 150,

@@ -2,7 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import { curlCode, pythonCode } from '../../page/screens/chat/code.js';
 import { contentOf, partsOf, placeOf, questionOfRecord } from '../../page/screens/chat/content.js';
-import { LARGEST, MOST_PICTURES, refusalOf as pictureRefusal } from '../../page/screens/chat/pictures.js';
+import {
+  LARGEST,
+  LARGEST_VIDEO,
+  MOST_PICTURES,
+  refusalOf as pictureRefusal,
+} from '../../page/screens/chat/pictures.js';
 import { samplingOf } from '../../page/screens/chat/sampling.js';
 import { refusalOf, takeChunk } from '../../page/screens/chat/stream.js';
 import { cutBy, pathFrom, sliderOf } from '../../page/screens/data/lengths.js';
@@ -106,7 +111,14 @@ describe('the form', () => {
 });
 
 describe('a question', () => {
-  const picture = (name: string) => ({ name, url: `data:image/png;base64,${name}`, shown: '' });
+  const picture = (name: string) => ({
+    kind: 'image' as const,
+    name,
+    url: `data:image/png;base64,${name}`,
+    shown: '',
+    bytes: 1,
+  });
+  const video = { ...picture('a.webm'), kind: 'video' as const, url: 'data:video/webm;base64,a' };
   const pictures = [picture('a.png'), picture('b.png')];
 
   it('has pictures at their places, those without one first', () => {
@@ -118,9 +130,14 @@ describe('a question', () => {
       { type: 'image_url', image_url: { url: pictures[0]!.url } },
       { type: 'text', text: 'Hi' },
     ]);
+    expect(contentOf({ text: `In ${placeOf(1)}?`, pictures: [video] })).toEqual([
+      { type: 'text', text: 'In ' },
+      { type: 'video_url', video_url: { url: video.url } },
+      { type: 'text', text: '?' },
+    ]);
   });
 
-  const view = (content: string, images: number): RecordView => ({
+  const view = (content: string, images: number, videos = 0): RecordView => ({
     record: 0,
     place: '',
     id: null,
@@ -147,6 +164,7 @@ describe('a question', () => {
           grid: null,
           pictures: [],
         })),
+        videos: Array.from({ length: videos }, () => ({ name: 'v', turn: 1, role: 'user' as const, frames: [] })),
       },
     ],
     findings: [],
@@ -157,6 +175,7 @@ describe('a question', () => {
       system: 'Be brief.',
       text: 'What?',
       images: [0],
+      videos: 0,
       reference: 'That.',
     });
     expect(questionOfRecord(view('<image_00>\n<image_01>\nCompare.', 2)).text).toBe('Compare.');
@@ -164,24 +183,34 @@ describe('a question', () => {
       `From ${placeOf(1)} to ${placeOf(2)}?`,
     );
     expect(questionOfRecord(view('Say <image>.', 0)).text).toBe('Say <image>.');
+    expect(questionOfRecord(view('<video>What moves?', 0, 1))).toMatchObject({ text: 'What moves?', videos: 1 });
+    expect(questionOfRecord(view('Say <video>.', 0)).text).toBe('Say <video>.');
   });
 
   it('takes pictures of known kinds, sizes and counts alone', () => {
-    expect(pictureRefusal({ type: 'image/png', size: 5 }, 0)).toBeNull();
-    expect(pictureRefusal({ type: 'image/svg+xml', size: 5 }, 0)).toBe('type');
-    expect(pictureRefusal({ type: 'image/png', size: LARGEST + 1 }, 0)).toBe('size');
-    expect(pictureRefusal({ type: 'image/png', size: 5 }, MOST_PICTURES)).toBe('count');
+    const refused = (type: string, size = 5, had = 0, videos = true) => pictureRefusal({ type, size }, had, videos);
+    expect(refused('image/png')).toBeNull();
+    expect(refused('image/svg+xml')).toBe('type');
+    expect(refused('image/png', LARGEST + 1)).toBe('size');
+    expect(refused('image/png', 5, MOST_PICTURES)).toBe('count');
+    expect(refused('video/mp4', LARGEST + 1)).toBeNull();
+    expect(refused('video/mp4', LARGEST_VIDEO + 1)).toBe('videoSize');
+    expect(refused('video/mp4', 5, 0, false)).toBe('videos');
+    expect(refused('video/x-flv')).toBe('type');
   });
 
-  it('is copied as code that reads pictures from their files', () => {
+  it('is copied as code that reads pictures and videos from their files', () => {
     const model = { command: 'minicpm-finetune serve --model m', name: 'm' } as ChatModel;
     const messages = [{ role: 'user' as const, content: { text: "It's?", pictures: [picture('my photo.jpg')] } }];
     const curl = curlCode(model, messages, { temperature: 0 });
     expect(curl).toContain('# minicpm-finetune serve --model m\ncurl http://127.0.0.1:8000/v1/chat/completions');
     expect(curl).toContain(`data:image/jpeg;base64,'"$(base64 < my_photo.jpg | tr -d '\\n')"'`);
     expect(curl).toContain("It'\\''s?");
+    const moving = curlCode(model, [{ role: 'user', content: { text: '', pictures: [video] } }], {});
+    expect(moving).toContain('"type": "video_url"');
+    expect(moving).toContain(`"url": "data:video/webm;base64,'"$(base64 < a.webm |`);
     const python = pythonCode(model, messages, { temperature: 0, top_k: 5 });
-    expect(python).toContain('"content": [picture("my_photo.jpg"), {"type": "text", "text": "It\'s?"}]');
+    expect(python).toContain('"content": [media("my_photo.jpg"), {"type": "text", "text": "It\'s?"}]');
     expect(python).toContain('    temperature=0,\n    extra_body={"top_k":5},\n');
   });
 });

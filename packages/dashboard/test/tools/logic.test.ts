@@ -23,6 +23,8 @@ describe('CheckedRecords', () => {
     supervised_share: null,
     text_only: 1,
     images: 3,
+    videos: 0,
+    frames: 0,
     slices_per_image: { 0: 2, 4: 1 },
     model_max_length: 10,
     suggested_model_max_length: null,

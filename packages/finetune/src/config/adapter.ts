@@ -48,7 +48,10 @@ export function fromAdapter(given: GivenValues): FromAdapter {
   adapter.settle();
   // without --resume_anyway, resuming compares all flags with those of the checkpoint
   if (resumed === null || given.get('resume_anyway')?.value === true) adapter.requireNoContradiction();
-  if (continued !== null) adapter.settleSlices();
+  if (continued !== null) {
+    adapter.settleSlices();
+    adapter.settleVideos();
+  }
   if (resumed === null) adapter.notices.unshift(describe(folder, config));
   return adapter;
 }
@@ -139,6 +142,13 @@ class AdapterValues implements FromAdapter {
     const say = (): string => `the adapter was trained with ${trained}; the given value is used.`;
     this.#free('max_slice_nums', slices.max_slice_nums, say);
     this.#free('scale_resolution', slices.scale_resolution, say);
+  }
+
+  /** The same of how videos were read. */
+  settleVideos(): void {
+    const say = (was: string): string => `the adapter was trained with ${was}; the given value is used.`;
+    for (const [name, value] of Object.entries(readManifest(this.#folder)?.videos ?? {}))
+      this.#free(`video_${name}`, value, say);
   }
 
   #keep(name: string, value: unknown): void {

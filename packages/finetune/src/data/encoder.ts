@@ -17,13 +17,16 @@ import {
   readConfig,
   Tokenizer,
   VERSIONS,
+  videoOf,
+  withSlice,
+  withVideo,
 } from '@minicpm-finetune/processor';
 import { type PreferenceLoss, type RunConfig, UserError } from '@minicpm-finetune/run';
 import type { DataRecord } from './record.js';
 import { idleVideoFlags, type VideoFlags, videoChoices } from './video-flags.js';
 
 /** Settings of the encoding of a run's records. Plain data. */
-export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice'> {
+export interface EncoderSetup extends Omit<RecordOptions, 'tokenizer' | 'imageRoot' | 'notice' | 'videoLimits'> {
   /** Folder of tokenizer.json. */
   readonly tokenizerFolder: string;
   /** Tokens that the model knows; a tokenizer of more is refused. */
@@ -63,6 +66,10 @@ export function sliceOf(
     multiple: slice.multiple,
   };
 }
+
+/** The checkpoint's configuration with the pictures and videos of a run: so its result says how they were read. */
+export const readingOf = (config: ModelConfig, { model, data }: Pick<RunConfig, 'model' | 'data'>): ModelConfig =>
+  withVideo(withSlice(config, sliceOf(config, model)), videoOf(config.video, videoChoices(data)));
 
 /** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
 export function encoderSetup(

@@ -11,6 +11,7 @@ import {
   RUN_FILES,
   type RunConfig,
   type RunEvent,
+  type StartupPhase,
   type StepEvent,
 } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
@@ -82,6 +83,8 @@ export class RunLog {
   /** Whether the last event could not be written. */
   #losing = false;
   #phase: PhaseEvent['name'] | null = null;
+  readonly #startup = new Map<StartupPhase, number>();
+  #starting: { readonly name: StartupPhase; readonly since: number } | null = null;
 
   readonly #onEvent: (event: RunEvent) => void;
   readonly #worldSize: number;
@@ -200,6 +203,21 @@ export class RunLog {
     if (this.#phase === name || this.#outbox !== null) return;
     this.#phase = name;
     this.event({ event: 'phase', name, step });
+  }
+
+  /** What is done from now on, before there is a file; null: the start is over. */
+  starting(name: StartupPhase | null): void {
+    const now = performance.now();
+    if (this.#starting !== null) {
+      const { name: before, since } = this.#starting;
+      this.#startup.set(before, (this.#startup.get(before) ?? 0) + (now - since) / 1000);
+    }
+    this.#starting = name === null ? null : { name, since: now };
+  }
+
+  /** Seconds of each part of the start. */
+  get startupSeconds(): Partial<Record<StartupPhase, number>> {
+    return Object.fromEntries([...this.#startup].map(([name, seconds]) => [name, Math.round(seconds * 1000) / 1000]));
   }
 
   /** Takes in a step; writes a step event if it is `due`, and returns it. */

@@ -3,7 +3,7 @@
  *
  *     eval/step-<n>/answers.jsonl   question, reference, answer and metrics, a line for each record
  *     eval/step-<n>/model.json      which weights answered, by their content
- *     eval/images/                  the records' images, once, named by their content
+ *     eval/images/                  the records' images and frames of their videos, once, named by their content
  *
  * and the same for TensorBoard. Greedy, so that nothing is drawn from the run's random generator. Not here: the loss (evaluate.ts).
  */
@@ -27,11 +27,18 @@ import { agree, exchangeTexts, fromFirstAsync } from '../parallel/agree.js';
 import { asTask } from '../report/reporter.js';
 import { type AnswerMetrics, answerMetrics, meanMetrics } from './metrics.js';
 import type { Run } from './run.js';
+import { framesOfStrip, stripsOf, type VideoStrip } from './video-strips.js';
 
 /** A line of answers.jsonl. Metrics are there if the record has an answer of its own. */
 export interface EvalAnswer extends AnswerLine, Partial<AnswerMetrics> {
   /** Files relative to the line's own. */
   readonly images: readonly string[];
+  /** Of each video, where there is one: files of some of the frames that the model sees, their times in seconds, and how many it sees. */
+  readonly videos?: readonly {
+    readonly frames: readonly string[];
+    readonly times: readonly number[];
+    readonly seen: number;
+  }[];
 }
 
 export interface EvalAnswers {
@@ -51,6 +58,7 @@ interface Asked {
   readonly record: DataRecord;
   readonly question: Question;
   readonly content: QuestionContent;
+  readonly strips: readonly VideoStrip[];
 }
 
 /**
@@ -82,7 +90,8 @@ async function readAsked({ config, data }: Run): Promise<Asked[]> {
   for (const index of fixedRecords(dataset.length, config.eval.eval_generate)) {
     const record = await dataset.read(index);
     const question = questionOf(record);
-    asked.push({ index, record, question, content: await contentOf(question, known) });
+    const content = await contentOf(question, known);
+    asked.push({ index, record, question, content, strips: await stripsOf(question, content, data.encoder) });
   }
   return asked;
 }
@@ -132,7 +141,7 @@ async function answerLength(asked: readonly Asked[], tokenizer: Tokenizer): Prom
 }
 
 function lineOf(
-  { index, record, question, content }: Asked,
+  { index, record, question, content, strips }: Asked,
   answer: Pick<EvalAnswer, 'answer' | 'tokens' | 'end'>,
 ): EvalAnswer {
   const { text, reference } = question;
@@ -144,9 +153,14 @@ function lineOf(
     ...answer,
     ...(reference === null ? {} : answerMetrics(answer.answer, reference)),
     content,
-    images: imageNames(question, content).map((name) => posix.join('..', 'images', name)),
+    images: imageNames(question, content).map(besideLine),
+    ...(strips.length > 0 && {
+      videos: strips.map(({ names, times, seen }) => ({ frames: names.map(besideLine), times, seen })),
+    }),
   };
 }
+
+const besideLine = (name: string): string => posix.join('..', 'images', name);
 
 /** `<hash of the content><.ext>`, of each picture in order; for embedded bytes, the extension follows from their magic number. */
 function imageNames(question: Question, content: QuestionContent): string[] {
@@ -169,7 +183,7 @@ function extensionOf(bytes: Uint8Array): string {
 async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly EvalAnswer[]): Promise<string> {
   const { step } = run.state;
   const { own } = run.output;
-  for (const { index, question, content } of asked) {
+  for (const { index, question, content, strips } of asked) {
     const names = imageNames(question, content);
     for (const [k, source] of picturesOf(question).entries()) {
       const name = posix.join(RUN_FILES.answers, 'images', names[k]!);
@@ -177,6 +191,7 @@ async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly E
       own.put(name, (path) => (typeof source === 'string' ? copyFileSync(source, path) : writeFileSync(path, source)));
       await showImage(run, `eval/record ${index}${k === 0 ? '' : `, image ${k}`}`, source);
     }
+    for (const strip of strips) await writeStrip(run, strip);
   }
   const file = posix.join(RUN_FILES.answers, `step-${step}`, 'answers.jsonl');
   own.put(file, (path) => writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join('')));
@@ -184,6 +199,13 @@ async function writeAnswers(run: Run, asked: readonly Asked[], lines: readonly E
   own.put(model, (path) => writeFileSync(path, `${JSON.stringify(modelOf(run), null, 2)}\n`));
   run.log.board?.text(step, 'eval/answers', markdown(lines));
   return file;
+}
+
+async function writeStrip({ output: { own }, config }: Run, strip: VideoStrip): Promise<void> {
+  const fileOf = (name: string): string => posix.join(RUN_FILES.answers, 'images', name);
+  if (strip.names.every((name) => own.ownership(fileOf(name)) === 'own')) return;
+  for await (const [name, jpeg] of framesOfStrip(strip, config.data.max_image_pixels))
+    if (own.ownership(fileOf(name)) !== 'own') own.put(fileOf(name), (path) => writeFileSync(path, jpeg));
 }
 
 /** Which model answered: its base, and the content of what was trained up to here. */

@@ -18,7 +18,7 @@ import type { Estimate } from './estimate/estimate.js';
 import { decodedBeside, openData, type RunData, refusePictures } from './open-data.js';
 import { checkWeights } from './open-model.js';
 import { checkOutput, refuseTakenResult } from './output-folder.js';
-import { adapterOf, describePlan, planTraining, slicesNotice } from './plan.js';
+import { adapterOf, describePlan, planTraining, readingNotices } from './plan.js';
 import { compareBase, finishedRun, type Start, startOf } from './resume.js';
 import { describeFinished } from './saving.js';
 
@@ -72,7 +72,7 @@ async function checkStart(
   const model = new MiniCPMV(read);
   try {
     const plan = planTraining(config, model, adapterOf(config, checkpoint?.folder ?? null));
-    const said = [slicesNotice(config, read), ...unusedByModel(config.data, read), decodedBeside(data)];
+    const said = [...readingNotices(config, read), ...unusedByModel(config.data, read), decodedBeside(data)];
     for (const line of said) if (line !== null) reporter.notice(line);
     if (localModel(config.model.model_name_or_path, config.model.cache_dir, true) === null)
       reporter.notice(`${folder} has no weights: a start would download them from the hub.`);

@@ -122,6 +122,7 @@ export async function runEvaluation(run: Run): Promise<void> {
   const { loss, metrics: compared, samples, seconds } = await evaluate(run, data.evaluation);
   const ask = (): Promise<EvalAnswers> => answerRecords(run);
   const asked = config.eval.eval_generate > 0;
+  if (asked) log.phase('answering', step);
   const answers = asked ? await (run.sharding?.withAllWeights(ask) ?? ask()) : null;
   log.exclude((performance.now() - started) / 1000);
   const metrics = { ...compared, ...answers?.metrics };

@@ -30,16 +30,16 @@ import {
   writeAdapterFiles,
   writeCheckpointFiles,
 } from '@minicpm-finetune/minicpm-v';
-import { readConfig, withSlice } from '@minicpm-finetune/processor';
+import { readConfig } from '@minicpm-finetune/processor';
 import { formatBytes, type RunConfig } from '@minicpm-finetune/run';
 import type { Parameter, Tensor } from '@minicpm-finetune/torch';
 import type { SavedModel } from '../checkpoint/model-files.js';
-import { sliceOf, unusedByModel } from '../data/encoder.js';
+import { readingOf, unusedByModel } from '../data/encoder.js';
 import { type DeviceName, deviceNamed } from '../engine/machine.js';
 import { tuneFully } from '../engine/trainables.js';
 import { isOffloaded } from '../parallel/offload.js';
 import { hashingTask, type Reporter } from '../report/reporter.js';
-import { adapterOf, loraOptions, planTraining, slicesNotice } from './plan.js';
+import { adapterOf, loraOptions, planTraining, readingNotices } from './plan.js';
 
 export interface TrainingModel {
   /** On its device, but for weights that are offloaded: those come to it (parallel/sharding.ts). */
@@ -99,8 +99,7 @@ export function prepareModel(
   const { dtype } = config.precision;
   const read = readConfig(folder);
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
-  const sliced = withSlice(read, sliceOf(read, config.model));
-  const model = new MiniCPMV({ ...sliced, vision: { ...read.vision, batchSize } });
+  const model = new MiniCPMV({ ...readingOf(read, config), vision: { ...read.vision, batchSize } });
   const { use_lora: useLora } = config.lora;
   const from = adapterOf(config, resumeFrom);
   planTraining(config, model, from); // what cannot work is refused before the weights are read
@@ -122,9 +121,11 @@ export function prepareModel(
   if (applied !== null) setLoraTraining(model, true);
   else tuneFully(model, { tuneVision: config.trainables.tune_vision, tuneLlm: config.trainables.tune_llm });
   const trainable = trainableParameters(model);
-  const said = [slicesNotice(config, read), ...unusedByModel(config.data, read), ...(applied?.notices ?? [])].filter(
-    (line) => line !== null,
-  );
+  const said = [
+    ...readingNotices(config, read),
+    ...unusedByModel(config.data, read),
+    ...(applied?.notices ?? []),
+  ].filter((line) => line !== null);
   for (const line of said) reporter.notice(line);
   const notices = [...said, ...(config.lora.q_lora ? [quantize(model, config.lora.q_lora_type, reporter)] : [])];
   const device = deviceNamed(config.engine.device);

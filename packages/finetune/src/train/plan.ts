@@ -12,11 +12,11 @@ import {
   planAdapters,
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
-import { describeSlices } from '@minicpm-finetune/minicpm-v/adapter-files';
+import { describeSlices, describeVideo } from '@minicpm-finetune/minicpm-v/adapter-files';
 import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
 import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
-import { sliceOf } from '../data/encoder.js';
+import { readingOf, sliceOf } from '../data/encoder.js';
 import { comparesWithReference } from '../engine/preference-loss.js';
 import { fullyTuned } from '../engine/trainables.js';
 
@@ -131,7 +131,7 @@ export function placesLine(places: readonly AdapterPlace[]): string {
 }
 
 /** A sentence where a run cuts pictures otherwise than its checkpoint says; null: it does not, or there are no slices at all. */
-export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string | null {
+function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string | null {
   const { max_slice_nums: most, scale_resolution: scale } = config.model;
   if (!checkpoint.sliceMode) {
     return most === null && scale === null
@@ -141,6 +141,20 @@ export function slicesNotice(config: RunConfig, checkpoint: ModelConfig): string
   const [own, asked] = [checkpoint.slice, sliceOf(checkpoint, config.model)].map(describeSlices);
   if (own === asked) return null;
   return `pictures are cut into ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and Python.`;
+}
+
+/** The same of videos; null: they are read as the checkpoint says, or not at all. */
+function videosNotice(config: RunConfig, checkpoint: ModelConfig): string | null {
+  const { video } = readingOf(checkpoint, config);
+  if (video === null || checkpoint.video === null) return null;
+  const [own, asked] = [checkpoint.video, video].map(describeVideo);
+  if (own === asked) return null;
+  return `videos are read with ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and serve.`;
+}
+
+/** A sentence for pictures, and one for videos, where a run reads them otherwise than its checkpoint says. */
+export function readingNotices(config: RunConfig, checkpoint: ModelConfig): string[] {
+  return [slicesNotice(config, checkpoint), videosNotice(config, checkpoint)].filter((line) => line !== null);
 }
 
 /** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */

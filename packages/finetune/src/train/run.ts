@@ -83,6 +83,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   const { model_name_or_path: named, cache_dir: cacheDir } = config.model;
   const { reporter } = log;
   const flags = { flag: '--model_name_or_path', adapterFlag: '--lora_weight_path' } as const;
+  log.starting('preparing');
   const folder = await firstOfMachine(ranks, 'model', () => resolveModel(named, { ...flags, cacheDir, reporter }));
   const check = (): void => {
     refuseTakenResult(config, output, folder);
@@ -104,8 +105,9 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
   settle(ranks, 'memory', attempt(enough));
   const plan = referencePlan(config, derived.epochs);
   const logs = plan === 'once' ? await openReferenceLogs({ config, folder, data, ranks, reporter }) : null;
-  const make = (from: string | null): Promise<Run> =>
-    agree(ranks, 'weights', () => {
+  const make = (from: string | null): Promise<Run> => {
+    log.starting('loading');
+    return agree(ranks, 'weights', () => {
       manualSeed(config.seeds.seed);
       const training = prepareModel(config, folder, reporter, from);
       const options = preferenceOptions(config);
@@ -119,8 +121,10 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
       };
       return makeRun({ config, ranks, log, data, training, preference, derived, estimated, state, output, stop });
     });
+  };
   if (logs !== null && !isComplete(logs) && resumeFrom !== null) {
     const first = await make(null);
+    log.starting('reference');
     try {
       await computeReference(first, logs);
     } finally {
@@ -128,8 +132,13 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
     }
   }
   const run = await make(resumeFrom);
-  if (logs !== null && !isComplete(logs)) await computeReference(run, logs);
+  if (logs !== null && !isComplete(logs)) {
+    log.starting('reference');
+    await computeReference(run, logs);
+  }
+  log.starting('loading');
   if (checkpoint !== null) restoreOptimizer(checkpoint.folder, run.optimizer, ranks);
+  log.starting(null);
   return run;
 }
 

@@ -239,6 +239,7 @@ function announce(run: Run, options: TrainOptions): void {
     world_size: ranks.size,
     device: training.device,
     resumed_at_step: state.step,
+    startup_seconds: log.startupSeconds,
     ...processOfRun(),
   });
   if (config.output.run_name !== null) log.reporter.notice(`This is ${config.output.run_name}.`);

@@ -11,11 +11,12 @@ import {
   normalize,
   type Part,
   PILLOW_MAX_PIXELS,
+  publishedVideo,
   type RecordOptions,
   renderChatTemplate,
   Tokenizer,
   type VersionName,
-  videoConfig,
+  videoOf,
 } from '@minicpm-finetune/processor';
 import sharp from 'sharp';
 import { type DataReference, pairs, sha256 } from './data-folder.js';
@@ -175,7 +176,7 @@ async function open(
     messages.push({ role, content: parts });
   }
   const profile = profiles[sample.profile]!;
-  const video = videoConfig(name, { maxSliceNums: profile.video_max_slice_nums, fps: 1 })!;
+  const video = videoOf(publishedVideo(name), { maxSliceNums: profile.video_max_slice_nums, fps: 1 })!;
   const options: RecordOptions = {
     tokenizer,
     llmType: 'qwen3_5',

@@ -6,7 +6,6 @@ import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { makeSchedule } from '@minicpm-finetune/run';
 import {
   type Group,
-  ops,
   type Parameter,
   scope,
   soloGroup,
@@ -29,7 +28,7 @@ import {
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
 import { asIn, LOSS } from './models-forward.js';
 import { ABSOLUTE, allowance, angle, directed, norm, RELATIVE } from './models-gradients.js';
-import { largest, maxDifference, nameDifference, onCpu, type Report } from './models-report.js';
+import { largest, maxDifference, nameDifference, type Report } from './models-report.js';
 
 const COSINE = 1e-5;
 const TRAJECTORY = 1e-4;

@@ -22,6 +22,7 @@ import { loadAdapter, planAdapters } from './folder.js';
 import { type LoraAdapter, loraAdapters } from './lora.js';
 import type { BaseFingerprint } from './manifest.js';
 import { slicesOfAdapters } from './slices.js';
+import { videosOfAdapters } from './videos.js';
 
 type Value = Tensor | CompactTensor;
 
@@ -30,6 +31,8 @@ export interface HeldAdapter {
   readonly folder: string;
   /** How pictures are cut for it: as in its training, or as the base says. */
   readonly slice: ModelConfig['slice'];
+  /** How it reads videos: as in its training; null: not at all. */
+  readonly video: ModelConfig['video'];
   /** A sentence for each thing about it that a user should know. */
   readonly notices: readonly string[];
   /** Whether pictures look different to it than to the base: it changes the vision tower or the resampler. */
@@ -85,11 +88,14 @@ export class AdapterSet {
       whole: new Map(whole.map((parameter, i) => [parameter, parameter.exchange(base[i]!)])),
     };
     for (const [linear] of parts.layers) linear.adapter = undefined;
-    const { slice, notices } = slicesOfAdapters([{ adapter: folder, slices: loaded.slices }], model.config.slice);
+    const trained = { adapter: folder, slices: loaded.slices, videos: loaded.videos };
+    const slices = slicesOfAdapters([trained], model.config.slice);
+    const videos = videosOfAdapters([trained], model.config.video);
     const held: HeldAdapter = {
       folder,
-      slice,
-      notices: [...loaded.notices, ...notices],
+      slice: slices.slice,
+      video: videos.video,
+      notices: [...loaded.notices, ...slices.notices, ...videos.notices],
       changesVision: planned.some(([name]) => VISION.test(name)),
       nbytes: bytesOf(parts),
     };

@@ -6,6 +6,7 @@
  */
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import { settingsOfVideo } from '@minicpm-finetune/processor';
 import { readJson } from '@minicpm-finetune/run';
 import {
   type DType,
@@ -94,8 +95,8 @@ export function adapterFileParameters(model: Module, applied: AppliedLora): Map<
 }
 
 /**
- * Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. The manifest has the
- * slices of the model's configuration: those of the training.
+ * Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. The manifest has
+ * how the model's configuration reads pictures and videos: that of the training.
  */
 export function saveAdapter(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   mkdirSync(folder, { recursive: true });
@@ -122,7 +123,7 @@ export function writeAdapterFiles(folder: string, model: Module, applied: Applie
       fingerprint: base.fingerprint,
       ...(origin === null ? {} : { model: origin.title, sizes: origin.sizes }),
     },
-    ...(model instanceof MiniCPMV ? { slices: slicesOf(model) } : {}),
+    ...(model instanceof MiniCPMV ? readingOf(model) : {}),
     ...describeTensors(adapterFileParameters(model, applied).keys(), openAdapterWeights(folder)),
   };
   writeJson(join(folder, MANIFEST_FILE), manifest);
@@ -130,8 +131,11 @@ export function writeAdapterFiles(folder: string, model: Module, applied: Applie
 
 const originOf = (model: Module): ModelOrigin | null => (model instanceof MiniCPMV ? modelOrigin(model.config) : null);
 
-function slicesOf({ config: { slice } }: MiniCPMV): AdapterManifest['slices'] {
-  return { max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution };
+function readingOf({ config: { slice, video } }: MiniCPMV): Pick<AdapterManifest, 'slices' | 'videos'> {
+  return {
+    slices: { max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution },
+    ...(video === null ? {} : { videos: settingsOfVideo(video) }),
+  };
 }
 
 /** The names of the modules with an adapter, if PEFT would read the configuration otherwise; null: it selects the same. */
@@ -167,6 +171,8 @@ export interface LoadedAdapter extends AppliedLora {
   readonly changes: boolean;
   /** How the pictures of its training were cut; null: nobody wrote it down. */
   readonly slices: NonNullable<AdapterManifest['slices']> | null;
+  /** The same of its videos. */
+  readonly videos: NonNullable<AdapterManifest['videos']> | null;
 }
 
 /**
@@ -206,6 +212,7 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
       notices: notices.map((line) => `adapter ${folder}: ${line}`),
       changes: !idle.all,
       slices: manifest?.slices ?? null,
+      videos: manifest?.videos ?? null,
     };
   } catch (error) {
     removeLora(model);

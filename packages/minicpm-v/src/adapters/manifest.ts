@@ -1,6 +1,6 @@
 /**
- * `minicpm_manifest.json` beside an adapter. Lists what was trained (names, shapes, checksums), on which base, and with which
- * slices of pictures. No import of torch; the checksums are made in checksums.ts.
+ * `minicpm_manifest.json` beside an adapter. Lists what was trained (names, shapes, checksums), on which base, and how
+ * pictures and videos were read. No import of torch; the checksums are made in checksums.ts.
  *
  * PEFT ignores the file; an adapter without one loads just as well, only unchecked. Format 1 knew the base by samples of its weights,
  * format 2 by all of them.
@@ -14,6 +14,13 @@ export const MANIFEST_FILE = 'minicpm_manifest.json';
 
 const SLICES = z.object({ max_slice_nums: z.int().min(1), scale_resolution: z.int().min(1) });
 
+const VIDEOS = z.object({
+  fps: z.number().positive(),
+  max_frames: z.int().min(1),
+  max_packing: z.int().min(1).exactOptional(),
+  max_slice_nums: z.int().min(1),
+});
+
 const FORM = z.object({
   format: z.union([z.literal(1), z.literal(2)]),
   base_model: z.object({
@@ -25,6 +32,8 @@ const FORM = z.object({
   }),
   /** How the pictures of the training were cut. */
   slices: SLICES.optional(),
+  /** How the videos of the training were read; absent: the model reads none, or an earlier version wrote the manifest. */
+  videos: VIDEOS.optional(),
   parameter_count: z.int(),
   parameters: z.record(
     z.string(),

@@ -25,6 +25,7 @@ import { type LoadedAdapter, loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
 import type { BaseFingerprint } from './manifest.js';
 import { slicesOfAdapters, type TrainedSlices } from './slices.js';
+import { type TrainedVideos, videosOfAdapters } from './videos.js';
 
 /**
  * Merges the adapters on a model into its weights and takes them off. Everything is frozen then. Returns how many weights have other
@@ -122,7 +123,7 @@ function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number)
   const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
   const notices: string[] = [];
-  const slices: (TrainedSlices & { readonly saved: readonly string[] })[] = [];
+  const trained: (TrainedSlices & TrainedVideos & { readonly saved: readonly string[] })[] = [];
   let source: WeightSource;
   let expected: Float32Array;
   try {
@@ -130,18 +131,20 @@ function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number)
     source = loadWeights(model, options.model, dtype === 'float32' ? { dtype } : {});
     options.adapters.forEach((adapter) => {
       const loaded = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
-      slices.push({ adapter, slices: loaded.slices, saved: loaded.saved });
+      trained.push({ adapter, slices: loaded.slices, videos: loaded.videos, saved: loaded.saved });
       expected = probeLogits(model); // the last one counts
       notices.push(
         ...mergeLoaded(adapter, model, loaded, 'merge with --dtype float32, or keep the adapter beside its base'),
       );
     });
-    const chosen = slicesOfAdapters(slices, config.slice);
-    notices.push(...chosen.notices, ...replacedModules(slices));
+    const chosen = slicesOfAdapters(trained, config.slice);
+    const videos = videosOfAdapters(trained, config.video);
+    notices.push(...chosen.notices, ...videos.notices, ...replacedModules(trained));
     saveCheckpoint(model, folder, {
       source,
       slice: chosen.slice,
       onBytes: claim,
+      video: videos.video,
       ...(dtype === undefined ? {} : { dtype }),
       ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
     });

@@ -9,7 +9,9 @@
  *
  * Not here: who frees a dequantized weight (Linear, the executor), and files: quantized weights are never saved.
  */
+
 import type { PartNames } from '@minicpm-finetune/processor';
+import { atOnce, type Steps } from '@minicpm-finetune/run';
 import {
   type CompactTensor,
   type DType,
@@ -272,11 +274,18 @@ function layerOf(name: string, { decoder }: PartNames): string | undefined {
  * Quantizes the frozen linear weights in the language model's layers, in place. Left as they are: what trains, adapters, lm_head (unless `head`
  * asks for it), embeddings, norms, biases, vision tower and resampler. Each weight is freed as soon as it is quantized.
  */
-export function quantizeLayers(
+export const quantizeLayers = (
+  model: MiniCPMV,
+  type: QuantizationType,
+  options: { readonly head?: boolean } = {},
+): Quantized => atOnce(quantizingLayers(model, type, options));
+
+/** The same in steps. */
+export function* quantizingLayers(
   model: MiniCPMV,
   type: QuantizationType,
   { head = false }: { readonly head?: boolean } = {},
-): Quantized {
+): Steps<Quantized> {
   const adapters = new Set([...loraAdapters(model)].flatMap(([, , { loraA, loraB }]) => [loraA, loraB]));
   const byLayer = new Map<string, number>();
   const result = { tensors: 0, bytesBefore: 0, bytesAfter: 0 };
@@ -292,6 +301,7 @@ export function quantizeLayers(
     result.bytesAfter += compact.nbytes;
     byLayer.set(layer, (byLayer.get(layer) ?? 0) + data.nbytes);
     weight.compact = compact;
+    yield;
   }
   return { ...result, layerBytes: Math.max(0, ...byLayer.values()) };
 }

@@ -32,27 +32,43 @@ export function slicesOfAdapters(
       : [
           {
             adapter,
-            slice: { ...base, maxSliceNums: slices.max_slice_nums, scaleResolution: slices.scale_resolution },
+            value: { ...base, maxSliceNums: slices.max_slice_nums, scaleResolution: slices.scale_resolution },
           },
         ],
   );
+  const { value, notices } = ofLastAdapter<Slice>(known, base, {
+    describe: describeSlices,
+    differ: (each, own) =>
+      `the adapters were trained with different slices: ${each}; pictures are cut as for the last, ${own}.`,
+    unlike: (adapter, own, basis) =>
+      `adapter ${adapter} was trained with ${own}, the base says ${basis}: pictures are cut as in the training.`,
+  });
+  return { slice: value, notices };
+}
+
+/** What is said of a setting of trainings. */
+export interface SettingTexts<T> {
+  describe(value: T): string;
+  /** Adapters that disagree. */
+  differ(each: string, own: string): string;
+  /** An adapter and a base that do. */
+  unlike(adapter: string, own: string, base: string): string;
+}
+
+/** What the last adapter that says it was trained with, `base` where none does; and a sentence where that is not the base's, or adapters disagree. */
+export function ofLastAdapter<T>(
+  known: readonly { readonly adapter: string; readonly value: T }[],
+  base: T,
+  { describe, differ, unlike }: SettingTexts<T>,
+): { readonly value: T; readonly notices: readonly string[] } {
   const last = known.at(-1);
-  if (last === undefined) return { slice: base, notices: [] };
-  const { adapter, slice } = last;
-  const all = [...new Set(known.map((one) => describeSlices(one.slice)))];
-  const own = describeSlices(slice);
-  if (all.length > 1) {
-    const each = known.map((one) => `${one.adapter} with ${describeSlices(one.slice)}`).join(', ');
+  if (last === undefined) return { value: base, notices: [] };
+  const { adapter, value } = last;
+  const [own, basis] = [describe(value), describe(base)];
+  if (new Set(known.map((one) => describe(one.value))).size > 1)
     return {
-      slice,
-      notices: [`the adapters were trained with different slices: ${each}; pictures are cut as for the last, ${own}.`],
+      value,
+      notices: [differ(known.map((one) => `${one.adapter} with ${describe(one.value)}`).join(', '), own)],
     };
-  }
-  if (own === describeSlices(base)) return { slice: base, notices: [] };
-  return {
-    slice,
-    notices: [
-      `adapter ${adapter} was trained with ${own}, the base says ${describeSlices(base)}: pictures are cut as in the training.`,
-    ],
-  };
+  return { value, notices: own === basis ? [] : [unlike(adapter, own, basis)] };
 }

@@ -1,9 +1,9 @@
 /**
  * Weights known by their content. A hash over names, types, shapes and every byte. The same weights in other shards, in another folder, or
- * beside an edited config.json have the same one. Digests of files are remembered (`remembered` of packages/run).
+ * beside an edited config.json have the same one. Digests of files are remembered (`remembering` of packages/run).
  */
 import { createHash } from 'node:crypto';
-import { remembered } from '@minicpm-finetune/run';
+import { atOnce, remembering, type Steps } from '@minicpm-finetune/run';
 import { ops, scope, type Tensor, type TensorInfo, type TensorSource } from '@minicpm-finetune/torch';
 
 /** Tells how many bytes of how many are read. Not called for what is remembered. */
@@ -29,7 +29,11 @@ export function tensorChecksum(tensor: Tensor, onBytes?: (count: number) => void
 }
 
 /** The fingerprint of weights in files. The first time, all of them are read. */
-export function weightsFingerprint(source: TensorSource, onProgress?: HashProgress): string {
+export const weightsFingerprint = (source: TensorSource, onProgress?: HashProgress): string =>
+  atOnce(fingerprinting(source, onProgress));
+
+/** The same in steps. */
+export function* fingerprinting(source: TensorSource, onProgress?: HashProgress): Steps<string> {
   const files = new Map<string, [string, TensorInfo][]>();
   for (const [name, info] of source.infos) {
     const own = files.get(info.file);
@@ -41,7 +45,7 @@ export function weightsFingerprint(source: TensorSource, onProgress?: HashProgre
   const lines: string[] = [];
   for (const [file, entries] of files) {
     let bytes = before;
-    const digests = remembered(KIND, file, () =>
+    const digests = yield* remembering(KIND, file, () =>
       digestsOf(source, entries, (count) => {
         bytes += count;
         onProgress?.({ bytes, of });
@@ -53,16 +57,23 @@ export function weightsFingerprint(source: TensorSource, onProgress?: HashProgre
   return fingerprintOf(lines);
 }
 
-function digestsOf(
+function* digestsOf(
   source: TensorSource,
   entries: readonly [string, TensorInfo][],
   onBytes: (count: number) => void,
-): Record<string, string> {
-  return Object.fromEntries(entries.map(([name, info]) => [name, storedChecksum(source, name, info.bytes, onBytes)]));
+): Steps<Record<string, string>> {
+  const digests: [string, string][] = [];
+  for (const [name, info] of entries) digests.push([name, yield* storedChecksum(source, name, info.bytes, onBytes)]);
+  return Object.fromEntries(digests);
 }
 
 /** The same of a tensor in a file, of which no more than a part is in memory. */
-function storedChecksum(source: TensorSource, name: string, size: number, onBytes: (count: number) => void): string {
+function* storedChecksum(
+  source: TensorSource,
+  name: string,
+  size: number,
+  onBytes: (count: number) => void,
+): Steps<string> {
   const hash = createHash('sha256');
   const bytes = new Uint8Array(Math.min(CHUNK_BYTES, size));
   for (let offset = 0; offset < size; offset += CHUNK_BYTES) {
@@ -70,6 +81,7 @@ function storedChecksum(source: TensorSource, name: string, size: number, onByte
     source.readBytes(name, offset, part);
     hash.update(part);
     onBytes(part.length);
+    yield;
   }
   return hash.digest('hex');
 }

@@ -17,8 +17,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { type ModelConfig, readConfig, withSlice } from '@minicpm-finetune/processor';
-import { fileKindOf, RUN_FILES, shown, shownPath, UserError } from '@minicpm-finetune/run';
+import { type ModelConfig, readConfig, withSlice, withVideo } from '@minicpm-finetune/processor';
+import { atOnce, fileKindOf, RUN_FILES, type Steps, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   DTYPES,
   type DType,
@@ -59,6 +59,8 @@ export interface SaveOptions {
   readonly maxShardBytes?: number;
   /** How the saved model cuts pictures; as its configuration says when absent. */
   readonly slice?: ModelConfig['slice'];
+  /** How the saved model reads videos; absent: as the model. */
+  readonly video?: ModelConfig['video'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
   /** Told how many bytes the weights will have, before the first is written. */
@@ -75,7 +77,11 @@ const BUFFERS = /\.(rotary_emb\.inv_freq|position_ids)$/;
  * Gives all parameters of the model their tensors from `<folder>/model.safetensors` or its shards. Without `dtype` they are mapped from
  * the file, not read. Throws a UserError that lists missing, unknown and wrongly shaped tensors before anything is loaded.
  */
-export function loadWeights(model: MiniCPMV, folder: string, options: LoadOptions = {}): WeightSource {
+export const loadWeights = (model: MiniCPMV, folder: string, options: LoadOptions = {}): WeightSource =>
+  atOnce(loadingWeights(model, folder, options));
+
+/** The same in steps. */
+export function* loadingWeights(model: MiniCPMV, folder: string, options: LoadOptions = {}): Steps<WeightSource> {
   const tensors = openCheckpoint(folder);
   const parameters = new Map(model.namedParameters());
   const carried = compare(model, parameters, tensors);
@@ -87,6 +93,7 @@ export function loadWeights(model: MiniCPMV, folder: string, options: LoadOption
     count++;
     bytes += size;
     options.onProgress?.({ tensors: count, of: parameters.size, bytes });
+    yield;
   }
   return { folder, tensors, carried };
 }
@@ -232,12 +239,13 @@ export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefi
 export function writeCheckpointFiles(
   model: MiniCPMV,
   folder: string,
-  { source, dtype, slice }: Pick<SaveOptions, 'source' | 'dtype' | 'slice'> = {},
+  { source, dtype, slice, video }: Pick<SaveOptions, 'source' | 'dtype' | 'slice' | 'video'> = {},
 ): void {
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
   const sliced = withSlice(model.config, slice ?? model.config.slice);
-  writeAtomically(join(folder, 'config.json'), configText(sliced.text, saved));
+  const { text } = withVideo(sliced, video ?? model.config.video);
+  writeAtomically(join(folder, 'config.json'), configText(text, saved));
   if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }
 

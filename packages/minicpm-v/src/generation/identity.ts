@@ -6,11 +6,11 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ChatMessage, type ModelConfig, TOKENIZER_FILES } from '@minicpm-finetune/processor';
-import { fileState } from '@minicpm-finetune/run';
+import { atOnce, fileState, inTurns, type Steps } from '@minicpm-finetune/run';
 import { modelOrigin } from '../adapters/family.js';
 import { inspectAdapter } from '../adapters/folder.js';
 import { openAdapterWeights } from '../adapters/weights-file.js';
-import { type HashProgress, weightsFingerprint } from '../checkpoint/content.js';
+import { fingerprinting, type HashProgress } from '../checkpoint/content.js';
 import { openCheckpoint } from '../checkpoint/weights.js';
 import { PromptEncoder } from './prompt.js';
 
@@ -48,27 +48,30 @@ const sha256 = (...contents: (string | Uint8Array)[]): string => {
 
 /**
  * The identity of a model with adapters. All weights are read, unless their hashes are remembered; the adapters, which are small and often
- * named wrongly, first.
+ * named wrongly, first. The event loop runs meanwhile.
  *
  * @throws UserError when a folder is no checkpoint or no adapter
  */
 export async function modelIdentity({ model, adapters, onProgress }: IdentityOptions): Promise<ModelIdentity> {
   const encoder = PromptEncoder.open(model);
-  const own = adapters.map((folder) => adapterIdentity(folder, encoder.config));
+  const own: string[] = [];
+  for (const folder of adapters) own.push(await inTurns(identifying(folder, encoder.config)));
   const { file: _file, text: _text, ...config } = encoder.config;
   const { inputIds } = await encoder.encode(PROBE);
   return {
     adapters: own,
     config: sha256(JSON.stringify(config)),
     tokenizer: sha256(...tokenizerFiles(model), inputIds.join(' ')),
-    weights: weightsFingerprint(openCheckpoint(model), onProgress),
+    weights: await inTurns(fingerprinting(openCheckpoint(model), onProgress)),
   };
 }
 
 /** The identity of an adapter on a model: its weights and its configuration. Throws UserError when the folder is none of an adapter. */
-export function adapterIdentity(folder: string, config: ModelConfig): string {
+export const adapterIdentity = (folder: string, config: ModelConfig): string => atOnce(identifying(folder, config));
+
+function* identifying(folder: string, config: ModelConfig): Steps<string> {
   const { lora } = inspectAdapter(folder, modelOrigin(config)).config;
-  return sha256(JSON.stringify(lora), weightsFingerprint(openAdapterWeights(folder)));
+  return sha256(JSON.stringify(lora), yield* fingerprinting(openAdapterWeights(folder)));
 }
 
 function tokenizerFiles(folder: string): Buffer[] {

@@ -13,20 +13,21 @@ import {
   strip,
   type Tokenizer,
 } from '@minicpm-finetune/processor';
-import type { LlmType } from '@minicpm-finetune/run';
+import { atOnce, inTurns, type LlmType, type Steps } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import type { BaseFingerprint } from '../adapters/manifest.js';
 import { mergeLoaded } from '../adapters/merge.js';
-import { quantizeLayers } from '../adapters/quantize.js';
+import { quantizingLayers } from '../adapters/quantize.js';
 import { describeSlices, slicesOfAdapters, type TrainedSlices } from '../adapters/slices.js';
+import { describeVideo, type TrainedVideos, videosOfAdapters } from '../adapters/videos.js';
 import type { HashProgress } from '../checkpoint/content.js';
-import { loadWeights } from '../checkpoint/weights.js';
+import { loadingWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { generate } from './generate.js';
-import { holdWeights } from './hold-weights.js';
+import { holdingWeights } from './hold-weights.js';
 import { PromptEncoder, type ReadingOptions } from './prompt.js';
 import { GREEDY, type Sampling } from './sampling.js';
 
@@ -87,7 +88,7 @@ export function stopTokens({ llmType, end, tokenizer }: ChatTemplate): ReadonlyS
 }
 
 /**
- * Loads a checkpoint and its adapters.
+ * Loads a checkpoint and its adapters. The event loop runs meanwhile, but while adapters are read.
  *
  * @throws UserError when the folder is none of a checkpoint, or anything in it or in an adapter does not fit.
  */
@@ -98,13 +99,13 @@ export async function loadModel(options: LoadModelOptions): Promise<LoadedModel>
   const model = new MiniCPMV(config);
   const adapters = typeof adapter === 'string' ? [adapter] : adapter;
   try {
-    loadWeights(model, folder, dtype === undefined ? {} : { dtype });
-    if (device !== 'cpu') moveTo(model, device);
-    const { slice, notices } = putAdapters(model, adapters, options);
-    for (const line of notices) options.notice?.(line);
-    if (options.loadIn8Bit) quantizeLayers(model, 'int8', { head: true });
-    holdWeights(model);
-    return new LoadedModel(model, template, { slice, notices });
+    await inTurns(loadingWeights(model, folder, dtype === undefined ? {} : { dtype }));
+    if (device !== 'cpu') await inTurns(moving(model, device));
+    const reading = putAdapters(model, adapters, options);
+    for (const line of reading.notices) options.notice?.(line);
+    if (options.loadIn8Bit) await inTurns(quantizingLayers(model, 'int8', { head: true }));
+    await inTurns(holdingWeights(model));
+    return new LoadedModel(model, template, reading);
   } catch (error) {
     removeLora(model);
     model.dispose();
@@ -117,28 +118,31 @@ function putAdapters(
   model: MiniCPMV,
   adapters: readonly string[],
   options: Pick<LoadModelOptions, 'model' | 'fingerprint' | 'onHash'>,
-): { readonly slice: ModelConfig['slice']; readonly notices: readonly string[] } {
+): Pick<LoadedModel, 'slice' | 'video' | 'notices'> {
   const fingerprint: BaseFingerprint = (format) =>
     format === 2 && options.fingerprint !== undefined
       ? options.fingerprint
       : baseFingerprint(options.model, format, options.onHash);
   const notices: string[] = [];
-  const slices: TrainedSlices[] = [];
+  const trained: (TrainedSlices & TrainedVideos)[] = [];
   adapters.forEach((path, i) => {
     const loaded = loadAdapter(path, model, { trainable: false, fingerprint });
-    slices.push({ adapter: path, slices: loaded.slices });
+    trained.push({ adapter: path, slices: loaded.slices, videos: loaded.videos });
     const last = i === adapters.length - 1;
     notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
   });
-  const chosen = slicesOfAdapters(slices, model.config.slice);
-  return { slice: chosen.slice, notices: [...notices, ...chosen.notices] };
+  const { slice, notices: ofSlices } = slicesOfAdapters(trained, model.config.slice);
+  const { video, notices: ofVideos } = videosOfAdapters(trained, model.config.video);
+  return { slice, video, notices: [...notices, ...ofSlices, ...ofVideos] };
 }
 
 /**
  * Moves all parameters to a device; those that train continue to. Weights are mapped from their files: they are copied from there one at a time,
  * without pinned memory of their size.
  */
-export function moveTo(model: MiniCPMV, device: string): void {
+export const moveTo = (model: MiniCPMV, device: string): void => atOnce(moving(model, device));
+
+function* moving(model: MiniCPMV, device: string): Steps<void> {
   for (const [, parameter] of model.namedParameters()) {
     if (parameter.compact !== undefined) {
       parameter.compact.moveTo(device);
@@ -147,6 +151,7 @@ export function moveTo(model: MiniCPMV, device: string): void {
     const { data, requiresGrad } = parameter;
     parameter.data = noGrad(() => scope(() => keep(ops.toDevice(data, device, data.dtype))));
     parameter.data.requiresGrad = requiresGrad;
+    yield;
   }
 }
 
@@ -159,30 +164,41 @@ export class LoadedModel {
   readonly template: ChatTemplate;
   /** How pictures are cut: as in the training of the last adapter, or as the checkpoint says. */
   readonly slice: ModelConfig['slice'];
+  /** How videos are read, likewise; null: not at all. */
+  readonly video: ModelConfig['video'];
   /** What a user should know of the adapters. */
   readonly notices: readonly string[];
 
   constructor(
     model: MiniCPMV,
     template: ChatTemplate,
-    { slice = model.config.slice, notices = [] }: Partial<Pick<LoadedModel, 'slice' | 'notices'>> = {},
+    {
+      slice = model.config.slice,
+      video = model.config.video,
+      notices = [],
+    }: Partial<Pick<LoadedModel, 'slice' | 'video' | 'notices'>> = {},
   ) {
     this.model = model;
     this.template = template;
     this.slice = slice;
+    this.video = video;
     this.notices = notices;
     this.#stop = stopTokens(template);
-    this.#encoder = new PromptEncoder(model.config, template, slice);
+    this.#encoder = new PromptEncoder(model.config, template, { slice, video });
   }
 
   get config(): MiniCPMV['config'] {
     return this.model.config;
   }
 
-  /** A sentence where `options` ask for other slices than those of the training; undefined: they do not. */
-  otherSlices(options: ReadingOptions): string | undefined {
-    const [trained, asked] = [this.slice, this.#encoder.sliceFor(options)].map(describeSlices);
-    return trained === asked ? undefined : `trained with ${trained}, asked with ${asked}.`;
+  /** A sentence for pictures, and one for videos, where `options` ask to read them otherwise than in the training. */
+  otherReading(options: ReadingOptions): string[] {
+    const asked = this.#encoder.readingFor(options);
+    const pairs = [[this.slice, asked.slice].map(describeSlices)];
+    if (this.video !== null && asked.video !== null) pairs.push([this.video, asked.video].map(describeVideo));
+    return pairs
+      .filter(([own, other]) => own !== other)
+      .map(([own, other]) => `trained with ${own}, asked with ${other}.`);
   }
 
   get tokenizer(): Tokenizer {

@@ -13,11 +13,17 @@ import {
   Tokenizer,
   VERSIONS,
   type VideoChoices,
+  type VideoLimits,
+  videoOf,
 } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { modelOrigin } from '../adapters/family.js';
 import { inspectAdapter } from '../adapters/folder.js';
 import { slicesOfAdapters } from '../adapters/slices.js';
+import { videosOfAdapters } from '../adapters/videos.js';
+
+/** How pictures are cut, and videos read. */
+export type Reading = Pick<ModelConfig, 'slice' | 'video'>;
 
 /** How a conversation is read. */
 export interface ReadingOptions {
@@ -34,8 +40,10 @@ export interface ReadingOptions {
   readonly continueFinal?: boolean;
   /** Whether the model thinks before it answers; a chat template without think blocks refuses it. Default: false. */
   readonly enableThinking?: boolean;
-  /** How frames of videos are sampled; as published when absent. */
+  /** How videos are read; as in the training when absent. */
   readonly video?: VideoChoices;
+  /** Of videos that a stranger sent: how far they are read. */
+  readonly videoLimits?: VideoLimits | undefined;
 }
 
 export class PromptEncoder {
@@ -43,14 +51,17 @@ export class PromptEncoder {
   readonly template: ChatTemplate;
   /** How pictures are cut unless options say otherwise: as in the training of the last adapter, or as the checkpoint says. */
   readonly slice: ModelConfig['slice'];
+  /** How videos are read, likewise; null: not at all. */
+  readonly video: ModelConfig['video'];
 
-  constructor(config: ModelConfig, template: ChatTemplate, slice: ModelConfig['slice'] = config.slice) {
+  constructor(config: ModelConfig, template: ChatTemplate, { slice, video }: Reading = config) {
     this.config = config;
     this.template = template;
     this.slice = slice;
+    this.video = video;
   }
 
-  /** That of the checkpoint in a folder, with the slices of adapters. Throws UserError for a folder that cannot be used. */
+  /** That of the checkpoint in a folder, which reads pictures and videos as in the training of adapters. Throws UserError for a folder that cannot be used. */
   static open(folder: string, adapters: readonly string[] = []): PromptEncoder {
     const config = readConfig(folder);
     const { llmType } = VERSIONS[config.version];
@@ -58,19 +69,21 @@ export class PromptEncoder {
     checkVocabulary(tokenizer, config.llm.vocabSize);
     const trained = adapters.map((adapter) => {
       const { manifest } = inspectAdapter(adapter, modelOrigin(config));
-      return { adapter, slices: manifest?.slices ?? null };
+      return { adapter, slices: manifest?.slices ?? null, videos: manifest?.videos ?? null };
     });
     const { slice } = slicesOfAdapters(trained, config.slice);
-    return new PromptEncoder(config, chatTemplate(llmType, tokenizer), slice);
+    const { video } = videosOfAdapters(trained, config.video);
+    return new PromptEncoder(config, chatTemplate(llmType, tokenizer), { slice, video });
   }
 
-  /** How `options` cut pictures. */
-  sliceFor({ maxSliceNums, scaleResolution }: ReadingOptions): ModelConfig['slice'] {
-    return {
+  /** How `options` cut pictures and read videos. */
+  readingFor({ maxSliceNums, scaleResolution, video }: ReadingOptions): Reading {
+    const slice = {
       ...this.slice,
       maxSliceNums: maxSliceNums ?? this.slice.maxSliceNums,
       scaleResolution: scaleResolution ?? this.slice.scaleResolution,
     };
+    return { slice, video: videoOf(this.video, video) };
   }
 
   /** A conversation as a prompt. Throws UserError naming the turn. */
@@ -80,16 +93,17 @@ export class PromptEncoder {
 
   /** How prompts are encoded. Throws UserError where a model shall think whose chat template has no think blocks. */
   promptOptions(options: ReadingOptions = {}): PromptOptions {
-    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking, video } = options;
+    const { allowSpecialText, imageRoot, maxImagePixels, continueFinal, enableThinking, videoLimits } = options;
     if (enableThinking === true) this.#requireThinking();
     return {
       tokenizer: this.template.tokenizer,
-      ...modelInput(this.config, { slice: this.sliceFor(options), video }),
+      ...modelInput({ ...this.config, ...this.readingFor(options) }),
       ...(allowSpecialText === undefined ? {} : { allowSpecialText }),
       ...(imageRoot === undefined ? {} : { imageRoot }),
       ...(maxImagePixels === undefined ? {} : { maxImagePixels }),
       ...(continueFinal === undefined ? {} : { continueFinal }),
       ...(enableThinking === undefined ? {} : { enableThinking }),
+      ...(videoLimits === undefined ? {} : { videoLimits }),
     };
   }
 

@@ -376,8 +376,8 @@ describe('slices of the training', () => {
     expect(model.notices).toEqual([
       `adapter ${adapter} was trained with 2 slices at 70, the base says 4 slices at 56: pictures are cut as in the training.`,
     ]);
-    expect(model.otherSlices({})).toBeUndefined();
-    expect(model.otherSlices({ maxSliceNums: 1 })).toBe('trained with 2 slices at 70, asked with 1 slice at 70.');
+    expect(model.otherReading({})).toEqual([]);
+    expect(model.otherReading({ maxSliceNums: 1 })).toEqual(['trained with 2 slices at 70, asked with 1 slice at 70.']);
     const output = join(work, `merged-${number++}`);
     mergeCheckpoint({ model: base, adapters: [adapter], output });
     expect(readConfig(output).slice).toMatchObject({ maxSliceNums: 2, scaleResolution: 70 });

@@ -7,7 +7,7 @@ import { extname, join } from 'node:path';
 import { beginsAsPicture, fileKindOf, pathCure, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import { checkPixels } from '../image/decode.js';
 import { measureHeader } from '../image/header.js';
-import { probe } from './ffmpeg.js';
+import { probe, tooLong, type VideoLimits } from './ffmpeg.js';
 import type { Clip } from './sampling.js';
 import type { VideoSource } from './source.js';
 
@@ -25,6 +25,8 @@ export interface ClipOptions {
   readonly maxImagePixels: number;
   /** Frames per second of frames that come as pictures. */
   readonly fps: number;
+  /** Of a video that a stranger sent: how far it is read. */
+  readonly limits?: VideoLimits | undefined;
 }
 
 const CURE = 'Replace the file, or remove the record.';
@@ -97,8 +99,8 @@ interface Probed {
   packets?: { flags?: string }[];
 }
 
-async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<OpenClip> {
-  const { json, complaint, failed } = await probe(path);
+async function openFile(path: string, { maxImagePixels, limits }: ClipOptions): Promise<OpenClip> {
+  const { json, complaint, failed } = await probe(path, limits, maxImagePixels);
   const { streams = [], packets = [] } = (failed || json === '' ? {} : JSON.parse(json)) as Probed;
   const stream = streams[0];
   if (failed || (stream === undefined && complaint !== undefined)) throw notAVideo(path, complaint);
@@ -123,8 +125,15 @@ async function openFile(path: string, { maxImagePixels }: ClipOptions): Promise<
       },
     );
   }
-  const fps = rate(stream.avg_frame_rate) ?? rate(stream.r_frame_rate);
+  if (limits !== undefined && frames > limits.maxFrames) throw tooLong(path, limits);
   const { width = 0, height = 0 } = stream;
+  const fps = rate(stream.avg_frame_rate) ?? rate(stream.r_frame_rate);
+  if (limits !== undefined && (width < 1 || height < 1)) {
+    throw new UserError(
+      `Expected a video with frames of at most ${maxImagePixels} pixels in ${shownPath(path)} but received larger ones, or none.`,
+      { cure: CURE },
+    );
+  }
   if (frames === 0 || fps === undefined || width < 1 || height < 1) {
     const what = `frames: ${frames}, size: ${width}x${height}, frames per second: ${shown(stream.avg_frame_rate ?? null)}`;
     throw new UserError(`Expected a video with frames in ${shownPath(path)} but received ${what}.`, { cure: CURE });

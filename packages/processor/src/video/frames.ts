@@ -5,16 +5,18 @@ import { shownPath, UserError } from '@minicpm-finetune/run';
 import { decodeImage } from '../image/decode.js';
 import type { RgbImage } from '../image/resize.js';
 import type { OpenClip } from './clip.js';
-import { type Decoding, decode } from './ffmpeg.js';
+import { type Decoding, decode, type VideoLimits } from './ffmpeg.js';
 
 /**
  * Decodes the frames at `indices`, which ascend and may repeat.
+ * @param limits of a video that a stranger sent; aborted, its reason is thrown
  * @throws UserError for a video that is damaged or ends before one of them
  */
 export async function* readFrames(
   clip: OpenClip,
   indices: readonly number[],
   maxImagePixels: number,
+  limits?: VideoLimits,
 ): AsyncGenerator<RgbImage> {
   if (clip.files !== null) {
     for (const index of indices) yield await decodeImage(clip.files[index]!, { maxImagePixels });
@@ -23,16 +25,21 @@ export async function* readFrames(
   const different = [...new Set(indices)];
   let at = 0;
   let shown = 0;
-  for await (const frame of framesOfFile(clip, different)) {
+  for await (const frame of framesOfFile(clip, different, maxImagePixels, limits)) {
     for (; indices[at] === different[shown]; at++) yield frame;
     shown++;
   }
 }
 
-async function* framesOfFile(clip: OpenClip, indices: readonly number[]): AsyncGenerator<RgbImage> {
+async function* framesOfFile(
+  clip: OpenClip,
+  indices: readonly number[],
+  maxImagePixels: number,
+  limits: VideoLimits | undefined,
+): AsyncGenerator<RgbImage> {
   const { width, height } = clip;
   const path = clip.source as string;
-  const decoding = decode(path, indices);
+  const decoding = decode(path, indices, limits, maxImagePixels);
   let read = 0;
   try {
     for await (const data of inPieces(decoding.bytes, width * height * 3)) {

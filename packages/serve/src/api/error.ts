@@ -56,9 +56,9 @@ export class ApiError extends Error {
 export const invalid = (message: string, param: string, code = 'invalid_value'): ApiError =>
   new ApiError(400, message, { param, code });
 
-/** What a user can repair, as an error of the request. The command line's flags in it are the operator's, and left out. */
+/** What a user can repair, as an error of the request. Cures that speak of flags or records are not for clients, and left out. */
 export function fromUserError(error: UserError, param: string, code = 'invalid_value'): ApiError {
-  const cure = error.cure === undefined || error.cure.includes('--') ? '' : ` ${error.cure}`;
+  const cure = error.cure === undefined || /--|\brecord\b/.test(error.cure) ? '' : ` ${error.cure}`;
   return new ApiError(400, `${error.message}${cure}`, { param, code, cause: error });
 }
 

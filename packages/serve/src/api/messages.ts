@@ -1,4 +1,4 @@
-/** The messages of a request. Roles, texts and pictures in order. Pictures are named here, and fetched in pictures.ts. */
+/** The messages of a request. Roles, texts, pictures and videos in order. Those are named here, and fetched in pictures.ts. */
 import { shown } from '@minicpm-finetune/run';
 import { z } from 'zod';
 import { checked, placeOf, text, unsupported } from './check.js';
@@ -6,6 +6,7 @@ import { invalid } from './error.js';
 
 /** A picture as the request names it. */
 export interface PictureReference {
+  readonly kind: 'image';
   readonly url: string;
   /** `low`: not cut into slices. */
   readonly detail: 'auto' | 'low' | 'high';
@@ -13,7 +14,14 @@ export interface PictureReference {
   readonly place: string;
 }
 
-type RequestPart = string | PictureReference;
+/** A video, likewise. */
+export interface VideoReference {
+  readonly kind: 'video';
+  readonly url: string;
+  readonly place: string;
+}
+
+type RequestPart = string | PictureReference | VideoReference;
 
 export interface RequestMessage {
   readonly role: 'system' | 'user' | 'assistant';
@@ -46,6 +54,10 @@ const IMAGE_PART = z.strictObject({
     { error: 'an object like {"url": "data:image/png;base64,…"}' },
   ),
 });
+const VIDEO_PART = z.strictObject({
+  type: z.literal('video_url'),
+  video_url: z.strictObject({ url: text() }, { error: 'an object like {"url": "data:video/mp4;base64,…"}' }),
+});
 
 /** @throws ApiError naming the message, the part and the field */
 export function checkMessages(value: unknown): RequestMessage[] {
@@ -71,7 +83,7 @@ function checkMessage(value: unknown, index: number): RequestMessage {
   for (const key of ['audio', 'tool_calls', 'function_call'] as const) {
     const given = rest[key];
     const empty = given === undefined || given === null || (Array.isArray(given) && given.length === 0);
-    if (!empty) throw unsupported(key, placeOf([...path, key]), 'Messages hold text and pictures.');
+    if (!empty) throw unsupported(key, placeOf([...path, key]), 'Messages hold text, pictures and videos.');
   }
   const kind = role === 'developer' ? 'system' : (role as RequestMessage['role']);
   return { role: kind, parts: checkContent(content, [...path, 'content'], kind), name: rest.name ?? null };
@@ -89,18 +101,26 @@ function checkContent(content: unknown, path: readonly PropertyKey[], role: Requ
 function checkPart(value: unknown, path: readonly PropertyKey[], role: RequestMessage['role']): RequestPart {
   const place = placeOf(path);
   const { type } = checked(
-    z.looseObject({ type: text('text or image_url') }, { error: 'an object like {"type": "text", "text": "…"}' }),
+    z.looseObject(
+      { type: text('text, image_url or video_url') },
+      { error: 'an object like {"type": "text", "text": "…"}' },
+    ),
     value,
     path,
   );
   if (type === 'text') return checked(TEXT_PART, value, path).text;
-  if (type !== 'image_url') {
-    const known = ['input_audio', 'file', 'video_url', 'refusal', 'input_image', 'input_text', 'image'].includes(type);
-    if (known) throw unsupported(`A part of type ${type}`, place, 'Parts are of type text or image_url.');
-    throw invalid(`Expected text or image_url for ${place}.type but received ${shown(type)}.`, `${place}.type`);
+  if (type !== 'image_url' && type !== 'video_url') {
+    const known = ['input_audio', 'file', 'refusal', 'input_image', 'input_text', 'image', 'video'].includes(type);
+    if (known) throw unsupported(`A part of type ${type}`, place, 'Parts are of type text, image_url or video_url.');
+    throw invalid(
+      `Expected text, image_url or video_url for ${place}.type but received ${shown(type)}.`,
+      `${place}.type`,
+    );
   }
+  const what = type === 'image_url' ? 'pictures' : 'videos';
   if (role !== 'user')
-    throw invalid(`Expected pictures in messages of the user only but received one in a message of ${role}.`, place);
+    throw invalid(`Expected ${what} in messages of the user only but received one in a message of ${role}.`, place);
+  if (type === 'video_url') return { kind: 'video', url: checked(VIDEO_PART, value, path).video_url.url, place };
   const { url, detail } = checked(IMAGE_PART, value, path).image_url;
-  return { url, detail: detail ?? 'auto', place };
+  return { kind: 'image', url, detail: detail ?? 'auto', place };
 }

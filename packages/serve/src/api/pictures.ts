@@ -1,5 +1,5 @@
 /**
- * The bytes of a request's pictures. `data:` addresses are read; addresses of the net and files only where the operator allows them,
+ * The bytes of a request's pictures and videos. `data:` addresses are read; addresses of the net and files only where the operator allows them,
  * because a server that fetches what strangers name reaches what they cannot (SSRF).
  *
  * What the bytes are is found by decoding them (the processor), never believed.
@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { pictureFromText } from '@minicpm-finetune/processor';
 import { shown, UserError } from '@minicpm-finetune/run';
 import { ApiError, fromUserError, invalid } from './error.js';
-import type { PictureReference } from './messages.js';
+import type { PictureReference, VideoReference } from './messages.js';
 
 export interface PicturePolicy {
   /** Hosts (`example.com`, `example.com:8443`) whose pictures are fetched. */
@@ -25,6 +25,22 @@ export interface PicturePolicy {
 const FETCH_SECONDS = 20;
 const DATA = /^data:image\/(png|jpeg|jpg|webp|gif|bmp);base64,/i;
 const DATA_FORM = 'data:image/png;base64,… (png, jpeg, webp, gif or bmp)';
+
+const VIDEO = /^data:video\/[\w.+-]{1,40};base64,/i;
+const VIDEO_FORM = 'data:video/mp4;base64,… (mp4, quicktime, webm, x-matroska, x-msvideo, mpeg or ogg)';
+
+/** Videos come in the request alone: addresses are not fetched and files are not read. @throws ApiError naming the part */
+export function videoBytes({ url, place }: VideoReference): Uint8Array {
+  const start = VIDEO.exec(url)?.[0];
+  const refuse = (received: string): ApiError =>
+    invalid(`Expected ${VIDEO_FORM} for ${place}.video_url.url but received ${received}.`, place);
+  if (start === undefined) throw refuse(shown(url));
+  const base64 = url.slice(start.length);
+  const bytes = Buffer.from(base64, 'base64');
+  if (bytes.length === 0 || bytes.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, ''))
+    throw refuse('a text that is no base64');
+  return bytes;
+}
 
 /** @throws ApiError naming the part */
 export async function pictureBytes(

@@ -9,9 +9,12 @@ import { type BaseOptions, type ServedModel, ServedModels } from './models.js';
 import { type PrepareOptions, prepareJob } from './prepare.js';
 import { type Limits, Scheduler } from './scheduler.js';
 import { TokenTexts } from './token-text.js';
+import { VideoReader } from './videos.js';
 
-export interface EngineOptions extends Limits, BaseOptions, Omit<PrepareOptions, 'defaults' | 'endTokens'> {
+export interface EngineOptions extends Limits, BaseOptions, Omit<PrepareOptions, 'defaults' | 'endTokens' | 'videos'> {
   readonly defaults: SamplingDefaults;
+  /** Most seconds that the videos of a request take to be read. */
+  readonly videoTimeout: number;
   /** Adapters that are there from the start, by name. */
   readonly adapters: readonly { readonly name: string; readonly folder: string }[];
   /** Is told what an operator should know, a sentence each. */
@@ -46,7 +49,11 @@ export class ChatEngine {
       this.#adapters.dispose();
       throw error;
     }
-    this.#prepare = { ...options, endTokens: stopTokens(loaded.template) };
+    this.#prepare = {
+      ...options,
+      videos: new VideoReader(options.videoTimeout),
+      endTokens: stopTokens(loaded.template),
+    };
     this.#scheduler = new Scheduler({
       model: loaded.model,
       adapters: this.#adapters,

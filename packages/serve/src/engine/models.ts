@@ -74,7 +74,7 @@ export class ServedModels {
     return {
       id,
       adapter,
-      encoder: new PromptEncoder(config, template, adapter?.slice ?? config.slice),
+      encoder: new PromptEncoder(config, template, adapter ?? config),
       fingerprint: `fp_${hash.slice(0, 16)}`,
       root: basename(folder),
       created: Math.floor(Date.now() / 1000),

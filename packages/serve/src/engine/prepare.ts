@@ -1,22 +1,25 @@
 /**
- * A request becomes a job. Its pictures are fetched and decoded, its conversation is written in tokens, and what only the model
+ * A request becomes a job. Its pictures and videos are read, its conversation is written in tokens, and what only the model
  * can tell (lengths, ids of tokens) is checked.
  */
 import { randomInt } from 'node:crypto';
 import type { Sampling } from '@minicpm-finetune/minicpm-v';
-import type { ChatMessage, EncodedPrompt, Part } from '@minicpm-finetune/processor';
+import { type ChatMessage, type EncodedPrompt, encodePrompt, type Part, VERSIONS } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { unsupported } from '../api/check.js';
 import { fromUserError, invalid } from '../api/error.js';
-import type { PictureReference, RequestMessage } from '../api/messages.js';
+import type { PictureReference, RequestMessage, VideoReference } from '../api/messages.js';
 import { type PicturePolicy, pictureBytes } from '../api/pictures.js';
 import type { ChatRequest } from '../api/request.js';
 import type { Job } from './answering.js';
 import type { SamplingDefaults } from './defaults.js';
 import type { ServedModel } from './models.js';
+import type { OpenVideos, VideoReader } from './videos.js';
 
 export interface PrepareOptions {
   readonly pictures: PicturePolicy;
+  readonly videos: VideoReader;
+  /** Most pictures and videos of a request. */
   readonly maxImages: number;
   readonly maxImagePixels: number;
   /** Most tokens of an answer; null: as many as the context has room for. */
@@ -108,6 +111,14 @@ function samplingOf({ sampling }: ChatRequest, defaults: SamplingDefaults): Samp
   };
 }
 
+type MediaReference = PictureReference | VideoReference;
+
+/** What is known of the media of a request when they are read. */
+interface OpenMedia {
+  readonly bytes: ReadonlyMap<string, Uint8Array>;
+  readonly videos: OpenVideos;
+}
+
 async function encode(
   request: ChatRequest,
   served: ServedModel,
@@ -116,28 +127,57 @@ async function encode(
 ): Promise<EncodedPrompt> {
   const references = request.messages.flatMap(({ parts }) => parts.filter((part) => typeof part !== 'string'));
   if (references.length > options.maxImages) {
-    const message = `Expected at most ${options.maxImages} pictures for messages but received ${references.length}.`;
+    const message = `Expected at most ${options.maxImages} pictures and videos for messages but received ${references.length}.`;
     throw invalid(message, references[options.maxImages]!.place, 'too_many_images');
   }
-  const bytes = await fetchAll(references, options.pictures, signal);
-  const messages = request.messages.map((message) => chatMessage(message, bytes));
+  const videos = references.filter((one) => one.kind === 'video');
+  if (videos.length > 0 && served.encoder.video === null) {
+    const { title } = VERSIONS[served.encoder.config.version];
+    throw unsupported('A part of type video_url', videos[0]!.place, `${title} reads no videos.`);
+  }
+  const pictures = references.filter((one) => one.kind === 'image');
+  const bytes = await fetchAll(pictures, options.pictures, signal);
+  return await options.videos.with(videos, signal, (open) =>
+    encodeMedia(request, served, options, { bytes, videos: open }),
+  );
+}
+
+async function encodeMedia(
+  request: ChatRequest,
+  served: ServedModel,
+  options: PrepareOptions,
+  media: OpenMedia,
+): Promise<EncodedPrompt> {
+  const { encoder } = served;
+  const messages = request.messages.map(
+    ({ role, parts }): ChatMessage => ({
+      role,
+      content: parts.map((part) => (typeof part === 'string' ? part : chatPart(part, media))),
+    }),
+  );
   const reading = {
     allowSpecialText: true, // what a client writes is text, never structure
     maxImagePixels: options.maxImagePixels,
     continueFinal: request.messages.at(-1)!.role === 'assistant',
     enableThinking: request.enableThinking,
+    videoLimits: media.videos.limits,
     ...(request.maxSliceNums === null ? {} : { maxSliceNums: request.maxSliceNums }),
   };
   try {
-    return await served.encoder.encode(messages, reading);
+    if (media.videos.limits !== undefined) {
+      // what is too long is refused before its frames are decoded
+      const measured = await encodePrompt(messages, { ...encoder.promptOptions(reading), pixels: 'header' });
+      maxNewTokens(request, measured, served, options);
+    }
+    return await encoder.encode(messages, reading);
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     const turn = error.turn ?? 0;
-    const broken = await brokenPicture(request.messages[turn]!, (part) =>
-      served.encoder.encode([{ role: 'user', content: [chatPart(part, bytes)] }], { ...reading, continueFinal: false }),
+    const broken = await brokenMedium(request.messages[turn]!, (part) =>
+      encoder.encode([{ role: 'user', content: [chatPart(part, media)] }], { ...reading, continueFinal: false }),
     );
-    if (broken !== undefined) throw fromUserError(error, broken.place, 'invalid_image');
-    throw fromUserError(error, `messages[${turn}]`);
+    if (broken === undefined) throw fromUserError(error, `messages[${turn}]`);
+    throw fromUserError(error, broken.place, broken.kind === 'video' ? 'invalid_video' : 'invalid_image');
   }
 }
 
@@ -154,24 +194,16 @@ async function fetchAll(
   return bytes;
 }
 
-const chatMessage = ({ role, parts }: RequestMessage, bytes: ReadonlyMap<string, Uint8Array>): ChatMessage => ({
-  role,
-  content: parts.map((part) => (typeof part === 'string' ? part : chatPart(part, bytes))),
-});
+function chatPart(part: MediaReference, { bytes, videos }: OpenMedia): Exclude<Part, string> {
+  if (part.kind === 'video') return { video: videos.pathOf(part) };
+  return { image: bytes.get(part.url)!, ...(part.detail === 'low' ? { maxSliceNums: 1 } : {}) };
+}
 
-const chatPart = (
-  { url, detail }: PictureReference,
-  bytes: ReadonlyMap<string, Uint8Array>,
-): Exclude<Part, string> => ({
-  image: bytes.get(url)!,
-  ...(detail === 'low' ? { maxSliceNums: 1 } : {}),
-});
-
-/** The first picture of a message that cannot be read by itself. */
-async function brokenPicture(
+/** The first picture or video of a message that cannot be read by itself. */
+async function brokenMedium(
   { parts }: RequestMessage,
-  read: (part: PictureReference) => Promise<unknown>,
-): Promise<PictureReference | undefined> {
+  read: (part: MediaReference) => Promise<unknown>,
+): Promise<MediaReference | undefined> {
   for (const part of parts) {
     if (typeof part === 'string') continue;
     try {
@@ -186,7 +218,7 @@ async function brokenPicture(
 
 function maxNewTokens(
   { maxTokens: asked }: ChatRequest,
-  { inputIds: { length } }: EncodedPrompt,
+  { inputIds: { length } }: Pick<EncodedPrompt, 'inputIds'>,
   served: ServedModel,
   { maxTokens: limit }: PrepareOptions,
 ): number {
@@ -194,7 +226,7 @@ function maxNewTokens(
   const room = most - length;
   const exceeded = (answer: number, param: string) =>
     invalid(
-      `This model's context has ${most} tokens, but the messages have ${length} and the answer may have ${answer}. Ask something shorter, or send smaller or fewer pictures.`,
+      `This model's context has ${most} tokens, but the messages have ${length} and the answer may have ${answer}. Ask something shorter, or send smaller or fewer pictures and videos.`,
       param,
       'context_length_exceeded',
     );

@@ -63,7 +63,7 @@ async function limitedBytes(request: Request): Promise<Uint8Array> {
   const tooLarge = (): ApiError =>
     new ApiError(
       413,
-      `Expected at most ${MAX_BODY_BYTES} bytes for the body of a request but it has more. Send smaller or fewer pictures.`,
+      `Expected at most ${MAX_BODY_BYTES} bytes for the body of a request but it has more. Send smaller or fewer pictures and videos.`,
       {
         code: 'request_too_large',
       },

@@ -56,6 +56,7 @@ export async function serving(base: string, options: ServingOptions = {}): Promi
     maxNumSeqs: 4,
     maxQueue: 64,
     timeout: null,
+    videoTimeout: 60,
     cacheBytes: 2 ** 24,
     pictures: { allowedHosts: [], mediaPath: null, maxBytes: 2 ** 20 },
     maxImages: 3,

@@ -1,3 +1,12 @@
+/** What a question may have. */
+interface Limits {
+  readonly most: string;
+  readonly size: string;
+  readonly videoSize: string;
+  /** A chosen model that reads no videos. */
+  readonly model: string;
+}
+
 /** Words of the chat, in English. */
 export const chat = {
   title: 'Chat',
@@ -37,6 +46,8 @@ export const chat = {
   },
   turn: (number: string) => `Question ${number}`,
   picture: (number: string, name: string) => `Picture ${number}: ${name}`,
+  video: (number: string, name: string, size: string) => `Video ${number}: ${name}, ${size}`,
+  leftVideos: 'The videos of the record are left out: add their files.',
   edit: 'Edit',
   again: 'Ask again',
   differences: 'Show differences',
@@ -53,13 +64,14 @@ export const chat = {
   composer: {
     title: 'Your question',
     question: 'Question',
-    hint: 'Enter sends, Shift+Enter begins a line. Pictures can be dropped and pasted; ⟨1⟩ in the text is the place of picture 1.',
+    hint: 'Enter sends, Shift+Enter begins a line. Pictures and videos can be dropped and pasted; ⟨1⟩ in the text is the place of the first.',
     noModel: 'Load a model first.',
     loading: 'The model is being loaded.',
     ended: 'The process of a chosen model ended. Load it again.',
     send: 'Send',
     stop: 'Stop',
-    pictures: 'Add pictures',
+    pictures: 'Add pictures or videos',
+    noVideos: (model: string) => `${model} reads no videos: remove the video, or choose MiniCPM-V 4.5, 4.6 or 4.7.`,
     remove: (name: string) => `Remove ${name}`,
     data: 'A record of opened data',
     record: 'Record number',
@@ -67,11 +79,13 @@ export const chat = {
     curl: 'Copy as curl',
     python: 'Copy as openai',
     refused: {
-      type: (name: string, _most: string, _size: string) =>
-        `${name} is no picture of a known kind (PNG, JPEG, WebP, GIF, BMP).`,
-      size: (name: string, _most: string, size: string) => `${name} is larger than ${size}.`,
-      count: (name: string, most: string, _size: string) =>
-        `${name} is left out: a question has at most ${most} pictures.`,
+      type: (name: string, _limits: Limits) =>
+        `${name} is no picture or video of a known kind (PNG, JPEG, WebP, GIF, BMP; MP4, MOV, WebM, MKV, AVI, MPEG, OGG).`,
+      size: (name: string, { size }: Limits) => `${name} is larger than ${size}.`,
+      videoSize: (name: string, { videoSize }: Limits) => `${name} is larger than ${videoSize}.`,
+      videos: (name: string, { model }: Limits) => `${name} is a video, and ${model} reads no videos.`,
+      count: (name: string, { most }: Limits) =>
+        `${name} is left out: a question has at most ${most} pictures and videos.`,
     },
   },
 };

@@ -1,6 +1,6 @@
-/** A conversation as code for a shell and for Python. To be run against `minicpm-finetune serve`. Pictures are read from their files. */
+/** A conversation as code for a shell and for Python. To be run against `minicpm-finetune serve`. Pictures and videos are read from their files. */
 import type { ChatModel } from '../../../src/shared/api.js';
-import { partsOf, type Question } from './content.js';
+import { type Picture, partsOf, type Question } from './content.js';
 import type { Sampling } from './sampling.js';
 
 export interface CodeMessage {
@@ -27,26 +27,40 @@ const MIME: Readonly<Record<string, string>> = {
   gif: 'gif',
   bmp: 'bmp',
 };
-const mimeOf = (name: string): string => `image/${MIME[name.split('.').at(-1)?.toLowerCase() ?? ''] ?? 'png'}`;
+const VIDEO_MIME: Readonly<Record<string, string>> = {
+  mov: 'quicktime',
+  webm: 'webm',
+  mkv: 'x-matroska',
+  avi: 'x-msvideo',
+  mpg: 'mpeg',
+  mpeg: 'mpeg',
+  ogv: 'ogg',
+};
+
+function mimeOf({ kind, name }: Picture): string {
+  const extension = name.split('.').at(-1)?.toLowerCase() ?? '';
+  return kind === 'image' ? `image/${MIME[extension] ?? 'png'}` : `video/${VIDEO_MIME[extension] ?? 'mp4'}`;
+}
 const safe = (name: string): string => name.replaceAll(/[^\w.-]/g, '_');
 
 /** A shell's text, with pictures encoded by the shell. */
 export function curlCode({ command, name }: ChatModel, messages: readonly CodeMessage[], sampling: Sampling): string {
-  const pictures: string[] = [];
+  const pictures: Picture[] = [];
   const plain = messages.map(({ role, content }) => {
     if (typeof content === 'string' || content.pictures.length === 0)
       return { role, content: typeof content === 'string' ? content : content.text };
     const parts = partsOf(content).map((part) => {
       if (typeof part === 'string') return { type: 'text', text: part };
-      pictures.push(part.name);
-      return { type: 'image_url', image_url: { url: `@@${pictures.length - 1}@@` } };
+      pictures.push(part);
+      const type = `${part.kind}_url`;
+      return { type, [type]: { url: `@@${pictures.length - 1}@@` } };
     });
     return { role, content: parts };
   });
   const body = JSON.stringify({ model: name, messages: plain, ...sampling }, null, 2).replaceAll("'", "'\\''");
   const filled = body.replaceAll(/@@(\d+)@@/g, (_, number: string) => {
     const file = pictures[Number(number)]!;
-    return `data:${mimeOf(file)};base64,'"$(base64 < ${safe(file)} | tr -d '\\n')"'`;
+    return `data:${mimeOf(file)};base64,'"$(base64 < ${safe(file.name)} | tr -d '\\n')"'`;
   });
   return [
     `# ${command}`,
@@ -61,10 +75,11 @@ export function pythonCode({ command, name }: ChatModel, messages: readonly Code
   const extra = Object.entries(sampling).filter(([key]) => !OPENAI.has(key));
   const hasPictures = messages.some(({ content }) => typeof content !== 'string' && content.pictures.length > 0);
   const picture = [
-    'def picture(path):',
-    '    kind = mimetypes.guess_type(path)[0]',
+    'def media(path):',
+    '    mime = mimetypes.guess_type(path)[0]',
+    '    kind = mime.split("/")[0] + "_url"',
     '    data = base64.b64encode(open(path, "rb").read()).decode()',
-    '    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}',
+    '    return {"type": kind, kind: {"url": f"data:{mime};base64,{data}"}}',
     '',
     '',
   ];
@@ -94,7 +109,7 @@ function pythonContent(content: string | Question): string {
   const parts = partsOf(content).map((part) =>
     typeof part === 'string'
       ? `{"type": "text", "text": ${JSON.stringify(part)}}`
-      : `picture(${JSON.stringify(safe(part.name))})`,
+      : `media(${JSON.stringify(safe(part.name))})`,
   );
   return `[${parts.join(', ')}]`;
 }

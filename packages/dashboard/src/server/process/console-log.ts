@@ -8,6 +8,8 @@ const LARGEST_WINDOW = 1 << 20;
 /** What is shown of a start that failed. */
 const FAILURE_BYTES = 8 << 10;
 const FAILURE_LINES = 12;
+/** More than a line of progress has. */
+const LINE_BYTES = 2 << 10;
 
 /** Escape sequences: CSI, OSC, and those of two characters. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: terminal codes are control characters
@@ -54,6 +56,12 @@ export function readLog(folder: string, { from, last }: WindowRequest): LogWindo
   } finally {
     closeSync(file);
   }
+}
+
+/** The last line that was printed; null: there is none. */
+export function lastLineOf(folder: string): string | null {
+  const text = readLog(folder, { last: LINE_BYTES })?.text.trim() ?? '';
+  return text.split('\n').at(-1)?.trim() || null;
 }
 
 /** The end of what a start printed that failed before its first event. */

@@ -27,7 +27,12 @@ export function answerIndex(run: KnownRun, record: RunRecord): AnswerIndex {
     for (const line of linesOf(run, step).lines) {
       const number = numberOf(line.record);
       if (number === null || records.has(number)) continue;
-      records.set(number, { record: number, ...questionOf(line), images: handlesOf(run, line, images) });
+      records.set(number, {
+        record: number,
+        ...questionOf(line),
+        images: handlesOf(run, line.images, images),
+        videos: videosOf(run, line, images),
+      });
     }
   }
   return {
@@ -113,11 +118,21 @@ function imageNames(run: KnownRun): string[] {
   }
 }
 
-function handlesOf(run: KnownRun, { images }: Line, listed: ReadonlySet<string>): (ImageHandle | null)[] {
-  if (!Array.isArray(images)) return [];
-  return images.map((name: unknown) => {
+function handlesOf(run: KnownRun, names: unknown, listed: ReadonlySet<string>): (ImageHandle | null)[] {
+  if (!Array.isArray(names)) return [];
+  return names.map((name: unknown) => {
     const file = typeof name === 'string' ? basename(name) : '';
     return listed.has(file) ? `${run.id}.${handleOfName(file)}` : null;
+  });
+}
+
+function videosOf(run: KnownRun, { videos }: Line, listed: ReadonlySet<string>): AnswerRecord['videos'] {
+  if (!Array.isArray(videos)) return [];
+  return videos.map((video: unknown) => {
+    const { frames, times, seen } = (typeof video === 'object' && video !== null ? video : {}) as Line;
+    const timeOf = (index: number): number => numberOf(Array.isArray(times) ? times[index] : null) ?? 0;
+    const shown = handlesOf(run, frames, listed).map((image, index) => ({ image, time: timeOf(index) }));
+    return { frames: shown, seen: numberOf(seen) ?? shown.length };
   });
 }
 

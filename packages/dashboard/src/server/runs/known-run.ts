@@ -4,7 +4,7 @@ import { existsSync, lstatSync, statSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { type LockHolder, listCheckpoints, OwnFiles, RUN_FILES, readHolder } from '@minicpm-finetune/run';
 import type { RunState, RunSummary, UserNotes } from '../../shared/api.js';
-import { failureOf } from '../process/console-log.js';
+import { failureOf, lastLineOf } from '../process/console-log.js';
 import { LAUNCH_FILE, type Launch, readLaunch } from '../process/launch-record.js';
 import { Digest } from './digest.js';
 import { NOTES_FILE, readNotes } from './notes.js';
@@ -142,7 +142,8 @@ export class KnownRun {
       folder: this.folder,
       state: this.state,
       error: this.#failure ?? end?.error ?? null,
-      phase: live ? digest.phase : null,
+      phase: live && this.state !== 'starting' ? digest.phase : null,
+      said: this.state === 'starting' ? lastLineOf(this.folder) : null,
       model: digest.model,
       method: digest.method,
       step: Math.max(lastStep?.step ?? 0, end?.step ?? 0, starts.at(-1)?.resumedAtStep ?? 0),

@@ -29,6 +29,7 @@ const FORMS: Readonly<Record<string, z.ZodType>> = {
     world_size: number,
     device: text,
     resumed_at_step: step.catch(0),
+    startup_seconds: table(z.number().nonnegative()).optional().catch(unknown),
     pid: z.int().positive().optional().catch(unknown),
     process_start: z.string().nullable().catch(null),
     hostname: text,

@@ -143,6 +143,7 @@ export class ChatModels {
       dtype: process.options.dtype,
       server: { id: process.id, pid: process.pid, rss: process.rss, seconds: process.seconds },
       error: error ?? process.error,
+      videos: process.videos,
       command: shellText([
         'minicpm-finetune',
         'serve',

@@ -13,6 +13,8 @@ export interface CheckJson {
   readonly supervised_share: number | null;
   readonly text_only: number;
   readonly images: number;
+  readonly videos: number;
+  readonly frames: number;
   readonly slices_per_image: Readonly<Record<string, number>>;
   readonly model_max_length: number;
   readonly suggested_model_max_length: number | null;
@@ -91,6 +93,8 @@ export class CheckedRecords {
       supervisedShare: json.supervised_share,
       textOnly: json.text_only,
       images: json.images,
+      videos: json.videos,
+      frames: json.frames,
       slicesPerImage: Object.entries(json.slices_per_image).map(([slices, images]) => ({
         slices: Number(slices),
         images,

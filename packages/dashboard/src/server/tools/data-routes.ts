@@ -26,6 +26,11 @@ const OPEN = z.strictObject({
       overlong: OVERLONG,
       max_slice_nums: z.number().int().min(1).max(1000),
       scale_resolution: z.number().int().min(1).max(100_000),
+      thinking: z.enum(['inference', 'every_turn', 'as_written']),
+      video_fps: z.number().positive().max(1000),
+      video_max_frames: z.number().int().min(1).max(100_000),
+      video_max_packing: z.number().int().min(1).max(6),
+      video_max_slice_nums: z.number().int().min(1).max(1000),
       allow_special_text: z.boolean(),
     })
     .partial()
@@ -72,6 +77,10 @@ export function mountData(app: Hono, options: CommandOptions): DataSets {
   });
   app.get('/api/data/:data/records/:n/images/:image', async (c) => {
     const request = { op: 'image', record: numberOf(c, 'n'), image: numberOf(c, 'image'), width: queryOf(c, IMAGE).w };
+    return await picture(setOf(c), request);
+  });
+  app.get('/api/data/:data/records/:n/videos/:video', async (c) => {
+    const request = { op: 'video', record: numberOf(c, 'n'), video: numberOf(c, 'video'), width: queryOf(c, IMAGE).w };
     return await picture(setOf(c), request);
   });
   app.get('/api/data/:data/records/:n/pictures/:picture', async (c) => {
@@ -128,6 +137,7 @@ async function page(
       question: one.question,
       answer: one.answer,
       images: one.images,
+      videos: one.videos,
       tokens: checked?.tokensOf(one.record) ?? null,
       errors: countOf('error'),
       warnings: countOf('warning'),

@@ -174,5 +174,6 @@ export interface PreviewJson {
   readonly question: string;
   readonly answer: string;
   readonly images: number;
+  readonly videos: number;
   readonly error?: UserErrorData;
 }

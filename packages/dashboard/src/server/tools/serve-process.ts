@@ -34,6 +34,8 @@ export class ServeProcess {
   error: string | null = null;
   /** Of loading the base. */
   seconds: number | null = null;
+  /** Whether the base reads videos; null: not known yet. */
+  videos: boolean | null = null;
   readonly #child: ChildProcess;
   readonly #key = randomBytes(32).toString('base64url');
   readonly #errors: Tail;
@@ -81,11 +83,18 @@ export class ServeProcess {
   }
 
   #take(line: string, resolve: (base: string) => void): void {
-    const said = JSON.parse(line) as { event: string; url?: string; models?: readonly string[]; seconds?: number };
+    const said = JSON.parse(line) as {
+      event: string;
+      url?: string;
+      models?: readonly string[];
+      videos?: boolean;
+      seconds?: number;
+    };
     if (said.event === 'listening') this.#url = said.url ?? '';
     if (said.event !== 'ready') return;
     this.state = 'ready';
     this.seconds = said.seconds ?? null;
+    this.videos = said.videos ?? null;
     resolve(said.models?.[0] ?? '');
   }
 

@@ -3,7 +3,15 @@
  * opened once. Answers come in the order of the requests, with their `id`; a mistake in one is its answer, not the end.
  */
 import { createInterface } from 'node:readline';
-import { decodeImage, type EncodedSample, type ImageSource, PILLOW_MAX_PIXELS } from '@minicpm-finetune/processor';
+import {
+  decodeImage,
+  type EncodedSample,
+  openClip,
+  PILLOW_MAX_PIXELS,
+  type RgbImage,
+  readFrames,
+  type VideoSource,
+} from '@minicpm-finetune/processor';
 import { type Compat, expected, UserError } from '@minicpm-finetune/run';
 import sharp, { type Sharp } from 'sharp';
 import type { Dataset } from '../../data/dataset.js';
@@ -11,7 +19,7 @@ import type { Encoder } from '../../data/encoder.js';
 import type { TextStream } from '../../report/progress.js';
 import { interleaved, pictureSize } from './contact-sheet.js';
 import { recordJson } from './json.js';
-import { placed, placesOf } from './render.js';
+import { placed, placesOf, videoPlacesOf } from './render.js';
 
 const COMPATS = ['inference', 'official'] as const;
 const OVERLONG = ['fewer_slices', 'truncate_text', 'drop', 'error'] as const;
@@ -97,11 +105,12 @@ class RecordAnswers {
   }
 
   async answer(request: Request): Promise<object> {
-    const op = choice(request, 'op', ['list', 'record', 'picture', 'image'] as const, 'record');
+    const op = choice(request, 'op', ['list', 'record', 'picture', 'image', 'video'] as const, 'record');
     if (op === 'list') return await this.#list(request);
     const record = integer(request, 'record', this.#dataset.length - 1);
     if (op === 'record') return await this.#record(record, request);
-    return op === 'picture' ? await this.#picture(record, request) : await this.#image(record, request);
+    if (op === 'picture') return await this.#picture(record, request);
+    return op === 'image' ? await this.#image(record, request) : await this.#video(record, request);
   }
 
   async #list(request: Request): Promise<object> {
@@ -123,11 +132,11 @@ class RecordAnswers {
         const first = record.conversations.find((turn) => turn.role === role);
         return (first?.content ?? '').slice(0, PREVIEW_CHARACTERS);
       };
-      const images = placesOf(record).length;
-      return { record: index, place, question: text('user'), answer: text('assistant'), images };
+      const [images, videos] = [placesOf(record).length, videoPlacesOf(record).length];
+      return { record: index, place, question: text('user'), answer: text('assistant'), images, videos };
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
-      return { record: index, place, question: '', answer: '', images: 0, error: error.toData() };
+      return { record: index, place, question: '', answer: '', images: 0, videos: 0, error: error.toData() };
     }
   }
 
@@ -175,12 +184,32 @@ class RecordAnswers {
   async #image(record: number, request: Request): Promise<object> {
     const places = await placed(this.#dataset, record, async (read) => placesOf(read));
     const { source } = places[integer(request, 'image', places.length - 1)]!;
-    return await webp(await shrunk(source, integer(request, 'width', LARGEST_WIDTH, LARGEST_WIDTH), this.#encoder));
+    return await this.#shrunk(await decodeImage(source, { maxImagePixels: this.#maxImagePixels }), request);
+  }
+
+  /** The first frame of video `video`, likewise. */
+  async #video(record: number, request: Request): Promise<object> {
+    const places = await placed(this.#dataset, record, async (read) => videoPlacesOf(read));
+    const { source } = places[integer(request, 'video', places.length - 1)]!;
+    return await this.#shrunk(await firstFrame(source, this.#maxImagePixels), request);
+  }
+
+  get #maxImagePixels(): number {
+    return this.#encoder.setup.maxImagePixels ?? PILLOW_MAX_PIXELS;
+  }
+
+  #shrunk(image: RgbImage, request: Request): Promise<object> {
+    return webp(shrunk(image, integer(request, 'width', LARGEST_WIDTH, LARGEST_WIDTH)));
   }
 }
 
-async function shrunk(source: ImageSource, width: number, { setup }: Encoder): Promise<Sharp> {
-  const image = await decodeImage(source, { maxImagePixels: setup.maxImagePixels ?? PILLOW_MAX_PIXELS });
+async function firstFrame(source: VideoSource, maxImagePixels: number): Promise<RgbImage> {
+  const clip = await openClip(source, { maxImagePixels, fps: 1 });
+  for await (const frame of readFrames(clip, [0], maxImagePixels)) return frame;
+  throw new Error('a clip has at least one frame');
+}
+
+function shrunk(image: RgbImage, width: number): Sharp {
   const raw = { width: image.width, height: image.height, channels: 3 } as const;
   const side = Math.max(1, width);
   return sharp(image.data, { raw }).resize({ width: side, height: side, fit: 'inside', withoutEnlargement: true });

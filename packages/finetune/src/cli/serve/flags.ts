@@ -148,9 +148,18 @@ const PICTURES = {
     kind: 'integer',
     min: 0,
     default: 20,
-    help: { en: 'Most pictures of a request.', zh: '一个请求最多包含的图片数。' },
+    help: { en: 'Most pictures and videos of a request.', zh: '一个请求最多包含的图片和视频数。' },
   },
   max_image_pixels: CONFIG_FLAGS.data.max_image_pixels,
+  video_timeout: {
+    kind: 'number',
+    above: 0,
+    default: 30,
+    help: {
+      en: 'Most seconds that the videos of a request take to be read; after that, their programs are killed and the request is refused.',
+      zh: '读取一个请求中的视频最多用时（秒）；超时后结束解码程序并拒绝该请求。',
+    },
+  },
   allow_image_host: {
     kind: 'strings',
     default: [],

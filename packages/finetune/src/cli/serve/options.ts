@@ -34,6 +34,8 @@ export interface ServeOptions extends EngineOptions {
   readonly cacheBytes: number;
   readonly maxImages: number;
   readonly maxImagePixels: number;
+  /** Seconds. */
+  readonly videoTimeout: number;
   readonly allowedImageHosts: readonly string[];
   readonly mediaPath: string | null;
 }
@@ -96,6 +98,7 @@ export function resolveServeOptions(
     cacheBytes: value('cache_memory'),
     maxImages: value('max_images'),
     maxImagePixels: value('max_image_pixels'),
+    videoTimeout: value('video_timeout'),
     allowedImageHosts,
     mediaPath: value('media_path'),
   });

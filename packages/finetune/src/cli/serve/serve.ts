@@ -45,7 +45,9 @@ export async function serve(options: ServeOptions, io: ServeIO): Promise<void> {
     const engine = await explainingMemory(device, LESS_MEMORY, () => loadEngine(device, options, io, onError));
     server.serve(engine);
     const seconds = Math.round(performance.now() - started) / 1000;
-    say(options, io, { event: 'ready', url: server.url, models: engine.models.cards().map(({ id }) => id), seconds });
+    const models = engine.models.cards().map(({ id }) => id);
+    const videos = engine.models.base.encoder.video !== null;
+    say(options, io, { event: 'ready', url: server.url, models, videos, seconds });
     await ended(options, io);
   } finally {
     await server.close();
@@ -61,7 +63,7 @@ async function loadEngine(
   using progress = new Progress({ stream: stderr, say });
   const { model: folder, dtype, loadIn8Bit } = options;
   const notice = (message: string): void => void stderr.write(`${say(`notice: ${message}`)}\n`);
-  const weights = await hashed(folder, progress);
+  const weights = await hashed(options, progress);
   const loaded = await loadModel({ model: folder, device, loadIn8Bit, ...(dtype === null ? {} : { dtype }) });
   try {
     return new ChatEngine(loaded, {
@@ -85,15 +87,23 @@ async function loadEngine(
   }
 }
 
-async function hashed(folder: string, progress: Progress): Promise<string> {
+/** Hashes the base, and the adapters, whose hashes are remembered until they are loaded. */
+async function hashed({ model, adapters }: ServeOptions, progress: Progress): Promise<string> {
   using hashing = hashingTask(progress);
-  return (await modelIdentity({ model: folder, adapters: [], onProgress: hashing.update })).weights;
+  return (await modelIdentity({ model, adapters: adapters.map(({ folder }) => folder), onProgress: hashing.update }))
+    .weights;
 }
 
 /** What happens, as a line of JSON or a sentence. */
 type Happening =
   | { readonly event: 'listening'; readonly url: string; readonly port: number; readonly pid: number }
-  | { readonly event: 'ready'; readonly url: string; readonly models: readonly string[]; readonly seconds: number };
+  | {
+      readonly event: 'ready';
+      readonly url: string;
+      readonly models: readonly string[];
+      readonly videos: boolean;
+      readonly seconds: number;
+    };
 
 function say({ json }: ServeOptions, { stdout, say: translate }: ServeIO, happening: Happening): void {
   if (json) return void stdout.write(`${JSON.stringify(happening)}\n`);

@@ -2,6 +2,7 @@
 import { CONFIG_FLAGS, type Flag, type FlagSpec, type FlagTable, type PreferenceLoss } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import type { EncoderDataFlags, EncoderModelFlags, EncoderSetup } from '../../data/encoder.js';
+import { videoChoices, videoFlags } from '../../data/video-flags.js';
 import { VIDEO_FLAGS } from '../chat/flags.js';
 import { type CommandIO, flagValue } from '../cli-command.js';
 import { modelFolder } from './model-flag.js';
@@ -38,33 +39,43 @@ export async function encoderFromFlags(
     max_image_pixels: value('max_image_pixels'),
   };
   const folder = await modelFolder(given, flags, 'model_name_or_path', io, false);
-  const sliced = await withAdapterSlices(model, folder, value<readonly string[]>('adapter'), io);
+  const read = await asInTraining({ model, data }, folder, value<readonly string[]>('adapter'), io);
   for (const notice of unusedByModel(data, readConfig(folder))) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
-  return encoderSetup(folder, sliced, data, value<PreferenceLoss | null>('preference'));
+  return encoderSetup(folder, read.model, read.data, value<PreferenceLoss | null>('preference'));
 }
 
-/** The flags with the slices of the adapters' training for those that were not given. What is not the checkpoint's is said. */
-async function withAdapterSlices(
-  model: EncoderModelFlags,
+interface EncoderFlags {
+  readonly model: EncoderModelFlags;
+  readonly data: EncoderDataFlags;
+}
+
+/** The flags with what adapters were trained with for those that were not given. What is not the checkpoint's is said. */
+async function asInTraining(
+  flags: EncoderFlags,
   folder: string,
   adapters: readonly string[],
   io: CommandIO,
-): Promise<EncoderModelFlags> {
-  if (adapters.length === 0) return model;
-  const [{ readAdapterConfig, readManifest, slicesOfAdapters }, { readConfig }] = await Promise.all([
-    import('@minicpm-finetune/minicpm-v/adapter-files'),
-    import('@minicpm-finetune/processor'),
-  ]);
+): Promise<EncoderFlags> {
+  if (adapters.length === 0) return flags;
+  const [{ readAdapterConfig, readManifest, slicesOfAdapters, videosOfAdapters }, { readConfig, videoOf }] =
+    await Promise.all([import('@minicpm-finetune/minicpm-v/adapter-files'), import('@minicpm-finetune/processor')]);
   const trained = adapters.map((adapter) => {
     readAdapterConfig(adapter); // refuses a folder that is none of an adapter
-    return { adapter, slices: readManifest(adapter)?.slices ?? null };
+    const manifest = readManifest(adapter);
+    return { adapter, slices: manifest?.slices ?? null, videos: manifest?.videos ?? null };
   });
-  const { slice, notices } = slicesOfAdapters(trained, readConfig(folder).slice);
-  for (const notice of notices) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  const config = readConfig(folder);
+  const { slice, notices } = slicesOfAdapters(trained, config.slice);
+  const { video, notices: ofVideos } = videosOfAdapters(trained, config.video);
+  for (const notice of [...notices, ...ofVideos]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  const { model, data } = flags;
   return {
-    ...model,
-    max_slice_nums: model.max_slice_nums ?? slice.maxSliceNums,
-    scale_resolution: model.scale_resolution ?? slice.scaleResolution,
+    model: {
+      ...model,
+      max_slice_nums: model.max_slice_nums ?? slice.maxSliceNums,
+      scale_resolution: model.scale_resolution ?? slice.scaleResolution,
+    },
+    data: { ...data, ...videoFlags(videoOf(video, videoChoices(data)) ?? videoChoices(data)) },
   };
 }
 
@@ -80,7 +91,7 @@ export const ADAPTER_SLICES = {
   default: [],
   placeholder: 'dir',
   help: {
-    en: 'Adapter folder: pictures are cut as in its training, unless a flag says otherwise.',
-    zh: '适配器目录：图片按其训练时的方式切片，除非参数另有指定。',
+    en: 'Adapter folder: pictures are cut and videos read as in its training, unless a flag says otherwise.',
+    zh: '适配器目录：图片切片和视频读取与其训练时一致，除非参数另有指定。',
   },
 } as const satisfies FlagSpec;

@@ -24,7 +24,6 @@ export async function loadForAnswers(
     ...(fingerprint === undefined ? {} : { fingerprint }),
     ...(dtype === null ? {} : { dtype }),
   });
-  const otherSlices = model.otherSlices(answerOptions(options));
-  if (otherSlices !== undefined) reporter.notice(otherSlices);
+  for (const line of model.otherReading(answerOptions(options))) reporter.notice(line);
   return model;
 }

@@ -12,7 +12,7 @@ import {
   setLoraTraining,
   trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
-import { countTokens, type ModelConfig, withSlice } from '@minicpm-finetune/processor';
+import { countTokens, type ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
 import {
   countMetaBytes,
@@ -24,7 +24,7 @@ import {
   scope,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import { sliceOf } from '../../data/encoder.js';
+import { readingOf } from '../../data/encoder.js';
 import { type Batch, pack, type Sequence } from '../../engine/collate.js';
 import { startOfTrained } from '../../engine/live-reference.js';
 import type { DeviceName } from '../../engine/machine.js';
@@ -100,7 +100,7 @@ function modelOf(config: RunConfig, read: ModelConfig): MiniCPMV {
   const { dtype } = config.precision;
   const batchSize = config.model.vision_batch_size ?? read.vision.batchSize;
   const model = new MiniCPMV({
-    ...withSlice(read, sliceOf(read, config.model)),
+    ...readingOf(read, config),
     vision: { ...read.vision, batchSize },
   });
   for (const [, parameter] of model.namedParameters())

@@ -126,6 +126,10 @@ export const ADAPTERS: Messages = {
   'adapter {1} was trained with {2}, the base says {3}: pictures are cut as in the training.':
     '适配器 {1} 训练时为 {2}，基座模型写的是 {3}：图片按训练时的方式切分。',
   'what it saved whole replaces that of an earlier adapter: {1}.': '它整体保存的模块取代了前一个适配器的：{1}。',
+  'the adapters were trained with videos read differently: {1}; videos are read as for the last, {2}.':
+    '各适配器训练时读取视频的方式不同：{1}；视频按最后一个的 {2} 读取。',
+  'adapter {1} was trained with {2}, the base says {3}: videos are read as in the training.':
+    '适配器 {1} 训练时为 {2}，基座模型写的是 {3}：视频按训练时的方式读取。',
   'trained with {1}, asked with {2}.': '训练时为 {1}，提问时为 {2}。',
 
   // Flags beside --lora_weight_path.

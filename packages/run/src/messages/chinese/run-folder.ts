@@ -46,6 +46,9 @@ export const RUN_FOLDER: Messages = {
   '--max_slice_nums and --scale_resolution: without effect: slice_mode is false in config.json, so pictures are never cut.':
     '--max_slice_nums 和 --scale_resolution：没有作用：config.json 中 slice_mode 为 false，图片从不切分。',
   'pictures are cut into {1}, the checkpoint says {2}.': '图片切分为 {1}，检查点写的是 {2}。',
+  'videos are read with {1}, the checkpoint says {2}.': '视频按 {1} 读取，检查点写的是 {2}。',
+  'The result says so to chat, generate, merge, render and serve.':
+    '训练结果会把这一点告诉 chat、generate、merge、render 和 serve。',
   'The result says so to chat, generate, merge, render and Python.':
     '训练结果会把这一点告诉 chat、generate、merge、render 和 Python。',
   '{1} of {2} parameters train ({3} %)': '{2} 个模型参数中训练 {1} 个（{3} %）',

@@ -97,6 +97,10 @@ export const VIDEOS: Messages = {
   'Expected a video in {1} but received a picture.': '{1} 应为视频，但收到图片。',
   'Show it as a picture: write <image> and its path under the key image.':
     '请把它作为图片：写 <image>，并把路径写在键 image 下。',
+  'Expected a video with frames of at most {1} pixels in {2} but received larger ones, or none.':
+    '视频 {2} 的帧应不超过 {1} 像素，实际更大，或没有帧。',
+  'Expected a video of at most {1} frames in {2} but it has more.': '视频 {2} 应不超过 {1} 帧，实际更多。',
+  'Give a shorter part of it, or one with fewer frames per second.': '请给出其中较短的一段，或每秒帧数更少的视频。',
   'Expected a whole video in {1} but received one that is cut off after {2} of its {3} frames.':
     '{1} 应为完整的视频，但它在 {3} 帧中的第 {2} 帧之后中断。',
   'Expected a whole video in {1} but received one that is cut off after frame {2}.':

@@ -1,9 +1,9 @@
 /** How each model sees videos, as data. */
-import type { VersionName } from '../versions.js';
-import type { SamplingOptions } from './sampling.js';
+import type { VersionName } from './versions.js';
 
 export interface VideoFormat {
-  readonly sampling: SamplingOptions['sampling'];
+  /** See `SamplingOptions`. */
+  readonly sampling: 'seconds' | 'uniform';
   /** Whether a video has a number, counted apart from pictures, where pictures have one. */
   readonly numbered: boolean;
   /** Between two frames (or groups of frames). */
@@ -52,16 +52,51 @@ export type VideoChoices = Partial<
   Record<'fps' | 'maxFrames' | 'maxPacking' | 'maxSliceNums', number | null | undefined>
 >;
 
-/** How a model reads videos; null: it does not. */
-export function videoConfig(version: VersionName, choices: VideoChoices = {}): VideoConfig | null {
+/** How a model reads videos as published; null: it does not. */
+export function publishedVideo(version: VersionName): VideoConfig | null {
   const format = VIDEO_FORMATS[version];
   if (format === undefined) return null;
   const { defaults, ...rest } = format;
+  return { ...rest, ...defaults, maxSliceNums: 1 };
+}
+
+/** How videos are read where `choices` say so, and otherwise as in `base`. */
+export function videoOf<T extends VideoConfig | null>(base: T, choices: VideoChoices = {}): T {
+  if (base === null) return base;
   return {
-    ...rest,
-    fps: choices.fps ?? defaults.fps,
-    maxFrames: choices.maxFrames ?? defaults.maxFrames,
-    maxPacking: choices.maxPacking ?? defaults.maxPacking,
-    maxSliceNums: choices.maxSliceNums ?? 1,
+    ...base,
+    fps: choices.fps ?? base.fps,
+    maxFrames: choices.maxFrames ?? base.maxFrames,
+    maxPacking: choices.maxPacking ?? base.maxPacking,
+    maxSliceNums: choices.maxSliceNums ?? base.maxSliceNums,
   };
 }
+
+/** How videos were read in a training, as files keep it: the names are those of the flags after `video_`. */
+export interface VideoSettings {
+  fps: number;
+  max_frames: number;
+  /** Of models that pack frames. */
+  max_packing?: number;
+  max_slice_nums: number;
+}
+
+export const settingsOfVideo = ({
+  fps,
+  maxFrames,
+  maxPacking,
+  maxSliceNums,
+  temporal,
+}: VideoConfig): VideoSettings => ({
+  fps,
+  max_frames: maxFrames,
+  ...(temporal ? { max_packing: maxPacking } : {}),
+  max_slice_nums: maxSliceNums,
+});
+
+export const choicesOfSettings = (settings: { [K in keyof VideoSettings]?: number | undefined }): VideoChoices => ({
+  fps: settings.fps,
+  maxFrames: settings.max_frames,
+  maxPacking: settings.max_packing,
+  maxSliceNums: settings.max_slice_nums,
+});
