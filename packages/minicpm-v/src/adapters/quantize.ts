@@ -9,7 +9,6 @@
  *
  * Not here: who frees a dequantized weight (Linear, the executor), and files: quantized weights are never saved.
  */
-
 import type { PartNames } from '@minicpm-finetune/processor';
 import { atOnce, type Steps } from '@minicpm-finetune/run';
 import {
