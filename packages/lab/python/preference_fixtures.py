@@ -5,6 +5,7 @@ PyTorch, on the small MiniCPM-V 2.6 of model_fixtures.py, both answers of a pair
 """
 
 import argparse
+import base64
 import json
 import math
 from pathlib import Path
@@ -24,6 +25,7 @@ LOSSES = {
     "kto": {"desirable_weight": 1.25, "undesirable_weight": 0.75}, "mpo": {"rpo_alpha": 1.0},
 }
 STEPS = 10
+PLACES = 16  # of each parameter's gradient, whose values are in the fixture
 LEARNING_RATE = 1e-3
 
 
@@ -125,6 +127,15 @@ def model_of(change=0.0):
     return model
 
 
+def sampled(gradients):
+    """Values of gradients at places that follow from the parameter's name, float32."""
+    values = []
+    for name, gradient in gradients.items():
+        places = ((hashed(f"places.{name}", PLACES) + 0.5) * gradient.numel()).astype(np.int64)
+        values.append(gradient.detach().flatten().numpy()[places])
+    return base64.b64encode(np.concatenate(values).astype("<f4").tobytes()).decode()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -140,7 +151,8 @@ def main():
         model = model_of()
         loss = loss_of(kind, log_probs(model, found)[0], other, counts, RunningMean(), **options)
         loss.backward()
-        gradients = {n: probe(w.grad if w.grad is not None else torch.zeros_like(w)) for n, w in model.w.items()}
+        gradients = {n: w.grad if w.grad is not None else torch.zeros_like(w) for n, w in model.w.items()}
+        known = {"gradients": {n: probe(g) for n, g in gradients.items()}, "sampled": sampled(gradients)}
         model, running, steps = model_of(), RunningMean(), []
         optimizer = torch.optim.AdamW(model.w.values(), lr=LEARNING_RATE, weight_decay=0.0)
         for _ in range(STEPS):
@@ -149,7 +161,7 @@ def main():
             step.backward()
             optimizer.step()
             steps.append(step.item())
-        fixture["losses"][name] = {"kind": kind, "options": options, "loss": loss.item(), "gradients": gradients, "steps": steps}
+        fixture["losses"][name] = {"kind": kind, "options": options, "loss": loss.item(), **known, "steps": steps}
         print(name, loss.item(), steps[0], steps[-1])
     out.write_text(json.dumps(fixture) + "\n")
 

@@ -84,7 +84,6 @@ export {
   type GgufAdapterExport,
   type GgufExport,
 } from './gguf/export.js';
-export { OUTTYPES, type Outtype } from './gguf/outtype.js';
 export type { KnownPictures, ModelInputs, PlanOptions } from './model/inputs.js';
 export { MiniCPMV } from './model/minicpm-v.js';
 export type { Picture } from './model/patches.js';

@@ -10,6 +10,7 @@ export { nameAt, placeOf, type Source } from './config/source.js';
 export * from './config/spec.js';
 export * from './derive.js';
 export * from './describe-event.js';
+export * from './disk-space.js';
 export * from './display-width.js';
 export * from './event-log.js';
 export * from './events.js';
@@ -35,6 +36,7 @@ export {
 export * from './median.js';
 export { ENGLISH, labelled, type Messages, type Say } from './messages/translator.js';
 export * from './nearest-name.js';
+export * from './outtypes.js';
 export * from './own-files.js';
 export * from './schedule.js';
 export { escapeUnseen, MOST_SHOWN, shown, shownNames, shownPath } from './shown.js';

@@ -9,14 +9,16 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <unordered_map>
 
 namespace minicpm {
 
 namespace {
 
 constexpr int64_t kMostThreads = 255;
-constexpr auto kAwake = std::chrono::microseconds(200);  // a thread without work sleeps after this
+constexpr auto kAwake = std::chrono::milliseconds(2);  // a thread without work sleeps after this: a token follows the one before within one
 constexpr int64_t kLine = 64, kLinesAtOnce = 12;  // fetched between two pauses: of more, processors leave out most
+constexpr int64_t kOwnBytes = 3 << 18, kCommonBytes = 8 << 20;  // fetched at most, into a thread's own cache and into that which all have in common
 
 void pause() {
 #if defined(__x86_64__)
@@ -26,22 +28,72 @@ void pause() {
 #endif
 }
 
-// A thread's share of what comes next. Fetching never faults, whatever the address.
+// Memory in the order in which it was read the last time. Threads follow it while its owner changes it, and it is never freed.
+struct Reading {
+  explicit Reading(const char* data) : data(data) {}
+  const char* const data;
+  std::atomic<int64_t> bytes{0}, stride{0};
+  std::atomic<const Reading*> next{nullptr};
+};
+
+class Readings {
+ public:
+  // What will probably be read after `reads`, which come now.
+  const Reading* after(const Reads& reads) {
+    if (all_.size() > kMost && all_.find(reads.data) == all_.end()) return nullptr;
+    Reading& reading = all_.try_emplace(reads.data, reads.data).first->second;
+    reading.bytes.store(reads.bytes, std::memory_order_relaxed);
+    reading.stride.store(reads.stride, std::memory_order_relaxed);
+    if (last_ != nullptr) last_->next.store(&reading, std::memory_order_release);
+    last_ = &reading;
+    return reading.next.load(std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr size_t kMost = 1 << 14;
+  std::unordered_map<const char*, Reading> all_;
+  Reading* last_ = nullptr;
+};
+
+// Fetches for a thread what comes next: what it will read first, into its own cache, then its part of all that is read, into the common one. Fetching
+// never faults, whatever the address.
 class Fetching {
  public:
   Fetching() = default;
-  Fetching(const Upcoming& upcoming, int64_t thread)
-      : next_(upcoming.data + std::min(upcoming.bytes, thread * upcoming.share)),
-        end_(upcoming.data + std::min(upcoming.bytes, (thread + 1) * upcoming.share)) {}
+  Fetching(const Reading* reading, int64_t thread, int64_t threads) : reading_(reading), ahead_(reading), thread_(thread), threads_(threads) {
+    if (reading == nullptr) return;
+    const int64_t stride = reading->stride.load(std::memory_order_relaxed);
+    set(stride * thread, std::min(stride, kOwnBytes));
+  }
+
+  const Reading* of() const { return reading_; }
 
   // False: all is fetched.
   bool some() {
     for (int64_t i = 0; i < kLinesAtOnce && next_ < end_; i++, next_ += kLine) __builtin_prefetch(next_, 0, 2);
-    return next_ < end_;
+    return next_ < end_ || follow();
   }
 
  private:
+  void set(int64_t begin, int64_t count) {
+    const int64_t bytes = ahead_->bytes.load(std::memory_order_relaxed);
+    next_ = ahead_->data + std::min(bytes, begin);
+    end_ = ahead_->data + std::min(bytes, begin + count);
+  }
+
+  // The next memory, in parts for all threads but the caller's (0), which never waits for long.
+  bool follow() {
+    if (ahead_ == nullptr || thread_ == 0 || left_ <= 0) return false;
+    const int64_t bytes = std::min(left_, ahead_->bytes.load(std::memory_order_relaxed)), part = (bytes + threads_ - 2) / (threads_ - 1);
+    set(part * (thread_ - 1), part);
+    left_ -= bytes;
+    ahead_ = ahead_->next.load(std::memory_order_acquire);
+    return true;
+  }
+
+  const Reading *reading_ = nullptr, *ahead_ = nullptr;
   const char *next_ = nullptr, *end_ = nullptr;
+  int64_t thread_ = 0, threads_ = 0, left_ = kCommonBytes;
 };
 
 // Waits until `value` is no longer `old`, at first awake.
@@ -62,7 +114,7 @@ void await(std::atomic<uint32_t>& value, uint32_t old, Fetching& fetching) {
 
 class Crew {
  public:
-  void run(int64_t threads, c10::function_ref<void(int64_t)> work, const Upcoming& upcoming) {
+  void run(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads) {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock() || threads <= 1 || threads > kMostThreads) {
       for (int64_t i = 0; i < threads; i++) work(i);
@@ -70,13 +122,13 @@ class Crew {
     }
     for (; size_ < threads; size_++) std::thread(&Crew::serve, this, size_, ticket_.load()).detach();
     work_ = &work;
-    upcoming_ = upcoming;
+    if (reads.data != nullptr) upcoming_ = readings_.after(reads);
     error_ = nullptr;
     running_.store(static_cast<uint32_t>(threads - 1), std::memory_order_relaxed);
     ticket_.store((ticket_.load(std::memory_order_relaxed) & ~0xffu) + 0x100 + static_cast<uint32_t>(threads), std::memory_order_release);
     ticket_.notify_all();
     call(0);
-    Fetching fetching(upcoming, 0);
+    Fetching fetching(upcoming_, 0, threads);
     for (uint32_t left = running_.load(std::memory_order_acquire); left > 0; left = running_.load(std::memory_order_acquire)) await(running_, left, fetching);
     if (error_) std::rethrow_exception(error_);
   }
@@ -101,7 +153,7 @@ class Crew {
       }
       seen = ticket;
       if (thread >= static_cast<int64_t>(ticket & 0xff)) continue;  // work for fewer threads
-      fetching = Fetching(upcoming_, thread);
+      if (fetching.of() != upcoming_) fetching = Fetching(upcoming_, thread, ticket & 0xff);
       call(thread);
       if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
     }
@@ -112,7 +164,8 @@ class Crew {
   std::atomic<uint32_t> ticket_{0};    // the number of the work, and in the last byte for how many threads it is
   std::atomic<uint32_t> running_{0};   // threads that are not done
   c10::function_ref<void(int64_t)>* work_ = nullptr;
-  Upcoming upcoming_;
+  Readings readings_;
+  const Reading* upcoming_ = nullptr;
   std::exception_ptr error_;
 };
 
@@ -124,7 +177,7 @@ Crew& crew() {
 
 }  // namespace
 
-void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Upcoming& upcoming) { crew().run(threads, work, upcoming); }
+void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads) { crew().run(threads, work, reads); }
 
 void crewFor(int64_t count, int64_t grain, c10::function_ref<void(int64_t, int64_t)> work) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), (count + grain - 1) / grain);

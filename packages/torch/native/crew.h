@@ -9,15 +9,15 @@
 
 namespace minicpm {
 
-// Memory of which each thread will read `share` bytes first: thread 0 the first ones.
-struct Upcoming {
+// Memory that a piece of work reads. Each thread begins `stride` bytes after the one before.
+struct Reads {
   const char* data = nullptr;
-  int64_t bytes = 0, share = 0;
+  int64_t bytes = 0, stride = 0;
 };
 
 // Calls work(0) to work(threads - 1), each on a thread of its own, and returns when all are done; one after the other where the threads are taken by
-// another caller. Meanwhile and afterwards, those that wait fetch `upcoming`. What a call throws is thrown here.
-void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Upcoming& upcoming = {});
+// another caller. Meanwhile and afterwards, those that wait fetch what was read after `reads` the last time. What a call throws is thrown here.
+void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads = {});
 
 // work(begin, end) for parts of 0 to `count`, at least `grain` in each, for as many threads as libtorch has.
 void crewFor(int64_t count, int64_t grain, c10::function_ref<void(int64_t, int64_t)> work);

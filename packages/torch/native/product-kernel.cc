@@ -10,12 +10,13 @@
 #include "attention-kernel.h"
 #include "attention-layout.h"
 #include "own-operators.h"
+#include "product-amx.h"
 
 namespace minicpm {
 
 #if defined(MINICPM_AVX512)
 
-constexpr int64_t kPanelColumns = 4 * kTile, kPanelInner = 2304;  // a megabyte, as second caches have
+constexpr int64_t kPanelColumns = 4 * kTile, kPanelInner = 2304, kAmxPanelInner = 1536;  // up to a megabyte, as second caches have
 constexpr int64_t kFewestRows = 256;  // for which laying out a panel again is worth it, so that all threads have work
 constexpr int64_t kMostRows = 2048;   // whose sums may wait for the next part of `inner`
 
@@ -31,7 +32,7 @@ struct Blocks {
   static Blocks of(const ProductShape& shape, int64_t threads) {
     Blocks blocks{};
     blocks.columns = std::min(kPanelColumns, padded(shape.columns, kTile));
-    blocks.inner = padded(dividedUp(shape.inner, dividedUp(shape.inner, kPanelInner)), kTile);
+    blocks.inner = padded(dividedUp(shape.inner, dividedUp(shape.inner, hasAmx() ? kAmxPanelInner : kPanelInner)), kTile);
     blocks.panels = dividedUp(shape.columns, blocks.columns);
     const int64_t wanted = dividedUp(4 * threads, blocks.panels), useful = std::max<int64_t>(1, shape.rows / kFewestRows);
     blocks.rows = padded(dividedUp(shape.rows, std::max(std::min(wanted, useful), dividedUp(shape.rows, kMostRows))), kTile);
@@ -42,9 +43,10 @@ struct Blocks {
   bool atOnce(const ProductShape& shape) const { return inner >= shape.inner; }
   int64_t floatsOfSums(const ProductShape& shape) const { return (atOnce(shape) ? kTile : rows) * columns; }
   int64_t floatsOfPanel() const { return inner * columns / 2; }
+  int64_t floatsOfLeft() const { return hasAmx() ? amxLeftNumbers(inner) / 2 : 0; }
 };
 
-// `inner` numbers of `columns` columns, in blocks of kTile columns.
+// `inner` numbers of `columns` columns, in blocks of kTile columns, for brgemm.
 void layOut(const Matrix& right, bool transposed, int64_t first, int64_t inner, int64_t column, int64_t columns, BFloat16* to) {
   if (transposed) {
     for (int64_t c = 0; c < columns; c += kTile)
@@ -68,7 +70,7 @@ AVX512 void finishRows(const float* sums, int64_t stride, int64_t rows, int64_t 
 
 struct Scratch {
   float* sums;
-  BFloat16* panel;
+  BFloat16 *panel, *left;
 };
 
 struct Product {
@@ -86,13 +88,15 @@ void multiplyPiece(const Product& product, int64_t row, int64_t column, const Sc
   const int64_t columns = std::min(blocks.columns, shape.columns - column), end = std::min(row + blocks.rows, shape.rows);
   for (int64_t first = 0; first < shape.inner; first += blocks.inner) {
     const int64_t inner = std::min(blocks.inner, shape.inner - first), height = transposed ? inner : padded(inner, kTile);
-    layOut(right, transposed, first, inner, column, columns, scratch.panel);
+    (hasAmx() ? amxLayOut : layOut)(right, transposed, first, inner, column, columns, scratch.panel);
     for (int64_t i = row; i < end; i += kTile) {
       const int64_t rows = std::min(kTile, end - i);
       float* sums = scratch.sums + (blocks.atOnce(shape) ? 0 : (i - row) * blocks.columns);
-      for (int64_t c = 0; c < columns; c += kTile)
-        at::native::cpublas::brgemm(rows, kTile, inner, left.stride, kTile, blocks.columns, first > 0, left.data + i * left.stride + first,
-                                    scratch.panel + c * height, sums + c);
+      const BFloat16* from = left.data + i * left.stride + first;
+      if (hasAmx()) amxMultiply({from, left.stride}, rows, inner, scratch.panel, columns, sums, blocks.columns, first > 0, scratch.left);
+      else
+        for (int64_t c = 0; c < columns; c += kTile)
+          at::native::cpublas::brgemm(rows, kTile, inner, left.stride, kTile, blocks.columns, first > 0, from, scratch.panel + c * height, sums + c);
       if (first + inner == shape.inner)
         finishRows(sums, blocks.columns, rows, columns, bias == nullptr ? nullptr : bias + column, to + i * shape.columns + column, shape.columns);
     }
@@ -101,24 +105,27 @@ void multiplyPiece(const Product& product, int64_t row, int64_t column, const Sc
 
 }  // namespace
 
-// libtorch is as fast where there are few rows or the weight is small.
+// libtorch is as fast where there are few rows or the weight is small; with AMX, on which laying out takes the most of its time, sooner.
 bool hasProduct(const ProductShape& shape) {
-  return shape.rows >= 1024 && shape.columns * shape.inner >= 1 << 21 && shape.inner % 2 == 0 && hasAttentionKernel();
+  if (shape.inner % 2 != 0 || !hasAttentionKernel()) return false;
+  return shape.rows >= (hasAmx() ? 512 : 1024) && shape.columns * shape.inner >= (hasAmx() ? 1 << 18 : 1 << 21);
 }
 
 void productBf16(const ProductShape& shape, const Matrix& left, const Matrix& right, bool transposed, const BFloat16* bias, BFloat16* to) {
   const int64_t threads = at::get_num_threads();
   const Product product{shape, Blocks::of(shape, threads), left, right, transposed, bias, to};
   const Blocks& blocks = product.blocks;
-  const int64_t sums = blocks.floatsOfSums(shape), floats = sums + blocks.floatsOfPanel();
+  const int64_t sums = blocks.floatsOfSums(shape), panel = blocks.floatsOfPanel(), floats = sums + panel + blocks.floatsOfLeft();
   const at::Tensor memory = at::empty({threads, floats}, at::kFloat);
   std::atomic<int64_t> next{0};
   at::parallel_for(0, threads, 1, [&](int64_t thread, int64_t) {
     float* own = memory.data_ptr<float>() + thread * floats;
-    const Scratch scratch{own, reinterpret_cast<BFloat16*>(own + sums)};
+    const Scratch scratch{own, reinterpret_cast<BFloat16*>(own + sums), reinterpret_cast<BFloat16*>(own + sums + panel)};
+    if (hasAmx()) amxBegin();
     for (int64_t i; (i = next.fetch_add(1)) < blocks.panels * blocks.chunks;)
       multiplyPiece(product, i % blocks.chunks * blocks.rows, i / blocks.chunks * blocks.columns, scratch);
-    at::native::cpublas::brgemm_release();
+    if (hasAmx()) amxEnd();
+    else at::native::cpublas::brgemm_release();
   });
 }
 

@@ -1,7 +1,6 @@
 // Products of bfloat16 rows with AVX-512 BF16. Weights are bfloat16 or int8. Six outputs and four rows at a time: 24 sums, each in one register.
 #include <algorithm>
 #include <cstdlib>
-#include <type_traits>
 #include <vector>
 
 #include "avx512.h"
@@ -167,9 +166,9 @@ AVX512 void expand(const int8_t* from, BFloat16* to, int64_t count) {
 }
 
 // A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.
-template <int rows>
+template <int rows, class Meanwhile>
 AVX512 inline void part(const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count, bool first, float* kept, float* to,
-                        int64_t toStride, Ahead& ahead) {
+                        int64_t toStride, Meanwhile& meanwhile) {
   __m512 sums[kOutputs][rows];
 #pragma GCC unroll 8
   for (int o = 0; o < kOutputs; o++)
@@ -177,7 +176,7 @@ AVX512 inline void part(const BFloat16* x, int64_t width, const BFloat16* weight
     for (int r = 0; r < rows; r++) sums[o][r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(kept + (o * rows + r) * 16);
   int64_t k = 0;
   for (; k + kLanes <= count; k += kLanes) {
-    ahead.step();
+    meanwhile.step();
     step<kOutputs, rows, true>(sums, x + k, width, weight + k, stride, kLanes);
   }
   if (k < count) step<kOutputs, rows, false>(sums, x + k, width, weight + k, stride, count - k);
@@ -188,39 +187,83 @@ AVX512 inline void part(const BFloat16* x, int64_t width, const BFloat16* weight
     for (int r = 0; r < rows; r++) _mm512_storeu_ps(kept + (o * rows + r) * 16, sums[o][r]);
 }
 
-// Five to kFewRows rows: the inputs in parts, so that a part of the weights stays in the nearest cache while all rows pass over it. The sums are the
-// same: they wait in between.
-template <class Weight>
-AVX512 void fewRows(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+// All rows, in `groups` of four, with a part of the inputs of a block.
+template <class Meanwhile>
+AVX512 void partOfRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, int64_t stride, int64_t k, int64_t count, float* kept, float* to,
+                       Meanwhile& meanwhile) {
   constexpr int64_t floats = kOutputs * 4 * 16;
-  const int64_t width = problem.inputs, end = problem.outputs, groups = (problem.rows + 3) / 4;
-  std::vector<float> kept(static_cast<size_t>(groups * floats));
-  BFloat16 expanded[kOutputs * kPart];
-  int64_t o = 0;
-  for (; o + kOutputs <= end; o += kOutputs) {
-    const int64_t next = std::min(kOutputs, end - o - kOutputs) * width * static_cast<int64_t>(sizeof(Weight));
-    Ahead ahead(weight + (o + kOutputs) * width, next, groups * (width / kLanes));
-    for (int64_t k = 0; k < width; k += kPart) {
-      const int64_t count = std::min(kPart, width - k);
-      const BFloat16* own = expanded;
-      if constexpr (std::is_same_v<Weight, BFloat16>) own = weight + o * width + k;
-      else
-        for (int64_t i = 0; i < kOutputs; i++) expand(weight + (o + i) * width + k, expanded + i * kPart, count);
-      const int64_t stride = std::is_same_v<Weight, BFloat16> ? width : kPart;
-      for (int64_t g = 0; g < groups; g++) {
-        const BFloat16* from = x + 4 * g * width + k;
-        float* to = k + count == width ? sums + 4 * g * end + o : nullptr;
-        float* some = kept.data() + g * floats;
-        switch (std::min<int64_t>(4, problem.rows - 4 * g)) {
-          case 1: part<1>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
-          case 2: part<2>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
-          case 3: part<3>(from, width, own, stride, count, k == 0, some, to, end, ahead); break;
-          default: part<4>(from, width, own, stride, count, k == 0, some, to, end, ahead);
-        }
-      }
+  const int64_t width = problem.inputs, toStride = problem.outputs;
+  for (int64_t row = 0; row < problem.rows; row += 4, kept += floats) {
+    const BFloat16* from = x + row * width + k;
+    float* own = k + count == width ? to + row * toStride : nullptr;
+    switch (std::min<int64_t>(4, problem.rows - row)) {
+      case 1: part<1>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      case 2: part<2>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      case 3: part<3>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      default: part<4>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile);
     }
   }
-  for (; o < end; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
+}
+
+// A part of the inputs of a block of int8 weights becomes bfloat16, a little with each step of the products with the part before.
+struct Expansion {
+  const int8_t* from;
+  BFloat16* to;
+  int64_t width, count, perStep, row, k = 0;
+
+  // Without calls, so that the sums stay in registers.
+  __attribute__((always_inline)) AVX512 inline void step() {
+    for (int64_t i = 0; i < perStep && row < kOutputs; i++) {
+      const int8_t* own = from + row * width + k;
+      _mm_prefetch(reinterpret_cast<const char*>(own) + kOutputs * width, _MM_HINT_T1);  // of the next block
+      _mm512_storeu_si512(to + row * kPart + k, (__m512i)inputs<true>(own, kLanes));
+      if ((k += kLanes) + kLanes > count) k = 0, row++;
+    }
+  }
+
+  AVX512 void finish() {
+    const int64_t whole = count / kLanes * kLanes;
+    while (whole > 0 && row < kOutputs) step();
+    for (int64_t r = 0; whole < count && r < kOutputs; r++) expand(from + r * width + whole, to + r * kPart + whole, count - whole);
+  }
+};
+
+// Five to kFewRows rows: the inputs in parts, so that a part of the weights stays in the nearest cache while all rows pass over it. The sums are the
+// same: they wait in between.
+AVX512 void fewRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums, int64_t end, float* kept) {
+  const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4;
+  for (int64_t o = 0; o < end; o += kOutputs) {
+    const int64_t next = std::min(kOutputs, end - o - kOutputs) * width * static_cast<int64_t>(sizeof(BFloat16));
+    Ahead ahead(weight + (o + kOutputs) * width, next, groups * (width / kLanes));
+    for (int64_t k = 0; k < width; k += kPart)
+      partOfRows(problem, x, weight + o * width + k, width, k, std::min(kPart, width - k), kept, sums + o, ahead);
+  }
+}
+
+AVX512 void fewRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums, int64_t end, float* kept) {
+  const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4;
+  BFloat16 expanded[2][kOutputs * kPart];
+  const auto expansionOf = [&](int64_t o, int64_t k, int64_t i) -> Expansion {
+    const int64_t count = std::min(kPart, width - k);
+    return {weight + o * width + k, expanded[i], width, count, (kOutputs + groups - 1) / groups, o < end && count >= kLanes ? 0 : kOutputs};
+  };
+  int64_t i = 0;
+  Expansion expansion = expansionOf(0, 0, 0);
+  for (int64_t o = 0; o < end; o += kOutputs)
+    for (int64_t k = 0; k < width; k += kPart, i ^= 1) {
+      expansion.finish();
+      const bool isLast = k + kPart >= width;
+      expansion = expansionOf(isLast ? o + kOutputs : o, isLast ? 0 : k + kPart, i ^ 1);
+      partOfRows(problem, x, expanded[i], kPart, k, std::min(kPart, width - k), kept, sums + o, expansion);
+    }
+}
+
+template <class Weight>
+AVX512 void fewRows(const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  const int64_t end = problem.outputs / kOutputs * kOutputs;
+  std::vector<float> kept(static_cast<size_t>((problem.rows + 3) / 4 * kOutputs * 4 * 16));
+  fewRows(problem, x, weight, sums, end, kept.data());
+  for (int64_t o = end; o < problem.outputs; o++) allRows<1>(problem, 1, x, weight + o * problem.inputs, sums + o, nullptr, 0);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// What stands between the products of generation. minicpm::rows_rms_norm, rows_swiglu and rows_add: a row depends on no other row.
+// What stands between the products of generation. minicpm::rows_rms_norm, rows_swiglu and rows_add: a row depends on no other row. And
+// minicpm::rows_argmax, which follows them.
 //
 // On a CPU they are computed here, in float32 inside, whatever the processor.
 #include <ATen/ops/add.h>
@@ -103,9 +104,52 @@ Tensor rowsAdd(const Tensor& xGiven, const Tensor& yGiven, double alpha) {
   return sum;
 }
 
+LANES_INLINE void argmaxInline(const float* x, int64_t count, int64_t* result) {
+  Floats best = broadcast(-INFINITY);
+  Ints places = {}, own = {}, isNaN = {};
+  for (int32_t lane = 0; lane < kFloats; lane++) own[lane] = lane;
+  places = own;
+  for (int64_t i = 0; i < count; i += kFloats, own += static_cast<int32_t>(kFloats)) {
+    Floats values = broadcast(-INFINITY);
+    if (i + kFloats <= count) values = loadFloats(x + i);
+    else
+      for (int64_t lane = 0; i + lane < count; lane++) values[lane] = x[i + lane];
+    isNaN |= values != values;
+    const Ints isMore = values > best;
+    best = isMore ? values : best;
+    places = isMore ? own : places;
+  }
+  float most = -INFINITY;
+  *result = 0;
+  for (int lane = 0; lane < kFloats; lane++) {
+    if (isNaN[lane]) {
+      *result = -1;
+      return;
+    }
+    if (best[lane] > most || (best[lane] == most && places[lane] < *result)) most = best[lane], *result = places[lane];
+  }
+}
+
+CLONES(argmax, (const float* x, int64_t count, int64_t* result), (x, count, result))
+
+// The index of the highest number of a row, the first of equals; -1: one is NaN. libtorch's own wakes its threads for a row of many numbers, and they stay
+// awake while those of generation go on.
+static int64_t rowsArgmax(const Tensor& row) {
+  TORCH_CHECK(row.dim() == 1 && row.scalar_type() == at::kFloat && row.size(0) > 0 && row.size(0) < (int64_t{1} << 31),
+              "expected a row of float32 numbers but received ", row.scalar_type(), row.sizes());
+  if (!row.is_cpu()) {
+    const Tensor best = row.argmax(0, true);
+    return std::isnan(row.gather(0, best).item<float>()) ? -1 : best.item<int64_t>();
+  }
+  int64_t result = 0;
+  argmax(row.contiguous().const_data_ptr<float>(), row.size(0), &result);
+  return result;
+}
+
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
   library.def("rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor", rowsRmsNorm);
   library.def("rows_add(Tensor x, Tensor y, float alpha) -> Tensor", rowsAdd);
+  library.def("rows_argmax(Tensor row) -> int", rowsArgmax);
   library.def("rows_swiglu(Tensor gate, Tensor up) -> Tensor", rowsSwiglu);
 }
 

@@ -1,4 +1,4 @@
-// Several layers of generation in one call. minicpm::rows_mlp and decode_layer.
+// Several layers of generation in one call. minicpm::rows_mlp and decode_layers.
 //
 // The same functions in the same order as the calls one by one, so the same bits. Between two products memory is idle: from here they follow within a
 // microsecond, from JavaScript within forty, because weights drive everything else out of the caches.
@@ -56,25 +56,48 @@ static Tensor rowsMlp(const Tensor& x, const Tensor& norm, double eps, double of
   return mlp(x, norm, {eps, offset}, Layers(weights, biases, scales, 3), 0, scale);
 }
 
-// A decoder layer: x + scale · o(attention(q, k, v)), then the MLP. Norms before the two, and of the heads of q and k where there are some.
-static Tensor decodeLayer(const Tensor& x, const Tensor& table, at::TensorList caches, at::IntArrayRef lengths, const Tensor& attentionNorm,
-                          const Tensor& mlpNorm, const std::optional<Tensor>& queryNorm, const std::optional<Tensor>& keyNorm, double eps, double offset,
-                          at::TensorList weights, const Optionals& biases, const Optionals& scales, double scale) {
-  const Layers layers(weights, biases, scales, 7);
-  const Norm how{eps, offset};
-  const Tensor normed = how.of(x, attentionNorm);
-  const Tensor q = normedHeads(layers.linear(0, normed), queryNorm, how), k = normedHeads(layers.linear(1, normed), keyNorm, how);
-  const Tensor attended = decodeAttention(q, k, layers.linear(2, normed), table, caches, lengths);
-  return mlp(added(x, layers.linear(3, attended), scale), mlpNorm, how, layers, 4, scale);
+constexpr size_t kPerLayer = 7;  // linear layers of a decoder layer
+
+// What all decoder layers share: rows of the rotary table, positions before the new one, norms.
+struct Decoding {
+  const Tensor& table;
+  at::IntArrayRef lengths;
+  Norm how;
+  double scale;
+};
+
+// x + scale · o(attention(q, k, v)), then the MLP. Norms before the two, and of the heads of q and k where there are some. `first`: its first linear layer
+static Tensor decodeLayer(const Tensor& x, const Decoding& decoding, at::TensorList caches, at::TensorList norms, const std::optional<Tensor>& queryNorm,
+                          const std::optional<Tensor>& keyNorm, const Layers& layers, size_t first) {
+  const auto& [table, lengths, how, scale] = decoding;
+  const Tensor normed = how.of(x, norms[0]);
+  const Tensor q = normedHeads(layers.linear(first, normed), queryNorm, how), k = normedHeads(layers.linear(first + 1, normed), keyNorm, how);
+  const Tensor attended = decodeAttention(q, k, layers.linear(first + 2, normed), table, caches, lengths);
+  return mlp(added(x, layers.linear(first + 3, attended), scale), norms[1], how, layers, first + 4, scale);
+}
+
+// Decoder layers one after the other. Of each one after the other: a cache for each sequence, two norms, two norms of heads, seven linear layers
+static Tensor decodeLayers(const Tensor& given, const Tensor& table, at::TensorList caches, at::IntArrayRef lengths, at::TensorList norms,
+                           const Optionals& headNorms, double eps, double offset, at::TensorList weights, const Optionals& biases, const Optionals& scales,
+                           double scale) {
+  const size_t count = norms.size() / 2, sequences = lengths.size();
+  TORCH_CHECK(norms.size() == 2 * count && headNorms.size() == 2 * count && caches.size() == sequences * count, "expected two norms, two norms of heads and ", sequences,
+              " caches for each layer but received ", norms.size(), ", ", headNorms.size(), " and ", caches.size());
+  const Layers layers(weights, biases, scales, kPerLayer * count);
+  const Decoding decoding{table, lengths, {eps, offset}, scale};
+  Tensor x = given;
+  for (size_t i = 0; i < count; i++)
+    x = decodeLayer(x, decoding, caches.slice(i * sequences, sequences), norms.slice(2 * i, 2), headNorms.get(2 * i), headNorms.get(2 * i + 1), layers, kPerLayer * i);
+  return x;
 }
 
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
   library.def(
       "rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor", rowsMlp);
   library.def(
-      "decode_layer(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor attention_norm, Tensor mlp_norm, Tensor? query_norm, Tensor? key_norm, "
-      "float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor",
-      decodeLayer);
+      "decode_layers(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor[] norms, Tensor?[] head_norms, float eps, float offset, Tensor[] weights, "
+      "Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor",
+      decodeLayers);
 }
 
 }  // namespace minicpm

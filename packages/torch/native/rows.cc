@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string>
-#include <unordered_map>
+#include <utility>
 
 #include "crew.h"
 #include "lanes.h"
@@ -26,7 +26,6 @@ using at::Tensor;
 
 constexpr int64_t kDeviceRows = 16;
 constexpr int64_t kShareBytes = 1 << 18;  // of a weight that a thread takes at a time, with few rows
-constexpr int64_t kAheadBytes = 3 << 18;
 constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
 constexpr int64_t kStreamRows = 2, kStreamUnit = 8;  // up to so many rows, so many outputs belong together
 
@@ -96,24 +95,6 @@ struct Layer {
   Tensor x, weight, bias, scales;  // the last two where there are some
 };
 
-// Which weight came after each weight the last time: threads fetch it while they wait.
-class Following {
- public:
-  // What will probably come after `weight`, which comes now.
-  Upcoming after(const Upcoming& weight) {
-    if (next_.size() > kMostWeights) next_.clear();
-    next_[last_] = weight;
-    last_ = weight.data;
-    const auto found = next_.find(weight.data);
-    return found == next_.end() ? Upcoming{} : found->second;
-  }
-
- private:
-  static constexpr size_t kMostWeights = 1 << 14;
-  std::unordered_map<const char*, Upcoming> next_;
-  const char* last_ = nullptr;
-};
-
 // Outputs that a thread takes at a time.
 static int64_t shareOf(const RowsProblem& problem, int64_t weightBytes, int64_t threads) {
   const int64_t unit = problem.rows > kStreamRows ? kRowUnit : kStreamUnit;
@@ -121,7 +102,29 @@ static int64_t shareOf(const RowsProblem& problem, int64_t weightBytes, int64_t 
   return unit * std::max<int64_t>(1, std::min(most, problem.outputs / (unit * 4 * threads)));
 }
 
-// Each thread takes a share, then the next one whenever it is done: memory is never idle while a thread is held up.
+// Hands out the outputs of a product in pieces that get smaller and smaller, down to `share`: memory read from front to back is read fastest, and no
+// thread waits for long at the end.
+class Pieces {
+ public:
+  Pieces(int64_t outputs, int64_t share, int64_t threads) : outputs_(outputs), share_(share), threads_(threads), next_(threads * first()) {}
+
+  // Of the piece that each thread begins with.
+  int64_t first() const { return sizeAt(0); }
+
+  // Begin and end of one more; the end is at most the begin: none is left.
+  std::pair<int64_t, int64_t> take() {
+    int64_t begin = next_.load(std::memory_order_relaxed);
+    while (begin < outputs_ && !next_.compare_exchange_weak(begin, begin + sizeAt(begin), std::memory_order_relaxed)) continue;
+    return {begin, std::min(outputs_, begin + sizeAt(begin))};
+  }
+
+ private:
+  int64_t sizeAt(int64_t begin) const { return share_ * std::max<int64_t>(1, (outputs_ - begin) / (2 * threads_ * share_)); }
+
+  int64_t outputs_, share_, threads_;
+  std::atomic<int64_t> next_;
+};
+
 template <class X, class Weight, class Y>
 static Tensor linearOnCpu(const Layer& layer) {
   const int64_t width = layer.x.size(-1);
@@ -136,25 +139,24 @@ static Tensor linearOnCpu(const Layer& layer) {
   auto* to = y.data_ptr<Y>();
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * width / kGrain));
   const int64_t share = shareOf(problem, sizeof(Weight), threads);
-  // what a thread may have in its cache already
-  const int64_t first = problem.rows > kFewRows ? share : std::max(share, std::min(kAheadBytes / std::max<int64_t>(1, share * width * static_cast<int64_t>(sizeof(Weight))), problem.outputs / (2 * threads * share)) * share);
-  static thread_local Following following;
-  Upcoming upcoming;
+  Pieces pieces(problem.outputs, share, threads);
+  Reads reads;
   if (problem.rows <= kFewRows)
-    upcoming = following.after({reinterpret_cast<const char*>(weight), static_cast<int64_t>(layer.weight.nbytes()), first * width * static_cast<int64_t>(sizeof(Weight))});
-  std::atomic<int64_t> next{threads * first};
+    reads = {reinterpret_cast<const char*>(weight), static_cast<int64_t>(layer.weight.nbytes()), pieces.first() * width * static_cast<int64_t>(sizeof(Weight))};
   const auto work = [&](int64_t thread) {
     std::vector<float> sums(static_cast<size_t>(problem.rows * share));
-    const int64_t own = std::min((thread + 1) * first, problem.outputs);
-    for (int64_t begin = thread * first; begin < problem.outputs; begin = begin + share < own ? begin + share : next.fetch_add(share)) {
-      const int64_t count = std::min(problem.outputs - begin, share);
-      product(RowsProblem{problem.rows, width, count}, x, weight + begin * width, sums.data());
-      for (int64_t row = 0; row < problem.rows; row++)
-        finish(count, sums.data() + row * count, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin,
-               to + row * problem.outputs + begin);
+    std::pair<int64_t, int64_t> piece{thread * pieces.first(), std::min((thread + 1) * pieces.first(), problem.outputs)};
+    for (; piece.first < piece.second; piece = pieces.take()) {
+      for (int64_t begin = piece.first; begin < piece.second; begin += share) {
+        const int64_t count = std::min(piece.second - begin, share);
+        product(RowsProblem{problem.rows, width, count}, x, weight + begin * width, sums.data());
+        for (int64_t row = 0; row < problem.rows; row++)
+          finish(count, sums.data() + row * count, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin,
+                 to + row * problem.outputs + begin);
+      }
     }
   };
-  runCrew(threads, work, upcoming);
+  runCrew(threads, work, reads);
   return y;
 }
 

@@ -13,15 +13,20 @@ export function rowsWeight(parameter: Parameter): RowsWeight | undefined {
   return data.dtype === 'float16' ? undefined : { weight: data, scales: null };
 }
 
-/** Weights, biases and scales of layers for one operator of generation; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
-export function rowsLayers(
-  layers: readonly Linear[],
-): [weights: Tensor[], biases: (Tensor | null)[], scales: (Tensor | null)[]] | undefined {
+/** Of linear layers one after the other. */
+export interface RowsLayers {
+  readonly weights: readonly Tensor[];
+  readonly biases: readonly (Tensor | null)[];
+  readonly scales: readonly (Tensor | null)[];
+}
+
+/** What one operator of generation takes of linear layers; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
+export function rowsLayers(layers: readonly Linear[]): RowsLayers | undefined {
   if (!rowsStandAlone() || layers.some(({ adapter }) => adapter !== undefined)) return undefined;
   const all = layers.map(({ weight }) => rowsWeight(weight)).filter((rows) => rows !== undefined);
   if (all.length < layers.length) return undefined;
   const biases = layers.map(({ bias }) => bias?.data ?? null);
-  return [all.map(({ weight }) => weight), biases, all.map(({ scales }) => scales)];
+  return { weights: all.map(({ weight }) => weight), biases, scales: all.map(({ scales }) => scales) };
 }
 
 /**
@@ -35,5 +40,7 @@ export function rowsMlp(
   scale: number,
 ): Tensor | undefined {
   const rows = rowsLayers(layers);
-  return rows && ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, ...rows, scale);
+  if (rows === undefined) return undefined;
+  const { weights, biases, scales } = rows;
+  return ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, weights, biases, scales, scale);
 }

@@ -128,10 +128,11 @@ export const OPERATORS = {
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
+  rowsArgmax: 'minicpm::rows_argmax(Tensor row) -> int',
   rowsMlp:
     'minicpm::rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
-  decodeLayer:
-    'minicpm::decode_layer(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor attention_norm, Tensor mlp_norm, Tensor? query_norm, Tensor? key_norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
+  decodeLayers:
+    'minicpm::decode_layers(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor[] norms, Tensor?[] head_norms, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
   decodeAttention:
     'minicpm::decode_attention(Tensor query, Tensor key, Tensor value, Tensor table, Tensor[] caches, int[] lengths) -> Tensor',
   gatedDeltaRule:

@@ -70,7 +70,9 @@ type Result<R extends string> = R extends '()'
       ? Tensor[]
       : R extends 'bool'
         ? boolean
-        : Tensor;
+        : R extends 'int'
+          ? number
+          : Tensor;
 
 /** The TypeScript function of a declaration. */
 type Operator<S extends string> = S extends `${string}(${infer A}) -> ${infer R}`
@@ -144,6 +146,7 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
   const converters = args.map((arg) => converterOf(arg.type));
   const positional = args.filter((arg) => !arg.keyword).length;
   const inPlace = result.includes('!');
+  const isNumber = result === 'int';
   let index = -1;
   let places: number[] = [];
 
@@ -167,7 +170,8 @@ function build(key: OperatorName): (...args: unknown[]) => unknown {
       values[places[i]!] = convert === undefined || value === null ? value : convert(value as never, name);
     }
     const returned = guard(() => (listener === null ? native.call(index, ...values) : callTraced(name, index, values)));
-    return inPlace ? given[0] : wrap(returned);
+    if (inPlace) return given[0];
+    return isNumber ? returned : wrap(returned);
   };
 }
 

@@ -172,7 +172,7 @@ describe.each(['float32', 'bfloat16', 'float64'] as const)('decodeAttention in %
   });
 });
 
-it.each(['float32', 'bfloat16'] as const)('decodeLayer and rowsMlp in %s give the bits of their parts', (dtype) => {
+it.each(['float32', 'bfloat16'] as const)('decodeLayers and rowsMlp in %s give the bits of their parts', (dtype) => {
   manualSeed(6);
   scope(() => {
     const [rows, width, heads, keyHeads, size, inner, eps] = [3, 40, 4, 2, 16, 72, 1e-6];
@@ -195,18 +195,32 @@ it.each(['float32', 'bfloat16'] as const)('decodeLayer and rowsMlp in %s give th
       const linear = (y: Tensor, i: number): Tensor => ops.rowsLinear(y, weights[i]!, biases[i]!);
       const added = (y: Tensor, z: Tensor): Tensor => ops.add(y, scale === 1 ? z : ops.mulScalar(z, scale));
       const own = caches.map((cache) => ops.clone(cache));
-      const y = ops.rowsRmsNorm(x, first, eps, offset);
-      const [q, k] = [normed(linear(y, 0), qn), normed(linear(y, 1), kn)];
-      const attended = added(x, linear(ops.decodeAttention(q, k, linear(y, 2), table, own, lengths), 3));
-      const z = ops.rowsRmsNorm(attended, second, eps, offset);
-      const expected = added(attended, linear(ops.rowsSwiglu(linear(z, 4), linear(z, 5)), 6));
       const mlp = [weights.slice(4), biases.slice(4), none.slice(4)] as const;
-      expect(bits(ops.rowsMlp(attended, second, eps, offset, ...mlp, scale))).toBe(bits(expected));
+      const layer = (from: Tensor): Tensor => {
+        const y = ops.rowsRmsNorm(from, first, eps, offset);
+        const [q, k] = [normed(linear(y, 0), qn), normed(linear(y, 1), kn)];
+        const attended = added(from, linear(ops.decodeAttention(q, k, linear(y, 2), table, own, lengths), 3));
+        const z = ops.rowsRmsNorm(attended, second, eps, offset);
+        const result = added(attended, linear(ops.rowsSwiglu(linear(z, 4), linear(z, 5)), 6));
+        expect(bits(ops.rowsMlp(attended, second, eps, offset, ...mlp, scale))).toBe(bits(result));
+        return result;
+      };
       const others = caches.map((cache) => ops.clone(cache));
-      const all = [weights, biases, none] as const;
-      const got = ops.decodeLayer(x, table, others, lengths, first, second, qn, kn, eps, offset, ...all, scale);
-      expect(bits(got)).toBe(bits(expected));
-      expect(others.map(bits)).toEqual(own.map(bits));
+      for (const layers of [1, 2]) {
+        const expected = layers === 1 ? layer(x) : layer(layer(x));
+        const many = <T>(values: readonly T[]): T[] => Array.from({ length: layers }, () => values).flat();
+        const [norms, headNorms, all] = [
+          many([first, second]),
+          many([qn, kn]),
+          [many(weights), many(biases), many(none)] as const,
+        ];
+        const got = ops.decodeLayers(x, table, many(others), lengths, norms, headNorms, eps, offset, ...all, scale);
+        expect(bits(got)).toBe(bits(expected));
+        expect(others.map(bits)).toEqual(own.map(bits));
+      }
+      expect(() =>
+        ops.decodeLayers(x, table, others, lengths, [first], [qn, kn], eps, offset, weights, biases, none, scale),
+      ).toThrow('two norms');
       expect(() => ops.rowsMlp(x, second, eps, offset, weights, biases, none, scale)).toThrow('of 3 layers');
     }
   });

@@ -14,7 +14,6 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statfsSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -22,9 +21,9 @@ import { dirname, join, relative } from 'node:path';
 import {
   checkpointStep,
   contentOfFile,
-  formatBytes,
   RUN_FILES,
   removedCheckpointName,
+  requireSpace,
   UserError,
 } from '@minicpm-finetune/run';
 import { z } from 'zod';
@@ -185,11 +184,5 @@ export function checkSpace(
   what: string,
   cure = 'Free some space, lower --save_total_limit, or use --save_only_model true.',
 ): void {
-  const { bavail, bsize } = statfsSync(folder);
-  const free = bavail * bsize;
-  if (free >= needed) return;
-  throw new UserError(
-    `Expected ${formatBytes(needed)} free for ${what} in ${folder} but received ${formatBytes(free)}.`,
-    { file: folder, cure },
-  );
+  requireSpace(folder, needed, { what, cure });
 }

@@ -30,8 +30,8 @@ export interface Compared {
 
 /** Keys that other records have, too, and that mean this only beside others. */
 const PROMPTS = ['prompt', 'question', 'instruction'] as const;
-const REJECTED = ['rejected', 'rejected_response', 'rejected_messages', 'rejected_images'] as const;
-const OWN = [...PROMPTS, ...REJECTED, 'chosen', 'completion', 'label', 'kto_tag', 'input', 'rejected_image'] as const;
+const REJECTED = ['rejected', 'rejected_response', 'rejected_messages', 'rejected_images', 'rejected_image'] as const;
+const OWN = [...PROMPTS, ...REJECTED, 'chosen', 'completion', 'label', 'kto_tag', 'input'] as const;
 
 /** Names of columns that a record of preference tuning may have. */
 export const COMPARED_KEYS: readonly string[] = OWN;

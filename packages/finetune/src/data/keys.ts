@@ -23,6 +23,8 @@ const TOOLS: Cure = (key) =>
 const REASONING: Cure = (key) =>
   `Write it as reasoning_content into the turn of its answer, for a model that thinks, or into the answer itself, or remove ${key}.`;
 const PREFERENCE: Cure = (key) => `Rename ${key} to rejected or chosen, with --preference; or remove it.`;
+const VIDEO: Cure = (key) =>
+  `Both answers of a pair are about the same video, under the key video or videos: remove ${key}, or the record.`;
 const MEDIA: Cure = (key) => `Remove ${key} or the record: the models are trained on text, images and videos here.`;
 const HISTORY: Cure = (key) =>
   `Write the earlier turns in front of the others, as user and assistant, and remove ${key}.`;
@@ -35,6 +37,7 @@ const REFUSED: Readonly<Record<string, Cure>> = {
   ...cured(TOOLS, ['tools', 'functions', 'function_call', 'tool_call', 'tool_calls', 'tool_choice', 'tool_call_id']),
   ...cured(REASONING, ['reasoning', 'reasoning_content', 'thinking', 'thinking_content', 'thought', 'thoughts']),
   ...cured(PREFERENCE, ['rejected_answer', 'rejected_output', 'chosen_response', 'refusal']),
+  ...cured(VIDEO, ['rejected_video', 'rejected_videos']),
   ...cured(HISTORY, ['history', 'histories']),
   ...cured(SYSTEM, ['system_prompt', 'system_message', 'systems', 'sys_prompt']),
   ...cured(TEXT, ['documents', 'context_documents', 'chat_template_kwargs']),

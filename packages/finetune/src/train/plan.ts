@@ -17,6 +17,7 @@ import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
 import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
 import { readingOf, sliceOf } from '../data/encoder.js';
+import { comparesWithReference } from '../engine/preference-loss.js';
 import { fullyTuned } from '../engine/trainables.js';
 
 export interface TrainingPlan {
@@ -48,6 +49,17 @@ export function loraOptions({ lora, trainables }: RunConfig, { version }: MiniCP
 export function adapterOf({ lora }: RunConfig, resumeFrom: string | null): string | null {
   return lora.use_lora ? (resumeFrom ?? lora.lora_weight_path) : null;
 }
+
+/** How a run has its reference: beside the training, or computed once before it; null: it needs none. */
+export function referencePlan(config: RunConfig, epochs: number): 'live' | 'once' | null {
+  const { preference: loss, precompute_ref: asked } = config.preference;
+  if (loss === null || !comparesWithReference(loss)) return null;
+  if (asked !== 'auto') return asked === 'true' ? 'once' : 'live';
+  return !config.lora.use_lora || epochs > 1 || config.engine.offload_params !== 'none' ? 'once' : 'live';
+}
+
+/** Whether the reference is the base without adapters. */
+export const referenceIsBase = ({ lora }: RunConfig): boolean => lora.use_lora && lora.lora_weight_path === null;
 
 /**
  * Plans the training of a model without weights.

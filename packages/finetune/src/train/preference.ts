@@ -49,52 +49,82 @@ export function objectiveOf({ preference, state, ranks, config }: Learning): Pre
 
 /** Logged steps without progress that are worth a warning. */
 const LONG = 100;
+/** Logged steps whose mean stands for the start, and for now, where there is no reference: each has other answers. */
+const WINDOW = 10;
+
+/** Of chosen answers at some time: mean reward and mean log-probability. */
+interface Chosen {
+  readonly reward: number;
+  readonly logp: number;
+}
+
+const meanOf = (all: readonly Chosen[]): Chosen => ({
+  reward: all.reduce((sum, { reward }) => sum + reward, 0) / all.length,
+  logp: all.reduce((sum, { logp }) => sum + logp, 0) / all.length,
+});
 
 /** Tells once of what surprises in preference tuning. */
 export class PreferenceWatch {
   #toldFall = false;
+  #toldUnlikely = false;
   #toldStill = false;
-  #first: number | null = null;
-  #start: number | null = null;
   #still: { readonly step: number } | null = null;
+  readonly #first: Chosen[] = [];
+  #last: Chosen[] = [];
   readonly #log: RunLog;
-  readonly #hasReference: boolean;
+  readonly #beta: number | null;
 
-  /** @param hasReference rewards are log ratios to a reference, which has 0; false: rewards of its own are below 0 from the start */
-  constructor(log: RunLog, hasReference: boolean) {
+  /** @param beta of rewards that are log ratios to a reference; null: there is no reference */
+  constructor(log: RunLog, beta: number | null) {
     this.#log = log;
-    this.#hasReference = hasReference;
+    this.#beta = beta;
   }
 
   /** Looks at a step that was logged. */
   see({ step, preference }: Pick<StepEvent, 'step' | 'preference'>): void {
     if (preference === undefined) return;
-    const { 'logps/chosen': chosen, 'rewards/chosen': reward, 'rewards/margins': margin } = preference;
-    if (chosen !== undefined) this.#first ??= chosen;
-    if (reward !== undefined && margin !== undefined && margin > 0) this.#seeReward(reward, step);
-    if (this.#first !== null && chosen !== undefined && chosen < Math.min(1.2 * this.#first, this.#first - 1))
-      this.#warnFall(chosen, step);
+    const { 'logps/chosen': logp, 'rewards/chosen': reward, 'rewards/margins': margin } = preference;
+    // before the first update rewards are rounding
+    if (logp !== undefined && reward !== undefined && step > 1) {
+      const now = { reward, logp };
+      const compared = this.#beta === null ? this.#means(now) : { now, before: before(now, this.#beta) };
+      if (compared !== null) {
+        if (margin !== undefined && margin > 0 && compared.now.reward < compared.before.reward) this.#tellFall();
+        this.#seeLogp(compared.before.logp, compared.now.logp, step);
+      }
+    }
     this.#seeAccuracy(preference['rewards/accuracies'], step);
   }
 
-  #seeReward(reward: number, step: number): void {
-    this.#start ??= this.#hasReference ? 0 : reward;
-    if (this.#toldFall || step <= 1 || reward >= this.#start) return; // before the first update rewards are rounding
+  /** Means of the first and of the last logged steps; null: there are too few. */
+  #means(now: Chosen): { readonly before: Chosen; readonly now: Chosen } | null {
+    if (this.#first.length < WINDOW) {
+      this.#first.push(now);
+      return null;
+    }
+    this.#last = [...this.#last.slice(1 - WINDOW), now];
+    return this.#last.length < WINDOW ? null : { before: meanOf(this.#first), now: meanOf(this.#last) };
+  }
+
+  #tellFall(): void {
+    if (this.#toldFall) return;
     this.#toldFall = true;
-    const fall = this.#hasReference
-      ? 'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less. '
-      : 'The rewards of chosen answers fall: the model makes them less likely than it did at first. ';
+    const fall =
+      this.#beta === null
+        ? 'The rewards of chosen answers fall: the model makes them less likely than it did at first. '
+        : 'The rewards of chosen answers fall: the model makes them less likely than the reference does, and rejected ones still less. ';
     this.#log.reporter.notice(
       `${fall}That is usual, for only the margin is learned. To keep chosen answers likely give --rpo_alpha 1, a smaller --learning_rate, ` +
         'or train on the chosen answers first.',
     );
   }
 
-  #warnFall(chosen: number, step: number): void {
+  #seeLogp(before: number, now: number, step: number): void {
+    if (this.#toldUnlikely || now >= Math.min(1.2 * before, before - 1)) return;
+    this.#toldUnlikely = true;
     const message =
-      `logps/chosen fell from ${this.#first!.toFixed(1)} to ${chosen.toFixed(1)}, more than 20 %: chosen answers become unlikely. ` +
+      `logps/chosen fell from ${before.toFixed(1)} to ${now.toFixed(1)}, more than 20 %: chosen answers become unlikely. ` +
       'Give --rpo_alpha 1, a larger --beta or a smaller --learning_rate.';
-    this.#first = Number.NEGATIVE_INFINITY; // said
     this.#log.warn('chosen_unlikely', message, step);
   }
 
@@ -110,3 +140,6 @@ export class PreferenceWatch {
     this.#log.warn('no_preference', message, step);
   }
 }
+
+/** The same answers under the reference. */
+const before = ({ reward, logp }: Chosen, beta: number): Chosen => ({ reward: 0, logp: logp - reward / beta });

@@ -16,7 +16,6 @@ import type { StepSource } from '../data/sampler.js';
 import { collateAll, disposeBatch } from '../engine/collate.js';
 import { StartReference, startOfTrained } from '../engine/live-reference.js';
 import { answerLogProbs } from '../engine/preference.js';
-import { comparesWithReference } from '../engine/preference-loss.js';
 import type { VisionCache } from '../engine/vision-cache.js';
 import { agree, attempted, exchangeLists, firstOfMachine } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
@@ -26,18 +25,7 @@ import type { RunLog } from '../report/run-log.js';
 import { confer } from './confer.js';
 import { badRecordPolicy, loaderThreads, type RunData } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
-import { adapterOf } from './plan.js';
-
-/** How a run has its reference; null: it needs none. */
-export function referencePlan(config: RunConfig, epochs: number): 'live' | 'once' | null {
-  const { preference: loss, precompute_ref: asked } = config.preference;
-  if (loss === null || !comparesWithReference(loss)) return null;
-  if (asked !== 'auto') return asked === 'true' ? 'once' : 'live';
-  return !config.lora.use_lora || epochs > 1 || config.engine.offload_params !== 'none' ? 'once' : 'live';
-}
-
-/** Whether the reference is the base without adapters. */
-const isBase = (config: RunConfig): boolean => config.lora.use_lora && config.lora.lora_weight_path === null;
+import { adapterOf, referenceIsBase } from './plan.js';
 
 /**
  * The reference beside a model that was just opened, ready for training or resumed.
@@ -51,12 +39,12 @@ export function openLiveReference(
   reporter: Reporter,
 ): StartReference {
   const first = resumed ? prepareModel(config, folder, SILENT, null) : training;
-  const start = startOfTrained(first.trainable, isBase(config));
+  const start = startOfTrained(first.trainable, referenceIsBase(config));
   if (resumed) first.model.dispose();
-  const live = new StartReference(training.model, training.trainable, start, isBase(config));
+  const live = new StartReference(training.model, training.trainable, start, referenceIsBase(config));
   const whole = live.nbytes > 0 ? `, with a copy of what else trains (${formatBytes(live.nbytes)})` : '';
   reporter.notice(
-    isBase(config)
+    referenceIsBase(config)
       ? `The reference is the base with the adapters off${whole}.`
       : `The reference is a copy of what trains as it was before the first step (${formatBytes(live.nbytes)}).`,
   );

@@ -26,8 +26,9 @@ import { openOffload, type RunOffload } from './offload.js';
 import { openData, type RunData, refusePictures } from './open-data.js';
 import { prepareModel, type TrainingModel } from './open-model.js';
 import { refuseTakenResult } from './output-folder.js';
+import { referencePlan } from './plan.js';
 import { objectiveOf, PreferenceWatch, type RunPreference } from './preference.js';
-import { computeReference, isComplete, openLiveReference, openReferenceLogs, referencePlan } from './reference.js';
+import { computeReference, isComplete, openLiveReference, openReferenceLogs } from './reference.js';
 import { compareBase, type Start } from './resume.js';
 import type { RunState } from './state.js';
 import { type StopOptions, StopRequests } from './stop.js';
@@ -116,7 +117,7 @@ export async function openRun(config: RunConfig, log: RunLog, start: Start, opti
         options,
         live,
         logs,
-        watch: new PreferenceWatch(log, comparesWithReference(options.loss)),
+        watch: new PreferenceWatch(log, comparesWithReference(options.loss) ? options.beta : null),
       };
       return makeRun({ config, ranks, log, data, training, preference, derived, estimated, state, output, stop });
     });

@@ -1,16 +1,5 @@
 /** What checkpoints hold, which of them stay, and what happens when the disk is full. */
-import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  appendFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OwnFiles, readEvents } from '@minicpm-finetune/run';
 import { SafetensorsFile } from '@minicpm-finetune/torch';
@@ -20,6 +9,7 @@ import { train } from '../../src/train/train.js';
 import { CLI, checkpointsIn, type Running, start, startTraining, weightsHash, words } from '../support/cli-run.js';
 import { resolveTrainConfig } from '../support/config-words.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
+import { fillDisk, mountSmall, unmount } from '../support/small-disk.js';
 
 let place: Place;
 beforeAll(() => {
@@ -195,16 +185,6 @@ describe('a write that fails', () => {
   });
 });
 
-/** A file system of some megabytes, or null where mounting is not permitted. */
-function mountSmall(megabytes: number): string | null {
-  const folder = mkdtempSync(join(tmpdir(), 'small-disk-'));
-  const { status, stderr, error } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder]);
-  if (status === 0) return folder;
-  rmSync(folder, { recursive: true });
-  console.warn(`Tests on a full disk are left out: mount: ${error?.message ?? stderr.toString().trim()}`);
-  return null;
-}
-
 /** Fills the last page of a file of events: what the file system has given it would take events without a free byte. */
 function fillPage(file: string): void {
   const page = 4096;
@@ -217,8 +197,7 @@ describe('a full disk', () => {
   const disk = mountSmall(80);
   afterAll(() => {
     if (disk === null) return;
-    execFileSync('umount', ['--lazy', disk]); // also where the system still holds a file of it
-    rmSync(disk, { recursive: true });
+    unmount(disk);
   });
 
   it.skipIf(disk === null)('too little for another checkpoint: that is known before, and the run goes on', async () => {
@@ -245,9 +224,8 @@ describe('a full disk', () => {
       writeFileSync(join(folder, 'STOP'), '');
       expect((await startTraining(flagsOf(folder)).ended).code).toBe(0);
       const events = readFileSync(join(folder, 'events.jsonl'));
-      const fill = () => spawnSync('dd', ['if=/dev/zero', `of=${join(disk!, 'ballast')}`, 'bs=4096']);
       const flags = flagsOf(folder, { resume_from_checkpoint: 'latest' });
-      fill();
+      fillDisk(disk!);
       const full = await startTraining(flags).ended; // known before the first step
       expect(full.code, full.output).toBe(2);
       expect(full.output).toMatch(/error: Expected to write in .*ENOSPC/);
@@ -257,7 +235,7 @@ describe('a full disk', () => {
       const running = train(config, {
         onEvent: (event) => {
           if (event.event === 'run_start') {
-            fill();
+            fillDisk(disk!);
             fillPage(join(folder, 'events.jsonl'));
           }
           if (event.event === 'warning') said.push(event.message);

@@ -92,6 +92,23 @@ it('writes folders for vLLM and SGLang: merged, or an adapter without what it sa
   expect(config).toMatchObject({ modules_to_save: null, peft_type: 'LORA' });
 });
 
+it('writes into a new folder inside the base, of which nothing changes', async () => {
+  const base = tinyModel(join(work, 'outer'));
+  const files = (): [string, Buffer][] =>
+    readdirSync(base, { withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => [name, readFileSync(join(base, name))]);
+  const before = files();
+  const output = join(base, 'served');
+  expect((await run('--model', base, '--format', 'safetensors', '--output', output)).code).toBe(EXIT.ok);
+  expect(files()).toEqual(before);
+  expect(readdirSync(base).filter((name) => name.startsWith('.'))).toEqual([]);
+  expect(readFileSync(join(output, 'model.safetensors'))).toEqual(readFileSync(join(base, 'model.safetensors')));
+  const again = fresh(); // the folder in the base is no part of it
+  expect((await run('--model', base, '--format', 'safetensors', '--output', again)).code).toBe(EXIT.ok);
+  expect(readdirSync(again).sort()).toEqual(readdirSync(output).sort());
+});
+
 it.each([
   [['--outtype', 'f16', '--format', 'safetensors'], /Expected --outtype only with --format gguf/],
   [['--dtype', 'float32'], /Expected --dtype only with --format safetensors, without --lora/],

@@ -50,6 +50,9 @@ describe('pairs', () => {
     expect(normalize({ ...listed, rejected_response: 'b' }).rejected!.image).toEqual(bytes);
     const changed = normalize({ ...listed, rejected_images: [other] });
     expect([changed.image, changed.rejected!.image]).toEqual([bytes, other]);
+    const about = { image: bytes, rejected_image: other };
+    const pictured = normalize({ ...about, messages: [{ role: 'user', content: '<image>What?' }, assistant('a')] });
+    expect([pictured.rejected!.image, pictured.comparedKey]).toEqual([other, 'rejected_image']);
     const parts = [{ role: 'user', content: [{ type: 'image' }, { type: 'text', text: 'What?' }] }];
     const trl = normalize({ prompt: parts, chosen: [assistant('a')], rejected: [assistant('b')], images: [bytes] });
     expect(trl.conversations[0]!.content).toBe('<image>What?');
@@ -62,6 +65,19 @@ describe('pairs', () => {
     expect(chosen).toHaveLength(5);
     expect(rejected!.slice(0, 4)).toEqual(chosen!.slice(0, 4));
     expect(rejected!.at(-1)).toEqual(assistant('no'));
+  });
+
+  it('refuses another video for the rejected answer, by name', () => {
+    const pair = {
+      video: 'a.mp4',
+      messages: [{ role: 'user', content: '<video>What?' }, assistant('a')],
+      rejected: 'b',
+    };
+    for (const key of ['rejected_video', 'rejected_videos'])
+      expect(refused({ ...pair, [key]: 'b.mp4' })).toMatchObject({
+        key,
+        cure: expect.stringContaining('the same video'),
+      });
   });
 
   it('refuses what nothing can be learned from', () => {

@@ -7,14 +7,14 @@ import { join } from 'node:path';
 import { type MiniCPMV, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import type { PreferenceLoss } from '@minicpm-finetune/run';
-import { liveTensors } from '@minicpm-finetune/torch';
+import { type DType, liveTensors, type Tensor } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { distance, hashed, hashedModel, type Probe, probe } from '../../../minicpm-v/test/support/reference.js';
 import { collate, disposeBatch } from '../../src/engine/collate.js';
 import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
 import { answerLogProbs, type ObjectiveParts, PreferenceStep } from '../../src/engine/preference.js';
 import { NO_REWARDS, type PreferenceOptions, type RewardMean } from '../../src/engine/preference-loss.js';
-import { lossAndGradients, trainStep } from '../../src/engine/step.js';
+import { type Gradients, lossAndGradients, trainStep } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
 import { LONG } from '../support/long.js';
 
@@ -30,6 +30,8 @@ interface Fixture {
         readonly options: Readonly<Record<string, number>>;
         readonly loss: number;
         readonly gradients: Readonly<Record<string, Probe>>;
+        /** Values of these gradients at some places each, one parameter after the other: float32 in base64. */
+        readonly sampled: string;
         readonly steps: readonly number[];
       }
     >
@@ -121,17 +123,73 @@ function batchesOf(split: readonly number[][], reference: readonly number[], how
   );
 }
 
-function openModel(): MiniCPMV {
-  const model = hashedModel(FIXTURE) as unknown as MiniCPMV; // of the sources, which is the same class
+function openModel(dtype: DType = 'float32'): MiniCPMV {
+  const model = hashedModel(FIXTURE, dtype) as unknown as MiniCPMV; // of the sources, which is the same class
   tuneFully(model, { tuneVision: true, tuneLlm: true });
   return model;
+}
+
+const ALL = [[0, 1, 2, 3]];
+const SPLIT = [[0], [1, 2], [3]];
+const SPLITS = [
+  SPLIT,
+  [[3], [2, 1, 0]],
+  [[0], [1], [2], [3]],
+  [
+    [0, 1],
+    [2, 3],
+  ],
+];
+
+const PLACES = 16;
+
+/** The values of gradients at the places of the script; of a table's rows, those of the whole table. */
+function sampled({ gradients, rows }: Gradients, parameters: ReadonlyMap<string, Pick<Tensor, 'shape'>>): Float64Array {
+  return Float64Array.from(
+    [...parameters].flatMap(([name, { shape }]) => {
+      const numel = shape.reduce((product, size) => product * size, 1);
+      const own = gradients.get(name)!.toNumbers();
+      const there = rows.get(name);
+      const width = numel / shape[0]!;
+      return Array.from(hashed(`places.${name}`, PLACES), (u) => {
+        const place = Math.floor((u + 0.5) * numel);
+        const row = there?.indexOf(BigInt(Math.floor(place / width)));
+        return row === undefined ? own[place]! : row < 0 ? 0 : own[row * width + (place % width)]!;
+      });
+    }),
+  );
+}
+
+const expectedSample = (name: string): Float64Array => {
+  const bytes = Buffer.from(FIXTURE.losses[name]!.sampled, 'base64');
+  return Float64Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
+};
+
+const dot = (a: Float64Array, b: Float64Array): number => a.reduce((sum, x, i) => sum + x * b[i]!, 0);
+const cosine = (a: Float64Array, b: Float64Array): number => dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+
+/** The difference of two lists of gradients as a share of the first: of all numbers as one vector. */
+function apart(a: Gradients, b: Gradients): number {
+  let [difference, whole] = [0, 0];
+  for (const [name, gradient] of a.gradients) {
+    expect(b.rows.get(name)).toEqual(a.rows.get(name));
+    const other = b.gradients.get(name)!.toNumbers();
+    for (const [i, x] of gradient.toNumbers().entries()) {
+      difference += (x - other[i]!) ** 2;
+      whole += x ** 2;
+    }
+  }
+  return Math.sqrt(difference / whole);
 }
 
 const step = (name: string, rewards: RewardMean = NO_REWARDS, reference: ObjectiveParts['reference'] = null) =>
   new PreferenceStep({ options: optionsOf(name), reference, rewards });
 
-const ALL = [[0, 1, 2, 3]];
-const SPLIT = [[0], [1, 2], [3]];
+/** Loss and gradients of a step with the other model of the script as its reference. */
+function gradientsOf(model: MiniCPMV, name: string, split: readonly number[][]): Gradients {
+  const batches = batchesOf(split, FIXTURE.other, { labelled: FIXTURE.losses[name]!.kind === 'kto' });
+  return lossAndGradients(model, batches, { recompute: false, perMicroBatch: false, objective: step(name) });
+}
 
 describe('preference tuning', () => {
   it('gives the log-probabilities of answers that share their prompt as if each were alone', () => {
@@ -145,22 +203,49 @@ describe('preference tuning', () => {
     model.dispose();
   });
 
+  it.each(Object.keys(FIXTURE.losses))('%s: any split into micro-batches gives the same step', (name) => {
+    for (const [dtype, most] of [
+      ['float32', 2e-6], // of the gradients: rounding, which depends on the sizes of products
+      ['float64', 1e-6],
+    ] as const) {
+      const model = openModel(dtype);
+      const whole = gradientsOf(model, name, ALL);
+      for (const split of LONG ? SPLITS : SPLITS.slice(1, 2)) {
+        const other = gradientsOf(model, name, split);
+        expect(Math.abs(other.loss / whole.loss - 1), JSON.stringify(split)).toBeLessThan(1e-6);
+        expect(apart(whole, other), JSON.stringify(split)).toBeLessThan(most);
+        other.dispose();
+      }
+      whole.dispose();
+      model.dispose();
+    }
+  });
+
   it.each(Object.keys(FIXTURE.losses))('%s: loss, gradients and ten steps are those of PyTorch', (name) => {
     const expected = FIXTURE.losses[name]!;
     const labelled = expected.kind === 'kto';
     const model = openModel();
+    const parameters = trainableParameters(model);
     for (const split of LONG ? [ALL, SPLIT] : [SPLIT]) {
-      const batches = batchesOf(split, FIXTURE.other, { labelled });
-      const objective = step(name);
-      const result = lossAndGradients(model, batches, { recompute: false, perMicroBatch: false, objective });
+      const result = gradientsOf(model, name, split);
       expect(Math.abs(result.loss / expected.loss - 1)).toBeLessThan(1e-5);
       for (const [parameter, gradient] of result.gradients) {
         if (result.rows.has(parameter)) continue; // of some rows of the table
         expect(distance(probe(gradient), expected.gradients[parameter]!, 1e-2), parameter).toBeLessThan(1e-4);
       }
+      const named = new Map(Object.keys(expected.gradients).map((key) => [key, parameters.get(key)!]));
+      expect(named.size).toBe(parameters.size);
+      const [found, wanted] = [sampled(result, named), expectedSample(name)];
+      expect(found).toHaveLength(wanted.length);
+      expect(cosine(found, wanted)).toBeGreaterThan(0.99999);
+      for (const part of ['llm.', 'vpm.', 'resampler.']) {
+        const own = [...named.keys()].flatMap((key) => new Array<boolean>(PLACES).fill(key.startsWith(part)));
+        const [a, b] = [found, wanted].map((all) => all.filter((_, i) => own[i]!)) as [Float64Array, Float64Array];
+        expect(dot(b, b), part).toBeGreaterThan(0);
+        expect(cosine(a, b), part).toBeGreaterThan(0.99999);
+      }
       result.dispose();
     }
-    const parameters = trainableParameters(model);
     const optimizer = new Optimizer(parameters, withoutDecay(model), {
       ...{ learningRate: 1e-3, visionLearningRate: null, resamplerLearningRate: null, embeddingLearningRate: null },
       ...{ loraPlusRatio: null, weightDecay: 0, beta1: 0.9, beta2: 0.999, eps: 1e-8, masterWeights: true },

@@ -4,13 +4,14 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createModel, MiniCPMV, saveCheckpoint } from '@minicpm-finetune/minicpm-v';
 import { type ModelConfig, parseConfig } from '@minicpm-finetune/processor';
-import { OwnFiles, type RunConfig } from '@minicpm-finetune/run';
+import { formatBytes, OwnFiles, type RunConfig } from '@minicpm-finetune/run';
 import { liveTensors } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Sampler } from '../../src/data/sampler.js';
 import { SILENT } from '../../src/report/reporter.js';
 import { RunLog } from '../../src/report/run-log.js';
 import { checkMemory, largestMicroBatch, type Room, type RunEstimate } from '../../src/train/estimate/check.js';
+import { summary } from '../../src/train/estimate/describe.js';
 import { type Estimate, estimate } from '../../src/train/estimate/estimate.js';
 import { type Changes, changedConfig, type FitOptions, fit } from '../../src/train/estimate/fit.js';
 import { largestShape } from '../../src/train/estimate/shape.js';
@@ -172,6 +173,8 @@ describe('an estimate', () => {
     [{ use_lora: true, tune_vision: false, gradient_checkpointing: true }],
     [{ use_lora: true, q_lora: true, gradient_checkpointing: true }],
     [{ use_lora: true, q_lora: true, q_lora_type: 'int8', tune_vision: false }],
+    [{ preference: 'dpo', precompute_ref: false, gradient_checkpointing: true }],
+    [{ preference: 'dpo', precompute_ref: false, gradient_checkpointing: true }, 0, 2],
     [{ gradient_checkpointing: true, zero_stage: 0 }, 1, 2],
     [{ gradient_checkpointing: true, zero_stage: 2 }, 0, 4],
     [{ gradient_checkpointing: true }, 0, 2],
@@ -220,6 +223,29 @@ describe('an estimate', () => {
         3,
       );
     expect(one.deviceBytes).toBe(one.device.reduce((sum, line) => sum + line.bytes, 0));
+  });
+
+  it('has the copy of what trains that is the reference, for which --precompute_ref true is the cure', () => {
+    const of = (flags: object, epochs?: number): Estimate => {
+      const own = config({ preference: 'dpo', ...flags });
+      const options = { device: 'cuda', worlds: [1], ...(epochs === undefined ? {} : { epochs }) } as const;
+      return estimate(own, read, largestShape(own, read, 1), options)[0]!;
+    };
+    const copied = (one: Estimate): number => one.device.find(({ category }) => category === 'reference')!.bytes;
+    const [live, once] = [of({ precompute_ref: false }), of({})];
+    expect(copied(live)).toBe(2 * live.totalNumbers);
+    expect(Math.abs(live.deviceBytes - once.deviceBytes - copied(live))).toBeLessThan(1e3);
+    expect(summary(live)).toContain(`+ reference ${formatBytes(copied(live))} + `);
+    expect(copied(of({ use_lora: true }, 1))).toBeGreaterThan(0); // of modules that train whole
+    for (const flags of [{ preference: 'simpo', precompute_ref: false }, { use_lora: true }, {}])
+      expect(copied(of(flags))).toBe(0);
+    const own = config({ preference: 'dpo', precompute_ref: false, gradient_checkpointing: true });
+    const options: FitOptions = {
+      ...{ device: 'cuda', world: 1, given: new Set(), shapeOf: (one) => largestShape(one, read, 1) },
+      withChanges: (changes) => changedConfig(own, changes),
+    };
+    const { deviceBytes } = of({ gradient_checkpointing: true });
+    expect(fit(own, read, deviceBytes, options)!.changes).toEqual({ precompute_ref: 'true' });
   });
 
   it('has what is offloaded where it is', () => {

@@ -76,7 +76,7 @@ it.each(VERSIONS)('%s', { timeout: 600_000 }, async (version) => {
 
 it('a LoRA training resumes, with what it saves whole in the names of its model', { timeout: 300_000 }, async () => {
   const flags = {
-    ...{ model_name_or_path: tinyCheckpoint(join(work), 'minicpm-v-4_6'), data_path: data },
+    ...{ model_name_or_path: tinyCheckpoint(join(work, 'to resume'), 'minicpm-v-4_6'), data_path: data },
     ...{ use_lora: true, max_steps: 3, save_steps: 1, logging_steps: 1, model_max_length: 512, learning_rate: 1e-3 },
   };
   const losses = (folder: string): unknown[] => eventsOf(folder, 'step').map(({ step, loss }) => [step, loss]);

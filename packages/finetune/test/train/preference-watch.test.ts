@@ -3,13 +3,16 @@ import { describe, expect, it } from 'vitest';
 import type { RunLog } from '../../src/report/run-log.js';
 import { PreferenceWatch } from '../../src/train/preference.js';
 
-function watched(hasReference = true): { see(step: number, preference: Record<string, number>): void; said: string[] } {
+function watched(beta: number | null = 0.1): {
+  see(step: number, preference: Record<string, number>): void;
+  said: string[];
+} {
   const said: string[] = [];
   const log = {
     reporter: { notice: (text: string) => said.push(`notice ${text.slice(0, 40)}`) },
     warn: (kind: string) => said.push(kind),
   };
-  const watch = new PreferenceWatch(log as unknown as RunLog, hasReference);
+  const watch = new PreferenceWatch(log as unknown as RunLog, beta);
   return { see: (step, preference) => watch.see({ step, preference }), said };
 }
 
@@ -28,24 +31,30 @@ describe('PreferenceWatch', () => {
     expect(said).toEqual(['notice The rewards of chosen answers fall: the ']);
   });
 
-  it('compares rewards that have no reference with those of the first step', () => {
-    const { see, said } = watched(false);
-    see(1, metrics(-14, -20));
-    see(2, metrics(-12, -19));
+  it('compares the last ten logged steps with the first ten where there is no reference', () => {
+    const { see, said } = watched(null);
+    for (let i = 1; i <= 30; i++) see(10 * i, metrics(i % 2 === 0 ? -14 : -10, i % 2 === 0 ? -30 : -10));
     expect(said).toEqual([]);
-    see(3, metrics(-14.1, -20.1));
+    for (let i = 31; i <= 35; i++) see(10 * i, metrics(-13, -20));
     expect(said).toEqual(['notice The rewards of chosen answers fall: the ']);
+    for (let i = 36; i <= 45; i++) see(10 * i, metrics(-13, -26));
+    expect(said.slice(1)).toEqual(['chosen_unlikely']);
   });
 
   it('warns once of chosen answers that lose a fifth of their log-probability, and more than one', () => {
     const { see, said } = watched();
-    see(10, metrics(0.1, -0.5));
-    see(20, metrics(0.1, -0.9));
-    expect(said).toEqual([]);
+    see(10, metrics(-0.04, -0.9)); // -0.5 under the reference
+    expect(said).toHaveLength(1);
     const far = watched();
-    far.see(10, metrics(0.1, -20));
-    for (const step of [20, 30]) far.see(step, metrics(0.1, -25));
-    expect(far.said).toEqual(['chosen_unlikely']);
+    for (const step of [10, 20]) far.see(step, metrics(-0.5, -25)); // -20
+    expect(far.said.slice(1)).toEqual(['chosen_unlikely']);
+  });
+
+  it('does not take other answers for a fall', () => {
+    const { see, said } = watched();
+    see(10, metrics(0.1, -20));
+    see(20, metrics(0.2, -60)); // longer ones, which the model makes more likely than the reference does
+    expect(said).toEqual([]);
   });
 
   it('warns of an accuracy near one half for 100 steps, not before', () => {

@@ -3,11 +3,9 @@
  * trajectories of full and LoRA fine-tuning.
  */
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
-import { partOf } from '@minicpm-finetune/processor';
 import { makeSchedule } from '@minicpm-finetune/run';
 import {
   type Group,
-  ops,
   type Parameter,
   scope,
   soloGroup,
@@ -29,11 +27,10 @@ import {
 } from 'minicpm-finetune/internal';
 import type { ReferenceCase, ReferenceFolder } from './models-folder.js';
 import { asIn, LOSS } from './models-forward.js';
-import { largest, maxDifference, nameDifference, onCpu, type Report } from './models-report.js';
+import { ABSOLUTE, allowance, angle, directed, norm, RELATIVE } from './models-gradients.js';
+import { largest, maxDifference, nameDifference, type Report } from './models-report.js';
 
 const COSINE = 1e-5;
-const ABSOLUTE = 1e-5;
-const RELATIVE = 1e-3;
 const TRAJECTORY = 1e-4;
 /** The reference gives a batch without pictures a zero picture. */
 const STEP = { maxGradNorm: 1, recompute: false, perMicroBatch: false, zeroPicture: true };
@@ -44,43 +41,6 @@ export function ownName(name: string): string {
     .replace(/^base_model\.model\./, '')
     .replace('.modules_to_save.default', '')
     .replace(/\.(lora_[AB])\.default\./, '.$1.');
-}
-
-/**
- * Where a key's bias moves all scores of a query equally, its gradient is zero but for rounding: noise has no direction. The slice of
- * the parameter that is such a bias: all, the middle third, or nothing.
- */
-function keyBias(name: string): 'all' | 'middle' | 'none' {
-  if (partOf(name) === 'llm') return 'none';
-  if (/self_attn\.k_proj\.bias$/.test(name)) return 'all';
-  return /(^resampler\.attn\.in_proj_bias|attn\.qkv\.bias)$/.test(name) ? 'middle' : 'none';
-}
-
-/** The part of a gradient, or of a parameter moved by it, that has a direction, or null. */
-function directed(name: string, gradient: Tensor): Tensor | null {
-  const kind = keyBias(name);
-  if (kind === 'all') return null;
-  if (kind === 'none') return gradient;
-  const [q, , v] = ops.chunk(gradient, 3) as [Tensor, Tensor, Tensor];
-  return ops.cat([q, v]);
-}
-
-const norm = (x: Tensor): number => ops.linalgVectorNorm(onCpu(x, 'float64')).item();
-
-/** 1 - cosine of the angle between two gradients; 0 where both are (next to) nothing. */
-function angle(actual: Tensor, expected: Tensor): number {
-  const [a, b] = [norm(actual), norm(expected)];
-  if (Math.max(a, b) < ABSOLUTE) return 0;
-  const dot = ops.sumAll(ops.mul(onCpu(actual, 'float64'), onCpu(expected, 'float64'))).item();
-  return 1 - dot / (a * b);
-}
-
-/** The difference of two gradients as a share of the tolerance: absolute, or relative in norm, whichever is smaller. */
-function allowance(actual: Tensor, expected: Tensor): number {
-  const absolute = maxDifference(actual, expected) / ABSOLUTE;
-  return absolute <= 1
-    ? absolute
-    : Math.min(absolute, norm(ops.sub(onCpu(actual), onCpu(expected))) / norm(expected) / RELATIVE);
 }
 
 const required = (gradients: Gradients, name: string): Tensor => {
@@ -337,7 +297,12 @@ export async function checkTrajectory(
       const file = folder.file('train', `${kind}_final.safetensors`);
       const all = new Map(model.namedParameters());
       return largest(
-        [...file.infos.keys()].map((name) => maxDifference(all.get(ownName(name))!.data, file.tensor(name))),
+        [...file.infos.keys()].map((name) => {
+          const [actual, wanted] = [all.get(ownName(name))!.data, file.tensor(name)].map((x) =>
+            directed(ownName(name), x),
+          );
+          return actual && wanted ? maxDifference(actual, wanted) : 0;
+        }),
       );
     });
   await report.checkLater(`train/${kind}/final_parameters`, TRAJECTORY, async () =>

@@ -47,11 +47,15 @@ export function exportCheckpoint(options: MergeOptions): ServedCheckpoint {
 }
 
 function copyCheckpoint({ model: folder, output, dtype, maxShardBytes }: MergeOptions): ServedCheckpoint {
-  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (unfinished) => {
+  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (unfinished, claim) => {
     const model = new MiniCPMV(readConfig(folder));
     try {
       const source = loadWeights(model, folder, dtype === undefined ? {} : { dtype });
-      saveCheckpoint(model, unfinished, { source, ...(maxShardBytes === undefined ? {} : { maxShardBytes }) });
+      saveCheckpoint(model, unfinished, {
+        source,
+        onBytes: claim,
+        ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
+      });
       return { tensors: source.tensors.infos.size, changed: 0, notices: [] };
     } finally {
       model.dispose();

@@ -112,12 +112,12 @@ export function mergeCheckpoint(options: MergeOptions): MergeReport {
       cure: 'Give the folder of an adapter.',
     });
   }
-  return inNewFolder(options.output, { what: 'the merged model', flag: '--output_dir' }, (folder) =>
-    mergeInto(folder, options),
+  return inNewFolder(options.output, { what: 'the merged model', flag: '--output_dir' }, (folder, claim) =>
+    mergeInto(folder, options, claim),
   );
 }
 
-function mergeInto(folder: string, options: MergeOptions): MergeReport {
+function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number) => void): MergeReport {
   const { dtype, maxShardBytes } = options;
   const config = readConfig(options.model);
   const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
@@ -143,6 +143,7 @@ function mergeInto(folder: string, options: MergeOptions): MergeReport {
     saveCheckpoint(model, folder, {
       source,
       slice: chosen.slice,
+      onBytes: claim,
       video: videos.video,
       ...(dtype === undefined ? {} : { dtype }),
       ...(maxShardBytes === undefined ? {} : { maxShardBytes }),

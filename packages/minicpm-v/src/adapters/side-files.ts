@@ -13,7 +13,7 @@ const PICKLED = 'adapter_model.bin';
 const HOLDS_WEIGHTS = /\.(pt|pth|bin|ckpt|pkl|pickle|npz|npy|h5|msgpack|gguf|safetensors)$/i;
 /** What trainers save beside a model, and no model needs: the state of optimizer, schedule, scaler, random generators, data and arguments. */
 const OF_TRAINERS =
-  /^(optimizer|scheduler|scaler|rng_state|random_states|training_args|sampler|dataloader|dl_state)([._-]?\d+)*\.\w+$/i;
+  /^(optimizer|records|scheduler|scaler|rng_state|random_states|training_args|sampler|dataloader|dl_state)([._-]?\d+)*\.\w+$/i;
 
 /**
  * Refuses an adapter folder whose weights are not all in `adapter_model.safetensors`. Returns a sentence for each file that is left aside.

@@ -20,6 +20,7 @@ import { basename, extname, join } from 'node:path';
 import { type ModelConfig, readConfig, withSlice, withVideo } from '@minicpm-finetune/processor';
 import { atOnce, fileKindOf, RUN_FILES, type Steps, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
+  DTYPES,
   type DType,
   isFloat,
   keep,
@@ -62,6 +63,8 @@ export interface SaveOptions {
   readonly video?: ModelConfig['video'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
+  /** Told how many bytes the weights will have, before the first is written. */
+  readonly onBytes?: (bytes: number) => void;
 }
 
 /** Of the shards that a model is saved in, unless one tensor has more. */
@@ -203,7 +206,7 @@ function cureFor(
  * weights yet.
  */
 export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOptions = {}): void {
-  const { source, dtype, maxShardBytes = MAX_SHARD_BYTES } = options;
+  const { source, dtype, maxShardBytes = MAX_SHARD_BYTES, onBytes } = options;
   mkdirSync(folder, { recursive: true });
   refuseOldWeights(folder);
   scope(() => {
@@ -211,6 +214,8 @@ export function saveCheckpoint(model: MiniCPMV, folder: string, options: SaveOpt
     const carried = new Set(source?.carried.filter((name) => name !== headOf(model)));
     const dtypeOf = (name: string, tensor: TensorKind): DType =>
       dtype === undefined || carried.has(name) ? tensor.dtype : dtype;
+    const sizes = [...tensors].map(([name, tensor]) => tensor.numel * DTYPES[dtypeOf(name, tensor)].bytes);
+    onBytes?.(sizes.reduce((sum, size) => sum + size, 0));
     writeShardedSafetensors(folder, tensors, { maxShardBytes, dtypeOf });
   });
   writeCheckpointFiles(model, folder, options);

@@ -170,9 +170,9 @@ function penalize(row: Tensor, ids: readonly number[], penalty: number): void {
 }
 
 function mostLikely(logits: Tensor): number {
-  const best = ops.argmax(logits, 0, true); // the first of equals
-  refuseNaN(ops.gather(logits, 0, best).item());
-  return best.item();
+  const best = ops.rowsArgmax(logits);
+  refuseNaN(best < 0 ? Number.NaN : 0);
+  return best;
 }
 
 function refuseNaN(score: number): void {

@@ -13,7 +13,8 @@ import { loadWeights } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { familyOf } from './families.js';
 import type { GgufValue } from './format.js';
-import { inPairs, isReordered, languageModules } from './language-model.js';
+import { columnOrder, inOrder } from './head-order.js';
+import { fileRows, languageModules } from './language-model.js';
 import { type GgufTensor, writeGguf } from './writer.js';
 
 export interface AdapterOptions {
@@ -81,14 +82,15 @@ function addParts(
   const factor = (scaling * r) / alpha;
   const outputs = (): Tensor => {
     const b = loraB.weight.data;
-    const scaled = factor === 1 ? b : ops.mulScalar(b, factor);
-    return isReordered(config, module) ? inPairs(scaled, config.llm.headDim) : scaled;
+    return fileRows(config, module, factor === 1 ? b : ops.mulScalar(b, factor));
   };
+  const columns = columnOrder(config.llm, module);
+  const inputs = (): Tensor => (columns === null ? loraA.weight.data : inOrder(loraA.weight.data, 1, columns));
   const add = (part: string, whole: () => Tensor, shape: readonly number[]): void => {
     const rows = (start: number, count: number): Tensor => ops.narrow(whole(), 0, start, count);
     tensors.set(`${module}.weight.lora_${part}`, { type: 'f32', shape, rows });
   };
-  add('a', () => loraA.weight.data, loraA.weight.shape);
+  add('a', inputs, loraA.weight.shape);
   add('b', outputs, loraB.weight.shape);
 }
 

@@ -10,11 +10,16 @@ const MAX_SLICES = 9;
 export function differences(config: ModelConfig, { slice }: Pick<MergedWeights, 'slice'>): string[] {
   const { version, llm } = config;
   const { title, positions, frameGroups } = VERSIONS[version];
-  if (familyOf(config).vision === null)
+  if (familyOf(config).projector === null)
     return [
       `llama.cpp does not read the vision tower of ${title}: the file answers text alone. For pictures use serve, or vLLM with --format safetensors.`,
     ];
   return [
+    ...(familyOf(config).projector!.type === 'resampler'
+      ? []
+      : [
+          `llama.cpp gives the tokens of pictures other positions than ${title} was trained with: answers about pictures differ there from those of chat and serve. Answers about text do not.`,
+        ]),
     ...(positions === 'strip'
       ? [
           `llama.cpp gives the patches of a picture two-dimensional positions; ${title} was trained as published, with every picture as one row of patches: answers about pictures are worse there than with chat or serve.`,

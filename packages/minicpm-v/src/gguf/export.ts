@@ -12,7 +12,7 @@ import {
   Tokenizer,
   VERSIONS,
 } from '@minicpm-finetune/processor';
-import { UserError } from '@minicpm-finetune/run';
+import type { Outtype } from '@minicpm-finetune/run';
 import type { HashProgress } from '../checkpoint/content.js';
 import { inNewFolder } from '../checkpoint/new-folder.js';
 import { writeAdapterGguf } from './adapter.js';
@@ -21,9 +21,10 @@ import { differences } from './differences.js';
 import { familyOf } from './families.js';
 import type { GgufMetadata } from './format.js';
 import { languageMetadata, languageTensors } from './language-model.js';
+import { refuseSizes } from './limits.js';
 import { MergedWeights } from './merged-weights.js';
 import { writeModelfile } from './modelfile.js';
-import { MMPROJ_TYPES, type Outtype } from './outtype.js';
+import { MMPROJ_TYPES } from './outtype.js';
 import { visionMetadata, visionTensors } from './vision.js';
 import { vocabularyOf } from './vocabulary.js';
 import { type GgufTensor, ggufBytes, writeGguf } from './writer.js';
@@ -61,9 +62,6 @@ interface File {
   readonly tensors: ReadonlyMap<string, GgufTensor>;
 }
 
-/** Most of a resampler head's numbers in llama.cpp. */
-const RESAMPLER_HEAD = 128;
-
 /**
  * Writes the files into a new folder, reading and writing a few rows at a time.
  *
@@ -72,15 +70,17 @@ const RESAMPLER_HEAD = 128;
 export function exportGguf(options: ExportOptions): GgufExport {
   const { model, adapters = [], output, outtype, onHash } = options;
   const { config, template } = openForExport(model);
-  refuseVision(config);
-  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (folder) => {
+  return inNewFolder(output, { what: 'the exported model', flag: '--output' }, (folder, claim) => {
     using weights = new MergedWeights(config, { model, adapters, ...(onHash === undefined ? {} : { onHash }) });
     const vocabulary = vocabularyOf(config, model);
     const files = filesOf(config, weights, outtype, [
       ...vocabulary.metadata,
       ['tokenizer.chat_template', { type: 'string', value: ggufChatTemplate(template) }],
     ]);
-    const bytes = writeFiles(folder, files, options.onProgress);
+    const sizes = files.map(({ metadata, tensors }) => ggufBytes(metadata, tensors));
+    const bytes = sizes.reduce((sum, size) => sum + size, 0);
+    claim(bytes);
+    writeFiles(folder, files, sizes, options.onProgress);
     const [language, mmproj] = files.map(({ name }) => name) as [string, string | undefined];
     const modelfile = writeModelfile(folder, { model: language, mmproj: mmproj ?? null, template });
     return {
@@ -98,16 +98,8 @@ function openForExport(folder: string): { readonly config: ModelConfig; readonly
   const config = readConfig(folder);
   const tokenizer = Tokenizer.load(folder);
   checkVocabulary(tokenizer, config.llm.vocabSize);
+  refuseSizes(config);
   return { config, template: chatTemplate(VERSIONS[config.version].llmType, tokenizer) };
-}
-
-function refuseVision(config: ModelConfig): void {
-  const { llm, file } = config;
-  if (familyOf(config).vision === null || llm.hiddenSize % RESAMPLER_HEAD === 0) return;
-  throw new UserError(
-    `Expected a hidden_size that is a multiple of ${RESAMPLER_HEAD}, which llama.cpp's resampler needs, but received ${llm.hiddenSize}.`,
-    { file, cure: 'Only models with such a size can be exported.' },
-  );
 }
 
 function filesOf(
@@ -120,7 +112,7 @@ function filesOf(
   const tensors = languageTensors(config, weights, outtype);
   const metadata = new Map([...languageMetadata(config, outtype, tensors), ...vocabulary]);
   const language = { name: `${title}-${outtype}.gguf`, metadata, tensors };
-  if (familyOf(config).vision === null) return [language];
+  if (familyOf(config).projector === null) return [language];
   const type = MMPROJ_TYPES[outtype];
   return [
     language,
@@ -135,9 +127,9 @@ function filesOf(
 function writeFiles(
   folder: string,
   files: readonly File[],
+  sizes: readonly number[],
   onProgress: ((done: number, of: number) => void) | undefined,
-): number {
-  const sizes = files.map(({ metadata, tensors }) => ggufBytes(metadata, tensors));
+): void {
   const all = sizes.reduce((sum, size) => sum + size, 0);
   let before = 0; // written and read back
   files.forEach(({ name, metadata, tensors }, i) => {
@@ -148,7 +140,6 @@ function writeFiles(
     });
     before += 2 * sizes[i]!;
   });
-  return all;
 }
 
 /** What was written of an adapter alone. */

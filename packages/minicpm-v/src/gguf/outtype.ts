@@ -2,11 +2,8 @@
  * Which type each tensor of a file gets. The choices are those of llama.cpp's converter (f32, f16, bf16, q8_0) and of
  * its quantizer (Q4_K_M), so that files are alike.
  */
+import type { Outtype } from '@minicpm-finetune/run';
 import { TENSOR_TYPES, type TensorType } from './format.js';
-
-/** What a language model can be written as. */
-export const OUTTYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_k_m'] as const;
-export type Outtype = (typeof OUTTYPES)[number];
 
 /** `general.file_type`. */
 export const FILE_TYPES: Readonly<Record<Outtype, number>> = { f32: 0, f16: 1, q8_0: 7, q4_k_m: 15, bf16: 32 };
@@ -20,6 +17,8 @@ export const MMPROJ_TYPES = {
   q4_k_m: 'f16',
 } as const satisfies Record<Outtype, Outtype>;
 
+export type MmprojType = (typeof MMPROJ_TYPES)[keyof typeof MMPROJ_TYPES];
+
 /** What decides about a tensor of the language model. */
 export interface TensorPlace {
   /** Its name in the file. */
@@ -31,15 +30,15 @@ export interface TensorPlace {
 }
 
 export function languageType(outtype: Outtype, place: TensorPlace): TensorType {
-  if (place.shape.length === 1 || /_norm\.weight$/.test(place.name)) return 'f32';
+  if (place.shape.length === 1 || /(_norm|ssm_conv1d)\.weight$/.test(place.name)) return 'f32';
   if (outtype !== 'q4_k_m') return fitting(outtype, place.shape);
   return fitting(isPrecise(place) ? 'q6_k' : 'q4_k', place.shape);
 }
 
-/** Tensors that Q4_K_M stores with six bits: the output head, and values and second feed-forward matrices of some layers. */
+/** Tensors that Q4_K_M stores with six bits: the output head, and of some layers the values (or what has them) and the second feed-forward matrix. */
 function isPrecise({ name, numLayers, tied }: TensorPlace): boolean {
   if (name === 'output.weight' || (tied && name === 'token_embd.weight')) return true;
-  const layer = /^blk\.(\d+)\.(?:attn_v|ffn_down)\.weight$/.exec(name)?.[1];
+  const layer = /^blk\.(\d+)\.(?:attn_v|attn_qkv|ffn_down)\.weight$/.exec(name)?.[1];
   return layer !== undefined && needsMore(Number(layer), numLayers);
 }
 

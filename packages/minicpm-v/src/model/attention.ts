@@ -16,7 +16,7 @@ interface Continued {
 }
 
 /** One new position of each of N sequences, after those of its cache, which receives it. x is (N, D), rope as `rotaryRows` makes it. */
-export interface Decoding {
+interface Decoding {
   readonly caches: readonly KVCache[];
   readonly layer: number;
 }

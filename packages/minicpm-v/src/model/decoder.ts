@@ -15,6 +15,7 @@ import {
   ops,
   type Parameter,
   RMSNorm,
+  type RowsLayers,
   rowsLayers,
   rowsMlp,
   rowsWeight,
@@ -22,7 +23,7 @@ import {
   swiglu,
   type Tensor,
 } from '@minicpm-finetune/torch';
-import { Attention, type Decoding, type Reached } from './attention.js';
+import { Attention, type Reached } from './attention.js';
 import type { KVCache } from './kv-cache.js';
 import { LinearAttention } from './linear-attention.js';
 import { rotaryRows, rotaryTable } from './rope.js';
@@ -42,6 +43,13 @@ class Mlp extends Module {
   forward(x: Tensor): Tensor {
     return this.downProj.forward(swiglu(this.gateProj.forward(x), this.upProj.forward(x)));
   }
+}
+
+/** Weights of a layer in the order of `decodeLayers`. */
+interface LayerParts {
+  readonly norms: readonly Tensor[];
+  readonly headNorms: readonly (Tensor | null)[];
+  readonly linear: RowsLayers;
 }
 
 const scaled = (x: Tensor, factor: number): Tensor => (factor === 1 ? x : ops.mulScalar(x, factor));
@@ -74,8 +82,6 @@ export class DecoderLayer extends Module {
 
   /** x (B, L, D), or (N, D) when decoding; rope as `rotaryTable` (`rotaryRows`) makes it */
   forward(x: Tensor, rope: Tensor, how?: Reached): Tensor {
-    const direct = how !== undefined && 'caches' in how ? this.#decode(x, rope, how) : undefined;
-    if (direct !== undefined) return direct;
     const mixed = this.#mix(this.inputLayernorm.forward(x), rope, how);
     const y = ops.add(x, scaled(mixed, this.#residualScale));
     const { gateProj, upProj, downProj } = this.mlp;
@@ -84,19 +90,18 @@ export class DecoderLayer extends Module {
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
   }
 
-  /** The layer in one operator, with the bits of its parts. Undefined where something is no part of that: a gate, a state, an adapter. */
-  #decode(x: Tensor, rope: Tensor, { caches, layer }: Decoding): Tensor | undefined {
+  /** What `decodeLayers` takes of the layer. Undefined where something is no part of that: a gate, a state, an adapter. */
+  get parts(): LayerParts | undefined {
     if (this.selfAttn === undefined || this.selfAttn.hasGate) return undefined;
     const { qProj, kProj, vProj, oProj, qNorm, kNorm } = this.selfAttn;
     const { gateProj, upProj, downProj } = this.mlp;
-    const rows = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
-    if (rows === undefined) return undefined;
-    const { weight, eps, offset } = this.inputLayernorm;
-    const blocks = caches.map((cache) => cache.block(layer));
-    const lengths = caches.map(({ length }) => length);
-    const norms = [weight.data, this.postAttentionLayernorm.weight.data] as const;
-    const heads = [qNorm?.weight.data ?? null, kNorm?.weight.data ?? null] as const;
-    return ops.decodeLayer(x, rope, blocks, lengths, ...norms, ...heads, eps, offset, ...rows, this.#residualScale);
+    const linear = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    if (linear === undefined) return undefined;
+    return {
+      norms: [this.inputLayernorm.weight.data, this.postAttentionLayernorm.weight.data],
+      headNorms: [qNorm?.weight.data ?? null, kNorm?.weight.data ?? null],
+      linear,
+    };
   }
 
   #mix(x: Tensor, rope: Tensor, how?: Reached): Tensor {
@@ -204,14 +209,54 @@ export class Decoder extends Module {
     const hidden = eachRowAlone(() => {
       const rope = rotaryRows(this.config, positions, dtype);
       const ids = fromTypedArray(BigInt64Array.from(tokens, BigInt), [tokens.length], 'int64', device);
-      const layers = this.layers.reduce(
-        (x, layer, i) => scope(() => layer.forward(x, rope, { caches, layer: i })),
-        this.embed(ids),
-      );
-      return this.finish(layers);
+      return this.finish(this.#decodeLayers(this.embed(ids), rope, caches));
     });
     for (const cache of caches) cache.advance(1);
     return hidden;
+  }
+
+  /** Layers that follow each other and have all their parts are one operator, with the bits of one by one. x (N, D) */
+  #decodeLayers(x: Tensor, rope: Tensor, caches: readonly KVCache[]): Tensor {
+    const parts = this.layers.map((layer) => layer.parts);
+    let [hidden, i] = [x, 0];
+    while (i < parts.length) {
+      const gap = parts.indexOf(undefined, i);
+      const end = gap < 0 ? parts.length : gap;
+      const from = i;
+      hidden = scope(() =>
+        from === end
+          ? this.layers[from]!.forward(hidden, rope, { caches, layer: from })
+          : this.#decodeTogether(hidden, rope, caches, from, parts.slice(from, end) as LayerParts[]),
+      );
+      i = Math.max(end, i + 1);
+    }
+    return hidden;
+  }
+
+  #decodeTogether(
+    x: Tensor,
+    rope: Tensor,
+    caches: readonly KVCache[],
+    first: number,
+    parts: readonly LayerParts[],
+  ): Tensor {
+    const blocks = parts.flatMap((_, i) => caches.map((cache) => cache.block(first + i)));
+    const lengths = caches.map(({ length }) => length);
+    const { eps, offset } = this.norm;
+    return ops.decodeLayers(
+      x,
+      rope,
+      blocks,
+      lengths,
+      parts.flatMap(({ norms }) => norms),
+      parts.flatMap(({ headNorms }) => headNorms),
+      eps,
+      offset,
+      parts.flatMap(({ linear }) => linear.weights),
+      parts.flatMap(({ linear }) => linear.biases),
+      parts.flatMap(({ linear }) => linear.scales),
+      this.config.residualScale,
+    );
   }
 }
 

@@ -99,6 +99,7 @@ describe('files beside the adapter', () => {
       'optimizer.pt',
       'scheduler.pt',
       'rng_state_0.pth',
+      'records.safetensors',
       'training_args.bin',
       'scaler.pt',
       'optimizer.safetensors',

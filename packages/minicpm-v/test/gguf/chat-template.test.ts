@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { PromptEncoder } from '../../src/generation/prompt.js';
 import { ggufChatTemplate } from '../../src/gguf/chat-template.js';
 import { modelfileText } from '../../src/gguf/modelfile.js';
-import { GGUF_VERSIONS, tinyCheckpoint, tokenizerFolder, writePicture } from '../support/tiny.js';
+import { tinyCheckpoint, tokenizerFolder, VERSION_NAMES, writePicture } from '../support/tiny.js';
 
 const work = mkdtempSync(join(tmpdir(), 'gguf-template-'));
 afterAll(() => rmSync(work, { recursive: true }));
@@ -33,7 +33,7 @@ const CONVERSATIONS: readonly (readonly [string, readonly Turn[]])[] = [
   ['pictures in two turns', [user(IMAGE, 'What?'), answer('A.'), user(IMAGE, 'And this?')]],
 ];
 
-describe.each(GGUF_VERSIONS)('%s', (version) => {
+describe.each(VERSION_NAMES)('%s', (version) => {
   const folder = tinyCheckpoint(work, version);
   const encoder = PromptEncoder.open(folder);
   const template = chatTemplate(VERSIONS[version].llmType, Tokenizer.load(folder));
@@ -48,7 +48,7 @@ describe.each(GGUF_VERSIONS)('%s', (version) => {
       parts.map((part) => (typeof part === 'string' ? part : '<__media_aBc9__>')).join('');
     const messages = conversation.map(({ role, content: parts }) => ({ role, content: content(parts) }));
     const text = renderChatTemplate(tokenizer, messages, { add_generation_prompt: true });
-    const features = template.tokenizer.unkToken.repeat(4);
+    const features = (VERSIONS[version].config === 'nested' ? '<|image_pad|>' : template.tokenizer.unkToken).repeat(4);
     return text.replaceAll('<__media_aBc9__>', `<image>${features}</image>`);
   };
 

@@ -19,7 +19,7 @@ import { exportGguf, exportGgufAdapter } from '../../src/gguf/export.js';
 import { readGguf } from '../../src/gguf/reader.js';
 import { writeGguf } from '../../src/gguf/writer.js';
 import { randomAdapter } from '../support/random-adapter.js';
-import { tinyCheckpoint } from '../support/tiny.js';
+import { ggufCheckpoint, tinyCheckpoint } from '../support/tiny.js';
 
 setThreads(1);
 const work = mkdtempSync(join(tmpdir(), 'gguf-export-'));
@@ -105,16 +105,63 @@ describe.each(['minicpm-v-2_6', 'minicpm-v-4'] as const)('%s', (version) => {
   });
 });
 
-it.each(['minicpm-v-4_6', 'minicpm-v-4_7'] as const)(
-  '%s has no form as GGUF here, and nothing is written',
-  (version) => {
-    const [base, output] = [tinyCheckpoint(join(work, 'native'), version), fresh()];
-    const { message, cure } = failure(() => exportGguf({ model: base, outtype: 'f16', output }));
-    expect(message).toMatch(/Expected a model that can be written as GGUF but received MiniCPM-V-4\.[67]\./);
-    expect(cure).toMatch(/--format safetensors/);
+describe('sizes that llama.cpp does not have are refused, and nothing is written', () => {
+  it.each([
+    ['minicpm-v-2_6', { hidden_size: 192 }, /a hidden_size that is a multiple of 128, .* but received 192\./],
+    ['minicpm-v-4_6', {}, /a linear_value_head_dim equal to linear_key_head_dim 16, .* but received 32\./],
+    [
+      'minicpm-v-4_7',
+      {
+        text_config: {
+          linear_key_head_dim: 32,
+          layer_types: ['full_attention', 'linear_attention', 'full_attention'],
+        },
+      },
+      /layer_types with one full_attention after .* but received full_attention, linear_attention, full_attention\./,
+    ],
+  ] as const)('%s %j', (version, extra, message) => {
+    const [base, output] = [tinyCheckpoint(join(work, `sizes-${count++}`), version, 1, 'float32', extra), fresh()];
+    const error = failure(() => exportGguf({ model: base, outtype: 'f16', output }));
+    expect(error.message).toMatch(message);
+    expect(error.cure).toMatch(/--format safetensors/);
     expect(existsSync(output)).toBe(false);
-  },
-);
+  });
+});
+
+it('tokens of pictures have other positions in llama.cpp where there is no resampler, which is said', () => {
+  const base = ggufCheckpoint(join(work, 'native'), 'minicpm-v-4_6');
+  const { notices, mmproj } = exportGguf({ model: base, outtype: 'f16', output: fresh() });
+  expect(notices).toContainEqual(expect.stringMatching(/other positions than MiniCPM-V-4\.6 was trained with/));
+  expect(readGguf(mmproj!).metadata.get('clip.projector_type')?.value).toBe('minicpmv4_6');
+});
+
+it('where four patches become a token, the merger inside the tower is left out', () => {
+  const base = ggufCheckpoint(join(work, 'four'), 'minicpm-v-4_7', 1, { downsample_mode: '4x' });
+  const { metadata, tensors } = readGguf(exportGguf({ model: base, outtype: 'f16', output: fresh() }).mmproj!);
+  expect(metadata.get('clip.vision.projector.scale_factor')?.value).toBe(2);
+  expect([...tensors.keys()].filter((name) => name.includes('vit_merger'))).toEqual([]);
+  expect(tensors.has('mm.up.weight')).toBe(true);
+});
+
+it('adapters of linear attention are merged as a merged checkpoint has them', () => {
+  const base = ggufCheckpoint(join(work, 'linear'), 'minicpm-v-4_6');
+  const targetModules = 'model\\.language_model\\..*\\.linear_attn\\.(in_proj_.*|out_proj)';
+  const adapter = randomAdapter(base, join(work, 'linear-adapter'), 1, { targetModules, useDora: true });
+  const merged = join(work, 'linear-merged');
+  mergeCheckpoint({ model: base, adapters: [adapter], output: merged, dtype: 'float32' });
+  const before = liveTensors();
+  const ours = exportGguf({ model: base, adapters: [adapter], outtype: 'f32', output: fresh() });
+  expect(liveTensors()).toEqual(before);
+  const expected = exportGguf({ model: merged, outtype: 'f32', output: fresh() });
+  for (const part of ['model', 'mmproj'] as const) {
+    const is = numbersOf(ours[part]!);
+    for (const [name, numbers] of numbersOf(expected[part]!)) {
+      const most = numbers.reduce((sum, x) => Math.max(sum, Math.abs(x)), 0);
+      const off = is.get(name)!.reduce((sum, x, i) => Math.max(sum, Math.abs(x - numbers[i]!)), 0);
+      expect(off, name).toBeLessThanOrEqual(1e-6 * most);
+    }
+  }
+});
 
 it('a tied token table is written once, and with six bits in q4_k_m', () => {
   const base = tinyCheckpoint(join(work, 'tied'), 'minicpm-v-2_6', 1, 'float32', {

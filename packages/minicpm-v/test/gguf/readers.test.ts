@@ -17,7 +17,7 @@ import { GREEDY } from '../../src/generation/sampling.js';
 import { exportGguf, exportGgufAdapter } from '../../src/gguf/export.js';
 import { readGguf } from '../../src/gguf/reader.js';
 import { randomAdapter } from '../support/random-adapter.js';
-import { GGUF_VERSIONS, tinyCheckpoint, tokenizerFolder } from '../support/tiny.js';
+import { ggufCheckpoint, tokenizerFolder, VERSION_NAMES } from '../support/tiny.js';
 
 setThreads(1);
 const work = mkdtempSync(join(tmpdir(), 'gguf-readers-'));
@@ -32,7 +32,8 @@ afterAll(async () => {
 
 const LENGTH = 8;
 const QUESTION = "What is the capital of France? 你好，世界！ it's 1234 < 56 …\n\n  two spaces";
-const PROJECTIONS = 'llm\\..*layers\\.\\d+\\.(self_attn\\.(q_proj|k_proj|v_proj|o_proj)|mlp\\.(up_proj|down_proj))';
+const PROJECTIONS =
+  '(llm|model\\.language_model)\\..*layers\\.\\d+\\.(self_attn|linear_attn|mlp)\\.(\\w+_proj(_[a-z]+)?)';
 
 /** Our greedy ids for a question, and the ids of its prompt. */
 async function ours(model: string, adapter?: string): Promise<{ prompt: number[]; ids: number[] }> {
@@ -65,9 +66,9 @@ async function theirs(model: LlamaModel, prompt: readonly number[], lora?: strin
   return ids;
 }
 
-describe.each(GGUF_VERSIONS)('%s', (version) => {
+describe.each(VERSION_NAMES)('%s', (version) => {
   it('llama.cpp writes the ids of our prompts and answers, with and without an adapter', async () => {
-    const folder = tinyCheckpoint(work, version);
+    const folder = ggufCheckpoint(work, version);
     const { model: file } = exportGguf({ model: folder, outtype: 'f32', output: join(work, `${version}-f32`) });
     const own = await ours(folder);
     await using model = await llama.loadModel({ modelPath: file });
@@ -91,7 +92,7 @@ describe.each(GGUF_VERSIONS)('%s', (version) => {
   });
 
   it.each(['bf16', 'q8_0', 'q4_k_m'] as const)('llama.cpp and @huggingface/gguf read %s', async (outtype) => {
-    const folder = tinyCheckpoint(join(work, outtype), version);
+    const folder = ggufCheckpoint(join(work, outtype), version);
     const made = exportGguf({ model: folder, outtype, output: join(work, `${version}-${outtype}`) });
     await using model = await llama.loadModel({ modelPath: made.model });
     expect(await theirs(model, [1, 2, 3])).toHaveLength(LENGTH);
@@ -105,7 +106,7 @@ describe.each(GGUF_VERSIONS)('%s', (version) => {
 });
 
 /** llama.cpp's tokens of what the file's own chat template makes of the question. */
-async function promptOf(model: LlamaModel, file: string, version: (typeof GGUF_VERSIONS)[number]): Promise<number[]> {
+async function promptOf(model: LlamaModel, file: string, version: (typeof VERSION_NAMES)[number]): Promise<number[]> {
   const { metadata } = readGguf(file);
   const folder = join(work, `${version}-template`);
   cpSync(tokenizerFolder(version), folder, { recursive: true });

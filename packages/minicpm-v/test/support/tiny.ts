@@ -7,8 +7,6 @@ import { createModel } from '../../src/checkpoint/create.js';
 import { saveCheckpoint } from '../../src/checkpoint/weights.js';
 
 export const VERSION_NAMES = Object.keys(VERSIONS) as VersionName[];
-/** Those that are written as GGUF. */
-export const GGUF_VERSIONS = VERSION_NAMES.filter((version) => VERSIONS[version].connector === 'resampler');
 
 /** Models with the tokenizer of another one. */
 const SAME_TOKENIZER: Readonly<Partial<Record<VersionName, VersionName>>> = {
@@ -143,7 +141,7 @@ export function tinyCheckpoint(
   const tokenizer = Tokenizer.load(folder);
   const made =
     VERSIONS[version].config === 'nested' ? nestedConfig(version, tokenizer) : flatConfig(version, tokenizer);
-  const raw = { ...made, ...extra };
+  const raw = merged(made, extra);
   const preprocessor = VERSIONS[version].config === 'nested' ? JSON.stringify(PREPROCESSOR) : undefined;
   if (preprocessor !== undefined) writeFileSync(join(folder, 'preprocessor_config.json'), preprocessor);
   const config = parseConfig(JSON.stringify(raw, null, 1), join(folder, 'config.json'), preprocessor);
@@ -152,6 +150,24 @@ export function tinyCheckpoint(
   model.dispose();
   if (VERSIONS[version].carried.length > 0) addCarried(folder, VERSIONS[version].carried.at(-1)!);
   return folder;
+}
+
+/** As `tinyCheckpoint`, with sizes that llama.cpp has: keys of linear attention as wide as values. */
+export function ggufCheckpoint(parent: string, version: VersionName, seed = 1, extra: object = {}): string {
+  const sizes = VERSIONS[version].config === 'nested' ? { text_config: { linear_key_head_dim: 32 } } : {};
+  return tinyCheckpoint(parent, version, seed, 'float32', merged(sizes, extra));
+}
+
+/** A configuration with other values for some keys; what is an object in both has the keys of both. */
+function merged(config: object, extra: object): object {
+  const own = config as Record<string, unknown>;
+  const isObject = (value: unknown): value is object =>
+    typeof value === 'object' && value !== null && !Array.isArray(value);
+  const entries = Object.entries(extra).map(([key, value]) => {
+    const before = own[key];
+    return [key, isObject(value) && isObject(before) ? { ...before, ...value } : value];
+  });
+  return { ...config, ...Object.fromEntries(entries) };
 }
 
 /** Tensors of a part that is not built. */

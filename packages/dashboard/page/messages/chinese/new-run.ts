@@ -49,6 +49,7 @@ export const newRun: TableOf<typeof english> = {
     resolved: '解析后的完整配置',
     categories: {
       weights: '权重',
+      reference: '参考（副本）',
       masters: 'float32 权重',
       moments: '优化器状态',
       gradients: '梯度',

@@ -248,6 +248,7 @@ export const run: TableOf<typeof english> = {
       baseline: '所有块重新计算时',
       kept: '保留的计算图',
       weights: '权重',
+      reference: '参考（副本）',
       masters: 'float32 权重',
       moments: '优化器动量',
       gradients: '梯度',

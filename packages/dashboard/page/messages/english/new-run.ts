@@ -46,6 +46,7 @@ export const newRun = {
     resolved: 'Resolved recipe with all flags',
     categories: {
       weights: 'Weights',
+      reference: 'Reference (copy)',
       masters: 'Float32 weights',
       moments: 'Moments',
       gradients: 'Gradients',

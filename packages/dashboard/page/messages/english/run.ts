@@ -255,6 +255,7 @@ export const run = {
       baseline: 'with every block recomputed',
       kept: 'kept graphs',
       weights: 'weights',
+      reference: 'reference (copy)',
       masters: 'float32 weights',
       moments: 'moments of the optimizer',
       gradients: 'gradients',

@@ -15,6 +15,7 @@ export interface Bar {
 /** Order of the categories from left to right; unknown ones come after them. */
 const ORDER = [
   'weights',
+  'reference',
   'masters',
   'moments',
   'gradients',

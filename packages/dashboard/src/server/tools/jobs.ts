@@ -1,7 +1,7 @@
 /** Work on checkpoints, each in a child process. It ends with this process; what it wrote stays. */
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import type { Say } from '@minicpm-finetune/run';
+import { DEFAULT_OUTTYPE, type Say } from '@minicpm-finetune/run';
 import type { FieldError, Job, JobRequest } from '../../shared/api.js';
 import { ApiError, notFound } from '../errors.js';
 import { shellText } from '../process/command-words.js';
@@ -131,7 +131,13 @@ function wordsOf({ kind, data_path: data = [], outtype }: JobRequest, { base, ad
       });
     return ['merge', ...model, `--output_dir=${output}`];
   }
-  return ['export', '--format=gguf', ...model, `--outtype=${plain(outtype ?? 'f16', 'outtype')}`, `--output=${output}`];
+  return [
+    'export',
+    '--format=gguf',
+    ...model,
+    `--outtype=${plain(outtype ?? DEFAULT_OUTTYPE, 'outtype')}`,
+    `--output=${output}`,
+  ];
 }
 
 function plain(text: string, field: string): string {

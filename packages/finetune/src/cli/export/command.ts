@@ -1,5 +1,5 @@
 /** `minicpm-finetune export`: a model for other programs. GGUF for llama.cpp and Ollama, safetensors for vLLM and SGLang. */
-import { type FlagTable, type FloatDType, flagsOf, UserError } from '@minicpm-finetune/run';
+import { DEFAULT_OUTTYPE, type FlagTable, type FloatDType, flagsOf, OUTTYPES, UserError } from '@minicpm-finetune/run';
 import type { GivenValues } from '../../config/flags.js';
 import { MODEL_FLAGS } from '../chat/flags.js';
 import { type CliCommand, type CommandIO, flagValue, requiredValue } from '../cli-command.js';
@@ -39,8 +39,8 @@ const FLAGS = flagsOf({
     },
     outtype: {
       kind: 'choice',
-      choices: ['f32', 'f16', 'bf16', 'q8_0', 'q4_k_m'],
-      default: 'q8_0',
+      choices: [...OUTTYPES],
+      default: DEFAULT_OUTTYPE,
       help: {
         en: "Type of the language model's matrices in GGUF; vision tower and resampler keep at least 16 bits.",
         zh: 'GGUF 中语言模型矩阵的类型；视觉塔和重采样器至少保留 16 位。',

@@ -1,13 +1,7 @@
 /** A model for other programs. The work is minicpm-v's; this is the engine around it. */
 import { statSync } from 'node:fs';
-import {
-  exportCheckpoint,
-  exportGguf,
-  exportGgufAdapter,
-  exportServedAdapter,
-  type Outtype,
-} from '@minicpm-finetune/minicpm-v';
-import { type FloatDType, formatBytes, shownNames } from '@minicpm-finetune/run';
+import { exportCheckpoint, exportGguf, exportGgufAdapter, exportServedAdapter } from '@minicpm-finetune/minicpm-v';
+import { type FloatDType, formatBytes, type Outtype, shownNames } from '@minicpm-finetune/run';
 import { startEngine } from '../../engine/machine.js';
 import { hashingTask, type Reporter, type Task } from '../../report/reporter.js';
 import { adapterServer, llamaCpp, llamaCppAdapter, ollama, servers } from './programs.js';

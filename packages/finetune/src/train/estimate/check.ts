@@ -74,6 +74,7 @@ export interface RunEstimate {
   readonly largest: Micro;
   /** Processes of the run. */
   readonly worldSize: number;
+  readonly epochs: number;
   /** With a picture in each record, as far as its tokens have room. */
   readonly likely: Estimate;
 }
@@ -92,7 +93,7 @@ interface OpenedData {
   readonly folder: string;
   readonly data: Pick<RunData, 'sampler' | 'records'>;
   readonly state: Pick<RunState, 'step'>;
-  readonly derived: Pick<Derived, 'totalSteps'>;
+  readonly derived: Pick<Derived, 'totalSteps' | 'epochs'>;
   /** Folder of the checkpoint that is resumed; null: none. */
   readonly resumeFrom: string | null;
   readonly worldSize: number;
@@ -107,15 +108,26 @@ export function estimateRun(opened: OpenedData): RunEstimate | null {
   if (largest.tokens === 0) return null;
   const read = readConfig(folder);
   const device = deviceNamed(config.engine.device);
-  const likely = estimate(config, read, shapeFor(config, read, largest, 1), { device, worlds: [worldSize] })[0]!;
-  return { config, read, device, largest, worldSize, likely };
+  const { epochs } = derived;
+  const likely = estimate(config, read, shapeFor(config, read, largest, 1), {
+    device,
+    worlds: [worldSize],
+    epochs,
+  })[0]!;
+  return { config, read, device, largest, worldSize, epochs, likely };
 }
 
 /** Settings of the run that fit, in a sentence. */
 export function cureFor(estimated: RunEstimate, room: number, host?: Room['host']): string {
-  const { config, read, device, largest, worldSize: world } = estimated;
+  const { config, read, device, largest, worldSize: world, epochs } = estimated;
   const hostRoom = host === undefined ? {} : { hostRoom: host.now };
-  return cureOf(config, read, room, { device, world, ...hostRoom, shapeOf: (one) => shapeFor(one, read, largest, 1) });
+  return cureOf(config, read, room, {
+    device,
+    world,
+    epochs,
+    ...hostRoom,
+    shapeOf: (one) => shapeFor(one, read, largest, 1),
+  });
 }
 
 /** The same for the memory of the host, where offloaded states are. */
@@ -146,14 +158,15 @@ function checkHost(
  * @throws UserError if even records without pictures exceed all of the device's memory by more than the estimate may be off
  */
 export function checkMemory(estimated: RunEstimate, log: Pick<RunLog, 'reporter' | 'warn'>, room: Room): void {
-  const { config, read, device, largest, worldSize, likely } = estimated;
+  const { config, read, device, largest, worldSize, epochs, likely } = estimated;
   log.reporter.notice(summary(likely));
   checkHost(estimated, log, room);
   const needed = neededBytes(likely, config, read, device);
   if (needed <= room.now) return;
   const cure = cureFor(estimated, Math.min(room.now, room.whole), room.host);
   if (config.engine.memory_check === 'error') {
-    const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds: [worldSize] })[0]!;
+    const worlds = [worldSize];
+    const least = estimate(config, read, shapeFor(config, read, largest, 0), { device, worlds, epochs })[0]!;
     const bytes = neededBytes(least, config, read, device);
     if (bytes > (1 + ERROR) * room.whole)
       throw new UserError(

@@ -8,6 +8,7 @@ const inGiB = (bytes: number): string => (bytes === 0 ? '-' : (bytes / GIB).toFi
 /** What the rows of the table are. */
 const TITLES: Readonly<Record<string, string>> = {
   weights: 'weights',
+  reference: 'reference (copy)',
   masters: 'float32 weights',
   moments: 'moments',
   gradients: 'gradients',
@@ -104,10 +105,16 @@ const named = (lines: readonly Line[], category: string): number =>
 /** One line. */
 export function summary(one: Estimate): string {
   const of = (category: string): number => named(one.device, category);
-  const rest = one.deviceBytes - of('weights') - of('masters') - of('moments') - of('gradients');
+  const rest = one.deviceBytes - of('weights') - of('reference') - of('masters') - of('moments') - of('gradients');
+  const states = formatBytes(of('masters') + of('moments'));
+  const [all, weights, gradients] = [one.deviceBytes, of('weights'), of('gradients')].map(formatBytes);
+  if (of('reference') > 0)
+    return (
+      `memory: about ${all} at most = weights ${weights} + reference ${formatBytes(of('reference'))} + gradients ${gradients} + ` +
+      `optimizer ${states} + activations ${formatBytes(rest)}, in the ${one.moment}, for ${one.tokens} tokens and ${one.pictures} pictures at once`
+    );
   return (
-    `memory: about ${formatBytes(one.deviceBytes)} at most = weights ${formatBytes(of('weights'))} + gradients ${formatBytes(of('gradients'))} + ` +
-    `optimizer ${formatBytes(of('masters') + of('moments'))} + activations ${formatBytes(rest)}, in the ${one.moment}, ` +
-    `for ${one.tokens} tokens and ${one.pictures} pictures at once`
+    `memory: about ${all} at most = weights ${weights} + gradients ${gradients} + ` +
+    `optimizer ${states} + activations ${formatBytes(rest)}, in the ${one.moment}, for ${one.tokens} tokens and ${one.pictures} pictures at once`
   );
 }

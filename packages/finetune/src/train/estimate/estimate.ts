@@ -122,12 +122,16 @@ function estimateOf(rehearsal: Rehearsal, settings: Settings): Estimate {
   const working = workingBytes(peak, rehearsal, settings);
   const kept = Math.min(peak.kept, working);
   const tokens = tokensOf(shape);
-  const { masters, rows, batch } = rehearsal;
+  const { masters, rows, batch, reference } = rehearsal;
+  const width = config.precision.dtype === 'float32' ? 4 : 2;
   const each = config.precision.dtype === 'bfloat16' && !config.precision.bf16_master_weights ? 2 : 4;
   const ofRows = rows === null ? '' : ` (token table: rows of ${rows.seen} tokens of ${rows.of}; more as more occur)`;
   const transit = transitAt(peak, rehearsal, settings);
   const lines = [
     weightsLine(rehearsal, settings),
+    line('reference', [
+      { what: `copied numbers in ${config.precision.dtype}`, count: reference / width, bytes: width },
+    ]),
     line('masters', [{ what: 'weights in float32', count: (masters / 4) * portion, bytes: 4 }]),
     line('moments', [
       {
@@ -204,14 +208,21 @@ function asideLines(where: Where, rehearsal: Rehearsal, settings: Settings): Lin
   ];
 }
 
+export interface EstimateOptions {
+  readonly device: DeviceName;
+  readonly worlds: readonly number[];
+  /** Of the run; those of the configuration unless given. */
+  readonly epochs?: number;
+}
+
 /** Rehearses a configuration once and estimates it for each number of devices. */
 export function estimate(
   config: RunConfig,
   read: ModelConfig,
   shape: BatchShape,
-  { device, worlds }: { device: DeviceName; worlds: readonly number[] },
+  { device, worlds, epochs = config.schedule.num_train_epochs }: EstimateOptions,
 ): Estimate[] {
-  const rehearsal = rehearse(config, read, shape, device);
+  const rehearsal = rehearse(config, read, shape, { device, epochs });
   const places = placesOf(config, device);
   return worlds.map((world) =>
     estimateOf(rehearsal, { config, device, world, places, stage: stageFor(config, world, places), shape }),

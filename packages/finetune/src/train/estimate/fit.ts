@@ -26,6 +26,8 @@ export interface FitOptions {
   readonly shapeOf: (config: RunConfig) => BatchShape;
   readonly device: DeviceName;
   readonly world: number;
+  /** Of the run; those of the configuration when absent. */
+  readonly epochs?: number;
   /** Bytes of host memory for each process; without limit when absent. On a CPU it is the device's. */
   readonly hostRoom?: number;
 }
@@ -45,6 +47,11 @@ const STEPS: readonly Step[] = [
   {
     flags: ['gradient_checkpointing'],
     change: ({ engine }) => (engine.gradient_checkpointing === true ? null : { gradient_checkpointing: true }),
+  },
+  {
+    flags: ['precompute_ref'],
+    change: (_, { device: lines }) =>
+      lines.some(({ category, bytes }) => category === 'reference' && bytes > 0) ? { precompute_ref: 'true' } : null,
   },
   {
     flags: ['per_device_train_batch_size', 'gradient_accumulation_steps'],
@@ -91,8 +98,9 @@ const STEPS: readonly Step[] = [
  * Finds the first settings, by cost, whose estimate is at most `room` bytes per device; null: none are. No change among them can be left out.
  */
 export function fit(config: RunConfig, read: ModelConfig, room: number, options: FitOptions): Fitted | null {
-  const { withChanges, given, shapeOf, device, world, hostRoom = Number.POSITIVE_INFINITY } = options;
-  const estimated = (one: RunConfig): Estimate => estimate(one, read, shapeOf(one), { device, worlds: [world] })[0]!;
+  const { withChanges, given, shapeOf, device, world, epochs, hostRoom = Number.POSITIVE_INFINITY } = options;
+  const own = { device, worlds: [world], ...(epochs === undefined ? {} : { epochs }) };
+  const estimated = (one: RunConfig): Estimate => estimate(one, read, shapeOf(one), own)[0]!;
   const fits = ({ deviceBytes, hostBytes }: Estimate): boolean =>
     deviceBytes <= room && (device === 'cpu' || hostBytes / world <= hostRoom);
   let now = { config, changes: {} as Changes };
@@ -142,7 +150,7 @@ export function cureOf(
   config: RunConfig,
   read: ModelConfig,
   room: number,
-  options: Pick<FitOptions, 'shapeOf' | 'device' | 'world' | 'hostRoom'>,
+  options: Pick<FitOptions, 'shapeOf' | 'device' | 'world' | 'epochs' | 'hostRoom'>,
 ): string {
   const withChanges = (changes: Changes): RunConfig | null => changedConfig(config, changes);
   const found = fit(config, read, room, { ...options, withChanges, given: new Set() });

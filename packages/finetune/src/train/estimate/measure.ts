@@ -18,6 +18,8 @@ import { Sharding, stageOf } from '../../parallel/sharding.js';
 import type { Reporter } from '../../report/reporter.js';
 import { openOffload, type RunOffload } from '../offload.js';
 import { prepareModel, type TrainingModel } from '../open-model.js';
+import { referencePlan } from '../plan.js';
+import { openLiveReference } from '../reference.js';
 import { type Estimate, estimate } from './estimate.js';
 import { batchOf } from './rehearsal.js';
 import { type BatchShape, largestShape } from './shape.js';
@@ -108,6 +110,8 @@ export function measureMemory(
   const { params } = offload;
   const shares = { size, lora: config.lora.use_lora, offloaded: params !== null };
   const stage = stageOf(config.engine.zero_stage, shares);
+  const reference = referencePlan(config, config.schedule.num_train_epochs);
+  const live = reference === 'live' ? openLiveReference({ config, folder, resumed: false }, training, reporter) : null;
   const sharding = stage === null ? null : new Sharding(model, { group, stage, trainable, offload: params });
   try {
     const one = estimate(config, read, shape, { device, worlds: [size] })[0]!;
@@ -121,6 +125,7 @@ export function measureMemory(
       resident: peakResidentBytes(),
     };
   } finally {
+    live?.dispose();
     sharding?.dispose();
     model.dispose();
     offload.close();

@@ -10,6 +10,7 @@ import {
   planAdapters,
   quantizeLayers,
   setLoraTraining,
+  trainableParameters,
 } from '@minicpm-finetune/minicpm-v';
 import { countTokens, type ModelConfig } from '@minicpm-finetune/processor';
 import type { RunConfig } from '@minicpm-finetune/run';
@@ -25,13 +26,14 @@ import {
 } from '@minicpm-finetune/torch';
 import { readingOf } from '../../data/encoder.js';
 import { type Batch, pack, type Sequence } from '../../engine/collate.js';
+import { startOfTrained } from '../../engine/live-reference.js';
 import type { DeviceName } from '../../engine/machine.js';
 import { withNoise } from '../../engine/neftune.js';
 import { byUnit, Optimizer, optimizerSettings, withoutDecay } from '../../engine/optimizer.js';
 import { gradientsOf } from '../../engine/step.js';
 import { tuneFully } from '../../engine/trainables.js';
 import { inVisitOrder, unitName } from '../../parallel/units.js';
-import { loraOptions } from '../plan.js';
+import { loraOptions, referenceIsBase, referencePlan } from '../plan.js';
 import { type Moment, Watch } from './moments.js';
 import type { BatchShape } from './shape.js';
 
@@ -69,6 +71,8 @@ export interface Rehearsal {
   /** Bytes of the optimizer's tensors. */
   readonly masters: number;
   readonly moments: number;
+  /** Bytes of a copy of what trains, as the reference of preference tuning; 0: there is none. */
+  readonly reference: number;
   /** Null: all rows have moments, or the table does not train. */
   readonly rows: TableRows | null;
   /** The unit of a token table that is not the head: ranks exchange its rows. Null: it is the head. */
@@ -171,15 +175,22 @@ function weightsOf(model: MiniCPMV): Rehearsal['weights'] {
 /**
  * Takes one optimizer step of a configuration without memory and weights.
  *
- * @param device whose tensors are counted
+ * @param options.device whose tensors are counted
+ * @param options.epochs of the run: they decide about the reference of preference tuning
  * @throws UserError for adapters that do not fit the model
  */
-export function rehearse(config: RunConfig, read: ModelConfig, shape: BatchShape, device: DeviceName): Rehearsal {
+export function rehearse(
+  config: RunConfig,
+  read: ModelConfig,
+  shape: BatchShape,
+  { device, epochs }: { readonly device: DeviceName; readonly epochs: number },
+): Rehearsal {
   countMetaBytes(device);
   return scope(() => {
     const model = modelOf(config, read);
+    const reference = referencePlan(config, epochs) === 'live' ? referenceBytes(model, config) : 0;
     try {
-      return rehearseModel(model, config, read, shape);
+      return { ...rehearseModel(model, config, read, shape), reference };
     } finally {
       model.dispose();
     }
@@ -201,10 +212,23 @@ function tableRows(
   return null;
 }
 
-function rehearseModel(model: MiniCPMV, config: RunConfig, read: ModelConfig, shape: BatchShape): Rehearsal {
+/** Bytes of the copies that a reference beside the training has. */
+function referenceBytes(model: MiniCPMV, config: RunConfig): number {
+  const copies = [...startOfTrained(trainableParameters(model), referenceIsBase(config)).values()];
+  const bytes = sum(copies.map(({ nbytes }) => nbytes));
+  for (const copy of copies) copy.dispose();
+  return bytes;
+}
+
+function rehearseModel(
+  model: MiniCPMV,
+  config: RunConfig,
+  read: ModelConfig,
+  shape: BatchShape,
+): Omit<Rehearsal, 'reference'> {
   const several = config.batch.gradient_accumulation_steps > 1;
   const all = [...model.namedParameters()];
-  const trainable = new Map(all.filter(([, { requiresGrad }]) => requiresGrad));
+  const trainable = trainableParameters(model);
   const optimizer = new Optimizer(trainable, withoutDecay(model), optimizerSettings(config));
   const before = metaBytes().inUse;
   const batches = Array.from({ length: several ? 2 : 1 }, () => batchOf(model, shape, 'meta'));

@@ -9,6 +9,7 @@ const TABLE: Messages = {
   'GiB of files per host': '每台主机的文件（GiB）',
   'zero stage': 'ZeRO 阶段',
   weights: '权重',
+  'reference (copy)': '参考（副本）',
   'float32 weights': 'float32 权重',
   moments: '动量',
   gradients: '梯度',
@@ -30,6 +31,7 @@ const TABLE: Messages = {
   'the estimate may be off by {1} %; page cache of mapped weights is not counted on the host':
     '估算误差可达 {1} %；主机上映射权重的页缓存不计入',
   'trained numbers in {1}': '以 {1} 训练的数',
+  'copied numbers in {1}': '以 {1} 复制的数',
   'frozen numbers in {1}': '以 {1} 冻结的数',
   'weights in float32': 'float32 的权重',
   'numbers of both moments': '两个动量的数',
@@ -53,6 +55,8 @@ export const ESTIMATE: Messages = {
   ...TABLE,
   'memory: about {1} at most = weights {2} + gradients {3} + optimizer {4} + activations {5}, in the {6}, for {7} tokens and {8} pictures at once':
     '内存：最多约 {1} = 权重 {2} + 梯度 {3} + 优化器 {4} + 激活值 {5}，在{6}时，一次有 {7} 个词元和 {8} 张图片',
+  'memory: about {1} at most = weights {2} + reference {3} + gradients {4} + optimizer {5} + activations {6}, in the {7}, for {8} tokens and {9} pictures at once':
+    '内存：最多约 {1} = 权重 {2} + 参考 {3} + 梯度 {4} + 优化器 {5} + 激活值 {6}，在{7}时，一次有 {8} 个词元和 {9} 张图片',
   '{1} has {2} of memory, which is less.': '{1} 的内存为 {2}，不够。',
   'the estimate was {1}': '估算为 {1}',
   'x{1}: nothing that may be changed fits {2}.': 'x{1}：可以改动的设置都放不进 {2}。',

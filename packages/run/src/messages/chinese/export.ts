@@ -6,7 +6,12 @@ export const EXPORT: Messages = {
     '{1}：张量 {2}：应为其 {3} 字节中的一段，但收到从 {5} 开始的 {4} 字节',
   'llama.cpp writes a new line between rows of slices; the training, whose tokenizer puts a space in front of it, two tokens: pictures that are cut into more than one row have other prompts there.':
     'llama.cpp 在切片的行之间写一个换行；训练的分词器会在前面加空格，得到两个词元：切成多行的图片在那里提示词不同。',
-  'Expected a model that can be written as GGUF but received {1}.': '应为可以写成 GGUF 的模型，但收到 {1}。',
+  'Expected a linear_value_head_dim equal to linear_key_head_dim {1}, as llama.cpp has one size for both, but received {2}.':
+    'llama.cpp 对两者只有一个大小：linear_value_head_dim 应等于 linear_key_head_dim {1}，但收到 {2}。',
+  'Expected layer_types with one full_attention after equally many linear_attention each, as llama.cpp has them, but received {1}.':
+    'llama.cpp 要求 layer_types 中每隔同样多的 linear_attention 有一个 full_attention，但收到 {1}。',
+  'llama.cpp gives the tokens of pictures other positions than {1} was trained with: answers about pictures differ there from those of chat and serve. Answers about text do not.':
+    'llama.cpp 给图片词元的位置与 {1} 训练时不同：在那里关于图片的回答与 chat 和 serve 不同；关于文本的回答相同。',
   'Give --format safetensors, which vLLM, SGLang and transformers take.':
     '请给出 --format safetensors，vLLM、SGLang 和 transformers 都能读取。',
   'llama.cpp does not read videos as {1} was trained with them: frames are pictures there.':
@@ -45,7 +50,6 @@ export const EXPORT: Messages = {
     'llama.cpp 在上下文大小（-c）超过 {1} 时使用长旋转因子，transformers 则在文本超过时使用：只有文本更长时才给更大的 -c。',
   "Expected a hidden_size that is a multiple of {1}, which llama.cpp's resampler needs, but received {2}.":
     'hidden_size 应为 {1} 的倍数（llama.cpp 的重采样器需要），但收到 {2}。',
-  'Only models with such a size can be exported.': '只能导出这种大小的模型。',
   'the message ends within a field': '消息在字段中间结束',
   'Use the tokenizer files that the weights were published with.': '请使用与权重一起发布的分词器文件。',
   'llama.cpp does not normalise text (Unicode NFC) as this tokenizer does: text with combining characters gets other tokens there.':

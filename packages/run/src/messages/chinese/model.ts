@@ -144,6 +144,12 @@ export const MODEL: Messages = {
   'Give the folder of an adapter.': '请给出适配器的目录。',
   'Expected a new or empty folder for {1} but received one with files.':
     '{1}应写入新目录或空目录，但收到的目录里有文件。',
+  'Expected a new or empty folder for {1} but received the root of a disk.':
+    '{1}应写入新目录或空目录，但收到的是一个磁盘的根目录。',
+  'Give a folder inside it.': '请给出其中的一个目录。',
+  'Expected {1} for {2} in {3} but the disk is full: {4} free.': '{3} 应有 {1} 来保存{2}，但磁盘已满：剩余 {4}。',
+  'Expected room for {1} in {2} but the disk is full: {3} free.': '{2} 应有空间来保存{1}，但磁盘已满：剩余 {3}。',
+  'Free some space, or give a folder on another disk.': '请释放一些空间，或给出另一个磁盘上的目录。',
   'Expected a new or empty folder for {1} but received a file.': '{1}应写入新目录或空目录，但收到的是文件。',
   'Give a folder.': '请给出一个目录。',
   'the merged model': '合并后的模型',

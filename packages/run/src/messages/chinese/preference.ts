@@ -45,6 +45,8 @@ export const PREFERENCE: Messages = {
     '--preference {1} 的记录应有被拒绝的回答，但没有。',
   'Write "rejected" beside the conversation, or "chosen" and "rejected" beside a prompt; answers called good or bad are for --preference kto.':
     '请在对话旁写 "rejected"，或在 prompt 旁写 "chosen" 和 "rejected"；标为好或坏的单个回答用于 --preference kto。',
+  'Both answers of a pair are about the same video, under the key video or videos: remove {1}, or the record.':
+    '一对回答针对同一个视频，写在键 video 或 videos 下：请删除 {1}，或删除该记录。',
   'Rename {1} to rejected or chosen, with --preference; or remove it.':
     '请把 {1} 改名为 rejected 或 chosen，并使用 --preference；或删除它。',
   'Expected at least 2 records for --preference kto but received 1.':
