@@ -4,14 +4,7 @@
  */
 import type { MiniCPMV } from '@minicpm-finetune/minicpm-v';
 import { makeSchedule } from '@minicpm-finetune/run';
-import {
-  type Group,
-  type Parameter,
-  scope,
-  soloGroup,
-  type Tensor,
-  type TensorSource,
-} from '@minicpm-finetune/torch';
+import { type Group, type Parameter, scope, soloGroup, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import {
   type Batch,
   denseRows,
