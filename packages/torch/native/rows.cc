@@ -27,6 +27,7 @@ using at::Tensor;
 constexpr int64_t kDeviceRows = 16;
 constexpr int64_t kShareBytes = 1 << 18;  // of a weight that a thread takes at a time, with few rows
 constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
+constexpr int64_t kManyRows = 512;        // from here, products of all rows at once are faster; they are one sequence's then
 constexpr int64_t kStreamRows = 2, kStreamUnit = 8;  // up to so many rows, so many outputs belong together
 
 template <int outputs, class X, class Weight>
@@ -197,7 +198,8 @@ Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional
   TORCH_CHECK(!bias || (bias->scalar_type() == type && bias->is_contiguous() && bias->numel() == weight.size(0)),
               "expected a bias of the input's type for each output");
   const auto result = [&](const Tensor& y) { return wide ? y.to(at::kFloat) : y; };
-  if (together && !rowsStandAlone(x)) return result(linearTogether(layer));
+  const bool many = !isInt8 && x.numel() / std::max<int64_t>(1, x.size(-1)) >= kManyRows;
+  if (together && (many || !rowsStandAlone(x))) return result(linearTogether(layer));
   if (!x.is_cpu()) return result(linearOnDevice(layer));
   if (type == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer);
   TORCH_CHECK(type == at::kBFloat16, "expected float32 or bfloat16 on a CPU but received ", type);

@@ -20,6 +20,9 @@ import type { TensorCache } from './tensor-cache.js';
 /** Positions of a prompt that are computed at once. */
 export const PIECE_LENGTH = 512;
 
+/** Positions of several prompts that are computed at once: from 512 rows on, products are those of all rows together, so a row's bits depend on the others. */
+const MOST_TOGETHER = 511;
+
 export interface BatchOptions {
   /** Where tokens of pictures are kept for later prompts. A cache belongs to one state of the weights: adapters have their own. */
   readonly pictures?: TensorCache;
@@ -100,11 +103,11 @@ export class RunningBatch {
   #read(sequences: readonly Sequence[]): NewToken[] {
     const { pictures, prefixes } = this.#options;
     const chosen: { sequence: Sequence; count: number }[] = [];
-    let room = this.#pieceLength;
+    let room = Math.min(this.#pieceLength, MOST_TOGETHER);
     for (const sequence of sequences) {
-      if (chosen.length > 0 && (room === 0 || !this.#model.llm.model.readsTogether)) break;
+      if (chosen.length > 0 && (room <= 0 || !this.#model.llm.model.readsTogether)) break;
       const count = sequence.nextPiece(this.#pieceLength, prefixes);
-      if (count > room) break;
+      if (chosen.length > 0 && count > room) break;
       if (!sequence.hasPictures(count, pictures)) {
         if (chosen.length > 0) break;
         sequence.readPicture(pictures);

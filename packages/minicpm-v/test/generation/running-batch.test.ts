@@ -176,6 +176,13 @@ describe.each(KINDS.filter(([name]) => TOGETHER.has(name)))('short prompts, %s',
     else expect(all.steps.slice(0, 2)).toEqual([1, 2]);
     if (name === 'float32' || kind.lora) expect(readsTogether).toBe(false);
   });
+
+  it('are fewer than the 512 positions from which on all rows of a product belong together', () => {
+    const batch = new RunningBatch(model);
+    for (let seed = 0; seed < 5; seed++) batch.add(prompt(model, seed, 128, 0), OPTIONS);
+    expect(batch.step()).toHaveLength(model.llm.model.readsTogether ? 3 : 1);
+    batch.dispose();
+  });
 });
 
 describe('a batch', () => {
