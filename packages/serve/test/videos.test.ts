@@ -1,11 +1,12 @@
 /** Videos in requests: the same answers as without a server, and what strangers may not do with them. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { loadModel } from '@minicpm-finetune/minicpm-v';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tinyCheckpoint, writePicture } from '../../minicpm-v/test/support/tiny.js';
+import { VideoReader } from '../src/engine/videos.js';
 import { type Serving, serving, workFolder } from './support/serving.js';
 
 const hasFfmpeg = ['ffmpeg', 'ffprobe'].every((program) => spawnSync(program, ['-version']).status === 0);
@@ -19,7 +20,9 @@ const ffmpeg = (...words: string[]): void =>
 /** Folders of videos that a server has at this moment. */
 const folders = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('minicpm-video-'));
 
+const temporary = process.env.TMPDIR;
 beforeAll(async () => {
+  process.env.TMPDIR = mkdtempSync(join(work, 'tmp-')); // others' videos are not looked at
   here = await serving(base);
   if (!hasFfmpeg) return;
   mkdirSync(join(work, 'frames'));
@@ -30,6 +33,8 @@ beforeAll(async () => {
 afterAll(async () => {
   await here.close();
   expect(here.errors).toEqual([]);
+  if (temporary === undefined) delete process.env.TMPDIR;
+  else process.env.TMPDIR = temporary;
   remove();
 });
 
@@ -225,4 +230,20 @@ describe.skipIf(process.platform === 'win32')('a program that does not end', () 
       await expect.poll(folders).toEqual([]);
     });
   });
+});
+
+it('videos that find no room for their files take no place from later ones', async () => {
+  const reader = new VideoReader(60);
+  const video = { kind: 'video', url: 'data:video/mp4;base64,AAAA', place: 'here' } as const;
+  const { signal } = new AbortController();
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = join(work, 'nowhere');
+  try {
+    for (let i = 0; i < 3; i++)
+      await expect(reader.with([video], signal, async () => 'read')).rejects.toThrow('no such file or directory');
+  } finally {
+    process.env.TMPDIR = before;
+  }
+  expect(await reader.with([video], signal, async ({ pathOf }) => readFileSync(pathOf(video)).length)).toBe(3);
+  expect(folders()).toEqual([]);
 });

@@ -47,12 +47,16 @@ export class VideoReader {
     if (first === undefined) return await work({ pathOf: () => '', limits: undefined });
     const bytes = videos.map((video) => videoBytes(video));
     await this.#turn();
-    const folder = mkdtempSync(join(tmpdir(), 'minicpm-video-')); // of this user alone
-    const names = new Map(videos.map((video, i) => [video, join(folder, String(i))]));
     const timeout = AbortSignal.timeout(Math.ceil(this.#seconds * 1000));
     const limits = { signal: AbortSignal.any([signal, timeout]), maxFrames: MOST_FRAMES };
+    const names = new Map<VideoReference, string>();
+    let folder: string | undefined;
     try {
-      for (const [i, video] of videos.entries()) writeFileSync(names.get(video)!, bytes[i]!, { mode: 0o600 });
+      folder = mkdtempSync(join(tmpdir(), 'minicpm-video-')); // of this user alone
+      for (const [i, video] of videos.entries()) {
+        names.set(video, join(folder, String(i)));
+        writeFileSync(names.get(video)!, bytes[i]!, { mode: 0o600 });
+      }
       return await work({ pathOf: (video) => names.get(video)!, limits });
     } catch (error) {
       if (signal.aborted) throw new ApiError(400, 'The client went away.', { cause: error });
@@ -62,9 +66,9 @@ export class VideoReader {
       }
       throw withoutPaths(error, names);
     } finally {
-      rmSync(folder, { recursive: true, force: true });
       this.#running--;
       this.#waiting.shift()?.();
+      if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
     }
   }
 
