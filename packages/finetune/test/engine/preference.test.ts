@@ -7,10 +7,17 @@ import { join } from 'node:path';
 import { type MiniCPMV, trainableParameters } from '@minicpm-finetune/minicpm-v';
 import type { EncodedSample } from '@minicpm-finetune/processor';
 import type { PreferenceLoss } from '@minicpm-finetune/run';
-import { type DType, liveTensors, type Tensor } from '@minicpm-finetune/torch';
+import {
+  type DType,
+  liveTensors,
+  resetTensorPeak,
+  type Tensor,
+  tensorBytes,
+  tuneAllocator,
+} from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { distance, hashed, hashedModel, type Probe, probe } from '../../../minicpm-v/test/support/reference.js';
-import { collate, disposeBatch } from '../../src/engine/collate.js';
+import { type Batch, collate, disposeBatch } from '../../src/engine/collate.js';
 import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
 import { answerLogProbs, type ObjectiveParts, PreferenceStep } from '../../src/engine/preference.js';
 import { NO_REWARDS, type PreferenceOptions, type RewardMean } from '../../src/engine/preference-loss.js';
@@ -263,6 +270,37 @@ describe('preference tuning', () => {
     }
     expect(live.at(-1)).toBe(live[1]);
     optimizer.dispose();
+    model.dispose();
+  });
+
+  it('takes the memory of supervised training of both answers, and less where they share their prompt', () => {
+    tuneAllocator(); // it counts
+    const model = openModel();
+    const peakOf = (batches: readonly Batch[], objective?: PreferenceStep): number => {
+      const options = { recompute: false, perMicroBatch: false, ...(objective && { objective }) };
+      const before = tensorBytes().inUse;
+      resetTensorPeak();
+      lossAndGradients(model, batches, options).dispose(); // it disposes of the batches, too
+      return tensorBytes().peak - before;
+    };
+    const alone = (b: number, k: 0 | 1): EncodedSample => {
+      const { inputIds, labels, imageBounds, pictures, answers } = sampleOf(b, { whole: true });
+      const [from, to] = k === 0 ? [0, answers!.first] : [answers!.first, inputIds.length];
+      const half = pictures.length / 2;
+      return {
+        inputIds: inputIds.slice(from, to),
+        labels: labels.slice(from, to),
+        imageBounds: imageBounds.slice(k * half, (k + 1) * half).map(([start, end]) => [start - from, end - from]),
+        pictures: pictures.slice(k * half, (k + 1) * half),
+      };
+    };
+    const supervised = (): Batch[] => [collate([alone(1, 0), alone(1, 1)], 'cpu', null)];
+    peakOf(supervised()); // the first time, memory is made that stays
+    const both = peakOf(supervised());
+    const pair = (how: Parameters<typeof sampleOf>[1]): number =>
+      peakOf(batchesOf([[1]], FIXTURE.other, how), step('dpo'));
+    expect(pair({ whole: true })).toBeLessThan(1.02 * both);
+    expect(pair({})).toBeLessThan(both);
     model.dispose();
   });
 });
