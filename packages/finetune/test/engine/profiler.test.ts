@@ -46,7 +46,7 @@ describe('--profile', () => {
     expect(named('update')).toHaveLength(2);
     expect(named('data wait')).toHaveLength(2);
     expect(named('collate')).toHaveLength(2);
-    expect(named('aten::linear').length).toBeGreaterThan(20);
+    expect(named('minicpm::linear').length).toBeGreaterThan(20);
     for (const span of [...of('forward'), ...of('backward'), ...of('operator'), ...named('update')]) {
       expect(span.dur).toBeGreaterThanOrEqual(0);
       expect(of('step').some((step) => within(span, step))).toBe(true);
