@@ -43,8 +43,6 @@ bool hasAmx() {
 
 static int64_t whole(int64_t count) { return (count + kAmxSide - 1) / kAmxSide * kAmxSide; }
 
-int64_t amxPanelNumbers(int64_t inner, int64_t columns) { return whole(inner) * whole(columns); }
-
 // A tile from (columns, inner): `count` columns of `numbers` inner numbers, which is even.
 AVX512 static void tileOfTransposed(const BFloat16* from, int64_t stride, int64_t count, int64_t numbers, BFloat16* to) {
   const __mmask16 lanes = firstLanes(numbers / 2);
@@ -135,7 +133,6 @@ AMX void amxEnd() { _tile_release(); }
 #else
 
 bool hasAmx() { return false; }
-int64_t amxPanelNumbers(int64_t, int64_t) { std::abort(); }
 void amxLayOut(const Matrix&, bool, int64_t, int64_t, int64_t, int64_t, BFloat16*) { std::abort(); }
 void amxMultiply(const Matrix&, int64_t, int64_t, const BFloat16*, int64_t, float*, int64_t, bool, BFloat16*) { std::abort(); }
 void amxBegin() { std::abort(); }

@@ -9,9 +9,6 @@ constexpr int64_t kAmxSide = 32;  // rows, columns and inner numbers that belong
 // Whether this processor and this system have tiles of bfloat16, and ONEDNN_MAX_CPU_ISA leaves them to use.
 bool hasAmx();
 
-// Numbers in a panel of `columns` columns.
-int64_t amxPanelNumbers(int64_t inner, int64_t columns);
-
 // Lays out `inner` numbers from `first` of the columns from `column` of the right side.
 void amxLayOut(const Matrix& right, bool transposed, int64_t first, int64_t inner, int64_t column, int64_t columns, BFloat16* panel);
 
