@@ -164,8 +164,7 @@ describe('when a rank ends before its time', () => {
 describe('signals', () => {
   it('reach every rank once, and the end by them is no failure', async () => {
     const running = startLaunched('signals', { nproc_per_node: 2 });
-    await until(() => running.lines().length > 0, 'rank 0 listens');
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await until(() => running.lines().length > 0, 'all ranks listen');
     running.child.kill('SIGTERM');
     const { code, output } = await running.ended;
     expect([code, linesOf(output).at(-1)]).toEqual([0, { rank: 0, came: 1 }]);
@@ -174,7 +173,7 @@ describe('signals', () => {
 
   it('that are not obeyed end in a kill', async () => {
     const running = startLaunched('deaf', { nproc_per_node: 2, stop: 1000 });
-    await until(() => running.lines().length > 0, 'rank 0 listens');
+    await until(() => running.lines().length > 0, 'all ranks listen');
     running.child.kill('SIGTERM');
     const { code, output } = await running.ended;
     expect(code).toBe(137);

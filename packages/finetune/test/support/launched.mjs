@@ -90,16 +90,18 @@ const WORK = {
     await sleep(500);
     console.error(`after, of rank ${rank}`);
   },
-  signals: async ({ rank }) => {
+  signals: async ({ rank, group }) => {
     let came = 0;
     process.on('SIGTERM', () => (came += 1));
+    group.barrier('all listen');
     say({ rank, pid: process.pid });
     while (came === 0) await sleep(10);
     await sleep(300);
     say({ rank, came });
   },
-  deaf: async ({ rank }) => {
+  deaf: async ({ rank, group }) => {
     process.on('SIGTERM', () => {});
+    group.barrier('all listen');
     say({ rank, pid: process.pid });
     await sleep(60_000);
   },
