@@ -2,11 +2,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <limits>
 
 #include "attention-kernel.h"
 #include "attention-layout.h"
+#include "own-operators.h"
 
 namespace minicpm {
 
@@ -115,14 +117,78 @@ void forwardTile(const AttentionProblem& problem, const Work& work, int64_t head
               logSums + (head * problem.batches + sequence.batch) * problem.rows + sequence.start + work.first);
 }
 
+constexpr int64_t kFewKeys = 16;  // of a sequence: as many as a vector has lanes
+
+// Whether all sequences are too short for tiles, of which nearly all would be zeros: windows of patches.
+bool areWindows(const AttentionProblem& problem) {
+  return std::all_of(problem.sequences.begin(), problem.sequences.end(), [](const Sequence& sequence) { return sequence.keys <= kFewKeys; });
+}
+
+AVX512 __m512bh loadPairs(const BFloat16* from, int64_t count) {
+  const __mmask32 lanes = count >= 32 ? __mmask32(~0u) : __mmask32((1u << count) - 1);
+  return (__m512bh)_mm512_maskz_loadu_epi16(lanes, from);
+}
+
+// The scores of one query against all keys of its sequence, up to the scale.
+AVX512 __m512 scoresOf(const BFloat16* query, const BFloat16* keys, int64_t stride, int64_t count, int64_t size) {
+  alignas(64) float scores[kFewKeys] = {};
+  for (int64_t key = 0; key < count; key += 4) {
+    __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    const int64_t keysHere = std::min<int64_t>(4, count - key);
+    for (int64_t d = 0; d < size; d += 32) {
+      const __m512bh own = loadPairs(query + d, size - d);
+      for (int64_t k = 0; k < keysHere; k++) sums[k] = _mm512_dpbf16_ps(sums[k], own, loadPairs(keys + (key + k) * stride + d, size - d));
+    }
+    _mm_store_ps(scores + key, sumsOf(sums[0], sums[1], sums[2], sums[3]));
+  }
+  return _mm512_load_ps(scores);
+}
+
+// All of a sequence that `areWindows` let pass; probabilities are rounded as those of tiles.
+AVX512 void forwardWindow(const AttentionProblem& problem, const Sequence& sequence, HeadRows query, HeadRows key, HeadRows value, HeadRows output,
+                          float* logSums, int64_t head) {
+  const int64_t size = problem.headSize, b = sequence.batch, keyHead = head / (problem.heads / problem.keyHeads);
+  const BFloat16 *keys = key.at(b, keyHead, sequence.start), *values = value.at(b, keyHead, sequence.start);
+  for (int64_t i = 0; i < sequence.queries; i++) {
+    const __mmask16 lanes = firstLanes(problem.causal ? sequence.keys - sequence.queries + 1 + i : sequence.keys);
+    const __m512 scores = _mm512_mul_ps(scoresOf(query.at(b, head, sequence.start + i), keys, key.row, sequence.keys, size),
+                                        _mm512_set1_ps(problem.scale() * kLog2E));
+    const float maximum = _mm512_mask_reduce_max_ps(lanes, scores);
+    const __m512 powers = _mm512_maskz_mov_ps(lanes, exp2(_mm512_sub_ps(scores, _mm512_set1_ps(maximum))));
+    const float sum = _mm512_reduce_add_ps(powers);
+    alignas(64) float probabilities[kFewKeys];
+    _mm512_store_ps(probabilities, widen((__m256i)_mm512_cvtneps_pbh(powers)));
+    const __m512 factor = _mm512_set1_ps(1.0f / sum);
+    BFloat16* const to = output.at(b, head, sequence.start + i);
+    for (int64_t d = 0; d < size; d += 16) {
+      __m512 all = _mm512_setzero_ps();
+      for (int64_t j = 0; j < sequence.keys; j++)
+        all = _mm512_fmadd_ps(_mm512_set1_ps(probabilities[j]), load(values + j * value.row + d, firstLanes(size - d)), all);
+      store(to + d, _mm512_mul_ps(all, factor), firstLanes(size - d));
+    }
+    logSums[(head * problem.batches + b) * problem.rows + sequence.start + i] = maximum + std::log2(sum);
+  }
+}
+
+void forwardWindows(const AttentionProblem& problem, HeadRows query, HeadRows key, HeadRows value, HeadRows output, float* logSums) {
+  const int64_t grain = std::max<int64_t>(1, kGrain / (problem.heads * problem.headSize));
+  at::parallel_for(0, static_cast<int64_t>(problem.sequences.size()), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++)
+      for (int64_t head = 0; head < problem.heads; head++)
+        forwardWindow(problem, problem.sequences[static_cast<size_t>(i)], query, key, value, output, logSums, head);
+  });
+}
+
 }  // namespace
 
 int64_t attentionForwardBytes(const AttentionProblem& problem) {
+  if (areWindows(problem)) return 0;
   const int64_t scratch = at::get_num_threads() * ForwardScratch::floats(problem.width());
   return 2 * packedNumbers(problem) * static_cast<int64_t>(sizeof(BFloat16)) + scratch * static_cast<int64_t>(sizeof(float));
 }
 
 void attentionForward(const AttentionProblem& problem, HeadRows query, HeadRows key, HeadRows value, HeadRows output, float* logSums) {
+  if (areWindows(problem)) return forwardWindows(problem, query, key, value, output, logSums);
   const int64_t width = problem.width(), group = problem.heads / problem.keyHeads;
   const at::Tensor keys = pack(problem, key, Layout::Transposed), values = pack(problem, value, Layout::Pairs);
   const auto tiles = tilesOf(problem);

@@ -6,11 +6,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/mul.h>
-#include <ATen/ops/native_layer_norm.h>
-#include <ATen/ops/native_layer_norm_backward.h>
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
@@ -18,7 +14,6 @@
 
 #include "avx512.h"
 #include "own-operators.h"
-#include "product.h"
 
 namespace minicpm {
 
@@ -235,56 +230,7 @@ static Tensor rotary(const Tensor& x, const Tensor& table) {
   return at::cat(parts, -1);
 }
 
-// x + W₂ gelu(W₁ layer_norm(x) + b₁) + b₂. Of the inside, only the input of gelu is kept for the gradient: layer_norm and gelu are computed
-// again, which takes a pass through memory, where their results would take five of the twelve widths of `x` that the block keeps.
-struct GeluMlp : torch::autograd::Function<GeluMlp> {
-  static Tensor normalised(const Tensor& x, const Tensor& scale, const Tensor& shift, double eps, Tensor* mean, Tensor* inverse) {
-    auto [normal, found, reciprocal] = at::native_layer_norm(x, {x.size(-1)}, scale, shift, eps);
-    if (mean != nullptr) std::tie(*mean, *inverse) = std::pair(found, reciprocal);
-    return normal;
-  }
-
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& first,
-                        const Tensor& firstBias, const Tensor& second, const Tensor& secondBias, double eps, bool tanh) {
-    Tensor mean, inverse;
-    const Tensor hidden = rowsTimesWeight(normalised(x, scale, shift, eps, &mean, &inverse), first, firstBias);
-    context->save_for_backward({x, scale, shift, mean, inverse, first, hidden, second});
-    context->saved_data["eps"] = eps;
-    context->saved_data["tanh"] = tanh;
-    return rowsTimesWeight(at::gelu(hidden, tanh ? "tanh" : "none"), second, secondBias).add_(x);
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
-    refuseSecondDerivative();
-    const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &scale = saved[1], &shift = saved[2], &mean = saved[3], &inverse = saved[4];
-    const char* approximate = context->saved_data["tanh"].toBool() ? "tanh" : "none";
-    const auto rows = [](const Tensor& tensor) { return tensor.reshape({-1, tensor.size(-1)}); };
-    const auto needs = [&](size_t input) { return context->needs_input_grad(input); };
-    const Tensor grad = rows(gradients[0]), hidden = rows(saved[6]);
-    const Tensor gradSecond = needs(5) ? grad.t().mm(at::gelu(hidden, approximate)) : Tensor();
-    const Tensor gradSecondBias = needs(6) ? grad.sum(0) : Tensor();
-    const Tensor inner = at::gelu_backward(gradientOfRows(grad, saved[7]), hidden, approximate);
-    const Tensor gradFirst =
-        needs(3) ? inner.t().mm(rows(normalised(x, scale, shift, context->saved_data["eps"].toDouble(), nullptr, nullptr))) : Tensor();
-    const Tensor gradFirstBias = needs(4) ? inner.sum(0) : Tensor();
-    auto [gradX, gradScale, gradShift] = at::native_layer_norm_backward(gradientOfRows(inner, saved[5]).view_as(x), x, {x.size(-1)}, mean, inverse, scale, shift,
-                                                                        {needs(0), needs(1), needs(2)});
-    if (needs(0)) gradX.add_(gradients[0]);
-    return {gradX, gradScale, gradShift, gradFirst, gradFirstBias, gradSecond, gradSecondBias, Tensor(), Tensor()};
-  }
-};
-
-static Tensor geluMlp(const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& first, const Tensor& firstBias, const Tensor& second,
-                      const Tensor& secondBias, double eps, bool tanh) {
-  return GeluMlp::apply(x.contiguous(), scale, shift, first, firstBias, second, secondBias, eps, tanh);
-}
-
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {
-  library.def(
-      "gelu_mlp(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, float eps, bool tanh) -> "
-      "Tensor",
-      geluMlp);
   library.def("rotary(Tensor x, Tensor table) -> Tensor", rotary);
   library.def("swiglu(Tensor gate, Tensor up) -> Tensor", swiglu);
   library.def("rms_norm(Tensor x, Tensor weight, float eps, float offset=0.) -> Tensor", rmsNorm);

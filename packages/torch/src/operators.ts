@@ -39,7 +39,6 @@ export const OPERATORS = {
   tanh: 'tanh(Tensor self) -> Tensor',
   sigmoid: 'sigmoid(Tensor self) -> Tensor',
   silu: 'silu(Tensor self) -> Tensor',
-  gelu: 'gelu(Tensor self, *, str approximate="none") -> Tensor',
   relu: 'relu(Tensor self) -> Tensor',
   floor: 'floor(Tensor self) -> Tensor',
   round: 'round(Tensor self) -> Tensor',
@@ -118,6 +117,7 @@ export const OPERATORS = {
   swiglu: 'minicpm::swiglu(Tensor gate, Tensor up) -> Tensor',
   attention:
     'minicpm::attention(Tensor query, Tensor key, Tensor value, *, int[]? lengths=None, int[]? query_lengths=None, bool is_causal=False) -> Tensor',
+  gelu: 'minicpm::gelu(Tensor x, *, str approximate="none") -> Tensor',
   geluMlp:
     'minicpm::gelu_mlp(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, float eps, bool tanh) -> Tensor',
   dropout: 'minicpm::dropout(Tensor x, float p) -> Tensor',

@@ -63,6 +63,9 @@ const CASES: [string, number[], number[], number[] | null, boolean][] = [
   ['few queries, many keys', [2, 4, 64, 80], [2, 4, 600, 80], null, false],
   ['short rows', [1, 2, 3, 16], [1, 1, 3, 16], null, true],
   ['wide heads', [1, 2, 70, 256], [1, 1, 70, 256], null, true],
+  ['windows of patches, heads of 72', [300, 4, 4, 72], [300, 4, 4, 72], null, false],
+  ['packed sequences of up to sixteen, shared keys', [1, 4, 46, 34], [1, 2, 46, 34], [16, 1, 2, 7, 15, 5], true],
+  ['few queries, sixteen keys', [2, 4, 3, 24], [2, 4, 16, 24], null, false],
 ];
 
 /** Three products one after another (scores, outputs or their gradients, gradients of the operands), each of sums of up to 700 numbers. */
@@ -117,6 +120,28 @@ describe('attention', () => {
       );
       expect(() => ops.attention(x, x, x, { lengths: [3, 4] })).toThrow(/lengths \[3, 4\].*\[1, 2, 8, 16\]/);
       expect(() => ops.attention(x, x, more)).toThrow(/minicpm::attention.*key and value of one shape/);
+    });
+  });
+});
+
+describe('gelu', () => {
+  it.each(['tanh', 'none'])('is rounded once, and has its gradient: %s', (approximate) => {
+    manualSeed(4);
+    scope(() => {
+      const inputs = [ops.mulScalar(random([3, 20_001]), 4)];
+      const gelu = (x: Tensor): Tensor => ops.gelu(x, { approximate });
+      const gradient = random([3, 20_001]);
+      const expected = both(gelu, inputs, gradient, 'float32');
+      const rounded = both(gelu, inputs, gradient, 'bfloat16');
+      for (const i of [0, 1]) expect(distance(rounded[i]!, expected[i]!)).toBeLessThan(roundings(1, 'bfloat16'));
+    });
+  });
+
+  it('ends where its operand does: far from zero', () => {
+    scope(() => {
+      const x = ops.to(ops.mulScalar(ops.arange(-4, 4, 1, { dtype: 'float32' }), 100), 'bfloat16');
+      const y = ops.gelu(x, { approximate: 'tanh' });
+      expect(y.toNumbers()).toEqual([0, 0, 0, 0, 0, 100, 200, 300].map((n) => (n === 0 ? expect.closeTo(0) : n)));
     });
   });
 });
@@ -241,6 +266,7 @@ it.each<[string, (x: Tensor) => Tensor]>([
   ['rmsNorm', (x) => ops.rmsNorm(x, ops.arange(1, 33, 1, { dtype: x.dtype }), 1e-6)],
   ['swiglu', (x) => ops.swiglu(x, x)],
   ['dropout', (x) => ops.dropout(x, 0.5)],
+  ['gelu', (x) => ops.gelu(x, { approximate: 'tanh' })],
 ])('%s has a right second derivative or refuses it', (_, f) => {
   scope(() => {
     let second: Tensor;
@@ -262,7 +288,9 @@ it('operators of our own keep no tensor: the count stays flat', () => {
     const weight = keep(ops.ones([32], { dtype: 'bfloat16' }));
     const step = () =>
       scope(() => {
-        const y = enableGrad(() => ops.swiglu(ops.attention(x, x, x), ops.rmsNorm(x, weight, 1e-6)));
+        const y = enableGrad(() =>
+          ops.swiglu(ops.attention(x, x, x), ops.gelu(ops.rmsNorm(x, weight, 1e-6), { approximate: 'tanh' })),
+        );
         grad([y], [x], { gradOutputs: [ops.onesLike(y)] });
       });
     step();

@@ -13,6 +13,8 @@ scope(() => {
   manualSeed(1);
   const functions = {
     attention: () => ops.attention(x, k, v, { lengths: [40, 30], is_causal: true }),
+    windows: () => ops.attention(x, k, v, { lengths: [16, 16, 16, 16, 6] }),
+    gelu: () => ops.gelu(x, { approximate: 'tanh' }),
     swiglu: () => ops.swiglu(x, ops.repeatInterleave(v, 2, 1)),
     rmsNorm: () => ops.rmsNorm(x, ops.arange(1, 33, 1, { dtype: 'bfloat16' }), 1e-6),
     dropout: () => ops.dropout(x, 0.25),
