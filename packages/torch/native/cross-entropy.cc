@@ -20,7 +20,7 @@ namespace {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kBlock = 1 << 10;              // numbers whose exponentials are summed in float32, before float64 takes the sum
-constexpr int64_t kTogether = int64_t{1} << 23;  // logits that libtorch's operators widen at a time
+constexpr int64_t kTogether = int64_t{1} << 24;  // logits that libtorch's operators widen at a time
 
 template <class Number>
 LANES_INLINE float largestOf(const Number* row, int64_t size) {
