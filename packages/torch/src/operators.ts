@@ -145,6 +145,7 @@ export const OPERATORS = {
     'scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor',
   crossEntropyLoss:
     'cross_entropy_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.) -> Tensor',
+  crossEntropy_: 'minicpm::cross_entropy_(Tensor(a!) logits, Tensor target, *, Tensor? scale=None) -> Tensor',
   upsampleBicubic2dAa:
     '_upsample_bicubic2d_aa(Tensor self, SymInt[2] output_size, bool align_corners, float? scales_h=None, float? scales_w=None) -> Tensor',
 

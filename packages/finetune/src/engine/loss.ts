@@ -1,7 +1,7 @@
 /**
- * The loss and its gradient without the full logits. Cross entropy over the supervised positions only, in chunks of
- * positions, forward and backward at once. The logits of a chunk are the largest thing that exists; they never outlive
- * the chunk. (The idea of computing the gradient while the chunk is there: Liger Kernel's fused linear cross entropy,
+ * The loss and its gradient without the full logits. Cross entropy over the supervised positions only, in parts,
+ * forward and backward at once. The logits of a part are the largest thing that exists: their gradient takes their place, and they never outlive
+ * the part. (The idea of computing the gradient while the part is there: Liger Kernel's fused linear cross entropy,
  * Hsu et al., 2024.)
  *
  * The only place that masks: labels of -100 are not supervised. Labels are already shifted.
@@ -10,7 +10,7 @@ import { enableGrad, fromTypedArray, grad, noGrad, ops, scope, type Tensor } fro
 
 /** The map from hidden states to logits, with its parameters. */
 export interface Head {
-  /** hidden (N, D) -> logits (N, V), float32 */
+  /** hidden (N, D) -> logits (N, V) in the type of the weights, which nothing else uses: they are written over */
   logits(hidden: Tensor): Tensor;
   /** V */
   readonly vocabSize: number;
@@ -35,33 +35,68 @@ export interface LossResult {
   readonly gradients: ReadonlyMap<string, Tensor>;
 }
 
-/** Most logits that exist at the same time (in three forms of four bytes). A trained head adds a whole gradient for each chunk: then twice as many. */
-const MOST_LOGITS = 2 ** 24;
-const MOST_POSITIONS = 256;
-const [NONE, SUM] = [0, 2]; // at::Reduction
+/**
+ * The most bytes of logits that exist at the same time. Their gradient takes their place. A trained head adds a whole gradient for each part: then
+ * twice as many. Large parts matter, because each lays out the output layer's weight for its products again.
+ */
+const MOST_BYTES = 192 * 2 ** 20;
 
 /** A sum that starts at zero. In float64 where the device has it, so that the order of the parts hardly matters. */
 export const emptySum = (device: string): Tensor =>
   ops.zeros([], { dtype: device.startsWith('mps') ? 'float32' : 'float64', device });
 
-/** Indices of the supervised positions in the flattened batch, and their labels. */
-function supervisedPositions(labels: Int32Array): { positions: BigInt64Array; targets: BigInt64Array } {
+/** The supervised positions of a batch, without graph. */
+interface Supervised {
+  readonly count: number;
+  /** (N) Their places in the flattened batch. */
+  readonly places: BigInt64Array;
+  readonly rows: Tensor;
+  /** (N, D) Their hidden states. */
+  readonly selected: Tensor;
+  /** (N) Their labels, int64. */
+  readonly wanted: Tensor;
+}
+
+/** @returns undefined where nothing is supervised */
+function supervisedOf(hidden: Tensor, labels: Int32Array): Supervised | undefined {
   const indices: bigint[] = [];
   labels.forEach((label, i) => {
     if (label !== -100) indices.push(BigInt(i));
   });
-  return {
-    positions: BigInt64Array.from(indices),
-    targets: BigInt64Array.from(indices, (i) => BigInt(labels[Number(i)]!)),
-  };
+  const count = indices.length;
+  if (count === 0) return undefined;
+  const places = BigInt64Array.from(indices);
+  const targets = BigInt64Array.from(indices, (i) => BigInt(labels[Number(i)]!));
+  const rows = fromTypedArray(places, [count], 'int64', hidden.device);
+  const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
+  const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [-1, hidden.size(-1)]), 0, rows));
+  return { count, places, rows, selected, wanted };
 }
 
 /** Positions in parts whose logits exist at the same time, all of about one size: freed memory fits the next part. */
-function* chunksOf(count: number, { vocabSize, trainable }: Head): Generator<[start: number, length: number]> {
-  const logits = trainable.size === 0 ? MOST_LOGITS : 2 * MOST_LOGITS;
-  const most = Math.min(MOST_POSITIONS, Math.max(1, Math.floor(logits / vocabSize)));
+function* partsOf(
+  { count, selected }: Supervised,
+  { vocabSize, trainable }: Head,
+): Generator<[start: number, length: number]> {
+  const bytes = trainable.size === 0 ? MOST_BYTES : 2 * MOST_BYTES;
+  const most = Math.max(1, Math.floor(bytes / ((vocabSize * selected.nbytes) / selected.numel)));
   const size = Math.ceil(count / Math.ceil(count / most));
   for (let start = 0; start < count; start += size) yield [start, Math.min(size, count - start)];
+}
+
+/** (N) Losses of all supervised positions, without graph. */
+function lossesOf(supervised: Supervised, head: Head): Tensor {
+  const { selected, wanted } = supervised;
+  return noGrad(() =>
+    scope(() => {
+      const parts = [...partsOf(supervised, head)].map(([start, length]) =>
+        scope(() =>
+          ops.crossEntropy_(head.logits(ops.narrow(selected, 0, start, length)), ops.narrow(wanted, 0, start, length)),
+        ),
+      );
+      return ops.cat(parts);
+    }),
+  );
 }
 
 /**
@@ -69,52 +104,51 @@ function* chunksOf(count: number, { vocabSize, trainable }: Head): Generator<[st
  * The returned tensors belong to the caller's scope.
  */
 export function lossAndGradient(hidden: Tensor, labels: Int32Array, head: Head, options: LossOptions): LossResult {
-  const [B, L, D] = hidden.shape as [number, number, number];
-  const { positions, targets } = supervisedPositions(labels);
   const parameters = [...head.trainable];
-  const count = positions.length;
-  if (count === 0) return { sum: emptySum(hidden.device), gradHidden: null, gradients: new Map() };
+  const { device, dtype } = hidden;
   return scope(() => {
-    const sum = emptySum(hidden.device);
-    const rows = fromTypedArray(positions, [count], 'int64', hidden.device);
-    const wanted = fromTypedArray(targets, [count], 'int64', hidden.device);
-    const selected = noGrad(() => ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows)); // (N, D)
-    const weights =
-      options.weights && fromTypedArray(Float32Array.from(options.weights), [count], 'float32', hidden.device);
+    const sum = emptySum(device);
+    const supervised = supervisedOf(hidden, labels);
+    if (supervised === undefined) return { sum, gradHidden: null, gradients: new Map() };
+    const { selected, wanted, rows } = supervised;
+    const scales = scalesOf(hidden, options);
     const gradSelected = options.needsHidden ? ops.emptyLike(selected) : null;
     let gradParameters: (Tensor | null)[] = parameters.map(() => null);
-    for (const [start, length] of chunksOf(count, head)) {
+    for (const [start, length] of partsOf(supervised, head)) {
       gradParameters = scope(() => {
         const leaf = ops.clone(ops.narrow(selected, 0, start, length));
         if (options.needsHidden) leaf.requiresGrad = true;
         const inputs = [...(options.needsHidden ? [leaf] : []), ...parameters.map(([, tensor]) => tensor)];
-        const target = ops.narrow(wanted, 0, start, length);
-        const reduction = weights ? NONE : SUM;
-        const loss = enableGrad(() => ops.crossEntropyLoss(head.logits(leaf), target, null, reduction));
-        noGrad(() => ops.add_(sum, ops.sumAll(ops.detach(loss))));
-        if (inputs.length === 0) return gradParameters;
-        const gradients = grad([loss], inputs, {
-          gradOutputs: [
-            weights
-              ? ops.mulScalar(ops.narrow(weights, 0, start, length), options.scale)
-              : ops.full([], options.scale, { device: hidden.device }),
-          ],
+        const logits = enableGrad(() => head.logits(leaf));
+        const gradLogits = ops.detach(logits);
+        noGrad(() => {
+          const scale = inputs.length === 0 ? null : options.weights ? ops.narrow(scales, 0, start, length) : scales;
+          const losses = ops.crossEntropy_(gradLogits, ops.narrow(wanted, 0, start, length), { scale });
+          ops.add_(sum, ops.sumAll(ops.to(losses, sum.dtype)));
         });
+        if (inputs.length === 0) return gradParameters;
+        const gradients = grad([logits], inputs, { gradOutputs: [gradLogits] });
         if (gradSelected) ops.copy_(ops.narrow(gradSelected, 0, start, length), gradients.shift()!);
         return gradients.map((gradient, i) => accumulate(gradParameters[i] ?? null, gradient));
       });
     }
+    const flat = [hidden.numel / hidden.size(-1), hidden.size(-1)];
     const gradHidden =
       gradSelected &&
-      ops.reshape(
-        ops.indexCopy(ops.zeros([B * L, D], { dtype: hidden.dtype, device: hidden.device }), 0, rows, gradSelected),
-        [B, L, D],
-      );
+      ops.reshape(ops.indexCopy(ops.zeros(flat, { dtype, device }), 0, rows, gradSelected), hidden.shape);
     const gradients = new Map(
       parameters.flatMap(([name], i) => (gradParameters[i] ? [[name, gradParameters[i]] as const] : [])),
     );
     return { sum, gradHidden, gradients };
   });
+}
+
+/** The factor of all gradients, or (N) of each position's. */
+function scalesOf({ device, dtype }: Tensor, { scale, weights }: LossOptions): Tensor {
+  const [values, shape] = weights ? [weights.map((weight) => weight * scale), [weights.length]] : [[scale], []];
+  return dtype === 'float64'
+    ? fromTypedArray(Float64Array.from(values), shape, 'float64', device)
+    : fromTypedArray(Float32Array.from(values), shape, 'float32', device);
 }
 
 function accumulate(before: Tensor | null, gradient: Tensor | null): Tensor | null {
@@ -143,59 +177,30 @@ export function stretchLogProbs(
   ends: readonly number[],
   head: Head,
 ): StretchLogProbs {
-  const [B, L, D] = hidden.shape as [number, number, number];
-  const { positions, targets } = supervisedPositions(labels);
-  let at = 0;
-  const stretches = Int32Array.from(positions, (position) => {
-    while (Number(position) >= ends[at]!) at++;
-    return at;
+  return scope(() => {
+    const supervised = supervisedOf(hidden, labels);
+    const [sums, counts] = [new Float64Array(ends.length), new Float64Array(ends.length)];
+    if (supervised === undefined) return { sums, counts, stretches: new Int32Array() };
+    let at = 0;
+    const stretches = Int32Array.from(supervised.places, (place) => {
+      while (Number(place) >= ends[at]!) at++;
+      return at;
+    });
+    const losses = lossesOf(supervised, head).toNumbers();
+    losses.forEach((loss, i) => {
+      sums[stretches[i]!]! -= loss;
+      counts[stretches[i]!]!++;
+    });
+    return { sums, counts, stretches };
   });
-  const [sums, counts] = [new Float64Array(ends.length), new Float64Array(ends.length)];
-  if (positions.length === 0) return { sums, counts, stretches };
-  const losses = noGrad(() =>
-    scope(() => {
-      const { device } = hidden;
-      const rows = fromTypedArray(positions, [positions.length], 'int64', device);
-      const selected = ops.indexSelect(ops.reshape(hidden, [B * L, D]), 0, rows);
-      const wanted = fromTypedArray(targets, [positions.length], 'int64', device);
-      const parts = [...chunksOf(positions.length, head)].map(([start, length]) =>
-        scope(() => {
-          const logits = head.logits(ops.narrow(selected, 0, start, length));
-          return ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, NONE);
-        }),
-      );
-      return ops.cat(parts).toNumbers();
-    }),
-  );
-  losses.forEach((loss, i) => {
-    sums[stretches[i]!]! -= loss;
-    counts[stretches[i]!]!++;
-  });
-  return { sums, counts, stretches };
 }
 
 /** The summed loss alone, without graph: evaluation. */
 export function lossSum(hidden: Tensor, labels: Int32Array, head: Head): { sum: number; count: number } {
-  const [B, L, D] = hidden.shape as [number, number, number];
-  const { positions, targets } = supervisedPositions(labels);
-  if (positions.length === 0) return { sum: 0, count: 0 };
-  const sum = noGrad(() =>
-    scope(() => {
-      const all = emptySum(hidden.device);
-      const selected = ops.indexSelect(
-        ops.reshape(hidden, [B * L, D]),
-        0,
-        fromTypedArray(positions, [positions.length], 'int64', hidden.device),
-      );
-      const wanted = fromTypedArray(targets, [positions.length], 'int64', hidden.device);
-      for (const [start, length] of chunksOf(positions.length, head)) {
-        scope(() => {
-          const logits = head.logits(ops.narrow(selected, 0, start, length));
-          ops.add_(all, ops.crossEntropyLoss(logits, ops.narrow(wanted, 0, start, length), null, SUM));
-        });
-      }
-      return all.item();
-    }),
-  );
-  return { sum, count: positions.length };
+  return scope(() => {
+    const supervised = supervisedOf(hidden, labels);
+    if (supervised === undefined) return { sum: 0, count: 0 };
+    const losses = lossesOf(supervised, head).toNumbers();
+    return { sum: losses.reduce((sum, loss) => sum + loss, 0), count: supervised.count };
+  });
 }

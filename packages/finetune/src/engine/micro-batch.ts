@@ -78,7 +78,7 @@ const trainableHead = (model: MiniCPMV): string[] =>
 export function headOf(model: MiniCPMV): Head {
   const parameters = model.headParameters();
   return {
-    logits: (hidden) => model.logits(hidden),
+    logits: (hidden) => model.llm.output(hidden),
     vocabSize: model.config.llm.vocabSize,
     trainable: new Map(trainableHead(model).map((name) => [name, parameters.get(name)!.data])),
   };

@@ -81,6 +81,16 @@ const ROWS = [
     speed: 3.0,
     memory: 0.5,
   },
+  {
+    name: 'LoRA, cached vision features (as `train` does from the second epoch on), beside transformers',
+    size: '4_6',
+    batches: { name: 'short', args: ['--batches', '2', '--batch_size', '2', '--tokens', '512'] },
+    flags: LORA_46,
+    own: (work) => ['--cache_vision', join(work, 'vision-cache')],
+    prepare: true,
+    speed: 3.0,
+    memory: 0.5,
+  },
 ];
 
 const { values } = parseArgs({

@@ -290,10 +290,14 @@ export class LanguageModel extends Module {
     return eachRowAlone(() => this.logits(hidden));
   }
 
+  /** Hidden states (…, D) as `Decoder` finishes them, to logits (…, V) in their type. */
+  output(hidden: Tensor): Tensor {
+    return this.#head?.forward(hidden) ?? linear(hidden, this.model.embedTokens.weight.data, null);
+  }
+
   /** Hidden states (…, D) as `Decoder` finishes them, to logits (…, V), float32. */
   logits(hidden: Tensor): Tensor {
-    const logits = this.#head?.forward(hidden) ?? linear(hidden, this.model.embedTokens.weight.data, null);
-    return ops.to(logits, 'float32');
+    return ops.to(this.output(hidden), 'float32');
   }
 
   /** The parameters of `logits`, by full name. With tied embeddings that is the embedding table. */
