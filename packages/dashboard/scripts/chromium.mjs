@@ -4,6 +4,18 @@ import { findProgram, installPackage, isProgram, mayInstall } from '../../../scr
 /** The configuration of vitest for the tests that need one. */
 export const BROWSER_TESTS = 'packages/dashboard/test/browser/vitest.config.ts';
 
+/** How tests start it: without a window, and without asking anybody for anything. */
+export const CHROMIUM_FLAGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
 
 /** Installs a Chinese font where it may, so that pictures show the characters. */

@@ -4,20 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import axe from 'axe-core';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { CHROMIUM_FLAGS } from '../../scripts/chromium.mjs';
 import { type Dashboard, startDashboard } from '../../src/server/server.js';
 import { COMMAND_LINE } from '../support/command-line.js';
 import { writeRecordedRuns } from '../support/recorded-runs.mjs';
 
-const FLAGS = [
-  '--headless',
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
 const TOKEN = 'T'.repeat(43);
 
 export interface Bench {
@@ -47,7 +38,7 @@ export async function startBench(prepare: (root: string) => void | Promise<void>
   await writeRecordedRuns(root);
   await prepare(root);
   const dashboard = await startServer(root);
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM!, args: FLAGS });
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM!, args: CHROMIUM_FLAGS });
   const bench: Bench = {
     browser,
     root,

@@ -25,6 +25,7 @@ import type { Wllama as WllamaClass } from '@wllama/wllama';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CHROMIUM_FLAGS } from '../../../dashboard/scripts/chromium.mjs';
 import { generate } from '../../src/generation/generate.js';
 import { loadModel, stopTokens } from '../../src/generation/load.js';
 import { GREEDY } from '../../src/generation/sampling.js';
@@ -34,14 +35,6 @@ import { ggufCheckpoint } from '../support/tiny.js';
 setThreads(1);
 const work = mkdtempSync(join(tmpdir(), 'gguf-pictures-'));
 const WLLAMA = dirname(createRequire(import.meta.url).resolve('@wllama/wllama'));
-const FLAGS = [
-  '--headless',
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-];
 const files = new Map<string, readonly [type: string, path: string]>([
   ['/wllama.js', ['text/javascript', join(WLLAMA, 'index.js')]],
   ['/wllama.wasm', ['application/wasm', join(WLLAMA, 'wasm', 'wllama.wasm')]],
@@ -60,7 +53,7 @@ beforeAll(async () => {
     else if (file === undefined) response.writeHead(404).end();
     else response.setHeader('content-type', file[0]).end(readFileSync(file[1]));
   }).listen(0, '127.0.0.1');
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM!, args: FLAGS });
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM!, args: CHROMIUM_FLAGS });
   page = await browser.newPage();
   const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
   page.on('request', (request) => {
