@@ -212,20 +212,19 @@ describe('checkpoints', () => {
 
 describe('whoever is killed', () => {
   /** A page of its own process, and what it shows. */
-  async function pageProcess(port: number): Promise<ChildProcess> {
+  async function pageProcess(): Promise<{ server: ChildProcess; port: number }> {
     const script = fileURLToPath(new URL('support/page-process.mjs', import.meta.url));
-    const child = spawn(process.execPath, [script, place.path, String(port), TRAINER], {
+    const child = spawn(process.execPath, [script, place.path, '0', TRAINER], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    await new Promise((resolve) => child.stdout!.once('data', resolve));
-    return child;
+    const port = await new Promise<number>((resolve) => child.stdout!.once('data', (text) => resolve(Number(text))));
+    return { server: child, port };
   }
 
   it.each(['page, then run', 'run, then page', 'both at once'])('%s: the state is true afterwards', async (order) => {
-    const { port } = page.dashboard;
     const { token } = page.dashboard;
     await page.close();
-    const server = await pageProcess(port);
+    const { server, port } = await pageProcess();
     const post = (values: object) =>
       fetch(`http://127.0.0.1:${port}/api/runs`, {
         method: 'POST',

@@ -1,5 +1,11 @@
 /** Adapter folders, read without libtorch. For checks before a model is loaded. */
 export { type AdapterConfig, readAdapterConfig } from './adapters/config.js';
+export {
+  describeEncoding,
+  encodingOfAdapters,
+  promptNotices,
+  type TrainedEncoding,
+} from './adapters/encoding.js';
 export { type AdapterOrigin, checkFamily, modelOrigin } from './adapters/family.js';
 export { adapterTargets } from './adapters/header.js';
 export {

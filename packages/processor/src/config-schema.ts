@@ -4,6 +4,7 @@
  */
 import { expected, parseJson, shown, UserError } from '@minicpm-finetune/run';
 import { z } from 'zod';
+import type { RecordEncoding } from './model-config.js';
 import type { VideoSettings } from './video-config.js';
 
 const size = z.int('a positive whole number').positive('a positive whole number');
@@ -196,6 +197,21 @@ const videoSamplingSchema = z.looseObject({
     .nullish(),
 });
 
+/** The same of `withEncoding`. */
+const encodingSchema = z.looseObject({
+  record_encoding: z
+    .object(
+      {
+        compat: z.enum(['inference', 'official'], '"inference" or "official"').optional(),
+        thinking: z
+          .enum(['inference', 'every_turn', 'as_written'], '"inference", "every_turn" or "as_written"')
+          .optional(),
+      },
+      'an object',
+    )
+    .nullish(),
+});
+
 const marksSchema = z.looseObject(
   {
     architectures: z.array(z.string('a name'), 'a list of names').optional(),
@@ -225,6 +241,12 @@ export const checkNestedConfig = (json: unknown, file: string): NestedConfig => 
 /** How videos were read in the training of the checkpoint; empty: as published. */
 export const checkVideoSampling = (json: unknown, file: string): { [K in keyof VideoSettings]?: number | undefined } =>
   checked(videoSamplingSchema, json, file).video_sampling ?? {};
+
+/** How records were encoded in the training of the checkpoint. */
+export function checkEncoding(json: unknown, file: string): RecordEncoding {
+  const { compat = 'inference', thinking = 'inference' } = checked(encodingSchema, json, file).record_encoding ?? {};
+  return { compat, thinking };
+}
 
 /** The same of preprocessor_config.json. */
 export function checkPreprocessor(text: string, file: string): RawPreprocessor {

@@ -9,8 +9,15 @@ import { join } from 'node:path';
 import { expected, type LlmType, readText, shown, UserError } from '@minicpm-finetune/run';
 import { flatParts } from './config-flat.js';
 import { nestedParts, patchesPerToken } from './config-nested.js';
-import { checkMarks, checkNestedConfig, checkRawConfig, checkVideoSampling, parseRaw } from './config-schema.js';
-import type { DownsampleMode, ModelConfig } from './model-config.js';
+import {
+  checkEncoding,
+  checkMarks,
+  checkNestedConfig,
+  checkRawConfig,
+  checkVideoSampling,
+  parseRaw,
+} from './config-schema.js';
+import type { DownsampleMode, ModelConfig, RecordEncoding } from './model-config.js';
 import { recogniseVersion, VERSIONS, type VersionName } from './versions.js';
 import { choicesOfSettings, publishedVideo, settingsOfVideo, type VideoConfig, videoOf } from './video-config.js';
 
@@ -44,7 +51,7 @@ export function parseConfig(text: string, file: string, preprocessor?: string): 
       ? flatParts(checkRawConfig(json, file), version, file)
       : nestedParts(checkNestedConfig(json, file), version, file, preprocessor);
   const video = videoOf(publishedVideo(version), choicesOfSettings(checkVideoSampling(json, file)));
-  return { version, ...parts, video, text, file };
+  return { version, ...parts, video, encoding: checkEncoding(json, file), text, file };
 }
 
 /**
@@ -76,6 +83,15 @@ export function withVideo(config: ModelConfig, video: VideoConfig | null): Model
   if (JSON.stringify(settings) === JSON.stringify(settingsOfVideo(config.video))) return config;
   const raw = JSON.parse(config.text) as Record<string, unknown>;
   return { ...config, video, text: `${JSON.stringify({ ...raw, video_sampling: settings }, null, 2)}\n` };
+}
+
+/** The configuration with another encoding of records, likewise (`record_encoding`). */
+export function withEncoding(config: ModelConfig, encoding: RecordEncoding): ModelConfig {
+  const { compat, thinking } = encoding;
+  if (compat === config.encoding.compat && thinking === config.encoding.thinking) return config;
+  const raw = JSON.parse(config.text) as Record<string, unknown>;
+  const text = `${JSON.stringify({ ...raw, record_encoding: { compat, thinking } }, null, 2)}\n`;
+  return { ...config, encoding: { compat, thinking }, text };
 }
 
 /** The configuration with another number of patches for each token, in its numbers and in its text. The same number gives the same configuration. */

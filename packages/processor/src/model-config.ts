@@ -1,5 +1,5 @@
 /** The configuration of a model as sizes: types only. `config.ts` reads them. */
-import type { FloatDType } from '@minicpm-finetune/run';
+import type { Compat, FloatDType, ThinkingMode } from '@minicpm-finetune/run';
 import type { PictureTokens } from './picture-tokens.js';
 import type { VersionName } from './versions.js';
 import type { VideoConfig } from './video-config.js';
@@ -123,10 +123,18 @@ export interface ModelParts {
   readonly dtype: FloatDType;
 }
 
+/** How the records of a training were encoded, by the names of the flags. */
+export interface RecordEncoding {
+  readonly compat: Compat;
+  readonly thinking: ThinkingMode;
+}
+
 export interface ModelConfig extends ModelParts {
   readonly version: VersionName;
   /** How videos are read: as published, or as in the training that saved the checkpoint; null: not at all. */
   readonly video: VideoConfig | null;
+  /** How records were encoded in the training that saved the checkpoint; as at inference where nobody wrote it down. */
+  readonly encoding: RecordEncoding;
   /** The file's text, kept so that saved checkpoints carry what is not understood here. */
   readonly text: string;
   readonly file: string;

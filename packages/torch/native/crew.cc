@@ -114,7 +114,7 @@ void await(std::atomic<uint32_t>& value, uint32_t old, Fetching& fetching) {
 
 class Crew {
  public:
-  void run(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads) {
+  void run(int64_t threads, c10::function_ref<void(int64_t)> work, c10::ArrayRef<Reads> reads) {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock() || threads <= 1 || threads > kMostThreads) {
       for (int64_t i = 0; i < threads; i++) work(i);
@@ -122,7 +122,7 @@ class Crew {
     }
     for (; size_ < threads; size_++) std::thread(&Crew::serve, this, size_, ticket_.load()).detach();
     work_ = &work;
-    if (reads.data != nullptr) upcoming_ = readings_.after(reads);
+    for (const Reads& own : reads) upcoming_ = readings_.after(own);
     error_ = nullptr;
     running_.store(static_cast<uint32_t>(threads - 1), std::memory_order_relaxed);
     ticket_.store((ticket_.load(std::memory_order_relaxed) & ~0xffu) + 0x100 + static_cast<uint32_t>(threads), std::memory_order_release);
@@ -177,7 +177,7 @@ Crew& crew() {
 
 }  // namespace
 
-void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads) { crew().run(threads, work, reads); }
+void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, c10::ArrayRef<Reads> reads) { crew().run(threads, work, reads); }
 
 void crewFor(int64_t count, int64_t grain, c10::function_ref<void(int64_t, int64_t)> work) {
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), (count + grain - 1) / grain);

@@ -3,6 +3,7 @@
 // Who waits fetches into its cache the memory that the next piece of work will read: memory is never idle, though small operators and JavaScript run
 // between two products with large weights.
 #pragma once
+#include <c10/util/ArrayRef.h>
 #include <c10/util/FunctionRef.h>
 
 #include <cstdint>
@@ -16,8 +17,8 @@ struct Reads {
 };
 
 // Calls work(0) to work(threads - 1), each on a thread of its own, and returns when all are done; one after the other where the threads are taken by
-// another caller. Meanwhile and afterwards, those that wait fetch what was read after `reads` the last time. What a call throws is thrown here.
-void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, const Reads& reads = {});
+// another caller. Meanwhile and afterwards, those that wait fetch what was read after the last of `reads` the last time. What a call throws is thrown here.
+void runCrew(int64_t threads, c10::function_ref<void(int64_t)> work, c10::ArrayRef<Reads> reads = {});
 
 // work(begin, end) for parts of 0 to `count`, at least `grain` in each, for as many threads as libtorch has.
 void crewFor(int64_t count, int64_t grain, c10::function_ref<void(int64_t, int64_t)> work);

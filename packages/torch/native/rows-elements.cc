@@ -61,6 +61,10 @@ LANES_INLINE void swigluInline(const Number* gate, const Number* up, int64_t cou
 CLONES(swiglu, (const float* gate, const float* up, int64_t count, float* y), (gate, up, count, y))
 CLONES(swiglu, (const BFloat16* gate, const BFloat16* up, int64_t count, BFloat16* y), (gate, up, count, y))
 
+void swigluOf(const float* gate, const float* up, int64_t count, float* y) { swiglu(gate, up, count, y); }
+
+void swigluOf(const BFloat16* gate, const BFloat16* up, int64_t count, BFloat16* y) { swiglu(gate, up, count, y); }
+
 Tensor rowsSwiglu(const Tensor& gateGiven, const Tensor& upGiven) {
   TORCH_CHECK(gateGiven.sizes() == upGiven.sizes() && gateGiven.scalar_type() == upGiven.scalar_type(),
               "expected two tensors of one shape and type but received ", gateGiven.sizes(), " and ", upGiven.sizes());

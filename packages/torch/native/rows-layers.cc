@@ -27,6 +27,7 @@ struct Layers {
                 " layers but received ", weights.size(), ", ", biases.size(), " and ", scales.size());
   }
 
+  RowsLayer at(size_t i) const { return {weights[i], biases.get(i), scales.get(i)}; }
   Tensor linear(size_t i, const Tensor& x) const { return rowsLinear(x, weights[i], biases.get(i), scales.get(i), false, false); }
 };
 
@@ -40,8 +41,7 @@ Tensor added(const Tensor& x, const Tensor& y, double scale) { return rowsAdd(x,
 // x + scale · down(silu(gate(y)) · up(y)), y = norm(x); gate is layer `first`
 Tensor mlp(const Tensor& x, const Tensor& norm, const Norm& how, const Layers& layers, size_t first, double scale) {
   const Tensor normed = how.of(x, norm);
-  const Tensor gate = layers.linear(first, normed), up = layers.linear(first + 1, normed);
-  return added(x, layers.linear(first + 2, rowsSwiglu(gate, up)), scale);
+  return added(x, layers.linear(first + 2, rowsGated(normed, layers.at(first), layers.at(first + 1))), scale);
 }
 
 // Each head (of `weight`'s size) by itself
@@ -71,8 +71,9 @@ static Tensor decodeLayer(const Tensor& x, const Decoding& decoding, at::TensorL
                           const std::optional<Tensor>& keyNorm, const Layers& layers, size_t first) {
   const auto& [table, lengths, how, scale] = decoding;
   const Tensor normed = how.of(x, norms[0]);
-  const Tensor q = normedHeads(layers.linear(first, normed), queryNorm, how), k = normedHeads(layers.linear(first + 1, normed), keyNorm, how);
-  const Tensor attended = decodeAttention(q, k, layers.linear(first + 2, normed), table, caches, lengths);
+  const auto qkv = rowsLinears(normed, {layers.at(first), layers.at(first + 1), layers.at(first + 2)});
+  const Tensor q = normedHeads(qkv[0], queryNorm, how), k = normedHeads(qkv[1], keyNorm, how);
+  const Tensor attended = decodeAttention(q, k, qkv[2], table, caches, lengths);
   return mlp(added(x, layers.linear(first + 3, attended), scale), norms[1], how, layers, first + 4, scale);
 }
 

@@ -126,38 +126,107 @@ class Pieces {
   std::atomic<int64_t> next_;
 };
 
-template <class X, class Weight, class Y>
-static Tensor linearOnCpu(const Layer& layer) {
-  const int64_t width = layer.x.size(-1);
-  const RowsProblem problem{width == 0 ? 0 : layer.x.numel() / width, width, layer.weight.size(0)};
-  auto sizes = layer.x.sizes().vec();
-  sizes.back() = problem.outputs;
-  const Tensor y = at::empty(sizes, layer.x.options().dtype(c10::CppTypeToScalarType<Y>()));
-  const auto* x = layer.x.const_data_ptr<X>();
-  const auto* weight = layer.weight.const_data_ptr<Weight>();
-  const auto* bias = layer.bias.defined() ? layer.bias.const_data_ptr<X>() : nullptr;
-  const auto* scales = layer.scales.defined() ? layer.scales.const_data_ptr<float>() : nullptr;
-  auto* to = y.data_ptr<Y>();
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * problem.outputs * width / kGrain));
-  const int64_t share = shareOf(problem, sizeof(Weight), threads);
-  Pieces pieces(problem.outputs, share, threads);
-  Reads reads;
+// A layer whose outputs are computed some at a time.
+template <class X, class Weight>
+struct Outputs {
+  explicit Outputs(const Layer& layer)
+      : width(layer.x.size(-1)),
+        rows(width == 0 ? 0 : layer.x.numel() / width),
+        count(layer.weight.size(0)),
+        x(layer.x.const_data_ptr<X>()),
+        weight(layer.weight.const_data_ptr<Weight>()),
+        bias(layer.bias.defined() ? layer.bias.const_data_ptr<X>() : nullptr),
+        scales(layer.scales.defined() ? layer.scales.const_data_ptr<float>() : nullptr) {}
+
+  // Outputs `begin` to `begin + some` of all rows; rows of `to`, which begins with output `begin`, are `stride` apart.
+  template <class Y>
+  void compute(int64_t begin, int64_t some, float* sums, Y* to, int64_t stride) const {
+    product(RowsProblem{rows, width, some}, x, weight + begin * width, sums);
+    for (int64_t row = 0; row < rows; row++)
+      finish(some, sums + row * some, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin, to + row * stride);
+  }
+
+  Reads reads(int64_t first) const {
+    const auto bytes = static_cast<int64_t>(sizeof(Weight)) * width;
+    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes};
+  }
+
+  int64_t width, rows, count;
+  const X* x;
+  const Weight* weight;
+  const X* bias;
+  const float* scales;
+};
+
+// Calls work(begin, end, share) for pieces of `outputs` outputs, on several threads. Few rows: they read the weights of `layers`.
+template <class Layers, class Work>
+static void inPieces(const Layers& layers, int64_t outputs, int64_t weightBytes, const Work& work) {
+  const RowsProblem problem{layers.front().rows, layers.front().width, outputs};
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * outputs * problem.inputs / kGrain));
+  const int64_t share = shareOf(problem, weightBytes, threads);
+  Pieces pieces(outputs, share, threads);
+  std::vector<Reads> reads;
   if (problem.rows <= kFewRows)
-    reads = {reinterpret_cast<const char*>(weight), static_cast<int64_t>(layer.weight.nbytes()), pieces.first() * width * static_cast<int64_t>(sizeof(Weight))};
-  const auto work = [&](int64_t thread) {
+    for (const auto& layer : layers) reads.push_back(layer.reads(pieces.first()));
+  const auto own = [&](int64_t thread) {
     std::vector<float> sums(static_cast<size_t>(problem.rows * share));
-    std::pair<int64_t, int64_t> piece{thread * pieces.first(), std::min((thread + 1) * pieces.first(), problem.outputs)};
-    for (; piece.first < piece.second; piece = pieces.take()) {
-      for (int64_t begin = piece.first; begin < piece.second; begin += share) {
-        const int64_t count = std::min(piece.second - begin, share);
-        product(RowsProblem{problem.rows, width, count}, x, weight + begin * width, sums.data());
-        for (int64_t row = 0; row < problem.rows; row++)
-          finish(count, sums.data() + row * count, scales == nullptr ? nullptr : scales + begin, bias == nullptr ? nullptr : bias + begin,
-                 to + row * problem.outputs + begin);
+    std::pair<int64_t, int64_t> piece{thread * pieces.first(), std::min((thread + 1) * pieces.first(), outputs)};
+    for (; piece.first < piece.second; piece = pieces.take()) work(piece.first, piece.second, share, sums.data());
+  };
+  runCrew(threads, own, reads);
+}
+
+template <class Number>
+static Tensor outputOf(const Layer& layer) {
+  auto sizes = layer.x.sizes().vec();
+  sizes.back() = layer.weight.size(0);
+  return at::empty(sizes, layer.x.options().dtype(c10::CppTypeToScalarType<Number>()));
+}
+
+// Layers of the same rows.
+template <class X, class Weight, class Y>
+static std::vector<Tensor> linearOnCpu(c10::ArrayRef<Layer> given) {
+  std::vector<Outputs<X, Weight>> layers;
+  std::vector<Tensor> results;
+  int64_t outputs = 0;
+  for (const Layer& layer : given) {
+    layers.emplace_back(layer);
+    results.push_back(outputOf<Y>(layer));
+    outputs += layers.back().count;
+  }
+  inPieces(layers, outputs, sizeof(Weight), [&](int64_t begin, int64_t end, int64_t share, float* sums) {
+    for (size_t i = 0; i < layers.size() && begin < end; i++) {
+      const auto& layer = layers[i];
+      for (; begin < std::min(end, layer.count);) {
+        const int64_t some = std::min({share, end - begin, layer.count - begin});
+        layer.compute(begin, some, sums, results[i].mutable_data_ptr<Y>() + begin, layer.count);
+        begin += some;
+      }
+      begin -= layer.count, end -= layer.count;
+    }
+  });
+  return results;
+}
+
+// silu(gate) · up
+template <class X, class Weight>
+static Tensor gatedOnCpu(const Layer& gateLayer, const Layer& upLayer) {
+  const std::vector<Outputs<X, Weight>> layers{Outputs<X, Weight>(gateLayer), Outputs<X, Weight>(upLayer)};
+  const Outputs<X, Weight>&gate = layers[0], &up = layers[1];
+  const Tensor y = outputOf<X>(gateLayer);
+  X* to = y.mutable_data_ptr<X>();
+  inPieces(layers, gate.count, sizeof(Weight), [&](int64_t first, int64_t end, int64_t share, float* sums) {
+    std::vector<X> other(static_cast<size_t>(gate.rows * share));
+    for (int64_t begin = first; begin < end; begin += share) gate.compute(begin, std::min(share, end - begin), sums, to + begin, gate.count);
+    for (int64_t begin = first; begin < end; begin += share) {
+      const int64_t some = std::min(share, end - begin);
+      up.compute(begin, some, sums, other.data(), some);
+      for (int64_t row = 0; row < gate.rows; row++) {
+        X* own = to + row * gate.count + begin;
+        swigluOf(own, other.data() + row * some, some, own);
       }
     }
-  };
-  runCrew(threads, work, reads);
+  });
   return y;
 }
 
@@ -183,11 +252,7 @@ static Tensor linearTogether(const Layer& layer) {
 // Whether products of such rows depend on no other row with `together`, too.
 static bool rowsStandAlone(const Tensor& like) { return like.is_cpu() && like.scalar_type() == at::kBFloat16 && hasRowsKernel(); }
 
-// `together`: the same rows always come together, so that the fastest way to all of them will do.
-Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
-                         bool together, bool wide) {
-  const Layer layer{given.contiguous(), weight, bias.value_or(Tensor()), scales.value_or(Tensor())};
-  const Tensor& x = layer.x;
+static Layer checked(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales) {
   const auto type = x.scalar_type();
   const bool isInt8 = scales.has_value();
   TORCH_CHECK(x.dim() > 0 && weight.dim() == 2 && weight.size(1) == x.size(-1) && weight.is_contiguous() &&
@@ -197,14 +262,55 @@ Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional
               "expected a float32 scale for each output of an int8 weight on a CPU");
   TORCH_CHECK(!bias || (bias->scalar_type() == type && bias->is_contiguous() && bias->numel() == weight.size(0)),
               "expected a bias of the input's type for each output");
+  return {x, weight, bias.value_or(Tensor()), scales.value_or(Tensor())};
+}
+
+// `together`: the same rows always come together, so that the fastest way to all of them will do.
+Tensor rowsLinear(const Tensor& given, const Tensor& weight, const std::optional<Tensor>& bias, const std::optional<Tensor>& scales,
+                         bool together, bool wide) {
+  const Layer layer = checked(given.contiguous(), weight, bias, scales);
+  const Tensor& x = layer.x;
+  const auto type = x.scalar_type();
+  const bool isInt8 = scales.has_value();
   const auto result = [&](const Tensor& y) { return wide ? y.to(at::kFloat) : y; };
   const bool many = !isInt8 && x.numel() / std::max<int64_t>(1, x.size(-1)) >= kManyRows;
   if (together && (many || !rowsStandAlone(x))) return result(linearTogether(layer));
   if (!x.is_cpu()) return result(linearOnDevice(layer));
-  if (type == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer);
+  if (type == at::kFloat) return (isInt8 ? linearOnCpu<float, int8_t, float>(layer) : linearOnCpu<float, float, float>(layer))[0];
   TORCH_CHECK(type == at::kBFloat16, "expected float32 or bfloat16 on a CPU but received ", type);
-  if (isInt8) return wide ? linearOnCpu<BFloat16, int8_t, float>(layer) : linearOnCpu<BFloat16, int8_t, BFloat16>(layer);
-  return wide ? linearOnCpu<BFloat16, BFloat16, float>(layer) : linearOnCpu<BFloat16, BFloat16, BFloat16>(layer);
+  if (isInt8) return (wide ? linearOnCpu<BFloat16, int8_t, float>(layer) : linearOnCpu<BFloat16, int8_t, BFloat16>(layer))[0];
+  return (wide ? linearOnCpu<BFloat16, BFloat16, float>(layer) : linearOnCpu<BFloat16, BFloat16, BFloat16>(layer))[0];
+}
+
+// Whether layers of the same rows are computed at once: on a CPU, in one type.
+static bool atOnce(const Tensor& x, c10::ArrayRef<RowsLayer> layers) {
+  const auto isAlike = [&](const RowsLayer& layer) { return layer.scales.has_value() == layers[0].scales.has_value(); };
+  return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && std::all_of(layers.begin(), layers.end(), isAlike);
+}
+
+std::vector<Tensor> rowsLinears(const Tensor& given, c10::ArrayRef<RowsLayer> layers) {
+  const Tensor x = given.contiguous();
+  if (!atOnce(x, layers)) {
+    std::vector<Tensor> each;
+    for (const auto& [weight, bias, scales] : layers) each.push_back(rowsLinear(x, weight, bias, scales, false, false));
+    return each;
+  }
+  std::vector<Layer> all;
+  for (const auto& [weight, bias, scales] : layers) all.push_back(checked(x, weight, bias, scales));
+  const bool isInt8 = layers[0].scales.has_value();
+  if (x.scalar_type() == at::kFloat) return isInt8 ? linearOnCpu<float, int8_t, float>(all) : linearOnCpu<float, float, float>(all);
+  return isInt8 ? linearOnCpu<BFloat16, int8_t, BFloat16>(all) : linearOnCpu<BFloat16, BFloat16, BFloat16>(all);
+}
+
+Tensor rowsGated(const Tensor& given, const RowsLayer& gate, const RowsLayer& up) {
+  const Tensor x = given.contiguous();
+  if (!atOnce(x, {gate, up}))
+    return rowsSwiglu(rowsLinear(x, gate.weight, gate.bias, gate.scales, false, false), rowsLinear(x, up.weight, up.bias, up.scales, false, false));
+  const Layer first = checked(x, gate.weight, gate.bias, gate.scales), second = checked(x, up.weight, up.bias, up.scales);
+  TORCH_CHECK(gate.weight.size(0) == up.weight.size(0), "expected two layers of as many outputs but received ", gate.weight.sizes(), " and ", up.weight.sizes());
+  const bool isInt8 = gate.scales.has_value();
+  if (x.scalar_type() == at::kFloat) return isInt8 ? gatedOnCpu<float, int8_t>(first, second) : gatedOnCpu<float, float>(first, second);
+  return isInt8 ? gatedOnCpu<BFloat16, int8_t>(first, second) : gatedOnCpu<BFloat16, BFloat16>(first, second);
 }
 
 TORCH_LIBRARY_FRAGMENT(minicpm, library) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
 namespace minicpm {
 
@@ -11,11 +12,27 @@ namespace minicpm {
 at::Tensor rowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& scales,
                       bool together, bool wide);
 
+// Of a linear layer: `bias` and `scales` where there are some.
+struct RowsLayer {
+  at::Tensor weight;
+  std::optional<at::Tensor> bias, scales;
+};
+
+// x wᵀ + bias of layers with the same x, each by itself in every bit.
+std::vector<at::Tensor> rowsLinears(const at::Tensor& x, c10::ArrayRef<RowsLayer> layers);
+
+// silu(gate(x)) · up(x), with the bits of rowsSwiglu of two layers.
+at::Tensor rowsGated(const at::Tensor& x, const RowsLayer& gate, const RowsLayer& up);
+
 // x over its root mean square, times offset + weight.
 at::Tensor rowsRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, double offset);
 
 // silu(gate) · up
 at::Tensor rowsSwiglu(const at::Tensor& gate, const at::Tensor& up);
+
+// The same of some numbers, in the caller's thread; y may be one of the two.
+void swigluOf(const float* gate, const float* up, int64_t count, float* y);
+void swigluOf(const c10::BFloat16* gate, const c10::BFloat16* up, int64_t count, c10::BFloat16* y);
 
 // x + alpha · y
 at::Tensor rowsAdd(const at::Tensor& x, const at::Tensor& y, double alpha);

@@ -29,7 +29,7 @@ const WAYS: readonly { readonly way: string; readonly options: () => RanksOption
   { way: 'NCCL', options: () => ({ env: { GROUP_NCCL: library } }) },
 ];
 
-describe.each(WAYS)('a group of processes over $way', { timeout: 120_000 }, ({ way, options }) => {
+describe.each(WAYS)('a group of processes over $way', ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
   for (const size of LONG ? [1, 2, 3, 4] : [1, 3]) {
@@ -67,7 +67,7 @@ describe.each(WAYS)('a group of processes over $way', { timeout: 120_000 }, ({ w
   });
 });
 
-describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 120_000 }, ({ way, options }) => {
+describe.each(WAYS)('a rank that does not do its part, over $way', ({ way, options }) => {
   if (way === 'NCCL' && process.platform !== 'linux') return;
 
   it('with other sizes is named, with what each rank does, and no process ends by it', async () => {
@@ -124,7 +124,7 @@ describe.each(WAYS)('a rank that does not do its part, over $way', { timeout: 12
   });
 });
 
-describe.runIf(process.platform === 'linux')('over NCCL', { timeout: 120_000 }, () => {
+describe.runIf(process.platform === 'linux')('over NCCL', () => {
   it.each([
     ['which NCCL does not notice', {}],
     ['of which NCCL tells', { NCCL_TEST_NOTICE: '1' }],

@@ -335,6 +335,8 @@ export interface ChatModel {
   error: string | null;
   /** Whether it reads videos; null: not known yet. */
   videos: boolean | null;
+  /** What a user should know of how it was trained. */
+  notices: readonly string[];
   /** For a shell: the same without this page. */
   command: string;
   /** Its `model` in requests to that command. */

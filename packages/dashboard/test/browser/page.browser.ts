@@ -75,8 +75,8 @@ describe('a run that goes', () => {
     const last = table.locator('tbody tr:last-child td').first();
     expect(await last.innerText()).toBe('150');
     live.steps(170);
-    await expect.poll(() => last.innerText(), { timeout: 10_000 }).toBe('170');
-    await expect.poll(() => text('main .line'), { timeout: 10_000 }).toContain('Step 170 of 400');
+    await expect.poll(() => last.innerText()).toBe('170');
+    await expect.poll(() => text('main .line')).toContain('Step 170 of 400');
 
     const { port } = bench.dashboard;
     await bench.dashboard.close();
@@ -84,7 +84,7 @@ describe('a run that goes', () => {
     live.steps(190);
     bench.dashboard = await startServer(bench.root, port);
     await page.getByText('Live', { exact: true }).waitFor();
-    await expect.poll(() => last.innerText(), { timeout: 10_000 }).toBe('190');
+    await expect.poll(() => last.innerText()).toBe('190');
     expect(await page.evaluate(() => (window as unknown as { stayed?: boolean }).stayed)).toBe(true);
   });
 
@@ -106,7 +106,7 @@ test('a run whose process is killed offers at once what can be done then', async
     .start({ changes: {}, totalSteps: 400, process: { pid: process.pid!, start: start! } })
     .steps(20)
     .checkpoint();
-  await expect.poll(() => runId(page, 'mortal').catch(() => ''), { timeout: 10_000 }).not.toBe('');
+  await expect.poll(() => runId(page, 'mortal').catch(() => '')).not.toBe('');
   await show(page, `runs/${await runId(page, 'mortal')}`);
   await page.getByRole('button', { name: 'Stop and save' }).waitFor();
   process.kill('SIGKILL');
@@ -214,7 +214,7 @@ describe('by keyboard', () => {
     await page.locator('del').first().waitFor();
     expect(await page.locator('ins').count()).toBeGreaterThan(0);
     await page.keyboard.press(' ');
-    await expect.poll(() => step.innerText(), { timeout: 5000 }).toContain('step 240');
+    await expect.poll(() => step.innerText()).toContain('step 240');
     await page.keyboard.press('j');
     await page.keyboard.press('j');
     expect(await page.evaluate(() => document.activeElement?.textContent)).toContain('record-1');
@@ -302,7 +302,7 @@ async function save(of: Page, name: string, most = 1700): Promise<void> {
     height: Math.min(most, await of.evaluate(() => document.documentElement.scrollHeight)),
   });
   await of.waitForFunction(() => [...document.images].every(({ complete }) => complete));
-  await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
+  await of.waitForFunction(() => !document.querySelector('.live.shown'));
   await settled(of);
   const picture = await of.screenshot();
   await of.setViewportSize({ width, height });

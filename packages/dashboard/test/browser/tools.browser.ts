@@ -82,7 +82,7 @@ async function save(name: string, of: Page = page): Promise<void> {
   await of.evaluate(() => scrollTo(0, 0));
   await settled(of);
   await picturesLoaded(of);
-  await of.waitForFunction(() => !document.querySelector('.live.shown'), undefined, { timeout: 10_000 });
+  await of.waitForFunction(() => !document.querySelector('.live.shown'));
   const shot = await of.screenshot();
   await of.setViewportSize({ width, height });
   await sharp(shot)

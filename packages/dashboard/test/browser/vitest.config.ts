@@ -10,8 +10,8 @@ export default defineConfig({
     maxWorkers: 1,
     env: { LC_ALL: 'C.UTF-8' },
     // A busy machine takes its time.
-    expect: { poll: { timeout: 20_000 } },
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    expect: { poll: { timeout: 60_000 } },
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
   },
 });

@@ -117,7 +117,7 @@ export class PageServer {
 export async function until<T>(
   look: () => T | undefined | Promise<T | undefined>,
   what: string,
-  ms = 20_000,
+  ms = 120_000,
 ): Promise<T> {
   const end = Date.now() + ms;
   for (;;) {

@@ -62,14 +62,10 @@ it('is left by its children, not by its runs', async () => {
   await until(() => (isThere(pid) ? undefined : true), 'the model to end');
 
   const next = await PageServer.start([place.folder], { commandLine: COMMAND_LINE, cwd: place.folder });
-  const summary = await until(
-    async () => {
-      const { json } = await next.get(`/api/runs/${run}`);
-      return ['finished', 'failed', 'killed'].includes(json?.summary.state) ? json.summary : undefined;
-    },
-    'the end of the run',
-    100_000,
-  );
+  const summary = await until(async () => {
+    const { json } = await next.get(`/api/runs/${run}`);
+    return ['finished', 'failed', 'killed'].includes(json?.summary.state) ? json.summary : undefined;
+  }, 'the end of the run');
   expect(summary).toMatchObject({ state: 'finished', step: 60 });
   expect((await next.get('/api/chat')).json).toEqual({ models: [] });
   await next.close();

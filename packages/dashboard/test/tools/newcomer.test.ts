@@ -35,14 +35,10 @@ const VALUES = {
 
 const summary = async () => (await server.get(`/api/runs/${run}`)).json?.summary;
 const stateIs = (...states: readonly string[]) =>
-  until(
-    async () => {
-      const now = await summary();
-      return states.includes(now?.state) ? now : undefined;
-    },
-    `state ${states}`,
-    100_000,
-  );
+  until(async () => {
+    const now = await summary();
+    return states.includes(now?.state) ? now : undefined;
+  }, `state ${states}`);
 
 async function loaded(source: object): Promise<{ id: string; server: { pid: number } }> {
   const { status, json } = await server.post('/api/chat', { source });
@@ -130,15 +126,11 @@ describe('a newcomer', () => {
   it('evaluates a checkpoint and exports the result, below the folders of runs only', async () => {
     const start = (body: object) => server.post(`/api/runs/${run}/jobs`, body);
     const done = async (id: string) =>
-      await until(
-        async () => {
-          const { jobs } = (await server.get(`/api/runs/${run}/jobs`)).json;
-          const job = jobs.find((one: { id: string }) => one.id === id);
-          return job.state === 'running' ? undefined : job;
-        },
-        'the end of the command',
-        100_000,
-      );
+      await until(async () => {
+        const { jobs } = (await server.get(`/api/runs/${run}/jobs`)).json;
+        const job = jobs.find((one: { id: string }) => one.id === id);
+        return job.state === 'running' ? undefined : job;
+      }, 'the end of the command');
     const answers = join(place.folder, 'runs', 'answers of 60.jsonl');
     const evaluation = await start({ kind: 'evaluate', step: 60, output: answers, data_path: ['data.json'] });
     expect(evaluation).toMatchObject({ status: 200, json: { state: 'running', step: 60 } });

@@ -51,6 +51,7 @@ export function fromAdapter(given: GivenValues): FromAdapter {
   if (continued !== null) {
     adapter.settleSlices();
     adapter.settleVideos();
+    adapter.settleEncoding();
   }
   if (resumed === null) adapter.notices.unshift(describe(folder, config));
   return adapter;
@@ -149,6 +150,21 @@ class AdapterValues implements FromAdapter {
     const say = (was: string): string => `the adapter was trained with ${was}; the given value is used.`;
     for (const [name, value] of Object.entries(readManifest(this.#folder)?.videos ?? {}))
       this.#free(`video_${name}`, value, say);
+  }
+
+  /** The same of how records were encoded. */
+  settleEncoding(): void {
+    const encoding = readManifest(this.#folder)?.encoding;
+    if (encoding === undefined) return;
+    const say = (was: string): string => `the adapter was trained with ${was}; the given value is used.`;
+    const { compat, thinking } = encoding;
+    if (compat === 'official' && textOf(this.#given, 'preference') !== null)
+      this.notices.push(
+        'the adapter was trained with --compat official, which knows no pairs: records are encoded as at inference.',
+      );
+    else this.#free('compat', compat, say);
+    // official records know no think blocks; a flag that an adapter does not need is not settled
+    if (thinking !== 'inference' || this.#given.has('thinking')) this.#free('thinking', thinking, say);
   }
 
   #keep(name: string, value: unknown): void {

@@ -13,11 +13,13 @@ import {
   encodeRecord,
   type ModelConfig,
   modelInput,
+  type RecordEncoding,
   type RecordOptions,
   readConfig,
   Tokenizer,
   VERSIONS,
   videoOf,
+  withEncoding,
   withSlice,
   withVideo,
 } from '@minicpm-finetune/processor';
@@ -67,9 +69,21 @@ export function sliceOf(
   };
 }
 
-/** The checkpoint's configuration with the pictures and videos of a run: so its result says how they were read. */
+/** How a run encodes records, for its result. What has no effect on the model is not said. */
+export function encodingOf(
+  { version }: Pick<ModelConfig, 'version'>,
+  { compat, thinking }: Pick<EncoderDataFlags, 'compat' | 'thinking'>,
+): RecordEncoding {
+  const used = compat === 'inference' && CHAT_FORMATS[VERSIONS[version].llmType].thinks;
+  return { compat, thinking: used ? thinking : 'inference' };
+}
+
+/** The checkpoint's configuration with the encoding, pictures and videos of a run: so its result says how they were. */
 export const readingOf = (config: ModelConfig, { model, data }: Pick<RunConfig, 'model' | 'data'>): ModelConfig =>
-  withVideo(withSlice(config, sliceOf(config, model)), videoOf(config.video, videoChoices(data)));
+  withEncoding(
+    withVideo(withSlice(config, sliceOf(config, model)), videoOf(config.video, videoChoices(data))),
+    encodingOf(config, data),
+  );
 
 /** Reads config.json of `modelFolder` and puts the flags over it. Throws UserError for a model that is not supported or another --llm_type. */
 export function encoderSetup(

@@ -12,11 +12,11 @@ import {
   planAdapters,
   selectModules,
 } from '@minicpm-finetune/minicpm-v';
-import { describeSlices, describeVideo } from '@minicpm-finetune/minicpm-v/adapter-files';
+import { describeEncoding, describeSlices, describeVideo } from '@minicpm-finetune/minicpm-v/adapter-files';
 import { type ModelConfig, moduleName } from '@minicpm-finetune/processor';
 import { formatCount, OFFICIAL_LORA_TARGETS, type RunConfig, shown, UserError } from '@minicpm-finetune/run';
 import { Linear, type Parameter } from '@minicpm-finetune/torch';
-import { readingOf, sliceOf } from '../data/encoder.js';
+import { encodingOf, readingOf, sliceOf } from '../data/encoder.js';
 import { comparesWithReference } from '../engine/preference-loss.js';
 import { fullyTuned } from '../engine/trainables.js';
 
@@ -152,9 +152,18 @@ function videosNotice(config: RunConfig, checkpoint: ModelConfig): string | null
   return `videos are read with ${asked}, the checkpoint says ${own}. The result says so to chat, generate, merge, render and serve.`;
 }
 
-/** A sentence for pictures, and one for videos, where a run reads them otherwise than its checkpoint says. */
+/** The same of how records are encoded, where the checkpoint comes from another training. */
+function encodingNotice(config: RunConfig, checkpoint: ModelConfig): string | null {
+  const [own, asked] = [checkpoint.encoding, encodingOf(checkpoint, config.data)].map(describeEncoding);
+  if (own === asked || own === describeEncoding({ compat: 'inference', thinking: 'inference' })) return null;
+  return `records are encoded with ${asked}, the checkpoint was trained with ${own}.`;
+}
+
+/** A sentence for pictures, one for videos and one for records, where a run has them otherwise than its checkpoint says. */
 export function readingNotices(config: RunConfig, checkpoint: ModelConfig): string[] {
-  return [slicesNotice(config, checkpoint), videosNotice(config, checkpoint)].filter((line) => line !== null);
+  return [slicesNotice, videosNotice, encodingNotice]
+    .map((notice) => notice(config, checkpoint))
+    .filter((line) => line !== null);
 }
 
 /** Numbers in frozen linear weights of the language model's layers, which --q_lora keeps in a smaller form. */

@@ -43,7 +43,7 @@ function expectSameFiles(name: string, as: string): void {
   }
 }
 
-describe('a checkpoint of several ranks', { timeout: 120_000 }, () => {
+describe('a checkpoint of several ranks', () => {
   for (const size of [2, 3, 4]) {
     it(`of ${size} has the bytes of one's, and no rank keeps tensors`, async () => {
       const ends = await saved(`of ${size}`, size);
@@ -67,7 +67,7 @@ describe('a checkpoint of several ranks', { timeout: 120_000 }, () => {
   }
 });
 
-describe('a rank that fails', { timeout: 120_000 }, () => {
+describe('a rank that fails', () => {
   it('to write: all know why, and nothing is left', async () => {
     const limit = (rank: number): string[] =>
       rank === 1 ? ['bash', '-c', 'trap "" XFSZ; ulimit -f 8; exec "$@"', 'bash'] : [];
@@ -116,7 +116,7 @@ describe('a rank that fails', { timeout: 120_000 }, () => {
 const MOUNTS = spawnSync('unshare', ['-mu', 'mount', '-t', 'tmpfs', 'tmpfs', tmpdir()]).status === 0;
 if (!MOUNTS) console.warn('Tests of machines without a shared folder are left out: unshare -mu is not permitted.');
 
-describe('ranks that do not see the folder', { timeout: 120_000 }, () => {
+describe('ranks that do not see the folder', () => {
   for (const sees of [[true, false], [true, false, true], [true, false, false, false]]) // biome-ignore format: one line
     it(`write and read through rank 0: ${sees.map((own) => (own ? 'sees' : 'does not')).join(', ')}`, async () => {
       const folder = folderOf(`streamed ${sees.join()}`);

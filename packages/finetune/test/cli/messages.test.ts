@@ -87,6 +87,7 @@ const SAME = [
   /^lora_target_modules all-linear$|^"@" in "@"$|^(alpha|r) 41$/, // a flag; parts of composed ones
   /^(base|"@"), no decay$|^data wait$|^vision cache$|^live tensors$|^(gather|scatterAdd|alltoall) "@"$/, // profile.json and optimizer groups
   /^ +(minicpm-finetune|--)|^(wd decay|eps adam_eps epsilon|dtype float32|query question text .*|gpus gpu|RANK)$/, // command lines, names of flags
+  /^compat (inference|official), thinking /, // names and values of flags
   /^it ended with code 41$|^while it had |^record 41 of "@"$/, // of an Error, which is printed with its stack
   /^(Question 1\?|Answer\.|Any question\?)|^minicpm-finetune generate$|^in the data$|^<span |^(image 41: |slice 41$)/, // probes; on pictures
   /^--on_bad_record skip: |^of an earlier version$/, // parts of others

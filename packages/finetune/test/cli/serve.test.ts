@@ -10,6 +10,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { randomAdapter } from '../../../minicpm-v/test/support/random-adapter.js';
 import { tinyCheckpoint } from '../../../minicpm-v/test/support/tiny.js';
 import { main } from '../../src/cli/main.js';
+import { freePort } from '../support/launched.js';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'bin', 'minicpm-finetune.js');
 const work = mkdtempSync(join(tmpdir(), 'serve-cli-'));
@@ -98,7 +99,7 @@ describe('serve as a child process', () => {
   });
 
   it('is there again on its port after kill -9', async () => {
-    const first = await start('--port', '0');
+    const first = await start('--port', String(await freePort()));
     first.process.kill('SIGKILL');
     expect(await first.ended).toEqual([null, 'SIGKILL']);
     const again = await start('--port', String(first.listening.port));

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CLI, printed, type Running, start } from '../support/cli-run.js';
+import { freePort } from '../support/launched.js';
 import { configOf, eventsOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;
@@ -13,11 +14,14 @@ let home: string;
 let ui: Running;
 let url: URL;
 let token: string;
+/** The page comes back to it after its end. */
+let port: string;
 
 beforeAll(async () => {
   place = makePlace();
   home = mkdtempSync(join(tmpdir(), 'ui-home-'));
   process.env.XDG_CACHE_HOME = home;
+  port = String(await freePort());
   await open();
 });
 afterAll(async () => {
@@ -30,8 +34,8 @@ afterAll(async () => {
 
 const words = (...more: string[]): string[] => [CLI, 'ui', '--runs', place.folder, ...more];
 
-async function open(port = '0'): Promise<void> {
-  ui = start(process.execPath, words('--port', port), place.folder, 110_000);
+async function open(): Promise<void> {
+  ui = start(process.execPath, words('--port', port), place.folder, 900_000);
   await printed(ui, 'Ctrl-C ends the page; runs go on.');
   url = new URL(/http:\S+/.exec(ui.output())![0]);
   token = url.hash.slice('#token='.length);
@@ -48,7 +52,7 @@ async function ask(path: string, body?: unknown): Promise<any> {
 /** Waits until the run is as `look` wants it. */
 // biome-ignore lint/suspicious/noExplicitAny: as above
 async function reaches(id: string, look: (run: any) => boolean): Promise<any> {
-  for (let tries = 0; tries < 3000; tries++) {
+  for (let tries = 0; tries < 12_000; tries++) {
     const { summary } = await ask(`/api/runs/${id}`);
     if (summary !== undefined && look(summary)) return summary;
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -129,7 +133,7 @@ describe('minicpm-finetune ui', () => {
     ui.child.kill('SIGINT'); // Ctrl-C ends the page, not the run
     expect((await ui.ended).code).toBe(0);
     const seen = eventsOf(output, 'step').length;
-    await open(url.port);
+    await open();
     await reaches(id, ({ state, step }) => state === 'running' && step > seen);
     expect((await ask(`/api/runs/${id}/stop`, {})).done).toContain('finishes its step');
     const { step, resumableStep } = await reaches(id, ({ state }) => state === 'stopped');

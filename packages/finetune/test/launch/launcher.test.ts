@@ -12,6 +12,9 @@ const address = Object.values(networkInterfaces())
   .flatMap((all) => all ?? [])
   .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
 
+/** Milliseconds: ranks that wait and those that are blocked do so for a minute after they have met. */
+const LONG_BEFORE = 55_000;
+
 const torchrun = (rank: number, size: number, port: number, more = {}): Record<string, unknown> => ({
   RANK: rank,
   WORLD_SIZE: size,
@@ -76,10 +79,13 @@ describe('what keeps ranks apart is an error', () => {
 
   it('a master that is never there', async () => {
     const port = await freePort();
-    const { code, output } = await startLaunched('meet', { joinTimeout: 6000 }, torchrun(1, 2, port)).ended;
+    const { code, output } = await startLaunched('meet', { joinTimeout: 9000 }, torchrun(1, 2, port)).ended;
     expect(code).toBe(2);
-    expect(output).toContain(`Rank 1 waits for rank 0 at 127.0.0.1:${port} (ECONNREFUSED) since 5 s, at most 6 s.`);
-    expect(output).toContain(`Expected rank 0 at 127.0.0.1:${port} within 6 s but received: ECONNREFUSED.`);
+    const address = `127\\.0\\.0\\.1:${port}`;
+    expect(output).toMatch(
+      new RegExp(`Rank 1 waits for rank 0 at ${address} \\(ECONNREFUSED\\) since [5-9] s, at most 9 s\\.`),
+    );
+    expect(output).toContain(`Expected rank 0 at 127.0.0.1:${port} within 9 s but received: ECONNREFUSED.`);
   });
 
   it('a rank that never comes', async () => {
@@ -145,7 +151,7 @@ describe('when a rank ends before its time', () => {
       const ended = await running.ended;
       expect(ended.code, ended.output).toBe(code);
       expect(ended.output.trimEnd()).toMatch(words);
-      expect(performance.now() - started).toBeLessThan(50_000);
+      expect(performance.now() - started).toBeLessThan(LONG_BEFORE);
       expect(running.left()).toEqual([]);
     });
   }

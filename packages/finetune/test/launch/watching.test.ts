@@ -1,6 +1,6 @@
 /** Who holds the others up is named, whatever it does; times are short here. */
 import { describe, expect, it } from 'vitest';
-import { startLaunched, until } from '../support/launched.js';
+import { byRank, startLaunched, until } from '../support/launched.js';
 
 /** It is named after the patience, and again after twice that: between the two is time for a busy machine. */
 const SLOW = { patience: 6000, stop: 10_000, interval: 1000 };
@@ -29,8 +29,9 @@ describe('a rank that holds the others up', () => {
     const running = startLaunched('hangs', { nproc_per_node: 3, patience: 2000 });
     await until(() => running.lines().length > 0, 'the ranks have met');
     const pids = running.left().map((line) => Number.parseInt(line, 10));
-    const second = pids.filter((pid) => pid !== running.child.pid).sort((a, b) => a - b)[1]!;
-    await new Promise((resolve) => setTimeout(resolve, 1500)); // it says where it is
+    const second = byRank(pids.filter((pid) => pid !== running.child.pid))[1]!;
+    const there = /rank 1 \(.+\) is at step 12, record train\.json:881 since \d+ s; ranks 0, 2 wait at/;
+    await until(() => there.test(running.output()), 'rank 1 has said where it is');
     process.kill(second, 'SIGSTOP');
     const line =
       /rank 1 \(.+\) has not answered for \d+ s, last at step 12, record train\.json:881; ranks 0, 2 wait at/;

@@ -22,9 +22,9 @@ export interface Running {
   readonly ended: Promise<Ended>;
 }
 
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 240_000;
 
-/** Starts a program; it is killed after a minute (or `limitMs`), which shows as signal SIGKILL. */
+/** Starts a program; it is killed after four minutes (or `limitMs`), which shows as signal SIGKILL. */
 export function start(program: string, words: readonly string[], cwd?: string, limitMs = LIMIT_MS): Running {
   const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], ...(cwd === undefined ? {} : { cwd }) });
   let output = '';

@@ -1,6 +1,6 @@
 /** Runs launched.mjs: launchers and ranks as real processes, and what is left of them in the process table. */
 import { spawnSync } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -47,22 +47,43 @@ export function linesOf(output: string): Record<string, unknown>[] {
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
-/** Waits until something holds; fails after a minute. */
+/** Waits until something holds; fails after four minutes. */
 export async function until(holds: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + 60_000;
+  const end = performance.now() + 240_000;
   while (!holds()) {
-    if (performance.now() > end) throw new Error(`not within a minute: ${what}`);
+    if (performance.now() > end) throw new Error(`not within four minutes: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
-/** A port that nobody uses now. */
+/** A port that nobody uses now. Below those that systems give to whoever asks for any: nobody gets it by chance before it is used. */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (;;) {
+    const port = randomInt(20_000, 30_000);
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false));
+      server.listen(port, '127.0.0.1', () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
+}
+
+/** Processes of ranks, by rank: ids of processes begin again at low numbers, so their order says nothing. */
+export function byRank(pids: readonly number[]): number[] {
+  return pids
+    .map((pid) => [rankOf(pid), pid] as const)
+    .sort(([a], [b]) => a - b)
+    .map(([, pid]) => pid);
+}
+
+function rankOf(pid: number): number {
+  const { stdout } = spawnSync('ps', ['eww', '-o', 'command', '-p', String(pid)], { encoding: 'utf8' });
+  const found = / RANK=(\d+)( |$)/m.exec(stdout);
+  if (found === null) throw new Error(`process ${pid} has no RANK`);
+  return Number(found[1]);
 }
 
 export const lastLines = ({ output }: Ended, count: number): string =>

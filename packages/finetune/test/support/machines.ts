@@ -63,10 +63,10 @@ export class Machine {
   }
 
   /** Starts `minicpm-finetune train` on it. */
-  train(flags: Readonly<Record<string, unknown>>, limitMs = 100_000): Running {
+  train(flags: Readonly<Record<string, unknown>>): Running {
     const inside = ['-t', this.pid, '-n', '-m', '-u', 'env', `TMPDIR=${this.#own}`];
     const command = [...inside, process.execPath, CLI, 'train', ...words(flags)];
-    return start('nsenter', command, undefined, limitMs);
+    return start('nsenter', command);
   }
 
   /** Where this machine's file of a path is for this process. */

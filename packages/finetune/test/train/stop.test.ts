@@ -102,17 +102,14 @@ describe('the second SIGINT', () => {
       overlong: 'truncate_text',
     };
     const running = startTraining(flagsOf('twice', long));
-    await printed(running, `96 records, ${STEPS} steps`);
-    await sleep(300); // in the middle of the first step
+    const folder = join(place.folder, 'twice');
+    await expect.poll(() => eventsOf(folder, 'phase').map(({ name }) => name)).toEqual(['training']);
     running.child.kill('SIGINT');
     await printed(running, 'Once more ends at once');
     running.child.kill('SIGINT');
-    await sleep(700);
-    const asked = performance.now();
+    await sleep(700); // longer than a signal counts as handed on
     running.child.kill('SIGINT');
     expect(await running.ended).toMatchObject({ code: 130 });
-    expect(performance.now() - asked).toBeLessThan(5000);
-    const folder = join(place.folder, 'twice');
     for (const kind of ['step', 'stop', 'checkpoint', 'run_end'] as const) expect(eventsOf(folder, kind)).toEqual([]);
   });
 });

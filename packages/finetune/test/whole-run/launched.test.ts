@@ -13,7 +13,7 @@ import {
   weightsHash,
   words,
 } from '../support/cli-run.js';
-import { freePort, until } from '../support/launched.js';
+import { byRank, freePort, until } from '../support/launched.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
 let place: Place;
@@ -42,11 +42,11 @@ const flagsOf = (name: string, more: Readonly<Record<string, unknown>> = {}) => 
 function left(name: string): number[] {
   const { stdout } = spawnSync('ps', ['-eo', 'pid,stat,args'], { encoding: 'utf8' });
   const lines = stdout.split('\n').filter((line) => line.includes(join(place.folder, name)) && !/^\s*\d+ Z/.test(line));
-  return lines.map((line) => Number.parseInt(line, 10)).sort((a, b) => a - b);
+  return lines.map((line) => Number.parseInt(line, 10));
 }
 
 /** The processes of the ranks, by rank. */
-const ranksOf = (name: string, { child }: Running): number[] => left(name).filter((pid) => pid !== child.pid);
+const ranksOf = (name: string, { child }: Running): number[] => byRank(left(name).filter((pid) => pid !== child.pid));
 
 const LONG = { max_steps: 2000, save_strategy: 'steps', save_steps: 1000 };
 

@@ -85,7 +85,7 @@ function left(name: string): string[] {
 
 const LONG_RUN = { max_steps: 2000, save_steps: 1000 };
 
-describe.skipIf(!MACHINES)('two machines', { timeout: 240_000 }, () => {
+describe.skipIf(!MACHINES)('two machines', { timeout: 600_000 }, () => {
   it('train to the files of one, which are all on the first, and resume', async () => {
     const one = await startTraining(flagsOf('one', { gradient_accumulation_steps: 4 })).ended;
     expect(one.code, one.output).toBe(0);

@@ -18,6 +18,7 @@ import {
   type Tensor,
 } from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
+import { promptNotices } from './encoding.js';
 import { loadAdapter, planAdapters } from './folder.js';
 import { type LoraAdapter, loraAdapters } from './lora.js';
 import type { BaseFingerprint } from './manifest.js';
@@ -95,7 +96,7 @@ export class AdapterSet {
       folder,
       slice: slices.slice,
       video: videos.video,
-      notices: [...loaded.notices, ...slices.notices, ...videos.notices],
+      notices: [...loaded.notices, ...slices.notices, ...videos.notices, ...promptNotices(folder, loaded.encoding)],
       changesVision: planned.some(([name]) => VISION.test(name)),
       nbytes: bytesOf(parts),
     };

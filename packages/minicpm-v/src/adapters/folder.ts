@@ -96,7 +96,7 @@ export function adapterFileParameters(model: Module, applied: AppliedLora): Map<
 
 /**
  * Writes the adapter into `folder` (made if need be), each file under a temporary name first, the manifest last. The manifest has
- * how the model's configuration reads pictures and videos: that of the training.
+ * how the model's configuration encodes records, reads pictures and videos: that of the training.
  */
 export function saveAdapter(folder: string, model: Module, applied: AppliedLora, base: BaseModel): void {
   mkdirSync(folder, { recursive: true });
@@ -131,10 +131,13 @@ export function writeAdapterFiles(folder: string, model: Module, applied: Applie
 
 const originOf = (model: Module): ModelOrigin | null => (model instanceof MiniCPMV ? modelOrigin(model.config) : null);
 
-function readingOf({ config: { slice, video } }: MiniCPMV): Pick<AdapterManifest, 'slices' | 'videos'> {
+function readingOf({
+  config: { slice, video, encoding },
+}: MiniCPMV): Pick<AdapterManifest, 'slices' | 'videos' | 'encoding'> {
   return {
     slices: { max_slice_nums: slice.maxSliceNums, scale_resolution: slice.scaleResolution },
     ...(video === null ? {} : { videos: settingsOfVideo(video) }),
+    encoding: { compat: encoding.compat, thinking: encoding.thinking },
   };
 }
 
@@ -173,6 +176,8 @@ export interface LoadedAdapter extends AppliedLora {
   readonly slices: NonNullable<AdapterManifest['slices']> | null;
   /** The same of its videos. */
   readonly videos: NonNullable<AdapterManifest['videos']> | null;
+  /** How its records were encoded, likewise. */
+  readonly encoding: NonNullable<AdapterManifest['encoding']> | null;
 }
 
 /**
@@ -213,6 +218,7 @@ export function loadAdapter(folder: string, model: Module, options: LoadAdapterO
       changes: !idle.all,
       slices: manifest?.slices ?? null,
       videos: manifest?.videos ?? null,
+      encoding: manifest?.encoding ?? null,
     };
   } catch (error) {
     removeLora(model);

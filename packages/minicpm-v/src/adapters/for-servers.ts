@@ -11,6 +11,7 @@ import { inNewFolder } from '../checkpoint/new-folder.js';
 import { loadWeights, saveCheckpoint } from '../checkpoint/weights.js';
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { CONFIG_FILE, readAdapterConfig } from './config.js';
+import { promptNotices } from './encoding.js';
 import { type MergeOptions, mergeCheckpoint } from './merge.js';
 import { WEIGHTS_FILE } from './side-files.js';
 import { openAdapterWeights } from './weights-file.js';
@@ -56,7 +57,7 @@ function copyCheckpoint({ model: folder, output, dtype, maxShardBytes }: MergeOp
         onBytes: claim,
         ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
       });
-      return { tensors: source.tensors.infos.size, changed: 0, notices: [] };
+      return { tensors: source.tensors.infos.size, changed: 0, notices: promptNotices(null, model.config.encoding) };
     } finally {
       model.dispose();
     }

@@ -1,6 +1,6 @@
 /**
  * `minicpm_manifest.json` beside an adapter. Lists what was trained (names, shapes, checksums), on which base, and how
- * pictures and videos were read. No import of torch; the checksums are made in checksums.ts.
+ * records were encoded, pictures and videos read. No import of torch; the checksums are made in checksums.ts.
  *
  * PEFT ignores the file; an adapter without one loads just as well, only unchecked. Format 1 knew the base by samples of its weights,
  * format 2 by all of them.
@@ -21,6 +21,11 @@ const VIDEOS = z.object({
   max_slice_nums: z.int().min(1),
 });
 
+const ENCODING = z.object({
+  compat: z.enum(['inference', 'official']),
+  thinking: z.enum(['inference', 'every_turn', 'as_written']),
+});
+
 const FORM = z.object({
   format: z.union([z.literal(1), z.literal(2)]),
   base_model: z.object({
@@ -34,6 +39,8 @@ const FORM = z.object({
   slices: SLICES.optional(),
   /** How the videos of the training were read; absent: the model reads none, or an earlier version wrote the manifest. */
   videos: VIDEOS.optional(),
+  /** How the records of the training were encoded; absent: an earlier version wrote the manifest. */
+  encoding: ENCODING.optional(),
   parameter_count: z.int(),
   parameters: z.record(
     z.string(),

@@ -21,6 +21,7 @@ import { loadWeights, saveCheckpoint, type WeightSource } from '../checkpoint/we
 import { MiniCPMV } from '../model/minicpm-v.js';
 import { runPlan } from '../model/plan.js';
 import { baseFingerprint } from './checksums.js';
+import { encodingOfAdapters, promptNotices, type TrainedEncoding } from './encoding.js';
 import { type LoadedAdapter, loadAdapter } from './folder.js';
 import { freeze, loraAdapters, removeLora } from './lora.js';
 import type { BaseFingerprint } from './manifest.js';
@@ -123,7 +124,7 @@ function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number)
   const fingerprint: BaseFingerprint = (format) => baseFingerprint(options.model, format, options.onHash);
   const model = new MiniCPMV(config);
   const notices: string[] = [];
-  const trained: (TrainedSlices & TrainedVideos & { readonly saved: readonly string[] })[] = [];
+  const trained: (TrainedSlices & TrainedVideos & TrainedEncoding & { readonly saved: readonly string[] })[] = [];
   let source: WeightSource;
   let expected: Float32Array;
   try {
@@ -131,7 +132,7 @@ function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number)
     source = loadWeights(model, options.model, dtype === 'float32' ? { dtype } : {});
     options.adapters.forEach((adapter) => {
       const loaded = loadAdapter(adapter, model, { trainable: false, fingerprint, dtype: 'float32' });
-      trained.push({ adapter, slices: loaded.slices, videos: loaded.videos, saved: loaded.saved });
+      trained.push({ adapter, ...loaded });
       expected = probeLogits(model); // the last one counts
       notices.push(
         ...mergeLoaded(adapter, model, loaded, 'merge with --dtype float32, or keep the adapter beside its base'),
@@ -139,12 +140,14 @@ function mergeInto(folder: string, options: MergeOptions, claim: (bytes: number)
     });
     const chosen = slicesOfAdapters(trained, config.slice);
     const videos = videosOfAdapters(trained, config.video);
-    notices.push(...chosen.notices, ...videos.notices, ...replacedModules(trained));
+    const prompts = trained.flatMap((one) => promptNotices(one.adapter, one.encoding));
+    notices.push(...chosen.notices, ...videos.notices, ...prompts, ...replacedModules(trained));
     saveCheckpoint(model, folder, {
       source,
       slice: chosen.slice,
       onBytes: claim,
       video: videos.video,
+      encoding: encodingOfAdapters(trained, config.encoding),
       ...(dtype === undefined ? {} : { dtype }),
       ...(maxShardBytes === undefined ? {} : { maxShardBytes }),
     });

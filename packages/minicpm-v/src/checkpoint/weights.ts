@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { type ModelConfig, readConfig, withSlice, withVideo } from '@minicpm-finetune/processor';
+import { type ModelConfig, readConfig, withEncoding, withSlice, withVideo } from '@minicpm-finetune/processor';
 import { atOnce, fileKindOf, RUN_FILES, type Steps, shown, shownPath, UserError } from '@minicpm-finetune/run';
 import {
   DTYPES,
@@ -61,6 +61,8 @@ export interface SaveOptions {
   readonly slice?: ModelConfig['slice'];
   /** How the saved model reads videos; absent: as the model. */
   readonly video?: ModelConfig['video'];
+  /** How records were encoded in the training of the saved model; absent: as its configuration says. */
+  readonly encoding?: ModelConfig['encoding'];
   /** The source of weights, code and tokenizer files, as `loadWeights` returned it; absent for a model that was created here. */
   readonly source?: WeightSource | undefined;
   /** Told how many bytes the weights will have, before the first is written. */
@@ -239,12 +241,19 @@ export function checkpointTensors(model: MiniCPMV, source: WeightSource | undefi
 export function writeCheckpointFiles(
   model: MiniCPMV,
   folder: string,
-  { source, dtype, slice, video }: Pick<SaveOptions, 'source' | 'dtype' | 'slice' | 'video'> = {},
+  {
+    source,
+    dtype,
+    slice,
+    video,
+    encoding,
+  }: Pick<SaveOptions, 'source' | 'dtype' | 'slice' | 'video' | 'encoding'> = {},
 ): void {
   if (source !== undefined) copySideFiles(source.folder, folder);
   const saved = dtype ?? model.llm.model.embedTokens.weight.data.dtype;
   const sliced = withSlice(model.config, slice ?? model.config.slice);
-  const { text } = withVideo(sliced, video ?? model.config.video);
+  const read = withVideo(sliced, video ?? model.config.video);
+  const { text } = withEncoding(read, encoding ?? model.config.encoding);
   writeAtomically(join(folder, 'config.json'), configText(text, saved));
   if (source !== undefined) setPreprocessorSlice(source.folder, folder, sliced);
 }

@@ -1,10 +1,14 @@
 /**
  * Weights that every token reads, in memory of their own. A file's mapping has pages of 4 KiB, which processors read
- * more slowly than the large ones that memory of one's own has.
+ * more slowly than the large ones that memory of one's own has. They are one block, in the order in which they are read:
+ * in blocks of their own, weights of a few megabytes would have few large pages or none.
  */
 import { atOnce, type Steps } from '@minicpm-finetune/run';
-import { keep, noGrad, ops, type Parameter, scope } from '@minicpm-finetune/torch';
+import { keep, noGrad, ops, type Parameter, scope, type Tensor } from '@minicpm-finetune/torch';
 import type { MiniCPMV } from '../model/minicpm-v.js';
+
+/** Bytes: of a cache line, and of the largest vectors. */
+const ALIGNMENT = 64;
 
 function* readByEveryToken(model: MiniCPMV): Generator<Parameter> {
   for (const layer of model.llm.model.layers)
@@ -13,7 +17,8 @@ function* readByEveryToken(model: MiniCPMV): Generator<Parameter> {
 }
 
 /**
- * Copies the plain weights of the decoder's layers and of its output layer on a CPU out of the checkpoint's files, if they take at most half of the
+ * Copies the plain weights of the decoder's layers and of its output layer on a CPU out of the checkpoint's files into one block of memory, which is
+ * freed with the last of them, if they take at most half of the
  * memory that is available; else they stay mapped, and the system may drop them when it wants the memory.
  */
 export const holdWeights = (model: MiniCPMV): void => atOnce(holdingWeights(model));
@@ -24,8 +29,21 @@ export function* holdingWeights(model: MiniCPMV): Steps<void> {
   const onCpu = plain.filter(({ data }) => data.device === 'cpu' && !data.requiresGrad);
   const bytes = onCpu.reduce((sum, { data }) => sum + data.nbytes, 0);
   if (bytes > process.availableMemory() / 2) return;
-  for (const parameter of onCpu) {
-    parameter.data = noGrad(() => scope(() => keep(ops.clone(parameter.data))));
-    yield;
+  const block = scope(() => keep(ops.empty([bytes + onCpu.length * ALIGNMENT], { dtype: 'uint8' })));
+  try {
+    let start = 0;
+    for (const parameter of onCpu) {
+      parameter.data = noGrad(() => scope(() => keep(copied(parameter.data, block, start))));
+      start += Math.ceil(parameter.data.nbytes / ALIGNMENT) * ALIGNMENT;
+      yield;
+    }
+  } finally {
+    block.dispose(); // its memory lives as long as a weight in it
   }
+}
+
+/** A copy of a tensor in bytes of `block` from `start` on. */
+function copied(data: Tensor, block: Tensor, start: number): Tensor {
+  const place = ops.viewDtype(ops.narrow(block, 0, start, data.nbytes), data.dtype);
+  return ops.copy_(ops.view(place, data.shape), data);
 }

@@ -16,6 +16,7 @@ import {
 import { atOnce, inTurns, type LlmType, type Steps } from '@minicpm-finetune/run';
 import { type DType, keep, noGrad, ops, scope } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
+import { promptNotices } from '../adapters/encoding.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { removeLora } from '../adapters/lora.js';
 import type { BaseFingerprint } from '../adapters/manifest.js';
@@ -49,7 +50,7 @@ export interface LoadModelOptions {
   readonly fingerprint?: string;
   /** With adapters, the weights are hashed to know whether the adapters are theirs; not called where the hash is remembered. */
   readonly onHash?: HashProgress;
-  /** Is told what a user should know of the adapters, a sentence each. The model has them as `notices`, too. */
+  /** Is told what a user should know of the adapters and of how the model was trained, a sentence each. The model has them as `notices`, too. */
   readonly notice?: (message: string) => void;
 }
 
@@ -123,13 +124,14 @@ function putAdapters(
     format === 2 && options.fingerprint !== undefined
       ? options.fingerprint
       : baseFingerprint(options.model, format, options.onHash);
-  const notices: string[] = [];
+  const notices: string[] = [...promptNotices(null, model.config.encoding)];
   const trained: (TrainedSlices & TrainedVideos)[] = [];
   adapters.forEach((path, i) => {
     const loaded = loadAdapter(path, model, { trainable: false, fingerprint });
     trained.push({ adapter: path, slices: loaded.slices, videos: loaded.videos });
     const last = i === adapters.length - 1;
     notices.push(...(last ? loaded.notices : mergeLoaded(path, model, loaded, 'compute with --dtype float32')));
+    notices.push(...promptNotices(path, loaded.encoding));
   });
   const { slice, notices: ofSlices } = slicesOfAdapters(trained, model.config.slice);
   const { video, notices: ofVideos } = videosOfAdapters(trained, model.config.video);
@@ -166,7 +168,7 @@ export class LoadedModel {
   readonly slice: ModelConfig['slice'];
   /** How videos are read, likewise; null: not at all. */
   readonly video: ModelConfig['video'];
-  /** What a user should know of the adapters. */
+  /** What a user should know of the adapters, and of how the model was trained. */
   readonly notices: readonly string[];
 
   constructor(

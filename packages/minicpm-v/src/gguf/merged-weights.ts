@@ -6,6 +6,7 @@
 import type { ModelConfig } from '@minicpm-finetune/processor';
 import { alias, DTYPES, fromTypedArray, ops, scope, type Tensor, type TensorSource } from '@minicpm-finetune/torch';
 import { baseFingerprint } from '../adapters/checksums.js';
+import { promptNotices } from '../adapters/encoding.js';
 import { loadAdapter } from '../adapters/folder.js';
 import { adaptedParameters, type LoraAdapter, loraAdapters, removeLora } from '../adapters/lora.js';
 import { replacedModules } from '../adapters/merge.js';
@@ -51,7 +52,7 @@ export class MergedWeights implements Disposable {
     try {
       this.#base = loadWeights(model, folder).tensors; // mapped, not read
       this.shapes = new Map([...model.namedParameters()].map(([name, { shape }]) => [name, shape]));
-      const notices: string[] = [];
+      const notices = promptNotices(null, adapters.length === 0 ? config.encoding : null);
       const slices: (TrainedSlices & { readonly saved: readonly string[] })[] = [];
       for (const adapter of adapters) {
         const loaded = loadAdapter(adapter, model, {
@@ -60,7 +61,7 @@ export class MergedWeights implements Disposable {
           fingerprint: (format) => baseFingerprint(folder, format, onHash),
         });
         slices.push({ adapter, slices: loaded.slices, saved: loaded.saved });
-        notices.push(...loaded.notices);
+        notices.push(...loaded.notices, ...promptNotices(adapter, loaded.encoding));
         for (const [name, parameter] of adaptedParameters(model, loaded))
           if (!name.includes('.lora_')) this.#replace(name, parameter.data);
         for (const [name, , lora] of loraAdapters(model)) this.#add(`${name}.weight`, lora);

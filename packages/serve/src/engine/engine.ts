@@ -112,12 +112,17 @@ export class ChatEngine {
     this.#scheduler.cancel(answering);
   }
 
-  /** Loads an adapter while requests are answered. Returns its model card. @throws ApiError */
+  /** What a user should know of the base. */
+  get notices(): readonly string[] {
+    return this.#loaded.notices;
+  }
+
+  /** Loads an adapter while requests are answered. Returns its model card, and what a user should know of it. @throws ApiError */
   loadAdapter(name: string, path: string, replace: boolean): object {
     const { served, before } = this.models.load(name, path, replace);
     this.#sayAll(served);
     if (before !== null) this.#scheduler.retire(before);
-    return this.models.card(served);
+    return { ...this.models.card(served), notices: served.adapter?.notices ?? [] };
   }
 
   /** Takes an adapter's name away; requests under way are answered. @throws ApiError */

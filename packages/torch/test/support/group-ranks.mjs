@@ -4,6 +4,7 @@ import { fromTypedArray, joinGroup, noGrad, ops, Store, scope } from '../../dist
 const rank = Number(process.env.RANK);
 const size = Number(process.env.WORLD_SIZE);
 const mode = process.argv[2];
+/** Milliseconds that ranks wait for others; their processes take longer to start on a busy machine, so they meet at the store first. */
 const timeout = { missing: 1500, late: 1500 }[mode] ?? 60_000;
 const nccl = process.env.GROUP_NCCL;
 const join = () => joinGroup({ store, name: 'world', rank, size, timeout, ...(nccl && { device: 'cpu', nccl }) });
@@ -19,7 +20,7 @@ const failing = (fn) => {
 };
 
 const address = { host: '127.0.0.1', port: Number(process.env.MASTER_PORT) };
-const store = new Store({ ...address, server: rank === 0, timeout, ...(rank === 0 ? { listening: 3 } : {}) });
+const store = new Store({ ...address, server: rank === 0, timeout: 60_000, ...(rank === 0 ? { listening: 3 } : {}) });
 
 /** Numbers that float16 and bfloat16 hold exactly, different on each rank. */
 const numbers = (count, by = rank) => Float32Array.from({ length: count }, (_, i) => ((i * 7 + by * 3) % 32) - 8);
@@ -162,6 +163,8 @@ const MODES = {
 
 if (mode === 'missing' || mode === 'joining') failing(join);
 else {
+  store.add('started', 1);
+  while (store.add('started', 0) < size) await new Promise((resolve) => setTimeout(resolve, 5));
   const group = join();
   await MODES[mode](group);
   group[Symbol.dispose]();

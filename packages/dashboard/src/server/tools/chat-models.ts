@@ -19,6 +19,8 @@ interface Loaded {
   name: string;
   state: 'loading' | 'ready' | 'failed';
   error: string | null;
+  /** What a user should know of its adapter. */
+  notices: readonly string[];
 }
 
 export class ChatModels {
@@ -46,7 +48,7 @@ export class ChatModels {
     if (same !== undefined) return this.#describe(same);
     const process = this.#processFor(weights, dtype);
     const id = randomBytes(9).toString('base64url');
-    const loaded: Loaded = { id, source, weights, process, name: '', state: 'loading', error: null };
+    const loaded: Loaded = { id, source, weights, process, name: '', state: 'loading', error: null, notices: [] };
     this.#models.set(id, loaded);
     void this.#load(loaded);
     return this.#describe(loaded);
@@ -75,7 +77,7 @@ export class ChatModels {
       const base = await loaded.process.ready;
       const { adapter, label } = loaded.weights;
       loaded.name = adapter === null ? base : `${slug(label)}-${loaded.id.slice(0, 4)}`;
-      if (adapter !== null) await loadAdapter(loaded.process, loaded.name, adapter);
+      if (adapter !== null) loaded.notices = await loadAdapter(loaded.process, loaded.name, adapter);
       loaded.state = 'ready';
     } catch (error) {
       loaded.state = 'failed';
@@ -129,7 +131,7 @@ export class ChatModels {
     return loaded;
   }
 
-  #describe({ id, source, weights, process, state, error, name }: Loaded): ChatModel {
+  #describe({ id, source, weights, process, state, error, notices, name }: Loaded): ChatModel {
     const ended = process.state === 'ended' || state === 'failed';
     const { base, adapter, label } = weights;
     const model = adapter === null ? 'base' : slug(label);
@@ -144,6 +146,7 @@ export class ChatModels {
       server: { id: process.id, pid: process.pid, rss: process.rss, seconds: process.seconds },
       error: error ?? process.error,
       videos: process.videos,
+      notices: [...process.notices, ...notices],
       command: shellText([
         'minicpm-finetune',
         'serve',
@@ -157,10 +160,11 @@ export class ChatModels {
   }
 }
 
-async function loadAdapter(process: ServeProcess, name: string, path: string): Promise<void> {
+/** Returns what a user should know of it. */
+async function loadAdapter(process: ServeProcess, name: string, path: string): Promise<readonly string[]> {
   const answer = await process.request('/v1/load_lora_adapter', { lora_name: name, lora_path: path });
-  if (answer.ok) return void (await answer.text());
-  const { error } = (await answer.json()) as { error?: { message?: string } };
+  const { error, notices = [] } = (await answer.json()) as { error?: { message?: string }; notices?: string[] };
+  if (answer.ok) return notices;
   throw new ApiError(422, error?.message ?? `The adapter was refused (status ${answer.status}).`);
 }
 

@@ -30,7 +30,11 @@ export function mountChat(
 ): void {
   app.get('/api/chat', async (c) => {
     const say = await sayFor(languageOf(c));
-    const told = models.list().map((one) => (one.error === null ? one : { ...one, error: say(one.error) }));
+    const told = models.list().map((one) => ({
+      ...one,
+      error: one.error === null ? null : say(one.error),
+      notices: one.notices.map((notice) => say(notice)),
+    }));
     return c.json({ models: told });
   });
   app.post('/api/chat', async (c) => {

@@ -36,6 +36,8 @@ export class ServeProcess {
   seconds: number | null = null;
   /** Whether the base reads videos; null: not known yet. */
   videos: boolean | null = null;
+  /** What a user should know of the base. */
+  notices: readonly string[] = [];
   readonly #child: ChildProcess;
   readonly #key = randomBytes(32).toString('base64url');
   readonly #errors: Tail;
@@ -88,6 +90,7 @@ export class ServeProcess {
       url?: string;
       models?: readonly string[];
       videos?: boolean;
+      notices?: readonly string[];
       seconds?: number;
     };
     if (said.event === 'listening') this.#url = said.url ?? '';
@@ -95,6 +98,7 @@ export class ServeProcess {
     this.state = 'ready';
     this.seconds = said.seconds ?? null;
     this.videos = said.videos ?? null;
+    this.notices = said.notices ?? [];
     resolve(said.models?.[0] ?? '');
   }
 

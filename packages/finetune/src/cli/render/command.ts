@@ -123,7 +123,7 @@ export const renderCommand: CliCommand = {
     const encoder = await Encoder.open(await encoderFromFlags(given, FLAGS, io));
     const dataset = await Dataset.open(paths, (message) => io.stderr.write(`${io.say(`notice: ${message}`)}\n`));
     try {
-      const compat = value<Compat | 'both'>('compat');
+      const compat = given.has('compat') ? value<Compat | 'both'>('compat') : (encoder.setup.compat ?? 'inference');
       if (value<boolean>('requests')) {
         const { answerRequests } = await import('./requests.js');
         await answerRequests(dataset, encoder, process.stdin, io.stdout);

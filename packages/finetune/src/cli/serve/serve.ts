@@ -47,7 +47,8 @@ export async function serve(options: ServeOptions, io: ServeIO): Promise<void> {
     const seconds = Math.round(performance.now() - started) / 1000;
     const models = engine.models.cards().map(({ id }) => id);
     const videos = engine.models.base.encoder.video !== null;
-    say(options, io, { event: 'ready', url: server.url, models, videos, seconds });
+    const { notices } = engine;
+    say(options, io, { event: 'ready', url: server.url, models, videos, notices, seconds });
     await ended(options, io);
   } finally {
     await server.close();
@@ -64,7 +65,10 @@ async function loadEngine(
   const { model: folder, dtype, loadIn8Bit } = options;
   const notice = (message: string): void => void stderr.write(`${say(`notice: ${message}`)}\n`);
   const weights = await hashed(options, progress);
-  const loaded = await loadModel({ model: folder, device, loadIn8Bit, ...(dtype === null ? {} : { dtype }) });
+  const loaded = await loadModel({
+    ...{ model: folder, device, loadIn8Bit, notice },
+    ...(dtype === null ? {} : { dtype }),
+  });
   try {
     return new ChatEngine(loaded, {
       ...options,
@@ -102,6 +106,8 @@ type Happening =
       readonly url: string;
       readonly models: readonly string[];
       readonly videos: boolean;
+      /** What a user should know of the base. */
+      readonly notices: readonly string[];
       readonly seconds: number;
     };
 

@@ -39,7 +39,7 @@ export async function encoderFromFlags(
     max_image_pixels: value('max_image_pixels'),
   };
   const folder = await modelFolder(given, flags, 'model_name_or_path', io, false);
-  const read = await asInTraining({ model, data }, folder, value<readonly string[]>('adapter'), io);
+  const read = await asInTraining({ model, data }, folder, value<readonly string[]>('adapter'), given, io);
   for (const notice of unusedByModel(data, readConfig(folder))) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   return encoderSetup(folder, read.model, read.data, value<PreferenceLoss | null>('preference'));
 }
@@ -49,33 +49,40 @@ interface EncoderFlags {
   readonly data: EncoderDataFlags;
 }
 
-/** The flags with what adapters were trained with for those that were not given. What is not the checkpoint's is said. */
+/** The flags with what adapters, or the checkpoint, were trained with for those that were not given. What is not the checkpoint's is said. */
 async function asInTraining(
   flags: EncoderFlags,
   folder: string,
   adapters: readonly string[],
+  given: GivenValues,
   io: CommandIO,
 ): Promise<EncoderFlags> {
-  if (adapters.length === 0) return flags;
-  const [{ readAdapterConfig, readManifest, slicesOfAdapters, videosOfAdapters }, { readConfig, videoOf }] =
-    await Promise.all([import('@minicpm-finetune/minicpm-v/adapter-files'), import('@minicpm-finetune/processor')]);
+  const [{ describeEncoding, encodingOfAdapters, ...files }, { readConfig, videoOf }] = await Promise.all([
+    import('@minicpm-finetune/minicpm-v/adapter-files'),
+    import('@minicpm-finetune/processor'),
+  ]);
   const trained = adapters.map((adapter) => {
-    readAdapterConfig(adapter); // refuses a folder that is none of an adapter
-    const manifest = readManifest(adapter);
-    return { adapter, slices: manifest?.slices ?? null, videos: manifest?.videos ?? null };
+    files.readAdapterConfig(adapter); // refuses a folder that is none of an adapter
+    const { slices = null, videos = null, encoding = null } = files.readManifest(adapter) ?? {};
+    return { adapter, slices, videos, encoding };
   });
   const config = readConfig(folder);
-  const { slice, notices } = slicesOfAdapters(trained, config.slice);
-  const { video, notices: ofVideos } = videosOfAdapters(trained, config.video);
-  for (const notice of [...notices, ...ofVideos]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
+  const { slice, notices } = files.slicesOfAdapters(trained, config.slice);
+  const { video, notices: ofVideos } = files.videosOfAdapters(trained, config.video);
   const { model, data } = flags;
+  const encoding = encodingOfAdapters(trained, config.encoding);
+  const compat = given.has('compat') ? data.compat : encoding.compat;
+  const thinking = given.has('thinking') ? data.thinking : encoding.thinking;
+  const other = compat !== data.compat || thinking !== data.thinking;
+  const ofRecords = other ? [`records are encoded as in the training: ${describeEncoding({ compat, thinking })}.`] : [];
+  for (const notice of [...notices, ...ofVideos, ...ofRecords]) io.stderr.write(`${io.say(`notice: ${notice}`)}\n`);
   return {
     model: {
       ...model,
       max_slice_nums: model.max_slice_nums ?? slice.maxSliceNums,
       scale_resolution: model.scale_resolution ?? slice.scaleResolution,
     },
-    data: { ...data, ...videoFlags(videoOf(video, videoChoices(data)) ?? videoChoices(data)) },
+    data: { ...data, compat, thinking, ...videoFlags(videoOf(video, videoChoices(data)) ?? videoChoices(data)) },
   };
 }
 
@@ -85,13 +92,13 @@ export const THINKING_AND_VIDEOS = {
   ...VIDEO_FLAGS,
 } as const satisfies FlagTable;
 
-/** The adapters whose training says how pictures are cut. */
+/** The adapters whose training says how records are encoded. */
 export const ADAPTER_SLICES = {
   kind: 'strings',
   default: [],
   placeholder: 'dir',
   help: {
-    en: 'Adapter folder: pictures are cut and videos read as in its training, unless a flag says otherwise.',
-    zh: '适配器目录：图片切片和视频读取与其训练时一致，除非参数另有指定。',
+    en: 'Adapter folder: records are encoded, pictures cut and videos read as in its training, unless a flag says otherwise.',
+    zh: '适配器目录：记录编码、图片切片和视频读取与其训练时一致，除非参数另有指定。',
   },
 } as const satisfies FlagSpec;

@@ -130,6 +130,17 @@ export const ADAPTERS: Messages = {
     '各适配器训练时读取视频的方式不同：{1}；视频按最后一个的 {2} 读取。',
   'adapter {1} was trained with {2}, the base says {3}: videos are read as in the training.':
     '适配器 {1} 训练时为 {2}，基座模型写的是 {3}：视频按训练时的方式读取。',
+  'the model: {1}': '模型：{1}',
+  "trained with --compat official: prompts are not written as the official training code writes them, but as the model's own chat code does.":
+    '训练时使用 --compat official：提示不按官方训练代码的方式书写，而按模型自带的对话代码书写。',
+  'trained with --thinking every_turn: earlier answers of a prompt have no think blocks, those of the training had.':
+    '训练时使用 --thinking every_turn：提示中先前的回答没有思考块，训练时则有。',
+  'trained with --thinking as_written: a prompt ends with an empty think block, which answers without a thought did not have in training.':
+    '训练时使用 --thinking as_written：提示以空的思考块结尾，而训练中没有思考内容的回答并无思考块。',
+  'records are encoded as in the training: {1}.': '记录按训练时的方式编码：{1}。',
+  'records are encoded with {1}, the checkpoint was trained with {2}.': '记录按 {1} 编码，检查点训练时为 {2}。',
+  'the adapter was trained with --compat official, which knows no pairs: records are encoded as at inference.':
+    '适配器训练时使用 --compat official，它不支持成对回答：记录按推理时的方式编码。',
   'trained with {1}, asked with {2}.': '训练时为 {1}，提问时为 {2}。',
 
   // Flags beside --lora_weight_path.
