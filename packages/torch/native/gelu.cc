@@ -8,6 +8,9 @@
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
 
+#include <string>
+#include <string_view>
+
 #include "avx512.h"
 #include "own-operators.h"
 #include "product.h"
@@ -32,7 +35,7 @@ AVX512 static void geluTanh(const BFloat16* from, BFloat16* to, int64_t count) {
 
 #endif
 
-static Tensor geluOf(const Tensor& x, c10::string_view approximate) {
+static Tensor geluOf(const Tensor& x, std::string_view approximate) {
 #if defined(MINICPM_AVX512)
   if (x.is_cpu() && x.scalar_type() == at::kBFloat16 && x.is_contiguous() && approximate == "tanh" && hasAvx512Bf16()) {
     const Tensor y = at::empty_like(x);
@@ -57,7 +60,7 @@ struct Gelu : torch::autograd::Function<Gelu> {
   }
 };
 
-static Tensor gelu(const Tensor& x, c10::string_view approximate) { return Gelu::apply(x, std::string(approximate)); }
+static Tensor gelu(const Tensor& x, std::string_view approximate) { return Gelu::apply(x, std::string(approximate)); }
 
 // x + W₂ gelu(W₁ layer_norm(x) + b₁) + b₂. Of the inside, only the input of gelu is kept for the gradient: layer_norm and gelu are computed
 // again, which takes a pass through memory, where their results would take five of the twelve widths of `x` that the block keeps.

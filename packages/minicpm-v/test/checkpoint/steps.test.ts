@@ -44,3 +44,29 @@ it('hashing, loading, quantizing and copying', () => {
   }
   expect(liveTensors().tensors).toBe(before);
 });
+
+it('weights that every token reads are one block of memory, and the same numbers', () => {
+  const folder = tinyCheckpoint(work, 'minicpm-v-2_6');
+  const before = liveTensors().tensors;
+  const [held, mapped] = [0, 1].map(() => {
+    const model = new MiniCPMV(readConfig(folder));
+    counted(loadingWeights(model, folder));
+    return model;
+  }) as [MiniCPMV, MiniCPMV];
+  try {
+    const before = liveTensors().tensors;
+    counted(holdingWeights(held));
+    expect(liveTensors().tensors).toBe(before);
+    const others = new Map(mapped.namedParameters());
+    const matrices = held.llm.model.layers.flatMap((layer) =>
+      [...layer.namedParameters()].filter(([, { shape }]) => shape.length === 2).map(([, parameter]) => parameter),
+    );
+    for (const { data } of matrices) expect(data.sharesStorage(matrices[0]!.data)).toBe(true);
+    for (const [name, { data }] of held.namedParameters())
+      expect(data.toNumbers()).toEqual(others.get(name)!.data.toNumbers());
+  } finally {
+    held.dispose();
+    mapped.dispose();
+  }
+  expect(liveTensors().tensors).toBe(before);
+});
