@@ -2,8 +2,11 @@
  * Videos as data: files, folders and lists of frames, and what is wrong with bad ones. With the system's ffmpeg; where
  * there is none, only what needs none.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ENGLISH, UserError } from '@minicpm-finetune/run';
@@ -235,6 +238,34 @@ describe.skipIf(!hasFfmpeg)('video files', () => {
       ['frames/1.png', /a picture\./],
     ] as const;
     for (const [video, message] of causes) expect((await failure(video)).message).toMatch(message);
+  });
+
+  it('ask nothing of the network, whatever a playlist says', async () => {
+    let asked = 0;
+    const server = createServer((_, response) => {
+      asked++;
+      response.writeHead(404).end();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const list = [
+      '#EXTM3U',
+      '#EXT-X-TARGETDURATION:3',
+      '#EXTINF:3,',
+      `http://127.0.0.1:${port}/a.ts`,
+      '#EXT-X-ENDLIST',
+    ];
+    writeFileSync(at('list.m3u8'), list.join('\n'));
+    try {
+      const plain = spawn('ffprobe', ['-v', 'quiet', at('list.m3u8'), '-protocol_whitelist', 'file,http,tcp']);
+      await once(plain, 'close');
+      expect(asked).toBeGreaterThan(0);
+      asked = 0;
+      expect((await failure('list.m3u8')).message).toMatch(/list\.m3u8/);
+      expect(asked).toBe(0);
+    } finally {
+      server.close();
+    }
   });
 
   it('are looked at before the first step', async () => {
