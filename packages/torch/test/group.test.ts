@@ -3,10 +3,8 @@ import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { addressTowards, dryGroup, fromTypedArray, liveTensors, ops, scope, soloGroup } from '../src/index.js';
+import { LONG } from './support/long.js';
 import { buildNccl, type RankResult, type RanksOptions, runRanks } from './support/ranks.js';
-
-/** Whether the long part of the tests runs, too: `npm test -- --long`. */
-const LONG = process.env.MINICPM_FINETUNE_LONG_TESTS === '1';
 
 interface Failure {
   readonly error: string | null;

@@ -17,13 +17,13 @@ import {
 } from '@minicpm-finetune/torch';
 import { describe, expect, it } from 'vitest';
 import { distance, hashed, hashedModel, type Probe, probe } from '../../../minicpm-v/test/support/reference.js';
+import { LONG } from '../../../torch/test/support/long.js';
 import { type Batch, collate, disposeBatch } from '../../src/engine/collate.js';
 import { Optimizer, withoutDecay } from '../../src/engine/optimizer.js';
 import { answerLogProbs, type ObjectiveParts, PreferenceStep } from '../../src/engine/preference.js';
 import { NO_REWARDS, type PreferenceOptions, type RewardMean } from '../../src/engine/preference-loss.js';
 import { type Gradients, lossAndGradients, trainStep } from '../../src/engine/step.js';
 import { tuneFully } from '../../src/engine/trainables.js';
-import { LONG } from '../support/long.js';
 
 interface Fixture {
   readonly config: { readonly query_num: number; readonly vocab_size: number };

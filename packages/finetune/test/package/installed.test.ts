@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { LONG } from '../support/long.js';
+import { LONG } from '../../../torch/test/support/long.js';
 import { COMPILER, cleanEnvironment, packAll, programsWithoutCompiler, REPOSITORY, run } from '../support/npm.js';
 import { makePlace, type Place } from '../support/run-place.js';
 

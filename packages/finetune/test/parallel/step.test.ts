@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { stageOf } from '../../src/parallel/sharding.js';
-import { LONG } from '../support/long.js';
 import { runRanks } from '../support/rank-processes.js';
 
 interface Outcome {

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { openSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, expect, it } from 'vitest';
 import { tinyCheckpoint, writePicture } from '../../../minicpm-v/test/support/tiny.js';
+import { LONG } from '../../../torch/test/support/long.js';
 import { CLI, start, words } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { eventsOf } from '../support/run-place.js';
 
 const work = mkdtempSync(join(tmpdir(), 'newer-'));

@@ -2,8 +2,8 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { train } from '../../src/train/train.js';
-import { LONG } from '../support/long.js';
 import { runRanks } from '../support/rank-processes.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 

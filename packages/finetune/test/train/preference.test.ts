@@ -2,9 +2,9 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { train } from '../../src/train/train.js';
 import { weightsHash } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { parquetFile } from '../support/parquet.js';
 import { configOf, eventsOf, lossesOf, makePlace, type Place } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';

@@ -11,6 +11,7 @@ import { decodeImage, readConfig, Tokenizer } from '@minicpm-finetune/processor'
 import sharp from 'sharp';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { stringify } from 'yaml';
+import { LONG } from '../../../torch/test/support/long.js';
 import { readRecipe } from '../../src/config/recipe.js';
 import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
 import { Dataset } from '../../src/data/dataset.js';
@@ -20,7 +21,6 @@ import { downloadModel } from '../../src/hub/hub.js';
 import { SILENT } from '../../src/report/reporter.js';
 import { resolveTrainConfig } from '../support/config-words.js';
 import { HubServer, REPO } from '../support/hub-server.js';
-import { LONG } from '../support/long.js';
 import { soundRecord } from '../support/made-data.js';
 import { mutateBytes, mutateJson, pick } from '../support/mutate.js';
 import { outcomeOf } from '../support/outcome.js';

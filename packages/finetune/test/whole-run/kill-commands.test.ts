@@ -8,10 +8,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { Random } from '../../src/data/random.js';
 import { CLI, type Ended, start, weightsHash } from '../support/cli-run.js';
 import { HubServer, REPO } from '../support/hub-server.js';
-import { LONG } from '../support/long.js';
 import { makePlace, type Place } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';
 

@@ -8,11 +8,11 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { Random } from '../../src/data/random.js';
 import { checkpointsIn, type Running, startTraining, weightsHash } from '../support/cli-run.js';
 import { until } from '../support/launched.js';
-import { LONG } from '../support/long.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
 const KILLS = LONG ? 100 : 2; // of each kind of training

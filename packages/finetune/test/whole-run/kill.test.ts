@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { readEvents } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { Random } from '../../src/data/random.js';
 import { checkpointsIn, type Ended, startTraining, weightsHash } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
 const KILLS = LONG ? 60 : 2; // of each kind of training

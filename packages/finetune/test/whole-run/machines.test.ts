@@ -7,9 +7,9 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { checkpointsIn, type Ended, printed, type Running, startTraining } from '../support/cli-run.js';
 import { lastLines, until } from '../support/launched.js';
-import { LONG } from '../support/long.js';
 import { MACHINES, Machine } from '../support/machines.js';
 import { makePlace, type Place } from '../support/run-place.js';
 

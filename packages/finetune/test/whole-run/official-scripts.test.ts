@@ -6,8 +6,8 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { CLI, checkpointsIn, type Ended, start } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { ZERO2 } from '../support/official-zero2.js';
 import { eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { tinyCheckpoint, writePicture } from '../../../minicpm-v/test/support/tiny.js';
+import { LONG } from '../../../torch/test/support/long.js';
 import { CLI, start, startTraining, words } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { eventsOf, lossesOf } from '../support/run-place.js';
 
 const work = mkdtempSync(join(tmpdir(), 'preference-'));

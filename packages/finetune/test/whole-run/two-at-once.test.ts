@@ -2,8 +2,8 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { startTraining, weightsHash } from '../support/cli-run.js';
-import { LONG } from '../support/long.js';
 import { eventsOf, makePlace, type Place } from '../support/run-place.js';
 
 const ROUNDS = LONG ? 50 : 3;

@@ -2,11 +2,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { Board, type Entry } from '../../src/device/board.js';
 import { runProgram } from '../../src/device/place.js';
 
-/** Whether the long part of the tests runs, too: `npm test -- --long`. */
-const LONG = process.env.MINICPM_FINETUNE_LONG_TESTS === '1';
 const PROGRAM = join(import.meta.dirname, '..', '..', 'dist', 'device', 'check.js');
 
 let folder: string;

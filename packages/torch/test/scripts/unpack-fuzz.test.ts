@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { readEntry, unpack } from '../../scripts/wheels/unpack.mjs';
+import { LONG } from '../support/long.js';
 import { zip } from '../support/wheel-server.js';
 
-const CASES = process.env.MINICPM_FINETUNE_LONG_TESTS === '1' ? 600 : 60;
+const CASES = LONG ? 600 : 60;
 const SLOW_MS = 30_000; // a hang never ends; a busy machine takes seconds
 
 /** The same numbers each time: a linear congruential generator. */
