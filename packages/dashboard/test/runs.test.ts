@@ -102,7 +102,7 @@ describe('a branch that was left', () => {
 });
 
 describe('the peak of memory', () => {
-  it('is that of the device where its allocator counts, of any step', async () => {
+  it('is that of the device where its allocator counts, of any step; on a CPU that of the process', async () => {
     const folder = join(root, 'device');
     mkdirSync(folder);
     const step = (rss: number, device: number): string =>
@@ -112,6 +112,12 @@ describe('the peak of memory', () => {
     writeFileSync(join(folder, 'events.jsonl'), text);
     await index.refresh();
     expect(named('device').peakMemory).toBe(30);
+    const onCpu = join(root, 'cpu');
+    mkdirSync(onCpu);
+    writeFileSync(join(onCpu, 'events.jsonl'), line({ event: 'run_start', time: '', device: 'cpu' }) + text);
+    await index.refresh();
+    expect(named('cpu').peakMemory).toBe(95);
+    rmSync(onCpu, { recursive: true });
     rmSync(folder, { recursive: true });
     await index.refresh();
   });

@@ -60,14 +60,15 @@ export class Digest {
   #metric: { name: string; greater: boolean } | null = null;
   #peakDevice = 0;
   #peakRss = 0;
+  #onCpu = false;
   #evals: Evaluation[] = [];
   /** Where the last step of a piece is, and the last event of the machine after it. */
   #step: [start: number, end: number] | null = null;
   #system: [start: number, end: number] | null = null;
 
-  /** Bytes: of the device where its allocator counts, else of the process. */
+  /** Bytes: of the device where its allocator counts, else of the process, as on a CPU, where tensors are a part of it. */
   get peakMemory(): number | null {
-    return this.#peakDevice || this.#peakRss || null;
+    return (this.#onCpu ? 0 : this.#peakDevice) || this.#peakRss || null;
   }
 
   /** Takes in what the file has got up to `size` bytes. */
@@ -168,6 +169,7 @@ export class Digest {
     this.end = null;
     this.stopping = false;
     this.phase = null;
+    this.#onCpu = event.device === 'cpu';
     this.totalSteps = event.total_steps ?? null;
     this.#configure(config as Partial<RunConfig> | undefined);
     // What was measured after the step that is resumed belongs to the branch that was left.
