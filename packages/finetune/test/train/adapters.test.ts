@@ -6,9 +6,9 @@ import { readConfig } from '@minicpm-finetune/processor';
 import { describeEvent } from '@minicpm-finetune/run';
 import { noGrad, ops, SafetensorsFile, scope, setThreads, writeSafetensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { main } from '../../src/cli/main.js';
 import type { Reporter } from '../../src/report/reporter.js';
 import { train } from '../../src/train/train.js';
+import { command } from '../support/command.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';
 
@@ -34,17 +34,6 @@ async function run(name: string, flags: Flags): Promise<{ folder: string; notice
   const config = configOf(place, name, { max_steps: 1, ...flags, ...recipe });
   await train(config, { reporter });
   return { folder: config.output.output_dir, notices: notices.join('\n') };
-}
-
-async function command(...words: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const written = { stdout: '', stderr: '' };
-  const to = (name: keyof typeof written) => ({
-    write: (text: string): void => {
-      written[name] += text;
-    },
-  });
-  const code = await main(words, { stdout: to('stdout'), stderr: to('stderr'), env: {} });
-  return { code, ...written };
 }
 
 /** Trains in words, without a training. */

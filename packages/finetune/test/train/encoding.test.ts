@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, describe, expect, it } from 'vitest';
 import { tinyCheckpoint } from '../../../minicpm-v/test/support/tiny.js';
-import { main } from '../../src/cli/main.js';
+import { command } from '../support/command.js';
 import { writePicture } from '../support/tiny-model.js';
 
 setThreads(1);
@@ -24,17 +24,6 @@ const conversations = [
   { role: 'assistant', content: 'Noise.' },
 ];
 writeFileSync(data, JSON.stringify([{ id: '0', image: 'a.bmp', conversations }]));
-
-async function command(...words: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const written = { stdout: '', stderr: '' };
-  const to = (name: keyof typeof written) => ({
-    write: (text: string): void => {
-      written[name] += text;
-    },
-  });
-  const code = await main([...words], { stdout: to('stdout'), stderr: to('stderr'), env: {} });
-  return { code, ...written };
-}
 
 /** The standard error of a command that succeeds. */
 async function said(...words: readonly string[]): Promise<string> {

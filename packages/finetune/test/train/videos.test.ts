@@ -8,7 +8,7 @@ import { setThreads } from '@minicpm-finetune/torch';
 import sharp from 'sharp';
 import { afterAll, describe, expect, it } from 'vitest';
 import { tinyCheckpoint } from '../../../minicpm-v/test/support/tiny.js';
-import { main } from '../../src/cli/main.js';
+import { command } from '../support/command.js';
 import { writePicture } from '../support/tiny-model.js';
 
 setThreads(1);
@@ -24,17 +24,6 @@ const turns = [
   { role: 'assistant', content: 'Noise.' },
 ];
 writeFileSync(data, JSON.stringify([{ video: 'clip', conversations: turns }]));
-
-async function command(...words: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const written = { stdout: '', stderr: '' };
-  const to = (name: keyof typeof written) => ({
-    write: (text: string): void => {
-      written[name] += text;
-    },
-  });
-  const code = await main([...words], { stdout: to('stdout'), stderr: to('stderr'), env: {} });
-  return { code, ...written };
-}
 
 const json = (...path: string[]): Record<string, unknown> =>
   JSON.parse(readFileSync(join(work, ...path), 'utf8')) as Record<string, unknown>;
