@@ -24,7 +24,7 @@ export interface CompactTensor {
   readonly nbytes: number;
   /** The tensors that it is made of. */
   readonly tensors: readonly Tensor[];
-  /** Takes ownership of other tensors of the same shapes and types in their place, and frees those before. */
+  /** Takes ownership of other tensors of the same shapes and types in their place, and frees those before that are not among them. */
   replace(tensors: readonly Tensor[]): void;
   /** Makes the tensor. It belongs to the caller's scope. */
   expand(): Tensor;

@@ -22,13 +22,14 @@ function distance(x: Tensor, expected: Tensor): number {
 const tolerance = (count: number, dtype: DType): number =>
   dtype === 'bfloat16' ? roundings(6, dtype) : roundings(4 + Math.sqrt(count));
 
-/** [inputs, outputs]: whole vectors and parts, one output, blocks and what is left of them, more than a thread's share. */
+/** [inputs, outputs]: whole vectors and parts, one output, blocks and what is left of them, more than a thread's share, more than the nearest cache holds. */
 const SIZES = [
   [1, 1],
   [31, 7],
   [64, 24],
   [100, 53],
   [520, 301],
+  [4200, 61],
 ] as const;
 const ROWS = [1, 2, 3, 4, 5, 8, 16, 33, 70];
 
@@ -76,6 +77,27 @@ describe.each(['float32', 'bfloat16'] as const)('rowsLinear in %s', (dtype) => {
       }
       const together = ops.rowsLinear(x, codes, null, { scales, together: true });
       expect(distance(together, expected)).toBeLessThan(tolerance(width, dtype));
+    });
+  });
+
+  it('takes each int8 weight as the integer that it is', () => {
+    scope(() => {
+      const values = Int8Array.from({ length: 255 }, (_, i) => i - 127);
+      const codes = fromTypedArray(values, [255, 1]);
+      const scales = ops.full([255, 1], 127, { dtype: 'float32' });
+      for (const count of [1, 2, 5, 40]) {
+        const y = ops.rowsLinear(ops.ones([count, 1], { dtype }), codes, null, { scales });
+        expect(row(y, count - 1).toNumbers()).toEqual([...values]);
+      }
+    });
+  });
+
+  it('a row alone keeps its bits however often it is computed', () => {
+    manualSeed(5);
+    scope(() => {
+      const [x, weight] = [random([1, 512], dtype), random([2048, 512], dtype)]; // large enough for ways to be timed
+      const first = bits(ops.rowsLinear(x, weight));
+      for (let i = 0; i < 150; i++) scope(() => expect(bits(ops.rowsLinear(x, weight))).toBe(first));
     });
   });
 

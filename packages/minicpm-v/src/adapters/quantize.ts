@@ -137,7 +137,7 @@ export class Nf4Tensor implements CompactTensor {
   }
 
   replace(tensors: readonly Tensor[]): void {
-    for (const part of this.#parts) part.dispose();
+    for (const part of this.#parts) if (!tensors.includes(part)) part.dispose();
     this.#parts = tensors as Nf4Parts;
   }
 
@@ -195,7 +195,7 @@ export class Int8Tensor implements CompactTensor {
   }
 
   replace(tensors: readonly Tensor[]): void {
-    for (const part of this.#parts) part.dispose();
+    for (const part of this.#parts) if (!tensors.includes(part)) part.dispose();
     this.#parts = tensors as readonly [Tensor, Tensor];
   }
 

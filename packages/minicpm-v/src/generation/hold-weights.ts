@@ -16,25 +16,49 @@ function* readByEveryToken(model: MiniCPMV): Generator<Parameter> {
   for (const [, parameter] of model.llm.headParameters()) yield parameter;
 }
 
+/** A weight's tensor that products read, and where its copy goes. */
+interface Read {
+  readonly tensor: Tensor;
+  readonly replace: (copy: Tensor) => void;
+}
+
+/** Undefined: nothing to copy, on another device, in training or in a form whose parts no product reads. */
+function readOf(parameter: Parameter): Read | undefined {
+  const { compact } = parameter;
+  if (compact === undefined) {
+    const { data } = parameter;
+    if (data.device !== 'cpu' || data.requiresGrad) return undefined;
+    return {
+      tensor: data,
+      replace: (copy) => {
+        parameter.data = copy;
+      },
+    };
+  }
+  if (compact.rows === undefined) return undefined;
+  const [codes, ...others] = compact.tensors;
+  return { tensor: codes!, replace: (copy) => compact.replace([copy, ...others]) };
+}
+
 /**
- * Copies the plain weights of the decoder's layers and of its output layer on a CPU out of the checkpoint's files into one block of memory, which is
- * freed with the last of them, if they take at most half of the
- * memory that is available; else they stay mapped, and the system may drop them when it wants the memory.
+ * Copies the weights of the decoder's layers and of its output layer on a CPU, plain or int8, into one block of memory, which is freed with the last of
+ * them, if they take at most half of the memory that is available; else they stay where they are: those of the checkpoint's files are mapped, and the
+ * system may drop them when it wants the memory.
  */
 export const holdWeights = (model: MiniCPMV): void => atOnce(holdingWeights(model));
 
 /** The same in steps. */
 export function* holdingWeights(model: MiniCPMV): Steps<void> {
-  const plain = [...readByEveryToken(model)].filter(({ compact }) => compact === undefined);
-  const onCpu = plain.filter(({ data }) => data.device === 'cpu' && !data.requiresGrad);
-  const bytes = onCpu.reduce((sum, { data }) => sum + data.nbytes, 0);
+  const reads = [...readByEveryToken(model)].map(readOf).filter((read) => read !== undefined);
+  const bytes = reads.reduce((sum, { tensor }) => sum + tensor.nbytes, 0);
   if (bytes > process.availableMemory() / 2) return;
-  const block = scope(() => keep(ops.empty([bytes + onCpu.length * ALIGNMENT], { dtype: 'uint8' })));
+  const block = scope(() => keep(ops.empty([bytes + reads.length * ALIGNMENT], { dtype: 'uint8' })));
   try {
     let start = 0;
-    for (const parameter of onCpu) {
-      parameter.data = noGrad(() => scope(() => keep(copied(parameter.data, block, start))));
-      start += Math.ceil(parameter.data.nbytes / ALIGNMENT) * ALIGNMENT;
+    for (const { tensor, replace } of reads) {
+      const { nbytes } = tensor;
+      replace(noGrad(() => scope(() => keep(copied(tensor, block, start)))));
+      start += Math.ceil(nbytes / ALIGNMENT) * ALIGNMENT;
       yield;
     }
   } finally {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readConfig } from '@minicpm-finetune/processor';
 import type { Steps } from '@minicpm-finetune/run';
-import { liveTensors } from '@minicpm-finetune/torch';
+import { liveTensors, scope } from '@minicpm-finetune/torch';
 import { afterAll, expect, it } from 'vitest';
 import { quantizingLayers } from '../../src/adapters/quantize.js';
 import { fingerprinting, weightsFingerprint } from '../../src/checkpoint/content.js';
@@ -45,28 +45,34 @@ it('hashing, loading, quantizing and copying', () => {
   expect(liveTensors().tensors).toBe(before);
 });
 
-it('weights that every token reads are one block of memory, and the same numbers', () => {
-  const folder = tinyCheckpoint(work, 'minicpm-v-2_6');
-  const before = liveTensors().tensors;
-  const [held, mapped] = [0, 1].map(() => {
-    const model = new MiniCPMV(readConfig(folder));
-    counted(loadingWeights(model, folder));
-    return model;
-  }) as [MiniCPMV, MiniCPMV];
-  try {
+it.each(['plain', 'int8'])(
+  'weights that every token reads are one block of memory, and the same numbers: %s',
+  (form) => {
+    const folder = tinyCheckpoint(mkdtempSync(join(work, form)), 'minicpm-v-2_6');
     const before = liveTensors().tensors;
-    counted(holdingWeights(held));
+    const [held, mapped] = [0, 1].map(() => {
+      const model = new MiniCPMV(readConfig(folder));
+      counted(loadingWeights(model, folder));
+      if (form === 'int8') counted(quantizingLayers(model, 'int8', { head: true }));
+      return model;
+    }) as [MiniCPMV, MiniCPMV];
+    try {
+      const before = liveTensors().tensors;
+      counted(holdingWeights(held));
+      expect(liveTensors().tensors).toBe(before);
+      const others = new Map(mapped.namedParameters());
+      const matrices = held.llm.model.layers.flatMap((layer) =>
+        [...layer.namedParameters()].filter(([, { shape }]) => shape.length === 2).map(([, parameter]) => parameter),
+      );
+      const read = matrices.map((parameter) => parameter.compact?.tensors[0] ?? parameter.data);
+      expect(read[0]!.dtype).toBe(form === 'int8' ? 'int8' : 'float32');
+      for (const tensor of read) expect(tensor.sharesStorage(read[0]!)).toBe(true);
+      for (const [name, parameter] of held.namedParameters())
+        scope(() => expect(parameter.data.toNumbers()).toEqual(others.get(name)!.data.toNumbers()));
+    } finally {
+      held.dispose();
+      mapped.dispose();
+    }
     expect(liveTensors().tensors).toBe(before);
-    const others = new Map(mapped.namedParameters());
-    const matrices = held.llm.model.layers.flatMap((layer) =>
-      [...layer.namedParameters()].filter(([, { shape }]) => shape.length === 2).map(([, parameter]) => parameter),
-    );
-    for (const { data } of matrices) expect(data.sharesStorage(matrices[0]!.data)).toBe(true);
-    for (const [name, { data }] of held.namedParameters())
-      expect(data.toNumbers()).toEqual(others.get(name)!.data.toNumbers());
-  } finally {
-    held.dispose();
-    mapped.dispose();
-  }
-  expect(liveTensors().tensors).toBe(before);
-});
+  },
+);

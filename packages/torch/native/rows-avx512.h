@@ -1,0 +1,149 @@
+// What products of bfloat16 rows share (AVX-512 BF16). Weights are bfloat16 (rows-bf16.cc) or int8 (rows-int8.cc). Six outputs and four rows at a
+// time: 24 sums, each in one register.
+#pragma once
+#include <algorithm>
+
+#include "avx512.h"
+#include "rows-kernel.h"
+
+#if defined(MINICPM_AVX512)
+// Only after `hasRowsKernel()` said yes.
+#define AVX512_ROWS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vbmi")))
+
+namespace minicpm {
+
+constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
+constexpr int64_t kLine = 64;        // bytes of a cache line
+constexpr int64_t kOutputs = 6;      // at a time
+constexpr int64_t kStreamBytes = 8 << 10;  // of rows that stay in the nearest cache
+constexpr int64_t kSingle = 8;             // outputs at a time, for one row
+constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
+constexpr int64_t kPart = 1024;           // inputs at a time, for five to kFewRows rows
+
+template <bool whole>
+AVX512_ROWS inline __m512bh inputs(const BFloat16* from, int64_t count) {
+  if (whole) return (__m512bh)_mm512_loadu_si512(from);
+  return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32(1) << count) - 1, from);
+}
+
+// Memory to fetch meanwhile: `lines` cache lines with each step.
+struct Ahead {
+  const char *next, *end;
+  int64_t lines;
+
+  Ahead(const void* from, int64_t bytes, int64_t steps)
+      : next(static_cast<const char*>(from)), end(next + bytes), lines((bytes / kLine + steps - 1) / std::max<int64_t>(1, steps)) {}
+
+  AVX512_ROWS void step() {
+    for (int64_t i = 0; i < lines && next < end; i++, next += kLine) _mm_prefetch(next, _MM_HINT_T1);
+  }
+};
+
+template <int outputs, int rows, bool whole>
+AVX512_ROWS inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count) {
+  __m512bh factors[rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++) factors[r] = inputs<whole>(x + r * width, count);
+#pragma GCC unroll 8
+  for (int o = 0; o < outputs; o++) {
+    const __m512bh weights = inputs<whole>(weight + o * stride, count);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r], weights);
+  }
+}
+
+// The lanes' sums, each in the same order.
+template <int outputs, int rows>
+AVX512_ROWS inline void storeSums(const __m512 (&sums)[outputs][rows], float* to, int64_t stride) {
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+    for (int o = 0; o < outputs; o += 4) {
+      constexpr int last = outputs - 1;  // in place of those after the last
+      const __m512 &a = sums[o][r], &b = sums[std::min(o + 1, last)][r], &c = sums[std::min(o + 2, last)][r], &d = sums[std::min(o + 3, last)][r];
+      storeFirst(to + r * stride + o, sumsOf(a, b, c, d), outputs - o);
+    }
+}
+
+template <int outputs, int rows>
+AVX512_ROWS inline void block(const BFloat16* x, const BFloat16* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
+  __m512 sums[outputs][rows];
+#pragma GCC unroll 8
+  for (int o = 0; o < outputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
+  int64_t k = 0;
+  for (; k + kLanes <= width; k += kLanes) {
+    ahead.step();
+    step<outputs, rows, true>(sums, x + k, width, weight + k, width, kLanes);
+  }
+  if (k < width) step<outputs, rows, false>(sums, x + k, width, weight + k, width, width - k);
+  storeSums(sums, to, stride);
+}
+
+template <int outputs>
+AVX512_ROWS inline void blockOf(int64_t rows, const BFloat16* x, const BFloat16* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
+  switch (rows) {
+    case 1: return block<outputs, 1>(x, weight, width, to, stride, ahead);
+    case 2: return block<outputs, 2>(x, weight, width, to, stride, ahead);
+    case 3: return block<outputs, 3>(x, weight, width, to, stride, ahead);
+    default: return block<outputs, 4>(x, weight, width, to, stride, ahead);
+  }
+}
+
+// All rows, four at a time, with `groups` times `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
+template <int outputs>
+AVX512_ROWS void allRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const BFloat16* weight, float* to, const void* next, int64_t bytes) {
+  const int64_t width = problem.inputs;
+  Ahead ahead(next, bytes, groups * ((problem.rows + 3) / 4) * (width / kLanes));
+  for (int64_t row = 0; row < problem.rows; row += 4)
+    for (int64_t group = 0; group < groups; group++)
+      blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight + group * outputs * width, width,
+                       to + row * problem.outputs + group * outputs, problem.outputs, ahead);
+}
+
+// A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.
+template <int rows, class Meanwhile>
+AVX512_ROWS inline void part(const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count, bool first, float* kept, float* to,
+                        int64_t toStride, Meanwhile& meanwhile) {
+  __m512 sums[kOutputs][rows];
+#pragma GCC unroll 8
+  for (int o = 0; o < kOutputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(kept + (o * rows + r) * 16);
+  int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes) {
+    meanwhile.step();
+    step<kOutputs, rows, true>(sums, x + k, width, weight + k, stride, kLanes);
+  }
+  if (k < count) step<kOutputs, rows, false>(sums, x + k, width, weight + k, stride, count - k);
+  if (to != nullptr) return storeSums(sums, to, toStride);
+#pragma GCC unroll 8
+  for (int o = 0; o < kOutputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) _mm512_storeu_ps(kept + (o * rows + r) * 16, sums[o][r]);
+}
+
+// Floats in which the sums of a block wait between two parts of the inputs.
+constexpr size_t keptFloats(int64_t rows) { return static_cast<size_t>((rows + 3) / 4 * kOutputs * 4 * 16); }
+
+// All rows, in `groups` of four, with a part of the inputs of a block.
+template <class Meanwhile>
+AVX512_ROWS void partOfRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, int64_t stride, int64_t k, int64_t count, float* kept, float* to,
+                       Meanwhile& meanwhile) {
+  constexpr int64_t floats = kOutputs * 4 * 16;
+  const int64_t width = problem.inputs, toStride = problem.outputs;
+  for (int64_t row = 0; row < problem.rows; row += 4, kept += floats) {
+    const BFloat16* from = x + row * width + k;
+    float* own = k + count == width ? to + row * toStride : nullptr;
+    switch (std::min<int64_t>(4, problem.rows - row)) {
+      case 1: part<1>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      case 2: part<2>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      case 3: part<3>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+      default: part<4>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile);
+    }
+  }
+}
+
+}  // namespace minicpm
+#endif
