@@ -18,6 +18,8 @@ constexpr int64_t kOutputs = 6;      // at a time
 constexpr int64_t kStreamBytes = 8 << 10;  // of rows that stay in the nearest cache
 constexpr int64_t kSingle = 8;             // outputs at a time, for one row
 constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
+constexpr int64_t kManyRows = 128, kManyGroups = 2;  // rows and groups of outputs at a time, for many rows
+constexpr int64_t kWholeInputs = 1536, kManyPart = 768;  // up to so many inputs are worked on at once, else so many
 constexpr int64_t kPart = 1024;           // inputs at a time, for five to kFewRows rows
 
 template <bool whole>
@@ -91,15 +93,13 @@ AVX512_ROWS inline void blockOf(int64_t rows, const BFloat16* x, const BFloat16*
   }
 }
 
-// All rows, four at a time, with `groups` times `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
+// All rows, four at a time, with `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
 template <int outputs>
-AVX512_ROWS void allRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const BFloat16* weight, float* to, const void* next, int64_t bytes) {
+AVX512_ROWS void allRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* to, const void* next, int64_t bytes) {
   const int64_t width = problem.inputs;
-  Ahead ahead(next, bytes, groups * ((problem.rows + 3) / 4) * (width / kLanes));
+  Ahead ahead(next, bytes, (problem.rows + 3) / 4 * (width / kLanes));
   for (int64_t row = 0; row < problem.rows; row += 4)
-    for (int64_t group = 0; group < groups; group++)
-      blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight + group * outputs * width, width,
-                       to + row * problem.outputs + group * outputs, problem.outputs, ahead);
+    blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight, width, to + row * problem.outputs, problem.outputs, ahead);
 }
 
 // A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.
@@ -124,25 +124,39 @@ AVX512_ROWS inline void part(const BFloat16* x, int64_t width, const BFloat16* w
     for (int r = 0; r < rows; r++) _mm512_storeu_ps(kept + (o * rows + r) * 16, sums[o][r]);
 }
 
-// Floats in which the sums of a block wait between two parts of the inputs.
-constexpr size_t keptFloats(int64_t rows) { return static_cast<size_t>((rows + 3) / 4 * kOutputs * 4 * 16); }
+constexpr int64_t kKept = kOutputs * 4 * 16;  // floats in which the sums of a block wait between two parts of the inputs
 
-// All rows, in `groups` of four, with a part of the inputs of a block.
+// Floats for those of `groups` blocks.
+constexpr size_t keptFloats(int64_t rows, int64_t groups) { return static_cast<size_t>((rows + 3) / 4 * groups * kKept); }
+
+// All rows, four at a time, with a part of the inputs of `groups` blocks.
 template <class Meanwhile>
-AVX512_ROWS void partOfRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, int64_t stride, int64_t k, int64_t count, float* kept, float* to,
-                       Meanwhile& meanwhile) {
-  constexpr int64_t floats = kOutputs * 4 * 16;
+AVX512_ROWS void partOfRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const BFloat16* weight, int64_t stride, int64_t k, int64_t count, float* kept,
+                            float* to, Meanwhile& meanwhile) {
   const int64_t width = problem.inputs, toStride = problem.outputs;
-  for (int64_t row = 0; row < problem.rows; row += 4, kept += floats) {
-    const BFloat16* from = x + row * width + k;
-    float* own = k + count == width ? to + row * toStride : nullptr;
-    switch (std::min<int64_t>(4, problem.rows - row)) {
-      case 1: part<1>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-      case 2: part<2>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-      case 3: part<3>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-      default: part<4>(from, width, weight, stride, count, k == 0, kept, own, toStride, meanwhile);
+  for (int64_t row = 0; row < problem.rows; row += 4)
+    for (int64_t group = 0; group < groups; group++, kept += kKept) {
+      const BFloat16 *from = x + row * width + k, *weights = weight + group * kOutputs * stride;
+      float* own = k + count == width ? to + row * toStride + group * kOutputs : nullptr;
+      switch (std::min<int64_t>(4, problem.rows - row)) {
+        case 1: part<1>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+        case 2: part<2>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+        case 3: part<3>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
+        default: part<4>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile);
+      }
     }
-  }
+}
+
+// Groups of outputs that many rows are multiplied with at a time.
+constexpr int64_t groupsOf(int64_t width) { return width <= kWholeInputs ? 1 : kManyGroups; }
+
+// Up to kManyRows rows with so many groups: parts of both stay in the nearest cache while they are multiplied. `next` is fetched meanwhile.
+AVX512_ROWS inline void manyRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* kept, float* to, const void* next, int64_t bytes) {
+  const int64_t width = problem.inputs, groups = groupsOf(width), parts = groups == 1 ? 1 : (width + kManyPart - 1) / kManyPart;
+  const int64_t most = (width + parts * kLanes - 1) / (parts * kLanes) * kLanes;
+  Ahead ahead(next, bytes, groups * ((problem.rows + 3) / 4) * (width / kLanes));
+  for (int64_t k = 0; k < width; k += most)
+    partOfRows(problem, groups, x, weight + k, width, k, std::min(most, width - k), kept, to, ahead);
 }
 
 }  // namespace minicpm

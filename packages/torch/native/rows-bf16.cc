@@ -91,40 +91,50 @@ AVX512_ROWS int64_t oneRow(const RowsProblem& problem, const BFloat16* x, const 
   return o;
 }
 
-// Outputs at a time, as many as registers hold, or, for many rows, as the cache holds.
-int64_t together(const RowsProblem& problem) { return problem.rows <= kFewRows ? kOutputs : kRowUnit; }
-
-AVX512_ROWS void product(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
-  const int64_t width = problem.inputs, end = problem.outputs, count = together(problem);
+// Up to four rows.
+AVX512_ROWS void fewestRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
+  const int64_t width = problem.inputs, end = problem.outputs;
   int64_t o = problem.rows == 1 ? oneRow(problem, x, weight, sums) : 0;
   if (problem.rows == 2 && 2 * width * 2 <= kStreamBytes)
     for (; o + 4 <= end; o += 4) stream<2>(x, weight + o * width, width, sums + o, end);
-  for (; o + count <= end; o += count) {
-    const int64_t next = std::min(count, end - o - count);
-    allRows<kOutputs>(problem, count / kOutputs, x, weight + o * width, sums + o, weight + (o + count) * width, 2 * next * width);
+  for (; o + kOutputs <= end; o += kOutputs) {
+    const int64_t next = std::min(kOutputs, end - o - kOutputs);
+    allRows<kOutputs>(problem, x, weight + o * width, sums + o, weight + (o + kOutputs) * width, 2 * next * width);
   }
-  for (; o < end; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
+  for (; o < end; o++) allRows<1>(problem, x, weight + o * width, sums + o, nullptr, 0);
 }
 
 // Five to kFewRows rows: the inputs in parts, so that a part of the weights stays in the nearest cache while all rows pass over it. The sums are the
 // same: they wait in between.
 AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
   const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4, end = problem.outputs / kOutputs * kOutputs;
-  std::vector<float> kept(keptFloats(problem.rows));
+  std::vector<float> kept(keptFloats(problem.rows, 1));
   for (int64_t o = 0; o < end; o += kOutputs) {
     const int64_t next = std::min(kOutputs, end - o - kOutputs) * width * 2;
     Ahead ahead(weight + (o + kOutputs) * width, next, groups * (width / kLanes));
     for (int64_t k = 0; k < width; k += kPart)
-      partOfRows(problem, x, weight + o * width + k, width, k, std::min(kPart, width - k), kept.data(), sums + o, ahead);
+      partOfRows(problem, 1, x, weight + o * width + k, width, k, std::min(kPart, width - k), kept.data(), sums + o, ahead);
   }
-  for (int64_t o = end; o < problem.outputs; o++) allRows<1>(problem, 1, x, weight + o * width, sums + o, nullptr, 0);
+  for (int64_t o = end; o < problem.outputs; o++) allRows<1>(problem, x, weight + o * width, sums + o, nullptr, 0);
+}
+
+AVX512_ROWS void manyRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
+  const int64_t width = problem.inputs, end = problem.outputs, count = groupsOf(width) * kOutputs, whole = end / count * count;
+  std::vector<float> kept(keptFloats(kManyRows, groupsOf(width)));
+  for (int64_t row = 0; row < problem.rows; row += kManyRows) {
+    const RowsProblem some{std::min(kManyRows, problem.rows - row), width, end};
+    for (int64_t o = 0; o < whole; o += count)
+      manyRows(some, x + row * width, weight + o * width, kept.data(), sums + row * end + o, weight + (o + count) * width, 2 * std::min(count, whole - o - count) * width);
+  }
+  for (int64_t o = whole; o < end; o++) allRows<1>(problem, x, weight + o * width, sums + o, nullptr, 0);
 }
 
 }  // namespace
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
-  if (problem.rows > 4 && problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
-  product(problem, x, weight, sums);
+  if (problem.rows <= 4) return fewestRows(problem, x, weight, sums);
+  if (problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
+  manyRows(problem, x, weight, sums);
 }
 
 #else

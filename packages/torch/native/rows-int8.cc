@@ -174,7 +174,7 @@ struct Expansion {
 AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
   const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4, end = problem.outputs / kOutputs * kOutputs;
   const Expander expander;
-  std::vector<float> kept(keptFloats(problem.rows));
+  std::vector<float> kept(keptFloats(problem.rows, 1));
   alignas(64) BFloat16 expanded[2][kOutputs * kPart];
   const auto expansionOf = [&](int64_t o, int64_t k, int64_t i) -> Expansion {
     const int64_t count = std::min(kPart, width - k);
@@ -187,32 +187,25 @@ AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const in
       expansion.finish(expander);
       const bool isLast = k + kPart >= width;
       expansion = expansionOf(isLast ? o + kOutputs : o, isLast ? 0 : k + kPart, i ^ 1);
-      partOfRows(problem, x, expanded[i], kPart, k, std::min(kPart, width - k), kept.data(), sums + o, expansion);
+      partOfRows(problem, 1, x, expanded[i], kPart, k, std::min(kPart, width - k), kept.data(), sums + o, expansion);
     }
   std::vector<BFloat16> one(static_cast<size_t>(end < problem.outputs ? width : 0));
   for (int64_t o = end; o < problem.outputs; o++) {
     expand(expander, weight + o * width, one.data(), width);
-    allRows<1>(problem, 1, x, one.data(), sums + o, nullptr, 0);
-  }
-}
-
-// More than a few: the weights become bfloat16 first, some outputs at a time.
-AVX512_ROWS void manyRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  const int64_t width = problem.inputs, end = problem.outputs;
-  const Expander expander;
-  std::vector<BFloat16> expanded(static_cast<size_t>(kRowUnit * width));
-  for (int64_t o = 0; o < end; o += kRowUnit) {
-    const int64_t own = std::min(kRowUnit, end - o);
-    expand(expander, weight + o * width, expanded.data(), own * width);
-    if (own == kRowUnit) {
-      allRows<kOutputs>(problem, kRowUnit / kOutputs, x, expanded.data(), sums + o, weight + (o + kRowUnit) * width, std::min(kRowUnit, end - o - kRowUnit) * width);
-    } else {
-      for (int64_t i = 0; i < own; i++) allRows<1>(problem, 1, x, expanded.data() + i * width, sums + o + i, nullptr, 0);
-    }
+    allRows<1>(problem, x, one.data(), sums + o, nullptr, 0);
   }
 }
 
 }  // namespace
+
+// More than a few rows: the weights become bfloat16 first, some outputs at a time.
+AVX512_ROWS static void manyRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
+  const int64_t width = problem.inputs, end = problem.outputs;
+  const Expander expander;
+  std::vector<BFloat16> expanded(static_cast<size_t>(end * width));
+  expand(expander, weight, expanded.data(), end * width);
+  rowsProductBf16(problem, x, expanded.data(), sums);
+}
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
   switch (problem.rows) {
