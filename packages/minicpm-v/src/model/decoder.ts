@@ -201,18 +201,27 @@ export class Decoder extends Module {
     return this.finish(hidden);
   }
 
-  /** The newest token of each of N sequences, after the positions of its cache: hidden states (N, D), ready for `logits`. */
-  decode(tokens: readonly number[], caches: readonly KVCache[]): Tensor {
-    const { device, dtype } = this.norm.weight.data;
+  /** Embeddings (N, D) of the newest token of each of N sequences. */
+  embedRows(tokens: readonly number[]): Tensor {
+    const ids = BigInt64Array.from(tokens, BigInt);
+    return eachRowAlone(() => this.embed(fromTypedArray(ids, [tokens.length], 'int64', this.norm.weight.data.device)));
+  }
+
+  /** The newest token of each of N sequences, after the positions of its cache: from its embedding to hidden states (N, D), for `finishRows`. */
+  decode(embeds: Tensor, caches: readonly KVCache[]): Tensor {
     for (const cache of caches) cache.reserve(1);
     const positions = caches.map(({ nextPosition }) => nextPosition);
     const hidden = eachRowAlone(() => {
-      const rope = rotaryRows(this.config, positions, dtype);
-      const ids = fromTypedArray(BigInt64Array.from(tokens, BigInt), [tokens.length], 'int64', device);
-      return this.finish(this.#decodeLayers(this.embed(ids), rope, caches));
+      const rope = rotaryRows(this.config, positions, this.norm.weight.data.dtype);
+      return this.#decodeLayers(embeds, rope, caches);
     });
     for (const cache of caches) cache.advance(1);
     return hidden;
+  }
+
+  /** `finish` of hidden states (N, D), each row by itself. */
+  finishRows(hidden: Tensor): Tensor {
+    return eachRowAlone(() => this.finish(hidden));
   }
 
   /** Layers that follow each other and have all their parts are one operator, with the bits of one by one. x (N, D) */
