@@ -10,6 +10,7 @@ import {
   fromTypedArray,
   Linear,
   linear,
+  lowRankArguments,
   Module,
   onePiece,
   ops,
@@ -90,12 +91,12 @@ export class DecoderLayer extends Module {
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
   }
 
-  /** What `decodeLayers` takes of the layer. Undefined where something is no part of that: a gate, a state, an adapter. */
-  get parts(): LayerParts | undefined {
+  /** What `decodeLayers` takes of the layer for rows x (N, D). Undefined where something is no part of that: a gate, a state, DoRA. */
+  partsFor(x: Tensor): LayerParts | undefined {
     if (this.selfAttn === undefined || this.selfAttn.hasGate) return undefined;
     const { qProj, kProj, vProj, oProj, qNorm, kNorm } = this.selfAttn;
     const { gateProj, upProj, downProj } = this.mlp;
-    const linear = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    const linear = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj], x);
     if (linear === undefined) return undefined;
     return {
       norms: [this.inputLayernorm.weight.data, this.postAttentionLayernorm.weight.data],
@@ -226,7 +227,7 @@ export class Decoder extends Module {
 
   /** Layers that follow each other and have all their parts are one operator, with the bits of one by one. x (N, D) */
   #decodeLayers(x: Tensor, rope: Tensor, caches: readonly KVCache[]): Tensor {
-    const parts = this.layers.map((layer) => layer.parts);
+    const parts = this.layers.map((layer) => layer.partsFor(x));
     let [hidden, i] = [x, 0];
     while (i < parts.length) {
       const gap = parts.indexOf(undefined, i);
@@ -265,6 +266,7 @@ export class Decoder extends Module {
       parts.flatMap(({ linear }) => linear.biases),
       parts.flatMap(({ linear }) => linear.scales),
       this.config.residualScale,
+      ...lowRankArguments(parts.flatMap(({ linear }) => linear.adapters)),
     );
   }
 }
