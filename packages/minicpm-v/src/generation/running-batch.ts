@@ -95,9 +95,10 @@ export class RunningBatch {
     const tokens = noGrad(() =>
       scope(() => {
         const sequences = [...this.#sequences.values()];
-        const reading = sequences.filter(({ isRead }) => !isRead);
+        const waiting = sequences.filter(({ isRead }) => !isRead);
+        const reading = waiting.filter(({ adapter }) => adapter === waiting[0]!.adapter);
         const decoding = sequences.filter(({ isRead }) => isRead);
-        return [...this.#read(reading), ...this.#decode(decoding)];
+        return [...this.#attempt(reading, () => this.#read(reading)), ...this.#decode(decoding)];
       }),
     );
     const failures = this.#failures;
@@ -121,14 +122,12 @@ export class RunningBatch {
   }
 
   /**
-   * The first prompt's next piece, and those of others of its adapter as far as they fit beside it; the first token after each prompt that ends
-   * with it.
+   * The first prompt's next piece, and those of others as far as they fit beside it, all with one adapter; the first token after each prompt that
+   * ends with it.
    */
-  #read(waiting: readonly Sequence[]): NewToken[] {
-    if (waiting.length === 0) return [];
-    const { adapter } = waiting[0]!;
-    const sequences = waiting.filter((sequence) => sequence.adapter === adapter);
-    this.#options.adapters?.activate(adapter);
+  #read(sequences: readonly Sequence[]): NewToken[] {
+    if (sequences.length === 0) return [];
+    this.#options.adapters?.activate(sequences[0]!.adapter);
     const chosen: { sequence: Sequence; count: number }[] = [];
     let room = Math.min(this.#pieceLength, MOST_TOGETHER);
     for (const sequence of sequences) {

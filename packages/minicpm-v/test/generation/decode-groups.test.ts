@@ -265,6 +265,12 @@ describe('a batch of several adapters', () => {
     expect(failures.map(([sequence]) => sequence)).toEqual([ids[2]]);
     expect(failures[0]![1]).toContain('NaN');
     expect(batch.size).toBe(1);
+    const whole = prompt(model, 4, 12);
+    const damaged = { ...whole, pictures: [{ ...whole.pictures[0]!, pixels: new Uint8Array(3) }] };
+    const bad = batch.add(damaged, { ...endless, adapter: plain });
+    const good = batch.add(whole, { ...endless, adapter: plain });
+    expect(run(batch, [ids[0]!, good], 3).map((words) => words.trim().split(' ').length)).toEqual([3, 1]);
+    expect(failures.map(([sequence]) => sequence)).toEqual([ids[2], bad]);
     const strict = new RunningBatch(model, { adapters: set });
     add(strict, dora);
     expect(() => run(strict, [], 9)).toThrow('NaN');
