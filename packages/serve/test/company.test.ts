@@ -1,8 +1,10 @@
 /** Several models at once: answers do not depend on the company. */
+import { join } from 'node:path';
 import { loadModel } from '@minicpm-finetune/minicpm-v';
 import { liveTensors } from '@minicpm-finetune/torch';
 import type OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { randomAdapter } from '../../minicpm-v/test/support/random-adapter.js';
 import { tinyCheckpoint, VERSION_NAMES } from '../../minicpm-v/test/support/tiny.js';
 import { checkChatRequest } from '../src/api/request.js';
 import { gauge, makePlace, ON, type Place, type Request, stop, textOf, until } from './support/place.js';
@@ -18,7 +20,16 @@ afterAll(() => place.remove());
 describe('several adapters over one base', () => {
   it('give at once the text that generate gives with each alone', async () => {
     const alone = new Map<string, string>();
-    for (const { name, folder } of [...adapters, { name: 'tiny', folder: null }]) {
+    const made = (name: string, modulesToSave: string[]): Place['adapters'][number] => ({
+      name,
+      folder: randomAdapter(base, join(work, name), 9, { modulesToSave }),
+    });
+    const served = [
+      ...adapters,
+      made('official', ['embed_tokens', 'resampler', 'vpm']), // modules before the decoder's layers, whole
+      made('inside', ['post_attention_layernorm']), // modules inside of them
+    ];
+    for (const { name, folder } of [...served, { name: 'tiny', folder: null }]) {
       using model = await loadModel({ model: base, ...(folder === null ? {} : { adapter: folder }) });
       const image = Buffer.from(picture.split(',')[1]!, 'base64');
       const answers = await model.generate([[{ role: 'user', content: [{ image }, 'What is this?'] }]], {
@@ -26,8 +37,8 @@ describe('several adapters over one base', () => {
       });
       alone.set(name, answers[0]!.text);
     }
-    expect(new Set(alone.values()).size).toBe(4);
-    const here = await start({ engine: { adapters, maxNumSeqs: 6 } });
+    expect(new Set(alone.values()).size).toBe(6);
+    const here = await start({ engine: { adapters: served, maxNumSeqs: 8 } });
     const names = [...alone.keys(), ...alone.keys(), ...alone.keys()];
     const texts = await Promise.all(
       names.map((name) => textOf(here.client, request(name, 'What is this?', { max_tokens: 40 }))),
@@ -38,7 +49,29 @@ describe('several adapters over one base', () => {
         async (name) => (await here.client.chat.completions.create(request(name, 'x'))).system_fingerprint,
       ),
     );
-    expect(new Set(prints).size).toBe(4);
+    expect(new Set(prints).size).toBe(6);
+    await stop(here);
+  });
+
+  it('give every client a token at each step, whatever its adapter', async () => {
+    const here = await start({ engine: { adapters, maxNumSeqs: 4 } });
+    const how = { arrived: performance.now(), signal: new AbortController().signal };
+    const answers = await Promise.all(
+      ['tiny', 'a0', 'a1', 'a2'].map((name) =>
+        here.engine.ask(checkChatRequest({ ...request(name, 'Go on.', { ...ON, max_tokens: 60 }) }), how),
+      ),
+    );
+    const counts: number[][] = [];
+    const read = async ({ events }: (typeof answers)[number]): Promise<void> => {
+      for await (const _ of events) counts.push(answers.map(({ usage }) => usage.completionTokens));
+    };
+    await Promise.all(answers.map(read));
+    const all = counts.filter((tokens) => tokens.every((count) => count > 0 && count < 60));
+    expect(all.length).toBeGreaterThan(60);
+    for (const i of [1, 2, 3]) {
+      const ahead = all.map((tokens) => tokens[0]! - tokens[i]!); // by what it joined earlier
+      expect(Math.max(...ahead) - Math.min(...ahead)).toBeLessThanOrEqual(2);
+    }
     await stop(here);
   });
 

@@ -91,6 +91,10 @@ LANES_INLINE void addInline(const Number* x, const Number* y, float alpha, int64
 CLONES(add, (const float* x, const float* y, float alpha, int64_t count, float* to), (x, y, alpha, count, to))
 CLONES(add, (const BFloat16* x, const BFloat16* y, float alpha, int64_t count, BFloat16* to), (x, y, alpha, count, to))
 
+void addOf(const float* x, const float* y, float alpha, int64_t count, float* to) { add(x, y, alpha, count, to); }
+
+void addOf(const BFloat16* x, const BFloat16* y, float alpha, int64_t count, BFloat16* to) { add(x, y, alpha, count, to); }
+
 // x + alpha · y. libtorch rounds the last numbers of a thread's share another way than the rest where alpha is not 1.
 Tensor rowsAdd(const Tensor& xGiven, const Tensor& yGiven, double alpha) {
   TORCH_CHECK(xGiven.sizes() == yGiven.sizes() && xGiven.scalar_type() == yGiven.scalar_type(),

@@ -34,6 +34,23 @@ at::Tensor rowsSwiglu(const at::Tensor& gate, const at::Tensor& up);
 void swigluOf(const float* gate, const float* up, int64_t count, float* y);
 void swigluOf(const c10::BFloat16* gate, const c10::BFloat16* up, int64_t count, c10::BFloat16* y);
 
+// x + alpha · y of some numbers, in the caller's thread; `to` may be one of the two.
+void addOf(const float* x, const float* y, float alpha, int64_t count, float* to);
+void addOf(const c10::BFloat16* x, const c10::BFloat16* y, float alpha, int64_t count, c10::BFloat16* to);
+
+// Low-rank factors of rows `from` to `from + count` of a layer: scaling · up(down(x)) is added to its output.
+struct LowRank {
+  int64_t from, count;
+  at::Tensor down, up;
+  double scaling;
+};
+
+// Adds to y = layer(x), whose rows are of the first dimension, what each group has for its rows.
+void addLowRank(const at::Tensor& y, const at::Tensor& x, c10::ArrayRef<LowRank> groups);
+
+// Those of each of `layers` layers, as operators take them. Of each one after the other: its layer, first row and rows; down and up.
+std::vector<std::vector<LowRank>> lowRanks(size_t layers, at::IntArrayRef places, at::TensorList factors, at::ArrayRef<double> scalings);
+
 // x + alpha · y
 at::Tensor rowsAdd(const at::Tensor& x, const at::Tensor& y, double alpha);
 

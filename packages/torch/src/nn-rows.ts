@@ -2,7 +2,7 @@
  * Layers of generation in one operator. For `eachRowAlone`, with the bits that they have one by one. Not here: the layers
  * (nn.ts), what makes a row independent of others (native/rows.cc).
  */
-import { type Linear, type Parameter, type RMSNorm, type RowsWeight, rowsStandAlone } from './nn.js';
+import { type Linear, type LowRankRows, type Parameter, type RMSNorm, type RowsWeight, rowsStandAlone } from './nn.js';
 import { ops } from './ops.js';
 import type { Tensor } from './tensor.js';
 
@@ -13,25 +13,46 @@ export function rowsWeight(parameter: Parameter): RowsWeight | undefined {
   return data.dtype === 'float16' ? undefined : { weight: data, scales: null };
 }
 
-/** Of linear layers one after the other. */
+/** Of linear layers one after the other: weights, and the low-rank factors of their adapters. */
 export interface RowsLayers {
   readonly weights: readonly Tensor[];
   readonly biases: readonly (Tensor | null)[];
   readonly scales: readonly (Tensor | null)[];
-}
-
-/** What one operator of generation takes of linear layers; undefined outside of `eachRowAlone`, and where a layer has an adapter. */
-export function rowsLayers(layers: readonly Linear[]): RowsLayers | undefined {
-  if (!rowsStandAlone() || layers.some(({ adapter }) => adapter !== undefined)) return undefined;
-  const all = layers.map(({ weight }) => rowsWeight(weight)).filter((rows) => rows !== undefined);
-  if (all.length < layers.length) return undefined;
-  const biases = layers.map(({ bias }) => bias?.data ?? null);
-  return { weights: all.map(({ weight }) => weight), biases, scales: all.map(({ scales }) => scales) };
+  readonly adapters: readonly (readonly LowRankRows[])[];
 }
 
 /**
- * x + scale · mlp(norm(x)) in one operator, where mlp(y) = down(silu(gate(y)) · up(y)): the same bits as layer by layer. Undefined outside of
- * `eachRowAlone`, and where a layer has an adapter: compute layer by layer.
+ * What one operator of generation takes of linear layers for the rows of x (N, …). Undefined outside of `eachRowAlone`, and where a layer has
+ * an adapter that is more than low-rank factors.
+ */
+export function rowsLayers(layers: readonly Linear[], x: Tensor): RowsLayers | undefined {
+  if (!rowsStandAlone()) return undefined;
+  const weights = layers.map(({ weight }) => rowsWeight(weight)).filter((rows) => rows !== undefined);
+  const adapters = layers
+    .map(({ adapter }) => (adapter === undefined ? [] : adapter.lowRank(x.size(0), x.dtype)))
+    .filter((factors) => factors !== undefined);
+  if (weights.length < layers.length || adapters.length < layers.length) return undefined;
+  const biases = layers.map(({ bias }) => bias?.data ?? null);
+  return {
+    weights: weights.map(({ weight }) => weight),
+    biases,
+    scales: weights.map(({ scales }) => scales),
+    adapters,
+  };
+}
+
+/** The last arguments of an operator of several layers: what their adapters do. */
+export function lowRankArguments(
+  adapters: readonly (readonly LowRankRows[])[],
+): [places: number[], factors: Tensor[], scalings: number[]] {
+  const places = adapters.flatMap((own, layer) => own.flatMap(({ from, count }) => [layer, from, count]));
+  const all = adapters.flat();
+  return [places, all.flatMap(({ down, up }) => [down, up]), all.map(({ scaling }) => scaling)];
+}
+
+/**
+ * x + scale · mlp(norm(x)) in one operator, where mlp(y) = down(silu(gate(y)) · up(y)): the same bits as layer by layer. Undefined where
+ * `rowsLayers` is: compute layer by layer.
  */
 export function rowsMlp(
   x: Tensor,
@@ -39,8 +60,9 @@ export function rowsMlp(
   layers: readonly [gate: Linear, up: Linear, down: Linear],
   scale: number,
 ): Tensor | undefined {
-  const rows = rowsLayers(layers);
+  const rows = rowsLayers(layers, x);
   if (rows === undefined) return undefined;
-  const { weights, biases, scales } = rows;
-  return ops.rowsMlp(x, norm.weight.data, norm.eps, norm.offset, weights, biases, scales, scale);
+  const { weights, biases, scales, adapters } = rows;
+  const [weight, eps, offset] = [norm.weight.data, norm.eps, norm.offset];
+  return ops.rowsMlp(x, weight, eps, offset, weights, biases, scales, scale, ...lowRankArguments(adapters));
 }

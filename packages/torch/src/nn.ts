@@ -6,6 +6,7 @@
  * hooks and no training flag: what changes a layer from outside is the one `adapter` of a Linear (LoRA), and a parameter that is kept in
  * a smaller form than its tensor (quantized bases).
  */
+import type { DType } from './dtype.js';
 import { ops } from './ops.js';
 import { isCpu } from './process.js';
 import { Tensor } from './tensor.js';
@@ -158,9 +159,28 @@ export class Module {
   }
 }
 
+/** Low-rank factors: rows `from` to `from + count` of x (N, in) add scaling · up(down(x)) to the output of a layer. */
+export interface LowRankRows {
+  readonly from: number;
+  readonly count: number;
+  /** (r, in) */
+  readonly down: Tensor;
+  /** (out, r) */
+  readonly up: Tensor;
+  readonly scaling: number;
+}
+
 /** An addition to a Linear from outside: takes the layer, its input and its output, and returns the new output. */
 export abstract class LinearAdapter extends Module {
   abstract apply(linear: Linear, x: Tensor, y: Tensor): Tensor;
+
+  /**
+   * What `apply` does to `rows` rows in a type inside of `eachRowAlone`, for operators that compute several layers, with the same bits. Undefined
+   * where it is something else.
+   */
+  lowRank(_rows: number, _dtype: DType): readonly LowRankRows[] | undefined {
+    return undefined;
+  }
 }
 
 /** How rows (over the last dimension) are computed: with whatever is beside them, each by itself, or as a piece that always comes as one. */

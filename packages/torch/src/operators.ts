@@ -128,11 +128,13 @@ export const OPERATORS = {
   rowsRmsNorm: 'minicpm::rows_rms_norm(Tensor x, Tensor weight, float eps, float offset=0) -> Tensor',
   rowsSwiglu: 'minicpm::rows_swiglu(Tensor gate, Tensor up) -> Tensor',
   rowsAdd: 'minicpm::rows_add(Tensor x, Tensor y, float alpha) -> Tensor',
+  rowsLowRank_:
+    'minicpm::rows_low_rank_(Tensor(a!) y, Tensor x, int[] places, Tensor[] factors, float[] scalings) -> Tensor(a!)',
   rowsArgmax: 'minicpm::rows_argmax(Tensor row) -> int',
   rowsMlp:
-    'minicpm::rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
+    'minicpm::rows_mlp(Tensor x, Tensor norm, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale, int[] places, Tensor[] factors, float[] scalings) -> Tensor',
   decodeLayers:
-    'minicpm::decode_layers(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor[] norms, Tensor?[] head_norms, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale) -> Tensor',
+    'minicpm::decode_layers(Tensor x, Tensor table, Tensor[] caches, int[] lengths, Tensor[] norms, Tensor?[] head_norms, float eps, float offset, Tensor[] weights, Tensor?[] biases, Tensor?[] scales, float scale, int[] places, Tensor[] factors, float[] scalings) -> Tensor',
   decodeAttention:
     'minicpm::decode_attention(Tensor query, Tensor key, Tensor value, Tensor table, Tensor[] caches, int[] lengths) -> Tensor',
   gatedDeltaRule:

@@ -25,7 +25,7 @@ type ValueOf<T extends string> = T extends `${infer U}?`
       ? readonly Tensor[]
       : T extends 'Tensor' | `Tensor(${string})`
         ? Tensor
-        : T extends `int[${string}]` | `SymInt[${string}]`
+        : T extends `int[${string}]` | `SymInt[${string}]` | 'float[]'
           ? readonly number[]
           : T extends 'ScalarType'
             ? DType

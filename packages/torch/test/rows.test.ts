@@ -224,7 +224,7 @@ it.each(['float32', 'bfloat16'] as const)('decodeLayers and rowsMlp in %s give t
         const attended = added(from, linear(ops.decodeAttention(q, k, linear(y, 2), table, own, lengths), 3));
         const z = ops.rowsRmsNorm(attended, second, eps, offset);
         const result = added(attended, linear(ops.rowsSwiglu(linear(z, 4), linear(z, 5)), 6));
-        expect(bits(ops.rowsMlp(attended, second, eps, offset, ...mlp, scale))).toBe(bits(result));
+        expect(bits(ops.rowsMlp(attended, second, eps, offset, ...mlp, scale, [], [], []))).toBe(bits(result));
         return result;
       };
       const others = caches.map((cache) => ops.clone(cache));
@@ -236,15 +236,124 @@ it.each(['float32', 'bfloat16'] as const)('decodeLayers and rowsMlp in %s give t
           many([qn, kn]),
           [many(weights), many(biases), many(none)] as const,
         ];
-        const got = ops.decodeLayers(x, table, many(others), lengths, norms, headNorms, eps, offset, ...all, scale);
+        const got = ops.decodeLayers(
+          x,
+          table,
+          many(others),
+          lengths,
+          norms,
+          headNorms,
+          eps,
+          offset,
+          ...all,
+          scale,
+          [],
+          [],
+          [],
+        );
         expect(bits(got)).toBe(bits(expected));
         expect(others.map(bits)).toEqual(own.map(bits));
       }
       expect(() =>
-        ops.decodeLayers(x, table, others, lengths, [first], [qn, kn], eps, offset, weights, biases, none, scale),
+        ops.decodeLayers(
+          x,
+          table,
+          others,
+          lengths,
+          [first],
+          [qn, kn],
+          eps,
+          offset,
+          weights,
+          biases,
+          none,
+          scale,
+          [],
+          [],
+          [],
+        ),
       ).toThrow('two norms');
-      expect(() => ops.rowsMlp(x, second, eps, offset, weights, biases, none, scale)).toThrow('of 3 layers');
+      expect(() => ops.rowsMlp(x, second, eps, offset, weights, biases, none, scale, [], [], [])).toThrow(
+        'of 3 layers',
+      );
     }
+  });
+});
+
+describe.each(['float32', 'bfloat16'] as const)('low-rank factors in %s', (dtype) => {
+  const factors = (inputs: number, outputs: number, r: number): [down: Tensor, up: Tensor] => [
+    random([r, inputs], dtype),
+    random([outputs, r], dtype),
+  ];
+  const added = (y: Tensor, x: Tensor, [down, up]: readonly [Tensor, Tensor], scaling: number): Tensor =>
+    ops.rowsAdd(y, ops.rowsLinear(ops.rowsLinear(x, down), up), scaling);
+
+  it('of each group change its rows, with the bits of products one by one, and no others', () => {
+    manualSeed(7);
+    scope(() => {
+      const [x, y] = [random([7, 70], dtype), random([7, 37], dtype)];
+      const [a, b, c] = [factors(70, 37, 3), factors(70, 37, 16), factors(70, 37, 5)];
+      const rows = (all: Tensor, from: number, count: number): Tensor => ops.narrow(all, 0, from, count);
+      const expected = ops.cat([
+        added(rows(y, 0, 2), rows(x, 0, 2), a, 0.3),
+        rows(y, 2, 1),
+        added(rows(y, 3, 3), rows(x, 3, 3), b, -2),
+        added(rows(y, 6, 1), rows(x, 6, 1), c, 1),
+      ]);
+      const places = [0, 0, 2, 0, 3, 3, 0, 6, 1];
+      const result = ops.rowsLowRank_(y, x, places, [...a, ...b, ...c], [0.3, -2, 1]);
+      expect(result).toBe(y);
+      expect(bits(y)).toBe(bits(expected));
+      expect(() => ops.rowsLowRank_(y, x, [0, 5, 3], a, [1])).toThrow('some of the rows');
+      expect(() => ops.rowsLowRank_(y, x, [1, 0, 1], a, [1])).toThrow('one of 1 layers');
+      expect(() => ops.rowsLowRank_(y, x, [0, 0, 1], [...a, ...b], [1])).toThrow('two factors for each of 1');
+      expect(() => ops.rowsLowRank_(y, x, [0, 0, 1], factors(70, 36, 2), [1])).toThrow('some of the rows');
+    });
+  });
+
+  it('in rowsMlp and decodeLayers give the bits of their parts', () => {
+    manualSeed(8);
+    scope(() => {
+      const [rows, width, heads, keyHeads, size, inner, eps] = [3, 40, 4, 2, 16, 72, 1e-6];
+      const outputs = [heads * size, keyHeads * size, keyHeads * size, width, inner, inner, width];
+      const inputs = [width, width, width, heads * size, width, width, inner];
+      const weights = outputs.map((count, i) => ops.mulScalar(random([count, inputs[i]!], dtype), 0.2));
+      const none = outputs.map(() => null);
+      const norms = [random([width], dtype), random([width], dtype)] as const;
+      const caches = [0, 5, 300].map((length) => random([2, keyHeads, length + 1, size], dtype));
+      const table = ops.randn([2, rows, size / 2], { dtype: 'float32' });
+      const x = random([rows, width], dtype);
+      for (const adapted of [[4], [0, 3], [1, 2, 5, 6], [0, 1, 2, 3, 4, 5, 6]]) {
+        const own = adapted.map((i) => factors(inputs[i]!, outputs[i]!, 4));
+        const linear = (z: Tensor, i: number): Tensor => {
+          const y = ops.rowsLinear(z, weights[i]!);
+          const at = adapted.indexOf(i);
+          if (at < 0) return y;
+          const some = (all: Tensor): Tensor => ops.narrow(all, 0, 1, 2); // the first row has none
+          return ops.cat([ops.narrow(y, 0, 0, 1), added(some(y), some(z), own[at]!, 0.5)]);
+        };
+        const places = adapted.flatMap((i) => [i, 1, 2]);
+        const scalings = adapted.map(() => 0.5);
+        const [copies, others] = [0, 1].map(() => caches.map((cache) => ops.clone(cache))) as [Tensor[], Tensor[]];
+        const y = ops.rowsRmsNorm(x, norms[0], eps);
+        const attended = ops.decodeAttention(linear(y, 0), linear(y, 1), linear(y, 2), table, copies, [0, 5, 300]);
+        const middle = ops.add(x, linear(attended, 3));
+        const z = ops.rowsRmsNorm(middle, norms[1], eps);
+        const expected = ops.add(middle, linear(ops.rowsSwiglu(linear(z, 4), linear(z, 5)), 6));
+        const all = [weights, none, none, 1, places, own.flat(), scalings] as const;
+        const got = ops.decodeLayers(x, table, others, [0, 5, 300], norms, [null, null], eps, 0, ...all);
+        expect(bits(got)).toBe(bits(expected));
+        expect(others.map(bits)).toEqual(copies.map(bits));
+        const inMlp = adapted.map((i, at) => [i - 4, at] as const).filter(([i]) => i >= 0);
+        const [mlp, nothing] = [weights.slice(4), none.slice(4)];
+        const changes = [
+          inMlp.flatMap(([i]) => [i, 1, 2]),
+          inMlp.flatMap(([, at]) => own[at]!),
+          inMlp.map(() => 0.5),
+        ] as const;
+        expect(bits(ops.rowsMlp(middle, norms[1], eps, 0, mlp, nothing, nothing, 1, ...changes))).toBe(bits(expected));
+      }
+    });
   });
 });
 

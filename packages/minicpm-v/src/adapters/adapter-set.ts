@@ -1,7 +1,7 @@
 /**
- * Several adapters over one base, one of which works at a time. The base's weights are in memory once: low-rank factors are
- * put on its layers and taken off again, and modules that an adapter has whole (`modules_to_save`, biases) change places with the base's
- * without a copy.
+ * Several adapters over one base. The base's weights are in memory once: low-rank factors are put on its layers and taken
+ * off again, those of one adapter or of several, each for its own rows; modules that an adapter has whole (`modules_to_save`, biases) change
+ * places with the base's without a copy, those of one adapter at a time.
  *
  * Not here: what an adapter computes (lora.ts), its files (folder.ts). Adapters stacked on one another are merged (generation/load.ts).
  */
@@ -22,6 +22,7 @@ import { promptNotices } from './encoding.js';
 import { loadAdapter, planAdapters } from './folder.js';
 import { type LoraAdapter, loraAdapters } from './lora.js';
 import type { BaseFingerprint } from './manifest.js';
+import { type AdaptedRows, RowGroups } from './row-groups.js';
 import { slicesOfAdapters } from './slices.js';
 import { videosOfAdapters } from './videos.js';
 
@@ -38,6 +39,8 @@ export interface HeldAdapter {
   readonly notices: readonly string[];
   /** Whether pictures look different to it than to the base: it changes the vision tower or the resampler. */
   readonly changesVision: boolean;
+  /** What it has whole of the language model: the token table, something inside the decoder's layers, the last norm or the output layer. */
+  readonly whole: { readonly table: boolean; readonly layers: boolean; readonly head: boolean };
   /** Bytes of its tensors. */
   readonly nbytes: number;
 }
@@ -48,19 +51,25 @@ interface Parts {
   readonly whole: Map<Parameter, Value>;
 }
 
-const VISION = /^(vpm|resampler)\./;
+/** Rows of a batch that follow each other and belong to one adapter; null: to the base. */
+export interface RowGroup {
+  readonly adapter: HeldAdapter | null;
+  readonly count: number;
+}
 
 export class AdapterSet {
   readonly #model: MiniCPMV;
   readonly #held = new Map<HeldAdapter, Parts>();
   #active: HeldAdapter | null = null;
+  /** While rows of several adapters are computed: which, and the layers that have some of their low-rank factors. */
+  #rows: { readonly groups: readonly RowGroup[]; readonly layers: readonly Linear[] } | null = null;
 
   /** @param model without adapters; it stays the caller's */
   constructor(model: MiniCPMV) {
     this.#model = model;
   }
 
-  /** The adapter that works now; null: the base alone. */
+  /** The adapter that works now; null: the base alone, or several for rows of their own. */
   get active(): HeldAdapter | null {
     return this.#active;
   }
@@ -90,6 +99,7 @@ export class AdapterSet {
     };
     for (const [linear] of parts.layers) linear.adapter = undefined;
     const trained = { adapter: folder, slices: loaded.slices, videos: loaded.videos };
+    const { vision, connector } = model.parts;
     const slices = slicesOfAdapters([trained], model.config.slice);
     const videos = videosOfAdapters([trained], model.config.video);
     const held: HeldAdapter = {
@@ -97,20 +107,58 @@ export class AdapterSet {
       slice: slices.slice,
       video: videos.video,
       notices: [...loaded.notices, ...slices.notices, ...videos.notices, ...promptNotices(folder, loaded.encoding)],
-      changesVision: planned.some(([name]) => VISION.test(name)),
+      changesVision: planned.some(([name]) => name.startsWith(`${vision}.`) || name.startsWith(`${connector}.`)),
+      whole: this.#wholeParts(new Set(whole)),
       nbytes: bytesOf(parts),
     };
     this.#held.set(held, parts);
     return held;
   }
 
+  #wholeParts(whole: ReadonlySet<Parameter>): HeldAdapter['whole'] {
+    const { llm } = this.#model;
+    const { embedTokens, layers, norm } = llm.model;
+    const has = (parameters: Iterable<[string, Parameter]>): boolean =>
+      [...parameters].some(([, one]) => whole.has(one));
+    return {
+      table: has(embedTokens.namedParameters()),
+      layers: layers.some((layer) => has(layer.namedParameters())),
+      head: has(norm.namedParameters()) || has(llm.headParameters()),
+    };
+  }
+
   /** Makes an adapter work, or (null) the base alone. Takes microseconds a layer; nothing is copied. */
   activate(adapter: HeldAdapter | null): void {
-    if (adapter === this.#active) return;
-    if (this.#active !== null) this.#put(this.#active, false);
-    this.#active = null;
+    if (adapter === this.#active && this.#rows === null) return;
+    this.#takeOff();
     if (adapter !== null) this.#put(adapter, true);
     this.#active = adapter;
+  }
+
+  /**
+   * Makes the low-rank factors of several adapters work on what has the rows of all `groups`, one group after the other. What they have whole
+   * does not work: all rows see the base's. For generation, where a row depends on no other row.
+   */
+  activateRows(groups: readonly RowGroup[]): void {
+    if (this.#rows !== null && sameGroups(groups, this.#rows.groups)) return;
+    this.#takeOff();
+    const rows = new Map<Linear, AdaptedRows[]>();
+    let from = 0;
+    for (const { adapter: held, count } of groups) {
+      for (const [linear, adapter] of held === null ? [] : this.#parts(held).layers)
+        rows.set(linear, [...(rows.get(linear) ?? []), { from, count, adapter }]);
+      from += count;
+    }
+    for (const [linear, own] of rows) linear.adapter = new RowGroups(own);
+    this.#rows = { groups, layers: [...rows.keys()] };
+  }
+
+  /** The base alone works then. */
+  #takeOff(): void {
+    for (const linear of this.#rows?.layers ?? []) linear.adapter = undefined;
+    this.#rows = null;
+    if (this.#active !== null) this.#put(this.#active, false);
+    this.#active = null;
   }
 
   #put(held: HeldAdapter, on: boolean): void {
@@ -125,9 +173,9 @@ export class AdapterSet {
     return parts;
   }
 
-  /** Frees an adapter. The base works afterwards if it was the active one. */
+  /** Frees an adapter. The base works afterwards if it was among those that worked. */
   free(held: HeldAdapter): void {
-    if (held === this.#active) this.activate(null);
+    if (held === this.#active || this.#rows?.groups.some(({ adapter }) => adapter === held)) this.activate(null);
     const { layers, whole } = this.#parts(held);
     for (const [, adapter] of layers) adapter.dispose();
     for (const value of whole.values()) value.dispose();
@@ -139,6 +187,10 @@ export class AdapterSet {
     for (const held of [...this.#held.keys()]) this.free(held);
   }
 }
+
+const sameGroups = (some: readonly RowGroup[], others: readonly RowGroup[]): boolean =>
+  some.length === others.length &&
+  some.every(({ adapter, count }, i) => adapter === others[i]!.adapter && count === others[i]!.count);
 
 const LOW_RANK = /\.lora_(A\.weight|B\.weight|magnitude_vector)$/;
 

@@ -13,11 +13,13 @@ import {
   keep,
   Linear,
   LinearAdapter,
+  type LowRankRows,
   type Module,
   manualSeed,
   noGrad,
   ops,
   type Parameter,
+  rowsWeight,
   scope,
   type Tensor,
   withRandomState,
@@ -70,6 +72,14 @@ export class LoraAdapter extends LinearAdapter {
     const update = this.loraB.forward(this.loraA.forward(input)); // (…, out)
     if (this.magnitude === undefined) return addScaled(y, update, this.scaling);
     return this.#dora(linear, dropping ? input : undefined, y, update);
+  }
+
+  /** Its factors, for `rows` rows in a type that it computes in. Undefined under DoRA and dropout, and in float16, which is computed another way. */
+  override lowRank(rows: number, dtype: DType): readonly LowRankRows[] | undefined {
+    const [down, up] = [rowsWeight(this.loraA.weight)?.weight, rowsWeight(this.loraB.weight)?.weight];
+    const drops = this.training && this.options.dropout > 0;
+    if (this.magnitude !== undefined || drops || down?.dtype !== dtype || up === undefined) return undefined;
+    return [{ from: 0, count: rows, down, up, scaling: this.scaling }];
   }
 
   /**

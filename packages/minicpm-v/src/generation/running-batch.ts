@@ -5,17 +5,19 @@
  * A step reads a picture, or up to `pieceLength` positions of prompts, then computes one token for each sequence whose prompt is read (Orca, Yu
  * et al., 2022; prefill in pieces, Agrawal et al., 2024). Pieces begin at multiples of `pieceLength`. Several short ones are read together where
  * rows do not depend on each other, else each alone; a beginning that an earlier prompt shares is taken over in whole pieces, so its numbers are
- * the same, too. The batch keeps no weights between steps: adapters may change then.
+ * the same, too. Sequences may be answered by different adapters: a prompt is read with its own, tokens are computed together (decode-groups.ts).
+ * The batch keeps no weights between steps: what is on the model may change then.
  *
  * Not here: which token (sampling.ts), queues and limits.
  */
 import type { EncodedPrompt } from '@minicpm-finetune/processor';
 import { UserError } from '@minicpm-finetune/run';
 import { noGrad, ops, scope, Tensor } from '@minicpm-finetune/torch';
+import type { AdapterSet } from '../adapters/adapter-set.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
+import { decodeGroups, passesOf } from './decode-groups.js';
 import { checkSampling, GREEDY, type PickedToken, pickToken } from './sampling.js';
 import { Sequence, type SequenceOptions } from './sequence.js';
-import type { TensorCache } from './tensor-cache.js';
 
 /** Positions of a prompt that are computed at once. */
 export const PIECE_LENGTH = 512;
@@ -24,11 +26,11 @@ export const PIECE_LENGTH = 512;
 const MOST_TOGETHER = 511;
 
 export interface BatchOptions {
-  /** Where tokens of pictures are kept for later prompts. A cache belongs to one state of the weights: adapters have their own. */
-  readonly pictures?: TensorCache;
-  /** Where keys and values of the beginnings of prompts are kept, in whole pieces; likewise. */
-  readonly prefixes?: TensorCache;
+  /** The adapters that sequences may be answered by. They work in turns while a step runs; which one works afterwards is not said. */
+  readonly adapters?: AdapterSet;
   readonly pieceLength?: number;
+  /** Is told after a step of each sequence that failed in it and why; it is gone from the batch, the others go on. Absent: the step throws. */
+  readonly onFailure?: (sequence: number, error: unknown) => void;
 }
 
 /** One new token of one sequence. */
@@ -44,6 +46,7 @@ export class RunningBatch {
   readonly #pieceLength: number;
   /** In the order in which they joined. */
   readonly #sequences = new Map<number, Sequence>();
+  #failures: { readonly sequence: number; readonly error: unknown }[] = [];
   #next = 0;
 
   constructor(model: MiniCPMV, options: BatchOptions = {}) {
@@ -86,37 +89,65 @@ export class RunningBatch {
    * Reads a piece of a prompt and computes a token of every sequence whose prompt is read. Returns the new tokens; sequences that ended with
    * them are gone from the batch.
    *
-   * @throws UserError when the model computes NaN; the batch is then of no use any more
+   * @throws UserError when the model computes NaN and there is no `onFailure`; the batch is then of no use any more
    */
   step(): readonly NewToken[] {
-    return noGrad(() =>
+    const tokens = noGrad(() =>
       scope(() => {
         const sequences = [...this.#sequences.values()];
-        const reading = sequences.filter(({ isRead }) => !isRead);
+        const waiting = sequences.filter(({ isRead }) => !isRead);
+        const reading = waiting.filter(({ adapter }) => adapter === waiting[0]!.adapter);
         const decoding = sequences.filter(({ isRead }) => isRead);
-        return [...this.#read(reading), ...this.#decode(decoding)];
+        return [...this.#attempt(reading, () => this.#read(reading)), ...this.#decode(decoding)];
       }),
     );
+    const failures = this.#failures;
+    this.#failures = [];
+    for (const { sequence, error } of failures) this.#options.onFailure?.(sequence, error);
+    return tokens;
   }
 
-  /** The first prompt's next piece, and those of others as far as they fit beside it; the first token after each prompt that ends with it. */
+  /** What `compute` gives; if it fails, its sequences leave the batch. */
+  #attempt(sequences: readonly Sequence[], compute: () => NewToken[]): NewToken[] {
+    try {
+      return compute();
+    } catch (error) {
+      if (this.#options.onFailure === undefined) throw error;
+      for (const { id: sequence } of sequences.filter(({ id }) => this.#sequences.has(id))) {
+        this.remove(sequence);
+        this.#failures.push({ sequence, error });
+      }
+      return [];
+    }
+  }
+
+  /**
+   * The first prompt's next piece, and those of others as far as they fit beside it, all with one adapter; the first token after each prompt that
+   * ends with it.
+   */
   #read(sequences: readonly Sequence[]): NewToken[] {
-    const { pictures, prefixes } = this.#options;
+    if (sequences.length === 0) return [];
+    this.#options.adapters?.activate(sequences[0]!.adapter);
     const chosen: { sequence: Sequence; count: number }[] = [];
     let room = Math.min(this.#pieceLength, MOST_TOGETHER);
     for (const sequence of sequences) {
       if (chosen.length > 0 && (room <= 0 || !this.#model.llm.model.readsTogether)) break;
-      const count = sequence.nextPiece(this.#pieceLength, prefixes);
+      const count = sequence.nextPiece(this.#pieceLength);
       if (chosen.length > 0 && count > room) break;
-      if (!sequence.hasPictures(count, pictures)) {
+      if (!sequence.hasPictures(count)) {
         if (chosen.length > 0) break;
-        sequence.readPicture(pictures);
-        return [];
+        return this.#attempt([sequence], () => {
+          sequence.readPicture();
+          return [];
+        });
       }
       chosen.push({ sequence, count });
       room -= count;
     }
-    return chosen.length === 0 ? [] : this.#readTogether(chosen);
+    return this.#attempt(
+      chosen.map(({ sequence }) => sequence),
+      () => this.#readTogether(chosen),
+    );
   }
 
   #readTogether(chosen: readonly { readonly sequence: Sequence; readonly count: number }[]): NewToken[] {
@@ -127,23 +158,31 @@ export class RunningBatch {
     let end = 0;
     for (const { sequence, count } of chosen) {
       end += count;
-      sequence.wasRead(count, this.#pieceLength, this.#options.prefixes);
+      sequence.wasRead(count, this.#pieceLength);
       if (!sequence.isRead) continue;
       ended.push(sequence);
       rows.push(ops.select(hidden, 1, end - 1));
     }
     if (ended.length === 0) return [];
     const logits = llm.rowLogits(rows.length === 1 ? rows[0]! : ops.cat(rows));
-    return ended.map((sequence, row) => this.#pick(logits, row, sequence));
+    return this.#pickAll(logits, ended);
   }
 
   #decode(sequences: readonly Sequence[]): NewToken[] {
-    if (sequences.length === 0) return [];
-    const newest = sequences.map(({ ids }) => ids.at(-1)!);
-    const caches = sequences.map(({ cache }) => cache);
-    const hidden = this.#model.llm.model.decode(newest, caches);
-    const logits = this.#model.llm.rowLogits(hidden);
-    return sequences.map((sequence, row) => this.#pick(logits, row, sequence));
+    return passesOf(sequences).flatMap((groups) =>
+      this.#attempt(
+        groups.flatMap((group) => group.sequences),
+        () =>
+          decodeGroups(this.#model, this.#options.adapters, groups).flatMap((done) =>
+            this.#pickAll(done.logits, done.sequences),
+          ),
+      ),
+    );
+  }
+
+  /** The next token of each sequence; logits (N, V). */
+  #pickAll(logits: Tensor, sequences: readonly Sequence[]): NewToken[] {
+    return sequences.flatMap((sequence, row) => this.#attempt([sequence], () => [this.#pick(logits, row, sequence)]));
   }
 
   /** The next token of a sequence, whose logits are a row of (N, V). */

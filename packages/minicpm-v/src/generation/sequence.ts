@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { EncodedPicture, EncodedPrompt } from '@minicpm-finetune/processor';
 import { fromTypedArray, keep, ops, scope, Tensor } from '@minicpm-finetune/torch';
+import type { HeldAdapter } from '../adapters/adapter-set.js';
 import type { PromptPiece } from '../model/decoder.js';
 import { KVCache } from '../model/kv-cache.js';
 import type { MiniCPMV } from '../model/minicpm-v.js';
@@ -22,6 +23,12 @@ export interface SequenceOptions {
   readonly stream?: number;
   /** Log-probabilities of each new token and of this many most likely ones; absent: none. */
   readonly logProbs?: number;
+  /** Of the batch's adapters, the one that answers; absent or null: the base, or what is on the model. */
+  readonly adapter?: HeldAdapter | null;
+  /** Where tokens of pictures are kept for later prompts. A cache belongs to one state of the weights: adapters have their own. */
+  readonly pictures?: TensorCache;
+  /** Where keys and values of the beginnings of prompts are kept, in whole pieces; likewise. */
+  readonly prefixes?: TensorCache;
   /** Positions (3 * L) of a prompt that comes as embeddings, for models with a canvas; absent: 0, 1, … */
   readonly positionIds?: Int32Array;
 }
@@ -106,6 +113,11 @@ export class Sequence {
     return this.#model.picturesAreIndependent ? keys : keys.map((_, i) => hashOf(`${i};${keys.join()}`));
   }
 
+  /** Which adapter answers; null: none of the batch's. */
+  get adapter(): HeldAdapter | null {
+    return this.options.adapter ?? null;
+  }
+
   /** Whether the whole prompt is in the cache. */
   get isRead(): boolean {
     return this.cache.length >= this.promptLength;
@@ -126,18 +138,19 @@ export class Sequence {
   }
 
   /** How many positions the next piece of the prompt has, once what earlier prompts share with it is taken over. */
-  nextPiece(pieceLength: number, prefixes?: TensorCache): number {
+  nextPiece(pieceLength: number): number {
+    const { prefixes } = this.options;
     if (prefixes !== undefined) this.#takePrefix(prefixes, pieceLength);
     return Math.min(pieceLength, this.promptLength - this.cache.length);
   }
 
-  /** Whether the pictures that the next `count` positions need are computed; those found in `cache` are taken from there. */
-  hasPictures(count: number, cache?: TensorCache): boolean {
+  /** Whether the pictures that the next `count` positions need are computed; those known from earlier prompts are taken over. */
+  hasPictures(count: number): boolean {
     if (this.#prompt instanceof Tensor) return true;
     const to = this.cache.length + count;
     const { imageBounds } = this.#prompt;
     while (this.#pictures.length < this.#units.length && imageBounds[this.#pictures.length]![0] < to) {
-      const known = cache?.get(this.#pictureKeys[this.#pictures.length]!);
+      const known = this.options.pictures?.get(this.#pictureKeys[this.#pictures.length]!);
       if (known === undefined) return false;
       this.#pictures.push(scope(() => keep(ops.clone(known))));
     }
@@ -145,7 +158,7 @@ export class Sequence {
   }
 
   /** Computes the next picture, or all of those that influence each other. */
-  readPicture(cache?: TensorCache): void {
+  readPicture(): void {
     const { device } = this.#model.llm.model.norm.weight.data;
     const next = this.#pictures.length;
     const units = this.#model.picturesAreIndependent ? [this.#units[next]!] : this.#units.slice(next);
@@ -157,7 +170,7 @@ export class Sequence {
       );
       tokens.forEach((own, i) => {
         this.#pictures.push(keep(ops.clone(own)));
-        cache?.put(this.#pictureKeys[next + i]!, own);
+        this.options.pictures?.put(this.#pictureKeys[next + i]!, own);
       });
     });
   }
@@ -174,7 +187,8 @@ export class Sequence {
   }
 
   /** To be called when the decoder has read the next `count` positions; keeps them for later prompts that begin alike. */
-  wasRead(count: number, pieceLength: number, prefixes?: TensorCache): void {
+  wasRead(count: number, pieceLength: number): void {
+    const { prefixes } = this.options;
     const from = this.cache.length - count;
     const key = this.#pieceKey(pieceLength, from);
     if (key !== null && prefixes !== undefined) this.#keepPrefix(from, key, prefixes);

@@ -10,6 +10,7 @@ import {
   fromTypedArray,
   Linear,
   linear,
+  lowRankArguments,
   Module,
   onePiece,
   ops,
@@ -90,12 +91,12 @@ export class DecoderLayer extends Module {
     return ops.add(y, scaled(this.mlp.forward(this.postAttentionLayernorm.forward(y)), this.#residualScale));
   }
 
-  /** What `decodeLayers` takes of the layer. Undefined where something is no part of that: a gate, a state, an adapter. */
-  get parts(): LayerParts | undefined {
+  /** What `decodeLayers` takes of the layer for rows x (N, D). Undefined where something is no part of that: a gate, a state, DoRA. */
+  partsFor(x: Tensor): LayerParts | undefined {
     if (this.selfAttn === undefined || this.selfAttn.hasGate) return undefined;
     const { qProj, kProj, vProj, oProj, qNorm, kNorm } = this.selfAttn;
     const { gateProj, upProj, downProj } = this.mlp;
-    const linear = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj]);
+    const linear = rowsLayers([qProj, kProj, vProj, oProj, gateProj, upProj, downProj], x);
     if (linear === undefined) return undefined;
     return {
       norms: [this.inputLayernorm.weight.data, this.postAttentionLayernorm.weight.data],
@@ -201,23 +202,32 @@ export class Decoder extends Module {
     return this.finish(hidden);
   }
 
-  /** The newest token of each of N sequences, after the positions of its cache: hidden states (N, D), ready for `logits`. */
-  decode(tokens: readonly number[], caches: readonly KVCache[]): Tensor {
-    const { device, dtype } = this.norm.weight.data;
+  /** Embeddings (N, D) of the newest token of each of N sequences. */
+  embedRows(tokens: readonly number[]): Tensor {
+    const ids = BigInt64Array.from(tokens, BigInt);
+    return eachRowAlone(() => this.embed(fromTypedArray(ids, [tokens.length], 'int64', this.norm.weight.data.device)));
+  }
+
+  /** The newest token of each of N sequences, after the positions of its cache: from its embedding to hidden states (N, D), for `finishRows`. */
+  decode(embeds: Tensor, caches: readonly KVCache[]): Tensor {
     for (const cache of caches) cache.reserve(1);
     const positions = caches.map(({ nextPosition }) => nextPosition);
     const hidden = eachRowAlone(() => {
-      const rope = rotaryRows(this.config, positions, dtype);
-      const ids = fromTypedArray(BigInt64Array.from(tokens, BigInt), [tokens.length], 'int64', device);
-      return this.finish(this.#decodeLayers(this.embed(ids), rope, caches));
+      const rope = rotaryRows(this.config, positions, this.norm.weight.data.dtype);
+      return this.#decodeLayers(embeds, rope, caches);
     });
     for (const cache of caches) cache.advance(1);
     return hidden;
   }
 
+  /** `finish` of hidden states (N, D), each row by itself. */
+  finishRows(hidden: Tensor): Tensor {
+    return eachRowAlone(() => this.finish(hidden));
+  }
+
   /** Layers that follow each other and have all their parts are one operator, with the bits of one by one. x (N, D) */
   #decodeLayers(x: Tensor, rope: Tensor, caches: readonly KVCache[]): Tensor {
-    const parts = this.layers.map((layer) => layer.parts);
+    const parts = this.layers.map((layer) => layer.partsFor(x));
     let [hidden, i] = [x, 0];
     while (i < parts.length) {
       const gap = parts.indexOf(undefined, i);
@@ -256,6 +266,7 @@ export class Decoder extends Module {
       parts.flatMap(({ linear }) => linear.biases),
       parts.flatMap(({ linear }) => linear.scales),
       this.config.residualScale,
+      ...lowRankArguments(parts.flatMap(({ linear }) => linear.adapters)),
     );
   }
 }

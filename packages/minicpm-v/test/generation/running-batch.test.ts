@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { applyLora, loraAdapters, removeLora } from '../../src/adapters/lora.js';
 import { type QuantizationType, quantizeLayers } from '../../src/adapters/quantize.js';
 import { loadWeights } from '../../src/checkpoint/weights.js';
-import { type BatchOptions, type NewToken, RunningBatch } from '../../src/generation/running-batch.js';
+import { type NewToken, RunningBatch } from '../../src/generation/running-batch.js';
 import type { SequenceOptions } from '../../src/generation/sequence.js';
 import { TensorCache } from '../../src/generation/tensor-cache.js';
 import { MiniCPMV } from '../../src/model/minicpm-v.js';
@@ -75,19 +75,20 @@ function inCompany(
   model: MiniCPMV,
   own: EncodedPrompt,
   others: number,
-  options: BatchOptions = {},
+  caches: Pick<SequenceOptions, 'pictures' | 'prefixes'> = {},
 ): { tokens: Omit<NewToken, 'sequence'>[]; cached: number } {
-  const batch = new RunningBatch(model, { pieceLength: PIECE, ...options });
+  const batch = new RunningBatch(model, { pieceLength: PIECE });
   const first = Math.floor(others / 2);
   const join = (k: number): number =>
     batch.add(prompt(model, k + 1, 5 + ((k * 13) % 60), 0), {
       ...OPTIONS,
+      ...caches,
       maxNewTokens: 3 + ((k * 5) % 17),
       stream: k,
     });
   const joined = Array.from({ length: first }, (_, k) => join(k));
   for (let i = 0; i < first; i++) batch.step();
-  const id = batch.add(own, { ...OPTIONS, stream: 5 });
+  const id = batch.add(own, { ...OPTIONS, ...caches, stream: 5 });
   const tokens: Omit<NewToken, 'sequence'>[] = [];
   let cached = 0;
   for (let step = 0; tokens.at(-1)?.end == null; step++) {

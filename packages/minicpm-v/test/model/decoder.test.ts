@@ -80,12 +80,11 @@ describe.each(VERSION_NAMES)('the decoder of %s with a cache', (version) => {
         rows.forEach((row, b) => {
           step(model, row, 0, lengths[b]!, caches[b]!);
         });
-        const steps = count(0, 3).map((i) =>
-          model.llm.model.decode(
-            rows.map((row, b) => row[lengths[b]! + i]!),
-            caches,
-          ),
-        );
+        const { model: decoder } = model.llm;
+        const steps = count(0, 3).map((i) => {
+          const newest = rows.map((row, b) => row[lengths[b]! + i]!);
+          return decoder.finishRows(decoder.decode(decoder.embedRows(newest), caches));
+        });
         rows.forEach((row, b) => {
           const alone = ops.narrow(whole(model, row), 1, lengths[b]!, 3);
           const own = ops.unsqueeze(ops.stack(steps.map((hidden) => ops.select(hidden, 0, b))), 0);

@@ -1,15 +1,15 @@
 /**
- * Which request computes when. Requests wait in one queue, first in, first out; a choice joins the batch of its model between
- * two tokens as soon as there is a place, and leaves it at its end. The models take turns of `TURN` tokens.
+ * Which request computes when. Requests wait in one queue, first in, first out; a choice joins the batch between two tokens
+ * as soon as there is a place, whatever its model, and leaves it at its end.
  *
  * One thing computes at a time: the loop makes a step, delivers its tokens, lets the event loop run, and goes on.
  */
-import { type AdapterSet, type MiniCPMV, type NewToken, TensorCache } from '@minicpm-finetune/minicpm-v';
+import type { AdapterSet, MiniCPMV, NewToken } from '@minicpm-finetune/minicpm-v';
 import { ApiError, asApiError } from '../api/error.js';
 import { Answering, type Job, type Sequence } from './answering.js';
-import { Lane } from './lane.js';
 import type { Metrics } from './metrics.js';
 import type { ServedModel } from './models.js';
+import { Running } from './running.js';
 import type { TokenTexts } from './token-text.js';
 
 export interface Limits {
@@ -33,9 +33,6 @@ export interface SchedulerParts {
   readonly onError: (error: unknown) => void;
 }
 
-/** Tokens that a model computes before another one's turn. */
-const TURN = 32;
-
 /** A place among those that wait or are answered. */
 export interface Place {
   release(): void;
@@ -43,15 +40,13 @@ export interface Place {
 
 export class Scheduler {
   readonly #parts: SchedulerParts;
-  readonly #lanes = new Map<ServedModel, Lane>();
-  /** Of the base, and of adapters that see pictures as it does. */
-  readonly #pictures: TensorCache;
+  /** Sequences that are generated now. */
+  readonly #running: Running;
   readonly #waiting: Sequence[] = [];
   /** Requests that were let in and have not ended. */
   #inside = 0;
   /** Requests that wait or are answered, and what is to be done at the end of each. */
   readonly #answering = new Map<Answering, () => void>();
-  #turn: { lane: Lane; left: number } | null = null;
   #wake: (() => void) | null = null;
   #closed = false;
   readonly #loop: Promise<void>;
@@ -60,7 +55,7 @@ export class Scheduler {
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts;
-    this.#pictures = new TensorCache({ maxBytes: parts.limits.cacheBytes });
+    this.#running = new Running(parts.model, parts.adapters, parts.limits.cacheBytes);
     this.#loop = this.#run();
   }
 
@@ -81,7 +76,7 @@ export class Scheduler {
    */
   reserve(): Place {
     const { maxNumSeqs, maxQueue } = this.#parts.limits;
-    const free = Math.max(0, maxNumSeqs - this.#inBatches);
+    const free = Math.max(0, maxNumSeqs - this.#running.size);
     if (this.waiting >= maxQueue + free) {
       this.#parts.metrics.count('refused');
       throw new ApiError(429, `The queue is full: ${this.waiting} requests wait. Try again later.`, {
@@ -97,11 +92,6 @@ export class Scheduler {
         held = false;
       },
     };
-  }
-
-  /** Sequences that are generated now. */
-  get #inBatches(): number {
-    return [...this.#lanes.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
   /** Lets a request wait for its turn. The place is released when it ends. */
@@ -126,7 +116,7 @@ export class Scheduler {
   position(answering: Answering): number {
     const at = this.#waiting.findIndex((sequence) => sequence.answering === answering);
     if (at === -1 || answering.sequences.some(({ id }) => id !== null)) return 0;
-    if (this.#inBatches + at < this.#parts.limits.maxNumSeqs) return 0;
+    if (this.#running.size + at < this.#parts.limits.maxNumSeqs) return 0;
     return new Set(this.#waiting.slice(0, at + 1).map((sequence) => sequence.answering)).size;
   }
 
@@ -140,7 +130,7 @@ export class Scheduler {
   /** Takes a request that ended out of everything. */
   #leave(answering: Answering, how: string): void {
     for (const sequence of answering.sequences) {
-      this.#lanes.get(answering.job.served)?.remove(sequence);
+      this.#running.remove(sequence);
       const at = this.#waiting.indexOf(sequence);
       if (at !== -1) this.#waiting.splice(at, 1);
     }
@@ -166,8 +156,7 @@ export class Scheduler {
   /** Frees a model that was unloaded, once nobody uses it. */
   #retire(served: ServedModel): void {
     if (!served.retired || [...this.#answering.keys()].some(({ job }) => job.served === served)) return;
-    this.#lanes.get(served)?.dispose();
-    this.#lanes.delete(served);
+    this.#running.forget(served);
     if (served.adapter !== null) this.#parts.adapters.free(served.adapter);
   }
 
@@ -181,61 +170,41 @@ export class Scheduler {
     for (;;) {
       if (this.#closed) return;
       this.#admit();
-      const lane = this.#next();
-      if (lane === null) {
+      if (this.#running.size === 0) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
         this.#wake = null;
         continue;
       }
-      await this.#step(lane);
+      await this.#step();
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
   /** Lets those who wait longest join, as long as there are places. */
   #admit(): void {
-    const { limits, model } = this.#parts;
-    while (this.#waiting.length > 0 && this.#inBatches < limits.maxNumSeqs) {
+    const { maxNumSeqs } = this.#parts.limits;
+    while (this.#waiting.length > 0 && this.#running.size < maxNumSeqs) {
       const sequence = this.#waiting.shift()!;
-      const { served } = sequence.answering.job;
-      let lane = this.#lanes.get(served);
-      if (lane === undefined) {
-        lane = new Lane(served, model, this.#pictures, limits.cacheBytes);
-        this.#lanes.set(served, lane);
-      }
       try {
-        lane.add(sequence);
+        this.#running.add(sequence);
       } catch (error) {
         this.#fail(sequence.answering, error);
       }
     }
   }
 
-  /** The lane whose turn it is; null: nobody has anything to compute. */
-  #next(): Lane | null {
-    const busy = [...this.#lanes.values()].filter(({ size }) => size > 0);
-    if (busy.length === 0) return null;
-    const { lane, left } = this.#turn ?? { lane: busy[0]!, left: 0 };
-    if (left > 0 && lane.size > 0) {
-      this.#turn = { lane, left: left - 1 };
-      return lane;
-    }
-    const all = [...this.#lanes.values()];
-    const from = all.indexOf(lane) + 1;
-    const next = [...all.slice(from), ...all.slice(0, from)].find(({ size }) => size > 0)!;
-    this.#turn = { lane: next, left: TURN - 1 };
-    return next;
-  }
-
-  async #step(lane: Lane): Promise<void> {
+  async #step(): Promise<void> {
+    const fail = ({ answering }: Sequence, error: unknown): void => {
+      this.#parts.onError(error);
+      this.#fail(answering, error);
+    };
     try {
-      this.#parts.adapters.activate(lane.served.adapter);
-      await lane.step((sequence, token) => this.#deliver(sequence, token));
+      await this.#running.step({ deliver: (sequence, token) => this.#deliver(sequence, token), fail });
     } catch (error) {
       this.#parts.onError(error);
-      for (const { answering } of lane.reset()) this.#fail(answering, error);
+      for (const { answering } of this.#running.clear()) this.#fail(answering, error);
     }
   }
 
@@ -257,9 +226,7 @@ export class Scheduler {
     for (const answering of [...this.#answering.keys()]) this.cancel(answering, error);
     this.#wake?.();
     await this.#loop;
-    for (const lane of this.#lanes.values()) lane.dispose();
-    this.#lanes.clear();
-    this.#pictures.dispose();
+    this.#running.dispose();
   }
 }
 
