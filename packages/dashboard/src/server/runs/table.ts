@@ -2,29 +2,44 @@
 import { GAP, LineShape } from './line-shape.js';
 import { parsed } from './sound-event.js';
 
+/** Times the memory of a column that is full: each copy is of a new place in memory. */
+const GROWTH = 8;
+
 /** A column of numbers. NaN: the event has no such number; `GAP`: it was not finite. */
 export class GrowingColumn {
-  #values = new Float64Array(64).fill(Number.NaN);
+  #values = new Float64Array(64);
+  /** Values up to here are set; the memory after them is untouched, so that room to grow costs none. */
+  #length = 0;
 
   set(row: number, value: number): void {
-    if (row >= this.#values.length) {
-      const larger = new Float64Array(2 ** Math.ceil(Math.log2(row + 1) + 1)).fill(Number.NaN);
-      larger.set(this.#values);
-      this.#values = larger;
-    }
+    if (row > this.#length) this.#fillTo(row);
+    else if (row === this.#values.length) this.#grow(row + 1);
     this.#values[row] = value;
+    if (row === this.#length) this.#length++;
   }
 
   get(row: number): number {
-    return row < this.#values.length ? this.#values[row]! : Number.NaN;
+    return row < this.#length ? this.#values[row]! : Number.NaN;
   }
 
-  /** The first `rows` values, to be read only. A view, unless the last ones are missing. */
+  /** The first `rows` values, to be read only. A view. */
   first(rows: number): Float64Array {
-    if (rows <= this.#values.length) return this.#values.subarray(0, rows);
-    const all = new Float64Array(rows).fill(Number.NaN);
-    all.set(this.#values);
-    return all;
+    if (rows > this.#length) this.#fillTo(rows);
+    return this.#values.subarray(0, rows);
+  }
+
+  /** Makes rows without a value up to `rows`, and room for one more. */
+  #fillTo(rows: number): void {
+    this.#grow(rows + 1);
+    this.#values.fill(Number.NaN, this.#length, rows);
+    this.#length = rows;
+  }
+
+  #grow(rows: number): void {
+    if (rows <= this.#values.length) return;
+    const larger = new Float64Array(Math.max(rows, GROWTH * this.#values.length));
+    larger.set(this.#values.subarray(0, this.#length));
+    this.#values = larger;
   }
 }
 
