@@ -391,7 +391,6 @@ describe('series', () => {
     expect(few.x.length).toBeLessThanOrEqual(8);
     expect(part.x).toEqual([100, 105, 110, 115, 120, 125, 130, 135, 140, 145, 150]);
     for (const column of [few, part])
-      for (const [i, step] of column.x.entries())
-        expect(column.smooth[i]).toBe(whole.smooth[whole.x.indexOf(step)]);
+      for (const [i, step] of column.x.entries()) expect(column.smooth[i]).toBe(whole.smooth[whole.x.indexOf(step)]);
   });
 });

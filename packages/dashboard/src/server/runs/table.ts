@@ -1,4 +1,5 @@
 /** The numbers of the events of one kind as columns that grow. A row for each event, a column for each number. */
+import type { StampedEvent } from '@minicpm-finetune/run';
 import { GAP, LineShape } from './line-shape.js';
 import { parsed } from './sound-event.js';
 
@@ -96,6 +97,19 @@ export class Table {
    * @returns false: the line is no event
    */
   read(bytes: Buffer, start: number, end: number): boolean {
+    if (this.#readKnown(bytes, start, end)) return true;
+    const event = parsed(bytes.toString('utf8', start, end));
+    return event !== null && this.readEvent(event);
+  }
+
+  /** Reads an event however its line was written; as `read`. */
+  readEvent(event: StampedEvent): boolean {
+    const line = JSON.stringify(event);
+    const bytes = Buffer.from(line);
+    return this.#readKnown(bytes, 0, bytes.length) || this.#learn(line, bytes);
+  }
+
+  #readKnown(bytes: Buffer, start: number, end: number): boolean {
     for (let i = 0; i < this.#shapes.length; i++) {
       const known = this.#shapes[i]!;
       if (!known.shape.read(bytes, start, end, this.#values)) continue;
@@ -103,7 +117,7 @@ export class Table {
       this.#row = known;
       return true;
     }
-    return this.#learn(bytes, start, end);
+    return false;
   }
 
   /** Of the line that was read last; NaN without it. Time in milliseconds since 1970. */
@@ -125,19 +139,15 @@ export class Table {
     this.rows++;
   }
 
-  #learn(bytes: Buffer, start: number, end: number): boolean {
-    const line = bytes.toString('utf8', start, end);
-    const event = parsed(line);
-    const compact = event === null ? null : JSON.stringify(event);
-    const shape = compact === null ? null : LineShape.of(compact);
-    if (compact === null || shape === null || shape.paths.length > MOST_VALUES) return false;
+  #learn(line: string, bytes: Buffer): boolean {
+    const shape = LineShape.of(line);
+    if (shape === null || shape.paths.length > MOST_VALUES) return false;
     const columns = shape.paths.map((path) => (NO_METRICS.has(path) ? null : this.#columnOf(this.#nameOf(path))));
     const index = (name: string): number => shape.paths.indexOf(name);
     this.#row = { shape, columns, step: index('step'), epoch: index('epoch'), time: index('time') };
     this.#shapes.unshift(this.#row);
     this.#shapes.length = Math.min(this.#shapes.length, MOST_SHAPES);
-    const text = Buffer.from(compact);
-    return shape.read(text, 0, text.length, this.#values);
+    return shape.read(bytes, 0, bytes.length, this.#values);
   }
 
   #columnOf(metric: string | null): GrowingColumn | null {
