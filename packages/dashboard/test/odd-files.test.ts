@@ -33,7 +33,8 @@ function eventsOf(random: () => number): Json[] {
   const events: Json[] = [];
   let at = Date.parse('2026-11-28T07:59:58.900Z');
   const add = (event: string, fields: Json): void => {
-    events.push({ event, time: new Date((at += Math.floor(random() * 3000))).toISOString(), ...fields });
+    at += Math.floor(random() * 3000);
+    events.push({ event, time: new Date(at).toISOString(), ...fields });
   };
   const number = (): number | null => {
     const digits = Math.floor(random() * 24 - 8);
@@ -176,7 +177,7 @@ describe.each(Array.from({ length: 40 }, (_, seed) => seed))('a file of the seed
 it('reads a line that is longer than a piece, and what follows it', () => {
   const step = (of: number, more: Json = {}): string =>
     `${JSON.stringify({ event: 'step', time: '2026-11-28T08:00:00.000Z', step: of, loss: of, ...more, memory: { rss: of } })}\n`;
-  const text = step(1) + step(2, { note: 'x'.repeat(3 << 20) }) + step(3) + '\n\r\n';
+  const text = `${step(1)}${step(2, { note: 'x'.repeat(3 << 20) })}${step(3)}\n\r\n`;
   const { path, size } = written('long-line', text);
   const [digest, record] = [new Digest(), new RunRecord()];
   digest.read(path, size);
