@@ -133,7 +133,7 @@ function escapeEnd(bytes: Buffer, start: number): number {
 
 function readNumber(bytes: Buffer, start: number, end: number, values: Float64Array, i: number): number {
   const isNegative = bytes[start] === MINUS;
-  const first = isNegative ? start + 1 : start;
+  const first = start + (isNegative ? 1 : 0);
   let at = first;
   let high = 0;
   let low = 0;
@@ -156,7 +156,7 @@ function readNumber(bytes: Buffer, start: number, end: number, values: Float64Ar
   const exponentEnd = exponentFrom(bytes, at, end);
   if (exponentEnd < 0) return -1;
   if (exponentEnd > at || digits > MOST_DIGITS || fraction >= POWERS.length) {
-    values[i] = Number(String.fromCharCode(...bytes.subarray(start, exponentEnd)));
+    values[i] = Number(bytes.toString('latin1', start, exponentEnd));
     return exponentEnd;
   }
   const places = Math.max(0, digits - HALF_DIGITS);
