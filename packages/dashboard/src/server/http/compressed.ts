@@ -15,9 +15,9 @@ export const compressed: MiddlewareHandler = async (c, next) => {
   c.header('vary', 'accept-encoding', { append: true });
   if (!takesGzip(c.req.header('accept-encoding') ?? '')) return;
   const { status, headers } = c.res;
-  const bytes = Buffer.from(await c.res.arrayBuffer());
+  const bytes = new Uint8Array(await c.res.arrayBuffer());
   const isSmall = bytes.length < SMALL;
-  c.res = new Response(isSmall ? bytes : await gzipped(bytes, { level: LEVEL }), { status, headers });
+  c.res = new Response(isSmall ? bytes : Uint8Array.from(await gzipped(bytes, { level: LEVEL })), { status, headers });
   c.res.headers.delete('content-length');
   if (!isSmall) c.res.headers.set('content-encoding', 'gzip');
 };
