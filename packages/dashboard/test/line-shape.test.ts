@@ -66,6 +66,36 @@ describe('LineShape', () => {
     },
   );
 
+  it.each([
+    '1.2.3',
+    '01',
+    '-',
+    '1.',
+    '.5',
+    '-.5',
+    '1e',
+    '1e+',
+    '+1',
+    '1-2',
+    'nul',
+    'nulls',
+    'True',
+    '"\\x"',
+    '"\\u12g4"',
+    '"a\u0001"',
+    '"',
+  ])('takes %s for no value, as JSON does', (text) => {
+    expect(() => JSON.parse(`{"a":${text}}`)).toThrow();
+    expect(read(LineShape.of('{"a":1}')!, `{"a":${text}}`)).toBeNull();
+  });
+
+  it.each(['"\\u00e9\\n\\\\"', '"2026-11-27 04:06:57.985Z"', '"2026-11-2xT04:06:57.985Z"', 'true', 'false'])(
+    'reads %s as no number',
+    (text) => {
+      expect(read(LineShape.of('{"a":1}')!, `{"a":${text}}`)).toEqual([Number.NaN]);
+    },
+  );
+
   it.each(['', 'nonsense', '{"a": 1}', '{"a":1'])('has no form for %j', (line) => {
     expect(LineShape.of(line)).toBeNull();
   });

@@ -61,16 +61,29 @@ describe('smoothed', () => {
     const w = 0.9;
     const second = (w * (1 - w) * a + (1 - w) * b) / (1 - w ** 2);
     const third = (w ** 2 * (1 - w) * a + w * (1 - w) * b + (1 - w) * c) / (1 - w ** 3);
-    const result = smoothed(Float64Array.of(a, b, c), w);
+    const result = smoothed(Float64Array.of(a, b, c), w, Uint32Array.of(0, 1, 2));
     expect(result[0]).toBeCloseTo(a, 12);
     expect(result[1]).toBeCloseTo(second, 12);
     expect(result[2]).toBeCloseTo(third, 12);
   });
 
   it('leaves constants alone and skips what is not finite', () => {
-    const result = smoothed(Float64Array.of(3, 3, Number.POSITIVE_INFINITY, 3), 0.99);
+    const result = smoothed(Float64Array.of(3, 3, Number.POSITIVE_INFINITY, 3), 0.99, Uint32Array.of(0, 1, 2, 3));
     expect(result[1]).toBeCloseTo(3, 12);
     expect(result[2]).toBeNaN();
     expect(result[3]).toBeCloseTo(3, 12);
+  });
+
+  it.each([0.1, 0.9, 0.999])('is the same at chosen places, by a weight of %d', (weight) => {
+    const y = Float64Array.from({ length: 60_000 }, (_, i) => (i % 977 === 5 ? Number.NaN : Math.sin(i) + i / 1e4));
+    let [average, bias] = [0, 1];
+    const plain = Array.from(y, (value) => {
+      if (!Number.isFinite(value)) return Number.NaN;
+      average = weight * average + (1 - weight) * value;
+      bias *= weight;
+      return average / (1 - bias);
+    });
+    const places = Uint32Array.of(0, 1, 5, 60, 2000, 59_000, 59_999);
+    expect([...smoothed(y, weight, places)]).toEqual([...places].map((i) => plain[i]));
   });
 });

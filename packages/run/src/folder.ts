@@ -71,10 +71,14 @@ export interface CheckpointFolder {
   path: string;
 }
 
-/** Complete checkpoints of a run folder (named and with a manifest), oldest first; none if the folder is missing. */
-export function listCheckpoints(runFolder: string): CheckpointFolder[] {
+/**
+ * Complete checkpoints of a run folder (named and with a manifest), oldest first; none if the folder is missing.
+ *
+ * @param names what the folder holds, where that is known already
+ */
+export function listCheckpoints(runFolder: string, names = entries(runFolder)): CheckpointFolder[] {
   const checkpoints: CheckpointFolder[] = [];
-  for (const name of entries(runFolder)) {
+  for (const name of names) {
     const step = checkpointStep(name);
     const path = join(runFolder, name);
     if (step !== undefined && existsSync(join(path, RUN_FILES.manifest))) checkpoints.push({ step, path });

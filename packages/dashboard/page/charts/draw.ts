@@ -70,7 +70,8 @@ function drawGaps(plot: uPlot, lines: readonly Line[], color: string): void {
   ctx.beginPath();
   for (const line of lines) {
     let before: number | null = null;
-    for (const [index, value] of line.y.entries()) {
+    for (let index = 0; index < line.y.length; index++) {
+      const value = line.y[index]!;
       if (value !== null) {
         before = value;
         continue;

@@ -36,7 +36,8 @@ export interface Summary {
 export function summarize({ x, y }: Pick<Line, 'x' | 'y'>): Summary | undefined {
   let summary: { -readonly [K in keyof Summary]: Summary[K] } | undefined;
   let gaps = 0;
-  for (const [index, value] of y.entries()) {
+  for (let index = 0; index < y.length; index++) {
+    const value = y[index]!;
     if (value === null) {
       gaps++;
       continue;
@@ -101,11 +102,13 @@ export function alignLines(columns: readonly (readonly [x: readonly number[], y:
   x: number[];
   y: (number | null | undefined)[][];
 } {
+  const first = columns[0]?.[0] ?? [];
+  if (columns.every(([own]) => own === first)) return { x: [...first], y: columns.map(([, values]) => [...values]) };
   const x = [...new Set(columns.flatMap(([own]) => own))].sort((a, b) => a - b);
   const place = new Map(x.map((value, index) => [value, index]));
   const y = columns.map(([own, values]) => {
     const column = new Array<number | null | undefined>(x.length).fill(undefined);
-    for (const [index, value] of own.entries()) column[place.get(value)!] = values[index]!;
+    for (let index = 0; index < own.length; index++) column[place.get(own[index]!)!] = values[index]!;
     return column;
   });
   return { x, y };

@@ -186,7 +186,6 @@ export interface SeriesRequest {
 /** Points of a metric, reduced to first, smallest, largest and last of each bucket (M4). Arrays of one length. */
 export interface Column {
   x: readonly number[];
-  step: readonly number[];
   /** Null: not finite, a gap. */
   y: readonly (number | null)[];
   /** Debiased exponential moving average over all points, made before the reduction; empty with smoothing 0. */

@@ -40,6 +40,16 @@ test('uPlot gets null for a gap and undefined where a line has no point', () => 
   ]);
 });
 
+test('lines of one x are as they stand', () => {
+  const x = [1, 2, 4];
+  const ys = [
+    [5, null, 7],
+    [1, 2, 3],
+  ];
+  expect(alignLines(ys.map((y) => [x, y] as const))).toEqual(alignLines(ys.map((y) => [[...x], y] as const)));
+  expect(alignLines([])).toEqual({ x: [], y: [] });
+});
+
 test('a thinned table keeps the first and the last row', () => {
   const rows = Array.from({ length: 1000 }, (_, index) => index);
   const kept = thin(rows, 200);

@@ -12,7 +12,6 @@ import type { AnswerRecord, Column, ConfigEntry, StepAnswers } from '../../src/s
 
 const column = (y: (number | null)[]): Column => ({
   x: y.map((_, index) => index + 1),
-  step: y.map((_, index) => index + 1),
   y,
   smooth: y,
   of: y.length,

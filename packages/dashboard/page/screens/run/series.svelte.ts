@@ -5,8 +5,8 @@ import { Resource } from '../../kit/resource.svelte.js';
 import { format, t } from '../../messages/current.svelte.js';
 import type { ValueKind } from './chart-groups.js';
 
-/** What is drawn on a chart of this page's width at most. */
-export const POINTS = 1200;
+/** What is drawn on a chart of this page's width at most: about two for each of its pixels. */
+export const POINTS = 800;
 
 /** A resource that reads the series which `choose` asks for. */
 export const seriesResource = (choose: () => { id: string; request: SeriesRequest }): Resource<Series> =>

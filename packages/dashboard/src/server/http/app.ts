@@ -1,13 +1,13 @@
 /** The routes of the page's server. In their order: who may ask, then what. */
 import { UserError } from '@minicpm-finetune/run';
 import { Hono } from 'hono';
-import { compress } from 'hono/compress';
 import { ApiError } from '../errors.js';
 import { languageOf, sayFor } from '../say.js';
 import type { Services } from '../services.js';
 import { mountTools } from '../tools/mount.js';
 import { mountActions } from './action-routes.js';
 import { mountAssets } from './assets.js';
+import { compressed } from './compressed.js';
 import { mountStream } from './event-stream.js';
 import { mountRuns } from './run-routes.js';
 import { checkHost, checkSite, checkToken, checkWrite, type SecurityOptions, secureHeaders } from './security.js';
@@ -21,7 +21,7 @@ export function createApp(services: Services, security: SecurityOptions): Hono {
   });
   app.use(checkHost(security), checkWrite(security));
   app.use('/api/*', checkSite, checkToken(security));
-  app.use('/api/*', compress());
+  app.use('/api/*', compressed);
   app.onError(async (error, c) => {
     const [{ message, field, cure, status }, say] = [asApiError(error), await sayFor(languageOf(c))];
     const told = new ApiError(status, say(message), { field, cure: cure === null ? null : say(cure) });

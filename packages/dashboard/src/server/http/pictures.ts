@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
-import sharp from 'sharp';
+import type { Sharp } from 'sharp';
 import { ApiError } from '../errors.js';
 
 const LARGEST_FILE = 64 << 20;
@@ -54,7 +54,7 @@ export class Pictures {
     if (kept !== undefined) return kept;
     await this.#turn();
     try {
-      const picture = { etag, webp: await encoded(await pixels(path), width) };
+      const picture = { etag, webp: await encoded(path, width) };
       this.#keep(picture);
       return picture;
     } finally {
@@ -65,13 +65,7 @@ export class Pictures {
 
   /** Width and height as the picture is shown, upright. @throws ApiError as `webp` */
   async size(path: string): Promise<{ width: number; height: number }> {
-    const {
-      width,
-      height,
-      orientation = 1,
-    } = await sharp(await pixels(path), OPTIONS)
-      .metadata()
-      .catch(refuse);
+    const { width, height, orientation = 1 } = await (await opened(path)).metadata().catch(refuse);
     return orientation >= 5 ? { width: height, height: width } : { width, height };
   }
 
@@ -111,10 +105,16 @@ async function pixels(path: string): Promise<Buffer> {
   return bytes;
 }
 
-async function encoded(bytes: Buffer, width: number | null): Promise<Uint8Array<ArrayBuffer>> {
+/** Its library is loaded with the first picture: that takes as long as the list of hundreds of runs. */
+async function opened(path: string): Promise<Sharp> {
+  const [bytes, { default: sharp }] = await Promise.all([pixels(path), import('sharp')]);
+  return sharp(bytes, OPTIONS);
+}
+
+async function encoded(path: string, width: number | null): Promise<Uint8Array<ArrayBuffer>> {
   const resize = { width: Math.min(width ?? WIDEST, WIDEST), withoutEnlargement: true } as const;
-  const webp = await sharp(bytes, OPTIONS).rotate().resize(resize).webp({ quality: QUALITY }).toBuffer().catch(refuse);
-  return Uint8Array.from(webp);
+  const picture = (await opened(path)).rotate().resize(resize).webp({ quality: QUALITY });
+  return Uint8Array.from(await picture.toBuffer().catch(refuse));
 }
 
 function refuse(error: Error): never {

@@ -6,6 +6,7 @@
  */
 import type { RunConfig, StampedEvent } from '@minicpm-finetune/run';
 import type { AtStep, Method } from '../../shared/api.js';
+import { firstBrace, isAt, LastPlace, wholeNumber } from './bytes.js';
 import { changedFlags } from './config-entries.js';
 import { readLines } from './lines.js';
 import { methodOf } from './method.js';
@@ -29,14 +30,24 @@ export interface StartDigest {
   command: readonly string[] | null;
 }
 
+/** A line in the bytes of a piece. */
+interface Place {
+  start: number;
+  end: number;
+}
+
+const NOWHERE = -1;
 const STEP = Buffer.from('{"event":"step",');
 const SYSTEM = Buffer.from('{"event":"system",');
 /** Where the second letter of the kind stands. */
 const SECOND = 11;
-const CLOSE = 125;
-const RSS = Buffer.from('"rss":');
-const DEVICE_PEAK = Buffer.from('"device_peak":');
-const MOST_DAMAGED = 100;
+const [CLOSE, NEWLINE] = [125, 10];
+/** Where the trainer writes memory: `"memory":{"rss":1,"tensors":2,"device_peak":3}`, and among the first fields of an event of the machine. */
+const STEP_RSS = new LastPlace('"memory":{"rss":');
+const SYSTEM_RSS = new LastPlace('"rss":');
+const DEVICE_PEAK = new LastPlace('"device_peak":');
+/** Without this word an event has no memory. */
+const ANY_RSS = new LastPlace('rss');
 
 export class Digest {
   /** The byte after the last line that was read. */
@@ -55,16 +66,16 @@ export class Digest {
   bestEvalLoss: AtStep | null = null;
   bestMetric: AtStep | null = null;
   warnings = 0;
-  /** Byte offsets of lines that are no events. */
-  damaged: number[] = [];
   #metric: { name: string; greater: boolean } | null = null;
   #peakDevice = 0;
   #peakRss = 0;
   #onCpu = false;
   #evals: Evaluation[] = [];
-  /** Where the last step of a piece is, and the last event of the machine after it. */
-  #step: [start: number, end: number] | null = null;
-  #system: [start: number, end: number] | null = null;
+  /** Where the last step of a piece is, and the last event of the machine: they are parsed when another event comes. */
+  readonly #step: Place = { start: NOWHERE, end: 0 };
+  readonly #system: Place = { start: NOWHERE, end: 0 };
+  /** Where the first line is that waits for that. */
+  #unparsed = 0;
 
   /** Bytes: of the device where its allocator counts, else of the process, as on a CPU, where tensors are a part of it. */
   get peakMemory(): number | null {
@@ -78,54 +89,87 @@ export class Digest {
       path,
       this.offset,
       size,
-      (bytes, start, end, offset) => this.#line(bytes, start, end, offset),
+      (bytes, start, end) => this.#line(bytes, start, end),
       (bytes) => this.#settle(bytes),
     );
   }
 
-  #line(bytes: Buffer, start: number, end: number, offset: number): void {
+  #line(bytes: Buffer, start: number, end: number): void {
     const isWhole = bytes[end - 1] === CLOSE; // a line that was cut must not hide the one before it
-    if (isWhole && isKind(STEP, bytes, start, end)) {
-      this.#memory(bytes, start, end);
-      this.#step = [start, end];
-      this.#system = null;
-      return;
-    }
-    if (isWhole && isKind(SYSTEM, bytes, start, end)) {
-      this.#memory(bytes, start, end);
-      this.#system = [start, end];
-      return;
-    }
-    this.#settle(bytes);
-    const event = soundEvent(bytes.toString('utf8', start, end));
-    if (event !== null) this.#take(event);
-    else if (end > start && this.damaged.length < MOST_DAMAGED) this.damaged.push(offset);
-  }
-
-  /** Of `"memory":{"rss":…,"tensors":…,"device_peak":…}`, and of an event of the machine. */
-  #memory(bytes: Buffer, start: number, end: number): void {
-    const rss = lastKey(RSS, bytes, start, end);
-    if (rss < 0) return;
-    this.#peakRss = Math.max(this.#peakRss, wholeNumber(bytes, rss + RSS.length));
-    const closed = bytes.indexOf(CLOSE, rss);
-    const device = lastKey(DEVICE_PEAK, bytes, rss, Math.min(closed, end));
-    if (device >= 0) this.#peakDevice = Math.max(this.#peakDevice, wholeNumber(bytes, device + DEVICE_PEAK.length));
-  }
-
-  /** Parses the last step and what the machine was like after it. */
-  #settle(bytes: Buffer): void {
-    for (const place of [this.#step, this.#system]) {
-      const event = place === null ? null : soundEvent(bytes.toString('utf8', ...place));
+    const isStep = isWhole && isKind(STEP, bytes, start, end);
+    if (!isStep && !(isWhole && isKind(SYSTEM, bytes, start, end))) {
+      this.#settle(bytes);
+      const event = soundEvent(bytes.toString('utf8', start, end));
       if (event !== null) this.#take(event);
+      return;
     }
-    this.#step = null;
-    this.#system = null;
+    if (this.#step.start === NOWHERE && this.#system.start === NOWHERE) this.#unparsed = start;
+    const isKnown = isStep ? this.#stepMemory(bytes, start, end) : this.#systemMemory(bytes, start, end);
+    const event = isKnown ? null : soundEvent(bytes.toString('utf8', start, end));
+    if (event !== null) this.#noteEvent(event);
+    const place = isStep ? this.#step : this.#system;
+    place.start = start;
+    place.end = end;
+  }
+
+  /** False: the line is not as the trainer writes it. */
+  #stepMemory(bytes: Buffer, start: number, end: number): boolean {
+    const key = STEP_RSS.in(bytes, start, end);
+    if (key < 0) return ANY_RSS.in(bytes, start, end) < 0;
+    const from = key + STEP_RSS.text.length;
+    const close = firstBrace(bytes, from, end);
+    if (bytes[close] !== CLOSE) return false;
+    const device = DEVICE_PEAK.in(bytes, from, close);
+    const most = device < 0 ? 0 : wholeNumber(bytes, device + DEVICE_PEAK.text.length, end);
+    return this.#noteMemory(wholeNumber(bytes, from, end), most);
+  }
+
+  /** False: the line is not as the trainer writes it. */
+  #systemMemory(bytes: Buffer, start: number, end: number): boolean {
+    const key = SYSTEM_RSS.in(bytes, start, end);
+    if (key < 0) return ANY_RSS.in(bytes, start, end) < 0;
+    if (firstBrace(bytes, start + 1, key) < key) return false;
+    return this.#noteMemory(wholeNumber(bytes, key + SYSTEM_RSS.text.length, end), 0);
+  }
+
+  #noteEvent(event: StampedEvent): void {
+    if (event.event === 'step' && event.memory !== undefined)
+      this.#noteMemory(event.memory.rss, event.memory.device_peak ?? 0);
+    if (event.event === 'system' && typeof event.rss === 'number') this.#noteMemory(event.rss, 0);
+  }
+
+  #noteMemory(rss: number, device: number): boolean {
+    if (Number.isNaN(rss) || Number.isNaN(device)) return false;
+    this.#peakRss = Math.max(this.#peakRss, rss);
+    this.#peakDevice = Math.max(this.#peakDevice, device);
+    return true;
+  }
+
+  /** Parses the last step and what the machine was like last; all lines, where these are no whole events. */
+  #settle(bytes: Buffer): void {
+    const places = [this.#step, this.#system].filter(({ start }) => start !== NOWHERE);
+    places.sort((a, b) => a.start - b.start);
+    const events = places.map(({ start, end }) => soundEvent(bytes.toString('utf8', start, end)));
+    if (events.every((event) => event?.time !== undefined)) for (const event of events) this.#take(event!);
+    else this.#takeAll(bytes, this.#unparsed, places.at(-1)!.end);
+    this.#step.start = NOWHERE;
+    this.#system.start = NOWHERE;
+  }
+
+  #takeAll(bytes: Buffer, from: number, to: number): void {
+    for (let start = from; start < to; ) {
+      const end = bytes.indexOf(NEWLINE, start);
+      const event = soundEvent(bytes.toString('utf8', start, end));
+      if (event !== null) this.#take(event);
+      start = end + 1;
+    }
   }
 
   #take(event: StampedEvent): void {
     if (event.event === 'run_start') this.#begin(event);
     const start = this.starts.at(-1);
     if (start !== undefined && typeof event.time === 'string') start.lastTime = event.time;
+    this.#noteEvent(event);
     switch (event.event) {
       case 'step':
         this.lastStep = event;
@@ -207,31 +251,6 @@ export class Digest {
 
 const textOf = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
 
-/**
- * Where a key begins in `bytes`, looked for backwards between two places: what is asked for stands near the end of its line, and a call of
- * the system's search for each line takes longer. -1: nowhere. In a text a key's quotes would be escaped.
- */
-function lastKey(key: Buffer, bytes: Buffer, start: number, end: number): number {
-  for (let at = end - key.length; at >= start; at--) {
-    let same = 0;
-    while (same < key.length && bytes[at + same] === key[same]) same++;
-    if (same === key.length) return at;
-  }
-  return -1;
-}
-
-/** The whole number at a place. */
-function wholeNumber(bytes: Buffer, from: number): number {
-  let value = 0;
-  for (let at = from; ; at++) {
-    const digit = bytes[at]! - 48;
-    if (!(digit >= 0 && digit <= 9)) return value;
-    value = value * 10 + digit;
-  }
-}
-
 function isKind(kind: Buffer, bytes: Buffer, start: number, end: number): boolean {
-  if (end - start < kind.length || bytes[start + SECOND] !== kind[SECOND]) return false;
-  for (let i = 0; i < kind.length; i++) if (bytes[start + i] !== kind[i]) return false;
-  return true;
+  return bytes[start + SECOND] === kind[SECOND] && isAt(kind, bytes, start, end);
 }

@@ -1,13 +1,13 @@
 /** One run of the list. Its folder as it was seen last, and what is shown of it. */
 import { createHash } from 'node:crypto';
-import { existsSync, lstatSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { type LockHolder, listCheckpoints, OwnFiles, RUN_FILES, readHolder } from '@minicpm-finetune/run';
 import type { RunState, RunSummary, UserNotes } from '../../shared/api.js';
 import { failureOf, lastLineOf } from '../process/console-log.js';
 import { LAUNCH_FILE, type Launch, readLaunch } from '../process/launch-record.js';
 import { Digest } from './digest.js';
-import { NOTES_FILE, readNotes } from './notes.js';
+import { NO_NOTES, NOTES_FILE, readNotes } from './notes.js';
 import { isAfter, stateOf } from './state.js';
 
 /** What of a checkpoint is needed to resume it. */
@@ -24,7 +24,7 @@ export class KnownRun {
   readonly folder: string;
   readonly root: string;
   digest = new Digest();
-  notes: UserNotes = { tags: [], star: false, note: '', archived: false };
+  notes: UserNotes = NO_NOTES;
   launch: Launch | null = null;
   lock: LockHolder | null = null;
   resumableStep: number | null = null;
@@ -95,10 +95,12 @@ export class KnownRun {
     const state = `${status?.mtimeMs} ${this.#size < 0}`;
     if (state === this.#folderState && Date.now() - (status?.mtimeMs ?? 0) > 2000) return;
     this.#folderState = state;
-    this.notes = readNotes(this.folder);
-    this.launch = readLaunch(this.folder);
-    this.lock = this.#readLock();
-    this.resumableStep = listCheckpoints(this.folder).findLast(({ path }) => isResumable(path))?.step ?? null;
+    // Most folders have none of these files: one look at the names is faster than asking for each.
+    const names = status === undefined ? [] : readdirSync(this.folder);
+    this.notes = names.includes(NOTES_FILE) ? readNotes(this.folder) : NO_NOTES;
+    this.launch = names.includes(LAUNCH_FILE) ? readLaunch(this.folder) : null;
+    this.lock = names.includes(RUN_FILES.lock) ? this.#readLock() : null;
+    this.resumableStep = listCheckpoints(this.folder, names).findLast(({ path }) => isResumable(path))?.step ?? null;
   }
 
   #readLock(): LockHolder | null {

@@ -1,13 +1,13 @@
 /** Reads the whole lines of a growing file from a byte on. A piece at a time: no more than the longest line is kept. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 
-const NEWLINE = 10;
+const [NEWLINE, RETURN] = [10, 13];
 /** Bytes that are read at once. */
 const PIECE = 1 << 20;
 /** A longer line is no event. */
 const LONGEST_LINE = 16 << 20;
 
-/** A line without its newline is `bytes.subarray(start, end)`; `offset` is the byte of the file after its newline. */
+/** A line without its newline (`\n` or `\r\n`) is `bytes.subarray(start, end)`; `offset` is the byte of the file after its newline. */
 export type OnLine = (bytes: Buffer, start: number, end: number, offset: number) => void;
 
 /** Called after the lines of a piece: the bytes are others afterwards. */
@@ -25,7 +25,7 @@ let spare: Buffer | null = null;
 export function readLines(path: string, from: number, to: number, onLine: OnLine, onPiece: OnPiece = () => {}): number {
   const file = openSync(path, 'r');
   try {
-    return readOpened(file, { from, to: Math.min(to, fstatSync(file).size) }, onLine, onPiece);
+    return readOpened(file, { from, to }, onLine, onPiece);
   } finally {
     closeSync(file);
   }
@@ -51,7 +51,7 @@ function readOpened(file: number, { from, to }: Range, onLine: OnLine, onPiece: 
     let start = 0;
     for (let end = bytes.indexOf(NEWLINE, held); end >= 0 && end < filled; end = bytes.indexOf(NEWLINE, start)) {
       done += end + 1 - start;
-      onLine(bytes, start, end, done);
+      onLine(bytes, start, end > start && bytes[end - 1] === RETURN ? end - 1 : end, done);
       start = end + 1;
     }
     onPiece(bytes);

@@ -18,12 +18,12 @@ const FIELDS = {
 /** What a request may change. */
 export const NOTES_CHANGE = z.strictObject(FIELDS).partial();
 
-const NONE: UserNotes = { tags: [], star: false, note: '', archived: false };
+export const NO_NOTES: UserNotes = { tags: [], star: false, note: '', archived: false };
 
 /** A file that cannot be read has no notes. */
 export function readNotes(folder: string): UserNotes {
   const values = readObject(folder);
-  const notes: Record<string, unknown> = { ...NONE };
+  const notes: Record<string, unknown> = { ...NO_NOTES };
   for (const [name, schema] of Object.entries(FIELDS)) {
     const value = schema.safeParse(values[name]);
     if (value.success) notes[name] = value.data;

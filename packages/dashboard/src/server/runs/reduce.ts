@@ -6,25 +6,30 @@ export interface Points {
   readonly y: Float64Array;
 }
 
+/** A bias below this one is lost in `1 - bias`; the numbers that it would go on through are slow ones. */
+const LEAST_BIAS = 1e-20;
+
 /**
  * The exponential moving average over all points, debiased as Adam's moments are, so that it does not start at zero.
  *
  * @param weight of the average before, 0 to 1
- * @returns NaN where y is not finite; such points leave the average as it is
+ * @param places whose averages are wanted, ascending
+ * @returns one for each place; NaN where y is not finite: such points leave the average as it is
  */
-export function smoothed(y: Float64Array, weight: number): Float64Array {
-  const result = new Float64Array(y.length);
+export function smoothed(y: Float64Array, weight: number, places: Uint32Array): Float64Array {
+  const result = new Float64Array(places.length);
   let average = 0;
   let bias = 1;
-  for (let i = 0; i < y.length; i++) {
-    const value = y[i]!;
-    if (!Number.isFinite(value)) {
-      result[i] = Number.NaN;
-      continue;
+  let i = 0;
+  for (let place = 0; place < places.length; place++) {
+    const last = places[place]!;
+    for (; i <= last; i++) {
+      const value = y[i]!;
+      if (!Number.isFinite(value)) continue;
+      average = weight * average + (1 - weight) * value;
+      bias = bias < LEAST_BIAS ? 0 : bias * weight;
     }
-    average = weight * average + (1 - weight) * value;
-    bias *= weight;
-    result[i] = average / (1 - bias);
+    result[place] = Number.isFinite(y[last]!) ? average / (1 - bias) : Number.NaN;
   }
   return result;
 }

@@ -6,8 +6,9 @@
  * go on from that step, without the pause between.
  */
 import type { StampedEvent } from '@minicpm-finetune/run';
+import { isAt } from './bytes.js';
 import { readLines } from './lines.js';
-import { soundEvent } from './sound-event.js';
+import { parsed, sound } from './sound-event.js';
 import { Table } from './table.js';
 
 type EventOf<K extends StampedEvent['event']> = StampedEvent & { event: K };
@@ -78,9 +79,13 @@ export class RunRecord {
       this.#addRow(source);
       if (source !== 'eval') return true;
     }
-    const event = soundEvent(bytes.toString('utf8', start, end));
-    if (event !== null) this.#take(event);
-    return event !== null;
+    const event = parsed(bytes.toString('utf8', start, end));
+    if (event === null) return false;
+    if (source === null && isSource(event.event) && this.tables[event.event].readEvent(event))
+      this.#addRow(event.event);
+    const known = sound(event);
+    if (known !== null) this.#take(known);
+    return known !== null;
   }
 
   #addRow(source: Source): void {
@@ -155,12 +160,12 @@ export class RunRecord {
 /** A step is a whole number; NaN: the event says none. */
 const wholeOf = (step: number): number => (Number.isSafeInteger(step) && step >= 0 ? step : Number.NaN);
 
+const isSource = (kind: string): kind is Source => Object.hasOwn(HEADS, kind);
+
+/** The kind of a line that begins as the trainer's do; null: it may be of any kind. */
 function sourceOf(bytes: Buffer, start: number, end: number): Source | null {
   const letter = bytes[start + SECOND];
   const source = letter === T ? 'step' : letter === V ? 'eval' : letter === Y ? 'system' : null;
   if (source === null) return null;
-  const head = HEADS[source];
-  if (end - start <= head.length) return null;
-  for (let i = 0; i < head.length; i++) if (bytes[start + i] !== head[i]) return null;
-  return source;
+  return isAt(HEADS[source], bytes, start, end) ? source : null;
 }

@@ -78,29 +78,24 @@ class Rows {
   }
 }
 
-function columnOf(all: Chosen, table: Table, metric: string, options: SeriesOptions): Column {
-  const { x, step, y } = withMetric(all, table.metrics.get(metric)!.first(table.rows));
-  const smooth = options.smoothing > 0 ? smoothed(y, options.smoothing) : null;
-  const [first, last] = [firstAtLeast(x, options.from), firstAbove(x, options.to)];
-  const chosen = reduced({ x: x.subarray(first, last), y: y.subarray(first, last) }, options.points);
+function columnOf(all: Chosen, table: Table, metric: string, { from, to, points, smoothing }: SeriesOptions): Column {
+  const { x, y } = withMetric(all, table.metrics.get(metric)!.first(table.rows));
+  const [first, last] = [firstAtLeast(x, from), firstAbove(x, to)];
+  const places = reduced({ x: x.subarray(first, last), y: y.subarray(first, last) }, points).map((i) => first + i);
   return {
-    x: Array.from(chosen, (i) => x[first + i]!),
-    step: Array.from(chosen, (i) => step[first + i]!),
-    y: Array.from(chosen, (i) => finite(y[first + i]!)),
-    smooth: smooth === null ? [] : Array.from(chosen, (i) => finite(smooth[first + i]!)),
+    x: Array.from(places, (i) => x[i]!),
+    y: Array.from(places, (i) => finite(y[i]!)),
+    smooth: smoothing > 0 ? Array.from(smoothed(y, smoothing, places), finite) : [],
     of: last - first,
   };
 }
 
 /** The rows that have a metric: mostly all. */
-function withMetric(
-  { rows, x, step }: Chosen,
-  values: Float64Array,
-): { x: Float64Array; step: Float64Array; y: Float64Array } {
+function withMetric({ rows, x }: Chosen, values: Float64Array): { x: Float64Array; y: Float64Array } {
   const y = taken(values, rows);
-  if (!hasNaN(y)) return { x, step, y };
+  if (!hasNaN(y)) return { x, y };
   const has = (_: number, i: number): boolean => !Number.isNaN(y[i]!);
-  return { x: x.filter(has), step: step.filter(has), y: y.filter(has) };
+  return { x: x.filter(has), y: y.filter(has) };
 }
 
 function hasNaN(values: Float64Array): boolean {

@@ -76,10 +76,15 @@ const FORMS: Readonly<Record<string, z.ZodType>> = {
 /** An event, or null: the line is none. */
 export function soundEvent(line: string): StampedEvent | null {
   const event = parsed(line);
-  const form = event === null ? undefined : FORMS[event.event];
-  if (event === null || form === undefined) return event;
-  const sound = form.safeParse(event);
-  return sound.success ? (sound.data as StampedEvent) : null;
+  return event === null ? null : sound(event);
+}
+
+/** An event with what the page needs of it, or null: it has not what makes it one. */
+export function sound(event: StampedEvent): StampedEvent | null {
+  const form = FORMS[event.event];
+  if (form === undefined) return event;
+  const found = form.safeParse(event);
+  return found.success ? (found.data as StampedEvent) : null;
 }
 
 /** An object with a kind, its fields as they stand; null: the line is none. */

@@ -1,30 +1,46 @@
 /** The numbers of the events of one kind as columns that grow. A row for each event, a column for each number. */
+import type { StampedEvent } from '@minicpm-finetune/run';
 import { GAP, LineShape } from './line-shape.js';
 import { parsed } from './sound-event.js';
 
+/** Times the memory of a column that is full: each copy is of a new place in memory. */
+const GROWTH = 8;
+
 /** A column of numbers. NaN: the event has no such number; `GAP`: it was not finite. */
 export class GrowingColumn {
-  #values = new Float64Array(64).fill(Number.NaN);
+  #values = new Float64Array(64);
+  /** Values up to here are set; the memory after them is untouched, so that room to grow costs none. */
+  #length = 0;
 
   set(row: number, value: number): void {
-    if (row >= this.#values.length) {
-      const larger = new Float64Array(2 ** Math.ceil(Math.log2(row + 1) + 1)).fill(Number.NaN);
-      larger.set(this.#values);
-      this.#values = larger;
-    }
+    if (row > this.#length) this.#fillTo(row);
+    else if (row === this.#values.length) this.#grow(row + 1);
     this.#values[row] = value;
+    if (row === this.#length) this.#length++;
   }
 
   get(row: number): number {
-    return row < this.#values.length ? this.#values[row]! : Number.NaN;
+    return row < this.#length ? this.#values[row]! : Number.NaN;
   }
 
-  /** The first `rows` values, to be read only. A view, unless the last ones are missing. */
+  /** The first `rows` values, to be read only. A view. */
   first(rows: number): Float64Array {
-    if (rows <= this.#values.length) return this.#values.subarray(0, rows);
-    const all = new Float64Array(rows).fill(Number.NaN);
-    all.set(this.#values);
-    return all;
+    if (rows > this.#length) this.#fillTo(rows);
+    return this.#values.subarray(0, rows);
+  }
+
+  /** Makes rows without a value up to `rows`, and room for one more. */
+  #fillTo(rows: number): void {
+    this.#grow(rows + 1);
+    this.#values.fill(Number.NaN, this.#length, rows);
+    this.#length = rows;
+  }
+
+  #grow(rows: number): void {
+    if (rows <= this.#values.length) return;
+    const larger = new Float64Array(Math.max(rows, GROWTH * this.#values.length));
+    larger.set(this.#values.subarray(0, this.#length));
+    this.#values = larger;
   }
 }
 
@@ -81,6 +97,19 @@ export class Table {
    * @returns false: the line is no event
    */
   read(bytes: Buffer, start: number, end: number): boolean {
+    if (this.#readKnown(bytes, start, end)) return true;
+    const event = parsed(bytes.toString('utf8', start, end));
+    return event !== null && this.readEvent(event);
+  }
+
+  /** Reads an event however its line was written; as `read`. */
+  readEvent(event: StampedEvent): boolean {
+    const line = JSON.stringify(event);
+    const bytes = Buffer.from(line);
+    return this.#readKnown(bytes, 0, bytes.length) || this.#learn(line, bytes);
+  }
+
+  #readKnown(bytes: Buffer, start: number, end: number): boolean {
     for (let i = 0; i < this.#shapes.length; i++) {
       const known = this.#shapes[i]!;
       if (!known.shape.read(bytes, start, end, this.#values)) continue;
@@ -88,7 +117,7 @@ export class Table {
       this.#row = known;
       return true;
     }
-    return this.#learn(bytes, start, end);
+    return false;
   }
 
   /** Of the line that was read last; NaN without it. Time in milliseconds since 1970. */
@@ -110,19 +139,15 @@ export class Table {
     this.rows++;
   }
 
-  #learn(bytes: Buffer, start: number, end: number): boolean {
-    const line = bytes.toString('utf8', start, end);
-    const event = parsed(line);
-    const compact = event === null ? null : JSON.stringify(event);
-    const shape = compact === null ? null : LineShape.of(compact);
-    if (compact === null || shape === null || shape.paths.length > MOST_VALUES) return false;
+  #learn(line: string, bytes: Buffer): boolean {
+    const shape = LineShape.of(line);
+    if (shape === null || shape.paths.length > MOST_VALUES) return false;
     const columns = shape.paths.map((path) => (NO_METRICS.has(path) ? null : this.#columnOf(this.#nameOf(path))));
     const index = (name: string): number => shape.paths.indexOf(name);
     this.#row = { shape, columns, step: index('step'), epoch: index('epoch'), time: index('time') };
     this.#shapes.unshift(this.#row);
     this.#shapes.length = Math.min(this.#shapes.length, MOST_SHAPES);
-    const text = Buffer.from(compact);
-    return shape.read(text, 0, text.length, this.#values);
+    return shape.read(bytes, 0, bytes.length, this.#values);
   }
 
   #columnOf(metric: string | null): GrowingColumn | null {
