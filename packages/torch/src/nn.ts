@@ -183,8 +183,8 @@ export abstract class LinearAdapter extends Module {
   }
 }
 
-/** How rows (over the last dimension) are computed: with whatever is beside them, each by itself, or as a piece that always comes as one. */
-let rowsAre: 'any' | 'alone' | 'a piece' = 'any';
+/** How rows (over the last dimension) are computed: with whatever is beside them, each by itself, as a piece that always comes as one, or as several pieces. */
+let rowsAre: 'any' | 'alone' | 'a piece' | 'pieces' = 'any';
 
 function withRows<T>(are: typeof rowsAre, fn: () => T): T {
   const before = rowsAre;
@@ -210,6 +210,11 @@ export const rowsStandAlone = (): boolean => rowsAre === 'alone';
 /** Runs `fn` on rows that always come together: the same rows give the same bits. For generation: no gradient flows. */
 export function onePiece<T>(fn: () => T): T {
   return withRows('a piece', fn);
+}
+
+/** Runs `fn` on the rows of several pieces one after the other. Where `rowsStandAlone` says so, each of fewer than 512 rows has the bits that `onePiece` gives it. */
+export function severalPieces<T>(fn: () => T): T {
+  return withRows('pieces', fn);
 }
 
 /**

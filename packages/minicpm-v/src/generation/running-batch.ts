@@ -22,8 +22,8 @@ import { Sequence, type SequenceOptions } from './sequence.js';
 /** Positions of a prompt that are computed at once. */
 export const PIECE_LENGTH = 512;
 
-/** Positions of several prompts that are computed at once: from 512 rows on, products are those of all rows together, so a row's bits depend on the others. */
-const MOST_TOGETHER = 511;
+/** Positions of several prompts that are computed at once. A piece of as many is alone: its products are those of all its rows at once. */
+const MOST_TOGETHER = 512;
 
 export interface BatchOptions {
   /** The adapters that sequences may be answered by. They work in turns while a step runs; which one works afterwards is not said. */

@@ -21,6 +21,7 @@ import {
   rowsMlp,
   rowsWeight,
   scope,
+  severalPieces,
   swiglu,
   type Tensor,
 } from '@minicpm-finetune/torch';
@@ -195,7 +196,7 @@ export class Decoder extends Module {
     for (const [i, { cache }] of pieces.entries()) cache.reserve(counts[i]!);
     const rope = this.rope(positionsOf(pieces, counts), Math.max(...pieces.map(({ length }) => length)));
     const reached = pieces.map(({ cache }, i) => ({ cache, count: counts[i]! }));
-    const hidden = onePiece(() =>
+    const hidden = (pieces.length === 1 ? onePiece : severalPieces)(() =>
       this.layers.reduce((x, layer, i) => scope(() => layer.forward(x, rope, { pieces: reached, layer: i })), embeds),
     );
     for (const { cache, count } of reached) cache.advance(count);

@@ -178,11 +178,25 @@ describe.each(KINDS.filter(([name]) => TOGETHER.has(name)))('short prompts, %s',
     if (name === 'float32' || kind.lora) expect(readsTogether).toBe(false);
   });
 
-  it('are fewer than the 512 positions from which on all rows of a product belong together', () => {
-    const batch = new RunningBatch(model);
-    for (let seed = 0; seed < 5; seed++) batch.add(prompt(model, seed, 128, 0), OPTIONS);
-    expect(batch.step()).toHaveLength(model.llm.model.readsTogether ? 3 : 1);
-    batch.dispose();
+  it('are up to 512 positions, with the bits of each alone; 512 of one prompt are alone', () => {
+    const tokensOf = (lengths: readonly number[], seed: number): { first: number; tokens: NewToken[] } => {
+      const batch = new RunningBatch(model);
+      for (const [i, length] of lengths.entries())
+        batch.add(prompt(model, seed + i, length, 0), { ...OPTIONS, logProbs: 0 });
+      const tokens = [...batch.step()];
+      const first = tokens.length;
+      while (batch.size > 0) tokens.push(...batch.step());
+      batch.dispose();
+      return { first, tokens };
+    };
+    const lengths = [128, 128, 128, 128, 128];
+    const all = tokensOf(lengths, 0);
+    expect(all.first).toBe(model.llm.model.readsTogether ? 4 : 1);
+    lengths.forEach((length, i) => {
+      const own = all.tokens.filter(({ sequence }) => sequence === i);
+      expect(own.map((token) => ({ ...token, sequence: 0 }))).toEqual(tokensOf([length], i).tokens);
+    });
+    expect(tokensOf([560, 10], 0).first).toBe(0);
   });
 });
 

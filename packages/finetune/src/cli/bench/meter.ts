@@ -110,8 +110,8 @@ export class StepMeter implements StepProfile {
   }
 
   block<T>(phase: Phase, node: PlanNode, run: () => T): T {
-    const part = /^(vpm|resampler)/.test(node.name) ? 'vision' : 'language';
-    if (!(partOf(node.name) === 'llm' && node.name.includes('.layers.'))) return this.#timed(`${part} ${phase}`, run);
+    const part = partOf(node.name) === 'llm' ? 'language' : 'vision';
+    if (part === 'vision' || !node.name.includes('.layers.')) return this.#timed(`${part} ${phase}`, run);
     const { all, trained } = weightsOf(node);
     const weights = phase === 'backward' ? all + trained : all;
     const passes = phase === 'backward' ? 2 : 1; // of attention, besides computing it once more
