@@ -41,6 +41,14 @@ struct Ahead {
   }
 };
 
+template <int outputs, int rows>
+AVX512_ROWS inline void clear(__m512 (&sums)[outputs][rows]) {
+#pragma GCC unroll 8
+  for (int o = 0; o < outputs; o++)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
+}
+
 template <int outputs, int rows, bool whole>
 AVX512_ROWS inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count) {
   __m512bh factors[rows];
@@ -70,10 +78,7 @@ AVX512_ROWS inline void storeSums(const __m512 (&sums)[outputs][rows], float* to
 template <int outputs, int rows>
 AVX512_ROWS inline void block(const BFloat16* x, const BFloat16* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
   __m512 sums[outputs][rows];
-#pragma GCC unroll 8
-  for (int o = 0; o < outputs; o++)
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
+  clear(sums);
   int64_t k = 0;
   for (; k + kLanes <= width; k += kLanes) {
     ahead.step();

@@ -61,8 +61,7 @@ AVX512_ROWS inline void stream(const BFloat16* x, const BFloat16* weight, int64_
 #pragma GCC unroll 4
   for (int o = 0; o < 4; o++, weight += width) {
     __m512 own[1][rows];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) own[0][r] = _mm512_setzero_ps();
+    clear(own);
     int64_t k = 0;
     for (; k + kLanes <= width; k += kLanes) step<1, rows, true>(own, x + k, width, weight + k, width, kLanes);
     if (k < width) step<1, rows, false>(own, x + k, width, weight + k, width, width - k);

@@ -91,10 +91,7 @@ AVX512_ROWS inline void step(__m512 (&sums)[outputs][rows], const Expander& expa
 template <int outputs, int rows, bool wide>
 AVX512_ROWS inline void block(const Expander& expander, const BFloat16* x, const int8_t* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
   __m512 sums[outputs][rows];
-#pragma GCC unroll 8
-  for (int o = 0; o < outputs; o++)
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
+  clear(sums);
   int64_t k = 0;
   for (; k + kBytes <= width; k += kBytes) {
     if (wide) ahead.step();
@@ -198,7 +195,7 @@ AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const in
 
 }  // namespace
 
-// More than a few rows: the weights become bfloat16 first, some outputs at a time.
+// More than a few rows: the weights of all outputs, of which a call has a thread's share, become bfloat16 first.
 AVX512_ROWS static void manyRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
   const int64_t width = problem.inputs, end = problem.outputs;
   const Expander expander;

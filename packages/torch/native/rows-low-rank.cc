@@ -1,8 +1,6 @@
 // minicpm::rows_low_rank_: low-rank adapters on some rows. Each group of rows of a layer has factors of its own.
 //
 // The same products and the same sum as of rows_linear and rows_add one by one, so the same bits.
-#include <ATen/ops/add.h>
-
 #include <vector>
 
 #include "own-operators.h"

@@ -212,7 +212,7 @@ export function onePiece<T>(fn: () => T): T {
   return withRows('a piece', fn);
 }
 
-/** Runs `fn` on the rows of several pieces one after the other. Where `rowsStandAlone` says so, each of fewer than 512 rows has the bits that `onePiece` gives it. */
+/** Runs `fn` on the rows of several pieces one after the other. Where `ops.rowsStandAlone` says so, each of fewer than 512 rows has the bits that `onePiece` gives it. */
 export function severalPieces<T>(fn: () => T): T {
   return withRows('pieces', fn);
 }
