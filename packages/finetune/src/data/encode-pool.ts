@@ -37,6 +37,12 @@ export function defaultThreads(cores: number = availableParallelism(), ranksOnTh
   return Math.max(1, Math.min(8, Math.floor(cores / 4 / ranksOnThisMachine)));
 }
 
+/** So many records are done here before a thread has started. */
+const FEW = 16;
+
+/** Threads that look at `records` records once each. */
+export const threadsFor = (records: number): number => (records <= FEW ? 0 : availableParallelism());
+
 // The built file, whether this file runs from src (tests) or from dist.
 const WORKER_FILE = new URL('../../dist/data/encode-worker.js', import.meta.url);
 

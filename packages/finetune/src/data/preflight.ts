@@ -4,12 +4,11 @@
  * records; `full` decodes them all. What was found is remembered (memory.ts): records that are unchanged since are not
  * looked at again.
  */
-import { availableParallelism } from 'node:os';
 import { UserError, type UserErrorData } from '@minicpm-finetune/run';
 import { asTask, type Reporter } from '../report/reporter.js';
 import { type BadRecordPolicy, BadRecords } from './bad-records.js';
 import type { Dataset } from './dataset.js';
-import { EncodePool } from './encode-pool.js';
+import { EncodePool, threadsFor } from './encode-pool.js';
 import type { EncoderSetup } from './encoder.js';
 import { FileLines } from './file-lines.js';
 import { readLine, stampOf, UNKNOWN } from './identity.js';
@@ -30,7 +29,7 @@ export interface PreflightOptions {
   readonly indices?: Uint32Array;
   /** Handling of bad records; reports are left to the run itself. */
   readonly badRecords: Omit<BadRecordPolicy, 'reportFile'>;
-  /** Worker threads; null: one per core; 0: this thread. */
+  /** Worker threads; null: one per core, none for a few records; 0: this thread. */
   readonly threads: number | null;
   /** Where to look for what is known, and to leave it; absent: nowhere. */
   readonly memory?: Memory | null;
@@ -142,7 +141,7 @@ async function lookAt(records: Uint32Array, options: PreflightOptions, { found, 
   const { dataset, encoder, reporter, purpose, mode } = options;
   const policy = new BadRecords({ ...options.badRecords, reportFile: undefined }, dataset.length);
   const look = { purpose, decoded: mode === 'full' ? dataset.length : ENCODED_FIRST };
-  const most = options.threads ?? availableParallelism();
+  const most = options.threads ?? threadsFor(records.length);
   const ranges = rangesOf(records, Math.max(1, most) * AHEAD);
   const threads = Math.min(most, ranges.length);
   const setup = { dataset: dataset.index, encoder, look };

@@ -7,7 +7,7 @@
 import { UserError } from '@minicpm-finetune/run';
 import type { RecordsState } from '../checkpoint/records.js';
 import type { Dataset } from '../data/dataset.js';
-import { EncodePool } from '../data/encode-pool.js';
+import { EncodePool, threadsFor } from '../data/encode-pool.js';
 import type { EncoderSetup } from '../data/encoder.js';
 import { filesOf, UNKNOWN } from '../data/identity.js';
 import { inOrder } from '../data/in-order.js';
@@ -91,7 +91,7 @@ async function otherPictures(
 ): Promise<number[]> {
   if (records.length === 0) return [];
   const setup = { dataset: dataset.index, encoder };
-  const pool = await EncodePool.open('content', setup, 1, () => {});
+  const pool = await EncodePool.open('content', setup, Math.min(1, threadsFor(records.length)), () => {});
   const decoding = await EncodePool.open('decode', setup, 0, () => {});
   const repaired = failed === null ? [] : await filesAt(dataset, failed);
   const other: number[] = [];

@@ -1,7 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
+import { threadsFor } from '../../src/data/encode-pool.js';
 import { Encoder, encoderSetup } from '../../src/data/encoder.js';
 import { type Preflight, type PreflightOptions, preflight } from '../../src/data/preflight.js';
 import { SILENT } from '../../src/report/reporter.js';
@@ -21,6 +23,12 @@ const run = async (file: string, more: Partial<PreflightOptions> = {}): Promise<
   (await look(file, more)).lengths;
 
 describe('preflight', () => {
+  it('takes no thread for a few records, which gives the same', async () => {
+    expect([0, 16, 17].map(threadsFor)).toEqual([0, 0, availableParallelism()]);
+    const { file } = await makeData(16);
+    expect(await run(file, { threads: null })).toEqual(await run(file, { threads: 2 }));
+  });
+
   it('measures lengths that are close to the true ones', async () => {
     const data = await makeData(400);
     const reporter = new Reports();

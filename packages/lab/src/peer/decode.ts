@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import { holdWeights, loadWeights, MiniCPMV, quantizeLayers, RunningBatch } from '@minicpm-finetune/minicpm-v';
 import { type EncodedPrompt, readConfig } from '@minicpm-finetune/processor';
 import { median } from '@minicpm-finetune/run';
-import { ops, scope, setThreads, yieldToEventLoop } from '@minicpm-finetune/torch';
+import { ops, scope, yieldToEventLoop } from '@minicpm-finetune/torch';
 import { Command } from 'commander';
+import { startEngine } from 'minicpm-finetune/internal';
 
 interface Flags {
   readonly checkpoint: string;
@@ -80,7 +81,7 @@ function bytesOfToken(model: MiniCPMV): number {
 }
 
 async function ours(flags: Flags): Promise<void> {
-  setThreads(Number(flags.threads));
+  startEngine({ device: 'cpu', threads: Number(flags.threads) }); // as chat and serve start it
   const model = new MiniCPMV(readConfig(flags.checkpoint));
   loadWeights(model, flags.checkpoint);
   if (flags.int8) quantizeLayers(model, 'int8', { head: true });

@@ -5,10 +5,9 @@
  * What the preflight remembers (data/memory.ts) is not used: it has lengths that are only close, and neither supervised tokens, slices nor
  * warnings, which are all that is reported here. Nor is it filled: that would take a hash of every picture's content.
  */
-import { availableParallelism } from 'node:os';
 import type { UserErrorData } from '@minicpm-finetune/run';
 import { Dataset } from '../../data/dataset.js';
-import { EncodePool } from '../../data/encode-pool.js';
+import { EncodePool, threadsFor } from '../../data/encode-pool.js';
 import type { Outcome } from '../../data/encode-task.js';
 import type { EncoderSetup } from '../../data/encoder.js';
 import { eachOf, inOrder } from '../../data/in-order.js';
@@ -20,7 +19,7 @@ export interface CheckRecordsOptions {
   /** JSON, JSON Lines and parquet files. */
   readonly paths: readonly string[];
   readonly encoder: EncoderSetup;
-  /** Worker threads; null: one per core; 0: this thread. */
+  /** Worker threads; null: one per core, none for a few records; 0: this thread. */
   readonly threads: number | null;
   /** Whether the report has the numbers of each record. */
   readonly perRecord?: boolean;
@@ -98,7 +97,7 @@ export async function checkRecords({ reporter = SILENT, ...options }: CheckRecor
   const notice = (message: string): void => reporter.notice(message);
   const dataset = await Dataset.open(options.paths, notice);
   const setup = { dataset: dataset.index, encoder: options.encoder };
-  const threads = options.threads ?? availableParallelism();
+  const threads = options.threads ?? threadsFor(dataset.length);
   const pool = await EncodePool.open('summary', setup, threads, notice);
   const tally = new Tally(dataset, options.encoder.maxLength, options.perRecord ?? false);
   try {

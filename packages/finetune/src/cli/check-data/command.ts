@@ -40,7 +40,10 @@ const FLAGS: readonly Flag[] = flagsOf({
   output: {
     dataloader_num_workers: {
       ...loader.dataloader_num_workers,
-      help: { en: 'Threads; one per core unless given.', zh: '线程数；默认每个核一个。' },
+      help: {
+        en: 'Threads; one per core unless given, none for a few records.',
+        zh: '线程数；默认每个核一个，记录很少时不用线程。',
+      },
     },
     max_shown: {
       kind: 'integer',
