@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { contentOfFile, listCheckpoints } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { removeUnfinished, verifyCheckpoint } from '../../src/checkpoint/checkpoint.js';
 import { dealOut } from '../../src/checkpoint/held.js';
 import { type RankEnd, runRanks } from '../support/rank-processes.js';
@@ -44,7 +45,7 @@ function expectSameFiles(name: string, as: string): void {
 }
 
 describe('a checkpoint of several ranks', () => {
-  for (const size of [2, 3, 4]) {
+  for (const size of LONG ? [2, 3, 4] : [3]) {
     it(`of ${size} has the bytes of one's, and no rank keeps tensors`, async () => {
       const ends = await saved(`of ${size}`, size);
       const line = { path: checkpoint(`of ${size}`), kept: 0 };
@@ -57,7 +58,7 @@ describe('a checkpoint of several ranks', () => {
     });
   }
 
-  for (const size of [1, 2, 3, 4]) {
+  for (const size of LONG ? [1, 2, 3, 4] : [1, 3]) {
     it(`is restored on ${size}, each rank its part`, async () => {
       const ends = await run('restore', size, { folder: folderOf('one') });
       const lines = ends.map(({ lines: [line], stderr }) => ({ ...(line as { parameters: number }), stderr }));
@@ -93,7 +94,8 @@ describe('a rank that fails', () => {
     expect(readdirSync(checkpoint('taken'))).toEqual(['notes.txt']);
   });
 
-  for (const [rank, at] of [[0, 'model'], [1, 'model'], [2, 'model'], [0, 'others']] as const) // biome-ignore format: one line
+  const deaths = [[0, 'model'], [1, 'model'], [2, 'model'], [0, 'others']] as const; // biome-ignore format: one line
+  for (const [rank, at] of LONG ? deaths : deaths.slice(0, 2))
     it(`by death (rank ${rank}, at ${at}): nothing can be loaded, and the others end with an error`, async () => {
       const name = `died ${rank} ${at}`;
       const started = performance.now();
@@ -117,7 +119,8 @@ const MOUNTS = spawnSync('unshare', ['-mu', 'mount', '-t', 'tmpfs', 'tmpfs', tmp
 if (!MOUNTS) console.warn('Tests of machines without a shared folder are left out: unshare -mu is not permitted.');
 
 describe('ranks that do not see the folder', () => {
-  for (const sees of [[true, false], [true, false, true], [true, false, false, false]]) // biome-ignore format: one line
+  const seeing = [[true, false, true], [true, false], [true, false, false, false]]; // biome-ignore format: one line
+  for (const sees of LONG ? seeing : seeing.slice(0, 1))
     it(`write and read through rank 0: ${sees.map((own) => (own ? 'sees' : 'does not')).join(', ')}`, async () => {
       const folder = folderOf(`streamed ${sees.join()}`);
       mkdirSync(folder);
