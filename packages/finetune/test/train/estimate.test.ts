@@ -191,7 +191,7 @@ describe('an estimate', () => {
   ];
 
   it('is within 10 % of what is measured', { timeout: 300_000 }, () => {
-    const CASES = ALL.filter((_, i) => LONG || i % 2 === 0);
+    const CASES = ALL.filter((_, i) => LONG || i % 4 === 1);
     const small = { model_max_length: 512 };
     const cases = CASES.map(([flags, rank = 0, size = 1]) => ({ config: config({ ...small, ...flags }), rank, size }));
     // in a process of its own: what is measured is of a process
