@@ -79,7 +79,7 @@ describe('train --nproc_per_node 2', () => {
     expect(left('term')).toEqual([]);
   });
 
-  it('stops and saves at Ctrl-C', async () => {
+  it.runIf(LONG)('stops and saves at Ctrl-C', async () => {
     const running = startTraining(flagsOf('interrupt', ENDLESS));
     await printed(running, 'step 3/2000');
     running.child.kill('SIGINT');
