@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ENGLISH } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
+import { LONG } from '../../../torch/test/support/long.js';
 import { checkRecords, distribution } from '../../src/cli/check-data/check-data.js';
 import { checkDataCommand } from '../../src/cli/check-data/command.js';
 import { formatReport } from '../../src/cli/check-data/report.js';
@@ -22,7 +23,9 @@ import { Reports } from '../support/reports.js';
 
 const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
 const check = (paths: string[], more: Partial<Parameters<typeof checkRecords>[0]> = {}) =>
-  checkRecords({ paths, encoder, threads: 1, ...more });
+  checkRecords({ paths, encoder, threads: 0, ...more });
+
+const RECORDS = LONG ? 2000 : 400;
 
 /** Runs the command as main does. */
 async function run(...words: string[]): Promise<{ code: number; out: string; err: string }> {
@@ -43,10 +46,10 @@ async function run(...words: string[]): Promise<{ code: number; out: string; err
 }
 
 describe('checkRecords', () => {
-  it('finds exactly the planted faults among 2000 records, each with its place and message', async () => {
-    const faults = plantFaults(2000);
+  it(`finds exactly the planted faults among ${RECORDS} records, each with its place and message`, async () => {
+    const faults = plantFaults(RECORDS);
     expect(faults.size).toBe(FAULTS.length);
-    const data = await makeData(2000, new Map([...faults].map(([index, [line]]) => [index, line])));
+    const data = await makeData(RECORDS, new Map([...faults].map(([index, [line]]) => [index, line])));
     const reporter = new Reports();
     const report = await check([data.file], { threads: 2, reporter });
     const planted = [...faults.keys()].sort((a, b) => a - b);
@@ -55,11 +58,11 @@ describe('checkRecords', () => {
       expect(error.message).toMatch(faults.get(error.record)![1]);
       expect(error).toMatchObject({ file: data.file, line: error.record + 1, cure: expect.stringMatching(/\w/) });
     }
-    expect(report).toMatchObject({ records: 2000, warnings: [], too_long: 0, model_max_length: 2048 });
-    expect(reporter.tasks).toMatchObject([{ label: 'Checking', total: 2000, end: 'finished' }]);
-    expect(reporter.tasks[0]!.updates).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1));
+    expect(report).toMatchObject({ records: RECORDS, warnings: [], too_long: 0, model_max_length: 2048 });
+    expect(reporter.tasks).toMatchObject([{ label: 'Checking', total: RECORDS, end: 'finished' }]);
+    expect(reporter.tasks[0]!.updates).toEqual(Array.from({ length: RECORDS }, (_, i) => i + 1));
 
-    const sound = Array.from({ length: 2000 }, (_, i) => i).filter((i) => !faults.has(i));
+    const sound = Array.from({ length: RECORDS }, (_, i) => i).filter((i) => !faults.has(i));
     expect(report.text_only).toBe(sound.filter((i) => i % 10 === 9).length);
     expect(report.images).toBe(sound.filter((i) => i % 10 < 8).length + 2 * sound.filter((i) => i % 10 === 8).length);
     // the four sizes of makeData's pictures: 56x56 whole, 90x60 and 60x130 in 2 slices, 200x40 in 4

@@ -1,16 +1,19 @@
 /** finetune_ds.sh and finetune_lora.sh of the repository's root, under the shells that are `sh` somewhere: dash (Debian, Ubuntu) and bash. */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { LONG } from '../../../torch/test/support/long.js';
 import { eventsOf, makePlace } from '../support/run-place.js';
 
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 const SHELLS = ['dash', 'bash'].filter((shell) => spawnSync(shell, ['-c', 'exit 0']).status === 0);
+/** Under these every case runs the program. */
+const FULLY = LONG ? SHELLS : SHELLS.slice(0, 1);
 
 let folder: string;
 /** The repository under a name with a space and letters beyond ASCII. */
@@ -41,7 +44,7 @@ function config(shell: string, script: string, variables: Record<string, string>
 
 const variables = { MODEL: 'my model', DATA: 'my data.json', EVAL_DATA: 'my eval.json', LLM_TYPE: 'qwen' };
 
-describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
+describe.each(FULLY)('finetune_ds.sh under %s', (shell) => {
   it('trains everything, with the variables of the official script', () => {
     const {
       model,
@@ -90,7 +93,7 @@ describe.each(SHELLS)('finetune_ds.sh under %s', (shell) => {
   });
 });
 
-describe.each(SHELLS)('finetune_lora.sh under %s', (shell) => {
+describe.each(FULLY)('finetune_lora.sh under %s', (shell) => {
   it('trains adapters', () => {
     const { trainables, lora, batch } = config(shell, 'finetune_lora.sh', variables);
     expect(trainables).toEqual({ tune_vision: true, tune_llm: false });
@@ -124,6 +127,28 @@ describe.each(SHELLS)('finetune_lora.sh under %s', (shell) => {
     } finally {
       rmSync(made, { recursive: true });
     }
+  });
+});
+
+describe.each(['finetune_ds.sh', 'finetune_lora.sh'])('%s', (script) => {
+  it.each([
+    variables,
+    { DATA: 'd' },
+    { ...variables, GPUS_PER_NODE: '2', NNODES: '3', NODE_RANK: '1', MASTER_ADDR: '10.0.0.1', MASTER_PORT: '6001' },
+    { ...variables, DEEPSPEED: 'a file.json', OUTPUT_DIR: 'out put' },
+  ])('gives the program the same words under every shell: %j', (given) => {
+    const programs = join(folder, 'programs');
+    mkdirSync(programs, { recursive: true });
+    const node = '#!/bin/sh\nfor word; do printf "<%s>\\n" "$word"; done\n';
+    writeFileSync(join(programs, 'node'), node, { mode: 0o755 });
+    const [first, ...others] = SHELLS.map((shell) => {
+      const PATH = `${programs}:${process.env.PATH}`;
+      const { status, stdout, stderr } = run(shell, script, { ...given, PATH }, '--run_name', '  two  *  "words" ', '');
+      return { status, stderr, words: stdout.split('\n') };
+    });
+    expect(first).toMatchObject({ status: 0, words: expect.arrayContaining(['<--data_path>', `<${given.DATA}>`]) });
+    expect(first!.words.slice(-4)).toEqual(['<--run_name>', '<  two  *  "words" >', '<>', '']);
+    for (const other of others) expect(other).toEqual(first);
   });
 });
 

@@ -4,14 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { UserError } from '@minicpm-finetune/run';
 import sharp from 'sharp';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { Dataset } from '../../src/data/dataset.js';
 import { DecodeAhead } from '../../src/data/decode-ahead.js';
 import { encoderSetup } from '../../src/data/encoder.js';
 import { UNKNOWN } from '../../src/data/identity.js';
 import { Memory } from '../../src/data/memory.js';
 import { type Preflight, type PreflightOptions, preflight } from '../../src/data/preflight.js';
-import { DATA_FLAGS, MODEL, MODEL_FLAGS, makeData, picture } from '../support/made-data.js';
+import { DATA_FLAGS, type MadeData, MODEL, MODEL_FLAGS, makeData, picture } from '../support/made-data.js';
 import { Reports } from '../support/reports.js';
 
 const encoder = encoderSetup(MODEL, MODEL_FLAGS, DATA_FLAGS);
@@ -27,27 +27,31 @@ async function look(
   const dataset = await Dataset.open([file], () => {});
   const memory = new Memory({ folder, least: 0, notice: (message) => reporter.notice(message) });
   const badRecords = { onBadRecord: 'stop', maxBadFraction: 0.01 } as const;
-  const usual = { purpose: 'training', mode: 'quick', badRecords, threads: 1, memory } as const;
+  const usual = { purpose: 'training', mode: 'quick', badRecords, threads: 0, memory } as const;
   const result = await preflight({ dataset, encoder, ...usual, reporter, ...more });
   await dataset.close();
   return { ...result, read: reporter.tasks[0]?.total ?? 0 };
 }
 
-/** Data whose pictures are old enough to be relied on. */
-async function oldData(records: number) {
-  const data = await makeData(records);
+/** Data whose pictures are old enough to be relied on: two that stay as they are, two for tests that change them. */
+let many: MadeData;
+let few: MadeData;
+let manyToChange: MadeData;
+let fewToChange: MadeData;
+beforeAll(async () => {
+  const all = await Promise.all([300, 20, 300, 20].map((records) => makeData(records)));
   const past = new Date(Date.now() - 60_000);
-  for (const name of readdirSync(join(data.folder, 'images')))
-    utimesSync(join(data.folder, 'images', name), past, past);
+  for (const { folder } of all)
+    for (const name of readdirSync(join(folder, 'images'))) utimesSync(join(folder, 'images', name), past, past);
   await new Promise((resolve) => setTimeout(resolve, 3100)); // the time of the last change of a file's data cannot be set
-  return data;
-}
+  [many, few, manyToChange, fewToChange] = all as [MadeData, MadeData, MadeData, MadeData];
+});
 
 const arrays = ({ lengths, texts, stamps, contents }: Preflight) => ({ lengths, texts, stamps, contents });
 
 describe('what was looked at', () => {
   it('is not looked at again, and gives the same, in the next start', async () => {
-    const [data, folder] = [await oldData(300), newFolder()];
+    const [data, folder] = [many, newFolder()];
     const first = await look(data.file, folder);
     const again = await look(data.file, folder);
     expect([first.read, again.read]).toEqual([300, 0]);
@@ -56,7 +60,7 @@ describe('what was looked at', () => {
   });
 
   it('is looked at again where a picture was changed, is gone, or changed just now', async () => {
-    const [data, folder] = [await oldData(300), newFolder()];
+    const [data, folder] = [manyToChange, newFolder()];
     const { lengths } = await look(data.file, folder);
     const path = join(data.folder, 'images', '3.jpg');
     const bytes = readFileSync(path);
@@ -79,7 +83,7 @@ describe('what was looked at', () => {
   });
 
   it('is looked at again with another file, other settings, another tokenizer', async () => {
-    const [data, folder] = [await oldData(20), newFolder()];
+    const [data, folder] = [fewToChange, newFolder()];
     await look(data.file, folder);
     const short = encoderSetup(MODEL, MODEL_FLAGS, { ...DATA_FLAGS, model_max_length: 100 });
     expect((await look(data.file, folder, { encoder: short })).read).toBe(20);
@@ -90,7 +94,7 @@ describe('what was looked at', () => {
   });
 
   it('is found out again from a damaged file, and bounded in size', async () => {
-    const [data, folder] = [await oldData(20), newFolder()];
+    const [data, folder] = [few, newFolder()];
     const { lengths } = await look(data.file, folder);
     const path = join(folder, readdirSync(folder)[0]!);
     const bytes = readFileSync(path);
@@ -111,8 +115,8 @@ describe('what was looked at', () => {
   });
 
   it('may be remembered by several at once', async () => {
-    const [data, folder] = [await oldData(60), newFolder()];
-    const all = await Promise.all([1, 2, 3].map(() => look(data.file, folder)));
+    const [data, folder] = [few, newFolder()];
+    const all = await Promise.all([1, 2, 3].map(() => look(data.file, folder, { threads: 1 })));
     for (const one of all) expect(arrays(one)).toEqual(arrays(all[0]!));
     expect((await look(data.file, folder)).read).toBe(0);
     expect(readdirSync(folder)).toHaveLength(1);
@@ -172,7 +176,7 @@ describe('damage in the middle of a picture', () => {
   });
 
   it('is the same decoding in either mode', async () => {
-    const [data, folder] = [await oldData(300), newFolder()];
+    const [data, folder] = [many, newFolder()];
     const quick = await look(data.file, folder);
     const full = await look(data.file, folder, { mode: 'full' });
     expect(full.lengths).toEqual(quick.lengths);

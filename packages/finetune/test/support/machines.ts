@@ -25,7 +25,7 @@ export class Machine {
   static async make(name: string, address: string, own: string): Promise<Machine> {
     const hosts = `${own}-${name}.hosts`;
     writeFileSync(hosts, `127.0.0.1 localhost\n127.0.1.1 ${name}\n`);
-    const script = `hostname ${name}; ip link set lo up; mount --bind "$1" /etc/hosts; mount -t tmpfs -o size=400m tmpfs "$2"; echo ready; exec sleep infinity`;
+    const script = `hostname ${name}; ip link set lo up; mount --bind "$1" /etc/hosts; mount -t tmpfs -o size=100m tmpfs "$2"; echo ready; exec sleep infinity`;
     const holder = spawn('unshare', ['-nmu', 'bash', '-ec', script, 'bash', hosts, own], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });

@@ -23,8 +23,18 @@ export const DATA_FLAGS = {
   max_image_pixels: 100_000,
 } as const;
 
+/** The pictures that were made, by size and seed: most tests take the same ones. */
+const made = new Map<string, Promise<Buffer>>();
+
 /** A picture of bands of colour with noise, so that it is neither flat nor incompressible. */
 export async function picture(width: number, height: number, seed: number): Promise<Buffer> {
+  const key = [width, height, seed].join();
+  const found = made.get(key) ?? makePicture(width, height, seed);
+  made.set(key, found);
+  return await found;
+}
+
+async function makePicture(width: number, height: number, seed: number): Promise<Buffer> {
   const random = new Random(seed);
   const colours = Uint8Array.from({ length: 24 }, () => random.below(224));
   const raw = new Uint8Array(width * height * 3);

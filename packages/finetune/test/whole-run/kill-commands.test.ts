@@ -1,6 +1,6 @@
 /**
  * merge, generate and download killed with SIGKILL at random moments and started again: what is there is whole, and the end is that of a
- * command that was never killed. Six kills, 120 in the long part. Training: kill.test.ts.
+ * command that was never killed. Three kills, 120 in the long part. Training: kill.test.ts.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { HubServer, REPO } from '../support/hub-server.js';
 import { makePlace, type Place } from '../support/run-place.js';
 import { tinyAdapter } from '../support/tiny-model.js';
 
-const KILLS = LONG ? 40 : 2; // of each command
+const KILLS = LONG ? 40 : 1; // of each command
 const LIMIT = { timeout: 1_200_000 };
 
 let place: Place;
@@ -39,7 +39,7 @@ async function finish(words: readonly string[]): Promise<number> {
 /** Kills the command at a random moment of its usual time. */
 async function killed(words: readonly string[], usual: number, random: Random): Promise<Ended> {
   const running = command(words);
-  await sleep(random.below(Math.ceil(usual)));
+  await sleep((usual * random.below(1000)) / 1000);
   running.child.kill('SIGKILL');
   const ended = await running.ended;
   expect([0, null], ended.output).toContain(ended.code);
@@ -82,7 +82,7 @@ describe('generate', () => {
     };
     const usual = await finish(generate('whole.jsonl'));
     const expected = readFileSync(join(place.folder, 'whole.jsonl'), 'utf8');
-    const random = new Random(5, KILLS);
+    const random = new Random(9, KILLS);
     for (let kills = 0, run = 0; kills < KILLS; run++) {
       const name = `${run}.jsonl`;
       const output = join(place.folder, name);
@@ -116,7 +116,7 @@ describe('download', () => {
       const words = ['download', REPO, '--progress', 'quiet'];
       const usual = await finish(words);
       rmSync(join(home, 'hub'), { recursive: true });
-      const random = new Random(7, KILLS);
+      const random = new Random(3, KILLS);
       for (let kills = 0; kills < KILLS; ) {
         const { signal } = await killed(words, usual, random);
         if (signal === 'SIGKILL') kills++;

@@ -1,6 +1,6 @@
 /**
  * The argument lists of the official finetune_ds.sh and finetune_lora.sh with their DeepSpeed file, on a tiny model. Only the variables
- * (model, data, format) are ours, and the number of steps: six, or in the long part 1000 of the 10 000, so that evaluation and saving come
+ * (model, data, format) are ours, and the number of steps: four, or in the long part 1000 of the 10 000, so that evaluation and saving come
  * when the scripts say.
  */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -65,7 +65,7 @@ describe.each([
     const { code, output: text } = await run(
       script,
       place.data,
-      ...split('--max_steps 6 --eval_steps 3 --save_steps 3'),
+      ...split('--max_steps 4 --eval_steps 2 --save_steps 2'),
     );
     expect(code, text).toBe(0);
     expect(readJson(folder(), 'run.json')).toMatchObject({
@@ -73,10 +73,10 @@ describe.each([
       optimizer: { learning_rate: 1e-6, weight_decay: 0.1, adam_beta2: 0.95 },
       schedule: { lr_scheduler_type: 'cosine', warmup_ratio: 0.01 },
     });
-    expect(eventsOf(folder(), 'step').map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6]);
-    expect(eventsOf(folder(), 'eval').map(({ step }) => step)).toContain(3);
-    expect(eventsOf(folder(), 'run_end')).toMatchObject([{ status: 'finished', step: 6 }]);
-    expect(checkpointsIn(folder())).toEqual({ complete: ['checkpoint-3', 'checkpoint-6'], hidden: [] });
+    expect(eventsOf(folder(), 'step').map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+    expect(eventsOf(folder(), 'eval').map(({ step }) => step)).toContain(2);
+    expect(eventsOf(folder(), 'run_end')).toMatchObject([{ status: 'finished', step: 4 }]);
+    expect(checkpointsIn(folder())).toEqual({ complete: ['checkpoint-2', 'checkpoint-4'], hidden: [] });
     const files = readdirSync(folder());
     expect(files).toContain(weights);
     expect(files.some((file) => file.startsWith('events.out.tfevents'))).toBe(true);

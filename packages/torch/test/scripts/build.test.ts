@@ -26,16 +26,22 @@ import { explainFailure } from '../../scripts/diagnose.mjs';
 import { addonFile, explainLoadFailure, explainMissing, factsOf } from '../../src/load-failure.js';
 
 const SCRIPTS = join(import.meta.dirname, '..', '..', 'scripts');
+/** In C's interface of Node, which compiles in a tenth of the time of C++'s. */
 const ADDON = `
 #include <ATen/ATen.h>
-#include <napi.h>
+#include <node_api.h>
 #include "twice.h"
-static Napi::Value answer(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), twice(half())); }
-static Napi::Object start(Napi::Env env, Napi::Object exports) {
-  exports.Set("answer", Napi::Function::New(env, answer));
+static napi_value answer(napi_env env, napi_callback_info) {
+  napi_value number;
+  napi_create_int32(env, twice(half()), &number);
+  return number;
+}
+NAPI_MODULE_INIT() {
+  napi_value function;
+  napi_create_function(env, "answer", NAPI_AUTO_LENGTH, answer, nullptr, &function);
+  napi_set_named_property(env, exports, "answer", function);
   return exports;
 }
-NODE_API_MODULE(torch, start)
 `;
 
 let folder: string;
@@ -53,9 +59,9 @@ function makeLibtorch(path: string, version: string) {
   const source = join(path, 'half.cc');
   writeFileSync(source, 'extern "C" int half() { return 21; }\n');
   const end = process.platform === 'darwin' ? 'dylib' : 'so';
-  for (const name of ['torch', 'torch_cpu', 'c10']) {
-    execFileSync(compiler, ['-shared', '-fPIC', source, '-o', join(path, 'lib', `lib${name}.${end}`)]);
-  }
+  const library = (name: string): string => join(path, 'lib', `lib${name}.${end}`);
+  execFileSync(compiler, ['-shared', '-fPIC', source, '-o', library('torch')]);
+  for (const name of ['torch_cpu', 'c10']) cpSync(library('torch'), library(name));
 }
 
 beforeAll(() => {
