@@ -104,7 +104,7 @@ describe('train --nproc_per_node 2', () => {
     expect(left(name)).toEqual([]);
   });
 
-  it.runIf(LONG)('leaves no process when the launcher is killed', async () => {
+  it('leaves no process when the launcher is killed', async () => {
     const running = startTraining(flagsOf('launcher', ENDLESS));
     await printed(running, 'step 3/2000');
     expect(left('launcher')).toHaveLength(3);
