@@ -77,11 +77,12 @@ function plan(size: number, settings: object): () => Promise<Outcome> {
   };
 }
 
-/** Ranks and stage, after settings. */
-type Case = [name: string, settings: object, ...others: [size: number, stage: number][]];
+type Ranks = [size: number, stage: number];
+type Case = [name: string, settings: object, ...others: Ranks[]];
 
 /** What is in the long part of the tests alone. */
-const long = <T>(...more: T[]): T[] => (LONG ? more : []);
+const long = (...more: Ranks[]): Ranks[] => (LONG ? more : []);
+const longCases = (...more: Case[]): Case[] => (LONG ? more : []);
 
 const LORA = { r: 4, alpha: 8, dropout: 0.3, targetModules: ['q_proj', 'v_proj'], modulesToSave: ['resampler'] };
 const DORA = { r: 4, alpha: 8, dropout: 0.3, useDora: true, targetModules: 'all-linear' };
@@ -128,7 +129,7 @@ describe('training over ranks has the bits of one', () => {
     });
   }
 
-  const sizes: [size: number, stage: number][] = [[1, 0], [2, 3], ...long<[number, number]>([4, 2])]; // biome-ignore format: one line
+  const sizes: Ranks[] = [[1, 0], [2, 3], ...long([4, 2])]; // biome-ignore format: one line
   const overflowing = sizes.map(([size, stage]) => plan(size, { ...OVERFLOW, stage }));
   it('leaves a step out on all ranks where gradients overflow on one', async () => {
     const [alone, ...together] = overflowing;
@@ -156,9 +157,9 @@ describe('offloaded training has the same bits', () => {
     ['full, on one rank and on three', {}, [1, 3], [3, 3]],
     ['bfloat16 with masters', { dtype: 'bfloat16' }, [1, 3], [2, 3]],
     ['stochastic rounding', { dtype: 'bfloat16', masters: false }, [2, 3], ...long([1, 3])],
-    ...long<Case>(['a tied head', { tied: true }, [1, 3]]),
+    ...longCases(['a tied head', { tied: true }, [1, 3]]),
     ['LoRA with dropout and a trained module', { lora: LORA }, [2, 3], ...long([1, 3])],
-    ...long<Case>(['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [1, 3]]),
+    ...longCases(['float16 with a loss scale', { dtype: 'float16', lossScale: 64 }, [1, 3]]),
     ['updates in the backward pass, clipped', { fused: true, parts: 1, maxGradNorm: 0.3 }, [1, 3]],
     ['the same in bfloat16', { fused: true, parts: 1, maxGradNorm: 0.3, dtype: 'bfloat16' }, [1, 3]],
   ];
