@@ -94,7 +94,7 @@ describe('a rank that fails', () => {
     expect(readdirSync(checkpoint('taken'))).toEqual(['notes.txt']);
   });
 
-  const deaths = [[0, 'model'], [1, 'model'], [2, 'model'], [0, 'others']] as const; // biome-ignore format: one line
+  const deaths = [[1, 'model'], [0, 'others'], [0, 'model'], [2, 'model']] as const; // biome-ignore format: one line
   for (const [rank, at] of LONG ? deaths : deaths.slice(0, 2))
     it(`by death (rank ${rank}, at ${at}): nothing can be loaded, and the others end with an error`, async () => {
       const name = `died ${rank} ${at}`;

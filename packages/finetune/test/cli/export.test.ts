@@ -1,9 +1,9 @@
 /** `minicpm-finetune export`: files, what it prints, and what it refuses. */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { contentOfFile } from '@minicpm-finetune/run';
 import { setThreads } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { EXIT } from '../../src/cli/exit.js';
@@ -35,7 +35,7 @@ async function run(...words: string[]) {
 }
 
 /** sha256 of a file. */
-const hash = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
+const hash = (path: string): string => contentOfFile(path).sha256;
 
 let count = 0;
 const fresh = (): string => join(work, `out-${count++}`);

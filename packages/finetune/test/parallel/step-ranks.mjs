@@ -44,12 +44,6 @@ function join() {
   return joinGroup({ store, name: 'test', rank, size, timeout });
 }
 
-function bytesOf(tensor) {
-  const bytes = new Uint8Array(tensor.nbytes);
-  tensor.readBytes(0, bytes);
-  return bytes;
-}
-
 async function run(settings, number) {
   const say = (value) => console.log(JSON.stringify({ number, ...value }));
   const [before, started] = [liveTensors().tensors, performance.now()];
@@ -181,8 +175,8 @@ async function run(settings, number) {
   const hash = createHash('sha256');
   const all = async () => {
     for (const [name, parameter] of [...model.namedParameters()].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const bytes = scope(() => noGrad(() => bytesOf(ops.contiguous(ops.detach(parameter.data)))));
-      hash.update(name).update(bytes);
+      const numbers = scope(() => noGrad(() => ops.contiguous(ops.detach(parameter.data)).toTypedArray()));
+      hash.update(name).update(numbers);
     }
   };
   await (sharding ? sharding.withAllWeights(all) : all());

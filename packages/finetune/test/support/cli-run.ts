@@ -1,9 +1,9 @@
 /** The real command line in a child process, for tests of signals, kills and full disks. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { contentOfFile } from '@minicpm-finetune/run';
 
 export const CLI = fileURLToPath(new URL('../../bin/minicpm-finetune.js', import.meta.url));
 
@@ -65,9 +65,7 @@ export async function printed(running: Running, text: string): Promise<void> {
 export function weightsHash(folder: string): string | undefined {
   const name = ['model.safetensors', 'adapter_model.safetensors'].find((file) => existsSync(join(folder, file)));
   if (name === undefined) return undefined;
-  return createHash('sha256')
-    .update(readFileSync(join(folder, name)))
-    .digest('hex');
+  return contentOfFile(join(folder, name)).sha256;
 }
 
 /** Names of complete checkpoints, and of what is hidden, in a run folder. */

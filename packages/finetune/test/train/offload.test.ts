@@ -1,6 +1,5 @@
 /** Whole runs whose states are in files: the same bytes, and nothing left in the folder. */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -13,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { contentOfFile } from '@minicpm-finetune/run';
 import { blockBytes, liveTensors } from '@minicpm-finetune/torch';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LONG } from '../../../torch/test/support/long.js';
@@ -38,10 +38,7 @@ function hashesOf(name: string): Record<string, string> {
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(
     (file) => /safetensors$/.test(file) && !file.endsWith('records.safetensors'),
   );
-  const hash = (file: string): string =>
-    createHash('sha256')
-      .update(readFileSync(join(folder, file)))
-      .digest('hex');
+  const hash = (file: string): string => contentOfFile(join(folder, file)).sha256;
   return Object.fromEntries(files.sort().map((file) => [file, hash(file)]));
 }
 

@@ -1,6 +1,5 @@
 /** Whose the output folder is: what a run refuses to replace, what it removes of an earlier one, and what a failed start leaves. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   appendFileSync,
   cpSync,
@@ -15,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
-import { OwnFiles, type RunEvent, UserError } from '@minicpm-finetune/run';
+import { contentOfFile, OwnFiles, type RunEvent, UserError } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { SILENT } from '../../src/report/reporter.js';
 import { dryRun } from '../../src/train/dry-run.js';
@@ -38,14 +37,7 @@ function contents(folder: string): Record<string, string> {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) =>
     statSync(join(folder, name)).isFile(),
   );
-  return Object.fromEntries(
-    names.sort().map((name) => [
-      name,
-      createHash('sha256')
-        .update(readFileSync(join(folder, name)))
-        .digest('hex'),
-    ]),
-  );
+  return Object.fromEntries(names.sort().map((name) => [name, contentOfFile(join(folder, name)).sha256]));
 }
 
 function write(path: string, text: string): void {

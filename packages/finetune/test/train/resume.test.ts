@@ -1,5 +1,4 @@
 /** A run that is stopped after every step and resumed, against one that was never stopped: the same bytes. */
-import { createHash } from 'node:crypto';
 import {
   appendFileSync,
   cpSync,
@@ -11,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import type { RunConfig } from '@minicpm-finetune/run';
+import { contentOfFile, type RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LONG } from '../../../torch/test/support/long.js';
 import { sealFolder } from '../../src/checkpoint/durable.js';
@@ -41,9 +40,7 @@ const LORA: Flags = { ...BASE, use_lora: true, lora_r: 4, lora_dropout: 0.3 };
 
 function weightsOf(folder: string): string {
   const file = readdirSync(folder).find((name) => /^(model|adapter_model)\.safetensors$/.test(name));
-  return createHash('sha256')
-    .update(readFileSync(join(folder, file!)))
-    .digest('hex');
+  return contentOfFile(join(folder, file!)).sha256;
 }
 
 /** Stops after every step and resumes from the newest checkpoint, until the run is finished; returns the number of starts. */

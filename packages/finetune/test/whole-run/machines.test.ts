@@ -3,9 +3,9 @@
  * death of a whole machine. Both are namespaces of this one.
  */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { contentOfFile } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LONG } from '../../../torch/test/support/long.js';
 import { checkpointsIn, type Ended, printed, type Running, startTraining } from '../support/cli-run.js';
@@ -70,10 +70,7 @@ function tensorFiles(folder: string): Record<string, string> {
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) =>
     /(model|optimizer|rng_state)\.safetensors$/.test(file),
   );
-  const hash = (file: string): string =>
-    createHash('sha256')
-      .update(readFileSync(join(folder, file)))
-      .digest('hex');
+  const hash = (file: string): string => contentOfFile(join(folder, file)).sha256;
   return Object.fromEntries(files.sort().map((file) => [file, hash(file)]));
 }
 
