@@ -32,7 +32,7 @@ void pause() {
 struct Reading {
   explicit Reading(const char* data) : data(data) {}
   const char* const data;
-  std::atomic<int64_t> bytes{0}, stride{0};
+  std::atomic<int64_t> bytes{0}, stride{0}, streams{1};
   std::atomic<const Reading*> next{nullptr};
 };
 
@@ -44,6 +44,7 @@ class Readings {
     Reading& reading = all_.try_emplace(reads.data, reads.data).first->second;
     reading.bytes.store(reads.bytes, std::memory_order_relaxed);
     reading.stride.store(reads.stride, std::memory_order_relaxed);
+    reading.streams.store(reads.streams, std::memory_order_relaxed);
     if (last_ != nullptr) last_->next.store(&reading, std::memory_order_release);
     last_ = &reading;
     return reading.next.load(std::memory_order_relaxed);
@@ -61,9 +62,7 @@ class Fetching {
  public:
   Fetching() = default;
   Fetching(const Reading* reading, int64_t thread, int64_t threads) : reading_(reading), ahead_(reading), thread_(thread), threads_(threads) {
-    if (reading == nullptr) return;
-    const int64_t stride = reading->stride.load(std::memory_order_relaxed);
-    set(stride * thread, std::min(stride, kOwnBytes));
+    if (reading != nullptr) streams_ = reading->streams.load(std::memory_order_relaxed);
   }
 
   const Reading* of() const { return reading_; }
@@ -71,7 +70,7 @@ class Fetching {
   // False: all is fetched.
   bool some() {
     for (int64_t i = 0; i < kLinesAtOnce && next_ < end_; i++, next_ += kLine) __builtin_prefetch(next_, 0, 2);
-    return next_ < end_ || follow();
+    return next_ < end_ || own() || follow();
   }
 
  private:
@@ -79,6 +78,15 @@ class Fetching {
     const int64_t bytes = ahead_->bytes.load(std::memory_order_relaxed);
     next_ = ahead_->data + std::min(bytes, begin);
     end_ = ahead_->data + std::min(bytes, begin + count);
+  }
+
+  // The beginning of one more of the thread's streams.
+  bool own() {
+    if (stream_ >= streams_) return false;
+    const int64_t stride = reading_->stride.load(std::memory_order_relaxed), part = stride / streams_;
+    set(stride * thread_ + part * stream_, std::min(part, kOwnBytes / streams_));
+    stream_++;
+    return true;
   }
 
   // The next memory, in parts for all threads but the caller's (0), which never waits for long.
@@ -93,7 +101,7 @@ class Fetching {
 
   const Reading *reading_ = nullptr, *ahead_ = nullptr;
   const char *next_ = nullptr, *end_ = nullptr;
-  int64_t thread_ = 0, threads_ = 0, left_ = kCommonBytes;
+  int64_t thread_ = 0, threads_ = 0, stream_ = 0, streams_ = 0, left_ = kCommonBytes;
 };
 
 // Waits until `value` is no longer `old`, at first awake.

@@ -10,10 +10,10 @@
 
 namespace minicpm {
 
-// Memory that a piece of work reads. Each thread begins `stride` bytes after the one before.
+// Memory that a piece of work reads. Each thread begins `stride` bytes after the one before, and reads those bytes in so many streams.
 struct Reads {
   const char* data = nullptr;
-  int64_t bytes = 0, stride = 0;
+  int64_t bytes = 0, stride = 0, streams = 1;
 };
 
 // Calls work(0) to work(threads - 1), each on a thread of its own, and returns when all are done; one after the other where the threads are taken by

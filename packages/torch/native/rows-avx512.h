@@ -15,8 +15,7 @@ namespace minicpm {
 constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
 constexpr int64_t kLine = 64;        // bytes of a cache line
 constexpr int64_t kOutputs = 6;      // at a time
-constexpr int64_t kStreamBytes = 8 << 10;  // of rows that stay in the nearest cache
-constexpr int64_t kSingle = 8;             // outputs at a time, for one row
+constexpr int64_t kAheadBytes = 1 << 10;   // fetched so far ahead of what is read from front to back
 constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
 constexpr int64_t kManyRows = 128, kManyGroups = 2;  // rows and groups of outputs at a time, for many rows
 constexpr int64_t kWholeInputs = 1536, kManyPart = 768;  // up to so many inputs are worked on at once, else so many
@@ -26,6 +25,10 @@ template <bool whole>
 AVX512_ROWS inline __m512bh inputs(const BFloat16* from, int64_t count) {
   if (whole) return (__m512bh)_mm512_loadu_si512(from);
   return (__m512bh)_mm512_maskz_loadu_epi16((__mmask32(1) << count) - 1, from);
+}
+
+AVX512_ROWS inline __m512bh firstInputs(const BFloat16* from, int64_t count) {
+  return count >= kLanes ? inputs<true>(from, kLanes) : count > 0 ? inputs<false>(from, count) : (__m512bh)_mm512_setzero_si512();
 }
 
 // Memory to fetch meanwhile: `lines` cache lines with each step.
@@ -75,36 +78,79 @@ AVX512_ROWS inline void storeSums(const __m512 (&sums)[outputs][rows], float* to
     }
 }
 
-template <int outputs, int rows>
-AVX512_ROWS inline void block(const BFloat16* x, const BFloat16* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
+// As many inputs as `reader` gives weights of at once, with `outputs` outputs whose weights are `stride` numbers apart.
+template <int outputs, int rows, bool whole, class Reader, class Weight>
+AVX512_ROWS inline void stepOf(__m512 (&sums)[outputs][rows], const Reader& reader, const BFloat16* x, int64_t width, const Weight* weight, int64_t stride, int64_t count) {
+  constexpr int vectors = Reader::kVectors;
+  __m512bh factors[rows][vectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+    for (int i = 0; i < vectors; i++) factors[r][i] = whole ? inputs<true>(x + r * width + i * kLanes, kLanes) : firstInputs(x + r * width + i * kLanes, count - i * kLanes);
+#pragma GCC unroll 6
+  for (int o = 0; o < outputs; o++) {
+    _mm_prefetch(reinterpret_cast<const char*>(weight + o * stride) + kAheadBytes, _MM_HINT_T0);
+    __m512bh weights[vectors];
+    reader.load(weight + o * stride, whole ? vectors * kLanes : count, weights);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+      for (int i = 0; i < vectors; i++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r][i], weights[i]);
+  }
+}
+
+// `outputs` outputs whose weights are `stride` numbers apart and whose sums go to places `apart` from each other.
+template <int outputs, int rows, class Reader, class Weight>
+AVX512_ROWS inline void blockOf(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, int64_t stride, float* to, int64_t apart) {
+  constexpr int64_t atOnce = Reader::kVectors * kLanes;
+  const int64_t width = problem.inputs;
   __m512 sums[outputs][rows];
   clear(sums);
   int64_t k = 0;
-  for (; k + kLanes <= width; k += kLanes) {
-    ahead.step();
-    step<outputs, rows, true>(sums, x + k, width, weight + k, width, kLanes);
-  }
-  if (k < width) step<outputs, rows, false>(sums, x + k, width, weight + k, width, width - k);
-  storeSums(sums, to, stride);
+  for (; k + atOnce <= width; k += atOnce) stepOf<outputs, rows, true>(sums, reader, x + k, width, weight + k, stride, atOnce);
+  if (k < width) stepOf<outputs, rows, false>(sums, reader, x + k, width, weight + k, stride, width - k);
+  float each[rows][outputs];
+  storeSums(sums, each[0], outputs);
+  for (int r = 0; r < rows; r++)
+    for (int o = 0; o < outputs; o++) to[r * problem.outputs + o * apart] = each[r][o];
 }
 
-template <int outputs>
-AVX512_ROWS inline void blockOf(int64_t rows, const BFloat16* x, const BFloat16* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
-  switch (rows) {
-    case 1: return block<outputs, 1>(x, weight, width, to, stride, ahead);
-    case 2: return block<outputs, 2>(x, weight, width, to, stride, ahead);
-    case 3: return block<outputs, 3>(x, weight, width, to, stride, ahead);
-    default: return block<outputs, 4>(x, weight, width, to, stride, ahead);
-  }
+// All rows, four at a time, with the outputs from `first`, one at a time.
+template <class Reader, class Weight>
+AVX512_ROWS void eachOutput(const Reader& reader, const RowsProblem& problem, int64_t first, const BFloat16* x, const Weight* weight, float* sums) {
+  const int64_t width = problem.inputs, end = problem.outputs;
+  for (int64_t o = first; o < end; o++)
+    for (int64_t row = 0; row < problem.rows; row += 4) {
+      const BFloat16* from = x + row * width;
+      const Weight* own = weight + o * width;
+      float* to = sums + row * end + o;
+      switch (std::min<int64_t>(4, problem.rows - row)) {
+        case 1: blockOf<1, 1>(reader, problem, from, own, 0, to, 0); break;
+        case 2: blockOf<1, 2>(reader, problem, from, own, 0, to, 0); break;
+        case 3: blockOf<1, 3>(reader, problem, from, own, 0, to, 0); break;
+        default: blockOf<1, 4>(reader, problem, from, own, 0, to, 0);
+      }
+    }
 }
 
-// All rows, four at a time, with `outputs` outputs. Meanwhile `bytes` from `next`, the weights that follow, are fetched.
-template <int outputs>
-AVX512_ROWS void allRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* to, const void* next, int64_t bytes) {
-  const int64_t width = problem.inputs;
-  Ahead ahead(next, bytes, (problem.rows + 3) / 4 * (width / kLanes));
-  for (int64_t row = 0; row < problem.rows; row += 4)
-    blockOf<outputs>(std::min<int64_t>(4, problem.rows - row), x + row * width, weight, width, to + row * problem.outputs, problem.outputs, ahead);
+// `rows` rows. Some outputs at a time, far apart, and then the neighbour of each: memory is read in so many streams from front to back. One stream, many, or
+// outputs side by side are read slower.
+template <int rows, class Reader, class Weight>
+AVX512_ROWS void streams(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  constexpr int count = Reader::kStreams;
+  const int64_t width = problem.inputs, apart = problem.outputs / count;
+  for (int64_t o = 0; o < apart; o++) blockOf<count, rows>(reader, problem, x, weight + o * width, apart * width, sums + o, apart);
+  eachOutput(reader, problem, count * apart, x, weight, sums);
+}
+
+template <class Reader, class Weight>
+void fewestRows(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+  switch (problem.rows) {
+    case 1: return streams<1>(reader, problem, x, weight, sums);
+    case 2: return streams<2>(reader, problem, x, weight, sums);
+    case 3: return streams<3>(reader, problem, x, weight, sums);
+    default: return streams<4>(reader, problem, x, weight, sums);
+  }
 }
 
 // A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.

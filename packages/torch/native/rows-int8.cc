@@ -13,8 +13,7 @@ namespace minicpm {
 
 namespace {
 
-constexpr int64_t kBytes = 64;             // weights that become bfloat16 at once
-constexpr int64_t kAheadBytes = 8 << 10;   // fetched so far ahead of what is read from front to back
+constexpr int64_t kBytes = 64;  // weights that become bfloat16 at once
 
 // Of the numbers 0 to 127 in bfloat16.
 struct Bytes {
@@ -55,81 +54,25 @@ struct Expander {
     to[1] = (__m512bh)_mm512_unpackhi_epi8(l, signedHigh);
   }
 
+  static constexpr int kVectors = 2, kStreams = kInt8Streams;
+
   // `count` of them, 64 or fewer; the rest is zero.
-  AVX512_ROWS void expand(const int8_t* from, int64_t count, __m512bh (&to)[2]) const {
+  AVX512_ROWS void load(const int8_t* from, int64_t count, __m512bh (&to)[2]) const {
     if (count >= kBytes) return expand(_mm512_loadu_si512(from), to);
     expand(_mm512_maskz_loadu_epi8((__mmask64(1) << count) - 1, from), to);
   }
 };
 
-AVX512_ROWS inline __m512bh firstInputs(const BFloat16* from, int64_t count) {
-  return count >= kLanes ? inputs<true>(from, kLanes) : count > 0 ? inputs<false>(from, count) : (__m512bh)_mm512_setzero_si512();
-}
-
-// Of outputs whose inputs fit into the nearest cache, what is `kAheadBytes` further is fetched meanwhile; of wider ones, processors fetch by themselves.
-template <int outputs, int rows, bool wide, bool whole>
-AVX512_ROWS inline void step(__m512 (&sums)[outputs][rows], const Expander& expander, const BFloat16* x, int64_t width, const int8_t* weight, int64_t count) {
-  __m512bh factors[rows][2];
-#pragma GCC unroll 4
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; i++) factors[r][i] = whole ? inputs<true>(x + r * width + i * kLanes, kLanes) : firstInputs(x + r * width + i * kLanes, count - i * kLanes);
-#pragma GCC unroll 8
-  for (int o = 0; o < outputs; o++) {
-    const int8_t* own = weight + o * width;
-    if (!wide) _mm_prefetch(reinterpret_cast<const char*>(own) + kAheadBytes, _MM_HINT_T0);
-    __m512bh weights[2];
-    expander.expand(own, whole ? kBytes : count, weights);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; i++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r][i], weights[i]);
-  }
-}
-
-// `outputs` outputs at a time, of `rows` rows.
-template <int outputs, int rows, bool wide>
-AVX512_ROWS inline void block(const Expander& expander, const BFloat16* x, const int8_t* weight, int64_t width, float* to, int64_t stride, Ahead& ahead) {
-  __m512 sums[outputs][rows];
-  clear(sums);
-  int64_t k = 0;
-  for (; k + kBytes <= width; k += kBytes) {
-    if (wide) ahead.step();
-    step<outputs, rows, wide, true>(sums, expander, x + k, width, weight + k, kBytes);
-  }
-  if (k < width) step<outputs, rows, wide, false>(sums, expander, x + k, width, weight + k, width - k);
-  storeSums(sums, to, stride);
-}
-
-template <int outputs, int rows, bool wide>
-AVX512_ROWS void blocks(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  const int64_t width = problem.inputs, end = problem.outputs;
-  const Expander expander;
-  int64_t o = 0;
-  for (; o + outputs <= end; o += outputs) {
-    Ahead ahead(weight + (o + outputs) * width, rows == 1 ? 0 : std::min<int64_t>(outputs, end - o - outputs) * width, width / kBytes);
-    block<outputs, rows, wide>(expander, x, weight + o * width, width, sums + o, end, ahead);
-  }
-  for (Ahead none(nullptr, 0, 1); o < end; o++) block<1, rows, wide>(expander, x, weight + o * width, width, sums + o, end, none);
-}
-
-// `narrow` and `wider` outputs at a time.
-template <int rows, int narrow, int wider>
-void blocksOf(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  if (problem.inputs * 2 <= kStreamBytes) return blocks<narrow, rows, false>(problem, x, weight, sums);
-  blocks<wider, rows, true>(problem, x, weight, sums);
-}
-
 AVX512_ROWS void expand(const Expander& expander, const int8_t* from, BFloat16* to, int64_t count) {
   __m512bh numbers[2];
   int64_t i = 0;
   for (; i + kBytes <= count; i += kBytes) {
-    expander.expand(from + i, kBytes, numbers);
+    expander.load(from + i, kBytes, numbers);
     _mm512_storeu_si512(to + i, (__m512i)numbers[0]);
     _mm512_storeu_si512(to + i + kLanes, (__m512i)numbers[1]);
   }
   if (i == count) return;
-  expander.expand(from + i, count - i, numbers);
+  expander.load(from + i, count - i, numbers);
   alignas(64) BFloat16 rest[kBytes];
   _mm512_store_si512(rest, (__m512i)numbers[0]);
   _mm512_store_si512(rest + kLanes, (__m512i)numbers[1]);
@@ -186,11 +129,7 @@ AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const in
       expansion = expansionOf(isLast ? o + kOutputs : o, isLast ? 0 : k + kPart, i ^ 1);
       partOfRows(problem, 1, x, expanded[i], kPart, k, std::min(kPart, width - k), kept.data(), sums + o, expansion);
     }
-  std::vector<BFloat16> one(static_cast<size_t>(end < problem.outputs ? width : 0));
-  for (int64_t o = end; o < problem.outputs; o++) {
-    expand(expander, weight + o * width, one.data(), width);
-    allRows<1>(problem, x, one.data(), sums + o, nullptr, 0);
-  }
+  eachOutput(expander, problem, end, x, weight, sums);
 }
 
 }  // namespace
@@ -205,13 +144,9 @@ AVX512_ROWS static void manyRows(const RowsProblem& problem, const BFloat16* x, 
 }
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  switch (problem.rows) {
-    case 1: return blocksOf<1, 1, 8>(problem, x, weight, sums);
-    case 2: return blocksOf<2, 4, 6>(problem, x, weight, sums);
-    case 3: return blocksOf<3, 4, 6>(problem, x, weight, sums);
-    case 4: return blocksOf<4, 4, 6>(problem, x, weight, sums);
-    default: return problem.rows <= kFewRows ? fewRows(problem, x, weight, sums) : manyRows(problem, x, weight, sums);
-  }
+  if (problem.rows <= kFewestRows) return fewestRows(Expander(), problem, x, weight, sums);
+  if (problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
+  manyRows(problem, x, weight, sums);
 }
 
 #else

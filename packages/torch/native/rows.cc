@@ -28,7 +28,6 @@ constexpr int64_t kDeviceRows = 16;
 constexpr int64_t kShareBytes = 1 << 18;  // of a weight that a thread takes at a time, with few rows
 constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
 constexpr int64_t kManyRows = 512;        // from here, products of all rows at once are faster; they are one sequence's then
-constexpr int64_t kStreamRows = 2, kStreamUnit = 8;  // up to so many rows, so many outputs belong together
 
 template <int outputs, class X, class Weight>
 LANES_INLINE void plainBlock(int64_t width, const X* x, const Weight* weight, float* to) {
@@ -98,9 +97,8 @@ struct Layer {
 
 // Outputs that a thread takes at a time.
 static int64_t shareOf(const RowsProblem& problem, int64_t weightBytes, int64_t threads) {
-  const int64_t unit = problem.rows > kStreamRows ? kRowUnit : kStreamUnit;
-  const int64_t most = problem.rows > kFewRows ? 2 : kShareBytes / std::max<int64_t>(1, unit * problem.inputs * weightBytes);
-  return unit * std::max<int64_t>(1, std::min(most, problem.outputs / (unit * 4 * threads)));
+  const int64_t most = problem.rows > kFewRows ? 2 : kShareBytes / std::max<int64_t>(1, kRowUnit * problem.inputs * weightBytes);
+  return kRowUnit * std::max<int64_t>(1, std::min(most, problem.outputs / (kRowUnit * 4 * threads)));
 }
 
 // Hands out the outputs of a product in pieces that get smaller and smaller, down to `share`: memory read from front to back is read fastest, and no
@@ -148,7 +146,8 @@ struct Outputs {
 
   Reads reads(int64_t first) const {
     const auto bytes = static_cast<int64_t>(sizeof(Weight)) * width;
-    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes};
+    const int64_t streams = rows > kFewestRows ? 1 : sizeof(Weight) == 1 ? kInt8Streams : kBf16Streams;
+    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes, streams};
   }
 
   int64_t width, rows, count;
@@ -165,13 +164,14 @@ static void inPieces(const Layers& layers, int64_t outputs, int64_t weightBytes,
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * outputs * problem.inputs / kGrain));
   const int64_t share = shareOf(problem, weightBytes, threads);
   Pieces pieces(outputs, share, threads);
+  const int64_t most = problem.rows <= kFewestRows ? pieces.first() : share;
   std::vector<Reads> reads;
   if (problem.rows <= kFewRows)
     for (const auto& layer : layers) reads.push_back(layer.reads(pieces.first()));
   const auto own = [&](int64_t thread) {
-    std::vector<float> sums(static_cast<size_t>(problem.rows * share));
+    std::vector<float> sums(static_cast<size_t>(problem.rows * most));
     std::pair<int64_t, int64_t> piece{thread * pieces.first(), std::min((thread + 1) * pieces.first(), outputs)};
-    for (; piece.first < piece.second; piece = pieces.take()) work(piece.first, piece.second, share, sums.data());
+    for (; piece.first < piece.second; piece = pieces.take()) work(piece.first, piece.second, most, sums.data());
   };
   runCrew(threads, own, reads);
 }
