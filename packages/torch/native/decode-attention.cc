@@ -24,6 +24,7 @@ using at::Tensor;
 namespace {
 
 constexpr int64_t kKeys = 256;  // of a block
+constexpr int64_t kScores = kKeys + kFloats;
 
 struct Sizes {
   int64_t heads, keyHeads, size, half;  // size: of a head; half: of what is turned of it, its first numbers
@@ -66,28 +67,52 @@ LANES_INLINE void enterInline(const Sizes& sizes, const Number* query, const Num
   }
 }
 
-// Scores of `heads` query heads (heads, size) float32 with a block's keys, and the heads' weighted values: each key and value is read once for
-// all of them.
+// Scores of `heads` query heads (heads, size) float32 with a block's keys. Meanwhile its values are fetched.
+template <int heads, class Number>
+LANES_INLINE void scoresOf(int64_t size, int64_t count, const Number* keys, const Number* values, const float* query, float (*scores)[kScores], float* highest) {
+  const float scale = 1.4426950408889634f / std::sqrt(static_cast<float>(size));  // powers of two
+  for (int g = 0; g < heads; g++) highest[g] = -INFINITY;
+  for (int64_t j = 0; j < count; j++) {
+    Floats products[heads] = {};
+    for (int64_t i = 0; i < size; i += kFloats) {
+      __builtin_prefetch(values + j * size + i);
+      const Floats key = loadSome(keys + j * size + i, size - i);
+#pragma GCC unroll 4
+      for (int g = 0; g < heads; g++) products[g] += loadSome(query + g * size + i, size - i) * key;
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < heads; g++) {
+      scores[g][j] = sumOf(products[g]) * scale;
+      highest[g] = std::max(highest[g], scores[g][j]);
+    }
+  }
+}
+
+// Numbers `i` to `i + kFloats * vectors`, or to the last, of the heads' values, weighted by `powers`.
+template <int heads, int vectors, class Number>
+LANES_INLINE void weightedOf(int64_t size, int64_t i, int64_t count, const Number* from, const float (*powers)[kScores], float* values) {
+  Floats sums[heads][vectors] = {};
+  for (int64_t j = 0; j < count; j++)
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+      const int64_t place = i + v * kFloats;
+      const Floats value = vectors > 1 ? loadFloats(from + j * size + place) : loadSome(from + j * size + place, size - place);
+#pragma GCC unroll 4
+      for (int g = 0; g < heads; g++) sums[g][v] += powers[g][j] * value;
+    }
+  for (int g = 0; g < heads; g++)
+    for (int v = 0; v < vectors; v++) storeSome(values + g * size + i + v * kFloats, sums[g][v], size - i - v * kFloats);
+}
+
+// `heads` query heads (heads, size) float32 with a block's keys, and the heads' weighted values: each key and value is read once for all of them.
 template <int heads, class Number>
 LANES_INLINE void attendHeads(const Sizes& sizes, const Cache<Number>& cache, const Block& block, const float* query, float* highest, float* sums,
                               float* values) {
   const int64_t size = sizes.size;
   const Number* keys = cache.data + (block.keyHead * cache.capacity + block.first) * size;
   const Number* from = keys + sizes.keyHeads * cache.capacity * size;
-  const float scale = 1.4426950408889634f / std::sqrt(static_cast<float>(size));  // powers of two
-  float scores[heads][kKeys + kFloats];
-  for (int g = 0; g < heads; g++) highest[g] = -INFINITY;
-  for (int64_t j = 0; j < block.count; j++) {
-    Floats products[heads] = {};
-    for (int64_t i = 0; i < size; i += kFloats) {
-      const Floats key = loadSome(keys + j * size + i, size - i);
-      for (int g = 0; g < heads; g++) products[g] += loadSome(query + g * size + i, size - i) * key;
-    }
-    for (int g = 0; g < heads; g++) {
-      scores[g][j] = sumOf(products[g]) * scale;
-      highest[g] = std::max(highest[g], scores[g][j]);
-    }
-  }
+  float scores[heads][kScores];
+  scoresOf<heads>(size, block.count, keys, from, query, scores, highest);
   for (int g = 0; g < heads; g++) {
     Floats sum = {};
     for (int64_t j = 0; j < block.count; j += kFloats) {
@@ -100,14 +125,9 @@ LANES_INLINE void attendHeads(const Sizes& sizes, const Cache<Number>& cache, co
     }
     sums[g] = sumOf(sum);
   }
-  for (int64_t i = 0; i < size; i += kFloats) {
-    Floats weighted[heads] = {};
-    for (int64_t j = 0; j < block.count; j++) {
-      const Floats value = loadSome(from + j * size + i, size - i);
-      for (int g = 0; g < heads; g++) weighted[g] += scores[g][j] * value;
-    }
-    for (int g = 0; g < heads; g++) storeSome(values + g * size + i, weighted[g], size - i);
-  }
+  int64_t i = 0;
+  for (; i + 4 * kFloats <= size; i += 4 * kFloats) weightedOf<heads, 4>(size, i, block.count, from, scores, values);
+  for (; i < size; i += kFloats) weightedOf<heads, 1>(size, i, block.count, from, scores, values);
 }
 
 template <class Number>
