@@ -3,6 +3,7 @@
 // Integers up to 127 are exact in bfloat16: tables of the two bytes of each give them, 64 at a time.
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "rows-avx512.h"
@@ -138,9 +139,9 @@ AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const in
 AVX512_ROWS static void manyRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
   const int64_t width = problem.inputs, end = problem.outputs;
   const Expander expander;
-  std::vector<BFloat16> expanded(static_cast<size_t>(end * width));
-  expand(expander, weight, expanded.data(), end * width);
-  rowsProductBf16(problem, x, expanded.data(), sums);
+  const auto expanded = std::make_unique_for_overwrite<BFloat16[]>(static_cast<size_t>(end * width));
+  expand(expander, weight, expanded.get(), end * width);
+  rowsProductBf16(problem, x, expanded.get(), sums);
 }
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {

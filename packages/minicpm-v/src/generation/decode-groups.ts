@@ -76,11 +76,12 @@ export function decodeGroups(
   activate(adapters, groups);
   const caches = all(groups).map(({ cache }) => cache);
   const hidden = decoder.decode(embeds.length === 1 ? embeds[0]! : ops.cat(embeds), caches);
+  const runs = runsOf(groups, 'head');
   let from = 0;
-  return runsOf(groups, 'head').map((run) => {
+  return runs.map((run) => {
     activate(adapters, run);
     const sequences = all(run);
-    const rows = ops.narrow(hidden, 0, from, sequences.length);
+    const rows = runs.length === 1 ? hidden : ops.narrow(hidden, 0, from, sequences.length);
     from += sequences.length;
     return { sequences, logits: llm.rowLogits(decoder.finishRows(rows)) };
   });
