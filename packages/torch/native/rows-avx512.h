@@ -1,5 +1,5 @@
-// What products of bfloat16 rows share (AVX-512 BF16). Weights are bfloat16 (rows-bf16.cc) or int8 (rows-int8.cc). Six outputs and four rows at a
-// time: 24 sums, each in one register.
+// What products of bfloat16 rows share (AVX-512 BF16). Weights are bfloat16 (rows-bf16.cc) or int8 (rows-int8.cc). Four to six outputs and
+// rows at a time: up to 24 sums, each in one register.
 #pragma once
 #include <algorithm>
 
@@ -14,12 +14,10 @@ namespace minicpm {
 
 constexpr int64_t kLanes = 32;       // inputs that one instruction multiplies
 constexpr int64_t kLine = 64;        // bytes of a cache line
-constexpr int64_t kOutputs = 6;      // at a time
-constexpr int64_t kAheadBytes = 1 << 10;   // fetched so far ahead of what is read from front to back
-constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
+constexpr int64_t kOutputs = 6;      // at a time, for many rows
+constexpr int64_t kAheadBytes = 1 << 10;  // fetched so far ahead of what is read from front to back
 constexpr int64_t kManyRows = 128, kManyGroups = 2;  // rows and groups of outputs at a time, for many rows
 constexpr int64_t kWholeInputs = 1536, kManyPart = 768;  // up to so many inputs are worked on at once, else so many
-constexpr int64_t kPart = 1024;           // inputs at a time, for five to kFewRows rows
 
 template <bool whole>
 AVX512_ROWS inline __m512bh inputs(const BFloat16* from, int64_t count) {
@@ -48,7 +46,7 @@ template <int outputs, int rows>
 AVX512_ROWS inline void clear(__m512 (&sums)[outputs][rows]) {
 #pragma GCC unroll 8
   for (int o = 0; o < outputs; o++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) sums[o][r] = _mm512_setzero_ps();
 }
 
@@ -68,7 +66,7 @@ AVX512_ROWS inline void step(__m512 (&sums)[outputs][rows], const BFloat16* x, i
 // The lanes' sums, each in the same order.
 template <int outputs, int rows>
 AVX512_ROWS inline void storeSums(const __m512 (&sums)[outputs][rows], float* to, int64_t stride) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
     for (int o = 0; o < outputs; o += 4) {
@@ -80,19 +78,19 @@ AVX512_ROWS inline void storeSums(const __m512 (&sums)[outputs][rows], float* to
 
 // As many inputs as `reader` gives weights of at once, with `outputs` outputs whose weights are `stride` numbers apart.
 template <int outputs, int rows, bool whole, class Reader, class Weight>
-AVX512_ROWS inline void stepOf(__m512 (&sums)[outputs][rows], const Reader& reader, const BFloat16* x, int64_t width, const Weight* weight, int64_t stride, int64_t count) {
+AVX512_ROWS inline void stepOf(__m512 (&sums)[outputs][rows], const Reader& reader, const BFloat16* x, int64_t width, const Weight* weight, int64_t stride, int64_t count, int64_t ahead) {
   constexpr int vectors = Reader::kVectors;
   __m512bh factors[rows][vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
     for (int i = 0; i < vectors; i++) factors[r][i] = whole ? inputs<true>(x + r * width + i * kLanes, kLanes) : firstInputs(x + r * width + i * kLanes, count - i * kLanes);
 #pragma GCC unroll 6
   for (int o = 0; o < outputs; o++) {
-    _mm_prefetch(reinterpret_cast<const char*>(weight + o * stride) + kAheadBytes, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(weight + o * stride) + ahead, _MM_HINT_T0);
     __m512bh weights[vectors];
     reader.load(weight + o * stride, whole ? vectors * kLanes : count, weights);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
       for (int i = 0; i < vectors; i++) sums[o][r] = _mm512_dpbf16_ps(sums[o][r], factors[r][i], weights[i]);
@@ -101,56 +99,53 @@ AVX512_ROWS inline void stepOf(__m512 (&sums)[outputs][rows], const Reader& read
 
 // `outputs` outputs whose weights are `stride` numbers apart and whose sums go to places `apart` from each other.
 template <int outputs, int rows, class Reader, class Weight>
-AVX512_ROWS inline void blockOf(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, int64_t stride, float* to, int64_t apart) {
+AVX512_ROWS inline void blockOf(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, int64_t stride, float* to, int64_t apart, int64_t ahead) {
   constexpr int64_t atOnce = Reader::kVectors * kLanes;
   const int64_t width = problem.inputs;
   __m512 sums[outputs][rows];
   clear(sums);
   int64_t k = 0;
-  for (; k + atOnce <= width; k += atOnce) stepOf<outputs, rows, true>(sums, reader, x + k, width, weight + k, stride, atOnce);
-  if (k < width) stepOf<outputs, rows, false>(sums, reader, x + k, width, weight + k, stride, width - k);
+  for (; k + atOnce <= width; k += atOnce) stepOf<outputs, rows, true>(sums, reader, x + k, width, weight + k, stride, atOnce, ahead);
+  if (k < width) stepOf<outputs, rows, false>(sums, reader, x + k, width, weight + k, stride, width - k, ahead);
   float each[rows][outputs];
   storeSums(sums, each[0], outputs);
   for (int r = 0; r < rows; r++)
     for (int o = 0; o < outputs; o++) to[r * problem.outputs + o * apart] = each[r][o];
 }
 
-// All rows, four at a time, with the outputs from `first`, one at a time.
+// `count` rows, `rows` or fewer.
+template <int outputs, int rows, class Reader, class Weight>
+AVX512_ROWS inline void blockOfRows(int64_t count, const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, int64_t stride, float* to,
+                                    int64_t apart, int64_t ahead) {
+  if (count == rows) return blockOf<outputs, rows>(reader, problem, x, weight, stride, to, apart, ahead);
+  if constexpr (rows > 1) blockOfRows<outputs, rows - 1>(count, reader, problem, x, weight, stride, to, apart, ahead);
+}
+
+// All rows with `outputs` outputs, as many at a time as there are registers for. The last ones fetch what the neighbours of these outputs will read.
+template <int outputs, class Reader, class Weight>
+AVX512_ROWS void allRows(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, int64_t stride, float* to, int64_t apart) {
+  constexpr int most = Reader::kRows;
+  const int64_t width = problem.inputs, groups = (problem.rows + most - 1) / most, neighbour = width * static_cast<int64_t>(sizeof(Weight));
+  for (int64_t i = 0; i < groups; i++) {
+    const int64_t row = problem.rows * i / groups, end = problem.rows * (i + 1) / groups;
+    blockOfRows<outputs, most>(end - row, reader, problem, x + row * width, weight, stride, to + row * problem.outputs, apart, i > 0 && i + 1 == groups ? neighbour : kAheadBytes);
+  }
+}
+
+// All rows with the outputs from `first`, one at a time.
 template <class Reader, class Weight>
 AVX512_ROWS void eachOutput(const Reader& reader, const RowsProblem& problem, int64_t first, const BFloat16* x, const Weight* weight, float* sums) {
-  const int64_t width = problem.inputs, end = problem.outputs;
-  for (int64_t o = first; o < end; o++)
-    for (int64_t row = 0; row < problem.rows; row += 4) {
-      const BFloat16* from = x + row * width;
-      const Weight* own = weight + o * width;
-      float* to = sums + row * end + o;
-      switch (std::min<int64_t>(4, problem.rows - row)) {
-        case 1: blockOf<1, 1>(reader, problem, from, own, 0, to, 0); break;
-        case 2: blockOf<1, 2>(reader, problem, from, own, 0, to, 0); break;
-        case 3: blockOf<1, 3>(reader, problem, from, own, 0, to, 0); break;
-        default: blockOf<1, 4>(reader, problem, from, own, 0, to, 0);
-      }
-    }
+  for (int64_t o = first; o < problem.outputs; o++) allRows<1>(reader, problem, x, weight + o * problem.inputs, 0, sums + o, 0);
 }
 
-// `rows` rows. Some outputs at a time, far apart, and then the neighbour of each: memory is read in so many streams from front to back. One stream, many, or
-// outputs side by side are read slower.
-template <int rows, class Reader, class Weight>
-AVX512_ROWS void streams(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
+// Some outputs at a time, far apart, and then the neighbour of each: memory is read in so many streams from front to back. One stream, many, or outputs side
+// by side are read slower.
+template <class Reader, class Weight>
+AVX512_ROWS void inStreams(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
   constexpr int count = Reader::kStreams;
   const int64_t width = problem.inputs, apart = problem.outputs / count;
-  for (int64_t o = 0; o < apart; o++) blockOf<count, rows>(reader, problem, x, weight + o * width, apart * width, sums + o, apart);
+  for (int64_t o = 0; o < apart; o++) allRows<count>(reader, problem, x, weight + o * width, apart * width, sums + o, apart);
   eachOutput(reader, problem, count * apart, x, weight, sums);
-}
-
-template <class Reader, class Weight>
-void fewestRows(const Reader& reader, const RowsProblem& problem, const BFloat16* x, const Weight* weight, float* sums) {
-  switch (problem.rows) {
-    case 1: return streams<1>(reader, problem, x, weight, sums);
-    case 2: return streams<2>(reader, problem, x, weight, sums);
-    case 3: return streams<3>(reader, problem, x, weight, sums);
-    default: return streams<4>(reader, problem, x, weight, sums);
-  }
 }
 
 // A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.

@@ -18,23 +18,9 @@ namespace {
 
 // Weights as they are.
 struct Whole {
-  static constexpr int kVectors = 1, kStreams = kBf16Streams;
+  static constexpr int kVectors = 1, kStreams = kBf16Streams, kRows = 6;
   AVX512_ROWS void load(const BFloat16* from, int64_t count, __m512bh (&to)[1]) const { to[0] = count >= kLanes ? inputs<true>(from, kLanes) : inputs<false>(from, count); }
 };
-
-// Five to kFewRows rows: the inputs in parts, so that a part of the weights stays in the nearest cache while all rows pass over it. The sums are the
-// same: they wait in between.
-AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
-  const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4, end = problem.outputs / kOutputs * kOutputs;
-  std::vector<float> kept(keptFloats(problem.rows, 1));
-  for (int64_t o = 0; o < end; o += kOutputs) {
-    const int64_t next = std::min(kOutputs, end - o - kOutputs) * width * 2;
-    Ahead ahead(weight + (o + kOutputs) * width, next, groups * (width / kLanes));
-    for (int64_t k = 0; k < width; k += kPart)
-      partOfRows(problem, 1, x, weight + o * width + k, width, k, std::min(kPart, width - k), kept.data(), sums + o, ahead);
-  }
-  eachOutput(Whole(), problem, end, x, weight, sums);
-}
 
 AVX512_ROWS void manyRows(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
   const int64_t width = problem.inputs, end = problem.outputs, count = groupsOf(width) * kOutputs, whole = end / count * count;
@@ -50,8 +36,7 @@ AVX512_ROWS void manyRows(const RowsProblem& problem, const BFloat16* x, const B
 }  // namespace
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const BFloat16* weight, float* sums) {
-  if (problem.rows <= kFewestRows) return fewestRows(Whole(), problem, x, weight, sums);
-  if (problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
+  if (problem.rows <= kFewRows) return inStreams(Whole(), problem, x, weight, sums);
   manyRows(problem, x, weight, sums);
 }
 

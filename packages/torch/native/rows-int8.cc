@@ -55,7 +55,7 @@ struct Expander {
     to[1] = (__m512bh)_mm512_unpackhi_epi8(l, signedHigh);
   }
 
-  static constexpr int kVectors = 2, kStreams = kInt8Streams;
+  static constexpr int kVectors = 2, kStreams = kInt8Streams, kRows = 4;
 
   // `count` of them, 64 or fewer; the rest is zero.
   AVX512_ROWS void load(const int8_t* from, int64_t count, __m512bh (&to)[2]) const {
@@ -80,59 +80,6 @@ AVX512_ROWS void expand(const Expander& expander, const int8_t* from, BFloat16* 
   std::memcpy(to + i, rest, static_cast<size_t>(count - i) * sizeof(BFloat16));
 }
 
-// 32 of them, without the tables: where sums take all registers.
-AVX512_ROWS inline __m512i converted(const int8_t* from) {
-  const auto half = [&](int64_t start) AVX512_ROWS {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + start))));
-  };
-  return (__m512i)_mm512_cvtne2ps_pbh(half(16), half(0));
-}
-
-// A part of the inputs of a block becomes bfloat16, a little with each step of the products with the part before.
-struct Expansion {
-  const int8_t* from;
-  BFloat16* to;
-  int64_t width, count, perStep, row, k = 0;
-
-  // Without calls, so that the sums stay in registers.
-  __attribute__((always_inline)) AVX512_ROWS inline void step() {
-    for (int64_t i = 0; i < perStep && row < kOutputs; i++) {
-      const int8_t* own = from + row * width + k;
-      _mm_prefetch(reinterpret_cast<const char*>(own) + kOutputs * width, _MM_HINT_T1);  // of the next block
-      _mm512_storeu_si512(to + row * kPart + k, converted(own));
-      if ((k += kLanes) + kLanes > count) k = 0, row++;
-    }
-  }
-
-  AVX512_ROWS void finish(const Expander& expander) {
-    const int64_t whole = count / kLanes * kLanes;
-    while (whole > 0 && row < kOutputs) step();
-    for (int64_t r = 0; whole < count && r < kOutputs; r++) expand(expander, from + r * width + whole, to + r * kPart + whole, count - whole);
-  }
-};
-
-// As for bfloat16 weights.
-AVX512_ROWS void fewRows(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  const int64_t width = problem.inputs, groups = (problem.rows + 3) / 4, end = problem.outputs / kOutputs * kOutputs;
-  const Expander expander;
-  std::vector<float> kept(keptFloats(problem.rows, 1));
-  alignas(64) BFloat16 expanded[2][kOutputs * kPart];
-  const auto expansionOf = [&](int64_t o, int64_t k, int64_t i) -> Expansion {
-    const int64_t count = std::min(kPart, width - k);
-    return {weight + o * width + k, expanded[i], width, count, (kOutputs + groups - 1) / groups, o < end && count >= kLanes ? 0 : kOutputs};
-  };
-  int64_t i = 0;
-  Expansion expansion = expansionOf(0, 0, 0);
-  for (int64_t o = 0; o < end; o += kOutputs)
-    for (int64_t k = 0; k < width; k += kPart, i ^= 1) {
-      expansion.finish(expander);
-      const bool isLast = k + kPart >= width;
-      expansion = expansionOf(isLast ? o + kOutputs : o, isLast ? 0 : k + kPart, i ^ 1);
-      partOfRows(problem, 1, x, expanded[i], kPart, k, std::min(kPart, width - k), kept.data(), sums + o, expansion);
-    }
-  eachOutput(expander, problem, end, x, weight, sums);
-}
-
 }  // namespace
 
 // More than a few rows: the weights of all outputs, of which a call has a thread's share, become bfloat16 first.
@@ -145,8 +92,7 @@ AVX512_ROWS static void manyRows(const RowsProblem& problem, const BFloat16* x, 
 }
 
 void rowsProductBf16(const RowsProblem& problem, const BFloat16* x, const int8_t* weight, float* sums) {
-  if (problem.rows <= kFewestRows) return fewestRows(Expander(), problem, x, weight, sums);
-  if (problem.rows <= kFewRows) return fewRows(problem, x, weight, sums);
+  if (problem.rows <= kFewRows) return inStreams(Expander(), problem, x, weight, sums);
   manyRows(problem, x, weight, sums);
 }
 

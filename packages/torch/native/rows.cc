@@ -26,7 +26,6 @@ using at::Tensor;
 
 constexpr int64_t kDeviceRows = 16;
 constexpr int64_t kShareBytes = 1 << 18;  // of a weight that a thread takes at a time, with few rows
-constexpr int64_t kFewRows = 32;          // up to here, memory is what takes the time
 constexpr int64_t kManyRows = 512;        // from here, products of all rows at once are faster; they are one sequence's then
 
 template <int outputs, class X, class Weight>
@@ -146,8 +145,7 @@ struct Outputs {
 
   Reads reads(int64_t first) const {
     const auto bytes = static_cast<int64_t>(sizeof(Weight)) * width;
-    const int64_t streams = rows > kFewestRows ? 1 : sizeof(Weight) == 1 ? kInt8Streams : kBf16Streams;
-    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes, streams};
+    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes, sizeof(Weight) == 1 ? kInt8Streams : kBf16Streams};
   }
 
   int64_t width, rows, count;
@@ -164,7 +162,7 @@ static void inPieces(const Layers& layers, int64_t outputs, int64_t weightBytes,
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), std::max<int64_t>(1, problem.rows * outputs * problem.inputs / kGrain));
   const int64_t share = shareOf(problem, weightBytes, threads);
   Pieces pieces(outputs, share, threads);
-  const int64_t most = problem.rows <= kFewestRows ? pieces.first() : share;
+  const int64_t most = problem.rows <= kFewRows ? pieces.first() : share;
   std::vector<Reads> reads;
   if (problem.rows <= kFewRows)
     for (const auto& layer : layers) reads.push_back(layer.reads(pieces.first()));
