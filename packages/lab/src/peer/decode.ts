@@ -1,6 +1,6 @@
 /**
  * `npm run bench:decode`: generation beside transformers. One sitting measures the memory's bandwidth, this side in
- * bfloat16 and in int8, and, with `--python`, transformers' `generate` on the same checkpoint (python/decode_peer.py), in alternating rounds.
+ * bfloat16 and in int8, each by itself and in turns, and, with `--python`, transformers' `generate` on the same checkpoint (python/decode_peer.py), in alternating rounds.
  *
  * The limit of one sequence is the bandwidth over the bytes that a token reads: the layers' linear weights and the output layer.
  */
@@ -40,6 +40,13 @@ interface Figures {
   readonly step_s: number;
 }
 
+/** Seconds that it takes. */
+function timed(work: () => void): number {
+  const start = performance.now();
+  work();
+  return (performance.now() - start) / 1000;
+}
+
 const least = (values: readonly number[]): number => Math.min(...values);
 
 /**
@@ -50,11 +57,6 @@ function besideBandwidth(model: MiniCPMV): { reads: number; bandwidth: number } 
   const numbers = ops.full([250_000_000], 1, { dtype: 'float32' });
   const batch = new RunningBatch(model);
   batch.add(promptOf(0, 64), { maxNewTokens: 4096, stopTokens: new Set() });
-  const timed = (work: () => void): number => {
-    const start = performance.now();
-    work();
-    return (performance.now() - start) / 1000;
-  };
   for (let i = 0; i < 4; i++) batch.step();
   const pairs = Array.from({ length: 24 }, () => [
     timed(() => batch.step()),
@@ -80,12 +82,33 @@ function bytesOfToken(model: MiniCPMV): number {
   return bytes;
 }
 
+function modelOf({ checkpoint }: Flags, int8: boolean): MiniCPMV {
+  const model = new MiniCPMV(readConfig(checkpoint));
+  loadWeights(model, checkpoint);
+  if (int8) quantizeLayers(model, 'int8', { head: true });
+  holdWeights(model);
+  return model;
+}
+
+/** Tokens of one sequence with int8 and with bfloat16 weights take turns, four at a time: how many times as fast int8 is. */
+function int8Beside(flags: Flags): { faster: number } {
+  startEngine({ device: 'cpu', threads: Number(flags.threads) });
+  const seconds: [number[], number[]] = [[], []];
+  const batches = [false, true].map((int8) => {
+    const batch = new RunningBatch(modelOf(flags, int8));
+    batch.add(promptOf(0, 64), { maxNewTokens: 4096, stopTokens: new Set() });
+    for (let i = 0; i < 5; i++) batch.step();
+    return batch;
+  });
+  for (let turn = 0; turn < 40; turn++)
+    for (const [which, batch] of batches.entries())
+      for (let i = 0; i < 4; i++) seconds[which]!.push(timed(() => batch.step()));
+  return { faster: median(seconds[0]) / median(seconds[1]) };
+}
+
 async function ours(flags: Flags): Promise<void> {
   startEngine({ device: 'cpu', threads: Number(flags.threads) }); // as chat and serve start it
-  const model = new MiniCPMV(readConfig(flags.checkpoint));
-  loadWeights(model, flags.checkpoint);
-  if (flags.int8) quantizeLayers(model, 'int8', { head: true });
-  holdWeights(model);
+  const model = modelOf(flags, flags.int8);
   for (const [sequences, length] of CASES) {
     await once(model, sequences, length, 2); // pages, code
     console.log(JSON.stringify(await once(model, sequences, length, Number(flags.tokens))));
@@ -133,26 +156,17 @@ function fastest(rounds: readonly Record<string, number>[][], key: string, index
 
 function compare(flags: Flags): void {
   const program = import.meta.filename;
-  const own = [
-    '--checkpoint',
-    flags.checkpoint,
-    '--tokens',
-    flags.tokens,
-    '--threads',
-    flags.threads,
-    '--side',
-    'ours',
-  ];
+  const own = ['--checkpoint', flags.checkpoint, '--tokens', flags.tokens, '--threads', flags.threads];
   const peer = join(import.meta.dirname, '..', '..', 'python', 'decode_peer.py');
   const cases = CASES.flatMap(([sequences, length]) => ['--case', `${sequences}:${length}`]);
   const sides: Record<string, Record<string, number>[][]> = { bf16: [], int8: [], transformers: [] };
   for (let round = 0; round < Number(flags.rounds); round++) {
-    sides.bf16!.push(lines(process.execPath, [program, ...own]));
+    sides.bf16!.push(lines(process.execPath, [program, ...own, '--side', 'ours']));
     if (flags.python) {
       const options = ['--checkpoint', flags.checkpoint, '--threads', flags.threads, '--tokens', flags.tokens];
       sides.transformers!.push(lines(flags.python, [peer, ...options, '--rounds', '1', ...cases]));
     }
-    sides.int8!.push(lines(process.execPath, [program, ...own, '--int8']));
+    sides.int8!.push(lines(process.execPath, [program, ...own, '--side', 'ours', '--int8']));
   }
   for (const side of ['bf16', 'int8'] as const)
     for (const round of sides[side]!) {
@@ -162,6 +176,8 @@ function compare(flags: Flags): void {
         `${side}: ${(bytes / 1e9).toFixed(2)} GB a token; ${speed} tokens/s, where ${(bandwidth / 1e9).toFixed(1)} GB/s allow ${most}: ${share}`,
       );
     }
+  const [beside] = lines(process.execPath, [program, ...own, '--side', 'both']);
+  console.log(`one sequence with int8 weights is ${beside!.faster!.toFixed(2)} times as fast as with bf16, in turns`);
   CASES.forEach(([sequences, length], index) => {
     const cells = Object.entries(sides).flatMap(([side, rounds]) => {
       if (rounds.length === 0) return [];
@@ -187,4 +203,5 @@ const flags = new Command()
   .parse()
   .opts<Flags>();
 if (flags.side === 'ours') await ours(flags);
+else if (flags.side === 'both') console.log(JSON.stringify(int8Beside(flags)));
 else compare(flags);
