@@ -145,7 +145,8 @@ struct Outputs {
 
   Reads reads(int64_t first) const {
     const auto bytes = static_cast<int64_t>(sizeof(Weight)) * width;
-    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes, sizeof(Weight) == 1 ? kInt8Streams : kBf16Streams};
+    const int64_t streams = !std::is_same_v<X, BFloat16> || !hasRowsKernel() ? 1 : sizeof(Weight) == 1 ? kInt8Streams : kBf16Streams;
+    return {reinterpret_cast<const char*>(weight), count * bytes, first * bytes, streams};
   }
 
   int64_t width, rows, count;
