@@ -11,9 +11,8 @@ namespace minicpm {
 
 using c10::BFloat16;
 
-constexpr int64_t kRowUnit = 24;     // outputs that belong together when the work is shared out
-
-constexpr int64_t kFewRows = 32;     // up to here, weights are read in some streams: the more outputs at once the better
+constexpr int64_t kRowUnit = 24;  // outputs that belong together when the work is shared out
+constexpr int64_t kFewRows = 32;  // up to here, weights are read in some streams: the more outputs at once the better
 constexpr int kBf16Streams = 4, kInt8Streams = 6;
 
 // y = x wᵀ; x (rows, inputs), w (outputs, inputs), y (rows, outputs), all dense.

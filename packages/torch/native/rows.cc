@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -168,9 +169,9 @@ static void inPieces(const Layers& layers, int64_t outputs, int64_t weightBytes,
   if (problem.rows <= kFewRows)
     for (const auto& layer : layers) reads.push_back(layer.reads(pieces.first()));
   const auto own = [&](int64_t thread) {
-    std::vector<float> sums(static_cast<size_t>(problem.rows * most));
+    const auto sums = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(problem.rows * most));
     std::pair<int64_t, int64_t> piece{thread * pieces.first(), std::min((thread + 1) * pieces.first(), outputs)};
-    for (; piece.first < piece.second; piece = pieces.take()) work(piece.first, piece.second, most, sums.data());
+    for (; piece.first < piece.second; piece = pieces.take()) work(piece.first, piece.second, most, sums.get());
   };
   runCrew(threads, own, reads);
 }
