@@ -92,6 +92,15 @@ describe.each(['float32', 'bfloat16'] as const)('rowsLinear in %s', (dtype) => {
     });
   });
 
+  it('a row alone keeps its bits however often it is computed', () => {
+    manualSeed(5);
+    scope(() => {
+      const [x, weight] = [random([1, 512], dtype), random([2048, 512], dtype)]; // large enough for threads to share the outputs anew each time
+      const first = bits(ops.rowsLinear(x, weight));
+      for (let i = 0; i < 150; i++) scope(() => expect(bits(ops.rowsLinear(x, weight))).toBe(first));
+    });
+  });
+
   it('carries NaN and refuses what does not fit', () => {
     scope(() => {
       const weight = random([8, 40], dtype);
