@@ -149,9 +149,9 @@ AVX512_ROWS void inStreams(const Reader& reader, const RowsProblem& problem, con
 }
 
 // A part of the inputs of a block: goes on with the sums in `kept`, and stores the result after the last part.
-template <int rows, class Meanwhile>
-AVX512_ROWS inline void part(const BFloat16* x, int64_t width, const BFloat16* weight, int64_t stride, int64_t count, bool first, float* kept, float* to,
-                        int64_t toStride, Meanwhile& meanwhile) {
+template <int rows>
+AVX512_ROWS inline void part(const BFloat16* x, int64_t width, const BFloat16* weight, int64_t count, bool first, float* kept, float* to, int64_t toStride,
+                             Ahead& ahead) {
   __m512 sums[kOutputs][rows];
 #pragma GCC unroll 8
   for (int o = 0; o < kOutputs; o++)
@@ -159,10 +159,10 @@ AVX512_ROWS inline void part(const BFloat16* x, int64_t width, const BFloat16* w
     for (int r = 0; r < rows; r++) sums[o][r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(kept + (o * rows + r) * 16);
   int64_t k = 0;
   for (; k + kLanes <= count; k += kLanes) {
-    meanwhile.step();
-    step<kOutputs, rows, true>(sums, x + k, width, weight + k, stride, kLanes);
+    ahead.step();
+    step<kOutputs, rows, true>(sums, x + k, width, weight + k, width, kLanes);
   }
-  if (k < count) step<kOutputs, rows, false>(sums, x + k, width, weight + k, stride, count - k);
+  if (k < count) step<kOutputs, rows, false>(sums, x + k, width, weight + k, width, count - k);
   if (to != nullptr) return storeSums(sums, to, toStride);
 #pragma GCC unroll 8
   for (int o = 0; o < kOutputs; o++)
@@ -176,19 +176,17 @@ constexpr int64_t kKept = kOutputs * 4 * 16;  // floats in which the sums of a b
 constexpr size_t keptFloats(int64_t rows, int64_t groups) { return static_cast<size_t>((rows + 3) / 4 * groups * kKept); }
 
 // All rows, four at a time, with a part of the inputs of `groups` blocks.
-template <class Meanwhile>
-AVX512_ROWS void partOfRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const BFloat16* weight, int64_t stride, int64_t k, int64_t count, float* kept,
-                            float* to, Meanwhile& meanwhile) {
+AVX512_ROWS inline void partOfRows(const RowsProblem& problem, int64_t groups, const BFloat16* x, const BFloat16* weight, int64_t k, int64_t count, float* kept, float* to, Ahead& ahead) {
   const int64_t width = problem.inputs, toStride = problem.outputs;
   for (int64_t row = 0; row < problem.rows; row += 4)
     for (int64_t group = 0; group < groups; group++, kept += kKept) {
-      const BFloat16 *from = x + row * width + k, *weights = weight + group * kOutputs * stride;
+      const BFloat16 *from = x + row * width + k, *weights = weight + group * kOutputs * width;
       float* own = k + count == width ? to + row * toStride + group * kOutputs : nullptr;
       switch (std::min<int64_t>(4, problem.rows - row)) {
-        case 1: part<1>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-        case 2: part<2>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-        case 3: part<3>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile); break;
-        default: part<4>(from, width, weights, stride, count, k == 0, kept, own, toStride, meanwhile);
+        case 1: part<1>(from, width, weights, count, k == 0, kept, own, toStride, ahead); break;
+        case 2: part<2>(from, width, weights, count, k == 0, kept, own, toStride, ahead); break;
+        case 3: part<3>(from, width, weights, count, k == 0, kept, own, toStride, ahead); break;
+        default: part<4>(from, width, weights, count, k == 0, kept, own, toStride, ahead);
       }
     }
 }
@@ -202,7 +200,7 @@ AVX512_ROWS inline void manyRows(const RowsProblem& problem, const BFloat16* x, 
   const int64_t most = (width + parts * kLanes - 1) / (parts * kLanes) * kLanes;
   Ahead ahead(next, bytes, groups * ((problem.rows + 3) / 4) * (width / kLanes));
   for (int64_t k = 0; k < width; k += most)
-    partOfRows(problem, groups, x, weight + k, width, k, std::min(most, width - k), kept, to, ahead);
+    partOfRows(problem, groups, x, weight + k, k, std::min(most, width - k), kept, to, ahead);
 }
 
 }  // namespace minicpm
