@@ -35,17 +35,17 @@ constexpr Milliseconds kGrace{1000};  // after another's failure: time for JavaS
 constexpr int kMissed = 3;            // intervals without a word after which a process does not answer
 
 // What is said, by its place in the texts that JavaScript hands down (watchdog.ts has them in English).
-enum Text { kRank, kRankOnHost, kUnheard, kSilent, kBusy, kStoreSilent, kAllWait, kOneWaits, kManyWait, kFailed, kStoreGone };
+enum Text { kRankOnHost, kStart, kSilent, kBusy, kStoreSilent, kAllWait, kOneWaits, kManyWait, kFailed, kStoreGone };
 
 int64_t since(Time start) { return std::chrono::duration_cast<Milliseconds>(Clock::now() - start).count(); }
 
+// A process of the group. Its first words are those with which all met, before the watch began.
 struct Peer {
-  bool known = false;
-  std::string said;  // its last words, and when they came
-  Time heard;
+  std::string machine, where;
+  Time heard;  // when its last words came
+  std::string said;
   bool waits = false;
-  int64_t waitMs = 0, whereMs = 0;
-  std::string host, where, operation;
+  int64_t whereMs = 0;
 };
 
 struct Ending {
@@ -59,11 +59,11 @@ struct Watch {
   std::mutex mutex;
   int launcher = -1;  // a socket that ends with the launcher; messages to it are lines of JSON
   int rank = 0, size = 1;
-  std::string host, prefix;
+  std::string prefix;
   std::vector<std::string> texts;
   Milliseconds interval{2000}, patience{50000};
 
-  std::string where = "the start", operation;
+  std::string where, operation;
   Time whereSince = Clock::now();
   std::optional<Time> waitSince;
 
@@ -142,18 +142,15 @@ std::string listed(const std::vector<int>& ranks) {
 }
 
 std::string nameOf(const Watch& own, int rank) {
-  const auto number = std::to_string(rank);
-  const bool known = static_cast<size_t>(rank) < own.peers.size() && own.peers[static_cast<size_t>(rank)].known;
-  return known ? filled(own, kRankOnHost, {number, own.peers[static_cast<size_t>(rank)].host}) : filled(own, kRank, {number});
+  return filled(own, kRankOnHost, {std::to_string(rank), own.peers[static_cast<size_t>(rank)].machine});
 }
 
-bool answers(const Watch& own, const Peer& peer) { return peer.known && since(peer.heard) < kMissed * own.interval.count(); }
+bool answers(const Watch& own, const Peer& peer) { return since(peer.heard) < kMissed * own.interval.count(); }
 
 // What is said of a process that the others wait for; empty: it waits, too.
 std::string blame(const Watch& own, int rank) {
   const Peer& peer = own.peers[static_cast<size_t>(rank)];
   const auto name = nameOf(own, rank);
-  if (!peer.known) return filled(own, kUnheard, {name});
   if (!answers(own, peer)) return filled(own, kSilent, {name, seconds(since(peer.heard)), peer.where});
   if (peer.waits) return "";
   return filled(own, kBusy, {name, peer.where, seconds(peer.whereMs + since(peer.heard))});
@@ -225,31 +222,31 @@ void startGuard(Watch& own) {
 std::string ownWords(Watch& own, uint64_t count) {
   const std::lock_guard<std::mutex> lock(own.mutex);
   std::ostringstream out;
-  out << count << kField << (own.waitSince ? 1 : 0) << kField << (own.waitSince ? since(*own.waitSince) : 0) << kField
-      << since(own.whereSince) << kField << own.host << kField << own.where << kField << own.operation;
+  out << count << kField << (own.waitSince ? 1 : 0) << kField << since(own.whereSince) << kField << own.where;
   return out.str();
 }
 
 void hear(Peer& peer, const std::string& said) {
-  if (peer.known && peer.said == said) return;
+  if (peer.said == said) return;
   std::vector<std::string> fields;
   std::istringstream in(said);
   for (std::string field; std::getline(in, field, kField);) fields.push_back(field);
-  if (fields.size() < 6) return;
-  peer.known = true;
+  if (fields.size() != 4) return;
   peer.said = said;
   peer.heard = Clock::now();
   peer.waits = fields[1] == "1";
-  peer.waitMs = std::stoll(fields[2]);
-  peer.whereMs = std::stoll(fields[3]);
-  peer.host = fields[4];
-  peer.where = fields[5];
-  peer.operation = fields.size() > 6 ? fields[6] : "";
+  peer.whereMs = std::stoll(fields[2]);
+  peer.where = fields[3];
 }
 
 void endSoon(Watch& own, Milliseconds in, int code, const std::string& text) {
   const std::lock_guard<std::mutex> lock(own.mutex);
   if (!own.ending && !own.failure && !own.stopping) own.ending = Ending{Clock::now() + in, code, text};
+}
+
+std::string storeGone(Watch& own) {
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  return own.peers.empty() ? "" : filled(own, kStoreGone, {nameOf(own, 0)});  // empty: the watch has ended
 }
 
 // Looks for the failure of a process: lines with its exit code, its rank and its machine, then what it printed.
@@ -316,7 +313,7 @@ void talk(Watch& own, c10d::Store& store) {
       if (failed) return;
     } catch (const std::exception&) {
       mark(std::nullopt);
-      if (!own.stopping) endSoon(own, 3 * kGrace, 1, filled(own, kStoreGone, {nameOf(own, 0)}));
+      endSoon(own, 3 * kGrace, 1, storeGone(own));
       return;
     }
     std::unique_lock<std::mutex> lock(own.mutex);
@@ -351,6 +348,13 @@ void endTalker(Watch& own) {
 std::string textOf(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
 int64_t integerOf(const Napi::Value& value) { return value.As<Napi::Number>().Int64Value(); }
 
+std::vector<std::string> textsOf(const Napi::Value& value) {
+  const auto array = value.As<Napi::Array>();
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < array.Length(); i++) texts.push_back(textOf(array.Get(i)));
+  return texts;
+}
+
 // (socket): ends this process when its other end is closed
 void watchLauncher(const Napi::CallbackInfo& info) {
   Watch& own = watch();
@@ -359,7 +363,7 @@ void watchLauncher(const Napi::CallbackInfo& info) {
   startGuard(own);
 }
 
-// (host and port of the store, timeout in ms, prefix of keys, rank, size, this machine's name, interval and patience in ms, texts)
+// (host and port of the store, timeout in ms, prefix of keys, this rank, the machines of all, interval and patience in ms, texts)
 void startWatch(const Napi::CallbackInfo& info) {
   guarded(info.Env(), "startWatch", [&] {
     c10d::TCPStoreOptions options;
@@ -372,15 +376,16 @@ void startWatch(const Napi::CallbackInfo& info) {
     const std::lock_guard<std::mutex> lock(own.mutex);
     own.prefix = textOf(info[3]);
     own.rank = static_cast<int>(integerOf(info[4]));
-    own.size = static_cast<int>(integerOf(info[5]));
-    own.host = textOf(info[6]);
-    own.interval = Milliseconds(integerOf(info[7]));
-    own.patience = Milliseconds(integerOf(info[8]));
-    const auto texts = info[9].As<Napi::Array>();
-    own.texts.clear();
-    for (uint32_t i = 0; i < texts.Length(); i++) own.texts.push_back(textOf(texts.Get(i)));
+    const auto machines = textsOf(info[5]);
+    own.size = static_cast<int>(machines.size());
+    own.interval = Milliseconds(integerOf(info[6]));
+    own.patience = Milliseconds(integerOf(info[7]));
+    own.texts = textsOf(info[8]);
     TORCH_CHECK(own.texts.size() == kStoreGone + 1, "Expected ", kStoreGone + 1, " texts but received ", own.texts.size());
-    own.peers.assign(static_cast<size_t>(own.size), Peer{});
+    own.where = own.texts[kStart];
+    own.whereSince = Clock::now();
+    own.peers.clear();
+    for (const auto& machine : machines) own.peers.push_back({machine, own.where, own.whereSince});
     own.stopping = false;
     own.ending.reset();
     own.failure.reset();

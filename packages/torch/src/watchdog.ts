@@ -7,9 +7,8 @@ import { guard } from './tensor.js';
 
 /** What the watchdog says, with numbered holes. `texts` of `startWatch` has the same in the words of another language. */
 export const WATCH_TEXTS = [
-  'rank {1}',
   'rank {1} ({2})',
-  '{1} has not been heard of',
+  'the start',
   '{1} has not answered for {2} s, last at {3}',
   '{1} is at {2} since {3} s',
   '{1}, which serves the store, has not answered for {2} s; rank {3} waits at {4}.',
@@ -29,9 +28,8 @@ export interface WatchOptions {
   /** Before the names of its entries in the store: `alive/<rank>`, `failed`, `told`. */
   readonly prefix: string;
   readonly rank: number;
-  readonly size: number;
-  /** The machine's name. */
-  readonly machine: string;
+  /** The name of each rank's machine. All have met: who says nothing from now on does not answer. */
+  readonly machines: readonly string[];
   /** Between two words to the others, in milliseconds. */
   readonly interval: number;
   /** A wait that is longer than this is reported, in milliseconds. */
@@ -55,8 +53,8 @@ export function watchLauncher(socket: number): void {
  * @throws TorchError when the store cannot be reached
  */
 export function startWatch(options: WatchOptions): void {
-  const { host, port, timeout, prefix, rank, size, machine, interval, patience, texts = WATCH_TEXTS } = options;
-  guard(() => native.startWatch(host, port, timeout, prefix, rank, size, machine, interval, patience, texts));
+  const { host, port, timeout, prefix, rank, machines, interval, patience, texts = WATCH_TEXTS } = options;
+  guard(() => native.startWatch(host, port, timeout, prefix, rank, machines, interval, patience, texts));
 }
 
 /** Ends it: the others may end now, and so may the store. */

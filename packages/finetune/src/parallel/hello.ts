@@ -41,11 +41,11 @@ const STAY = 5000;
 const SHOWN = 3;
 
 /**
- * Returns when all ranks have said the same.
+ * Returns when all ranks have said the same: the name of each one's machine, by rank.
  *
  * @throws UserError, on all ranks that have come, that names rank and difference; when not all come in time
  */
-export async function compareFacts(store: Store, options: HelloOptions): Promise<void> {
+export async function compareFacts(store: Store, options: HelloOptions): Promise<string[]> {
   const { rank, size, prefix, limit, notice, facts, server } = options;
   const said: Hello = { rank, size, host: hostname(), pid: process.pid, ...facts };
   const own = store.add(`${prefix}hello/count`, 1);
@@ -61,7 +61,7 @@ export async function compareFacts(store: Store, options: HelloOptions): Promise
     }
     if (all.length === size) {
       if (rank === 0) for (const line of unlike(all)) notice(line);
-      return;
+      return all.toSorted((a, b) => a.rank - b.rank).map(({ host }) => host);
     }
     const waited = performance.now() - started;
     const missing = missingRanks(all, size);

@@ -119,10 +119,10 @@ export async function joinRanks(place: Place, options: JoinRanksOptions): Promis
   else if (place.launcher === undefined) notice(openTo(host, port));
   const store = new Store({ host, port, server, timeout, ...(listening !== undefined && { listening }) });
   try {
-    await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
+    const machines = await compareFacts(store, { rank, size, prefix, limit, notice, facts: options.facts, server });
     const { interval = INTERVAL, patience = PATIENCE, say = ENGLISH } = options;
     const texts = WATCH_TEXTS.map((text) => say(text));
-    startWatch({ host, port, timeout, prefix, rank, size, machine: hostname(), interval, patience, texts });
+    startWatch({ host, port, timeout, prefix, rank, machines, interval, patience, texts });
     const onGpus = device === 'cuda' && about().cuda;
     if (onGpus) process.env.NCCL_SOCKET_IFNAME ??= interfaceOf(store.ownAddress);
     const group = joinGroup({ store, name: `${prefix}world`, rank, size, timeout, ...(onGpus && { device }) });

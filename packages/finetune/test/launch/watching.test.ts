@@ -42,13 +42,22 @@ describe('a rank that holds the others up', () => {
     await until(() => running.left().length === 0, 'no process is left');
   });
 
+  it('and stops as soon as all have met is named with its machine, too', async () => {
+    const running = startLaunched('stops', { nproc_per_node: 3, patience: 2000 });
+    const line = /rank 1 \(.+\) has not answered for \d+ s, last at the start; ranks 0, 2 wait at gather step 1\./;
+    await until(() => line.test(running.output()), 'rank 1 is named');
+    running.child.kill('SIGKILL');
+    for (const left of running.left()) process.kill(Number.parseInt(left, 10), 'SIGKILL');
+    await until(() => running.left().length === 0, 'no process is left');
+  });
+
   it('and serves the store is named, too', async () => {
     const running = startLaunched('hangs', { nproc_per_node: 3, patience: 2000 });
     await until(() => running.lines().length > 0, 'the ranks have met');
     const first = Number(running.lines()[0]!.pid);
     process.kill(first, 'SIGSTOP');
     await until(
-      () => /rank 0.*, which serves the store, has not answered for \d+ s; rank 2 waits at/.test(running.output()),
+      () => /rank 0 \(.+\), which serves the store, has not answered for \d+ s; rank 2 waits at/.test(running.output()),
       'rank 0 is named',
     );
     running.child.kill('SIGKILL');

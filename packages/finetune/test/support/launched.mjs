@@ -75,6 +75,12 @@ const WORK = {
     if (rank === 1) block(60_000);
     group.barrier('llm.model.layers.4');
   },
+  /** Rank 1 stops as soon as all have met: of it the others know that and no more. */
+  stops: ({ rank, group }) => {
+    group.barrier('start');
+    if (rank === 1) process.kill(process.pid, 'SIGSTOP');
+    group.barrier('step 1');
+  },
   slow: async (ranks) => {
     ranks.group.barrier('start');
     ranks.at(`step 12, record train.json:88${ranks.rank}`);

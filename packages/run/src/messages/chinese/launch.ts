@@ -104,7 +104,7 @@ export const LAUNCH: Messages = {
   '{1} and {2} have no effect: one process meets no other.': '{1} 和 {2} 不起作用：只有一个进程，无需会合。',
 
   // Who holds the others up.
-  '{1} has not been heard of': '尚未收到{1}的消息',
+  'the start': '启动阶段',
   '{1} has not answered for {2} s, last at {3}': '{1}已有 {2} 秒没有回应，最后在 {3}',
   '{1} is at {2} since {3} s': '{1}在 {2} 已有 {3} 秒',
   '{1}, which serves the store, has not answered for {2} s; rank {3} waits at {4}.':
