@@ -4,7 +4,7 @@
  */
 import { closeSync, mkdirSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { contentOfFile, RUN_FILES } from '@minicpm-finetune/run';
+import { contentOfFile, RUN_FILES, removeEmpty } from '@minicpm-finetune/run';
 import { fromTypedArray, type Group, ops, scope, type Tensor } from '@minicpm-finetune/torch';
 import { type Attempt, attempt, exchangeTexts, fromFirst, settle } from '../parallel/agree.js';
 import type { Ranks } from '../parallel/ranks.js';
@@ -22,7 +22,7 @@ export interface OwnCheckpoint extends Disposable {
 
 /**
  * Brings a checkpoint of rank 0 to every machine that does not have it, into `runFolder` there; elsewhere it stays where it is. Dispose of it
- * after the run. Collective.
+ * after the run: folders that were made for it go with it. Collective.
  *
  * @throws on all ranks what went wrong on one, with its rank
  */
@@ -34,11 +34,17 @@ export function bringCheckpoint(folder: string, runFolder: string, ranks: Ranks)
   const receivers = hosts.flatMap((own, r) => (own !== '' && hosts.indexOf(own) === r ? [r] : []));
   const target = join(runFolder, `.received-checkpoint-${host}`);
   const receives = receivers.includes(rank);
+  let made: string | undefined;
   const remove = (): void => {
     if (receives) rmSync(target, { recursive: true, force: true });
+    if (made !== undefined) removeEmpty(runFolder, made);
+  };
+  const begin = (): void => {
+    remove(); // of a run that was killed
+    if (receives) made = mkdirSync(runFolder, { recursive: true });
   };
   try {
-    settle(ranks, LABEL, attempt(remove)); // of a run that was killed
+    settle(ranks, LABEL, attempt(begin));
     const files = fromFirst(ranks, LABEL, () => filesOf(folder));
     for (const file of files) sendFile(file, { ranks, receivers, from: folder, to: target });
     settle(

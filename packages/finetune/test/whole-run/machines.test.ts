@@ -101,7 +101,7 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 600_000 }, () => {
         `Ranks 2 to 3 of 4 run here; the progress is shown where rank 0 runs, on ${a!.address}.\n`,
       );
       const there = readdirSync(b!.path(place.folder, 'runs'), { recursive: true, withFileTypes: true });
-      expect(there.filter((entry) => !entry.isDirectory())).toEqual([]);
+      expect(there.filter((entry) => !entry.isDirectory() || entry.name === name)).toEqual([]);
       expect(left(name)).toEqual([]);
     }
 
@@ -122,7 +122,6 @@ describe.skipIf(!MACHINES)('two machines', { timeout: 600_000 }, () => {
     it.runIf(LONG)('train to the files of one without a stop, too', async () => {
       await trainToEnd('two');
       expect(tensorFiles(a!.path(folderOf('two')))).toEqual(expected);
-      expect(readdirSync(b!.path(place.folder, 'runs'))).not.toContain('two');
     });
   });
 
