@@ -97,6 +97,12 @@ describe('a run that goes', () => {
   });
 });
 
+test('the overview says what the trainer said of flags and numbers before it began', async () => {
+  await show(page, `runs/${ids.digits}`);
+  await page.getByText('eval_steps has no effect: eval_strategy is no.', { exact: true }).waitFor();
+  await page.getByText(/^steps per epoch = ceil/).waitFor();
+});
+
 test('a run whose process is killed offers at once what can be done then', async () => {
   const process = spawn('sleep', ['1000']);
   const { start } = runningProcess(process.pid!)!;

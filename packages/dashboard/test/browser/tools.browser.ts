@@ -153,6 +153,7 @@ describe('data', () => {
       .first()
       .waitFor();
     expect(await page.locator('.token.cut').count()).toBeGreaterThan(10);
+    expect(await page.getByText('its end is cut off.').count()).toBe(2); // once for each encoding
     await page.keyboard.press('j');
     await page.getByRole('heading', { name: 'Record 5', level: 1 }).waitFor();
   });

@@ -61,11 +61,16 @@ export async function printed(running: Running, text: string): Promise<void> {
   }
 }
 
-/** sha256 of the trained weights in a folder, or undefined if there are none. */
-export function weightsHash(folder: string): string | undefined {
-  const name = ['model.safetensors', 'adapter_model.safetensors'].find((file) => existsSync(join(folder, file)));
-  if (name === undefined) return undefined;
-  return contentOfFile(join(folder, name)).sha256;
+const weightsIn = (folder: string): string | undefined =>
+  ['model.safetensors', 'adapter_model.safetensors'].map((file) => join(folder, file)).find((path) => existsSync(path));
+
+export const hasWeights = (folder: string): boolean => weightsIn(folder) !== undefined;
+
+/** sha256 of the trained weights in a folder. @throws if there are none: two runs without weights are not equal */
+export function weightsHash(folder: string): string {
+  const path = weightsIn(folder);
+  if (path === undefined) throw new Error(`Expected trained weights in ${folder}`);
+  return contentOfFile(path).sha256;
 }
 
 /** Names of complete checkpoints, and of what is hidden, in a run folder. */

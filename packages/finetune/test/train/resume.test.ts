@@ -10,11 +10,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { contentOfFile, type RunConfig } from '@minicpm-finetune/run';
+import type { RunConfig } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LONG } from '../../../torch/test/support/long.js';
 import { sealFolder } from '../../src/checkpoint/durable.js';
 import { train } from '../../src/train/train.js';
+import { weightsHash } from '../support/cli-run.js';
 import { configOf, eventsOf, makePlace, type Place, readJson } from '../support/run-place.js';
 
 let place: Place;
@@ -37,11 +38,6 @@ const BASE: Flags = {
   weight_decay: 0.1,
 };
 const LORA: Flags = { ...BASE, use_lora: true, lora_r: 4, lora_dropout: 0.3 };
-
-function weightsOf(folder: string): string {
-  const file = readdirSync(folder).find((name) => /^(model|adapter_model)\.safetensors$/.test(name));
-  return contentOfFile(join(folder, file!)).sha256;
-}
 
 /** Stops after every step and resumes from the newest checkpoint, until the run is finished; returns the number of starts. */
 async function inPieces(name: string, flags: Flags): Promise<number> {
@@ -81,7 +77,7 @@ describe('a run in pieces equals a run in one piece', () => {
     await train(configOf(place, `${name} whole`, flags));
     expect(await inPieces(`${name} pieces`, flags)).toBe(4);
     const pieces = join(place.folder, `${name} pieces`);
-    expect(weightsOf(pieces)).toBe(weightsOf(whole));
+    expect(weightsHash(pieces)).toBe(weightsHash(whole));
     const losses = (folder: string) =>
       eventsOf(folder, 'step').map(({ step, loss, grad_norm, learning_rate }) => [
         step,
@@ -111,11 +107,11 @@ describe('what is beside the weights', () => {
     const name = 'finished';
     const flags = { ...BASE, save_strategy: 'steps', save_steps: 4 };
     await train(configOf(place, name, flags));
-    const before = weightsOf(join(place.folder, name));
+    const before = weightsHash(join(place.folder, name));
     rmSync(join(place.folder, name, 'trainer_state.json'));
     const { steps } = await train(configOf(place, name, { ...flags, resume_from_checkpoint: 'latest' }));
     expect(steps).toBe(4);
-    expect(weightsOf(join(place.folder, name))).toBe(before);
+    expect(weightsHash(join(place.folder, name))).toBe(before);
     expect(readJson<{ global_step: number }>(place.folder, name, 'trainer_state.json').global_step).toBe(4);
   });
 
@@ -125,7 +121,7 @@ describe('what is beside the weights', () => {
     writeFileSync(join(place.folder, 'limit', 'STOP'), '');
     await train(configOf(place, 'limit', flags));
     await train(configOf(place, 'limit', { ...flags, resume_from_checkpoint: 'latest' }));
-    expect(weightsOf(join(place.folder, 'limit'))).toBe(weightsOf(join(place.folder, 'all weights whole')));
+    expect(weightsHash(join(place.folder, 'limit'))).toBe(weightsHash(join(place.folder, 'all weights whole')));
     const checkpoints = readdirSync(join(place.folder, 'limit')).filter((entry) => entry.startsWith('checkpoint'));
     expect(checkpoints).toEqual(['checkpoint-4']);
     expect(eventsOf(join(place.folder, 'limit'), 'warning')).toEqual([]);
