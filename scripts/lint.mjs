@@ -21,7 +21,8 @@ function run([name, ...words]) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, words, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => (output += bytes));
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text) => (output += text));
     child.on('close', (status) => {
       const passed = status === 0;
       const seconds = ((Date.now() - started) / 1000).toFixed(1);

@@ -124,10 +124,10 @@ class Launcher {
     const child = spawn(program!, words, { env, stdio });
     const one: Rank = { rank, child, told: null, tail: '', ended: false };
     this.#ranks.push(one);
-    child.stdout?.on('data', (bytes: Buffer) => this.#logs.take(rank, 'stdout', bytes.toString()));
-    child.stderr?.on('data', (bytes: Buffer) => {
-      this.#logs.take(rank, 'stderr', bytes.toString());
-      one.tail = (one.tail + bytes.toString()).slice(-TAIL_CHARACTERS);
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => this.#logs.take(rank, 'stdout', text));
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#logs.take(rank, 'stderr', text);
+      one.tail = (one.tail + text).slice(-TAIL_CHARACTERS);
     });
     this.#listenTo(one);
     child.on('error', ({ message }) => {
@@ -166,8 +166,8 @@ class Launcher {
     const socket = one.child.stdio[LAUNCHER_SOCKET] as Socket;
     let unfinished = '';
     socket.on('error', () => {}); // the rank is gone, which `close` tells
-    socket.on('data', (bytes: Buffer) => {
-      const lines = (unfinished + bytes.toString()).split('\n');
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (unfinished + text).split('\n');
       unfinished = lines.pop()!;
       for (const line of lines) this.#hear(one, JSON.parse(line) as Told);
     });

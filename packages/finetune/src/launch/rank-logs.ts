@@ -15,9 +15,9 @@ export class RankLogs {
   #temporary = true;
 
   /** Takes what a rank printed on one of its streams. */
-  take(rank: number, stream: string, bytes: string): void {
+  take(rank: number, stream: string, text: string): void {
     const key = `${rank} ${stream}`;
-    const lines = ((this.#unfinished.get(key) ?? '') + bytes).split('\n');
+    const lines = ((this.#unfinished.get(key) ?? '') + text).split('\n');
     this.#unfinished.set(key, lines.pop()!);
     for (const line of lines) this.#write(rank, line);
   }

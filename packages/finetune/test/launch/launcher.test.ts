@@ -201,7 +201,7 @@ describe('the output of the other ranks', () => {
     const log = join(run, 'logs', 'rank-1.log');
     expect([code, output]).toEqual([0, expect.not.stringContaining('rank 1')]);
     const lines = readFileSync(log, 'utf8').trimEnd().split('\n');
-    expect(lines.map((line) => line.slice(25))).toEqual(['before, of rank 1', 'after, of rank 1']);
+    expect(lines.map((line) => line.slice(25))).toEqual(['before, of rank 1', 'after, 进程 1']);
     expect(new OwnFiles(run).ownership('logs/rank-1.log')).toBe('own');
     writeFileSync(log, 'mine\n', { flag: 'a' });
     expect(new OwnFiles(run).ownership('logs/rank-1.log')).toBe('changed');

@@ -28,7 +28,8 @@ const LIMIT_MS = 240_000;
 export function start(program: string, words: readonly string[], cwd?: string, limitMs = LIMIT_MS): Running {
   const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], ...(cwd === undefined ? {} : { cwd }) });
   let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (output += bytes.toString()));
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => (output += text));
   const limit = setTimeout(() => child.kill('SIGKILL'), limitMs);
   const ended = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject);

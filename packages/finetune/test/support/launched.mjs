@@ -93,8 +93,10 @@ const WORK = {
       new OwnFiles(values.folder).open();
       member.folder(values.folder);
     }
+    const split = Buffer.from(`after, 进程 ${rank}\n`); // a character may come in two parts
+    process.stderr.write(split.subarray(0, 8));
     await sleep(500);
-    console.error(`after, of rank ${rank}`);
+    process.stderr.write(split.subarray(8));
   },
   signals: async ({ rank, group }) => {
     let came = 0;

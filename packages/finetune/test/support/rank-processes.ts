@@ -61,12 +61,12 @@ export async function runRanks(
 function followed(child: ChildProcess): RankProcess {
   let [stdout, stderr] = ['', ''];
   const look: (() => void)[] = [];
-  child.stdout!.on('data', (chunk) => {
-    stdout += String(chunk);
+  child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
     for (const one of look) one();
   });
-  child.stderr!.on('data', (chunk) => {
-    stderr += String(chunk);
+  child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
   });
   const ended = new Promise<RankEnd>((resolve) =>
     child.on('close', (code, signal) => resolve({ code, signal, lines: parsed(stdout), stderr })),

@@ -87,11 +87,11 @@ export async function runProgram(
 ): Promise<Finished> {
   const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
   const text = { stdout: '', stderr: '' };
-  child.stdout.on('data', (chunk) => {
-    text.stdout += String(chunk);
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    text.stdout += chunk;
   });
-  child.stderr.on('data', (chunk) => {
-    text.stderr += String(chunk);
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    text.stderr += chunk;
   });
   const code = await new Promise<number>((resolve, reject) => {
     child.on('error', reject);
@@ -127,8 +127,8 @@ export function startCommand(
   });
   let text = '';
   for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (bytes) => {
-      text += String(bytes);
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      text += chunk;
     });
   return { child, text: () => text };
 }

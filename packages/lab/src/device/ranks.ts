@@ -73,11 +73,11 @@ async function runRank(words: readonly string[], listening: number | null, env: 
   const stdio = ['ignore', 'pipe', 'pipe', ...(listening === null ? [] : [listening])] as const;
   const child = spawn(process.execPath, [PROGRAM, ...words], { stdio: [...stdio], env });
   let [stdout, stderr] = ['', ''];
-  child.stdout!.on('data', (bytes) => {
-    stdout += String(bytes);
+  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
   });
-  child.stderr!.on('data', (bytes) => {
-    stderr += String(bytes);
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
   });
   const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve) =>
     child.on('close', (...ending) => resolve(ending)),

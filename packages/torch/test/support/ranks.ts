@@ -62,11 +62,11 @@ async function runRank({ rank, size, port, fd, mode, started, env }: RankStart):
     },
   });
   let [stdout, stderr] = ['', ''];
-  child.stdout!.on('data', (chunk) => {
-    stdout += String(chunk);
+  child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+    stdout += chunk;
   });
-  child.stderr!.on('data', (chunk) => {
-    stderr += String(chunk);
+  child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+    stderr += chunk;
   });
   const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve) =>
     child.on('close', (...ending) => resolve(ending)),
