@@ -90,6 +90,16 @@ it('names damaged lines of answers', async () => {
   expect([json.damaged, json.answers.length]).toEqual([[1], 4]);
 });
 
+it('does not take for a setting what follows from others', async () => {
+  const { json } = await page.get(`/api/runs/${id}`);
+  const entry = (name: string): object => json.config.find((one: { name: string }) => one.name === name);
+  expect(entry('data_seed')).toMatchObject({ value: 42, default: 42, changed: false });
+  expect(entry('tune_llm')).toMatchObject({ value: true, default: true, changed: false });
+  expect(entry('offload_optimizer')).toMatchObject({ value: 'none', default: 'none', changed: false });
+  const { values } = (await page.get(`/api/runs/${id}/recipe`)).json;
+  for (const name of ['data_seed', 'tune_llm', 'offload_optimizer', 'do_eval']) expect(values).not.toHaveProperty(name);
+});
+
 it('gives the settings again as recipe, command and values of a form', async () => {
   const { json } = await page.get(`/api/runs/${id}/recipe`);
   expect(json.yaml).toContain('schedule:\n  num_train_epochs: 3\n  max_steps: 240\n');

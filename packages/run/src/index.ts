@@ -3,6 +3,7 @@
 export { coerce } from './config/coerce.js';
 export { DEVICE } from './config/computing.js';
 export * from './config/config.js';
+export { DERIVED_FLAGS, type DerivedValue, derivedValue } from './config/derived.js';
 export { OFFICIAL_LORA_TARGETS } from './config/learning.js';
 export { INTERVALS, METRIC_NAMES } from './config/observing.js';
 export { PREFERENCE_METRICS, type PreferenceLoss } from './config/preference.js';

@@ -139,7 +139,7 @@ export async function buildAddon(log = console.log, here = package_) {
     if (prebuilt) log(`The prebuilt addon does not fit: ${reason}.`);
     if (compiler !== undefined) {
       const started = Date.now();
-      log(`compiling the native addon with ${compiler.version} (about two minutes on two cores)`);
+      log(`compiling the native addon with ${compiler.version} (two to ten minutes on two cores)`);
       await useCompiled(here, libtorch, log);
       return `native addon: compiled in ${((Date.now() - started) / 1000).toFixed(0)} s`;
     }

@@ -39,6 +39,9 @@ export type Call<K extends keyof Endpoints> = {
 /** Who is told when the server asks for the token. */
 export const unauthorized: { tell: () => void } = { tell: () => undefined };
 
+/** What is said when no answer comes. The browser's own words are English, and differ between browsers. */
+export const noAnswer: { words: () => string } = { words: () => 'The server of the page did not answer.' };
+
 /** The address of an endpoint: places filled in, the query added. */
 export function addressOf(
   path: string,
@@ -76,7 +79,7 @@ export async function call<K extends keyof Endpoints>(endpoint: K, with_: Call<K
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new RequestError(0, { message: error instanceof Error ? error.message : String(error) });
+    throw new RequestError(0, { message: noAnswer.words() });
   }
   if (response.status === 401) unauthorized.tell();
   const text = await response.text();

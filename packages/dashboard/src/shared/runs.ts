@@ -123,7 +123,7 @@ export interface ConfigEntry {
   help: Text | null;
   kind: FlagKind | null;
   value: unknown;
-  /** Undefined: the default is derived, or not known. */
+  /** Undefined: there is none, or it is not known. */
   default?: unknown;
   changed: boolean;
 }

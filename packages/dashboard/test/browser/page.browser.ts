@@ -81,6 +81,8 @@ describe('a run that goes', () => {
     const { port } = bench.dashboard;
     await bench.dashboard.close();
     await page.getByText('Reconnecting').first().waitFor();
+    await page.getByRole('button', { name: 'Stop and save' }).click();
+    await page.getByText('The server of the page did not answer.', { exact: false }).waitFor();
     live.steps(190);
     bench.dashboard = await startServer(bench.root, port);
     await page.getByText('Live', { exact: true }).waitFor();

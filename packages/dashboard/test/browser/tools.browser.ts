@@ -182,6 +182,11 @@ describe('a new run', () => {
     expect(await page.getByRole('button', { name: 'Start', exact: true }).isDisabled()).toBe(true);
     await sound();
     await field('lora_r').fill('8');
+    await field('save_strategy').selectOption('no');
+    await expect.poll(() => main().locator('pre').first().innerText()).toContain('--save_strategy=no');
+    await field('save_strategy').selectOption('');
+    await expect.poll(() => main().locator('pre').first().innerText()).not.toContain('--save_strategy');
+    expect(await field('save_steps').isVisible()).toBe(true); // its group stays open for whoever writes in it
     await field('output_dir').fill(join(bench.root, 'from the page'));
     await field('max_steps').fill('40');
     await expect.poll(() => main().locator('pre').first().innerText()).toContain('--lora_r=8');
@@ -330,11 +335,24 @@ describe('the chat', () => {
     await expect.poll(() => page.locator('.answer[aria-busy=false]').count(), { timeout: 60_000 }).toBe(2);
   });
 
-  test('says so when a model ends', async () => {
-    const pid = await page.evaluate(
-      async () => (await (await fetch('/api/chat')).json()).models[0].server.pid as number,
-    );
-    process.kill(pid, 'SIGKILL');
+  test('says so when a model ends, also before it is asked, and loads it again', async () => {
+    const kill = async (): Promise<void> => {
+      const pid = await page.evaluate(
+        async () => (await (await fetch('/api/chat')).json()).models[0].server.pid as number,
+      );
+      process.kill(pid, 'SIGKILL');
+    };
+    await kill();
+    await expect.poll(() => page.locator('td.ended').count()).toBe(2);
+    for (const name of ['Load again trained', 'Load again model'])
+      await page.getByRole('button', { name }).first().click();
+    await expect.poll(() => page.locator('td.ready').count()).toBe(2);
+    await page.getByLabel('Question', { exact: true }).fill('Here again?');
+    await page.keyboard.press('Enter');
+    const answers = page.locator('.answer[aria-busy=false]');
+    await expect.poll(() => answers.count(), { timeout: 60_000 }).toBe(4);
+    expect(await page.getByText(/killed \(SIGKILL\)/).count()).toBe(0);
+    await kill();
     await page.getByLabel('Question', { exact: true }).fill('Still there?');
     await page.keyboard.press('Enter');
     await page

@@ -5,7 +5,15 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { CONFIG_FLAGS, contentOfFile, EventWriter, OwnFiles, thisProcess } from '@minicpm-finetune/run';
+import {
+  CONFIG_FLAGS,
+  contentOfFile,
+  DERIVED_FLAGS,
+  derivedValue,
+  EventWriter,
+  OwnFiles,
+  thisProcess,
+} from '@minicpm-finetune/run';
 import sharp from 'sharp';
 
 const BEGAN = Date.parse('2026-11-20T08:00:00.000Z');
@@ -36,14 +44,17 @@ const PICTURES = [
   },
 ];
 
-/** Every flag at its default, and the changed ones. */
+/** Every flag at its default, or as it follows from others, and the changed ones. */
 function configOf(changes) {
+  const tables = Object.entries(CONFIG_FLAGS);
+  const specs = tables.flatMap(([, table]) => Object.entries(table));
+  const values = new Map(specs.map(([name, spec]) => [name, changes[name] ?? spec.default ?? null]));
+  for (const name of DERIVED_FLAGS)
+    if (changes[name] === undefined) values.set(name, derivedValue(name, values)?.value ?? values.get(name));
   return Object.fromEntries(
-    Object.entries(CONFIG_FLAGS).map(([group, table]) => [
+    tables.map(([group, table]) => [
       group,
-      Object.fromEntries(
-        Object.entries(table).map(([name, spec]) => [name, changes[name] ?? ('default' in spec ? spec.default : null)]),
-      ),
+      Object.fromEntries(Object.keys(table).map((name) => [name, values.get(name)])),
     ]),
   );
 }

@@ -137,6 +137,10 @@ describe('combinations', () => {
     expect(resolve(...words).notices).toEqual([notice]);
   });
 
+  it('evaluation data are used with --eval_strategy, also without --do_eval', () => {
+    expect(resolve(...evaluated, '--do_eval', 'false').notices).toEqual([]);
+  });
+
   it('the best checkpoint with shares of the run', () => {
     const words = [...evaluated, '--load_best_model_at_end', '--eval_steps', '0.1', '--save_steps'];
     expect(resolve(...words, '0.3').config.save.save_steps).toBe(0.3);

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CONFIG_FLAGS, CONFIG_GROUPS, OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
+import { CONFIG_FLAGS, CONFIG_GROUPS, derivedValue, OFFICIAL_LORA_TARGETS } from '@minicpm-finetune/run';
 import { describe, expect, it } from 'vitest';
 import { requireResolved, resolveConfig } from '../../src/config/resolve.js';
 import { TRAIN_FLAGS } from '../../src/config/train-flags.js';
@@ -54,6 +54,25 @@ describe('defaults', () => {
 });
 
 describe('derived values', () => {
+  it.each([
+    '',
+    '--use_lora --compat official',
+    '--use_lora --tune_vision false --preference dpo',
+    '--preference simpo --fused_backward --offload_params cpu',
+    '--eval_data_path e.json --eval_strategy steps --eval_generate 4 --metric_for_best_model eval_anls --seed 7',
+  ])('are what the configuration says they follow from: %s', (flags) => {
+    const words = flags.split(' ').filter(Boolean);
+    const { config } = resolve(...words);
+    const values = new Map(CONFIG_GROUPS.flatMap((group) => Object.entries<unknown>(config[group])));
+    const tables: Readonly<Record<string, object>> = CONFIG_FLAGS;
+    for (const [name, spec] of Object.values(tables).flatMap((table) => Object.entries(table))) {
+      if (words.includes(`--${name}`) || 'required' in spec) continue;
+      const { value } = derivedValue(name, values) ?? { value: spec.default };
+      expect(value, name).not.toBeUndefined();
+      expect(values.get(name), name).toEqual(value);
+    }
+  });
+
   it('LoRA takes the place of training the language model, and trains the token embeddings only as the official script does', () => {
     const { config, derived } = resolve('--use_lora', '--lora_r', '16', '--lora_alpha', '32');
     expect(config.trainables.tune_llm).toBe(false);

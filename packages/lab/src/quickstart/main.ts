@@ -82,7 +82,7 @@ async function main(): Promise<void> {
   const loraSeconds = await trainWording();
   await showAnswers(digits.test.filter((_, i) => i % 167 === 0));
   progress.print(
-    `\nAsk yourself:\n$ minicpm-finetune chat --model ${inFolder('full')} --adapter ${inFolder('lora')} --image ${inFolder('data', digits.test[0]!.image)} --prompt 'What digit is this?'\n`,
+    `\nAsk yourself:\n$ npx minicpm-finetune chat --model ${inFolder('full')} --adapter ${inFolder('lora')} --image ${inFolder('data', digits.test[0]!.image)} --prompt 'What digit is this?'\n`,
   );
   if (!existsSync(inFolder('lora', 'adapter_model.safetensors')))
     throw new Error('Expected the adapter to be saved but it is not there.');

@@ -84,6 +84,7 @@ export const DATA = {
         when: [
           { flag: 'do_eval', is: [false] },
           { flag: 'eval_on_start', is: [false] },
+          { flag: 'eval_strategy', is: ['no'] },
         ],
         why: {
           en: 'nothing says when to evaluate; give --eval_strategy steps, or --do_eval',

@@ -19,6 +19,7 @@ export const chat: TableOf<typeof english> = {
   memory: '其进程的内存',
   free: '释放',
   remove: '移除',
+  reload: '重新加载',
   picker: {
     none: '无',
     load: '加载',

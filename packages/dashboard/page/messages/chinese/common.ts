@@ -20,6 +20,7 @@ export const common: TableOf<typeof english> = {
     lost: '正在重连',
     liveHint: '各运行的新事件写入后立即显示。',
     lostHint: '服务器没有响应，页面每两秒重试一次；运行不受影响，继续进行。',
+    noAnswer: '页面的服务器没有回应。请在连接恢复后重试。',
     restored: '连接已恢复。',
     dropped: '与服务器的连接已断开。运行不依赖本页面，继续进行。',
   },

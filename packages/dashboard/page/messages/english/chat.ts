@@ -25,6 +25,7 @@ export const chat = {
   memory: 'Memory of its process',
   free: 'Free',
   remove: 'Remove',
+  reload: 'Load again',
   picker: {
     none: 'none',
     load: 'Load',

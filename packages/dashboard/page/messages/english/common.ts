@@ -17,6 +17,7 @@ export const common = {
     lost: 'Reconnecting',
     liveHint: 'New events of the runs arrive as they are written.',
     lostHint: 'The server does not answer. The page tries again every two seconds; runs continue without it.',
+    noAnswer: 'The server of the page did not answer. Try again when the connection is back.',
     restored: 'The connection is back.',
     dropped: 'The connection to the server is lost. Runs continue without the page.',
   },

@@ -1,6 +1,6 @@
 /** Questions for one model or two, and their answers. With what is being written. It stays while the page is open. */
 import type { ChatModel, ChatSource } from '../../../src/shared/api.js';
-import { addressOf, call, wordsOf } from '../../client/request.js';
+import { addressOf, call, RequestError, wordsOf } from '../../client/request.js';
 import type { CodeMessage } from './code.js';
 import { contentOf, type Picture, type Question } from './content.js';
 import { type Sampling, type SamplingName, samplingOf } from './sampling.js';
@@ -52,24 +52,24 @@ class Conversation {
     return this.chosen.flatMap((id) => this.models.find((model) => model.id === id) ?? []);
   }
 
-  /** Looks at the models, and again while one is being loaded. */
+  /** Looks at the models, and again while one is being loaded. That the server does not answer is said by the page's header. */
   async look(): Promise<void> {
     clearTimeout(this.#timer);
     try {
       ({ models: this.models } = await call('GET /api/chat', {}));
     } catch (error) {
-      this.failure = wordsOf(error);
+      if (!(error instanceof RequestError && error.status === 0)) this.failure = wordsOf(error);
     }
     if (this.models.some(({ state }) => state === 'loading')) this.#timer = setTimeout(() => void this.look(), PACE);
   }
 
-  /** Loads a model for one side. */
-  async load(side: 0 | 1, source: ChatSource, dtype?: ChatModel['dtype']): Promise<void> {
+  /** Loads a model for one side, or for both. */
+  async load(sides: readonly (0 | 1)[], source: ChatSource, dtype?: ChatModel['dtype']): Promise<void> {
     this.failure = '';
     try {
       const more = dtype ? { dtype: dtype as 'float32' } : {};
       const model = await call('POST /api/chat', { request: { source, ...more } });
-      this.chosen[side] = model.id;
+      for (const side of sides) this.chosen[side] = model.id;
       await this.look();
     } catch (error) {
       this.failure = wordsOf(error);
@@ -84,6 +84,13 @@ class Conversation {
       this.failure = wordsOf(error);
     }
     await this.look();
+  }
+
+  /** Loads a model again whose process has ended, for the sides that ask it. */
+  async reload({ id, source, dtype }: ChatModel): Promise<void> {
+    const sides = ([0, 1] as const).filter((side) => this.chosen[side] === id);
+    await this.free(id);
+    await this.load(sides, source, dtype);
   }
 
   /** Sends what is written to all chosen models at once. */

@@ -1,5 +1,12 @@
 /** The flags of a run beside their defaults. A configuration may be of any version: what this one does not know is shown as it stands. */
-import { CONFIG_FLAGS, CONFIG_GROUPS, CONFIG_HEADINGS, type FlagSpec, type RunConfig } from '@minicpm-finetune/run';
+import {
+  CONFIG_FLAGS,
+  CONFIG_GROUPS,
+  CONFIG_HEADINGS,
+  derivedValue,
+  type FlagSpec,
+  type RunConfig,
+} from '@minicpm-finetune/run';
 import type { ConfigEntry } from '../../shared/api.js';
 
 /** Where a run lies and what it resumed is of one start, not of its settings. */
@@ -29,16 +36,29 @@ function valuesOf(config: Partial<RunConfig>): Value[] {
     .flatMap(([group, table]) => Object.entries(table as object).map(([name, value]) => ({ group, name, value })));
 }
 
-/** A derived default is not known here, so its value may be somebody's: it counts as changed. */
-function isChanged(value: Value): boolean {
-  const spec = specOf(value);
-  if (spec === undefined || !('default' in spec)) return value.value !== null && value.value !== undefined;
-  return JSON.stringify(spec.default) !== JSON.stringify(value.value);
+interface Compared extends Value {
+  /** Undefined: there is none, or it is not known. */
+  readonly default: unknown;
+  /** Whether the value differs from the default, or there is none. */
+  readonly changed: boolean;
+}
+
+/** All values of a run beside their defaults, of which some follow from the values of other flags. */
+function compared(config: Partial<RunConfig>): Compared[] {
+  const all = valuesOf(config);
+  const values = new Map(all.map(({ name, value }) => [name, value]));
+  return all.map((one) => {
+    const derived = derivedValue(one.name, values);
+    const usual = derived === undefined ? specOf(one)?.default : derived.value;
+    const unknown = derived !== undefined && (one.value ?? null) === null; // a run of a version without the flag
+    const changed = !unknown && JSON.stringify(usual ?? null) !== JSON.stringify(one.value ?? null);
+    return { ...one, default: usual, changed };
+  });
 }
 
 /** Flags that differ from their defaults. */
 export function changedFlags(config: Partial<RunConfig>): Record<string, unknown> {
-  return Object.fromEntries(valuesOf(config).flatMap((one) => (isChanged(one) ? [[one.name, one.value]] : [])));
+  return Object.fromEntries(compared(config).flatMap(({ name, value, changed }) => (changed ? [[name, value]] : [])));
 }
 
 /** The same for a new run of these settings. */
@@ -48,9 +68,9 @@ export function settingsOf(config: Partial<RunConfig>): Record<string, unknown> 
 
 /** All flags of a run, in the order of the table of flags. */
 export function configEntries(config: Partial<RunConfig>): ConfigEntry[] {
-  return valuesOf(config).map((one) => {
+  return compared(config).map((one) => {
     const spec = specOf(one);
-    const { group, name, value } = one;
+    const { group, name, value, changed } = one;
     const heading = CONFIG_HEADINGS[group as keyof typeof CONFIG_HEADINGS] ?? { en: group, zh: group };
     return {
       name,
@@ -59,8 +79,8 @@ export function configEntries(config: Partial<RunConfig>): ConfigEntry[] {
       help: spec?.help ?? null,
       kind: spec?.kind ?? null,
       value,
-      ...(spec !== undefined && 'default' in spec ? { default: spec.default } : {}),
-      changed: isChanged(one),
+      ...(one.default === undefined ? {} : { default: one.default }),
+      changed,
     };
   });
 }

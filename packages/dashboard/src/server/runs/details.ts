@@ -31,7 +31,8 @@ export function detailsOf(run: KnownRun, record: RunRecord, say: Say): RunDetail
     end: record.end,
     damaged: record.damaged,
     actions: actionsOf(run),
-    stopping: run.isLive && (digest.stopping || hasStopFile(run)),
+    // Before it has started, what its last start was asked is over.
+    stopping: run.isLive && ((digest.stopping && run.state !== 'starting') || hasStopFile(run)),
     hasLog: hasLog(run.folder),
     answerSteps: answerSteps(run.folder),
   };

@@ -151,7 +151,7 @@ export class KnownRun {
       step: Math.max(lastStep?.step ?? 0, end?.step ?? 0, starts.at(-1)?.resumedAtStep ?? 0),
       totalSteps: digest.totalSteps,
       epoch: lastStep?.epoch ?? null,
-      etaSeconds: live ? (lastStep?.eta_seconds ?? null) : null,
+      etaSeconds: live && this.state !== 'starting' ? (lastStep?.eta_seconds ?? null) : null,
       loss: lastStep?.loss ?? null,
       bestEvalLoss: digest.bestEvalLoss,
       bestMetric: digest.bestMetric,

@@ -47,8 +47,8 @@ const FLAGS = flagsOf({
 const HELP = {
   en: [
     'Shows the runs of some folders in a browser, live: charts, answers with their pictures, checkpoints, settings, logs.',
-    'Starts, stops and resumes runs, looks at data, and talks to checkpoints. Prints an address with a token: whoever has it may do all',
-    'of this as you, so keep it to yourself. Nothing is opened, and nothing leaves this machine.',
+    'Starts, stops and resumes runs, looks at data, and talks to checkpoints.',
+    'Prints an address with a token: whoever has it may do all of this as you, so keep it to yourself. Nothing is opened, and nothing leaves this machine.',
     'Runs are processes of their own. Ctrl-C ends the page; runs go on, and the page shows them when it is started again.',
     'A page on another machine: ssh -L 8787:127.0.0.1:8787 NAME, then open the address here.',
   ].join('\n'),

@@ -14,7 +14,7 @@ export const PREFERENCE: Messages = {
   'Noise would be a difference from the reference: leave it out.': '噪声会造成与参考模型的差异：请去掉它。',
   'Copies of offloaded weights would be on the device: give --precompute_ref true, or leave --offload_params out.':
     '已卸载权重的副本会占用设备：请使用 --precompute_ref true，或去掉 --offload_params。',
-  '{1} = {2} (preference {3})': '{1} = {2}（preference 为 {3}）',
+  'preference {1}': 'preference 为 {1}',
 
   // Records.
   'Expected at most {1} tokens for both answers of a record, but nothing to learn is left of one of them when it is cut.':
