@@ -1,6 +1,19 @@
-import { describe, expect, it } from 'vitest';
-import { enableGrad, grad, keep, noGrad, ops, scope, type Tensor, tensorBytes, tuneAllocator } from '../src/index.js';
+import { beforeEach, describe, expect, it } from 'vitest';
+import {
+  enableGrad,
+  grad,
+  keep,
+  manualSeed,
+  noGrad,
+  ops,
+  scope,
+  type Tensor,
+  tensorBytes,
+  tuneAllocator,
+} from '../src/index.js';
 import { roundings } from './precision.js';
+
+beforeEach(() => manualSeed(1)); // otherwise other numbers each time, of which some would be rare
 
 const random = (shape: readonly number[]): Tensor => ops.to(ops.randn(shape), 'bfloat16');
 const wide = (x: Tensor): Tensor => ops.to(ops.detach(x), 'float32');
