@@ -209,7 +209,6 @@ export const run: TableOf<typeof english> = {
     flag: '参数',
     value: '值',
     default: (value) => `默认值：${value}`,
-    derived: '推导得出',
     help: '说明',
     copyCommand: '复制为命令行',
     copyRecipe: '复制为配方',

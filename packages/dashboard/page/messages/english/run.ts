@@ -216,7 +216,6 @@ export const run = {
     flag: 'Flag',
     value: 'Value',
     default: (value: string) => `default: ${value}`,
-    derived: 'derived',
     help: 'Help',
     copyCommand: 'Copy as command line',
     copyRecipe: 'Copy as recipe',
