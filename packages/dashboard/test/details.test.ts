@@ -3,9 +3,12 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { thisProcess } from '@minicpm-finetune/run';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { writeLaunch } from '../src/server/process/launch-record.js';
+import { configEntries } from '../src/server/runs/config-entries.js';
 import { makeFolder, PageServer, until } from './support/page-server.js';
-import { writeRecordedRuns } from './support/recorded-runs.mjs';
+import { RecordedRun, writeRecordedRuns } from './support/recorded-runs.mjs';
 
 const place = makeFolder('details');
 let page: PageServer;
@@ -98,6 +101,29 @@ it('does not take for a setting what follows from others', async () => {
   expect(entry('offload_optimizer')).toMatchObject({ value: 'none', default: 'none', changed: false });
   const { values } = (await page.get(`/api/runs/${id}/recipe`)).json;
   for (const name of ['data_seed', 'tune_llm', 'offload_optimizer', 'do_eval']) expect(values).not.toHaveProperty(name);
+});
+
+it('takes any name for a flag that this version does not know', () => {
+  const flags = JSON.parse('{"__proto__": 1, "constructor": 2, "toString": null}') as Record<string, unknown>;
+  for (const preference of [null, 'dpo']) {
+    const entries = configEntries({ odd: flags, preference: { preference } } as object);
+    const changed = entries.filter((one) => one.group === 'odd' && one.changed).map(({ name, value }) => [name, value]);
+    expect(changed).toEqual([
+      ['__proto__', 1],
+      ['constructor', 2],
+    ]);
+  }
+});
+
+it('of a stopped run that starts again: it is not stopping, and no time is left of before', async () => {
+  const folder = join(place.path, 'again');
+  new RecordedRun(folder).start({ totalSteps: 40 }).steps(20).checkpoint().stop().end('stopped');
+  const { pid, start: processStart, host: hostname } = thisProcess();
+  writeLaunch(folder, { time: new Date().toISOString(), words: ['train'], cwd: '/', pid, processStart, hostname });
+  const again = await until(() => page.idOf('again').catch(() => undefined), 'the run is found');
+  const { json } = await page.get(`/api/runs/${again}`);
+  expect([json.summary.state, json.stopping, json.summary.etaSeconds]).toEqual(['starting', false, null]);
+  rmSync(folder, { recursive: true });
 });
 
 it('gives the settings again as recipe, command and values of a form', async () => {

@@ -67,7 +67,7 @@ export const DERIVED_FLAGS: readonly string[] = [...Object.keys(OF_PREFERENCE), 
 /** What a flag is unless it is given, as it follows from the values of others; undefined: it does not. */
 export function derivedValue(name: string, values: Values): DerivedValue | undefined {
   const preferred = (values.get('preference') ?? null) !== null;
-  if (preferred && (name !== 'lora_dropout' || values.get('use_lora') === true) && name in OF_PREFERENCE)
+  if (preferred && (name !== 'lora_dropout' || values.get('use_lora') === true) && Object.hasOwn(OF_PREFERENCE, name))
     return OF_PREFERENCE[name]!(values);
-  return WITHOUT_DEFAULT[name]?.(values);
+  return Object.hasOwn(WITHOUT_DEFAULT, name) ? WITHOUT_DEFAULT[name]!(values) : undefined;
 }

@@ -50,8 +50,8 @@ function compared(config: Partial<RunConfig>): Compared[] {
   return all.map((one) => {
     const derived = derivedValue(one.name, values);
     const usual = derived === undefined ? specOf(one)?.default : derived.value;
-    const unknown = derived !== undefined && (one.value ?? null) === null; // a run of a version without the flag
-    const changed = !unknown && JSON.stringify(usual ?? null) !== JSON.stringify(one.value ?? null);
+    const missing = derived !== undefined && (one.value ?? null) === null; // a run of a version without the flag
+    const changed = !missing && JSON.stringify(usual ?? null) !== JSON.stringify(one.value ?? null);
     return { ...one, default: usual, changed };
   });
 }
